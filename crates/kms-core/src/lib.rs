@@ -1,1 +1,49 @@
-//! crates/kms-core
+//! The common ground of every key-management system (KMS) that keeps the key encryption keys (KEKs) of encrypted
+//! Ceph OSDs.
+//!
+//! An encrypted OSD is a LUKS device, and the KEK is the passphrase of its key slot.
+//! This crate has the [`KmsProvider`] trait that each KMS implements, the types that cross it, the [layers](layer)
+//! that give every provider the same retries, time limits and traces, and the typed form of the `security` block of
+//! a CephCluster.
+//!
+//! It does no I/O of its own and knows no provider: no HTTP, no TLS, no JSON.
+//! Connections are made by the provider crates, and `kms-dispatch` picks the one that a `security` block names.
+//!
+//! ```
+//! use kms_core::{Kek, KeyName, KmsProviderExt, memory::Memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> kms_core::Result<()> {
+//! let kms = Memory::new();
+//! let name: KeyName = "set1-data-0x7dwl".parse()?;
+//! // Whoever asks first creates the KEK, everybody gets the same one.
+//! let ours = kms.ensure(&name, Kek::generate()?).await?;
+//! let theirs = kms.ensure(&name, Kek::generate()?).await?;
+//! assert!(ours.stored.kek.ct_eq(&theirs.stored.kek));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod capability;
+pub mod config;
+pub mod error;
+pub mod kek;
+pub mod layer;
+pub mod memory;
+pub mod name;
+pub mod options;
+pub mod provider;
+pub mod secret;
+pub mod security;
+
+pub use crate::{
+    capability::{Capability, Guarantee},
+    error::{Error, ErrorKind, Existing, Result, Retry},
+    kek::Kek,
+    name::{KeyName, KeyVersion},
+    options::{DeleteMode, Freshness, PutMode},
+    provider::{Ensured, KeyInfo, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},
+    secret::{SecretData, SecretSource},
+    security::{ConnectionDetails, KeyRotationSpec, KmsSpec, SecuritySpec},
+};
+pub use secrecy::{ExposeSecret, SecretString};

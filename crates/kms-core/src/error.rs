@@ -1,0 +1,320 @@
+//! What went wrong, and whether it is worth another try.
+
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What happened, as far as a caller would act on it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key was to be created, and there is one of that name. See [`Error::existing`].
+    AlreadyExists,
+    /// A setting, a Secret or an argument is wrong. No request has been sent because of it.
+    ConfigInvalid,
+    /// The key has changed since the version that the caller named.
+    Conflict,
+    /// The provider is known, but its feature was not compiled in.
+    Disabled,
+    /// There is no such key, Secret or mount.
+    NotFound,
+    /// We are known, and not allowed to do this.
+    PermissionDenied,
+    /// The other side answered with something that is no valid answer.
+    Protocol,
+    /// The server asks for fewer requests.
+    RateLimited,
+    /// A time limit ran out.
+    Timeout,
+    /// The credentials were not accepted.
+    Unauthenticated,
+    /// The server cannot be reached, or cannot work now (sealed, no leader, shutting down).
+    Unavailable,
+    /// None of the others.
+    Unexpected,
+    /// The provider cannot do this. No request has been sent because of it.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// Every kind, in alphabetical order.
+    pub const ALL: [Self; 13] = [
+        Self::AlreadyExists,
+        Self::ConfigInvalid,
+        Self::Conflict,
+        Self::Disabled,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::Protocol,
+        Self::RateLimited,
+        Self::Timeout,
+        Self::Unauthenticated,
+        Self::Unavailable,
+        Self::Unexpected,
+        Self::Unsupported,
+    ];
+
+    /// The stable name of the kind, as in JSON output and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already-exists",
+            Self::ConfigInvalid => "config-invalid",
+            Self::Conflict => "conflict",
+            Self::Disabled => "disabled",
+            Self::NotFound => "not-found",
+            Self::PermissionDenied => "permission-denied",
+            Self::Protocol => "protocol",
+            Self::RateLimited => "rate-limited",
+            Self::Timeout => "timeout",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unavailable => "unavailable",
+            Self::Unexpected => "unexpected",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a failed operation may be repeated.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Retry {
+    /// Repeating it would fail the same way, or all tries are used up.
+    Never,
+    /// The outcome is unknown: only an operation that does no harm when done twice may be repeated.
+    IfIdempotent,
+    /// The operation was surely not applied.
+    Always,
+}
+
+/// What an [`ErrorKind::AlreadyExists`] knows of the key that is there.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Existing {
+    /// The stored KEK is the one that was to be stored.
+    Same,
+    /// Another KEK is stored.
+    Different,
+    /// It could not be read.
+    Unknown,
+}
+
+/// An error of a KMS provider, of its configuration or of a layer around it.
+///
+/// `Display` is one line without the cause; the cause is the [`source`](StdError::source).
+/// No part of it ever holds a KEK, a credential or the value of a setting.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    retry: Retry,
+    retry_after: Option<Duration>,
+    existing: Option<Existing>,
+    operation: Option<&'static str>,
+    provider: Option<&'static str>,
+    message: Cow<'static, str>,
+    context: Vec<(&'static str, String)>,
+    source: Option<Box<dyn StdError + Send + Sync + 'static>>,
+}
+
+impl Error {
+    /// An error that is not worth repeating. `message` is lower case, without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            retry: Retry::Never,
+            retry_after: None,
+            existing: None,
+            operation: None,
+            provider: None,
+            message: message.into(),
+            context: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// An [`ErrorKind::AlreadyExists`] that says what is known of the stored key.
+    pub fn already_exists(name: &crate::KeyName, existing: Existing) -> Self {
+        let message = match existing {
+            Existing::Same => "the key exists, with the same KEK",
+            Existing::Different => "the key exists, with another KEK",
+            Existing::Unknown => "the key exists, and its KEK could not be compared",
+        };
+        let mut error = Self::new(ErrorKind::AlreadyExists, message).context("key", name.as_str());
+        error.0.existing = Some(existing);
+        error
+    }
+
+    /// An [`ErrorKind::ConfigInvalid`].
+    pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::ConfigInvalid, message)
+    }
+
+    /// An [`ErrorKind::NotFound`] about a key.
+    pub fn key_not_found(name: &crate::KeyName) -> Self {
+        Self::new(ErrorKind::NotFound, "there is no such key").context("key", name.as_str())
+    }
+
+    /// Adds an identifier that helps to find the cause: a mount, a key name, a request id. Never a secret.
+    #[must_use]
+    pub fn context(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        if !self.0.context.iter().any(|(known, _)| *known == name) {
+            self.0.context.push((name, value.into()));
+        }
+        self
+    }
+
+    /// Says whether a repeat is worth it.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.0.retry = retry;
+        self
+    }
+
+    /// Says how long the server wants us to wait before the next try.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.0.retry_after = wait;
+        self
+    }
+
+    /// Says what was being done. The first one to say so wins.
+    #[must_use]
+    pub fn operation(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Says which provider failed. The first one to say so wins.
+    #[must_use]
+    pub fn provider(mut self, provider: &'static str) -> Self {
+        self.0.provider.get_or_insert(provider);
+        self
+    }
+
+    /// Sets the cause.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether a repeat is worth it.
+    pub fn retryable(&self) -> Retry {
+        self.0.retry
+    }
+
+    /// How long the server wants us to wait.
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// What is known of the key that is there, for an [`ErrorKind::AlreadyExists`].
+    pub fn existing(&self) -> Option<Existing> {
+        self.0.existing
+    }
+
+    /// What was being done.
+    pub fn failed_operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The name of the provider.
+    pub fn failed_provider(&self) -> Option<&'static str> {
+        self.0.provider
+    }
+
+    /// The message alone, without operation and context.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The identifiers that were added, in order.
+    pub fn contexts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { operation, provider, message, context, .. } = &*self.0;
+        match (provider, operation) {
+            (Some(provider), Some(operation)) => write!(f, "{provider}: {operation}: ")?,
+            (Some(one), None) | (None, Some(one)) => write!(f, "{one}: ")?,
+            (None, None) => {}
+        }
+        f.write_str(message)?;
+        for (at, (name, value)) in context.iter().enumerate() {
+            write!(f, "{}{name}: {value}", if at == 0 { " (" } else { ", " })?;
+        }
+        if !context.is_empty() {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, retry, retry_after, existing, operation, provider, message, context, source } =
+            &*self.0;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("retry", retry)
+            .field("retry_after", retry_after)
+            .field("existing", existing)
+            .field("operation", operation)
+            .field("provider", provider)
+            .field("message", message)
+            .field("context", context)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_without_the_cause() {
+        let error = Error::new(ErrorKind::Unavailable, "the server is sealed")
+            .operation("get")
+            .operation("retry")
+            .provider("vault")
+            .context("mount", "rook")
+            .context("key", "set1")
+            .context("key", "ignored")
+            .source(std::io::Error::other("cause"));
+        assert_eq!(error.to_string(), "vault: get: the server is sealed (mount: rook, key: set1)");
+        assert_eq!(StdError::source(&error).map(ToString::to_string).as_deref(), Some("cause"));
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
+    }
+
+    #[test]
+    fn an_error_fits_in_a_pointer() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,40 @@
+//! What every provider gets from around it: retries, time limits, traces.
+//!
+//! A layer is a [`KmsProvider`] that wraps another one.
+//! [`standard`] stacks them in the order that makes sense: the time limit is inside the retry, so that it holds for
+//! each try, and the trace is innermost, so that each try is seen.
+
+mod retry;
+mod timeout;
+mod trace;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    retry::{Retried, RetryPolicy},
+    timeout::TimedOut,
+    trace::Traced,
+};
+use crate::KmsProvider;
+
+/// The settings of the standard layers.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LayerOptions {
+    /// How long one try may take.
+    pub attempt_timeout: Duration,
+    /// How often and how long to try.
+    pub retry: RetryPolicy,
+}
+
+impl Default for LayerOptions {
+    fn default() -> Self {
+        Self { attempt_timeout: Duration::from_secs(20), retry: RetryPolicy::default() }
+    }
+}
+
+/// Puts the standard layers around a provider.
+pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
+    let timed = TimedOut::new(Traced::new(provider), options.attempt_timeout.min(options.retry.deadline));
+    Arc::new(Retried::new(timed, options.retry))
+}

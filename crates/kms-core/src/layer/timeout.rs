@@ -1,0 +1,90 @@
+//! A time limit for each try.
+
+use std::{future::Future, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
+
+use crate::{
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+};
+
+/// A provider whose every call ends within a time limit; in a list the limit is for each page.
+#[derive(Debug)]
+pub struct TimedOut<P> {
+    inner: P,
+    limit: Duration,
+}
+
+impl<P: KmsProvider> TimedOut<P> {
+    /// Wraps a provider.
+    pub fn new(inner: P, limit: Duration) -> Self {
+        Self { inner, limit }
+    }
+
+    async fn limited<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match timeout(self.limit, call).await {
+            Ok(result) => result,
+            Err(_) => Err(self.too_late(operation)),
+        }
+    }
+
+    /// The call was dropped in the middle, so nobody knows whether the server has done it.
+    fn too_late(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
+            .retry(Retry::IfIdempotent)
+            .operation(operation)
+            .provider(self.inner.provider())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<P: KmsProvider> KmsProvider for TimedOut<P> {
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+        self.limited("put", self.inner.put(name, kek, mode)).await
+    }
+
+    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+        self.limited("get", self.inner.get(name, freshness)).await
+    }
+
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+        self.limited("delete", self.inner.delete(name, mode)).await
+    }
+
+    fn list(&self) -> KeyStream<'_> {
+        Box::pin(stream::unfold(Some(self.inner.list()), move |keys| async move {
+            let mut keys = keys?;
+            match timeout(self.limit, keys.next()).await {
+                Ok(item) => item.map(|item| (item, Some(keys))),
+                Err(_) => Some((Err(self.too_late("list")), None)),
+            }
+        }))
+    }
+
+    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+        self.limited("retire", self.inner.retire_superseded(name, current)).await
+    }
+
+    async fn probe(&self) -> Probe {
+        match timeout(self.limit, self.inner.probe()).await {
+            Ok(probe) => probe,
+            Err(_) => Probe::new().fail("connect", self.too_late("probe"), &[]),
+        }
+    }
+}

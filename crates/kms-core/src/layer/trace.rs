@@ -1,0 +1,79 @@
+//! Says in the trace what each try did and how long it took.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+use tracing::debug;
+
+use crate::{
+    Capability, DeleteMode, Error, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
+    PutMode, Result, Stored, provider::Deleted,
+};
+
+/// A provider whose every try leaves an event at level `DEBUG`: operation, key name, time and outcome.
+#[derive(Debug)]
+pub struct Traced<P> {
+    inner: P,
+}
+
+impl<P: KmsProvider> Traced<P> {
+    /// Wraps a provider.
+    pub fn new(inner: P) -> Self {
+        Self { inner }
+    }
+
+    fn done<T>(&self, operation: &'static str, key: &str, start: Instant, result: Result<T>) -> Result<T> {
+        let result = result.map_err(|error| self.named(operation, error));
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let outcome = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| "done");
+        debug!(provider = self.inner.provider(), operation, key, milliseconds, outcome, "tried");
+        result
+    }
+
+    fn named(&self, operation: &'static str, error: Error) -> Error {
+        error.operation(operation).provider(self.inner.provider())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<P: KmsProvider> KmsProvider for Traced<P> {
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+        let start = Instant::now();
+        self.done("put", name.as_str(), start, self.inner.put(name, kek, mode).await)
+    }
+
+    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+        let start = Instant::now();
+        self.done("get", name.as_str(), start, self.inner.get(name, freshness).await)
+    }
+
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+        let start = Instant::now();
+        self.done("delete", name.as_str(), start, self.inner.delete(name, mode).await)
+    }
+
+    fn list(&self) -> KeyStream<'_> {
+        use futures_util::TryStreamExt;
+        Box::pin(self.inner.list().map_err(|error| self.named("list", error)))
+    }
+
+    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+        let start = Instant::now();
+        self.done("retire", name.as_str(), start, self.inner.retire_superseded(name, current).await)
+    }
+
+    async fn probe(&self) -> Probe {
+        let mut probe = self.inner.probe().await;
+        probe.failed = probe.failed.map(|(step, error)| (step, self.named("probe", error)));
+        probe
+    }
+}

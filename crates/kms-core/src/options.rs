@@ -1,0 +1,39 @@
+//! How an operation is to be done.
+
+use crate::KeyVersion;
+
+/// What a put expects to find.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum PutMode {
+    /// Nothing: fails with `AlreadyExists` if there is a key of that name.
+    Create,
+    /// Anything: the last writer wins.
+    Overwrite,
+    /// The key in this very version: fails with `Conflict` if it has changed, with `NotFound` if it is gone.
+    Update(KeyVersion),
+}
+
+/// What is to be left of a key.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeleteMode {
+    /// Nothing: all versions are destroyed for good, as Rook does.
+    #[default]
+    Destroy,
+    /// Something that the provider's own tools can bring back, for a while.
+    Soft,
+}
+
+/// How old an answer may be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// Any server's own copy will do: the right choice for opening a device, since it works while the leader of a
+    /// cluster is away. A write of this same client is seen all the same.
+    #[default]
+    Any,
+    /// Every write that had been answered before is seen, whoever made it: the right choice for a read that decides
+    /// something.
+    Fresh,
+}

@@ -1,0 +1,325 @@
+//! The trait that every KMS implements, and what is built on it.
+
+use std::{fmt, pin::Pin, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use futures_core::Stream;
+
+use crate::{
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyVersion, PutMode, Result,
+};
+
+/// How often [`KmsProviderExt::ensure`] starts anew when the key vanishes under its hands.
+const ENSURE_ROUNDS: usize = 3;
+
+/// A KEK as it is stored.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The KEK.
+    pub kek: Kek,
+    /// The version that was read, for [`PutMode::Update`].
+    pub version: KeyVersion,
+    /// When the key was first stored, if the provider knows.
+    pub created: Option<SystemTime>,
+    /// When this version was stored, if the provider knows.
+    pub updated: Option<SystemTime>,
+}
+
+impl Stored {
+    /// A stored KEK of which no times are known.
+    pub fn new(kek: Kek, version: KeyVersion) -> Self {
+        Self { kek, version, created: None, updated: None }
+    }
+
+    /// The same with the times that are known.
+    #[must_use]
+    pub fn with_times(mut self, created: Option<SystemTime>, updated: Option<SystemTime>) -> Self {
+        self.created = created;
+        self.updated = updated;
+        self
+    }
+}
+
+/// A key in a list: everything but the KEK.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct KeyInfo {
+    /// Its name.
+    pub name: KeyName,
+    /// Its current version, if a list shows it.
+    pub version: Option<KeyVersion>,
+    /// When it was first stored, if the provider knows.
+    pub created: Option<SystemTime>,
+    /// When the current version was stored, if the provider knows.
+    pub updated: Option<SystemTime>,
+}
+
+impl KeyInfo {
+    /// A key of which only the name is known.
+    pub fn new(name: KeyName) -> Self {
+        Self { name, version: None, created: None, updated: None }
+    }
+
+    /// The same with the version.
+    #[must_use]
+    pub fn with_version(mut self, version: KeyVersion) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// The same with the times that are known.
+    #[must_use]
+    pub fn with_times(mut self, created: Option<SystemTime>, updated: Option<SystemTime>) -> Self {
+        self.created = created;
+        self.updated = updated;
+        self
+    }
+}
+
+/// The keys of a provider, page by page as they are asked for.
+pub type KeyStream<'a> = Pin<Box<dyn Stream<Item = Result<KeyInfo>> + Send + 'a>>;
+
+/// What a delete has left behind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Deleted {
+    /// Nothing: the KEK is gone for good.
+    Destroyed,
+    /// The provider's own tools can bring the key back, for a while.
+    Recoverable,
+}
+
+/// What a probe has presented and found, step by step.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Probe {
+    /// What passed, in order: the name of the step and what was found.
+    pub passed: Vec<(&'static str, String)>,
+    /// The step that failed, if one did.
+    pub failed: Option<(&'static str, Error)>,
+    /// The steps that were not tried because of it.
+    pub not_run: Vec<&'static str>,
+}
+
+impl Probe {
+    /// An empty probe.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a step that passed.
+    pub fn pass(&mut self, step: &'static str, found: impl Into<String>) {
+        self.passed.push((step, found.into()));
+    }
+
+    /// Ends the probe with a step that failed and those that it keeps from being tried.
+    #[must_use]
+    pub fn fail(mut self, step: &'static str, error: Error, not_run: &[&'static str]) -> Self {
+        self.failed = Some((step, error));
+        self.not_run = not_run.to_vec();
+        self
+    }
+}
+
+/// A key-management system (KMS) that keeps KEKs.
+///
+/// It is used as `Arc<dyn KmsProvider>`.
+/// Every method may be dropped before it is done: a read leaves nothing behind, a write has or has not happened.
+/// Retries, time limits and traces are the business of the [layers](crate::layer); a provider tries once.
+#[async_trait]
+pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
+    /// The name of the provider in messages, such as `vault`. No I/O.
+    fn provider(&self) -> &'static str;
+
+    /// What this provider can do with its present configuration. No I/O.
+    ///
+    /// Where that depends on the server (the version of a KV mount), the answer is the weaker one until the first
+    /// call has found out.
+    fn capability(&self) -> Capability;
+
+    /// Stores a KEK and gives the version that it got.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` with [`Error::existing`] for [`PutMode::Create`] on a key that is there, whatever its value:
+    /// whoever hears "stored" must be able to unlock with what they passed.
+    /// `Conflict` or `NotFound` for [`PutMode::Update`] on a key that has changed or is gone.
+    /// `Unsupported` for a mode that [`capability`](Self::capability) excludes.
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion>;
+
+    /// Reads a KEK.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such key or it has been deleted; `Protocol` if what is stored is no KEK.
+    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored>;
+
+    /// Deletes a key, and says what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such key: destroying nothing is usually a wrong name.
+    /// `Unsupported` for a mode that [`capability`](Self::capability) excludes.
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted>;
+
+    /// The keys that this provider keeps, in no particular order. Never key material.
+    ///
+    /// Objects in the same place that are none of ours are left out.
+    fn list(&self) -> KeyStream<'_>;
+
+    /// Destroys or disables the versions of a key before `current`, and says how many they were.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where no superseded version is kept; `Conflict` if `current` is not the current version.
+    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize>;
+
+    /// Connects and logs in, and reports what was presented and found. Reads no key and changes nothing.
+    async fn probe(&self) -> Probe;
+}
+
+macro_rules! forward {
+    ($($wrapper:ty),*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<P: KmsProvider + ?Sized> KmsProvider for $wrapper {
+            fn provider(&self) -> &'static str {
+                (**self).provider()
+            }
+
+            fn capability(&self) -> Capability {
+                (**self).capability()
+            }
+
+            async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+                (**self).put(name, kek, mode).await
+            }
+
+            async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+                (**self).get(name, freshness).await
+            }
+
+            async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+                (**self).delete(name, mode).await
+            }
+
+            fn list(&self) -> KeyStream<'_> {
+                (**self).list()
+            }
+
+            async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+                (**self).retire_superseded(name, current).await
+            }
+
+            async fn probe(&self) -> Probe {
+                (**self).probe().await
+            }
+        }
+    )*};
+}
+
+forward!(Arc<P>, Box<P>);
+
+/// What [`KmsProviderExt::ensure`] has found or made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ensured {
+    /// Whether the candidate was stored; otherwise there was a key already, or somebody else was faster.
+    pub created: bool,
+    /// What the KMS holds.
+    pub stored: Stored,
+}
+
+/// What every provider can do by means of its [`KmsProvider`].
+#[async_trait]
+pub trait KmsProviderExt: KmsProvider {
+    /// Gets the key, or stores `candidate` under its name: what an operator calls before it prepares an OSD.
+    ///
+    /// Whoever loses a race gets the winner's KEK, and the candidate is wiped.
+    /// Where creating is only [`Guarantee::CheckThenAct`], the key is read again after the write, so that what is
+    /// returned is what the KMS holds at that moment; two writers in two processes at the very same moment can
+    /// still see different keys there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KmsProvider::put`] and [`KmsProvider::get`]; `Conflict` if the key is deleted again and again
+    /// meanwhile.
+    async fn ensure(&self, name: &KeyName, candidate: Kek) -> Result<Ensured> {
+        for _ in 0..ENSURE_ROUNDS {
+            let created = match self.put(name, &candidate, PutMode::Create).await {
+                Ok(version) if self.capability().create == Guarantee::Atomic => {
+                    return Ok(Ensured { created: true, stored: Stored::new(candidate, version) });
+                }
+                Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(error),
+            };
+            match self.get(name, Freshness::Fresh).await {
+                Ok(stored) => {
+                    let created = created && stored.kek.ct_eq(&candidate);
+                    return Ok(Ensured { created, stored });
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "the key was deleted each time that it was created")
+            .operation("ensure")
+            .provider(self.provider())
+            .context("key", name.as_str()))
+    }
+
+    /// Fails with `Unsupported` unless the provider can do `mode`, and with `ConfigInvalid` if the KEK is too large
+    /// for it. Providers call it before any I/O.
+    ///
+    /// # Errors
+    ///
+    /// As said above.
+    fn check_put(&self, kek: &Kek, mode: &PutMode) -> Result<()> {
+        let capability = self.capability();
+        let (guarantee, what) = match mode {
+            PutMode::Create => (capability.create, "create a key only if it is absent"),
+            PutMode::Update(_) => (capability.update, "update a key only if it has not changed"),
+            PutMode::Overwrite => (Guarantee::Atomic, ""),
+        };
+        if guarantee == Guarantee::Unsupported {
+            return Err(Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}"))
+                .operation("put")
+                .provider(self.provider()));
+        }
+        let bytes = kek.expose_secret().len();
+        if bytes > capability.max_kek_bytes {
+            return Err(Error::config(format!(
+                "the KEK has {bytes} bytes, this provider takes at most {}",
+                capability.max_kek_bytes
+            ))
+            .operation("put")
+            .provider(self.provider()));
+        }
+        Ok(())
+    }
+}
+
+impl<P: KmsProvider + ?Sized> KmsProviderExt for P {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stays compilable only while the trait can be used as an object.
+    fn _is_dyn_compatible(provider: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
+        provider
+    }
+
+    #[tokio::test]
+    async fn ensure_returns_the_key_of_whoever_was_first() {
+        let kms: Arc<dyn KmsProvider> = Arc::new(crate::memory::Memory::new());
+        let name = KeyName::new("set1-data-0").unwrap();
+        let first = kms.ensure(&name, Kek::generate().unwrap()).await.unwrap();
+        let second = kms.ensure(&name, Kek::generate().unwrap()).await.unwrap();
+        assert!(first.created && !second.created);
+        assert!(first.stored.kek.ct_eq(&second.stored.kek));
+        assert_eq!(first.stored.version, second.stored.version);
+    }
+}

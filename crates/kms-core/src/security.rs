@@ -1,0 +1,246 @@
+//! The `security` block of a CephCluster (spec 1.1).
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, Visitor},
+};
+use zeroize::Zeroizing;
+
+use crate::config::{Problems, nearest};
+
+/// `spec.security` of a CephCluster, as far as it concerns the keys of OSDs.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+#[serde(rename_all = "camelCase")]
+pub struct SecuritySpec {
+    /// Which KMS keeps the keys. Absent or empty: Kubernetes Secrets.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub kms: KmsSpec,
+    /// Whether keys are rotated, and when.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub key_rotation: KeyRotationSpec,
+}
+
+/// `spec.security.kms`.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+#[serde(rename_all = "camelCase")]
+pub struct KmsSpec {
+    /// The settings of the provider.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub connection_details: ConnectionDetails,
+    /// The Secret with the credentials.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub token_secret_name: String,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Ignored>,
+}
+
+impl KmsSpec {
+    /// A spec of its two parts.
+    pub fn new(connection_details: ConnectionDetails, token_secret_name: impl Into<String>) -> Self {
+        Self { connection_details, token_secret_name: token_secret_name.into(), unknown: BTreeMap::new() }
+    }
+}
+
+/// `spec.security.keyRotation`.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRotationSpec {
+    /// Whether keys are rotated.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub enabled: bool,
+    /// When, in cron syntax. Empty: `@weekly`.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub schedule: String,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Ignored>,
+}
+
+impl SecuritySpec {
+    /// A spec of a `kms` block alone.
+    pub fn new(kms: KmsSpec) -> Self {
+        Self { kms, key_rotation: KeyRotationSpec::default() }
+    }
+
+    /// Reports the fields that nobody reads, and the settings that are not strings.
+    pub fn check(&self, problems: &mut Problems) {
+        unknown_fields("kms", &self.kms.unknown, &["connectionDetails", "tokenSecretName"], problems);
+        unknown_fields("keyRotation", &self.key_rotation.unknown, &["enabled", "schedule"], problems);
+        for (key, kind) in &self.kms.connection_details.not_text {
+            problems.add(format!(
+                "{key} is {kind}, and every setting has to be a string: put its value in quotes"
+            ));
+        }
+    }
+}
+
+fn unknown_fields(
+    block: &str,
+    unknown: &BTreeMap<String, Ignored>,
+    known: &[&'static str],
+    problems: &mut Problems,
+) {
+    for field in unknown.keys() {
+        match nearest(field, known.iter().copied()) {
+            Some(near) => problems.add(format!("{block}.{field} is not known; did you mean {near}?")),
+            None => problems.add(format!("{block}.{field} is not known; known are: {}", known.join(", "))),
+        }
+    }
+}
+
+/// A value that is read over. `IgnoredAny` itself has no `Debug`.
+#[derive(Clone, Copy, Deserialize)]
+struct Ignored(IgnoredAny);
+
+impl fmt::Debug for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// `spec.security.kms.connectionDetails`: the settings as they are written, trimmed by nobody yet.
+///
+/// Some users put credentials here, so the values are wiped on drop and not shown by `Debug`.
+#[derive(Default)]
+pub struct ConnectionDetails {
+    values: BTreeMap<String, Zeroizing<String>>,
+    not_text: Vec<(String, &'static str)>,
+}
+
+impl ConnectionDetails {
+    /// The value of a setting as it is written.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(|value| value.as_str())
+    }
+
+    /// All settings, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there is no setting at all, which means Kubernetes Secrets.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.not_text.is_empty()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for ConnectionDetails {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let values = pairs.into_iter().map(|(key, value)| (key.into(), Zeroizing::new(value.into())));
+        Self { values: values.collect(), not_text: Vec::new() }
+    }
+}
+
+impl fmt::Debug for ConnectionDetails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { values, not_text } = self;
+        f.debug_set().entries(values.keys()).entries(not_text.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+impl<'de> Deserialize<'de> for ConnectionDetails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Details;
+
+        impl<'de> Visitor<'de> for Details {
+            type Value = ConnectionDetails;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of settings to strings")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(ConnectionDetails::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut details = ConnectionDetails::default();
+                while let Some((key, scalar)) = map.next_entry::<String, Scalar>()? {
+                    match scalar {
+                        Scalar::Text(text) => {
+                            details.values.insert(key, text);
+                        }
+                        Scalar::Other(kind) => details.not_text.push((key, kind)),
+                    }
+                }
+                Ok(details)
+            }
+        }
+
+        deserializer.deserialize_map(Details)
+    }
+}
+
+/// A value of a setting: a string, or the name of what it is instead.
+enum Scalar {
+    Text(Zeroizing<String>),
+    Other(&'static str),
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+
+        impl<'de> Visitor<'de> for Value {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(Zeroizing::new(text.to_owned())))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Scalar, E> {
+                Ok(Scalar::Text(Zeroizing::new(text)))
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Other("a boolean"))
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Other("a number"))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Other("a number"))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Other("a number"))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Scalar, E> {
+                Ok(Scalar::Other("null"))
+            }
+
+            fn visit_none<E: de::Error>(self) -> Result<Scalar, E> {
+                Ok(Scalar::Other("null"))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other("a list"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other("a map"))
+            }
+        }
+
+        deserializer.deserialize_any(Value)
+    }
+}
+
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
