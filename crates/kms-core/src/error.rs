@@ -1,6 +1,6 @@
 //! What went wrong, and whether it is worth another try.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -108,9 +108,12 @@ pub enum Existing {
 /// An error of a KMS provider, of its configuration or of a layer around it.
 ///
 /// `Display` is one line without the cause; the cause is the [`source`](StdError::source).
+/// It is cheap to clone, so that all who waited for one login can be told of its failure.
 /// No part of it ever holds a KEK, a credential or the value of a setting.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     retry: Retry,
@@ -120,7 +123,7 @@ struct Inner {
     provider: Option<&'static str>,
     message: Cow<'static, str>,
     context: Vec<(&'static str, String)>,
-    source: Option<Box<dyn StdError + Send + Sync + 'static>>,
+    source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
 }
 
 impl Error {
@@ -201,7 +204,7 @@ impl Error {
     /// Sets the cause.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -1,1 +1,18 @@
-//! crates/kms-vault
+#![doc = include_str!("../README.md")]
+
+mod api;
+mod auth;
+mod builder;
+mod config;
+mod error;
+mod kv;
+mod mount;
+mod name;
+mod probe;
+mod provider;
+mod store;
+
+pub use crate::{builder::VaultBuilder, config::VaultConfigKey, provider::Vault};
+
+/// The name of this provider in messages.
+pub const PROVIDER: &str = "vault";

@@ -2,7 +2,7 @@
 //!
 //! A layer is a [`KmsProvider`] that wraps another one.
 //! [`standard`] stacks them in the order that makes sense: the time limit is inside the retry, so that it holds for
-//! each try, and the trace is innermost, so that each try is seen.
+//! each try, and the trace is between the two, so that each try is seen, one that was cut off too.
 
 mod retry;
 mod timeout;
@@ -35,6 +35,6 @@ impl Default for LayerOptions {
 
 /// Puts the standard layers around a provider.
 pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
-    let timed = TimedOut::new(Traced::new(provider), options.attempt_timeout.min(options.retry.deadline));
-    Arc::new(Retried::new(timed, options.retry))
+    let timed = TimedOut::new(provider, options.attempt_timeout.min(options.retry.deadline));
+    Arc::new(Retried::new(Traced::new(timed), options.retry))
 }

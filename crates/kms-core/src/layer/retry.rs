@@ -12,6 +12,14 @@ use crate::{
     KmsProvider, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
 };
 
+/// A deadline that is too far away for the clock is this far away.
+const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// What the last error of a write says when nobody knows what came of it.
+const MAYBE_STORED: &str = "unknown: it may have been stored";
+/// The same for a delete.
+const MAYBE_DELETED: &str = "unknown: it may have been deleted";
+
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -41,6 +49,8 @@ impl Default for RetryPolicy {
 /// A provider that repeats what failed for a passing reason.
 ///
 /// Pauses grow by decorrelated jitter: each is a random time between the floor and three times the one before.
+/// What a server asks for with `Retry-After` is the least, and the jitter comes on top of it, so that those who were
+/// turned away together do not come back together.
 /// An operation of which nobody knows whether it was applied is not blindly repeated: what is stored is read, fresh,
 /// and compared first.
 #[derive(Debug)]
@@ -51,6 +61,7 @@ pub struct Retried<P> {
 
 /// The state of one operation with its repeats.
 struct Tries {
+    provider: &'static str,
     policy: RetryPolicy,
     made: u32,
     pause: Duration,
@@ -58,8 +69,10 @@ struct Tries {
 }
 
 impl Tries {
-    fn new(policy: RetryPolicy) -> Self {
-        Self { policy, made: 1, pause: policy.floor, deadline: Instant::now() + policy.deadline }
+    fn new(provider: &'static str, policy: RetryPolicy) -> Self {
+        let now = Instant::now();
+        let deadline = now.checked_add(policy.deadline).unwrap_or_else(|| now + FAR_AWAY);
+        Self { provider, policy, made: 1, pause: policy.floor, deadline }
     }
 
     /// Cuts a try off at the deadline of the whole operation.
@@ -70,12 +83,16 @@ impl Tries {
     ) -> Result<T> {
         match timeout_at(self.deadline, call).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
-                    .retry(Retry::IfIdempotent)
-                    .operation(operation))
-            }
+            Err(_) => Err(self.too_late(operation)),
         }
+    }
+
+    /// The try was dropped in the middle, so nobody knows whether the server has done it.
+    fn too_late(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
+            .retry(Retry::IfIdempotent)
+            .operation(operation)
+            .provider(self.provider)
     }
 
     /// Waits until the next try, or gives the error back, marked so that nobody above starts again.
@@ -83,10 +100,15 @@ impl Tries {
         if error.retryable() == Retry::Never {
             return Err(error);
         }
-        self.pause = jitter(self.policy.floor, self.pause.saturating_mul(3)).min(self.policy.cap);
-        // What the server asks for is the least: below it, to try again only makes things worse.
-        let pause = error.wait().map_or(self.pause, |wait| wait.max(self.pause));
-        let out_of_time = Instant::now() + pause >= self.deadline;
+        let RetryPolicy { floor, cap, .. } = self.policy;
+        self.pause = jitter(floor, self.pause.saturating_mul(3)).min(cap.max(floor));
+        // What the server asks for is the least: to come back sooner, or all together, only makes things worse.
+        let pause = match error.wait() {
+            Some(wait) => wait.max(floor).saturating_add(self.pause.saturating_sub(floor)),
+            None => self.pause,
+        };
+        // Compared as durations: the server's figure may be beyond what the clock can hold.
+        let out_of_time = pause >= self.deadline.saturating_duration_since(Instant::now());
         if self.made >= self.policy.attempts || out_of_time {
             let tries = self.made.to_string();
             return Err(error.retry(Retry::Never).context("tries", tries));
@@ -117,12 +139,16 @@ impl<P: KmsProvider> Retried<P> {
         Self { inner, policy }
     }
 
+    fn tries(&self) -> Tries {
+        Tries::new(self.inner.provider(), self.policy)
+    }
+
     /// Repeats an operation that does no harm when done twice.
     async fn repeated<T, F>(&self, operation: &'static str, call: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
     {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         loop {
             match tries.bounded(operation, call()).await {
                 Ok(value) => return Ok(value),
@@ -143,7 +169,8 @@ impl<P: KmsProvider> Retried<P> {
                     PutMode::Create | PutMode::Overwrite => Ok(None),
                 };
             }
-            Err(error) => return Err(error),
+            // The read has failed for good, and with it the only way to find out.
+            Err(error) => return Err(error.context("outcome", MAYBE_STORED)),
         };
         if stored.kek.ct_eq(kek) {
             return Ok(Some(stored.version));
@@ -175,7 +202,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         let mut unknown = false;
         loop {
             // While an outcome is unknown, only a look at what is stored can tell whether to write again.
@@ -201,9 +228,10 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
                 };
             }
             unknown |= error.retryable() == Retry::IfIdempotent;
-            tries.pause_after(error).await.map_err(|error| {
-                if unknown { error.context("outcome", "unknown: it may have been stored") } else { error }
-            })?;
+            tries
+                .pause_after(error)
+                .await
+                .map_err(|error| if unknown { error.context("outcome", MAYBE_STORED) } else { error })?;
         }
     }
 
@@ -212,7 +240,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         let mut unknown = false;
         loop {
             let error = match tries.bounded("delete", self.inner.delete(name, mode)).await {
@@ -226,33 +254,43 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
                 });
             }
             unknown |= error.retryable() == Retry::IfIdempotent;
-            tries.pause_after(error).await.map_err(|error| {
-                if unknown { error.context("outcome", "unknown: it may have been deleted") } else { error }
-            })?;
+            tries
+                .pause_after(error)
+                .await
+                .map_err(|error| if unknown { error.context("outcome", MAYBE_DELETED) } else { error })?;
         }
     }
 
     /// A list is started anew as long as nothing of it has been handed out; after that an error is final.
+    ///
+    /// The deadline is for the first key: how long the rest takes depends on whoever reads it.
     fn list(&self) -> KeyStream<'_> {
         struct State<'a> {
             keys: KeyStream<'a>,
-            tries: Tries,
+            /// `None` until the first key is asked for: the time before that does not count.
+            tries: Option<Tries>,
             begun: bool,
         }
 
-        let start = State { keys: self.inner.list(), tries: Tries::new(self.policy), begun: false };
+        let start = State { keys: self.inner.list(), tries: None, begun: false };
         Box::pin(stream::unfold(Some(start), move |state| async move {
             let mut state = state?;
+            if state.begun {
+                let item = state.keys.next().await?;
+                let rest = item.is_ok().then_some(state);
+                return Some((item, rest));
+            }
+            let tries = state.tries.get_or_insert_with(|| self.tries());
             loop {
-                let error = match state.keys.next().await? {
+                let first = tries.bounded("list", async { state.keys.next().await.transpose() }).await;
+                let error = match first {
                     Ok(info) => {
                         state.begun = true;
-                        return Some((Ok(info), Some(state)));
+                        return Some((Ok(info?), Some(state)));
                     }
-                    Err(error) if state.begun => return Some((Err(error), None)),
                     Err(error) => error,
                 };
-                if let Err(error) = state.tries.pause_after(error).await {
+                if let Err(error) = tries.pause_after(error).await {
                     return Some((Err(error), None));
                 }
                 state.keys = self.inner.list();
@@ -265,9 +303,12 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn probe(&self) -> Probe {
-        let mut tries = Tries::new(self.policy);
+        let mut tries = self.tries();
         loop {
-            let mut probe = self.inner.probe().await;
+            let mut probe = match timeout_at(tries.deadline, self.inner.probe()).await {
+                Ok(probe) => probe,
+                Err(_) => Probe::new().fail("connect", tries.too_late("probe"), &[]),
+            };
             let Some((step, error)) = probe.failed.take() else { return probe };
             if let Err(error) = tries.pause_after(error).await {
                 probe.failed = Some((step, error));

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use crate::{
@@ -62,8 +63,18 @@ impl<P: KmsProvider> KmsProvider for Traced<P> {
     }
 
     fn list(&self) -> KeyStream<'_> {
-        use futures_util::TryStreamExt;
-        Box::pin(self.inner.list().map_err(|error| self.named("list", error)))
+        let start = Instant::now();
+        Box::pin(stream::unfold(Some(self.inner.list()), move |list| async move {
+            let mut list = list?;
+            match list.next().await {
+                Some(Ok(info)) => Some((Ok(info), Some(list))),
+                Some(Err(error)) => Some((self.done("list", "", start, Err(error)), None)),
+                None => {
+                    let _ = self.done("list", "", start, Ok(()));
+                    None
+                }
+            }
+        }))
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
@@ -72,8 +83,13 @@ impl<P: KmsProvider> KmsProvider for Traced<P> {
     }
 
     async fn probe(&self) -> Probe {
+        let start = Instant::now();
         let mut probe = self.inner.probe().await;
-        probe.failed = probe.failed.map(|(step, error)| (step, self.named("probe", error)));
+        let (step, result) = match probe.failed.take() {
+            Some((step, error)) => (step, Err(error)),
+            None => ("", Ok(())),
+        };
+        probe.failed = self.done("probe", "", start, result).err().map(|error| (step, error));
         probe
     }
 }

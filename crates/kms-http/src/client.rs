@@ -1,0 +1,293 @@
+//! One client per configuration.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use kms_core::{Error, Result, config::Problems};
+use reqwest::{
+    NoProxy, Proxy,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use url::Url;
+
+use crate::tls::TlsOptions;
+
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// Through which proxies requests go. The environment is not read here; whoever may read it passes it on.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    /// For every request: beats the others, and exclusions do not hold for it.
+    all: Option<String>,
+    http: Option<String>,
+    https: Option<String>,
+    none: Option<String>,
+}
+
+impl Proxies {
+    /// No proxy at all.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// This proxy for every request.
+    pub fn all(url: impl Into<String>) -> Self {
+        Self { all: Some(url.into()), ..Self::default() }
+    }
+
+    /// Those that the usual variables name: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in capitals or
+    /// small letters. `HTTP_PROXY` in capitals counts too: no program of ours is a CGI script.
+    pub fn from_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut proxies = Self::default();
+        let mut fallback = None;
+        for (name, value) in pairs {
+            let value = value.trim();
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "https_proxy" => &mut proxies.https,
+                "http_proxy" => &mut proxies.http,
+                "all_proxy" => &mut fallback,
+                "no_proxy" => &mut proxies.none,
+                _ => continue,
+            };
+            if !value.is_empty() {
+                slot.get_or_insert_with(|| value.to_owned());
+            }
+        }
+        proxies.https = proxies.https.or_else(|| fallback.clone());
+        proxies.http = proxies.http.or(fallback);
+        proxies
+    }
+
+    /// Whether a request may go through a proxy.
+    pub fn is_some(&self) -> bool {
+        self.all.is_some() || self.http.is_some() || self.https.is_some()
+    }
+
+    fn build(&self) -> Result<Vec<Proxy>> {
+        let Self { all, http, https, none } = self;
+        let wrong = |what: &'static str| {
+            // The cause is not kept: it quotes the address, which may hold a password.
+            move |_cause: reqwest::Error| {
+                Error::config(format!(
+                    "the address of the {what} proxy is not valid; give a URL such as http://proxy:3128"
+                ))
+            }
+        };
+        if let Some(url) = all {
+            return Ok(vec![Proxy::all(url).map_err(wrong("given"))?]);
+        }
+        let exclusions = none.as_deref().and_then(NoProxy::from_string);
+        let mut proxies = Vec::new();
+        if let Some(url) = https {
+            proxies.push(Proxy::https(url).map_err(wrong("HTTPS"))?.no_proxy(exclusions.clone()));
+        }
+        if let Some(url) = http {
+            proxies.push(Proxy::http(url).map_err(wrong("HTTP"))?.no_proxy(exclusions));
+        }
+        Ok(proxies)
+    }
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The addresses may hold passwords.
+        let Self { all, http, https, none } = self;
+        f.debug_struct("Proxies")
+            .field("all", &all.is_some())
+            .field("http", &http.is_some())
+            .field("https", &https.is_some())
+            .field("none", none)
+            .finish()
+    }
+}
+
+/// Builds an [`HttpClient`].
+#[derive(Clone, Debug)]
+pub struct HttpClientBuilder {
+    tls: TlsOptions,
+    proxies: Proxies,
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    server_name: Option<String>,
+}
+
+impl Default for HttpClientBuilder {
+    fn default() -> Self {
+        Self {
+            tls: TlsOptions::new(),
+            proxies: Proxies::none(),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            server_name: None,
+        }
+    }
+}
+
+impl HttpClientBuilder {
+    /// A client with system roots, without proxies.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets roots and client certificate.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Sets the proxies.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// How long connecting may take, the TLS handshake included. Default 10 s.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// How long the server may be silent while an answer is awaited. Default 30 s.
+    #[must_use]
+    pub fn with_read_timeout(mut self, limit: Duration) -> Self {
+        self.read_timeout = limit;
+        self
+    }
+
+    /// The name that is sent to the server and that its certificate has to bear, whatever the address is.
+    #[must_use]
+    pub fn with_server_name(mut self, name: Option<String>) -> Self {
+        self.server_name = name;
+        self
+    }
+
+    /// Builds the client. No I/O but reading the roots of the operating system.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` for certificates and proxies that are none, and for a server name together with a proxy:
+    /// the proxy would be asked to connect to that name.
+    pub fn build(self) -> Result<HttpClient> {
+        let mut problems = Problems::new();
+        if self.server_name.is_some() && self.proxies.is_some() {
+            problems.add("a TLS server name cannot be combined with a proxy: give the address by that name");
+        }
+        let proxies = problems.absorb("proxy", self.proxies.build())?;
+        let config = problems.absorb("TLS", self.tls.client_config())?;
+        problems.into_result()?;
+        let client =
+            self.assemble(config, proxies.unwrap_or_default(), |builder| builder.dns_resolver(Resolver))?;
+        Ok(HttpClient { client, builder: Arc::new(self) })
+    }
+
+    fn assemble(
+        &self,
+        config: Option<rustls::ClientConfig>,
+        proxies: Vec<Proxy>,
+        resolve: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")));
+        if let Some(config) = config {
+            builder = builder.tls_backend_preconfigured(config);
+        }
+        for proxy in proxies {
+            builder = builder.proxy(proxy);
+        }
+        resolve(builder)
+            .build()
+            .map_err(|cause| Error::config("the HTTP client cannot be set up").source(cause.without_url()))
+    }
+}
+
+/// A pool of connections. Clones share it.
+#[derive(Clone)]
+pub struct HttpClient {
+    pub(crate) client: reqwest::Client,
+    builder: Arc<HttpClientBuilder>,
+}
+
+impl HttpClient {
+    /// The URL to send requests to for `url`: the same, but for a TLS server name that is given, which then stands
+    /// in place of the host; the addresses of the host are looked up here.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the host cannot be found.
+    pub async fn at(self, url: &Url) -> Result<(Self, Url)> {
+        let Some(name) = self.builder.server_name.clone() else { return Ok((self, url.clone())) };
+        let wrong = || Error::config("the TLS server name is not a host name");
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port_or_known_default().unwrap_or_default();
+        let found = tokio::net::lookup_host((host.as_str(), port)).await;
+        let addresses: Vec<SocketAddr> =
+            found.map_err(|cause| crate::send::unknown_host(&host).source(cause))?.collect();
+        let mut named = url.clone();
+        named.set_host(Some(&name)).map_err(|_cause| wrong())?;
+        let config = self.builder.tls.client_config()?;
+        let client = self
+            .builder
+            .assemble(Some(config), Vec::new(), |builder| builder.resolve_to_addrs(&name, &addresses))?;
+        Ok((Self { client, builder: self.builder }, named))
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client: _, builder } = self;
+        f.debug_struct("HttpClient").field("builder", builder).finish_non_exhaustive()
+    }
+}
+
+/// Looks names up with the operating system, and marks failures so that they can be told from others.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            match tokio::net::lookup_host((name.as_str(), 0)).await {
+                Ok(addresses) => Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as Addrs),
+                Err(cause) => {
+                    Err(Box::new(crate::send::UnknownHost { host: name.as_str().to_owned(), cause }).into())
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_variables_name_the_proxies() {
+        let proxies = Proxies::from_environment([
+            ("https_proxy", "http://user:canary@proxy:3128"),
+            ("NO_PROXY", ".svc,10.0.0.0/8"),
+            ("PATH", "/bin"),
+        ]);
+        assert!(proxies.is_some());
+        assert_eq!(proxies.build().unwrap().len(), 1);
+        assert!(!format!("{proxies:?}").contains("canary"));
+        assert!(!Proxies::from_environment([("HTTPS_PROXY", " ")]).is_some());
+    }
+
+    #[test]
+    fn a_proxy_that_is_none_is_refused_without_echoing_it() {
+        let error = HttpClientBuilder::new().with_proxies(Proxies::all("canary:::")).build().unwrap_err();
+        assert!(error.to_string().contains("proxy"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+}

@@ -1,0 +1,347 @@
+//! A token that many callers share and one of them renews.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use kms_core::{Error, Result, Retry};
+use secrecy::SecretString;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+use tracing::debug;
+
+/// How long a token lasts, as the server that issued it says.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Lease {
+    /// When it is time to renew it.
+    pub refresh: Instant,
+    /// When it is over.
+    pub end: Instant,
+}
+
+impl Lease {
+    /// A lease that begins now. It is renewed after two thirds, and earlier if less than `margin` would be left:
+    /// a token that is taken has to outlive the slowest call.
+    pub fn from_now(length: Duration, margin: Duration) -> Self {
+        let now = Instant::now();
+        let early = length.saturating_sub(margin).max(length / 2);
+        Self { refresh: now + early.min(length * 2 / 3), end: now + length }
+    }
+
+    /// A lease that is to be looked after `refresh` from now and is over `end` from now.
+    pub fn starting(refresh: Duration, end: Duration) -> Self {
+        let now = Instant::now();
+        Self { refresh: now + refresh, end: now + end }
+    }
+}
+
+/// A token, and what is known of it.
+pub struct Token<T> {
+    /// The token itself.
+    pub value: SecretString,
+    /// How long it lasts. `None` if that is not known, or if it never ends.
+    pub lease: Option<Lease>,
+    /// What else the provider wants to remember of it.
+    pub details: T,
+    generation: u64,
+}
+
+impl<T> Token<T> {
+    /// A token.
+    pub fn new(value: SecretString, lease: Option<Lease>, details: T) -> Self {
+        Self { value, lease, details, generation: 0 }
+    }
+
+    /// Which one of the cache's tokens this is.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn due(&self) -> bool {
+        self.lease.is_some_and(|lease| Instant::now() >= lease.refresh)
+    }
+
+    fn over(&self) -> bool {
+        self.lease.is_some_and(|lease| Instant::now() >= lease.end)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Token<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value: _, lease, details, generation } = self;
+        f.debug_struct("Token")
+            .field("lease", lease)
+            .field("details", details)
+            .field("generation", generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the last fetch has come to, for those who waited for it.
+#[derive(Default)]
+struct Turn {
+    /// How many fetches have ended.
+    ended: u64,
+    failure: Option<Error>,
+}
+
+/// Keeps one token for all callers of a client.
+///
+/// However many need a token at once, one fetch is made: the others wait for it, and share its failure too, so that
+/// a server in trouble is not asked once by each of them.
+pub struct TokenCache<T> {
+    current: RwLock<Option<Arc<Token<T>>>>,
+    turn: Mutex<Turn>,
+    /// The same number as in `turn`, to be read without waiting.
+    ended: std::sync::atomic::AtomicU64,
+}
+
+impl<T> Default for TokenCache<T> {
+    fn default() -> Self {
+        Self {
+            current: RwLock::default(),
+            turn: Mutex::default(),
+            ended: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+}
+
+impl<T> TokenCache<T> {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The token that is there now, be it due or over.
+    pub fn peek(&self) -> Option<Arc<Token<T>>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A token that is good now. `fetch` gets the one before, if there was one, and renews it or makes a new one.
+    ///
+    /// A token that is due for renewal but not over is handed out while somebody else renews it, and also when
+    /// renewing fails for a passing reason.
+    ///
+    /// # Errors
+    ///
+    /// That of the fetch.
+    pub async fn get<F, R>(&self, fetch: F) -> Result<Arc<Token<T>>>
+    where
+        F: FnOnce(Option<Arc<Token<T>>>) -> R,
+        R: Future<Output = Result<Token<T>>>,
+    {
+        match self.peek() {
+            Some(token) if !token.due() => Ok(token),
+            Some(token) if !token.over() => match self.turn.try_lock() {
+                Ok(turn) => match self.fetch(turn, Some(Arc::clone(&token)), fetch).await {
+                    Err(error) if error.retryable() != Retry::Never => {
+                        debug!(%error, "the token could not be renewed yet, and is used on");
+                        Ok(token)
+                    }
+                    result => result,
+                },
+                Err(_) => Ok(token),
+            },
+            before => self.replace(before.map_or(0, |token| token.generation), fetch).await,
+        }
+    }
+
+    /// A token other than that of `generation`, which a server has refused.
+    ///
+    /// # Errors
+    ///
+    /// That of the fetch.
+    pub async fn replace<F, R>(&self, generation: u64, fetch: F) -> Result<Arc<Token<T>>>
+    where
+        F: FnOnce(Option<Arc<Token<T>>>) -> R,
+        R: Future<Output = Result<Token<T>>>,
+    {
+        use std::sync::atomic::Ordering;
+        let ended = self.ended.load(Ordering::Acquire);
+        let turn = self.turn.lock().await;
+        match self.peek() {
+            Some(token) if token.generation != generation && !token.over() => Ok(token),
+            before => {
+                // Somebody has tried while we waited for our turn: what they met, we would meet too.
+                if turn.ended != ended
+                    && let Some(failure) = &turn.failure
+                {
+                    return Err(failure.clone());
+                }
+                self.fetch(turn, before, fetch).await
+            }
+        }
+    }
+
+    async fn fetch<F, R>(
+        &self,
+        mut turn: tokio::sync::MutexGuard<'_, Turn>,
+        before: Option<Arc<Token<T>>>,
+        fetch: F,
+    ) -> Result<Arc<Token<T>>>
+    where
+        F: FnOnce(Option<Arc<Token<T>>>) -> R,
+        R: Future<Output = Result<Token<T>>>,
+    {
+        use std::sync::atomic::Ordering;
+        let generation = before.as_ref().map_or(0, |token| token.generation) + 1;
+        let result = fetch(before).await;
+        turn.ended += 1;
+        self.ended.store(turn.ended, Ordering::Release);
+        match result {
+            Ok(mut token) => {
+                token.generation = generation;
+                let token = Arc::new(token);
+                turn.failure = None;
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&token));
+                Ok(token)
+            }
+            Err(error) => {
+                turn.failure = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for TokenCache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").finish_non_exhaustive()
+    }
+}
+
+/// At most so many requests a second, with bursts: what `VAULT_RATE_LIMIT` asks for.
+#[derive(Debug)]
+pub struct RateLimit {
+    interval: Duration,
+    burst: u32,
+    next: std::sync::Mutex<Option<Instant>>,
+}
+
+impl RateLimit {
+    /// A limit of `rate` requests a second, of which `burst` may come at once.
+    pub fn new(rate: f64, burst: u32) -> Self {
+        Self {
+            interval: Duration::from_secs_f64(1.0 / rate),
+            burst: burst.max(1),
+            next: std::sync::Mutex::new(None),
+        }
+    }
+
+    /// Waits until one more request may be sent.
+    pub async fn wait(&self) {
+        let pause = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            // The generic cell rate algorithm: `due` is when a steady sender would send this request.
+            let due = next.map_or(now, |due| due.max(now));
+            *next = Some(due + self.interval);
+            (due + self.interval).saturating_duration_since(now + self.interval * self.burst)
+        };
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use kms_core::ErrorKind;
+
+    use super::*;
+
+    fn token(length: Option<u64>) -> Token<()> {
+        let lease =
+            length.map(|seconds| Lease::from_now(Duration::from_secs(seconds), Duration::from_secs(5)));
+        Token::new(SecretString::from("canary"), lease, ())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_callers_cause_one_fetch() {
+        let (cache, fetches) = (TokenCache::new(), AtomicU32::new(0));
+        let get = || async {
+            cache
+                .get(async |_| {
+                    fetches.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_secs(1)).await;
+                    Ok(token(Some(60)))
+                })
+                .await
+                .map(|token| token.generation())
+        };
+        let all = tokio::join!(get(), get(), get(), get(), get());
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        assert!([all.0, all.1, all.2, all.3, all.4].into_iter().all(|generation| generation.unwrap() == 1));
+        assert!(!format!("{:?}{:?}", cache.peek(), cache).contains("canary"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_by_those_who_waited_and_no_longer() {
+        let (cache, fetches) = (TokenCache::<()>::new(), AtomicU32::new(0));
+        let get = || {
+            cache.get(async |_| {
+                fetches.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_secs(1)).await;
+                Err(Error::new(ErrorKind::Unavailable, "no"))
+            })
+        };
+        let (a, b, c) = tokio::join!(get(), get(), get());
+        assert!(a.is_err() && b.is_err() && c.is_err());
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        assert!(get().await.is_err());
+        assert_eq!(fetches.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_ahead_of_its_end_and_used_on_while_that_fails() {
+        let cache = TokenCache::new();
+        cache.get(async |_| Ok(token(Some(60)))).await.unwrap();
+        tokio::time::advance(Duration::from_secs(39)).await;
+        let same = cache.get(async |_| panic!("not due yet")).await.unwrap();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let passing = || async { Err(Error::new(ErrorKind::Unavailable, "no").retry(Retry::Always)) };
+        assert_eq!(cache.get(|_| passing()).await.unwrap().generation(), same.generation());
+        let renewed = cache.get(async |before| {
+            Ok({
+                assert_eq!(before.unwrap().generation(), 1);
+                token(None)
+            })
+        });
+        assert_eq!(renewed.await.unwrap().generation(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_replaced_once() {
+        let (cache, fetches) = (TokenCache::new(), AtomicU32::new(0));
+        let fetch = async |_| {
+            fetches.fetch_add(1, Ordering::Relaxed);
+            sleep(Duration::from_secs(1)).await;
+            Ok(token(None))
+        };
+        let refused = cache.get(fetch).await.unwrap().generation();
+        let (a, b) = tokio::join!(cache.replace(refused, fetch), cache.replace(refused, fetch));
+        assert_eq!((a.unwrap().generation(), b.unwrap().generation()), (2, 2));
+        assert_eq!(fetches.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_limit_lets_a_burst_pass_and_spaces_the_rest() {
+        let (limit, start) = (RateLimit::new(2.0, 3), Instant::now());
+        for _ in 0..3 {
+            limit.wait().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..4 {
+            limit.wait().await;
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+}

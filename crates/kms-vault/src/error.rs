@@ -1,0 +1,187 @@
+//! The one table from what Vault answers to what it means.
+
+use kms_core::{Error, ErrorKind, Retry};
+use kms_http::{Answer, http::StatusCode};
+use serde::Deserialize;
+
+/// How much of the server's own words goes into an error.
+const MAX_WORDS: usize = 200;
+
+/// The body of an answer that is no success.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Refusal {
+    #[serde(default)]
+    errors: Option<Vec<String>>,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+impl Refusal {
+    /// Reads the body. A body that is none of Vault's (of a load balancer, say) is `None`.
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+        serde_json::from_slice(&answer.body).ok()
+    }
+
+    /// Whether the server says what is wrong. A 404 without words only means that nothing is there.
+    pub(crate) fn has_words(&self) -> bool {
+        self.errors.as_ref().is_some_and(|errors| !errors.is_empty())
+    }
+
+    /// Whether the server warns: it does so on a 404 when a v1 path is used on a v2 mount.
+    pub(crate) fn has_warnings(&self) -> bool {
+        self.warnings.as_ref().is_some_and(|warnings| !warnings.is_empty())
+    }
+
+    /// The server's own words in one line, cut off.
+    fn words(&self) -> Option<String> {
+        let words = self.errors.as_ref()?.iter().find(|words| !words.trim().is_empty())?;
+        let line: String = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(line.chars().take(MAX_WORDS).collect())
+    }
+}
+
+/// Adds the server's words to an error. They quote no secret: Vault's messages speak of paths, roles and limits.
+pub(crate) fn with_words(error: Error, answer: &Answer) -> Error {
+    match Refusal::of(answer).and_then(|refusal| refusal.words()) {
+        Some(words) => error.context("server said", words),
+        None => error,
+    }
+}
+
+/// What an answer means that no operation has a better word for.
+pub(crate) fn from_answer(answer: &Answer) -> Error {
+    let refusal = Refusal::of(answer);
+    let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
+    let error = match answer.status {
+        StatusCode::BAD_REQUEST => {
+            error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never)
+        }
+        StatusCode::UNAUTHORIZED => {
+            error(ErrorKind::Unauthenticated, "the server does not know us", Retry::Never)
+        }
+        StatusCode::FORBIDDEN => error(ErrorKind::PermissionDenied, "permission denied", Retry::Never),
+        // Without words it is the operation's to say what is missing; with words the mount or the namespace is.
+        StatusCode::NOT_FOUND if refusal.as_ref().is_some_and(Refusal::has_words) => error(
+            ErrorKind::ConfigInvalid,
+            "the server has no such mount or namespace; check VAULT_BACKEND_PATH, VAULT_NAMESPACE and \
+             VAULT_AUTH_MOUNT_PATH",
+            Retry::Never,
+        ),
+        StatusCode::NOT_FOUND => error(ErrorKind::NotFound, "there is nothing at that path", Retry::Never),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            error(ErrorKind::ConfigInvalid, "the mount cannot do this; is it a KV mount?", Retry::Never)
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            error(ErrorKind::ConfigInvalid, "the KEK is too large", Retry::Never)
+        }
+        // Enterprise: the state that the request depends on has not arrived yet.
+        StatusCode::PRECONDITION_FAILED => {
+            error(ErrorKind::Unavailable, "the server has not caught up yet", Retry::Always)
+        }
+        // With words it is a quota; without, a standby that has not applied the index we sent (servers.md A4).
+        StatusCode::TOO_MANY_REQUESTS if refusal.as_ref().is_some_and(|refusal| !refusal.has_words()) => {
+            error(ErrorKind::Unavailable, "the standby has not caught up yet", Retry::Always)
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            error(ErrorKind::RateLimited, "the server's rate limit is reached", Retry::Always)
+        }
+        StatusCode::NOT_IMPLEMENTED => {
+            error(ErrorKind::Unavailable, "the server is not initialised", Retry::Never)
+        }
+        // Vault itself answers in JSON, and has not looked at the request; a proxy may have passed it on.
+        StatusCode::SERVICE_UNAVAILABLE if refusal.as_ref().is_some_and(Refusal::has_words) => error(
+            ErrorKind::Unavailable,
+            "the server is sealed or not ready; unseal it, then this works again",
+            Retry::Always,
+        ),
+        status if status.is_server_error() || matches!(status.as_u16(), 472 | 473) => {
+            error(ErrorKind::Unavailable, "the server cannot answer now", Retry::IfIdempotent)
+        }
+        status if status.is_redirection() => {
+            error(ErrorKind::Unavailable, "the server sends us to another one", Retry::Always)
+        }
+        _ => error(ErrorKind::Protocol, "the server's answer makes no sense", Retry::Never),
+    };
+    with_words(error, answer)
+        .context("status", answer.status.as_u16().to_string())
+        .retry_after(answer.retry_after())
+}
+
+/// An answer whose body is not what it should be. `serde_json` quotes the body, so only the place is kept.
+pub(crate) fn unreadable(cause: &serde_json::Error) -> Error {
+    let what = match cause.classify() {
+        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Data => "it has another form than expected",
+        _ => "it is not JSON",
+    };
+    Error::new(ErrorKind::Protocol, format!("the server's answer cannot be read: {what}"))
+        .context("at", format!("line {} column {}", cause.line(), cause.column()))
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_http::http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "0".parse().unwrap());
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.as_bytes().to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn each_answer_has_its_meaning() {
+        use ErrorKind::*;
+        for (status, body, kind, retry) in [
+            (400, r#"{"errors":["missing data fields"]}"#, Protocol, Retry::Never),
+            (403, r#"{"errors":["permission denied"]}"#, PermissionDenied, Retry::Never),
+            (404, r#"{"errors":[]}"#, NotFound, Retry::Never),
+            (404, r#"{"errors":["no handler for route"]}"#, ConfigInvalid, Retry::Never),
+            (404, r#"{"errors":["namespace not found"]}"#, ConfigInvalid, Retry::Never),
+            (412, "", Unavailable, Retry::Always),
+            (413, "", ConfigInvalid, Retry::Never),
+            (429, r#"{"errors":["rate limit quota exceeded"]}"#, RateLimited, Retry::Always),
+            (429, r#"{"errors":[]}"#, Unavailable, Retry::Always),
+            (429, "<html>", RateLimited, Retry::Always),
+            (473, "", Unavailable, Retry::IfIdempotent),
+            (
+                500,
+                r#"{"errors":["local node not active but active cluster node not found"]}"#,
+                Unavailable,
+                Retry::IfIdempotent,
+            ),
+            (501, r#"{"errors":[]}"#, Unavailable, Retry::Never),
+            (502, "<html>", Unavailable, Retry::IfIdempotent),
+            (503, r#"{"errors":["Vault is sealed"]}"#, Unavailable, Retry::Always),
+            (503, "<html>", Unavailable, Retry::IfIdempotent),
+            (307, "", Unavailable, Retry::Always),
+            (204, "", Protocol, Retry::Never),
+        ] {
+            let error = from_answer(&answer(status, body));
+            assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");
+            assert_eq!(error.wait(), Some(std::time::Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_server_are_one_short_line() {
+        let body =
+            format!(r#"{{"errors":["1 error occurred:\n\t* permission denied\n{}"]}}"#, "x".repeat(500));
+        let error = from_answer(&answer(403, &body)).to_string();
+        assert!(error.contains("server said: 1 error occurred: * permission denied x"), "{error}");
+        assert!(error.len() < 300, "{error}");
+    }
+
+    #[test]
+    fn an_unreadable_answer_is_not_quoted() {
+        let cause = serde_json::from_str::<u8>("\"canary\"").unwrap_err();
+        let error = unreadable(&cause);
+        assert!(!format!("{error:?}{error}").contains("canary"), "{error}");
+        assert!(error.to_string().contains("line 1 column 8"), "{error}");
+    }
+}
