@@ -259,9 +259,7 @@ impl Resolve for Resolver {
         Box::pin(async move {
             match tokio::net::lookup_host((name.as_str(), 0)).await {
                 Ok(addresses) => Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as Addrs),
-                Err(cause) => {
-                    Err(Box::new(crate::send::UnknownHost { host: name.as_str().to_owned(), cause }).into())
-                }
+                Err(cause) => Err(crate::send::UnknownHost { host: name.as_str().to_owned(), cause }.into()),
             }
         })
     }

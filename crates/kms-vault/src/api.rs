@@ -127,6 +127,8 @@ impl Api {
         if let Some(token) = token {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
+        // The state of the server is told to everybody, without an index.
+        let shows_index = !call.url.path().ends_with("/sys/health");
         let reads = call.method == Method::GET || call.method.as_str() == "LIST";
         if let Some(limit) = &self.rate_limit {
             limit.wait().await;
@@ -137,7 +139,7 @@ impl Api {
         } else {
             answer
         };
-        self.remember(&answer, !reads);
+        self.remember(&answer, !reads, shows_index);
         Ok(answer)
     }
 
@@ -174,15 +176,23 @@ impl Api {
         Ok(answer)
     }
 
-    fn remember(&self, answer: &Answer, wrote: bool) {
-        let index = answer.headers.get(INDEX);
+    /// Keeps what an answer shows of the storage. With raft, every success has an index; refusals have none.
+    fn remember(&self, answer: &Answer, wrote: bool, shows_index: bool) {
+        if !(answer.status.is_success() && shows_index) {
+            return;
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = index {
-            if wrote && answer.status.is_success() {
-                seen.written = Some(index.clone());
+        match answer.headers.get(INDEX) {
+            Some(index) => {
+                if wrote {
+                    seen.written = Some(index.clone());
+                }
+                if !matches!(seen.cluster, Some(Some(_))) {
+                    seen.cluster = Some(cluster_of(index));
+                }
             }
-            if !matches!(seen.cluster, Some(Some(_))) {
-                seen.cluster = Some(cluster_of(index));
+            None => {
+                seen.cluster.get_or_insert(None);
             }
         }
     }
@@ -192,8 +202,8 @@ impl Api {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.is_some()
     }
 
-    /// Notes that an answer which would have had an index had none.
-    pub(crate) fn has_no_index(&self) {
+    /// Gives up finding out: reads are sent on by the header of Vault Enterprise alone.
+    pub(crate) fn stop_learning(&self) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.get_or_insert(None);
     }
 

@@ -92,10 +92,13 @@ impl Vault {
     /// Finds out whether this server has indexes: every successful answer of one that has shows it.
     async fn learn_freshness(&self) -> Result<()> {
         if let Some(token) = self.auth.token(&self.api).await? {
-            // Whatever the answer is: without an index there is nothing more to learn.
-            let _ = self.auth.lookup(&self.api, &token.value).await;
+            match self.auth.lookup(&self.api, &token.value).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.api.has_no_index();
+        self.api.stop_learning();
         Ok(())
     }
 
