@@ -1,1 +1,33 @@
-//! crates/kms-testkit
+//! What providers of [`kms_core`] are tested with.
+//!
+//! - [`conformance`]: one suite that every provider has to pass, yours too.
+//! - [`ledger`]: the exceptions from it that are known, each with its reason.
+//! - [`fake`]: a provider that fails on demand, and an HTTP server that does what a real one cannot be made to do.
+//! - [`leak`]: looks for secrets in logs and in whatever is printed.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let provider = Arc::new(kms_core::memory::Memory::new());
+//! kms_testkit::conformance::suite(provider).await.assert_ok();
+//! # }
+//! ```
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "this crate is only ever run by tests, and a panic is how a test fails"
+)]
+
+pub mod conformance;
+pub mod fake;
+pub mod leak;
+pub mod ledger;
+#[cfg(feature = "servers")]
+pub mod servers;

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Freshness, Result, Retry, SecretString};
 use kms_http::{
     Answer, Call, HttpClient,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     send::{Body, endpoint, sensitive},
     token::RateLimit,
 };
@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::from_answer;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
@@ -134,10 +136,21 @@ impl Api {
             limit.wait().await;
         }
         let answer = self.http.send(call.clone()).await?;
-        let answer = if answer.status.is_redirection() && self.follow_redirects {
-            self.follow(call, &answer).await?
-        } else {
-            answer
+        let answer = match answer.status.is_redirection() && self.follow_redirects {
+            false => answer,
+            true if reads => self.follow(call, &answer).await?,
+            // A standby redirects also when it has passed a write on and has not heard of it again: the active node
+            // may have done it, and died. So from here on nobody knows, and the write's own mark would refuse it.
+            true => match self.follow(call, &answer).await {
+                Ok(answer) if answer.status == StatusCode::BAD_REQUEST => {
+                    return Err(from_answer(&answer).retry(Retry::IfIdempotent));
+                }
+                Ok(answer) => answer,
+                Err(error) if error.retryable() == Retry::Always => {
+                    return Err(error.retry(Retry::IfIdempotent));
+                }
+                Err(error) => return Err(error),
+            },
         };
         self.remember(&answer, !reads, shows_index);
         Ok(answer)

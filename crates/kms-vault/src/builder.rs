@@ -97,6 +97,39 @@ impl VaultBuilder {
     pub fn check(&self, problems: &mut Problems) {
         let settings = self.settings(problems);
         self.parse(&settings, problems);
+        self.check_credentials(&settings, problems);
+    }
+
+    /// What can be said of credentials and certificates without reading any Secret. The same problems come up again
+    /// where they are read; they are noted once.
+    fn check_credentials(&self, settings: &Settings<Key>, problems: &mut Problems) {
+        settings.boolean(Key::SkipVerify, problems);
+        match (settings.text(Key::ClientCert), settings.text(Key::ClientKey)) {
+            (Some(_), None) => problems.add("VAULT_CLIENT_CERT needs VAULT_CLIENT_KEY"),
+            (None, Some(_)) => problems.add("VAULT_CLIENT_KEY needs VAULT_CLIENT_CERT"),
+            _ => {}
+        }
+        let given = !self.token_secret.is_empty();
+        match settings.text(Key::AuthMethod) {
+            Some("kubernetes") if !given => {
+                settings.required(Key::AuthKubernetesRole, problems);
+            }
+            Some("cert") if !given && settings.text(Key::ClientCert).is_none() => {
+                problems.add("VAULT_AUTH_METHOD is cert, which needs VAULT_CLIENT_CERT and VAULT_CLIENT_KEY");
+            }
+            Some("approle") if !given && settings.text(Key::ApproleSecretId).is_none() => {
+                problems.add(
+                    "approle needs a secret id: name a Secret with the key secret_id in tokenSecretName, or set \
+                     VAULT_APPROLE_SECRET_ID",
+                );
+            }
+            None | Some("token") if !given && settings.text(Key::Token).is_none() => problems.add(
+                "there are no credentials: name a Secret with the key token in tokenSecretName, or set \
+                 VAULT_AUTH_METHOD (kubernetes, approle, cert or agent)",
+            ),
+            None | Some("token" | "kubernetes" | "approle" | "cert" | "agent") => {}
+            Some(_) => problems.add("VAULT_AUTH_METHOD is none of token, kubernetes, approle, cert, agent"),
+        }
     }
 
     /// Builds the provider. Secrets and files are read, the server is not asked yet.
@@ -108,6 +141,7 @@ impl VaultBuilder {
         let mut problems = Problems::new();
         let settings = self.settings(&mut problems);
         let parsed = self.parse(&settings, &mut problems);
+        self.check_credentials(&settings, &mut problems);
         let method = self.method(&settings, secrets, &mut problems).await?;
         let tls = self.tls(&settings, secrets, &mut problems).await?;
         let proxies = self.proxies(&settings);
@@ -215,7 +249,7 @@ impl VaultBuilder {
                 if settings.text(Key::Token).is_some() {
                     warn!("VAULT_TOKEN is set and not used, since VAULT_AUTH_METHOD is kubernetes");
                 }
-                let role = settings.required(Key::AuthKubernetesRole, problems);
+                let role = settings.text(Key::AuthKubernetesRole);
                 let path = settings.text(Key::AuthKubernetesTokenPath).unwrap_or(SERVICE_ACCOUNT_TOKEN);
                 role.map(|role| Method::Kubernetes {
                     mount: mount("kubernetes"),
@@ -232,14 +266,7 @@ impl VaultBuilder {
                 };
                 let secret_id = match (settings.secret(Key::ApproleSecretId), &secret) {
                     (None, Some(secret)) => problems.absorb("tokenSecretName", secret.text("secret_id"))?,
-                    (None, None) if given => None,
-                    (None, None) => {
-                        problems.add(
-                            "approle needs a secret id: name a Secret with the key secret_id in tokenSecretName, or \
-                             set VAULT_APPROLE_SECRET_ID",
-                        );
-                        None
-                    }
+                    (None, None) => None,
                     (secret_id, _) => secret_id,
                 };
                 role_id.zip(secret_id).map(|(role_id, secret_id)| Method::AppRole {
@@ -266,16 +293,7 @@ impl VaultBuilder {
                 let token = match secret {
                     Some(secret) => problems.absorb("tokenSecretName", secret.text("token"))?,
                     None if given => None,
-                    None => {
-                        let token = settings.secret(Key::Token);
-                        if token.is_none() {
-                            problems.add(
-                                "there are no credentials: name a Secret with the key token in tokenSecretName, or \
-                                 set VAULT_AUTH_METHOD (kubernetes, approle, cert or agent)",
-                            );
-                        }
-                        token
-                    }
+                    None => settings.secret(Key::Token),
                 };
                 match token {
                     Some(token) => {
@@ -288,10 +306,7 @@ impl VaultBuilder {
                     None => None,
                 }
             }
-            Some(_) => {
-                problems.add("VAULT_AUTH_METHOD is none of token, kubernetes, approle, cert, agent");
-                None
-            }
+            Some(_) => None,
         })
     }
 
@@ -320,11 +335,6 @@ impl VaultBuilder {
         }
         let certificate = self.pem(settings, Key::ClientCert, "cert", secrets, problems).await?;
         let key = self.pem(settings, Key::ClientKey, "key", secrets, problems).await?;
-        match (settings.text(Key::ClientCert), settings.text(Key::ClientKey)) {
-            (Some(_), None) => problems.add("VAULT_CLIENT_CERT needs VAULT_CLIENT_KEY"),
-            (None, Some(_)) => problems.add("VAULT_CLIENT_KEY needs VAULT_CLIENT_CERT"),
-            _ => {}
-        }
         if let (Some(certificate), Some(key)) = (certificate, key) {
             tls.identity = problems
                 .absorb("VAULT_CLIENT_CERT and VAULT_CLIENT_KEY", Identity::from_pem(&certificate, &key))?;

@@ -1,0 +1,92 @@
+//! Versions, as a rotation makes and retires them.
+
+use std::collections::BTreeSet;
+
+use kms_core::{ErrorKind, Kek, KeyName, KeyVersion, PutMode};
+
+use super::{
+    bench::{Bench, Verdict, kek, refused},
+    cases, check,
+};
+
+/// How often the key is rotated.
+const UPDATES: usize = 3;
+
+cases![
+    each_update_makes_a_version_of_its_own,
+    superseded_versions_are_retired_and_the_current_one_stays,
+    retire_with_a_stale_version_changes_nothing,
+    retire_of_an_absent_key_is_not_found,
+    retire_is_unsupported_where_it_is_not_possible,
+];
+
+/// A key that was rotated, with all its versions, the last one being the current one.
+async fn rotated(bench: &Bench) -> Verdict<(KeyName, Kek, Vec<KeyVersion>)> {
+    bench.need_update()?;
+    let (name, mut current, version) = bench.made("rotated").await?;
+    let mut versions = vec![version.clone()];
+    let mut last = version;
+    for _ in 0..UPDATES {
+        current = kek();
+        last = bench.provider().put(&name, &current, PutMode::Update(last)).await?;
+        versions.push(last.clone());
+    }
+    Ok((name, current, versions))
+}
+
+fn need_versions(bench: &Bench) -> Verdict {
+    bench.need(bench.capability().versions, "no superseded versions are kept")
+}
+
+async fn each_update_makes_a_version_of_its_own(bench: &Bench) -> Verdict {
+    let (name, current, versions) = rotated(bench).await?;
+    let read = bench.holds(&name, &current).await?;
+    check!(versions.last() == Some(&read), "the last of {versions:?} is not {read}");
+    let distinct: BTreeSet<_> = versions.iter().map(KeyVersion::as_str).collect();
+    check!(distinct.len() == versions.len(), "some of these are the same: {versions:?}");
+    Ok(())
+}
+
+async fn superseded_versions_are_retired_and_the_current_one_stays(bench: &Bench) -> Verdict {
+    need_versions(bench)?;
+    let (name, current, versions) = rotated(bench).await?;
+    let version = bench.holds(&name, &current).await?;
+    let retired = bench.provider().retire_superseded(&name, &version).await?;
+    // A server may be set to keep fewer, but it keeps one at least, or it has no versions.
+    check!((1..versions.len()).contains(&retired), "{retired} retired of {UPDATES}");
+    let after = bench.holds(&name, &current).await?;
+    check!(after == version, "version {version} has become {after}");
+    let again = bench.provider().retire_superseded(&name, &version).await?;
+    check!(again == 0, "{again} were left to be retired");
+    let next = kek();
+    bench.provider().put(&name, &next, PutMode::Update(version)).await?;
+    bench.holds(&name, &next).await.map(drop)
+}
+
+async fn retire_with_a_stale_version_changes_nothing(bench: &Bench) -> Verdict {
+    need_versions(bench)?;
+    let (name, current, versions) = rotated(bench).await?;
+    for stale in versions.iter().rev().skip(1) {
+        let result = bench.provider().retire_superseded(&name, stale).await;
+        refused(&format!("retire with version {stale}"), result, &[ErrorKind::Conflict])?;
+    }
+    let version = bench.holds(&name, &current).await?;
+    let retired = bench.provider().retire_superseded(&name, &version).await?;
+    check!(retired > 0, "the refused calls have retired everything");
+    Ok(())
+}
+
+async fn retire_of_an_absent_key_is_not_found(bench: &Bench) -> Verdict {
+    need_versions(bench)?;
+    let (_, _, version) = bench.made("other").await?;
+    let result = bench.provider().retire_superseded(&bench.name("absent"), &version).await;
+    refused("retire", result, &[ErrorKind::NotFound]).map(drop)
+}
+
+async fn retire_is_unsupported_where_it_is_not_possible(bench: &Bench) -> Verdict {
+    bench.need(!bench.capability().versions, "it is possible")?;
+    let (name, kek, version) = bench.made("there").await?;
+    let result = bench.provider().retire_superseded(&name, &version).await;
+    refused("retire", result, &[ErrorKind::Unsupported])?;
+    bench.holds(&name, &kek).await.map(drop)
+}

@@ -1,0 +1,6 @@
+//! Stand-ins for what a real server cannot be made to do.
+
+pub mod http;
+mod scripted;
+
+pub use self::scripted::{Call, Fault, Operation, Scripted};

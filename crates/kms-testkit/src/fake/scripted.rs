@@ -1,0 +1,373 @@
+//! A provider that fails on demand.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use kms_core::{
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
+    KmsProvider, Probe, PutMode, Result, Retry, Stored, memory::Memory, provider::Deleted,
+};
+use tokio::time::Instant;
+
+/// A method of [`KmsProvider`] that does I/O.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Operation {
+    /// [`KmsProvider::delete`].
+    Delete,
+    /// [`KmsProvider::get`].
+    Get,
+    /// [`KmsProvider::list`], counted when the first key is asked for.
+    List,
+    /// [`KmsProvider::probe`].
+    Probe,
+    /// [`KmsProvider::put`].
+    Put,
+    /// [`KmsProvider::retire_superseded`].
+    Retire,
+}
+
+/// A call that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Call {
+    /// Which method.
+    pub operation: Operation,
+    /// When, by tokio's clock, which tests can pause.
+    pub at: Instant,
+}
+
+/// What goes wrong with a call.
+#[derive(Debug)]
+pub struct Fault {
+    end: End,
+    applied: Applied,
+    overtaken: Option<Overtaken>,
+    after_items: usize,
+}
+
+#[derive(Debug)]
+enum End {
+    Fail { kind: ErrorKind, retry: Retry, wait: Option<Duration> },
+    Hang,
+    Pass,
+}
+
+#[derive(Debug)]
+enum Applied {
+    No,
+    Now,
+    BeforeCall(usize),
+}
+
+#[derive(Debug)]
+enum Overtaken {
+    Delete,
+    Put(Kek),
+}
+
+impl Fault {
+    fn new(end: End) -> Self {
+        Self { end, applied: Applied::No, overtaken: None, after_items: 0 }
+    }
+
+    /// The call fails before anything is done, in a way that is not worth repeating.
+    pub fn error(kind: ErrorKind) -> Self {
+        Self::new(End::Fail { kind, retry: Retry::Never, wait: None })
+    }
+
+    /// The call never returns, and nothing is done.
+    pub fn hang() -> Self {
+        Self::new(End::Hang)
+    }
+
+    /// Nothing goes wrong: to let a call pass before the next fault in the queue.
+    pub fn pass() -> Self {
+        Self { applied: Applied::Now, ..Self::new(End::Pass) }
+    }
+
+    /// Says what the error says about a repeat.
+    ///
+    /// # Panics
+    ///
+    /// If the fault is no error.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        let End::Fail { retry: of_error, .. } = &mut self.end else { panic!("{self:?} has no error") };
+        *of_error = retry;
+        self
+    }
+
+    /// Says how long the error asks to wait.
+    ///
+    /// # Panics
+    ///
+    /// If the fault is no error.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        let End::Fail { wait: of_error, .. } = &mut self.end else { panic!("{self:?} has no error") };
+        *of_error = Some(wait);
+        self
+    }
+
+    /// What was asked for is done nevertheless: only the answer is lost.
+    #[must_use]
+    pub fn applied(mut self) -> Self {
+        self.applied = Applied::Now;
+        self
+    }
+
+    /// What was asked for is done late, right before the `calls`-th call that follows; 1 is the very next one.
+    /// For puts and deletes only.
+    #[must_use]
+    pub fn applied_before_call(mut self, calls: usize) -> Self {
+        self.applied = Applied::BeforeCall(calls);
+        self
+    }
+
+    /// Before the call ends, somebody else stores this KEK under the same name. For puts and deletes only.
+    #[must_use]
+    pub fn overtaken_by(mut self, kek: Kek) -> Self {
+        self.overtaken = Some(Overtaken::Put(kek));
+        self
+    }
+
+    /// Before the call ends, somebody else deletes the key. For puts and deletes only.
+    #[must_use]
+    pub fn overtaken_by_delete(mut self) -> Self {
+        self.overtaken = Some(Overtaken::Delete);
+        self
+    }
+
+    /// A list gives this many keys first.
+    #[must_use]
+    pub fn after_items(mut self, items: usize) -> Self {
+        self.after_items = items;
+        self
+    }
+}
+
+/// A write that is on its way.
+#[derive(Debug)]
+enum Late {
+    Delete(KeyName, DeleteMode),
+    Put(KeyName, Kek, PutMode),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queues: BTreeMap<Operation, VecDeque<Fault>>,
+    calls: Vec<Call>,
+    late: Vec<(usize, Late)>,
+}
+
+/// A provider around another one which fails on demand, and counts.
+///
+/// Each operation has a queue of faults; a call takes the first one, and passes when there is none.
+pub struct Scripted {
+    inner: Arc<dyn KmsProvider>,
+    state: Mutex<State>,
+}
+
+impl Scripted {
+    /// One around an empty [`Memory`].
+    pub fn new() -> Self {
+        Self::around(Arc::new(Memory::new()))
+    }
+
+    /// One around this provider.
+    pub fn around(inner: Arc<dyn KmsProvider>) -> Self {
+        Self { inner, state: Mutex::default() }
+    }
+
+    /// The provider within: what it does is neither counted nor made to fail.
+    pub fn inner(&self) -> &Arc<dyn KmsProvider> {
+        &self.inner
+    }
+
+    /// Adds a fault to the queue of an operation.
+    pub fn push(&self, operation: Operation, fault: Fault) {
+        self.state().queues.entry(operation).or_default().push_back(fault);
+    }
+
+    /// Adds `times` faults to the queue of an operation.
+    pub fn push_times(&self, times: usize, operation: Operation, fault: impl Fn() -> Fault) {
+        for _ in 0..times {
+            self.push(operation, fault());
+        }
+    }
+
+    /// Forgets the calls that were made and the faults that were not met.
+    pub fn reset(&self) {
+        *self.state() = State::default();
+    }
+
+    /// The calls that were made, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// How often an operation was called.
+    pub fn count(&self, operation: Operation) -> usize {
+        self.state().calls.iter().filter(|call| call.operation == operation).count()
+    }
+
+    /// The times between the calls of an operation.
+    pub fn pauses(&self, operation: Operation) -> Vec<Duration> {
+        let calls: Vec<_> = self.calls().into_iter().filter(|call| call.operation == operation).collect();
+        calls.windows(2).map(|pair| pair[1].at - pair[0].at).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, lets late writes arrive that are due, and takes the fault.
+    async fn begin(&self, operation: Operation) -> Fault {
+        let (fault, due) = {
+            let mut state = self.state();
+            state.calls.push(Call { operation, at: Instant::now() });
+            for (calls, _) in &mut state.late {
+                *calls -= 1;
+            }
+            let (due, late) = std::mem::take(&mut state.late).into_iter().partition(|(calls, _)| *calls == 0);
+            state.late = late;
+            let fault = state.queues.get_mut(&operation).and_then(VecDeque::pop_front);
+            (fault.unwrap_or_else(Fault::pass), due)
+        };
+        let due: Vec<(usize, Late)> = due;
+        for (_, write) in due {
+            // Whether a late write is still possible is the store's business.
+            let _ = match write {
+                Late::Delete(name, mode) => self.inner.delete(&name, mode).await.map(drop),
+                Late::Put(name, kek, mode) => self.inner.put(&name, &kek, mode).await.map(drop),
+            };
+        }
+        fault
+    }
+
+    fn later(&self, calls: usize, write: Late) {
+        self.state().late.push((calls.max(1), write));
+    }
+
+    async fn overtake(&self, name: &KeyName, overtaken: Option<Overtaken>) {
+        let _ = match overtaken {
+            Some(Overtaken::Delete) => self.inner.delete(name, DeleteMode::Destroy).await.map(drop),
+            Some(Overtaken::Put(kek)) => self.inner.put(name, &kek, PutMode::Overwrite).await.map(drop),
+            None => Ok(()),
+        };
+    }
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { inner, state: _ } = self;
+        f.debug_struct("Scripted").field("inner", inner).finish_non_exhaustive()
+    }
+}
+
+impl End {
+    /// The error; or never returns; or nothing.
+    async fn reached(self) -> Result<()> {
+        match self {
+            Self::Fail { kind, retry, wait } => {
+                Err(Error::new(kind, "as the script says").retry(retry).retry_after(wait))
+            }
+            Self::Hang => future::pending().await,
+            Self::Pass => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl KmsProvider for Scripted {
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+        let fault = self.begin(Operation::Put).await;
+        let result = match fault.applied {
+            Applied::No => None,
+            Applied::Now => Some(self.inner.put(name, kek, mode).await),
+            Applied::BeforeCall(calls) => {
+                self.later(calls, Late::Put(name.clone(), kek.duplicate(), mode));
+                None
+            }
+        };
+        self.overtake(name, fault.overtaken).await;
+        fault.end.reached().await?;
+        result.expect("a call that passes was applied")
+    }
+
+    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+        self.begin(Operation::Get).await.end.reached().await?;
+        self.inner.get(name, freshness).await
+    }
+
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+        let fault = self.begin(Operation::Delete).await;
+        let result = match fault.applied {
+            Applied::No => None,
+            Applied::Now => Some(self.inner.delete(name, mode).await),
+            Applied::BeforeCall(calls) => {
+                self.later(calls, Late::Delete(name.clone(), mode));
+                None
+            }
+        };
+        self.overtake(name, fault.overtaken).await;
+        fault.end.reached().await?;
+        result.expect("a call that passes was applied")
+    }
+
+    fn list(&self) -> KeyStream<'_> {
+        Box::pin(
+            stream::once(async {
+                let fault = self.begin(Operation::List).await;
+                if matches!(fault.end, End::Pass) {
+                    return self.inner.list();
+                }
+                let end = stream::once(fault.end.reached()).filter_map(async |end| match end {
+                    Ok(()) => None,
+                    Err(error) => Some(Err::<KeyInfo, _>(error)),
+                });
+                Box::pin(self.inner.list().take(fault.after_items).chain(end)) as KeyStream<'_>
+            })
+            .flatten(),
+        )
+    }
+
+    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+        let fault = self.begin(Operation::Retire).await;
+        let result = match fault.applied {
+            Applied::Now => Some(self.inner.retire_superseded(name, current).await),
+            Applied::No | Applied::BeforeCall(_) => None,
+        };
+        fault.end.reached().await?;
+        result.expect("a call that passes was applied")
+    }
+
+    async fn probe(&self) -> Probe {
+        match self.begin(Operation::Probe).await.end.reached().await {
+            Ok(()) => self.inner.probe().await,
+            Err(error) => Probe::new().fail("script", error, &["store"]),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Real servers for tests: started on loopback with free ports, in a scratch folder, and always stopped again.
+//!
+//! A test takes what it needs ([`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`]) and drops it at its end.
+//! Programs come from `cargo xtask`, which provisions them and says where they are in the `KMS_IT_*` variables; a
+//! test that needs one is `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
+//!
+//! Keep servers in local variables: statics are never dropped, so a server in one would outlive its test.
+
+pub mod http;
+pub mod kube;
+pub mod openbao;
+pub mod pki;
+pub mod port;
+pub mod process;
+pub mod relay;
+pub mod wait;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+pub use self::{
+    http::{Http, Reply},
+    kube::{Kube, KubeNamespace},
+    openbao::{Admin, OpenBao, OpenBaoConfig, Raft},
+    pki::{Identity, Pki},
+    process::Scratch,
+    relay::Relay,
+};
+
+/// The `bao` program.
+pub const BAO: &str = "KMS_IT_BAO";
+/// The folder of the programs `etcd` and `kube-apiserver`.
+pub const KUBE_BIN: &str = "KMS_IT_KUBE_BIN";
+/// The folder of a running API server that all tests of a run share; see [`Kube::attach`].
+pub const KUBE: &str = "KMS_IT_KUBE";
+/// The program `kms` to run in end-to-end tests.
+pub const KMS: &str = "KMS_IT_KMS";
+/// The folder where each server's process id is kept, so that xtask can stop what a killed test left running.
+pub const PIDS: &str = "KMS_IT_PIDS";
+
+/// The path that `cargo xtask` put into the environment variable `name`, one of the constants above.
+///
+/// # Errors
+///
+/// When it is not set: the test was not run by xtask.
+pub fn setting(name: &str) -> Result<PathBuf> {
+    optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it vault"))
+}
+
+/// The same, where the test can do without.
+#[must_use]
+pub fn optional_setting(name: &str) -> Option<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the harness takes what xtask hands over"
+    )]
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A name that no other test of this machine uses: `prefix`, this process' id and a count.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::{SystemTime, UNIX_EPOCH},
+    };
+
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // Process ids come round again within the life of a shared server, so the time goes in as well.
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 1_000_000);
+    format!("{prefix}-{}-{seconds}-{count}", std::process::id())
+}

@@ -1,0 +1,170 @@
+//! The requests that a server has seen, from its own audit files.
+//!
+//! The server writes an entry before it answers, so whoever has an answer finds its request here.
+//! Not in it: `sys/health` and the like, which are not audited, and what a rate limit refuses.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// A request as the server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// `create`, `read`, `update`, `delete` or `list`.
+    pub operation: String,
+    /// Its path without `/v1/`.
+    pub path: String,
+    /// The path of the namespace, empty for the root.
+    pub vault_namespace: String,
+    /// Who asked: `userpass-admin`, `token`, `approle`, `kubernetes-…`; empty where the token was not valid.
+    pub display_name: String,
+    /// Whether it was refused before the mount saw it.
+    pub refused: bool,
+}
+
+/// Counts the requests since a point in time. What the harness' own [`Admin`](super::Admin) does is left out.
+#[derive(Debug)]
+pub struct Requests {
+    files: Vec<(PathBuf, u64)>,
+}
+
+impl Requests {
+    pub(super) fn from_now_on(files: Vec<PathBuf>) -> Result<Self> {
+        let mut requests = Self { files: files.into_iter().map(|path| (path, 0)).collect() };
+        requests.forget()?;
+        Ok(requests)
+    }
+
+    /// Starts to count anew.
+    ///
+    /// # Errors
+    ///
+    /// When an audit file cannot be read.
+    pub fn forget(&mut self) -> Result<()> {
+        for (path, from) in &mut self.files {
+            // A node that has never been asked anything has not opened its file yet.
+            let file = File::options().create(true).append(true).open(&*path);
+            *from = file
+                .and_then(|file| file.metadata())
+                .with_context(|| format!("open {}", path.display()))?
+                .len();
+        }
+        Ok(())
+    }
+
+    /// All of them, in order for each server.
+    ///
+    /// # Errors
+    ///
+    /// When an audit file cannot be read.
+    pub fn all(&self) -> Result<Vec<Request>> {
+        let mut requests = Vec::new();
+        for (path, from) in &self.files {
+            let mut text = String::new();
+            let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+            file.seek(SeekFrom::Start(*from))?;
+            file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+            // An entry that is being written has no end of line yet.
+            for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+                let entry =
+                    serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))?;
+                requests.extend(request(&entry));
+            }
+        }
+        Ok(requests)
+    }
+
+    /// How many there were of each operation and path.
+    ///
+    /// # Errors
+    ///
+    /// When an audit file cannot be read.
+    pub fn table(&self) -> Result<BTreeMap<(String, String), usize>> {
+        let mut table = BTreeMap::new();
+        for Request { operation, path, .. } in self.all()? {
+            *table.entry((operation, path)).or_default() += 1;
+        }
+        Ok(table)
+    }
+
+    /// How many there were whose path begins with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// When an audit file cannot be read.
+    pub fn count(&self, prefix: &str) -> Result<usize> {
+        Ok(self.all()?.iter().filter(|request| request.path.starts_with(prefix)).count())
+    }
+
+    /// How many logins there were, by whatever method.
+    ///
+    /// # Errors
+    ///
+    /// When an audit file cannot be read.
+    pub fn logins(&self) -> Result<usize> {
+        let login = |request: &&Request| {
+            request.path.starts_with("auth/") && request.path.split('/').any(|part| part == "login")
+        };
+        Ok(self.all()?.iter().filter(login).count())
+    }
+}
+
+/// The request of an audit entry, if it came over the network and not from the harness.
+fn request(entry: &Value) -> Option<Request> {
+    let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let display_name = text("/auth/display_name");
+    // Each request has a second entry for its response; what the server asks itself has no address.
+    let counts = text("/type") == "request"
+        && entry.pointer("/request/remote_address").is_some()
+        && !matches!(display_name.as_str(), "root" | "userpass-admin");
+    counts.then(|| Request {
+        operation: text("/request/operation"),
+        path: text("/request/path"),
+        vault_namespace: text("/request/namespace/path"),
+        display_name,
+        refused: entry.get("error").is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(kind: &str, who: &str, operation: &str, path: &str) -> Value {
+        json!({"type": kind, "auth": {"display_name": who},
+               "request": {"operation": operation, "path": path, "namespace": {"id": "root"}, "remote_address": "127.0.0.1"}})
+    }
+
+    #[test]
+    fn requests_of_others_are_counted_from_the_mark_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut file = File::create(&path).unwrap();
+        writeln!(file, "{}", entry("request", "token", "read", "rook/before")).unwrap();
+        let requests = Requests::from_now_on(vec![path]).unwrap();
+        for (kind, who, operation, path) in [
+            ("request", "token", "read", "rook/a"),
+            ("response", "token", "read", "rook/a"),
+            ("request", "token", "read", "rook/a"),
+            ("request", "root", "read", "rook/a"),
+            ("request", "", "update", "auth/approle/login"),
+        ] {
+            writeln!(file, "{}", entry(kind, who, operation, path)).unwrap();
+        }
+        write!(file, "{{\"type\":").unwrap();
+        assert_eq!(requests.count("rook/").unwrap(), 2);
+        assert_eq!(requests.logins().unwrap(), 1);
+        assert_eq!(requests.table().unwrap()[&("read".to_owned(), "rook/a".to_owned())], 2);
+    }
+}

@@ -1,0 +1,485 @@
+//! Child processes that never outlive the test.
+//!
+//! A child runs in a process group of its own with a clean environment and its output in a log file.
+//! It is stopped and reaped when its [`Process`] is dropped, also by a panic; on Ctrl-C or SIGTERM a thread of ours
+//! stops all children and leaves.
+//! SIGKILL leaves us no time: for that case each child's id is written to the folder [`PIDS`](super::PIDS), and
+//! [`sweep`] stops what is still alive.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs::{self, File},
+    io::ErrorKind,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, Once, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpid};
+
+/// How long a child may take to end after SIGTERM before it gets SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// What must go when this process is told to stop: process groups by id, those of other processes' children that are
+/// noted in these folders of ids, and folders.
+#[derive(Default)]
+struct Belongings {
+    groups: BTreeMap<u32, String>,
+    ids: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+static BELONGINGS: Mutex<Belongings> =
+    Mutex::new(Belongings { groups: BTreeMap::new(), ids: Vec::new(), folders: Vec::new() });
+
+fn belongings<T>(change: impl FnOnce(&mut Belongings) -> T) -> T {
+    change(&mut BELONGINGS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A program to start, and how.
+#[derive(Debug)]
+pub struct Launch {
+    name: String,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    folder: PathBuf,
+    stop: Stop,
+}
+
+/// How a child is ended when it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// SIGTERM, then SIGKILL after [`GRACE`].
+    Gently,
+    /// SIGKILL at once: nothing that it holds is worth the time of an orderly end.
+    Kill,
+}
+
+impl Launch {
+    /// The program at `program`, run in `folder`; `name` is for messages and names its log.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            folder: folder.into(),
+            stop: Stop::Gently,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds a variable to the environment, which otherwise has only `PATH` and `HOME`.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets how it ends.
+    #[must_use]
+    pub fn stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Starts it; its output goes to `NAME.log` in its folder.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written or the program cannot be run.
+    pub fn start(self) -> Result<Process> {
+        let Self { name, program, args, env, folder, stop } = self;
+        let log = folder.join(format!("{name}.log"));
+        let out = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let mut command = Command::new(&program);
+        // Proxies and the settings of the server's own command line would leak in otherwise.
+        command.env_clear().env("HOME", &folder);
+        if let Some(path) = super::optional_setting("PATH") {
+            command.env("PATH", path);
+        }
+        command
+            .args(args)
+            .envs(env)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().context("duplicate the log")?)
+            .stderr(out);
+        let child = spawn(&name, &mut command)?;
+        Ok(Process { child, name, log, stop, owned: true })
+    }
+}
+
+/// Starts `command` in a process group of its own, which is stopped when this process is.
+/// Pair it with [`release`] once the child has been reaped.
+///
+/// # Errors
+///
+/// When the program cannot be run.
+pub fn spawn(name: &str, command: &mut Command) -> Result<Child> {
+    watch_signals();
+    // The lock is held across the start, so that no signal finds a child that is not listed.
+    belongings(|ours| {
+        let child = command
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {name}: {}", command.get_program().display()))?;
+        ours.groups.insert(child.id(), name.to_owned());
+        if let Some(folder) = super::optional_setting(super::PIDS) {
+            let started = start_time(child.id()).unwrap_or_default();
+            fs::write(folder.join(child.id().to_string()), started).context("note the process id")?;
+        }
+        Ok(child)
+    })
+}
+
+/// Forgets a child that has ended and was reaped, or that is meant to outlive us.
+pub fn release(pid: u32) {
+    belongings(|ours| ours.groups.remove(&pid));
+    if let Some(folder) = super::optional_setting(super::PIDS) {
+        // Nothing to do about a folder that is already gone.
+        let _ = fs::remove_file(folder.join(pid.to_string()));
+    }
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+    stop: Stop,
+    owned: bool,
+}
+
+impl Process {
+    /// Its process id, which is also the id of its process group.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(&self.log)
+            .map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The last lines that it has printed, for messages.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(8);
+        lines.get(from..).unwrap_or_default().join("\n")
+    }
+
+    /// Its status if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("look after {}", self.name))
+    }
+
+    /// Ends it with SIGKILL, as a crash would.
+    pub fn kill(&mut self) {
+        self.end(Stop::Kill);
+    }
+
+    /// Ends it the way it is ended on drop.
+    pub fn stop(&mut self) {
+        self.end(self.stop);
+    }
+
+    /// Lets it run on after us; the caller keeps the id to stop it with [`stop_pid`].
+    #[must_use]
+    pub fn detach(mut self) -> u32 {
+        self.owned = false;
+        release(self.pid());
+        self.pid()
+    }
+
+    fn end(&mut self, how: Stop) {
+        if !self.owned {
+            return;
+        }
+        self.owned = false;
+        let group = Pid::from_child(&self.child);
+        // A child that has ended by itself is reaped here, and a signal to a group that is gone does nothing.
+        if how == Stop::Gently && kill_process_group(group, Signal::TERM).is_ok() {
+            let end = Instant::now() + GRACE;
+            while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+                pause();
+            }
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.wait();
+        release(self.pid());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(self.stop);
+    }
+}
+
+/// Between two looks at a process that is about to end.
+fn pause() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "called by drop, which cannot await, while the kernel ends a child"
+    )]
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Stops the process group `pid`, which need not be a child of ours, and waits until it is gone.
+pub fn stop_pid(pid: u32) {
+    let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    for (signal, limit) in [(Signal::TERM, 2 * GRACE), (Signal::KILL, GRACE)] {
+        if kill_process_group(group, signal).is_err() {
+            return;
+        }
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            // Where it is our child it stays a zombie until it is reaped.
+            let _ = waitpid(Some(group), WaitOptions::NOHANG);
+            if test_kill_process_group(group).is_err() {
+                return;
+            }
+            pause();
+        }
+    }
+}
+
+/// When the process `pid` was started, in the kernel's own clock: with the id, it names a process for good.
+#[must_use]
+pub fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything; `starttime` is the 22nd.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Stops the processes whose ids stand in `folder` (see [`PIDS`](super::PIDS)) and which are still the same ones;
+/// returns how many there were.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn sweep(folder: &Path) -> Result<usize> {
+    let mut stopped = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry.context("read the folder of process ids")?.path();
+        let pid = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse::<u32>().ok());
+        let noted = fs::read_to_string(&path).unwrap_or_default();
+        if let Some(pid) = pid
+            && start_time(pid).is_some_and(|now| now == noted)
+        {
+            stop_pid(pid);
+            stopped += 1;
+        }
+        let _ = fs::remove_file(&path);
+    }
+    Ok(stopped)
+}
+
+/// On SIGINT or SIGTERM: stops all children, removes the scratch folders and exits with 130.
+/// Done for you by everything here that starts a process.
+pub fn watch_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let watch = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                use tokio::signal::unix::{SignalKind, signal};
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                let mut terminate = signal(SignalKind::terminate())?;
+                tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+                Ok(())
+            })
+        };
+        std::thread::spawn(move || {
+            let told: std::io::Result<()> = watch();
+            if told.is_ok() {
+                let Belongings { groups, ids, folders } = belongings(std::mem::take);
+                // All are told first and then waited for, so that the waits do not add up.
+                for pid in groups.keys() {
+                    if let Some(group) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                        let _ = kill_process_group(group, Signal::TERM);
+                    }
+                }
+                groups.keys().copied().for_each(stop_pid);
+                for folder in ids {
+                    let _ = sweep(&folder);
+                }
+                for folder in folders {
+                    let _ = fs::remove_dir_all(folder);
+                }
+                std::process::exit(130);
+            }
+        });
+    });
+}
+
+/// Has `folder` [swept](sweep) as well when this process is told to stop.
+pub fn sweep_on_exit(folder: &Path) {
+    watch_signals();
+    belongings(|ours| ours.ids.push(folder.to_owned()));
+}
+
+/// A folder that goes when it is dropped, and also when the process is told to stop.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    owned: bool,
+}
+
+impl Scratch {
+    /// A new folder below the system's folder for temporary files.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn new() -> Result<Self> {
+        watch_signals();
+        let path =
+            tempfile::Builder::new().prefix("kms-it-").tempdir().context("make a scratch folder")?.keep();
+        belongings(|ours| ours.folders.push(path.clone()));
+        Ok(Self { path, owned: true })
+    }
+
+    /// The folder `path`, made if it is not there, which goes like one of [`new`](Self::new).
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        watch_signals();
+        let kept = Self::kept(path)?;
+        belongings(|ours| ours.folders.push(kept.path.clone()));
+        // The kept one owns nothing, so its own drop does nothing.
+        Ok(Self { path: kept.path.clone(), owned: true })
+    }
+
+    /// The folder `path`, made if it is not there, which stays.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn kept(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self { path, owned: false })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        belongings(|ours| ours.folders.retain(|folder| *folder != self.path));
+        // A server that was killed a moment ago may still have had a file in the making.
+        for _ in 0..3 {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => pause(),
+                _ => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper(folder: &Scratch) -> Process {
+        Launch::new("sleeper", "sleep", folder.path()).arg("1000").start().unwrap()
+    }
+
+    #[test]
+    fn a_child_is_gone_and_reaped_when_it_is_dropped() {
+        let folder = Scratch::new().unwrap();
+        let child = sleeper(&folder);
+        let pid = child.pid();
+        assert!(start_time(pid).is_some());
+        drop(child);
+        assert_eq!(start_time(pid), None);
+    }
+
+    #[test]
+    fn a_child_is_gone_after_a_panic() {
+        let folder = Scratch::new().unwrap();
+        let child = sleeper(&folder);
+        let pid = child.pid();
+        let result = std::thread::spawn(move || {
+            let _child = child;
+            std::panic::resume_unwind(Box::new(()));
+        })
+        .join();
+        assert!(result.is_err());
+        assert_eq!(start_time(pid), None);
+    }
+
+    #[test]
+    fn a_detached_child_runs_on_and_is_swept_by_its_id_and_start_time() {
+        let folder = Scratch::new().unwrap();
+        let pid = sleeper(&folder).detach();
+        let ids = Scratch::new().unwrap();
+        // Another process had this id: it is left alone.
+        fs::write(ids.path().join(pid.to_string()), "1").unwrap();
+        assert_eq!(sweep(ids.path()).unwrap(), 0);
+        let started = start_time(pid).unwrap();
+        fs::write(ids.path().join(pid.to_string()), started).unwrap();
+        assert_eq!(sweep(ids.path()).unwrap(), 1);
+        assert_eq!(start_time(pid), None);
+    }
+
+    #[test]
+    fn the_environment_of_a_child_has_only_path_home_and_what_was_given() {
+        let folder = Scratch::new().unwrap();
+        let mut child = Launch::new("env", "env", folder.path()).env("GIVEN", "1").start().unwrap();
+        child.child.wait().unwrap();
+        let log = child.log();
+        let mut names: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["GIVEN", "HOME", "PATH"]);
+    }
+
+    #[test]
+    fn a_scratch_folder_goes_with_its_content() {
+        let folder = Scratch::new().unwrap();
+        let path = folder.path().to_owned();
+        fs::write(path.join("file"), "text").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

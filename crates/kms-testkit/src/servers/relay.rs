@@ -1,0 +1,246 @@
+//! A plain TCP relay in front of a server: counts connections, and breaks them in the ways that networks do.
+//!
+//! Bytes pass as they are, so TLS and HTTP stay those of the two ends.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// How the relay treats traffic.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    /// Each piece that the server sends is held back for this long.
+    delay: Duration,
+    /// Nothing passes, in either direction; connections stay open.
+    frozen: bool,
+    /// The next bytes from the server are swallowed and their connection is reset.
+    lose_reply: bool,
+    /// Connections of an earlier age are reset.
+    age: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    open: AtomicUsize,
+}
+
+/// A relay on a free port of loopback; dropping it closes the port and resets every connection.
+pub struct Relay {
+    addr: SocketAddr,
+    target: SocketAddr,
+    counts: Arc<Counts>,
+    orders: Arc<watch::Sender<Orders>>,
+    listening: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, target, counts, orders: _, listening: _ } = self;
+        f.debug_struct("Relay")
+            .field("addr", addr)
+            .field("target", target)
+            .field("counts", counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Starts a relay to `target`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no free port.
+    pub async fn start(target: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let relay = Self {
+            addr: listener.local_addr()?,
+            target,
+            counts: Arc::default(),
+            orders: Arc::new(watch::Sender::new(Orders::default())),
+            listening: Mutex::new(None),
+        };
+        relay.listen(listener);
+        Ok(relay)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The URL of a TLS server behind it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.addr)
+    }
+
+    /// How many connections it has accepted.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.counts.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many of them are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.counts.open.load(Ordering::SeqCst)
+    }
+
+    /// Resets all connections; new ones are accepted.
+    pub fn cut(&self) {
+        self.orders.send_modify(|orders| orders.age += 1);
+    }
+
+    /// Holds back each piece that the server sends for this long.
+    pub fn delay(&self, delay: Duration) {
+        self.orders.send_modify(|orders| orders.delay = delay);
+    }
+
+    /// While frozen nothing passes, though connections are accepted and stay open: a dead network, a stopped server.
+    pub fn freeze(&self, frozen: bool) {
+        self.orders.send_modify(|orders| orders.frozen = frozen);
+    }
+
+    /// The server gets the next request, but its reply is lost and the connection reset: the outcome is unknown.
+    pub fn lose_next_reply(&self) {
+        self.orders.send_modify(|orders| orders.lose_reply = true);
+    }
+
+    /// Closes the port, so that connections are refused, and resets those that are open.
+    pub async fn refuse(&self) {
+        let task = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            task.abort();
+            // The port is closed when the task is gone, not before.
+            let _ = task.await;
+        }
+        self.cut();
+    }
+
+    /// Opens the port again after [`refuse`](Self::refuse).
+    ///
+    /// # Errors
+    ///
+    /// When another process has taken the port.
+    pub async fn accept_again(&self) -> io::Result<()> {
+        self.listen(TcpListener::bind(self.addr).await?);
+        Ok(())
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let (target, counts, orders) = (self.target, Arc::clone(&self.counts), Arc::clone(&self.orders));
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                counts.accepted.fetch_add(1, Ordering::SeqCst);
+                counts.open.fetch_add(1, Ordering::SeqCst);
+                let (counts, orders) = (Arc::clone(&counts), Arc::clone(&orders));
+                // The age is taken here: a cut must reach connections whose task has not run yet.
+                let age = orders.borrow().age;
+                tokio::spawn(async move {
+                    // An end that fails is an end: the other side sees the reset.
+                    let _ = pass(client, target, age, &orders).await;
+                    counts.open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(task) = self.listening.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        self.cut();
+    }
+}
+
+/// Passes bytes until either end closes or the connection is to be cut.
+async fn pass(
+    client: TcpStream,
+    target: SocketAddr,
+    age: u64,
+    orders: &watch::Sender<Orders>,
+) -> io::Result<()> {
+    let server = TcpStream::connect(target).await?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+    }
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let mut cut = orders.subscribe();
+    let up = async {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut orders = orders.subscribe();
+        loop {
+            let length = from_client.read(&mut buffer).await?;
+            thawed(&mut orders).await;
+            let piece = buffer.get(..length).unwrap_or_default();
+            if piece.is_empty() {
+                return to_server.shutdown().await;
+            }
+            to_server.write_all(piece).await?;
+        }
+    };
+    let down = async {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut watched = orders.subscribe();
+        loop {
+            let length = from_server.read(&mut buffer).await?;
+            let lost = length > 0
+                && orders.send_if_modified(|orders| {
+                    // Only the first connection that gets here loses its reply.
+                    std::mem::take(&mut orders.lose_reply)
+                });
+            if lost {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            let delay = watched.borrow().delay;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            thawed(&mut watched).await;
+            let piece = buffer.get(..length).unwrap_or_default();
+            if piece.is_empty() {
+                return to_client.shutdown().await;
+            }
+            to_client.write_all(piece).await?;
+        }
+    };
+    let result = tokio::select! {
+        result = async { tokio::try_join!(up, down) } => result.map(|_| ()),
+        _ = cut.wait_for(|orders| orders.age > age) => Err(io::ErrorKind::ConnectionReset.into()),
+    };
+    if result.is_err() {
+        // With a linger time of zero the close is a reset, as from a peer that has crashed.
+        for stream in [to_client.as_ref(), to_server.as_ref()] {
+            let _ = stream.set_zero_linger();
+        }
+        // Dropping a write half would say goodbye first.
+        to_client.forget();
+        to_server.forget();
+    }
+    result
+}
+
+/// Waits while traffic is frozen.
+async fn thawed(orders: &mut watch::Receiver<Orders>) {
+    // The sender outlives the connection, so this only ends when it is thawed.
+    let _ = orders.wait_for(|orders| !orders.frozen).await;
+}

@@ -1,0 +1,247 @@
+//! What a real server cannot be made to do, by a scripted one over plain HTTP: resets, storms of 429, answers that are
+//! none, redirects that must not be followed.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{kek, key};
+use kms_core::{
+    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, PutMode, Retry,
+    layer::{self, LayerOptions},
+    secret::{SecretData, SecretMap},
+};
+use kms_testkit::fake::http::{Answer, HttpServer};
+use kms_vault::{Vault, VaultBuilder};
+
+const TOKEN: &str = "s.canary-token";
+
+async fn client(url: &str, settings: &[(&str, &str)]) -> Vault {
+    let mut secrets = SecretMap::new("the test");
+    secrets.insert(SecretData::new("t").with("token", TOKEN.as_bytes().to_vec()));
+    let details: ConnectionDetails =
+        [("VAULT_ADDR", url), ("VAULT_ALLOW_HTTP", "true"), ("VAULT_BACKEND", "v2")]
+            .into_iter()
+            .chain(settings.iter().copied())
+            .collect();
+    VaultBuilder::new().with_details(&details).with_token_secret("t").build(&secrets).await.unwrap()
+}
+
+fn quick(vault: Vault) -> Arc<dyn KmsProvider> {
+    let mut options = LayerOptions::default();
+    options.retry.floor = Duration::from_millis(1);
+    options.retry.cap = Duration::from_millis(5);
+    layer::standard(Arc::new(vault), &options)
+}
+
+fn found(kek: &str, version: u64) -> Answer {
+    let body = format!(
+        r#"{{"data":{{"data":{{"rook-ceph-osd-encryption-key-a":"{kek}"}},"metadata":{{"created_time":"","version":{version}}}}}}}"#
+    );
+    Answer::json(200, body)
+}
+
+fn written(version: u64) -> Answer {
+    Answer::json(200, format!(r#"{{"data":{{"created_time":"","version":{version}}}}}"#))
+}
+
+#[tokio::test]
+async fn a_get_is_repeated_through_every_passing_fault() {
+    for fault in [
+        Answer::reset(),
+        Answer::close(),
+        Answer::status(500),
+        Answer::status(502).body("<html>bad gateway</html>"),
+        Answer::json(503, r#"{"errors":["Vault is sealed"]}"#),
+        Answer::status(412),
+        Answer::too_many_requests(None),
+        Answer::too_many_requests(Some("0")),
+        found("canary", 1).reset_after(20),
+        found("canary", 1).close_after(20),
+    ] {
+        let shown = format!("{fault:?}");
+        let server = HttpServer::scripted([fault.clone(), fault, found("QUJD", 1)]).await.unwrap();
+        let stored = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap();
+        assert_eq!(stored.kek.expose_secret(), "QUJD");
+        assert_eq!(server.requests().len(), 3, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
+    for (answer, kind) in [
+        (Answer::json(200, "canary-kek"), ErrorKind::Protocol),
+        (Answer::json(200, ""), ErrorKind::Protocol),
+        (
+            Answer::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"#),
+            ErrorKind::Protocol,
+        ),
+        (
+            Answer::json(200, r#"{"data":{"data":["canary-kek"],"metadata":{"version":1}}}"#),
+            ErrorKind::Protocol,
+        ),
+        (
+            Answer::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
+            ErrorKind::Protocol,
+        ),
+        (Answer::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
+        (Answer::status(418).body("canary-kek"), ErrorKind::Protocol),
+        (Answer::status(204), ErrorKind::Protocol),
+        (Answer::json(200, "").huge(b' ', 64 << 20), ErrorKind::Protocol),
+    ] {
+        let server = HttpServer::scripted([answer]).await.unwrap();
+        let error = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never), "{error:?}");
+        assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
+        assert_eq!(server.requests().len(), 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
+    // Written, answer lost; the look finds it.
+    let server = HttpServer::scripted([
+        Answer::reset(),
+        Answer::json(200, r#"{"data":{"ttl":0,"policies":["rook"]}}"#),
+        found("QUJD", 1),
+    ])
+    .await
+    .unwrap();
+    let version =
+        quick(client(&server.url(), &[]).await).put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    assert_eq!(version, KeyVersion::new("1"));
+    let methods: Vec<_> = server.requests().iter().map(|request| request.method.clone()).collect();
+    assert_eq!(methods, ["POST", "GET", "GET"]);
+
+    // Not written; the look finds nothing, so it is written once more.
+    let server = HttpServer::scripted([
+        Answer::reset(),
+        Answer::json(200, r#"{"data":{"ttl":0,"policies":["rook"]}}"#),
+        Answer::json(404, r#"{"errors":[]}"#),
+        written(1),
+    ])
+    .await
+    .unwrap();
+    quick(client(&server.url(), &[]).await).put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    assert_eq!(server.requests().len(), 4);
+
+    // Somebody else was there first.
+    let server = HttpServer::scripted([
+        Answer::reset(),
+        Answer::json(200, r#"{"data":{"ttl":0,"policies":["rook"]}}"#),
+        found("other", 1),
+    ])
+    .await
+    .unwrap();
+    let error = quick(client(&server.url(), &[]).await)
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap_err();
+    assert_eq!(error.existing(), Some(kms_core::Existing::Different), "{error}");
+}
+
+#[tokio::test]
+async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
+    let server = HttpServer::start(|_| Answer::too_many_requests(Some("0"))).await.unwrap();
+    let mut options = LayerOptions::default();
+    options.retry.floor = Duration::from_millis(20);
+    options.retry.cap = Duration::from_millis(40);
+    options.retry.deadline = Duration::from_millis(300);
+    let vault = layer::standard(Arc::new(client(&server.url(), &[]).await), &options);
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (ErrorKind::RateLimited, Retry::Never));
+    // A pause of at least 20 ms each, whatever the server says.
+    assert!(server.requests().len() <= 15, "{} requests", server.requests().len());
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_once_with_method_body_and_token() {
+    let active = HttpServer::scripted([written(1)]).await.unwrap();
+    let location = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", active.url());
+    let standby =
+        HttpServer::scripted([Answer::status(307).header("location", location.clone())]).await.unwrap();
+    let vault = client(&standby.url(), &[("VAULT_NAMESPACE", "team")]).await;
+    vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    let (first, second) = (standby.requests().remove(0), active.requests().remove(0));
+    assert_eq!((&second.method, &second.path, &second.body), (&first.method, &first.path, &first.body));
+    assert_eq!(second.header("x-vault-token"), Some(TOKEN));
+    assert_eq!(second.header("x-vault-namespace"), Some("team"));
+
+    let other =
+        HttpServer::scripted([Answer::status(307).header("location", location.clone())]).await.unwrap();
+    let again = format!("{}/v1/x", other.url());
+    let loops = HttpServer::scripted([Answer::status(307).header("location", again)]).await.unwrap();
+    let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
+
+    // The standby may have passed the write on before: nobody knows what a refusal by the active node means.
+    let active =
+        HttpServer::scripted([Answer::json(400, r#"{"errors":["check-and-set parameter did not match"]}"#)]);
+    let active = active.await.unwrap();
+    let there = format!("{}/v1/x", active.url());
+    let standby = HttpServer::scripted([Answer::status(307).header("location", there)]).await.unwrap();
+    let error =
+        client(&standby.url(), &[]).await.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
+
+    let kept = HttpServer::scripted([Answer::status(307).header("location", location)]).await.unwrap();
+    let vault = client(&kept.url(), &[("VAULT_DISABLE_REDIRECTS", "true")]).await;
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+
+    for location in ["http://user:canary@127.0.0.1:1/", "::", ""] {
+        let server = HttpServer::scripted([Answer::status(307).header("location", location)]).await.unwrap();
+        let error = client(&server.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert!(error.to_string().contains("redirect"), "{location}: {error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_carry_token_namespace_and_nothing_of_the_environment() {
+    let server = HttpServer::scripted([found("QUJD", 1)]).await.unwrap();
+    let base = format!("{}/base/", server.url());
+    let vault =
+        client(&base, &[("VAULT_NAMESPACE", "/team/storage/"), ("VAULT_BACKEND_PATH", "/rook/ver2/")]).await;
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    let request = server.requests().remove(0);
+    assert_eq!(request.line(), "GET /base/v1/rook/ver2/data/rook-ceph-osd-encryption-key-a");
+    assert_eq!(request.header("x-vault-token"), Some(TOKEN));
+    assert_eq!(request.header("x-vault-request"), Some("true"));
+    assert_eq!(request.header("x-vault-namespace"), Some("team/storage"));
+}
+
+#[tokio::test]
+async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
+    let metadata =
+        r#"{"data":{"current_version":1,"versions":{"1":{"created_time":"","deletion_time":""}}}}"#;
+    let server = HttpServer::scripted([
+        Answer::json(200, metadata),
+        Answer::reset(),
+        Answer::json(404, r#"{"errors":[]}"#),
+    ])
+    .await
+    .unwrap();
+    quick(client(&server.url(), &[]).await).delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_rate_limit_of_our_own_is_kept() {
+    let server = HttpServer::start(|_| found("QUJD", 1)).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_RATE_LIMIT", "50:1")]).await;
+    let start = std::time::Instant::now();
+    for _ in 0..6 {
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+    }
+    // Five pauses of 20 ms; a slow machine can only make it longer.
+    assert!(start.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn an_explicit_proxy_gets_every_request() {
+    let proxy = HttpServer::scripted([found("QUJD", 1)]).await.unwrap();
+    let vault = client("http://vault.invalid:8200", &[("VAULT_PROXY_ADDR", &proxy.url())]).await;
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(proxy.requests()[0].path.starts_with("http://vault.invalid:8200/v1/"), "{:?}", proxy.requests());
+}

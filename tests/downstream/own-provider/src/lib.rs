@@ -1,0 +1,208 @@
+//! A [`KmsProvider`] of one's own: a directory with a file for each key.
+//!
+//! It shows what there is to write for a store that [`kms_core`] does not know.
+//! Each file is the KEK and nothing else, its name is the name of the key, and its version is the fingerprint of what
+//! it holds.
+//! Writers take turns by a lock on a file, across processes too; readers need no lock, since files are replaced as a
+//! whole.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use kms_core::{
+    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+};
+
+/// The name of the provider in messages.
+pub const PROVIDER: &str = "directory";
+
+/// KEKs in a directory.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Uses a directory, which has to be there. No I/O.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Files are read and written on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let this = self.clone();
+        let result = tokio::task::spawn_blocking(move || work(&this)).await;
+        result
+            .unwrap_or_else(|cause| {
+                Err(Error::new(ErrorKind::Unexpected, "the thread has died").source(cause))
+            })
+            .map_err(|error| error.operation(operation).provider(PROVIDER))
+    }
+
+    /// Where the file of a key is. No name begins with a dot, so the other two files are no keys.
+    fn file(&self, name: &KeyName) -> PathBuf {
+        self.path.join(name.as_str())
+    }
+
+    /// Held by whoever writes; the lock ends with the file.
+    fn lock(&self) -> Result<File> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path.join(".lock"));
+        let file = file.map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+
+    fn read(&self, name: &KeyName) -> Result<Option<Stored>> {
+        let file = match File::open(self.file(name)) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && self.path.is_dir() => return Ok(None),
+            Err(cause) => return Err(failed(cause)),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        // Large enough for every KEK at once: a growing buffer would leave copies behind.
+        let mut bytes = Vec::with_capacity(Kek::MAX_BYTES + 1);
+        file.take(Kek::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+        let kek = Kek::parse_bytes(bytes).map_err(|cause| {
+            Error::new(ErrorKind::Protocol, "the file is no KEK").context("key", name.as_str()).source(cause)
+        })?;
+        let version = KeyVersion::new(kek.fingerprint());
+        Ok(Some(Stored::new(kek, version).with_times(None, metadata.modified().ok())))
+    }
+
+    fn write(&self, name: &KeyName, kek: &Kek) -> Result<KeyVersion> {
+        let new = self.path.join(".new");
+        let written = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)
+            .and_then(|mut file| {
+                file.write_all(kek.expose_secret().as_bytes())?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&new, self.file(name)))
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        written.map_err(failed)?;
+        Ok(KeyVersion::new(kek.fingerprint()))
+    }
+
+    fn put_now(&self, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<KeyVersion> {
+        let _lock = self.lock()?;
+        let current = self.read(name)?;
+        match (mode, current) {
+            (PutMode::Create, Some(stored)) => {
+                let same = stored.kek.ct_eq(kek);
+                Err(Error::already_exists(name, if same { Existing::Same } else { Existing::Different }))
+            }
+            (PutMode::Update(_), None) => Err(Error::key_not_found(name)),
+            (PutMode::Update(expected), Some(stored)) if *expected != stored.version => {
+                Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
+                    .context("key", name.as_str()))
+            }
+            (PutMode::Create | PutMode::Overwrite | PutMode::Update(_), _) => self.write(name, kek),
+            // There may be more modes one day.
+            (_, _) => Err(unsupported("do this kind of put")),
+        }
+    }
+
+    fn delete_now(&self, name: &KeyName) -> Result<Deleted> {
+        let _lock = self.lock()?;
+        match fs::remove_file(self.file(name)) {
+            Ok(()) => Ok(Deleted::Destroyed),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::key_not_found(name)),
+            Err(cause) => Err(failed(cause)),
+        }
+    }
+
+    fn list_now(&self) -> Result<Vec<KeyInfo>> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // Whatever is no name of a key is none of ours.
+            if let Some(Ok(name)) = entry.file_name().to_str().map(KeyName::new) {
+                let updated = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+                keys.push(KeyInfo::new(name).with_times(None, updated));
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn failed(cause: io::Error) -> Error {
+    let (kind, retry) = match cause.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            (ErrorKind::PermissionDenied, Retry::Never)
+        }
+        _ => (ErrorKind::Unavailable, Retry::IfIdempotent),
+    };
+    Error::new(kind, "the directory cannot be used").retry(retry).source(cause)
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}")).provider(PROVIDER)
+}
+
+#[async_trait]
+impl KmsProvider for Directory {
+    fn provider(&self) -> &'static str {
+        PROVIDER
+    }
+
+    fn capability(&self) -> Capability {
+        Capability::full().with_soft_delete(false).with_versions(false)
+    }
+
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+        self.check_put(kek, &mode)?;
+        let (name, kek) = (name.clone(), kek.duplicate());
+        self.blocking("put", move |this| this.put_now(&name, &kek, &mode)).await
+    }
+
+    async fn get(&self, name: &KeyName, _: Freshness) -> Result<Stored> {
+        let name = name.clone();
+        self.blocking("get", move |this| this.read(&name)?.ok_or_else(|| Error::key_not_found(&name))).await
+    }
+
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+        if mode != DeleteMode::Destroy {
+            return Err(unsupported("delete a key so that it can be brought back").operation("delete"));
+        }
+        let name = name.clone();
+        self.blocking("delete", move |this| this.delete_now(&name)).await
+    }
+
+    fn list(&self) -> KeyStream<'_> {
+        let keys = self.blocking("list", Self::list_now);
+        Box::pin(stream::once(keys).flat_map(|keys| match keys {
+            Ok(keys) => stream::iter(keys).map(Ok).left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        }))
+    }
+
+    async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {
+        Err(unsupported("retire versions, since it keeps none").operation("retire"))
+    }
+
+    async fn probe(&self) -> Probe {
+        let mut probe = Probe::new();
+        match self.blocking("probe", |this| Ok(this.list_now()?.len())).await {
+            Ok(keys) => {
+                probe.pass("directory", format!("{keys} keys"));
+                probe
+            }
+            Err(error) => probe.fail("directory", error, &[]),
+        }
+    }
+}
