@@ -1,5 +1,7 @@
 //! The shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client certificates.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

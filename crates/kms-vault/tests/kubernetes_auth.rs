@@ -1,5 +1,7 @@
 //! Logins with the token of a service account, reviewed by a real API server.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Setup, kek, key};
