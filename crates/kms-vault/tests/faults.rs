@@ -1,7 +1,7 @@
 //! What a real server cannot be made to do, by a scripted one over plain HTTP: resets, storms of 429, answers that are
 //! none, redirects that must not be followed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
