@@ -91,7 +91,9 @@ async fn the_account_of_an_osd_reads_its_key_and_is_told_what_it_may_not() {
     place.call("POST", &place.path("secrets"), rooks).await.unwrap();
     let osd = kms(&kube, &place, &token).global(&["--cluster", &which]);
     assert_eq!(osd.run(&["get", NAME]).want(0).stdout, "QUJD");
-    for (args, verb) in [(vec!["list"], "list"), (vec!["create", "x"], "create"), (vec!["delete", NAME], "delete")] {
+    for (args, verb) in
+        [(vec!["list"], "list"), (vec!["create", "x"], "create"), (vec!["delete", NAME], "delete")]
+    {
         let ran = osd.run(&args).want(4);
         assert!(ran.stderr.contains(verb) && ran.stderr.contains("secrets"), "{}", ran.stderr);
         assert!(!ran.text().contains(&token));
@@ -115,7 +117,9 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     ]))
     .unwrap();
     ceph_cluster(&kube, &place, document["spec"].clone()).await;
-    for (name, entry, value) in [("vault-token", "token", &token), ("vault-ca", "cert", &server.pki().ca.cert)] {
+    for (name, entry, value) in
+        [("vault-token", "token", &token), ("vault-ca", "cert", &server.pki().ca.cert)]
+    {
         let secret = json!({"metadata": {"name": name}, "stringData": {entry: format!("{value}\n")}});
         place.call("POST", &place.path("secrets"), secret).await.unwrap();
     }

@@ -16,7 +16,8 @@ use kms_dispatch::{Options, connect};
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
 
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 /// How often the bytes, each xored with this, stand in the heap and in other anonymous memory. The pattern is kept in
 /// disguise, so that the search does not find itself; so is what is read.
@@ -38,8 +39,10 @@ fn occurrences(disguised: &[u8]) -> usize {
             continue;
         }
         let first = disguised[0] ^ MASK;
-        let matches = |window: &[u8]| window.iter().zip(disguised).all(|(byte, hidden)| byte ^ MASK == *hidden);
-        found += piece.windows(disguised.len()).filter(|window| window[0] == first && matches(window)).count();
+        let matches =
+            |window: &[u8]| window.iter().zip(disguised).all(|(byte, hidden)| byte ^ MASK == *hidden);
+        found +=
+            piece.windows(disguised.len()).filter(|window| window[0] == first && matches(window)).count();
     }
     found
 }
@@ -96,4 +99,3 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
     drop((server, token, runtime));
     assert_eq!(occurrences(&hidden_token), 0, "a token is left in memory");
 }
-

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
+use tracing::warn;
 
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes;
@@ -35,10 +36,10 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
         Provider::IbmKeyProtect => keys::ibmkp::check(&spec.kms, &mut problems),
         Provider::Kmip => keys::kmip::check(&spec.kms, &mut problems),
         Provider::KubernetesSecret => {
+            // Rook takes it so too (spec 1.2): a token alone does not name a KMS.
             if !spec.kms.token_secret_name.trim().is_empty() {
-                problems.add(
-                    "tokenSecretName is given, but connectionDetails is empty, so keys would be kept in \
-                     Kubernetes Secrets, which need no token",
+                warn!(
+                    "tokenSecretName is given and connectionDetails is empty: keys are kept in Kubernetes Secrets"
                 );
             }
         }

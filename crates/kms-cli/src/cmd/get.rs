@@ -7,8 +7,9 @@ use std::{
     path::PathBuf,
 };
 
-use kms_core::{Error, Freshness, Kek, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{Files, NameArg},
@@ -38,13 +39,14 @@ pub(crate) struct Args {
     pub(crate) force: bool,
 }
 
-/// What was written to the file.
+/// The key that was read. The KEK is in it only where no file got it.
 #[derive(Serialize)]
-pub(crate) struct Document {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) fingerprint: String,
-    pub(crate) output: String,
+struct Document<'a> {
+    name: &'a str,
+    version: &'a str,
+    fingerprint: String,
+    output: Option<String>,
+    kek: Option<&'a str>,
 }
 
 impl Args {
@@ -54,14 +56,9 @@ impl Args {
 }
 
 /// Refuses what would put the KEK where it does not belong, before anything is connected.
-pub(crate) fn check(args: &Args, format: Format) -> Result<()> {
+pub(crate) fn check(args: &Args) -> Result<()> {
     if args.file().is_some() {
         return Ok(());
-    }
-    if format == Format::Json {
-        return Err(Error::config(
-            "standard output gets the KEK and nothing else: with -o json, name an OUTPUT for the KEK",
-        ));
     }
     if io::stdout().is_terminal() && !args.force {
         return Err(Error::config(
@@ -75,27 +72,40 @@ pub(crate) fn check(args: &Args, format: Format) -> Result<()> {
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = &args.name.name;
     let stored = kms.get(name, Freshness::Any).await?;
-    let Some(file) = args.file() else {
-        return to_stdout(&stored.kek).map(|()| Exit::Done);
+    let document = Document {
+        name: name.as_str(),
+        version: stored.version.as_str(),
+        fingerprint: stored.kek.fingerprint(),
+        output: args.file().map(|file| file.display().to_string()),
+        kek: args.file().is_none().then(|| stored.kek.expose_secret()),
     };
-    secret_file::write(file, &stored.kek)?;
-    if output.format() == Format::Json {
-        output.json(&Document {
-            name: name.to_string(),
-            version: stored.version.to_string(),
-            fingerprint: stored.kek.fingerprint(),
-            output: file.display().to_string(),
-        })?;
+    match (args.file(), output.format()) {
+        (Some(file), format) => {
+            secret_file::write(file, &stored.kek)?;
+            if format == Format::Json {
+                output.json(&document)?;
+            }
+        }
+        (None, Format::Text) => to_stdout(stored.kek.expose_secret().as_bytes())?,
+        (None, Format::Json) => {
+            // Large enough for a KEK of nothing but escapes: a buffer that grows leaves copies behind.
+            let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.kek.expose_secret().len()));
+            serde_json::to_writer_pretty(&mut *text, &document).map_err(|_cause| {
+                Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON")
+            })?;
+            text.push(b'\n');
+            to_stdout(&text)?;
+        }
     }
     Ok(Exit::Done)
 }
 
 /// Past the buffer of the standard library, which lives as long as the process and is never wiped.
 /// A reader that has gone away is a failure here, since the KEK has not reached it.
-fn to_stdout(kek: &Kek) -> Result<()> {
+fn to_stdout(bytes: &[u8]) -> Result<()> {
     let written = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
         let mut stdout = File::from(stdout);
-        stdout.write_all(kek.expose_secret().as_bytes())
+        stdout.write_all(bytes)
     });
     written.map_err(|cause| not_written("standard output", cause))
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment, output: &mut Output<'_>) 
             })?
         }
         Command::Get(args) => {
-            get::check(&args, output.format())?;
+            get::check(&args)?;
             block_on(async {
                 let kms = Context::new(&global, environment).await?.connect().await?;
                 get::run(args, &*kms, output).await
