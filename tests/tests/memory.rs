@@ -52,7 +52,7 @@ fn disguise(text: &str) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 fn no_kek_and_no_token_is_left_on_the_heap() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (server, token, ca) = runtime.block_on(async {

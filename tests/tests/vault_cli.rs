@@ -28,7 +28,7 @@ fn kms(server: &OpenBao, token: &str, mount: &str, settings: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn the_main_job_works_on_both_versions_of_kv() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -75,7 +75,7 @@ async fn the_main_job_works_on_both_versions_of_kv() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn a_run_is_one_request_and_at_most_one_look_at_the_mount() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_run_is_one_request_and_at_most_one_look_at_the_mount() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn exit_codes_tell_what_to_do() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -125,7 +125,7 @@ async fn exit_codes_tell_what_to_do() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn the_environment_of_a_rook_pod_is_enough() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -151,7 +151,7 @@ async fn the_environment_of_a_rook_pod_is_enough() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn nothing_secret_is_printed_at_any_level_on_any_path() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -197,7 +197,7 @@ async fn nothing_secret_is_printed_at_any_level_on_any_path() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn the_process_holds_no_secret_in_its_arguments_and_dumps_no_core() {
     let server = server().await;
     let relay = server.relay().await.unwrap();
@@ -220,7 +220,7 @@ async fn the_process_holds_no_secret_in_its_arguments_and_dumps_no_core() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server: cargo xtask it cli"]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn a_check_explains_each_layer_that_is_broken() {
     let server = OpenBao::start(OpenBaoConfig::mutual_tls()).await.unwrap();
     let token = server.admin().rook_token().await.unwrap();

@@ -41,7 +41,7 @@ fn kms(kube: &Kube, place: &KubeNamespace, token: &str) -> Kms {
 }
 
 #[tokio::test]
-#[ignore = "needs a Kubernetes API server: cargo xtask it cli"]
+#[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
 async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
     let (kube, place, _) = cluster().await;
     let owner = ceph_cluster(&kube, &place, json!({"mon": {"count": 3}})).await;
@@ -81,7 +81,7 @@ async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Kubernetes API server: cargo xtask it cli"]
+#[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
 async fn the_account_of_an_osd_reads_its_key_and_is_told_what_it_may_not() {
     let (kube, place, token) = cluster().await;
     ceph_cluster(&kube, &place, json!({"mon": {"count": 3}})).await;
@@ -103,7 +103,7 @@ async fn the_account_of_an_osd_reads_its_key_and_is_told_what_it_may_not() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it cli"]
+#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it k8s-secret"]
 async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     let (kube, place, kube_token) = cluster().await;
     let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
