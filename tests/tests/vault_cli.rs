@@ -92,6 +92,9 @@ async fn a_run_is_one_request_and_at_most_one_look_at_the_mount() {
         assert_eq!(requests.all().unwrap().len(), 2, "{:?}", requests.table());
         let told = kms(&server, &token, mount, &[("VAULT_BACKEND", version)]);
         requests.forget().unwrap();
+        let _ = told.run(&["create", "another"]).want(0);
+        assert_eq!(requests.all().unwrap().len(), creates, "{:?}", requests.table());
+        requests.forget().unwrap();
         let _ = told.run(&["get", NAME]).want(0);
         assert_eq!(
             requests.table().unwrap().into_iter().collect::<Vec<_>>(),

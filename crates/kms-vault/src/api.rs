@@ -101,6 +101,13 @@ impl Api {
         )
     }
 
+    /// A read of the server's own state, which has no namespace and needs no token.
+    pub(crate) fn read_state(&self, path: &str) -> Result<Call> {
+        let mut call = self.read(path, Scope::Data)?;
+        call.headers.remove(NAMESPACE);
+        Ok(call)
+    }
+
     fn prepare(&self, endpoint: &impl Endpoint, scope: Scope) -> Result<Call> {
         let wrong = || Error::new(ErrorKind::Unexpected, "the request could not be built");
         // The cause is dropped: it may quote the body.
@@ -130,7 +137,7 @@ impl Api {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
         // The state of the server is told to everybody, without an index.
-        let shows_index = !call.url.path().ends_with("/sys/health");
+        let shows_index = !["/sys/health", "/sys/leader"].iter().any(|path| call.url.path().ends_with(path));
         let reads = call.method == Method::GET || call.method.as_str() == "LIST";
         if let Some(limit) = &self.rate_limit {
             limit.wait().await;
