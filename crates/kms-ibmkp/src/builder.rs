@@ -1,0 +1,366 @@
+//! From settings to a provider.
+
+use std::{fmt, fs, path::Path};
+
+use kms_core::{
+    ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
+    config::{Problems, Settings},
+};
+use kms_http::{
+    HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates,
+};
+use tracing::warn;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::Api, auth::Auth, config::IbmKpConfigKey as Key, key::Cluster, name::is_uuid, provider::IbmKeyProtect,
+};
+
+/// Where Key Protect is when nothing is said (spec 1.8).
+const DEFAULT_BASE_URL: &str = "https://us-south.kms.cloud.ibm.com";
+/// Where IAM is when nothing is said (spec 1.8).
+const DEFAULT_TOKEN_URL: &str = "https://iam.cloud.ibm.com/oidc/token";
+/// The domain of the regional addresses.
+const DOMAIN: &str = "kms.cloud.ibm.com";
+/// Settings that belong to whoever picks the provider.
+const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
+/// How many keys are asked for at once, and the most that the service gives.
+const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
+
+/// Builds an [`IbmKeyProtect`].
+///
+/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+#[derive(Default)]
+pub struct IbmKeyProtectBuilder {
+    given: Vec<(String, Zeroizing<String>)>,
+    environment: Vec<(String, Zeroizing<String>)>,
+    token_secret: String,
+    cluster: String,
+    allow_http: bool,
+    page_size: Option<u32>,
+}
+
+impl IbmKeyProtectBuilder {
+    /// A builder without settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the settings of a CephCluster.
+    #[must_use]
+    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
+        self.given
+            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+        self
+    }
+
+    /// Sets one setting.
+    #[must_use]
+    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
+        self.given.push((key.to_string(), Zeroizing::new(value.into())));
+        self
+    }
+
+    /// Offers the variables of the environment: those that are known count where nothing else is given. The usual
+    /// proxy variables are understood too, and hold for IAM and Key Protect alike.
+    #[must_use]
+    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.environment.extend(pairs.into_iter().map(|(name, value)| {
+            // In the environment a certificate is always a file, never the name of a Secret.
+            let file = Key::CaCert.to_string() == name && !value.is_empty() && !value.contains('/');
+            let value = if file { format!("./{value}") } else { value.to_owned() };
+            (name.to_owned(), Zeroizing::new(value))
+        }));
+        self
+    }
+
+    /// Names the Secret with the API key, under `IBM_KP_SERVICE_API_KEY`.
+    #[must_use]
+    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
+        self.token_secret = name.into();
+        self
+    }
+
+    /// Says which cluster the keys are for, `namespace/name`: it goes into their descriptions and tags, and keys that
+    /// are marked as another cluster's are left alone.
+    ///
+    /// Clusters of the same namespace and name that share an instance need something more to tell them apart.
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
+        self.cluster = cluster.into();
+        self
+    }
+
+    /// Allows `http://` addresses, as `IBM_KP_ALLOW_HTTP` does.
+    #[must_use]
+    pub fn with_allow_http(mut self, allow: bool) -> Self {
+        self.allow_http = allow;
+        self
+    }
+
+    /// How many keys of a list are asked for at once, from 1 to 5,000. Default 1,000.
+    #[must_use]
+    pub fn with_page_size(mut self, keys: u32) -> Self {
+        self.page_size = Some(keys);
+        self
+    }
+
+    /// Checks the settings without asking for any Secret and without I/O.
+    pub fn check(&self, problems: &mut Problems) {
+        let settings = self.settings(problems);
+        self.parse(&settings, problems);
+        self.check_credentials(&settings, problems);
+    }
+
+    fn check_credentials(&self, settings: &Settings<Key>, problems: &mut Problems) {
+        if self.token_secret.is_empty() && settings.text(Key::ServiceApiKey).is_none() {
+            problems.add(
+                "there are no credentials: name a Secret with the key IBM_KP_SERVICE_API_KEY in tokenSecretName",
+            );
+        }
+    }
+
+    /// Builds the provider. Secrets and files are read, neither IAM nor Key Protect is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
+    pub async fn build(self, secrets: &dyn SecretSource) -> Result<IbmKeyProtect> {
+        let mut problems = Problems::new();
+        let settings = self.settings(&mut problems);
+        let parsed = self.parse(&settings, &mut problems);
+        self.check_credentials(&settings, &mut problems);
+        let api_key = self.api_key(&settings, secrets, &mut problems).await?;
+        let tls = self.tls(&settings, secrets, &mut problems).await?;
+        let (Some(parsed), Some(api_key), true) = (parsed, api_key, problems.is_empty()) else {
+            problems.into_result()?;
+            return Err(Error::config("the settings of Key Protect are not complete"));
+        };
+        // One client for both hosts: CA and proxy hold for IAM and Key Protect alike (W35).
+        let http = HttpClientBuilder::new()
+            .with_tls(tls)
+            .with_proxies(Proxies::from_environment(borrowed(&self.environment)))
+            .build()?;
+        let Parsed { base, token_url, instance, key_ring, cluster, page_size } = parsed;
+        let auth = Auth::new(http.clone(), token_url, api_key);
+        Ok(IbmKeyProtect { api: Api { http, base, instance, key_ring, auth }, cluster, page_size })
+    }
+
+    fn settings(&self, problems: &mut Problems) -> Settings<Key> {
+        let mut settings = Settings::from_pairs(borrowed(&self.given), &OTHERS, problems);
+        settings.fill_from(borrowed(&self.environment), problems);
+        settings
+    }
+
+    /// Everything that needs neither Secrets nor files.
+    fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
+        let allow_http = settings.boolean(Key::AllowHttp, problems).unwrap_or(false) || self.allow_http;
+        let base = settings.text(Key::BaseUrl).unwrap_or(DEFAULT_BASE_URL);
+        let base = address(Key::BaseUrl, base, allow_http, problems).and_then(|url| base_url(url, problems));
+        let token_url = settings.text(Key::TokenUrl).unwrap_or(DEFAULT_TOKEN_URL);
+        let token_url =
+            address(Key::TokenUrl, token_url, allow_http, problems).and_then(|url| token_path(url, problems));
+        let instance =
+            settings.required(Key::ServiceInstanceId, problems).and_then(|text| instance(text, problems));
+        let key_ring = match settings.text(Key::KeyRing) {
+            None => Some(None),
+            Some(text) => key_ring(text, problems).map(Some),
+        };
+        let (default, most) = PAGE_SIZES;
+        let page_size = self.page_size.unwrap_or(default).clamp(1, most);
+        Some(Parsed {
+            base: base?,
+            token_url: token_url?,
+            instance: instance?,
+            key_ring: key_ring?,
+            cluster: Some(self.cluster.trim()).filter(|name| !name.is_empty()).map(Cluster::new),
+            page_size: usize::try_from(page_size).unwrap_or(1),
+        })
+    }
+
+    /// The API key: of the token Secret if one is named, as in Rook, else of the settings.
+    async fn api_key(
+        &self,
+        settings: &Settings<Key>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<SecretString>> {
+        let api_key = if self.token_secret.is_empty() {
+            settings.secret(Key::ServiceApiKey)
+        } else {
+            let secret = problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?;
+            match secret {
+                Some(secret) => problems.absorb("tokenSecretName", secret.text(Key::ServiceApiKey.as_name()))?,
+                None => None,
+            }
+        };
+        let Some(api_key) = api_key else { return Ok(None) };
+        if api_key.expose_secret().bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
+            problems.add("the API key has blanks or line breaks in it");
+            return Ok(None);
+        }
+        Ok(Some(api_key))
+    }
+
+    async fn tls(
+        &self,
+        settings: &Settings<Key>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<TlsOptions> {
+        let mut tls = TlsOptions::new();
+        let setting = Key::CaCert.as_name();
+        let Some(value) = settings.text(Key::CaCert) else { return Ok(tls) };
+        // A name of a Secret has no slash.
+        let pem = if value.contains('/') {
+            problems.absorb(setting, file(Path::new(value)))?
+        } else {
+            let read = match secrets.secret(value).await {
+                Ok(secret) => secret.bytes("cert").map(|bytes| Zeroizing::new(bytes.to_vec())),
+                Err(error) => Err(error),
+            };
+            problems.absorb(setting, read)?
+        };
+        if let Some(pem) = pem
+            && let Some(roots) = problems.absorb(setting, certificates(&pem))?
+        {
+            tls.roots = Roots::Only(roots);
+        }
+        Ok(tls)
+    }
+}
+
+impl Key {
+    fn as_name(self) -> &'static str {
+        kms_core::config::ConfigKey::as_str(self)
+    }
+}
+
+impl fmt::Debug for IbmKeyProtectBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { given, environment, token_secret, cluster, allow_http, page_size } = self;
+        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
+            list.iter().map(|(name, _)| name.clone()).collect()
+        };
+        f.debug_struct("IbmKeyProtectBuilder")
+            .field("given", &names(given))
+            .field("environment", &names(environment))
+            .field("token_secret", token_secret)
+            .field("cluster", cluster)
+            .field("allow_http", allow_http)
+            .field("page_size", page_size)
+            .finish()
+    }
+}
+
+fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// Settings that are parsed.
+struct Parsed {
+    base: Url,
+    token_url: Url,
+    instance: HeaderValue,
+    key_ring: Option<HeaderValue>,
+    cluster: Option<Cluster>,
+    page_size: usize,
+}
+
+fn address(key: Key, text: &str, allow_http: bool, problems: &mut Problems) -> Option<Url> {
+    let mut wrong = |why: &str| {
+        problems.add(format!("{key} {why}"));
+        None
+    };
+    let Ok(url) = Url::parse(text) else {
+        return wrong("is not a URL such as https://eu-de.kms.cloud.ibm.com (is the scheme missing?)");
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http => warn!("{key} is an http address: API key and keys can be read on the way"),
+        "http" => {
+            return wrong(
+                "is an http address, over which everybody on the way can read API key and keys; use https, or allow it \
+                 with IBM_KP_ALLOW_HTTP: \"true\" or --allow-http",
+            );
+        }
+        _ => return wrong("is neither an https nor an http address (is the scheme missing?)"),
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return wrong("has no host");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("has user information in it; credentials belong into the token Secret");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return wrong("has a query or a fragment; give the address alone");
+    }
+    Some(url)
+}
+
+/// The address with `/api/v2` at its end.
+fn base_url(mut url: Url, problems: &mut Problems) -> Option<Url> {
+    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+    let wrong = if host == DOMAIN || host == format!("private.{DOMAIN}") {
+        Some("has no region in it; give that of the instance, such as https://eu-de.kms.cloud.ibm.com")
+    } else if host.ends_with(".cloud.ibm.com") && !host.ends_with(&format!(".{DOMAIN}")) {
+        Some("is not an address of Key Protect, which are such as https://eu-de.kms.cloud.ibm.com")
+    } else if url.path().contains("/api/") {
+        Some("has the path of the API in it; give the address alone, such as https://eu-de.kms.cloud.ibm.com")
+    } else {
+        None
+    };
+    if let Some(why) = wrong {
+        problems.add(format!("{} {why}", Key::BaseUrl));
+        return None;
+    }
+    let path = format!("{}/api/v2", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Some(url)
+}
+
+/// The address of IAM is taken as it is, with its path.
+fn token_path(url: Url, problems: &mut Problems) -> Option<Url> {
+    if url.path().trim_matches('/').is_empty() {
+        problems.add(format!(
+            "{} has no path; give the whole address, such as https://iam.cloud.ibm.com/identity/token",
+            Key::TokenUrl
+        ));
+        return None;
+    }
+    Some(url)
+}
+
+fn instance(text: &str, problems: &mut Problems) -> Option<HeaderValue> {
+    if !is_uuid(text) {
+        let hint = if text.starts_with("crn:") {
+            "is the CRN of the instance; give its GUID, the last but two of the parts between colons"
+        } else {
+            "is not a GUID such as 11111111-2222-3333-4444-555555555555"
+        };
+        problems.add(format!("{} {hint}", Key::ServiceInstanceId));
+        return None;
+    }
+    HeaderValue::from_str(text).ok()
+}
+
+fn key_ring(text: &str, problems: &mut Problems) -> Option<HeaderValue> {
+    let valid = (2..=100).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    match HeaderValue::from_str(text) {
+        Ok(value) if valid => Some(value),
+        _ => {
+            problems.add(format!("{} is not the id of a key ring: 2 to 100 letters, digits and -", Key::KeyRing));
+            None
+        }
+    }
+}
+
+fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let read = |cause: std::io::Error| {
+        Error::config(format!("file {:?} cannot be read", path.display().to_string()))
+            .context("cause", cause.kind().to_string())
+    };
+    fs::read(path).map(Zeroizing::new).map_err(read)
+}
