@@ -77,8 +77,7 @@ impl Reply {
 
     /// What the answer means, where it is no success.
     pub(crate) fn refused(&self) -> Error {
-        let error =
-            if self.held_key { from_answer_to_key(&self.answer) } else { from_answer(&self.answer) };
+        let error = if self.held_key { from_answer_to_key(&self.answer) } else { from_answer(&self.answer) };
         self.about(error)
     }
 

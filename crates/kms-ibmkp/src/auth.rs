@@ -115,7 +115,9 @@ impl Auth {
     async fn fetch(&self) -> Result<Token<Details>> {
         let result = match timeout(TIME_LIMIT, self.http.send(self.call())).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Timeout, format!("IAM has not answered within {TIME_LIMIT:?}"))),
+            Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("IAM has not answered within {TIME_LIMIT:?}")))
+            }
         };
         // Nothing has been asked of Key Protect yet, and to ask for a token twice does no harm.
         let passing = |error: Error| match (error.kind(), error.retryable()) {
@@ -123,7 +125,9 @@ impl Auth {
             _ => error,
         };
         result.map_err(passing).and_then(|answer| granted(&answer)).map_err(|error| {
-            error.operation("get a token from IAM").context("token service", kms_http::send::endpoint(&self.url))
+            error
+                .operation("get a token from IAM")
+                .context("token service", kms_http::send::endpoint(&self.url))
         })
     }
 

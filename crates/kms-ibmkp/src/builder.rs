@@ -6,9 +6,7 @@ use kms_core::{
     ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
     config::{Problems, Settings},
 };
-use kms_http::{
-    HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates,
-};
+use kms_http::{HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates};
 use tracing::warn;
 use url::Url;
 use zeroize::Zeroizing;
@@ -191,7 +189,9 @@ impl IbmKeyProtectBuilder {
         } else {
             let secret = problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?;
             match secret {
-                Some(secret) => problems.absorb("tokenSecretName", secret.text(Key::ServiceApiKey.as_name()))?,
+                Some(secret) => {
+                    problems.absorb("tokenSecretName", secret.text(Key::ServiceApiKey.as_name()))?
+                }
                 None => None,
             }
         };
@@ -351,7 +351,8 @@ fn key_ring(text: &str, problems: &mut Problems) -> Option<HeaderValue> {
     match HeaderValue::from_str(text) {
         Ok(value) if valid => Some(value),
         _ => {
-            problems.add(format!("{} is not the id of a key ring: 2 to 100 letters, digits and -", Key::KeyRing));
+            problems
+                .add(format!("{} is not the id of a key ring: 2 to 100 letters, digits and -", Key::KeyRing));
             None
         }
     }

@@ -85,7 +85,9 @@ pub(crate) fn from_answer_to_key(answer: &Answer) -> Error {
 fn coded(answer: &Answer) -> Error {
     let refusal = Refusal::of(answer);
     let code = refusal.as_ref().and_then(Refusal::code);
-    let error = code.and_then(|code| by_code(code, answer.status)).unwrap_or_else(|| by_status(answer, refusal.is_some()));
+    let error = code
+        .and_then(|code| by_code(code, answer.status))
+        .unwrap_or_else(|| by_status(answer, refusal.is_some()));
     let error = match code {
         Some(code) => error.context("code", code.chars().take(MAX_WORDS).collect::<String>()),
         None => error,
@@ -98,9 +100,13 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
     let error = |kind, message: &'static str| Some(Error::new(kind, message));
     match code {
         "KEY_NOT_FOUND_ERR" => error(ErrorKind::NotFound, "there is no such key"),
-        "KEY_DELETED_ERR" => error(ErrorKind::NotFound, "the key has been deleted; it can be restored for 30 days"),
+        "KEY_DELETED_ERR" => {
+            error(ErrorKind::NotFound, "the key has been deleted; it can be restored for 30 days")
+        }
         ALIAS_TAKEN => error(ErrorKind::AlreadyExists, "the alias belongs to a key already"),
-        "BEARER_SUB_EXTRACTION_ERR" => error(ErrorKind::Unauthenticated, "the service cannot read the token of IAM"),
+        "BEARER_SUB_EXTRACTION_ERR" => {
+            error(ErrorKind::Unauthenticated, "the service cannot read the token of IAM")
+        }
         "FEATURE_RESTRICTED_ERR" | "SERVICE_ONLY_ERR" | "RESOURCE_OWNER_ERR" => {
             error(ErrorKind::PermissionDenied, "the service does not allow this to us")
         }
@@ -118,17 +124,23 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
         "REQ_TOO_EARLY_ERR" => {
             error(ErrorKind::Conflict, "it is too early: a key can be purged 4 hours after its deletion")
         }
-        "KEY_ACTION_INVALID_STATE_ERR" | "KEY_INVALID_STATE_ERR" => {
-            error(ErrorKind::Conflict, "the key is in a state that does not allow this (disabled, deactivated?)")
-        }
+        "KEY_ACTION_INVALID_STATE_ERR" | "KEY_INVALID_STATE_ERR" => error(
+            ErrorKind::Conflict,
+            "the key is in a state that does not allow this (disabled, deactivated?)",
+        ),
         "KEY_EXPIRED_ERR" => error(ErrorKind::Conflict, "the key has expired"),
         "INCOMPLETE_METADATA_ERR" => Some(
             Error::new(ErrorKind::Unavailable, "the service cannot read the key's metadata now")
                 .retry(Retry::IfIdempotent),
         ),
         TOO_BROAD => error(ErrorKind::Unsupported, "the instance has too many keys for a search"),
-        "BAD_BODY_ERR" | "COLLECTION_TOTAL_MISMATCH_ERR" | "NO_BODY_ERR" | "INVALID_FIELD_ERR"
-        | "INVALID_QUERY_PARAM_ERR" | "KEY_ROOT_REQ_ERR" | "KEY_PAYLOAD_REQ_ERR"
+        "BAD_BODY_ERR"
+        | "COLLECTION_TOTAL_MISMATCH_ERR"
+        | "NO_BODY_ERR"
+        | "INVALID_FIELD_ERR"
+        | "INVALID_QUERY_PARAM_ERR"
+        | "KEY_ROOT_REQ_ERR"
+        | "KEY_PAYLOAD_REQ_ERR"
             if status.is_client_error() =>
         {
             error(ErrorKind::Protocol, "the server calls the request wrong")
@@ -140,7 +152,9 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
 fn by_status(answer: &Answer, of_service: bool) -> Error {
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     match answer.status {
-        StatusCode::BAD_REQUEST => error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never),
+        StatusCode::BAD_REQUEST => {
+            error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never)
+        }
         // IAM has just vouched for us, so it is not the API key. The service says no more than this.
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::PermissionDenied,
@@ -154,7 +168,9 @@ fn by_status(answer: &Answer, of_service: bool) -> Error {
             "Key Protect does not allow this to us; check the access policies of the service id",
             Retry::Never,
         ),
-        StatusCode::NOT_FOUND if of_service => error(ErrorKind::NotFound, "there is no such thing", Retry::Never),
+        StatusCode::NOT_FOUND if of_service => {
+            error(ErrorKind::NotFound, "there is no such thing", Retry::Never)
+        }
         StatusCode::NOT_FOUND => error(
             ErrorKind::ConfigInvalid,
             "what answers there is not Key Protect; check IBM_KP_BASE_URL",
@@ -163,10 +179,14 @@ fn by_status(answer: &Answer, of_service: bool) -> Error {
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
             error(ErrorKind::Conflict, "the state of the key does not allow this", Retry::Never)
         }
-        StatusCode::GONE => {
-            error(ErrorKind::NotFound, "the key has been deleted; it can be restored for 30 days", Retry::Never)
+        StatusCode::GONE => error(
+            ErrorKind::NotFound,
+            "the key has been deleted; it can be restored for 30 days",
+            Retry::Never,
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            error(ErrorKind::ConfigInvalid, "the KEK is too large", Retry::Never)
         }
-        StatusCode::PAYLOAD_TOO_LARGE => error(ErrorKind::ConfigInvalid, "the KEK is too large", Retry::Never),
         StatusCode::TOO_MANY_REQUESTS => {
             error(ErrorKind::RateLimited, "the server's rate limit is reached", Retry::Always)
         }
@@ -205,11 +225,17 @@ mod tests {
     fn answer(status: u16, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: body.as_bytes().to_vec().into() }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.as_bytes().to_vec().into(),
+        }
     }
 
     fn refusal(code: &str) -> String {
-        format!(r#"{{"resources":[{{"errorMsg":"No: see reasons","reasons":[{{"code":"{code}","message":"why not"}}]}}]}}"#)
+        format!(
+            r#"{{"resources":[{{"errorMsg":"No: see reasons","reasons":[{{"code":"{code}","message":"why not"}}]}}]}}"#
+        )
     }
 
     #[test]

@@ -118,8 +118,9 @@ impl Envelope {
     /// The first key, which has an id.
     pub(crate) fn first(self) -> Result<Key> {
         let key = self.resources.unwrap_or_default().into_iter().next();
-        key.filter(|key| !key.id.is_empty())
-            .ok_or_else(|| Error::new(ErrorKind::Protocol, "the server's answer holds no key (its resources are empty)"))
+        key.filter(|key| !key.id.is_empty()).ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "the server's answer holds no key (its resources are empty)")
+        })
     }
 }
 
@@ -195,7 +196,9 @@ impl Key {
             Kek::parse(payload.clone())
         };
         // What cannot be stored is no setting's fault here.
-        kek.map_err(|error| Error::new(ErrorKind::Protocol, error.message().to_owned()).context("id", &self.id))
+        kek.map_err(|error| {
+            Error::new(ErrorKind::Protocol, error.message().to_owned()).context("id", &self.id)
+        })
     }
 
     pub(crate) fn stored(&self) -> Result<Stored> {
@@ -304,7 +307,13 @@ mod tests {
         Kek::parse(text.to_owned()).unwrap()
     }
 
-    fn body(names: &Names, kek: &Kek, cluster: Option<&Cluster>, alias: &str, before: Option<&str>) -> String {
+    fn body(
+        names: &Names,
+        kek: &Kek,
+        cluster: Option<&Cluster>,
+        alias: &str,
+        before: Option<&str>,
+    ) -> String {
         String::from_utf8(import_body(names, kek, cluster, alias, before).unwrap().to_vec()).unwrap()
     }
 

@@ -72,7 +72,8 @@ impl IbmKeyProtect {
 
     /// The name of a key that is ours: Rook's form, or our tags, and no other cluster's mark.
     fn name_of(&self, key: &Key) -> Option<KeyName> {
-        if key.id.is_empty() || !key.is_extractable() || key.is_destroyed() || self.check_reader(key).is_err() {
+        if key.id.is_empty() || !key.is_extractable() || key.is_destroyed() || self.check_reader(key).is_err()
+        {
             return None;
         }
         key_name(key.name.as_deref()?, key.tags())

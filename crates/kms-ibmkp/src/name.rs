@@ -21,8 +21,22 @@ const NAME_TAG: &str = "kms-name-";
 
 /// Words that stand behind `/keys/` in the API, so that no alias may be one of them.
 const RESERVED: [&str; 16] = [
-    "allowed_ip", "key", "keys", "metadata", "policies", "policy", "registration", "registrations", "rewrap",
-    "ring", "rings", "rotate", "unwrap", "version", "versions", "wrap",
+    "allowed_ip",
+    "key",
+    "keys",
+    "metadata",
+    "policies",
+    "policy",
+    "registration",
+    "registrations",
+    "rewrap",
+    "ring",
+    "rings",
+    "rotate",
+    "unwrap",
+    "version",
+    "versions",
+    "wrap",
 ];
 
 /// What a key is called in Key Protect.
@@ -122,7 +136,10 @@ mod tests {
     fn every_name_has_a_valid_alias_of_its_own_and_leads_back() {
         let long = "x".repeat(252);
         let mut texts: Vec<String> = RESERVED.iter().map(|word| (*word).to_owned()).collect();
-        texts.extend(["a", "my.set-data-1abcde", "my-set-data-1abcde", "Keys", "a..b", "x_y", "x.y", "x-y"].map(String::from));
+        texts.extend(
+            ["a", "my.set-data-1abcde", "my-set-data-1abcde", "Keys", "a..b", "x_y", "x.y", "x-y"]
+                .map(String::from),
+        );
         texts.push("02fd6835-6001-4482-a892-13bd2085f75d".to_owned());
         texts.extend([format!("{long}a"), format!("{long}b"), "y".repeat(91), "y".repeat(90)]);
         // An alias of ours is a name too, and another key.

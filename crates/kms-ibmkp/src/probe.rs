@@ -18,7 +18,10 @@ impl IbmKeyProtect {
         let cluster = self.cluster.as_ref().map_or("not said", Cluster::name);
         probe.pass(
             "settings",
-            format!("instance {instance} at {}, key ring {ring}, cluster {cluster}", endpoint(&self.api.base)),
+            format!(
+                "instance {instance} at {}, key ring {ring}, cluster {cluster}",
+                endpoint(&self.api.base)
+            ),
         );
         match self.api.auth.token().await {
             Ok(_) => probe.pass("iam", format!("{} knows the API key", endpoint(&self.api.auth.url))),
@@ -46,7 +49,9 @@ impl IbmKeyProtect {
     async fn rights(&self) -> Result<String> {
         let nobody = format!("none_{}", hash("probe", "", 40));
         match self.look(&nobody, Want::Material).await {
-            Ok(Look::Absent) => Ok("list, read; whether keys may be written and deleted shows when it is done".to_owned()),
+            Ok(Look::Absent) => {
+                Ok("list, read; whether keys may be written and deleted shows when it is done".to_owned())
+            }
             Ok(_) => Err(Error::new(ErrorKind::Protocol, "the service has a key that nobody can have made")),
             Err(error) => Err(error),
         }

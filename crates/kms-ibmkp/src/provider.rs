@@ -84,7 +84,11 @@ impl IbmKeyProtect {
     }
 
     async fn alias_leads_to(&self, names: &Names, id: &str) -> Result<bool> {
-        Ok(self.locate(names, Want::Metadata).await?.key().is_some_and(|key| key.id == id && key.has_alias(&names.alias)))
+        Ok(self
+            .locate(names, Want::Metadata)
+            .await?
+            .key()
+            .is_some_and(|key| key.id == id && key.has_alias(&names.alias)))
     }
 
     /// Destroys what can still be restored of a deleted key, for good, and says how many keys that were. Key Protect
@@ -107,7 +111,12 @@ impl IbmKeyProtect {
                 match reply.status() {
                     StatusCode::OK | StatusCode::NO_CONTENT => purged += 1,
                     StatusCode::NOT_FOUND if reply.refused().kind() == ErrorKind::NotFound => {}
-                    _ => return Err(reply.refused().context("id", &key.id).context("purged before", purged.to_string())),
+                    _ => {
+                        return Err(reply
+                            .refused()
+                            .context("id", &key.id)
+                            .context("purged before", purged.to_string()));
+                    }
                 }
             }
             Ok(purged)

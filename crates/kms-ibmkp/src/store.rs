@@ -86,7 +86,11 @@ impl IbmKeyProtect {
             StatusCode::OK => {
                 let key = Envelope::of(&reply.answer).and_then(Envelope::first);
                 let key = key.map_err(|error| reply.about(error))?;
-                if key.is_destroyed() { Ok(Look::Destroyed(Some(key.id))) } else { Ok(Look::Found(Box::new(key))) }
+                if key.is_destroyed() {
+                    Ok(Look::Destroyed(Some(key.id)))
+                } else {
+                    Ok(Look::Found(Box::new(key)))
+                }
             }
             StatusCode::GONE => Ok(Look::Destroyed(None)),
             // Only Key Protect itself can say that there is no key; a proxy's 404 says nothing.
@@ -104,7 +108,11 @@ impl IbmKeyProtect {
                 Look::Absent => false,
             };
             if let Look::Found(key) = self.look(&names.next, want).await? {
-                warn!(alias = names.alias, id = key.id, "the key's alias is missing: an update was interrupted, and its new key is taken");
+                warn!(
+                    alias = names.alias,
+                    id = key.id,
+                    "the key's alias is missing: an update was interrupted, and its new key is taken"
+                );
                 return Ok(Located::Successor(key));
             }
             let candidates = self.search(names, States::Alive).await?;
@@ -113,7 +121,10 @@ impl IbmKeyProtect {
             match self.look(&id, want).await? {
                 Look::Found(key) if has_alias => return Ok(Located::Here(key)),
                 Look::Found(key) => {
-                    warn!(alias = names.alias, id, "the key's alias is missing: the newest key of that name is taken");
+                    warn!(
+                        alias = names.alias,
+                        id, "the key's alias is missing: the newest key of that name is taken"
+                    );
                     return Ok(Located::Unaliased(key));
                 }
                 // It has gone while we looked.
@@ -127,7 +138,9 @@ impl IbmKeyProtect {
     pub(crate) async fn search(&self, names: &Names, states: States) -> Result<Vec<Key>> {
         let wanted = format!("exact:name:{}", names.alias);
         let mut found = match self.page(states, Some(&wanted), 0).await {
-            Ok(envelope) if envelope.metadata.as_ref().and_then(|meta| meta.incomplete_search) == Some(true) => {
+            Ok(envelope)
+                if envelope.metadata.as_ref().and_then(|meta| meta.incomplete_search) == Some(true) =>
+            {
                 self.all(states).await?
             }
             // A page that is full may not be all.
@@ -207,10 +220,16 @@ impl IbmKeyProtect {
                     return Ok(Imported::Id(key.id));
                 }
                 // It is there; the answer only fails to say under which id.
-                debug!(alias, reply.correlation_id, "the answer to an import holds no key; asking for its id");
+                debug!(
+                    alias,
+                    reply.correlation_id, "the answer to an import holds no key; asking for its id"
+                );
                 match self.look(alias, Want::Metadata).await? {
                     Look::Found(key) => Ok(Imported::Id(key.id)),
-                    _ => Err(reply.about(Error::new(ErrorKind::Protocol, "the key was imported and is not there"))),
+                    _ => {
+                        Err(reply
+                            .about(Error::new(ErrorKind::Protocol, "the key was imported and is not there")))
+                    }
                 }
             }
             _ if has_code(&reply.answer, ALIAS_TAKEN) => Ok(Imported::AliasTaken(reply.refused())),
@@ -245,8 +264,12 @@ impl IbmKeyProtect {
         match (key.cluster(), &self.cluster) {
             (None, _) => Ok(()),
             (Some(mark), Some(cluster)) if cluster.mark == mark => Ok(()),
-            (Some(_), Some(_)) => Err(foreign(key, "the key belongs to another cluster that shares this instance")),
-            (Some(_), None) => Err(foreign(key, "the key belongs to a cluster, and it is not said which one we work for")),
+            (Some(_), Some(_)) => {
+                Err(foreign(key, "the key belongs to another cluster that shares this instance"))
+            }
+            (Some(_), None) => {
+                Err(foreign(key, "the key belongs to a cluster, and it is not said which one we work for"))
+            }
         }
     }
 
@@ -256,7 +279,12 @@ impl IbmKeyProtect {
     }
 
     /// Creates a key. The service gives the alias to one of several writers.
-    pub(crate) async fn create(&self, name: &KeyName, names: &Names, kek: &Kek) -> Result<kms_core::KeyVersion> {
+    pub(crate) async fn create(
+        &self,
+        name: &KeyName,
+        names: &Names,
+        kek: &Kek,
+    ) -> Result<kms_core::KeyVersion> {
         // While an update moves the alias, nobody has it; a key under it would hide both the old and the new one.
         if !self.search(names, States::Alive).await?.is_empty()
             && let Some(key) = self.locate(names, Want::Material).await?.key()
@@ -319,7 +347,10 @@ impl IbmKeyProtect {
         let before = keys.len();
         keys.retain(|key| self.check_owner(key).is_ok());
         if current.is_none() && keys.is_empty() && before > 0 {
-            return Err(Error::new(ErrorKind::PermissionDenied, "the only key of that name belongs to another cluster"));
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "the only key of that name belongs to another cluster",
+            ));
         }
         keys.sort_by(|one, other| one.age().cmp(&other.age()));
         let mut deleted = false;
@@ -328,14 +359,24 @@ impl IbmKeyProtect {
             // Whether a deleted key keeps its alias is not documented; without it the name is free for sure. That the
             // current one has it is known even where the service does not show it.
             let found_by_alias = current_id.as_ref() == Some(&key.id);
-            let aliased = [&names.alias, &names.next].into_iter().filter(|alias| {
-                key.has_alias(alias) || (found_by_alias && **alias == names.alias)
-            });
+            let aliased = [&names.alias, &names.next]
+                .into_iter()
+                .filter(|alias| key.has_alias(alias) || (found_by_alias && **alias == names.alias));
             for alias in aliased.clone() {
                 self.remove_alias(&key.id, alias).await?;
             }
             match self.destroy(&key.id).await {
                 Ok(done) => deleted |= done,
+                // The outcome is unknown, so look: whoever repeats the delete would only hear that there is no key.
+                Err(error)
+                    if error.retryable() == kms_core::Retry::IfIdempotent
+                        && matches!(
+                            self.look(&key.id, Want::Metadata).await,
+                            Ok(Look::Destroyed(_) | Look::Absent)
+                        ) =>
+                {
+                    deleted = true;
+                }
                 Err(error) => {
                     if error.retryable() == kms_core::Retry::Never {
                         for alias in aliased {
@@ -383,9 +424,7 @@ pub(crate) fn newest(keys: Vec<Key>, names: &Names) -> Option<Key> {
         .zip(superseded)
         .max_by(|(one, one_old), (other, other_old)| {
             let rank = |key: &Key, old: bool| (key.has_alias(&names.alias), key.has_alias(&names.next), !old);
-            rank(one, *one_old)
-                .cmp(&rank(other, *other_old))
-                .then_with(|| one.age().cmp(&other.age()))
+            rank(one, *one_old).cmp(&rank(other, *other_old)).then_with(|| one.age().cmp(&other.age()))
         })
         .map(|(key, _)| key)
 }

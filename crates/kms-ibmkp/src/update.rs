@@ -48,7 +48,12 @@ enum Pending {
 }
 
 impl IbmKeyProtect {
-    pub(crate) async fn update(&self, names: &Names, kek: &Kek, expected: Expected<'_>) -> Result<KeyVersion> {
+    pub(crate) async fn update(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        expected: Expected<'_>,
+    ) -> Result<KeyVersion> {
         for _ in 0..ROUNDS {
             let located = self.locate(names, Want::Metadata).await?;
             let aliased = matches!(located, Located::Here(_));
@@ -98,7 +103,13 @@ impl IbmKeyProtect {
     }
 
     /// What to do with a successor that is there already.
-    async fn pending(&self, names: &Names, kek: &Kek, current: &Key, expected: Expected<'_>) -> Result<Pending> {
+    async fn pending(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        current: &Key,
+        expected: Expected<'_>,
+    ) -> Result<Pending> {
         let successor = match self.look(&names.next, Want::Material).await? {
             Look::Found(key) => *key,
             Look::Destroyed(Some(id)) => {
@@ -117,9 +128,9 @@ impl IbmKeyProtect {
         if follows && successor.kek().is_ok_and(|stored| stored.ct_eq(kek)) {
             return Ok(Pending::Ours(successor.id));
         }
-        let old = successor.created().is_none_or(|created| {
-            SystemTime::now().duration_since(created).is_ok_and(|age| age > UNDER_WAY)
-        });
+        let old = successor
+            .created()
+            .is_none_or(|created| SystemTime::now().duration_since(created).is_ok_and(|age| age > UNDER_WAY));
         // Who expects a version must not disturb another update of it; who expects nothing may win over it.
         if follows && !old && matches!(expected, Expected::Version(_)) {
             return Ok(Pending::Busy);
@@ -145,7 +156,13 @@ impl IbmKeyProtect {
     }
 
     /// Moves the alias from the current key to its successor, and reads back what came of it.
-    async fn move_alias(&self, names: &Names, kek: &Kek, current: &str, successor: &str) -> Result<KeyVersion> {
+    async fn move_alias(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        current: &str,
+        successor: &str,
+    ) -> Result<KeyVersion> {
         // From here on a step without an answer leaves the successor behind: it is known what to store, but not what
         // is stored.
         let unknown = |error: Error| match error.retryable() {
@@ -175,8 +192,11 @@ impl IbmKeyProtect {
         match self.look(&names.alias, Want::Material).await.map_err(unknown)? {
             Look::Found(key) if key.id == successor => {
                 if !key.kek()?.ct_eq(kek) {
-                    return Err(Error::new(ErrorKind::Protocol, "the new key holds another KEK than was stored")
-                        .context("id", successor));
+                    return Err(Error::new(
+                        ErrorKind::Protocol,
+                        "the new key holds another KEK than was stored",
+                    )
+                    .context("id", successor));
                 }
             }
             _ => return Err(self.discard_after(names, successor, changed()).await),

@@ -23,7 +23,9 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
     let subject = Subject::new(wrap(setup.build().await))
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().api_key("wrong-canary-api-key").build().await))
-        .with_unreachable(Arc::new(setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await));
+        .with_unreachable(Arc::new(
+            setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await,
+        ));
     let options = Options::default().with_secret("API key", API_KEY).with_racers(16).with_rounds(2);
     run(&subject, &options).await.assert_ok();
 }

@@ -20,8 +20,22 @@ const RING_TYPE: &str = "application/vnd.ibm.kms.key_ring+json";
 
 /// Words that no alias may be.
 const RESERVED: [&str; 16] = [
-    "allowed_ip", "key", "keys", "metadata", "policies", "policy", "registration", "registrations", "ring", "rings",
-    "rotate", "wrap", "unwrap", "rewrap", "version", "versions",
+    "allowed_ip",
+    "key",
+    "keys",
+    "metadata",
+    "policies",
+    "policy",
+    "registration",
+    "registrations",
+    "ring",
+    "rings",
+    "rotate",
+    "wrap",
+    "unwrap",
+    "rewrap",
+    "version",
+    "versions",
 ];
 
 /// A request taken apart.
@@ -71,7 +85,9 @@ impl World {
             ("DELETE", ["keys", which]) => self.destroy(&call, which),
             ("POST", ["keys", which, "restore"]) => self.restore(&call, which),
             ("DELETE", ["keys", which, "purge"]) => self.purge(&call, which),
-            ("POST", ["keys", which, "actions", action @ ("disable" | "enable")]) => self.act(&call, which, action),
+            ("POST", ["keys", which, "actions", action @ ("disable" | "enable")]) => {
+                self.act(&call, which, action)
+            }
             ("POST", ["keys", which, "aliases", alias]) => self.add_alias(&call, which, alias),
             ("DELETE", ["keys", which, "aliases", alias]) => self.remove_alias(&call, which, alias),
             ("GET", ["key_rings"]) => {
@@ -93,7 +109,8 @@ impl World {
     /// Why nobody is let in: without reasons, as the service says it.
     fn refused(&self, request: &Request) -> Option<Answer> {
         const NO: &str = "Unauthorized: The user does not have access to the specified resource";
-        let Some(token) = request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) else {
+        let Some(token) = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
+        else {
             return Some(plain(401, NO));
         };
         if token.split('.').count() != 3 {
@@ -186,7 +203,8 @@ fn taken() -> Answer {
 /// Whether this may be an alias.
 fn is_alias(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    let uuid = groups == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    let uuid =
+        groups == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     (2..=90).contains(&text.len())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && !uuid

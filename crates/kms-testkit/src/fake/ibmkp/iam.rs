@@ -25,7 +25,8 @@ impl World {
             return denied(415, "BXNIM0120E", "Content type is not supported", path);
         }
         let form = pairs(&request.body).unwrap_or_default();
-        let value = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let value =
+            |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         if value("grant_type") != Some(GRANT) {
             return denied(400, "BXNIM0109E", "Property missing or empty: grant_type", path);
         }

@@ -13,8 +13,19 @@ use crate::fake::ibmkp::{
 const MAX_PAYLOAD: usize = 7_500;
 /// The fields of a resource.
 const FIELDS: [&str; 13] = [
-    "name", "description", "type", "tags", "Tags", "aliases", "expirationDate", "extractable", "payload",
-    "encryptedNonce", "iv", "encryptionAlgorithm", "keyRingID",
+    "name",
+    "description",
+    "type",
+    "tags",
+    "Tags",
+    "aliases",
+    "expirationDate",
+    "extractable",
+    "payload",
+    "encryptedNonce",
+    "iv",
+    "encryptionAlgorithm",
+    "keyRingID",
 ];
 
 fn bad_body(message: &str) -> Answer {
@@ -48,7 +59,12 @@ impl World {
             return Err(bad_body("The content type is not supported"));
         }
         if call.request.body.is_empty() {
-            return Err(told(400, "NO_BODY_ERR", "Bad Request: Key could not be created", "No body was passed"));
+            return Err(told(
+                400,
+                "NO_BODY_ERR",
+                "Bad Request: Key could not be created",
+                "No body was passed",
+            ));
         }
         let body: Value = serde_json::from_str(&call.request.body).map_err(|_error| {
             bad_body("Invalid body data was passed. Please ensure the data passed had valid formatting with no invalid characters")
@@ -100,13 +116,18 @@ impl World {
             return Err(invalid("description", "at most 240 characters"));
         }
         let tags: Vec<String> = [texts("tags")?, texts("Tags")?].concat();
-        let tag = |tag: &String| (2..=30).contains(&tag.chars().count()) && !tag.contains(['<', '>', ',', ':', '&', '|']);
+        let tag = |tag: &String| {
+            (2..=30).contains(&tag.chars().count()) && !tag.contains(['<', '>', ',', ':', '&', '|'])
+        };
         if tags.len() > 30 || !tags.iter().all(tag) {
             return Err(invalid("tags", "at most 30 of 2 to 30 characters, without < > , : & |"));
         }
         let aliases = texts("aliases")?;
         if aliases.len() > 5 || !aliases.iter().all(|alias| is_alias(alias)) {
-            return Err(invalid("aliases", "at most 5 of 2 to 90 letters, digits, - and _, no UUID, no reserved word"));
+            return Err(invalid(
+                "aliases",
+                "at most 5 of 2 to 90 letters, digits, - and _, no UUID, no reserved word",
+            ));
         }
         if aliases.iter().any(|alias| self.by_alias(alias).is_some()) {
             return Err(taken());

@@ -15,12 +15,7 @@ const RESTORE_WITHIN: i64 = 30 * 24 * 3600;
 
 impl World {
     /// Runs something on the key that is meant.
-    fn on(
-        &mut self,
-        call: &Call<'_>,
-        which: &str,
-        work: impl FnOnce(&mut Self, &str) -> Answer,
-    ) -> Answer {
+    fn on(&mut self, call: &Call<'_>, which: &str, work: impl FnOnce(&mut Self, &str) -> Answer) -> Answer {
         match self.find(call, which) {
             Ok(id) => work(self, &id),
             Err(refused) => refused,
@@ -51,7 +46,11 @@ impl World {
                 return deleted();
             }
             if world.switches.dual_authorisation {
-                return reason(409, "AUTHORIZATIONS_NOT_MET", "Number of authorizations required to delete is not met");
+                return reason(
+                    409,
+                    "AUTHORIZATIONS_NOT_MET",
+                    "Number of authorizations required to delete is not met",
+                );
             }
             let (now, stays) = (world.clock.now(), world.switches.alias_stays);
             let key = world.key(id);
@@ -61,7 +60,11 @@ impl World {
                 key.aliases.clear();
             }
             let key = key.clone();
-            if minimal { Answer::new(204) } else { Answer::json(200, envelope(KEY_TYPE, vec![world.shown(&key, false)])) }
+            if minimal {
+                Answer::new(204)
+            } else {
+                Answer::json(200, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
+            }
         })
     }
 

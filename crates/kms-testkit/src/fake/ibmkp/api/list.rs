@@ -34,7 +34,9 @@ impl World {
     fn listed(&self, call: &Call<'_>) -> Result<Answer, Answer> {
         let number = |name: &str, default: usize| match call.param(name) {
             None => Ok(default),
-            Some(text) => text.parse::<usize>().map_err(|_error| wrong("The query_param must be: an integer")),
+            Some(text) => {
+                text.parse::<usize>().map_err(|_error| wrong("The query_param must be: an integer"))
+            }
         };
         let limit = number("limit", 200)?;
         if !(1..=5000).contains(&limit) {
@@ -98,8 +100,9 @@ impl World {
                 )),
             };
         }
-        let others =
-            candidates.into_iter().filter(|key| search.finds(key) && direct.is_none_or(|found| found.id != key.id));
+        let others = candidates
+            .into_iter()
+            .filter(|key| search.finds(key) && direct.is_none_or(|found| found.id != key.id));
         Ok((direct.into_iter().chain(others).collect(), false))
     }
 }
