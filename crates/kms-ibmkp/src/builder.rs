@@ -365,3 +365,132 @@ fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     };
     fs::read(path).map(Zeroizing::new).map_err(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use kms_core::secret::{SecretData, SecretMap};
+
+    use super::*;
+
+    const INSTANCE: (&str, &str) = ("IBM_KP_SERVICE_INSTANCE_ID", "11111111-2222-3333-4444-555555555555");
+
+    fn secrets() -> SecretMap {
+        let mut map = SecretMap::new("the test");
+        map.insert(SecretData::new("api-key").with("IBM_KP_SERVICE_API_KEY", b" canary-key \n\n".to_vec()));
+        map.insert(SecretData::new("broken").with("IBM_KP_SERVICE_API_KEY", b"can ary".to_vec()));
+        map.insert(SecretData::new("garbage").with("cert", b"canary".to_vec()));
+        map
+    }
+
+    async fn build(token_secret: &str, pairs: &[(&str, &str)]) -> Result<IbmKeyProtect> {
+        let details: ConnectionDetails = pairs.iter().copied().collect();
+        IbmKeyProtectBuilder::new()
+            .with_details(&details)
+            .with_token_secret(token_secret)
+            .build(&secrets())
+            .await
+    }
+
+    fn problems(pairs: &[(&str, &str)]) -> String {
+        let details: ConnectionDetails = pairs.iter().copied().collect();
+        let mut problems = Problems::new();
+        IbmKeyProtectBuilder::new().with_details(&details).with_token_secret("any").check(&mut problems);
+        problems.into_result().map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[tokio::test]
+    async fn the_least_settings_and_the_defaults_are_those_of_rook() {
+        let provider = build("api-key", &[("KMS_PROVIDER", "ibmkeyprotect"), INSTANCE]).await.unwrap();
+        assert_eq!(provider.api.base.as_str(), "https://us-south.kms.cloud.ibm.com/api/v2");
+        assert_eq!(provider.api.auth.url.as_str(), "https://iam.cloud.ibm.com/oidc/token");
+        assert!(!format!("{provider:?}").contains("canary"), "{provider:?}");
+    }
+
+    #[tokio::test]
+    async fn both_spellings_count_and_must_agree() {
+        let (base, token) = ("https://eu-de.kms.cloud.ibm.com", "https://iam.example/identity/token");
+        for names in [("IBM_BASE_URL", "IBM_TOKEN_URL"), ("IBM_KP_BASE_URL", "IBM_KP_TOKEN_URL")] {
+            let provider = build("api-key", &[INSTANCE, (names.0, base), (names.1, token)]).await.unwrap();
+            assert_eq!(provider.api.base.as_str(), format!("{base}/api/v2"));
+            assert_eq!(provider.api.auth.url.as_str(), token);
+        }
+        assert_eq!(problems(&[INSTANCE, ("IBM_BASE_URL", base), ("IBM_KP_BASE_URL", base)]), "");
+        let error = problems(&[
+            INSTANCE,
+            ("IBM_BASE_URL", base),
+            ("IBM_KP_BASE_URL", "https://us-east.kms.cloud.ibm.com"),
+        ]);
+        assert_eq!(error, "IBM_KP_BASE_URL is given twice, with different values");
+    }
+
+    #[tokio::test]
+    async fn every_problem_is_reported_in_one_error_and_no_value_is_echoed() {
+        let error = build(
+            "nosuch",
+            &[
+                ("IBM_KP_BASE_URI", "https://canary"),
+                ("IBM_KP_BASE_URL", "canary"),
+                ("IBM_KP_TOKEN_URL", "https://canary"),
+                ("IBM_KP_SERVICE_INSTANCE_ID", "crn:v1:canary"),
+                ("IBM_KP_KEY_RING", "canary ring"),
+                ("IBM_KP_CACERT", "garbage"),
+                ("IBM_KP_ALLOW_HTTP", "canary"),
+            ],
+        )
+        .await
+        .unwrap_err();
+        let text = error.to_string();
+        for problem in [
+            "did you mean IBM_KP_BASE_URL?",
+            "IBM_KP_BASE_URL is not a URL",
+            "IBM_KP_TOKEN_URL has no path",
+            "IBM_KP_SERVICE_INSTANCE_ID is the CRN",
+            "IBM_KP_KEY_RING is not the id of a key ring",
+            "IBM_KP_CACERT: no certificate found",
+            "IBM_KP_ALLOW_HTTP is neither",
+            "tokenSecretName: Secret \"nosuch\" was not found",
+        ] {
+            assert!(text.contains(problem), "{problem:?} is not in: {text}");
+        }
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+
+    #[test]
+    fn addresses_are_checked_for_their_shape() {
+        for (url, why) in [
+            ("http://eu-de.kms.cloud.ibm.com", "is an http address"),
+            ("https://kms.cloud.ibm.com", "has no region"),
+            ("https://private.kms.cloud.ibm.com", "has no region"),
+            ("https://iam.cloud.ibm.com", "is not an address of Key Protect"),
+            ("https://eu-de.kms.cloud.ibm.com/api/v2/keys", "has the path of the API"),
+            ("https://user:canary@eu-de.kms.cloud.ibm.com", "user information"),
+            ("https://eu-de.kms.cloud.ibm.com?canary", "query"),
+            ("eu-de.kms.cloud.ibm.com", "scheme"),
+            ("https://private.eu-de.kms.cloud.ibm.com", ""),
+            ("https://kms.gateway.example/base/", ""),
+        ] {
+            let found = problems(&[INSTANCE, ("IBM_KP_BASE_URL", url)]);
+            assert!(found.contains(why) && found.is_empty() == why.is_empty(), "{url}: {found}");
+            assert!(!found.contains("canary"), "{found}");
+        }
+        let allowed = [INSTANCE, ("IBM_KP_BASE_URL", "http://localhost:1"), ("IBM_KP_ALLOW_HTTP", "true")];
+        assert_eq!(problems(&allowed), "");
+    }
+
+    #[tokio::test]
+    async fn credentials_are_asked_for_and_checked() {
+        let error = build("", &[INSTANCE]).await.unwrap_err();
+        assert!(error.to_string().contains("there are no credentials"), "{error}");
+        let error = build("garbage", &[INSTANCE]).await.unwrap_err();
+        assert!(error.to_string().contains("has no key \"IBM_KP_SERVICE_API_KEY\""), "{error}");
+        let error = build("broken", &[INSTANCE]).await.unwrap_err();
+        assert!(error.to_string().contains("the API key has blanks"), "{error}");
+        assert!(!format!("{error:?}").contains("ary"), "{error:?}");
+        // In a pod Rook gives it as a variable of the environment (spec 13.1).
+        IbmKeyProtectBuilder::new()
+            .with_environment([INSTANCE, ("IBM_KP_SERVICE_API_KEY", "canary")])
+            .build(&secrets())
+            .await
+            .unwrap();
+    }
+}

@@ -49,6 +49,7 @@ pub const INSTANCE: &str = "33333333-3333-3333-3333-333333333333";
 
 /// Which of the two services.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Host {
     /// The one that gives tokens.
     Iam,

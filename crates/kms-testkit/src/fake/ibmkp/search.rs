@@ -15,8 +15,7 @@ pub(super) struct Search {
 impl Search {
     pub(super) fn of(mut text: &str) -> Self {
         let mut search = Self::default();
-        loop {
-            let Some((prefix, rest)) = text.split_once(':') else { break };
+        while let Some((prefix, rest)) = text.split_once(':') {
             match prefix {
                 "not" => search.not = true,
                 "exact" => search.exact = true,

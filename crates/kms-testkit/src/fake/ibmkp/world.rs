@@ -9,6 +9,7 @@ use super::{
 
 /// How a destroyed key is shown: nobody outside IBM knows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Destroyed {
     /// 410 `KEY_DELETED_ERR`.
     #[default]

@@ -87,9 +87,10 @@ impl World {
             return Ok((candidates, false));
         };
         let search = Search::of(text);
-        let direct = candidates.iter().copied().find(|key| {
-            key.id == search.text || (search.alias && key.aliases.iter().any(|alias| *alias == search.text))
-        });
+        let direct = candidates
+            .iter()
+            .copied()
+            .find(|key| key.id == search.text || (search.alias && key.aliases.contains(&search.text)));
         if candidates.len() > self.switches.search_limit {
             return match direct {
                 Some(key) => Ok((vec![key], true)),
