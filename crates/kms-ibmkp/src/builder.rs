@@ -142,7 +142,8 @@ impl IbmKeyProtectBuilder {
             .build()?;
         let Parsed { base, token_url, instance, key_ring, cluster, page_size } = parsed;
         let auth = Auth::new(http.clone(), token_url, api_key);
-        Ok(IbmKeyProtect { api: Api { http, base, instance, key_ring, auth }, cluster, page_size })
+        let api = Api { http, base, instance, key_ring, auth };
+        Ok(IbmKeyProtect { api, cluster, page_size, turns: Default::default() })
     }
 
     fn settings(&self, problems: &mut Problems) -> Settings<Key> {

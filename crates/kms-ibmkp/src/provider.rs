@@ -8,6 +8,7 @@ use kms_core::{
     KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, layer::LayerOptions, provider::Deleted,
 };
 use kms_http::http::{Method, StatusCode};
+use tokio::sync::Mutex;
 use tracing::debug;
 
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
     key::Cluster,
     name::Names,
     store::{Located, States, Want, newest},
-    update::Expected,
 };
 
 /// The largest KEK, in bytes. IBM names no limit for standard keys; 7,500 bytes of base64 are known to be taken, and
@@ -29,11 +29,13 @@ pub struct IbmKeyProtect {
     pub(crate) cluster: Option<Cluster>,
     /// How many keys are asked for at once.
     pub(crate) page_size: usize,
+    /// Within one process updates wait for each other here instead of meeting at the service.
+    pub(crate) turns: [Mutex<()>; 16],
 }
 
 impl fmt::Debug for IbmKeyProtect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { api, cluster, page_size } = self;
+        let Self { api, cluster, page_size, turns: _ } = self;
         f.debug_struct("IbmKeyProtect")
             .field("address", &api.base.as_str())
             .field("instance", &api.instance)
@@ -41,7 +43,7 @@ impl fmt::Debug for IbmKeyProtect {
             .field("auth", &api.auth)
             .field("cluster", &cluster.as_ref().map(Cluster::name))
             .field("page_size", page_size)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +148,7 @@ impl KmsProvider for IbmKeyProtect {
         let names = Names::of(name);
         let result = match &mode {
             PutMode::Create => self.create(name, &names, kek).await,
-            PutMode::Update(version) => self.update(&names, kek, Expected::Version(version)).await,
+            PutMode::Update(version) => self.replace(&names, kek, version).await,
             PutMode::Overwrite => self.overwrite(name, &names, kek).await,
             _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
         };

@@ -16,7 +16,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Retry};
+use kms_core::{Error, ErrorKind, Existing, Kek, KeyVersion, Result, Retry};
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, sleep},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -31,10 +35,20 @@ const ROUNDS: usize = 5;
 /// How long the successor of somebody else is left alone: longer than an update with all its repeats takes.
 const UNDER_WAY: Duration = Duration::from_secs(120);
 
+/// How long an overwrite waits for the update of somebody else before it takes that one's place.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an overwrite tries.
+const OVERWRITE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest pause between two tries of an overwrite.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What an update expects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected<'a> {
-    Anything,
+    Anything {
+        /// Whether an update of somebody else that has just begun may be pushed aside.
+        pushing: bool,
+    },
     Version(&'a KeyVersion),
 }
 
@@ -48,12 +62,7 @@ enum Pending {
 }
 
 impl IbmKeyProtect {
-    pub(crate) async fn update(
-        &self,
-        names: &Names,
-        kek: &Kek,
-        expected: Expected<'_>,
-    ) -> Result<KeyVersion> {
+    async fn update(&self, names: &Names, kek: &Kek, expected: Expected<'_>) -> Result<KeyVersion> {
         for _ in 0..ROUNDS {
             let located = self.locate(names, Want::Metadata).await?;
             let aliased = matches!(located, Located::Here(_));
@@ -131,8 +140,9 @@ impl IbmKeyProtect {
         let old = successor
             .created()
             .is_none_or(|created| SystemTime::now().duration_since(created).is_ok_and(|age| age > UNDER_WAY));
-        // Who expects a version must not disturb another update of it; who expects nothing may win over it.
-        if follows && !old && matches!(expected, Expected::Version(_)) {
+        // Who expects a version must not disturb another update of it; who expects nothing may, but only after it was
+        // given its time: two who push each other aside at once would both get nowhere.
+        if follows && !old && !matches!(expected, Expected::Anything { pushing: true }) {
             return Ok(Pending::Busy);
         }
         debug!(alias = names.alias, id = successor.id, "removing the key of an update that was interrupted");
@@ -230,20 +240,49 @@ impl IbmKeyProtect {
         names: &Names,
         kek: &Kek,
     ) -> Result<KeyVersion> {
-        let mut last = None;
-        for _ in 0..ROUNDS {
-            let result = match self.update(names, kek, Expected::Anything).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => self.create(name, names, kek).await,
+        let _turn = self.turn(names).await;
+        let start = Instant::now();
+        loop {
+            let expected = Expected::Anything { pushing: start.elapsed() >= PATIENCE };
+            let result = match self.update(names, kek, expected).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    match self.create(name, names, kek).await {
+                        // The alias is blocked by a deleted key, which will not change soon.
+                        Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
+                        result => result,
+                    }
+                }
                 result => result,
             };
             match result {
-                Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict) => {
-                    last = Some(error);
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict)
+                        && error.existing() != Some(Existing::Unknown)
+                        && start.elapsed() < OVERWRITE_LIMIT =>
+                {
+                    debug!(%error, "somebody else changes the key; trying again");
+                    let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+                    sleep(PAUSE.mul_f64(random)).await;
                 }
                 result => return result,
             }
         }
-        Err(last.unwrap_or_else(changing))
+    }
+
+    /// Updates a key of this version.
+    pub(crate) async fn replace(&self, names: &Names, kek: &Kek, version: &KeyVersion) -> Result<KeyVersion> {
+        let _turn = self.turn(names).await;
+        self.update(names, kek, Expected::Version(version)).await
+    }
+
+    /// Waits until nobody else of this process updates the key. Between processes the successor's alias does it.
+    async fn turn(&self, names: &Names) -> Option<MutexGuard<'_, ()>> {
+        // Any spread will do: two names that share a lock only wait for each other.
+        let sum: usize = names.alias.bytes().map(usize::from).sum();
+        match self.turns.get(sum % self.turns.len()) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
     }
 
     /// Deletes the keys of a name that have been replaced.

@@ -222,6 +222,11 @@ async fn a_key_that_rook_has_deleted_is_not_found_and_may_block_its_name() {
         let error = provider.get(&key("pvc-1"), Freshness::Fresh).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         assert_eq!(error.to_string().contains("30 days"), alias_stays, "{error}");
+        let overwritten = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await;
+        assert_eq!(overwritten.is_err(), alias_stays);
+        if !alias_stays {
+            provider.delete(&key("pvc-1"), DeleteMode::Destroy).await.unwrap();
+        }
         let created = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Create).await;
         match created {
             Ok(_) => assert!(!alias_stays),

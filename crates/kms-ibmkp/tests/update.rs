@@ -189,3 +189,29 @@ async fn a_create_while_the_alias_is_missing_does_not_hide_the_key() {
     provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap();
     assert!(is_tidy(&double));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_overwrite_one_key_all_succeed_and_one_of_their_keks_stays() {
+    let double = IbmKp::start().await.unwrap();
+    let setup = Setup::on(&double);
+    let clients = [quick(setup.build().await), quick(setup.build().await)];
+    for round in 0..5 {
+        let tasks: Vec<_> = (0..8)
+            .map(|number| {
+                let provider = Arc::clone(&clients[number % 2]);
+                tokio::spawn(async move {
+                    let kek = Kek::generate().unwrap();
+                    provider.put(&key(NAME), &kek, PutMode::Overwrite).await.map(|_| kek)
+                })
+            })
+            .collect();
+        let mut keks = Vec::new();
+        for task in tasks {
+            keks.push(task.await.unwrap().unwrap());
+        }
+        let stored = clients[0].get(&key(NAME), Freshness::Fresh).await.unwrap();
+        assert!(keks.iter().any(|kek| kek.ct_eq(&stored.kek)), "round {round}");
+        clients[0].put(&key(NAME), &kek("QUJD"), PutMode::Update(stored.version)).await.unwrap();
+        assert!(is_tidy(&double), "round {round}: {:?}", double.keys());
+    }
+}

@@ -129,7 +129,7 @@ async fn lists_have_pages_states_searches_and_rings() {
     double.plant(Key { ring: "other".into(), ..Key::rook("elsewhere", "QUJD") });
     let count = async |query: &str| {
         let reply = http.send("GET", &format!("/api/v2/keys?{query}"), &Value::Null).await.unwrap();
-        reply.body["resources"].as_array().map(Vec::len).ok_or(code(&reply).1.to_owned())
+        reply.body["resources"].as_array().map(Vec::len).ok_or_else(|| code(&reply).1.to_owned())
     };
     for (query, expected) in [
         ("", 6),
