@@ -215,3 +215,59 @@ async fn many_who_overwrite_one_key_all_succeed_and_one_of_their_keks_stays() {
         assert!(is_tidy(&double), "round {round}: {:?}", double.keys());
     }
 }
+
+/// Starts an update whose first request of this kind takes a while, and waits until it is on its way.
+async fn slow_update(
+    double: &IbmKp,
+    setup: &Setup<'_>,
+    method: &'static str,
+    path: &'static str,
+) -> tokio::task::JoinHandle<kms_core::Result<kms_core::KeyVersion>> {
+    let provider = setup.build().await;
+    let version = provider.get(&key(NAME), Freshness::Any).await.unwrap().version;
+    double.fault(Fault::new(Host::KeyProtect, Action::Delay(Duration::from_millis(300))).of(method).at(path));
+    let task =
+        tokio::spawn(
+            async move { provider.put(&key(NAME), &kek("U0xPVw=="), PutMode::Update(version)).await },
+        );
+    let begun = |line: &String| line.starts_with(method) && line.contains(path);
+    while !double.lines().iter().any(begun) {
+        tokio::task::yield_now().await;
+    }
+    task
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_late_is_a_conflict_and_leaves_nothing() {
+    let double = IbmKp::start().await.unwrap();
+    let setup = Setup::on(&double);
+    double.plant(Key::rook(NAME, "QUJD"));
+    let slow = slow_update(&double, &setup, "POST", "/keys").await;
+    let quick = setup.build().await;
+    let version = quick.get(&key(NAME), Freshness::Fresh).await.unwrap().version;
+    let version = quick.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap();
+    let error = slow.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let stored = quick.get(&key(NAME), Freshness::Fresh).await.unwrap();
+    assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &version));
+    assert!(is_tidy(&double), "{:?}", double.keys());
+    // The key of the late one has been destroyed, and is not found by name.
+    assert_eq!(double.keys().iter().filter(|key| key.state != 5).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_during_an_update_leaves_nothing_alive() {
+    for (method, path) in [("DELETE", "/aliases/"), ("POST", "/aliases/")] {
+        let double = IbmKp::start().await.unwrap();
+        let setup = Setup::on(&double);
+        double.plant(Key::rook(NAME, "QUJD"));
+        let slow = slow_update(&double, &setup, method, path).await;
+        let other = setup.build().await;
+        other.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
+        let error = slow.await.unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound), "{error}");
+        let error = other.get(&key(NAME), Freshness::Fresh).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(double.keys().iter().all(|key| key.state == 5), "{:?}", double.keys());
+    }
+}
