@@ -20,7 +20,7 @@ const CORRELATION: HeaderName = HeaderName::from_static("correlation-id");
 const KEY_RING: HeaderName = HeaderName::from_static("x-kms-key-ring");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The name of the correlation id in errors.
-const CORRELATION_ID: &str = "correlation id";
+pub(crate) const CORRELATION_ID: &str = "correlation id";
 
 /// What a key is called in bodies and headers.
 pub(crate) const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";

@@ -126,6 +126,7 @@ impl IbmKeyProtectBuilder {
     /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
     pub async fn build(self, secrets: &dyn SecretSource) -> Result<IbmKeyProtect> {
         let mut problems = Problems::new();
+        self.warn_of_spellings();
         let settings = self.settings(&mut problems);
         let parsed = self.parse(&settings, &mut problems);
         self.check_credentials(&settings, &mut problems);
@@ -144,6 +145,19 @@ impl IbmKeyProtectBuilder {
         let auth = Auth::new(http.clone(), token_url, api_key);
         let api = Api { http, base, instance, key_ring, auth };
         Ok(IbmKeyProtect { api, cluster, page_size, turns: Default::default() })
+    }
+
+    /// A cluster that goes back to Rook finds the default address where only the other spelling is set (SR-05).
+    fn warn_of_spellings(&self) {
+        for key in [Key::BaseUrl, Key::TokenUrl] {
+            for alias in kms_core::config::ConfigKey::aliases(key) {
+                if self.given.iter().any(|(name, _)| name == alias) {
+                    warn!(
+                        "{alias} counts as {key}; Rook's documentation calls it so, and its code does not read it"
+                    );
+                }
+            }
+        }
     }
 
     fn settings(&self, problems: &mut Problems) -> Settings<Key> {

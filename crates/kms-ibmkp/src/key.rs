@@ -12,7 +12,7 @@ use serde::{
 use zeroize::Zeroizing;
 
 use crate::{
-    api::KEY_TYPE,
+    api::{CORRELATION_ID, KEY_TYPE},
     error::unreadable,
     name::{Names, hash},
 };
@@ -79,6 +79,9 @@ pub(crate) struct Key {
     deletion_date: Option<String>,
     #[serde(default)]
     payload: Option<Payload>,
+    /// The id of the request that has shown it, for errors.
+    #[serde(skip)]
+    pub(crate) correlation_id: String,
 }
 
 /// Key material. It goes from the body, which is wiped, into this, which is wiped.
@@ -184,6 +187,7 @@ impl Key {
                 "the key holds no material: it is a root key, disabled, or the API key may not read it",
             )
             .context("id", &self.id)
+            .context(CORRELATION_ID, &self.correlation_id)
         };
         let Payload(payload) = self.payload.as_ref().ok_or_else(none)?;
         if payload.expose_secret().is_empty() {
@@ -197,7 +201,9 @@ impl Key {
         };
         // What cannot be stored is no setting's fault here.
         kek.map_err(|error| {
-            Error::new(ErrorKind::Protocol, error.message().to_owned()).context("id", &self.id)
+            Error::new(ErrorKind::Protocol, error.message().to_owned())
+                .context("id", &self.id)
+                .context(CORRELATION_ID, &self.correlation_id)
         })
     }
 

@@ -49,7 +49,7 @@ impl IbmKeyProtect {
     async fn rights(&self) -> Result<String> {
         let nobody = format!("none_{}", hash("probe", "", 40));
         match self.look(&nobody, Want::Material).await {
-            Ok(Look::Absent) => {
+            Ok(Look::Absent(_)) => {
                 Ok("list, read; whether keys may be written and deleted shows when it is done".to_owned())
             }
             Ok(_) => Err(Error::new(ErrorKind::Protocol, "the service has a key that nobody can have made")),

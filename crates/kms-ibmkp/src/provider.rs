@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::{
     PROVIDER,
-    api::{Api, Request},
+    api::{Api, CORRELATION_ID, Request},
     key::Cluster,
     name::Names,
     store::{Located, States, Want, newest},
@@ -160,17 +160,21 @@ impl KmsProvider for IbmKeyProtect {
         let result = async {
             let located = self.locate(&names, Want::Material).await?;
             let interrupted = matches!(located, Located::Successor(_));
-            let Some(key) = (match located {
-                Located::Nowhere(true) => {
-                    return Err(Error::new(
+            if let Located::Nowhere { deleted, correlation_id } = located {
+                let error = if deleted {
+                    Error::new(
                         ErrorKind::NotFound,
                         "the key has been deleted; it can be restored for 30 days",
-                    ));
-                }
-                located => located.key(),
-            }) else {
-                return Err(Error::key_not_found(name));
-            };
+                    )
+                } else {
+                    Error::key_not_found(name)
+                };
+                return Err(match correlation_id {
+                    Some(id) => error.context(CORRELATION_ID, id),
+                    None => error,
+                });
+            }
+            let Some(key) = located.key() else { return Err(Error::key_not_found(name)) };
             self.check_reader(&key)?;
             let stored = key.stored()?;
             // A read that decides something finishes an update that was interrupted, if it may: Rook knows the alias

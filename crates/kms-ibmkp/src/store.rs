@@ -5,7 +5,7 @@ use kms_http::http::{Method, StatusCode};
 use tracing::{debug, warn};
 
 use crate::{
-    api::{Reply, Request},
+    api::{CORRELATION_ID, Reply, Request},
     error::{ALIAS_TAKEN, Refusal, TOO_BROAD, has_code},
     key::{Envelope, Key, import_body},
     name::Names,
@@ -35,7 +35,8 @@ pub(crate) enum Look {
     Found(Box<Key>),
     /// It was there and has been deleted. The key itself is known where the service still shows it.
     Destroyed(Option<String>),
-    Absent,
+    /// The correlation id of the request that says so.
+    Absent(String),
 }
 
 /// Whether the material of a key is wanted.
@@ -61,15 +62,20 @@ pub(crate) enum Located {
     Successor(Box<Key>),
     /// By its name: its alias is missing.
     Unaliased(Box<Key>),
-    /// Not at all; `true` if it has been deleted.
-    Nowhere(bool),
+    /// Not at all.
+    Nowhere {
+        /// Whether it has been deleted.
+        deleted: bool,
+        /// The correlation id of the request that found nothing.
+        correlation_id: Option<String>,
+    },
 }
 
 impl Located {
     pub(crate) fn key(self) -> Option<Key> {
         match self {
             Self::Here(key) | Self::Successor(key) | Self::Unaliased(key) => Some(*key),
-            Self::Nowhere(_) => None,
+            Self::Nowhere { .. } => None,
         }
     }
 }
@@ -85,7 +91,8 @@ impl IbmKeyProtect {
         match reply.status() {
             StatusCode::OK => {
                 let key = Envelope::of(&reply.answer).and_then(Envelope::first);
-                let key = key.map_err(|error| reply.about(error))?;
+                let mut key = key.map_err(|error| reply.about(error))?;
+                key.correlation_id.clone_from(&reply.correlation_id);
                 if key.is_destroyed() {
                     Ok(Look::Destroyed(Some(key.id)))
                 } else {
@@ -94,7 +101,9 @@ impl IbmKeyProtect {
             }
             StatusCode::GONE => Ok(Look::Destroyed(None)),
             // Only Key Protect itself can say that there is no key; a proxy's 404 says nothing.
-            StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => Ok(Look::Absent),
+            StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => {
+                Ok(Look::Absent(reply.correlation_id))
+            }
             _ => Err(reply.refused()),
         }
     }
@@ -102,10 +111,10 @@ impl IbmKeyProtect {
     /// Finds the key of a name: by its alias, by that of a successor, by its name.
     pub(crate) async fn locate(&self, names: &Names, want: Want) -> Result<Located> {
         for _ in 0..ROUNDS {
-            let deleted = match self.look(&names.alias, want).await? {
+            let (deleted, correlation_id) = match self.look(&names.alias, want).await? {
                 Look::Found(key) => return Ok(Located::Here(key)),
-                Look::Destroyed(_) => true,
-                Look::Absent => false,
+                Look::Destroyed(_) => (true, None),
+                Look::Absent(correlation_id) => (false, Some(correlation_id)),
             };
             if let Look::Found(key) = self.look(&names.next, want).await? {
                 warn!(
@@ -116,7 +125,9 @@ impl IbmKeyProtect {
                 return Ok(Located::Successor(key));
             }
             let candidates = self.search(names, States::Alive).await?;
-            let Some(best) = newest(candidates, names) else { return Ok(Located::Nowhere(deleted)) };
+            let Some(best) = newest(candidates, names) else {
+                return Ok(Located::Nowhere { deleted, correlation_id });
+            };
             let (id, has_alias) = (best.id.clone(), best.has_alias(&names.alias));
             match self.look(&id, want).await? {
                 Look::Found(key) if has_alias => return Ok(Located::Here(key)),
@@ -128,7 +139,7 @@ impl IbmKeyProtect {
                     return Ok(Located::Unaliased(key));
                 }
                 // It has gone while we looked.
-                Look::Destroyed(_) | Look::Absent => {}
+                Look::Destroyed(_) | Look::Absent(_) => {}
             }
         }
         Err(changing())
@@ -198,7 +209,13 @@ impl IbmKeyProtect {
         }
         let reply = self.api.send(request).await?;
         match reply.status() {
-            StatusCode::OK => Ok(Envelope::of(&reply.answer).map_err(|error| reply.about(error))?),
+            StatusCode::OK => {
+                let mut envelope = Envelope::of(&reply.answer).map_err(|error| reply.about(error))?;
+                for key in envelope.resources.iter_mut().flatten() {
+                    key.correlation_id.clone_from(&reply.correlation_id);
+                }
+                Ok(envelope)
+            }
             _ if has_code(&reply.answer, TOO_BROAD) => Err(Searched::TooBroad),
             _ => Err(reply.refused().into()),
         }
@@ -299,7 +316,7 @@ impl IbmKeyProtect {
             };
             match self.look(&names.alias, Want::Material).await? {
                 Look::Found(key) => return Err(self.exists(name, &key, kek)),
-                Look::Absent => {}
+                Look::Absent(_) => {}
                 Look::Destroyed(Some(id)) if !freed => {
                     freed = true;
                     if !self.remove_alias(&id, &names.alias).await? {
@@ -337,7 +354,7 @@ impl IbmKeyProtect {
     pub(crate) async fn delete_all(&self, names: &Names, mode: DeleteMode) -> Result<bool> {
         let current = match self.look(&names.alias, Want::Metadata).await? {
             Look::Found(key) => Some(*key),
-            Look::Destroyed(_) | Look::Absent => None,
+            Look::Destroyed(_) | Look::Absent(_) => None,
         };
         let mut keys = self.search(names, States::Alive).await?;
         if let Some(current) = &current {
@@ -372,7 +389,7 @@ impl IbmKeyProtect {
                     if error.retryable() == kms_core::Retry::IfIdempotent
                         && matches!(
                             self.look(&key.id, Want::Metadata).await,
-                            Ok(Look::Destroyed(_) | Look::Absent)
+                            Ok(Look::Destroyed(_) | Look::Absent(_))
                         ) =>
                 {
                     deleted = true;
@@ -442,6 +459,7 @@ fn foreign(key: &Key, message: &'static str) -> Error {
     let description: String = key.description.as_deref().unwrap_or("none").chars().take(200).collect();
     Error::new(ErrorKind::PermissionDenied, message)
         .context("id", &key.id)
+        .context(CORRELATION_ID, &key.correlation_id)
         .context("description", description.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 

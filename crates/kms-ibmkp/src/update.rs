@@ -126,7 +126,7 @@ impl IbmKeyProtect {
                 return Ok(Pending::Cleared);
             }
             Look::Destroyed(None) => return Ok(Pending::Busy),
-            Look::Absent => return Ok(Pending::Cleared),
+            Look::Absent(_) => return Ok(Pending::Cleared),
         };
         self.check_owner(&successor)?;
         if successor.id == current.id {
@@ -179,7 +179,8 @@ impl IbmKeyProtect {
             Retry::Never => error,
             _ => error.retry(Retry::IfIdempotent),
         };
-        // Between our look and our import somebody may have finished another update.
+        // Between our look and our import somebody may have finished another update. To take an alias from a key that
+        // does not have it fails as well, on the double: of the service that is not documented.
         match self.look(&names.alias, Want::Metadata).await.map_err(unknown)? {
             Look::Found(key) if key.id == current => {}
             _ => return Err(self.discard_after(names, successor, changed()).await),

@@ -335,6 +335,21 @@ async fn the_proxy_of_the_environment_leads_to_both_hosts() {
 }
 
 #[tokio::test]
+async fn every_error_of_a_read_has_the_correlation_id_of_its_request() {
+    let double = with_key().await;
+    double.plant(Key { extractable: false, ..Key::rook("root-key", "QUJD") });
+    let provider = Setup::on(&double).build().await;
+    for name in ["absent", "root-key"] {
+        double.forget();
+        let error = provider.get(&key(name), Freshness::Any).await.unwrap_err().to_string();
+        let requests = double.requests();
+        let request = requests.iter().find(|request| request.path == format!("/api/v2/keys/{name}"));
+        let id = request.unwrap().header("correlation-id").unwrap();
+        assert!(error.contains(id), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_probe_reads_no_key_and_changes_nothing() {
     let double = with_key().await;
     let probe = Setup::on(&double).cluster("rook-ceph/a").build().await.probe().await;
