@@ -94,7 +94,7 @@ impl IbmKeyProtect {
     }
 
     /// Destroys what can still be restored of a deleted key, for good, and says how many keys that were. Key Protect
-    /// allows it 4 hours after the deletion, to whoever has the right `KeyPurge`, which no role includes by default.
+    /// allows it 4 hours after the deletion, to whoever has the service role KeyPurge, which nobody has by default.
     ///
     /// # Errors
     ///

@@ -59,3 +59,16 @@ async fn the_suite_passes_in_an_instance_too_large_to_search() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_where_lists_and_metadata_show_no_aliases() {
+    suite(
+        |switches| {
+            switches.destroyed = Destroyed::Shown;
+            switches.hides_aliases = true;
+            switches.delete_by_alias = true;
+        },
+        |setup| setup.cluster("rook-ceph/rook-ceph").page_size(1000),
+    )
+    .await;
+}
