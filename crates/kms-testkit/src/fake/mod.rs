@@ -1,6 +1,8 @@
 //! Stand-ins for what a real server cannot be made to do.
 
 pub mod http;
+#[cfg(feature = "doubles")]
+pub mod ibmkp;
 mod scripted;
 
 pub use self::scripted::{Call, Fault, Operation, Scripted};
