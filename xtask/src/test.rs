@@ -5,7 +5,7 @@ use clap::Args;
 use xshell::{Shell, cmd};
 
 use crate::{
-    live::Live,
+    live::{Live, Needs},
     run::{Steps, root, run},
 };
 
@@ -27,7 +27,7 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps) -> Result<()> {
     steps.step("test: units and documentation", || run(cmd!(sh, "cargo test --workspace")))?;
     steps.step("test: downstream crates", || downstream(sh))?;
     steps.step("test: real servers", || {
-        let live = Live::start(sh, true)?;
+        let live = Live::start(sh, Needs::ALL)?;
         // Without the documentation tests: there, `ignored` means something else.
         run(live.apply(cmd!(sh, "cargo test --workspace --lib --bins --tests -- --ignored")))
     })

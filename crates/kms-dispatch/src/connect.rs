@@ -5,6 +5,8 @@ use std::sync::Arc;
 use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
 use tracing::warn;
 
+#[cfg(feature = "ibmkp")]
+use crate::ibmkp;
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes;
 #[cfg(feature = "vault")]
@@ -33,7 +35,10 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
         Provider::AzureKeyVault => {
             keys::azure::check(&spec.kms, options.environment(), &mut problems);
         }
-        Provider::IbmKeyProtect => keys::ibmkp::check(&spec.kms, &mut problems),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => ibmkp::check(spec, options, &mut problems),
+        #[cfg(not(feature = "ibmkp"))]
+        Provider::IbmKeyProtect => {}
         Provider::Kmip => keys::kmip::check(&spec.kms, &mut problems),
         Provider::KubernetesSecret => {
             // Rook takes it so too (spec 1.2): a token alone does not name a KMS.
@@ -64,14 +69,19 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
 /// those of the provider's builder and of `secrets`.
 pub async fn connect(
     spec: &SecuritySpec,
-    #[cfg_attr(not(feature = "vault"), expect(unused_variables, reason = "only Vault names Secrets"))]
+    #[cfg_attr(
+        not(any(feature = "ibmkp", feature = "vault")),
+        expect(unused_variables, reason = "no provider of this build needs a Secret")
+    )]
     secrets: &dyn SecretSource,
     options: Options,
 ) -> Result<Arc<dyn KmsProvider>> {
     match check(spec, &options)? {
-        provider @ (Provider::AzureKeyVault | Provider::IbmKeyProtect | Provider::Kmip) => {
-            Err(disabled(provider))
-        }
+        provider @ (Provider::AzureKeyVault | Provider::Kmip) => Err(disabled(provider)),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options).await,
+        #[cfg(not(feature = "ibmkp"))]
+        provider @ Provider::IbmKeyProtect => Err(disabled(provider)),
         #[cfg(feature = "k8s-secret")]
         Provider::KubernetesSecret => kubernetes::connect(&options).await,
         #[cfg(not(feature = "k8s-secret"))]

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod connect;
+#[cfg(feature = "ibmkp")]
+mod ibmkp;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
 mod options;

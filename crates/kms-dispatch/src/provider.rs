@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kms_core::{Capability, Error, Result, SecuritySpec, config::nearest};
+use kms_core::{Capability, Error, Guarantee, Result, SecuritySpec, config::nearest};
 
 use crate::keys::KMS_PROVIDER;
 
@@ -114,7 +114,8 @@ impl Provider {
     pub const fn is_compiled(self) -> bool {
         match self {
             // Their features exist, so that what depends on us need not change, but nothing is behind them yet.
-            Self::AzureKeyVault | Self::IbmKeyProtect | Self::Kmip => false,
+            Self::AzureKeyVault | Self::Kmip => false,
+            Self::IbmKeyProtect => cfg!(feature = "ibmkp"),
             Self::KubernetesSecret => cfg!(feature = "k8s-secret"),
             Self::Vault => cfg!(feature = "vault"),
         }
@@ -124,7 +125,8 @@ impl Provider {
     /// configuration is what [`KmsProvider::capability`](kms_core::KmsProvider::capability) says.
     pub const fn capability(self) -> Option<Capability> {
         match self {
-            Self::AzureKeyVault | Self::IbmKeyProtect | Self::Kmip => None,
+            Self::AzureKeyVault | Self::Kmip => None,
+            Self::IbmKeyProtect => Some(Capability::full().with_update(Guarantee::CheckThenAct)),
             Self::KubernetesSecret => Some(Capability::full().with_soft_delete(false).with_versions(false)),
             Self::Vault => Some(Capability::full()),
         }

@@ -7,7 +7,7 @@ use kms_core::{
 };
 use kms_dispatch::{
     Provider,
-    keys::{AzureConfigKey, IbmKeyProtectConfigKey, KmipConfigKey},
+    keys::{AzureConfigKey, KmipConfigKey},
 };
 
 use super::providers::{self, yes_no};
@@ -44,7 +44,10 @@ pub(crate) fn text(part: Part) -> String {
         Part::ExitCodes => exit_codes(),
         Part::Providers => provider_table(),
         Part::SettingsAzure => settings::<AzureConfigKey>(),
-        Part::SettingsIbmkp => settings::<IbmKeyProtectConfigKey>(),
+        #[cfg(feature = "ibmkp")]
+        Part::SettingsIbmkp => settings::<kms_dispatch::keys::IbmKpConfigKey>(),
+        #[cfg(not(feature = "ibmkp"))]
+        Part::SettingsIbmkp => String::new(),
         Part::SettingsKmip => settings::<KmipConfigKey>(),
         #[cfg(feature = "vault")]
         Part::SettingsVault => settings::<kms_dispatch::keys::VaultConfigKey>(),
@@ -57,7 +60,8 @@ pub(crate) fn text(part: Part) -> String {
 pub(crate) fn settings_count(provider: Provider) -> Option<usize> {
     match provider {
         Provider::AzureKeyVault => Some(AzureConfigKey::ALL.len()),
-        Provider::IbmKeyProtect => Some(IbmKeyProtectConfigKey::ALL.len()),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => Some(kms_dispatch::keys::IbmKpConfigKey::ALL.len()),
         Provider::Kmip => Some(KmipConfigKey::ALL.len()),
         Provider::KubernetesSecret => Some(0),
         #[cfg(feature = "vault")]

@@ -1,18 +1,19 @@
 //! The settings of the providers (spec 1.8).
 //!
-//! Those of Vault are from the crate of that provider. The others are here until their providers are written: a
+//! Those of a provider that is there are from its crate. The others are here until their providers are written: a
 //! `security` block that names one of them is checked like any other, so that its mistakes are found today and not on the day
 //! when the provider arrives.
 
 pub mod azure;
-pub mod ibmkp;
 pub mod kmip;
 
 use kms_core::config::{ConfigKey, Problems, Settings, Support};
+#[cfg(feature = "ibmkp")]
+pub use kms_ibmkp::IbmKpConfigKey;
 #[cfg(feature = "vault")]
 pub use kms_vault::VaultConfigKey;
 
-pub use self::{azure::AzureConfigKey, ibmkp::IbmKeyProtectConfigKey, kmip::KmipConfigKey};
+pub use self::{azure::AzureConfigKey, kmip::KmipConfigKey};
 
 /// The entry of `connectionDetails` that belongs to no provider, since it names one.
 pub(crate) const KMS_PROVIDER: &str = "KMS_PROVIDER";
@@ -115,7 +116,6 @@ mod tests {
     #[test]
     fn names_and_aliases_are_unique_and_found() {
         every_name_leads_to_its_setting::<AzureConfigKey>();
-        every_name_leads_to_its_setting::<IbmKeyProtectConfigKey>();
         every_name_leads_to_its_setting::<KmipConfigKey>();
     }
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Entries, read_entry};
 use crate::{
     Provider,
-    keys::{AzureConfigKey, IbmKeyProtectConfigKey, KMS_PROVIDER, KmipConfigKey},
+    keys::{AzureConfigKey, KMS_PROVIDER, KmipConfigKey},
 };
 
 /// What the `security` block of a pod calls the credentials that are in its environment and in its files.
@@ -126,7 +126,8 @@ fn credential(variable: &str) -> Option<&'static str> {
 fn is_known(provider: Provider, name: &str) -> bool {
     match provider {
         Provider::AzureKeyVault => AzureConfigKey::find(name).is_some(),
-        Provider::IbmKeyProtect => IbmKeyProtectConfigKey::find(name).is_some(),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => kms_ibmkp::IbmKpConfigKey::find(name).is_some(),
         Provider::Kmip => KmipConfigKey::find(name).is_some(),
         Provider::KubernetesSecret => false,
         #[cfg(feature = "vault")]
@@ -134,6 +135,8 @@ fn is_known(provider: Provider, name: &str) -> bool {
         // Nobody here knows its settings, and nobody will use them.
         #[cfg(not(feature = "vault"))]
         Provider::Vault => !is_service_link(name),
+        #[cfg(not(feature = "ibmkp"))]
+        Provider::IbmKeyProtect => !is_service_link(name),
     }
 }
 
