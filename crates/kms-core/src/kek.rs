@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
@@ -73,6 +74,30 @@ impl Kek {
             ))),
             Some(_) => Ok(Self(text)),
         }
+    }
+
+    /// Takes a KEK that a KMS holds: any text that is not empty, a line break at its end included. Whoever stored it
+    /// so has formatted the device with it, so the line break is part of the passphrase; it is warned of.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` for an empty text and for one of more than 8 KiB.
+    pub fn from_stored(text: impl Into<SecretString>) -> Result<Self> {
+        let text = text.into();
+        let bytes = text.expose_secret().as_bytes();
+        if bytes.is_empty() {
+            return Err(Error::config("the KEK is empty"));
+        }
+        if bytes.len() > MAX_BYTES {
+            return Err(Error::config(format!(
+                "the KEK has {} bytes, at most {MAX_BYTES} are allowed",
+                bytes.len()
+            )));
+        }
+        if matches!(bytes.last(), Some(b'\n' | b'\r')) {
+            warn!("the stored KEK ends in a line break, which is part of the passphrase of its device");
+        }
+        Ok(Self(text))
     }
 
     /// Takes a KEK from bytes that are to be UTF-8. The bytes are wiped in any case.
@@ -160,6 +185,13 @@ mod tests {
         }
         let error = Kek::parse_bytes(vec![b'c', 0xff]).unwrap_err();
         assert!(error.to_string().contains("UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_stored_kek_is_taken_as_it_is() {
+        assert_eq!(Kek::from_stored("with\n").unwrap().expose_secret(), "with\n");
+        assert!(Kek::from_stored("").is_err());
+        assert!(Kek::from_stored("x".repeat(MAX_BYTES + 1)).is_err());
     }
 
     #[test]

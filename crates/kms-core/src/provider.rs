@@ -1,16 +1,25 @@
 //! The trait that every KMS implements, and what is built on it.
 
-use std::{fmt, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use futures_core::Stream;
+use tokio::time::sleep;
 
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyVersion, PutMode, Result,
 };
 
 /// How often [`KmsProviderExt::ensure`] starts anew when the key vanishes under its hands.
-const ENSURE_ROUNDS: usize = 3;
+const ENSURE_ROUNDS: usize = 8;
+/// How long writers that race where the server does not decide may be apart: the time between the look of one and its
+/// write.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// A KEK as it is stored.
 #[derive(Debug)]
@@ -237,37 +246,48 @@ pub trait KmsProviderExt: KmsProvider {
     /// Gets the key, or stores `candidate` under its name: what an operator calls before it prepares an OSD.
     ///
     /// Whoever loses a race gets the winner's KEK, and the candidate is wiped.
-    /// Where creating is only [`Guarantee::CheckThenAct`], the key is read again after the write, so that what is
-    /// returned is what the KMS holds at that moment; two writers in two processes at the very same moment can
-    /// still see different keys there.
+    /// Where creating is only [`Guarantee::CheckThenAct`], what is stored is read until two reads a quarter of a second
+    /// apart agree: writers that raced have all written by then, and all see the last one's key.
     ///
     /// # Errors
     ///
-    /// Those of [`KmsProvider::put`] and [`KmsProvider::get`]; `Conflict` if the key is deleted again and again
-    /// meanwhile.
+    /// Those of [`KmsProvider::put`] and [`KmsProvider::get`]; `Conflict` if the key is deleted or replaced again and
+    /// again meanwhile.
     async fn ensure(&self, name: &KeyName, candidate: Kek) -> Result<Ensured> {
         for _ in 0..ENSURE_ROUNDS {
-            let created = match self.put(name, &candidate, PutMode::Create).await {
-                Ok(version) if self.capability().create == Guarantee::Atomic => {
-                    return Ok(Ensured { created: true, stored: Stored::new(candidate, version) });
+            let created = match self.get(name, Freshness::Fresh).await {
+                Ok(stored) if self.capability().create == Guarantee::Atomic => {
+                    return Ok(Ensured { created: false, stored });
                 }
-                Ok(_) => true,
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                Ok(_) => false,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    match self.put(name, &candidate, PutMode::Create).await {
+                        Ok(version) if self.capability().create == Guarantee::Atomic => {
+                            return Ok(Ensured { created: true, stored: Stored::new(candidate, version) });
+                        }
+                        Ok(_) => true,
+                        // Somebody was faster.
+                        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                        Err(error) => return Err(error),
+                    }
+                }
                 Err(error) => return Err(error),
             };
-            match self.get(name, Freshness::Fresh).await {
-                Ok(stored) => {
+            match settled(self, name).await? {
+                Some(stored) => {
                     let created = created && stored.kek.ct_eq(&candidate);
                     return Ok(Ensured { created, stored });
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                None => continue,
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "the key was deleted each time that it was created")
-            .operation("ensure")
-            .provider(self.provider())
-            .context("key", name.as_str()))
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "the key was deleted or replaced each time that it was looked at",
+        )
+        .operation("ensure")
+        .provider(self.provider())
+        .context("key", name.as_str()))
     }
 
     /// Fails with `Unsupported` unless the provider can do `mode`, and with `ConfigInvalid` if the KEK is too large
@@ -302,6 +322,22 @@ pub trait KmsProviderExt: KmsProvider {
 }
 
 impl<P: KmsProvider + ?Sized> KmsProviderExt for P {}
+
+/// What is stored once it has stopped to change; at once where the server decides who creates. `None` if there is
+/// nothing, or if it has changed.
+async fn settled<P: KmsProvider + ?Sized>(kms: &P, name: &KeyName) -> Result<Option<Stored>> {
+    let read = async || match kms.get(name, Freshness::Fresh).await {
+        Ok(stored) => Ok(Some(stored)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let Some(first) = read().await? else { return Ok(None) };
+    if kms.capability().create == Guarantee::Atomic {
+        return Ok(Some(first));
+    }
+    sleep(SETTLE).await;
+    Ok(read().await?.filter(|second| second.kek.ct_eq(&first.kek)))
+}
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,11 @@ impl Body {
         Self(Bytes::from_owner(bytes))
     }
 
+    /// The bytes, which may hold a secret.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

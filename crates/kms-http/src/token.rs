@@ -15,6 +15,9 @@ use tokio::{
 };
 use tracing::debug;
 
+/// The longest lease that is reckoned with: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// How long a token lasts, as the server that issued it says.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -30,6 +33,8 @@ impl Lease {
     /// a token that is taken has to outlive the slowest call.
     pub fn from_now(length: Duration, margin: Duration) -> Self {
         let now = Instant::now();
+        // A server may say anything; what lasts longer than this is never looked after anyway.
+        let length = length.min(LONGEST);
         let early = length.saturating_sub(margin).max(length / 2);
         Self { refresh: now + early.min(length * 2 / 3), end: now + length }
     }
@@ -37,7 +42,7 @@ impl Lease {
     /// A lease that is to be looked after `refresh` from now and is over `end` from now.
     pub fn starting(refresh: Duration, end: Duration) -> Self {
         let now = Instant::now();
-        Self { refresh: now + refresh, end: now + end }
+        Self { refresh: now + refresh.min(LONGEST), end: now + end.min(LONGEST) }
     }
 }
 
@@ -139,6 +144,10 @@ impl<T> TokenCache<T> {
         match self.peek() {
             Some(token) if !token.due() => Ok(token),
             Some(token) if !token.over() => match self.turn.try_lock() {
+                Ok(_) if self.peek().is_some_and(|now| now.generation != token.generation) => {
+                    // Somebody has renewed it between our look and our turn.
+                    Ok(self.peek().unwrap_or(token))
+                }
                 Ok(turn) => match self.fetch(turn, Some(Arc::clone(&token)), fetch).await {
                     Err(error) if error.retryable() != Retry::Never => {
                         debug!(%error, "the token could not be renewed yet, and is used on");
@@ -225,13 +234,14 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A limit of `rate` requests a second, of which `burst` may come at once.
-    pub fn new(rate: f64, burst: u32) -> Self {
-        Self {
+    /// A limit of `rate` requests a second, of which `burst` may come at once. `None` for a rate that is below one an
+    /// hour, above a million a second, or no number, and for a burst above a million.
+    pub fn new(rate: f64, burst: u32) -> Option<Self> {
+        ((1.0 / 3600.0..=1e6).contains(&rate) && burst <= 1_000_000).then(|| Self {
             interval: Duration::from_secs_f64(1.0 / rate),
             burst: burst.max(1),
             next: std::sync::Mutex::new(None),
-        }
+        })
     }
 
     /// Waits until one more request may be sent.
@@ -334,7 +344,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_limit_lets_a_burst_pass_and_spaces_the_rest() {
-        let (limit, start) = (RateLimit::new(2.0, 3), Instant::now());
+        let (limit, start) = (RateLimit::new(2.0, 3).unwrap(), Instant::now());
+        assert!(RateLimit::new(1e-20, 1).is_none() && RateLimit::new(f64::NAN, 1).is_none());
         for _ in 0..3 {
             limit.wait().await;
         }

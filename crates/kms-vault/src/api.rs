@@ -4,7 +4,10 @@
 //! They are not sent by its client: that one shows the token in `Debug`, hands answers with keys to its errors and
 //! traces, and reads the environment (docs/decisions/0003-vaultrs.md).
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Freshness, Result, Retry, SecretString};
@@ -32,6 +35,10 @@ const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent")
 /// Sends a request to the active node at once, where the server knows the header (Vault Enterprise).
 const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
 
+/// How long after a write of ours reads are sent on to the active node in any case: a standby that has reached the
+/// index of a write drops what it has cached a little later.
+const JUST_WRITTEN: Duration = Duration::from_secs(2);
+
 /// A value of an index that no storage reaches: the active node answers all the same, a standby forwards.
 const NEVER_REACHED: &str = "999999999999";
 
@@ -58,8 +65,8 @@ pub(crate) struct Api {
 /// What the server's answers have shown of its storage.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The index of our own last write.
-    written: Option<HeaderValue>,
+    /// The index of our own last write, and when its answer came.
+    written: Option<(HeaderValue, Instant)>,
     /// The id of the raft cluster. The inner `None`: the server sends no index, so every read is fresh.
     cluster: Option<Option<String>>,
 }
@@ -142,6 +149,7 @@ impl Api {
         if let Some(limit) = &self.rate_limit {
             limit.wait().await;
         }
+        let sent = call.clone();
         let answer = self.http.send(call.clone()).await?;
         let answer = match answer.status.is_redirection() && self.follow_redirects {
             false => answer,
@@ -160,7 +168,7 @@ impl Api {
             },
         };
         self.remember(&answer, !reads, shows_index);
-        Ok(answer)
+        if answer.status.is_success() { Ok(answer) } else { Ok(without_echo(answer, &sent, token)) }
     }
 
     /// A standby that does not forward sends us to the active node: the same request again, there, once.
@@ -205,7 +213,7 @@ impl Api {
         match answer.headers.get(INDEX) {
             Some(index) => {
                 if wrote {
-                    seen.written = Some(index.clone());
+                    seen.written = Some((index.clone(), Instant::now()));
                 }
                 if !matches!(seen.cluster, Some(Some(_))) {
                     seen.cluster = Some(cluster_of(index));
@@ -222,34 +230,57 @@ impl Api {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.is_some()
     }
 
+    /// Whether it is known that this server has no standbys.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster, Some(None))
+    }
+
     /// Gives up finding out: reads are sent on by the header of Vault Enterprise alone.
     pub(crate) fn stop_learning(&self) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.get_or_insert(None);
     }
 
-    /// Adds to a read what makes it see our own writes, or every write.
+    /// Adds to a read what makes it see our own writes, or every write; to a write, that the active node does it.
     ///
     /// A standby serves reads from its own copy, which is 50 to 130 ms old. With the index of a write and the
     /// wish to be forwarded, it passes the read on to the active node if it has not seen that write yet; with an
     /// index that is never reached it always does.
+    ///
+    /// A write is no different: a standby first looks into its own copy, and passes on only what it would have to
+    /// write. The delete of a key that it has not heard of is answered with 204 and never passed on.
     pub(crate) fn freshen(&self, call: &mut Call, freshness: Freshness) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = match (freshness, &seen.cluster) {
-            (Freshness::Fresh, cluster) => {
-                call.headers.insert(FORWARD, HeaderValue::from_static("active-node"));
-                cluster
-                    .as_ref()
-                    .and_then(Option::as_deref)
-                    .and_then(future_index)
-                    .or_else(|| seen.written.clone())
-            }
-            _ => seen.written.clone(),
+        let written = seen.written.as_ref();
+        let just_written = written.is_some_and(|(_, at)| at.elapsed() < JUST_WRITTEN);
+        let index = if freshness == Freshness::Fresh || just_written {
+            call.headers.insert(FORWARD, HeaderValue::from_static("active-node"));
+            seen.cluster.as_ref().and_then(Option::as_deref).and_then(future_index)
+        } else {
+            None
         };
+        let index = index.or_else(|| written.map(|(index, _)| index.clone()));
         if let Some(index) = index {
             call.headers.insert(INDEX, index);
             call.headers.insert(INCONSISTENT, HeaderValue::from_static("forward-active-node"));
         }
     }
+}
+
+/// Takes out of a refusal what the server repeats of our request: its words go into errors, and the request has the
+/// KEK or a credential in it. Paths, which it may well quote, are in the URL too, and stay.
+fn without_echo(mut answer: Answer, sent: &Call, token: Option<&SecretString>) -> Answer {
+    /// Shorter pieces are found by chance.
+    const PIECE: usize = 8;
+
+    let token = token.map(|token| token.expose_secret().as_bytes()).unwrap_or_default();
+    let echoed = answer.body.windows(PIECE).any(|piece| {
+        let within = |text: &[u8]| text.windows(PIECE).any(|window| window == piece);
+        (within(sent.body.bytes()) || within(token)) && !within(sent.url.path().as_bytes())
+    });
+    if echoed {
+        answer.body = Zeroizing::new(br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec());
+    }
+    answer
 }
 
 fn cluster_of(index: &HeaderValue) -> Option<String> {

@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path, sync::Mutex, time::Duration};
 
 use kms_core::{
     ConnectionDetails, Error, Result, SecretSource, SecretString,
-    config::{Problems, Settings},
+    config::{ConfigKey, Problems, Settings},
 };
 use kms_http::{
     HttpClientBuilder, Identity, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates,
@@ -22,6 +22,8 @@ use crate::{
     provider::Vault,
 };
 
+/// Nobody waits longer than this for one answer.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Where Kubernetes puts the token of a pod's service account.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// The KV mount that Rook takes when none is set (spec 1.8).
@@ -110,6 +112,9 @@ impl VaultBuilder {
             _ => {}
         }
         let given = !self.token_secret.is_empty();
+        if given && self.given.iter().any(|(name, _)| Key::find(name) == Some(Key::Token)) {
+            warn!("VAULT_TOKEN in connectionDetails is not used, since a token Secret is named");
+        }
         match settings.text(Key::AuthMethod) {
             Some("kubernetes") if !given => {
                 settings.required(Key::AuthKubernetesRole, problems);
@@ -213,6 +218,17 @@ impl VaultBuilder {
         let timeout = settings.duration(Key::ClientTimeout, problems);
         if timeout == Some(Duration::ZERO) {
             problems.add("VAULT_CLIENT_TIMEOUT is 0, which leaves no time for any request");
+        }
+        if timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
+            problems.add("VAULT_CLIENT_TIMEOUT is more than an hour");
+        }
+        if let Some(name) = settings.text(Key::TlsServerName)
+            && rustls_pki_types::ServerName::try_from(name).is_err()
+        {
+            problems.add("VAULT_TLS_SERVER_NAME is not a host name such as vault.example (without a port)");
+        }
+        if !matches!(settings.text(Key::SecretEngine), None | Some("kv" | "kv-v2" | "transit")) {
+            problems.add("VAULT_SECRET_ENGINE is neither kv nor transit");
         }
         Some(Parsed {
             base: base?,
@@ -456,7 +472,7 @@ fn rate_limit(text: &str) -> Option<RateLimit> {
     let rate: f64 = rate.parse().ok()?;
     // What a Vault client does without a burst: one second's worth.
     let burst = burst.unwrap_or_else(|| rate.ceil() as u32);
-    (rate.is_finite() && rate > 0.0).then(|| RateLimit::new(rate, burst))
+    RateLimit::new(rate, burst)
 }
 
 fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {

@@ -1,6 +1,6 @@
 //! The one table from what Vault answers to what it means.
 
-use kms_core::{Error, ErrorKind, Retry};
+use kms_core::{Error, ErrorKind, Result, Retry};
 use kms_http::{Answer, http::StatusCode};
 use serde::Deserialize;
 
@@ -20,6 +20,20 @@ impl Refusal {
     /// Reads the body. A body that is none of Vault's (of a load balancer, say) is `None`.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
         serde_json::from_slice(&answer.body).ok()
+    }
+
+    /// The body of a 404. One that is not Vault's says nothing about keys: something else has answered.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` in that case.
+    pub(crate) fn of_missing(answer: &Answer) -> Result<Self> {
+        Self::of(answer).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Protocol,
+                "what answered 404 is not Vault: check VAULT_ADDR with its path, and the proxies on the way",
+            )
+        })
     }
 
     /// Whether the server says what is wrong. A 404 without words only means that nothing is there.
@@ -53,6 +67,11 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
     let refusal = Refusal::of(answer);
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     let error = match answer.status {
+        StatusCode::BAD_REQUEST if refusal.is_none() => error(
+            ErrorKind::Protocol,
+            "the server does not understand us; is VAULT_ADDR an http address, and the server speaks https?",
+            Retry::Never,
+        ),
         StatusCode::BAD_REQUEST => {
             error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never)
         }

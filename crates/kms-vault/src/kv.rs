@@ -3,11 +3,14 @@
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use kms_core::{Error, ErrorKind, Kek, KeyName, Result, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{error::unreadable, name::secret_id};
+
+/// What an error about a stored value names.
+const FIELD: &str = "field";
 
 /// A version of the KV engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,7 +91,10 @@ struct VersionState {
 impl SecretMetadata {
     /// Whether there is a current version that can be read.
     pub(crate) fn is_live(&self) -> bool {
-        self.current().is_some_and(|version| version.deletion_time.is_empty() && !version.destroyed)
+        // With `delete_version_after` the time of deletion is known from the start, and lies ahead.
+        let deleted =
+            |version: &VersionState| time(&version.deletion_time).is_some_and(|at| at <= SystemTime::now());
+        self.current().is_some_and(|version| !deleted(version) && !version.destroyed)
     }
 
     /// When the secret was first stored.
@@ -128,6 +134,10 @@ pub(crate) enum Read {
         kek: Kek,
         version: Option<VersionMetadata>,
     },
+    /// The secret is there and its value is the empty text: Rook takes that for a place that is still free.
+    Empty {
+        version: Option<u64>,
+    },
     /// The name was written once, and its last version is deleted or destroyed.
     Deleted {
         version: u64,
@@ -140,7 +150,10 @@ pub(crate) fn parse_v1(name: &KeyName, body: &[u8]) -> Result<Read> {
     let envelope: Envelope<&RawValue> = serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
     let Some(data) = envelope.data else { return Ok(Read::Absent) };
     let fields: Fields<'_> = serde_json::from_str(data.get()).map_err(|cause| unreadable(&cause))?;
-    Ok(Read::Found { kek: field(name, &fields)?, version: None })
+    Ok(match field(name, &fields)? {
+        Some(kek) => Read::Found { kek, version: None },
+        None => Read::Empty { version: None },
+    })
 }
 
 /// Reads the answer of a read of v2: that of a success, or of a 404 with a body.
@@ -149,24 +162,47 @@ pub(crate) fn parse_v2(name: &KeyName, body: &[u8]) -> Result<Read> {
     let Some(data) = envelope.data else { return Ok(Read::Absent) };
     let versioned: Versioned<'_> = serde_json::from_str(data.get()).map_err(|cause| unreadable(&cause))?;
     match versioned.data {
-        Some(fields) => Ok(Read::Found { kek: field(name, &fields)?, version: Some(versioned.metadata) }),
+        Some(fields) => Ok(match field(name, &fields)? {
+            Some(kek) => Read::Found { kek, version: Some(versioned.metadata) },
+            None => Read::Empty { version: Some(versioned.metadata.version) },
+        }),
         None => Ok(Read::Deleted { version: versioned.metadata.version }),
     }
 }
 
-/// The KEK among the fields of a secret: the field that has the secret's own name.
-fn field(name: &KeyName, fields: &Fields<'_>) -> Result<Kek> {
+/// Whether a body is that of a v2 read: it says of which version. A v1 secret can look like one otherwise, if somebody
+/// has written it there in the belief that the mount is v2. `None` if it is neither.
+pub(crate) fn shows_v2(body: &[u8]) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Data {
+        metadata: Option<IgnoredAny>,
+    }
+
+    let envelope = serde_json::from_slice::<Envelope<Data>>(body).ok()?;
+    envelope.data.map(|data| data.metadata.is_some())
+}
+
+/// The KEK among the fields of a secret: the field that has the secret's own name. `None` if that is empty.
+fn field(name: &KeyName, fields: &Fields<'_>) -> Result<Option<Kek>> {
     let id = secret_id(name);
     let malformed = |what: &str| {
         Error::new(ErrorKind::Protocol, format!("what is stored is no KEK: {what}"))
             .context("key", name.as_str())
-            .context("field", id.as_str())
+            .context(FIELD, id.as_str())
     };
     let raw = fields.get(&id).ok_or_else(|| malformed("the secret has no field of its own name"))?.get();
     if !raw.starts_with('"') {
         return Err(malformed("the field is not a string"));
     }
-    Kek::parse(unquote(raw)?).map_err(|error| malformed(error.message()))
+    if raw == "\"\"" {
+        return Ok(None);
+    }
+    Kek::from_stored(unquote(raw)?).map(Some).map_err(|error| malformed(error.message()))
+}
+
+/// Whether an error says that something is stored which is no KEK.
+pub(crate) fn is_malformed(error: &Error) -> bool {
+    error.kind() == ErrorKind::Protocol && error.contexts().any(|(name, _)| name == FIELD)
 }
 
 /// The text of a JSON string. Without escapes, as base64 is, no copy is made on the way.
@@ -229,7 +265,7 @@ mod tests {
     fn kek(read: Read) -> String {
         match read {
             Read::Found { kek, .. } => kek.expose_secret().to_owned(),
-            Read::Deleted { .. } | Read::Absent => panic!("nothing found"),
+            Read::Deleted { .. } | Read::Empty { .. } | Read::Absent => panic!("nothing found"),
         }
     }
 
@@ -274,6 +310,12 @@ mod tests {
         let deleted = br#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-25T00:00:00Z","destroyed":false,"version":2}}}"#;
         assert!(matches!(parse_v2(&name(), deleted).unwrap(), Read::Deleted { version: 2 }));
         assert!(matches!(parse_v2(&name(), br#"{"data":null}"#).unwrap(), Read::Absent));
+        let empty = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":""}}"#;
+        assert!(matches!(parse_v1(&name(), empty).unwrap(), Read::Empty { version: None }));
+        let with_break = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD\n"}}"#;
+        assert_eq!(kek(parse_v1(&name(), with_break).unwrap()), "QUJD\n");
+        assert_eq!([shows_v2(v2), shows_v2(deleted), shows_v2(v1)], [Some(true), Some(true), Some(false)]);
+        assert_eq!(shows_v2(b"no JSON"), None);
     }
 
     #[test]
@@ -284,8 +326,6 @@ mod tests {
             (format!(r#"{{"{id}":null}}"#), "not a string"),
             (format!(r#"{{"{id}":17}}"#), "not a string"),
             (format!(r#"{{"{id}":{{"canary":"canary"}}}}"#), "not a string"),
-            (format!(r#"{{"{id}":""}}"#), "empty"),
-            (format!(r#"{{"{id}":"canary\n"}}"#), "line break"),
             (r#"["canary"]"#.to_owned(), "another form"),
             (r#"{"canary"#.to_owned(), "ends too early"),
         ] {
@@ -310,5 +350,10 @@ mod tests {
         assert_eq!(metadata.superseded(4), [2, 3]);
         assert!(metadata.is_live());
         assert!(metadata.created() < metadata.updated());
+        let later: SecretMetadata = serde_json::from_str(
+            r#"{"current_version":1,"versions":{"1":{"created_time":"","deletion_time":"2999-01-01T00:00:00Z"}}}"#,
+        )
+        .unwrap();
+        assert!(later.is_live(), "it will be deleted, and is not yet");
     }
 }

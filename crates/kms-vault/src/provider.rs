@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,11 +49,13 @@ pub struct Vault {
     pub(crate) v1_locks: [tokio::sync::Mutex<()>; 16],
     /// Names that this client has read or written, so that a delete need not look whether they exist.
     known: Mutex<BTreeSet<KeyName>>,
+    /// Whether the server has shown that the mount is of the version that the settings say.
+    proven: AtomicBool,
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { api, auth, mount_path, mount, timeout, retries, v1_locks: _, known: _ } = self;
+        let Self { api, auth, mount_path, mount, timeout, retries, v1_locks: _, known: _, proven: _ } = self;
         f.debug_struct("Vault")
             .field("address", &api.base.as_str())
             .field("auth", &auth.method)
@@ -81,6 +86,7 @@ impl Vault {
             retries,
             v1_locks: Default::default(),
             known: Mutex::default(),
+            proven: AtomicBool::new(false),
         }
     }
 
@@ -124,16 +130,29 @@ impl Vault {
 
     /// The KV mount; the server is asked about it once, unless its version is given.
     pub(crate) async fn mount(&self) -> Result<&Mount> {
-        self.mount.get_or_try_init(|| self.find_mount()).await
+        let find = async || {
+            let found = self.find_mount().await?;
+            self.set_proven();
+            Ok(found)
+        };
+        self.mount.get_or_try_init(find).await
     }
 
     /// What KV v2 says of a secret besides its value. `None` if there is none, or if the policy lacks the right.
-    async fn metadata(&self, mount: &Mount, name: &KeyName) -> Result<Option<SecretMetadata>> {
+    async fn metadata(
+        &self,
+        mount: &Mount,
+        name: &KeyName,
+        freshness: Freshness,
+    ) -> Result<Option<SecretMetadata>> {
+        if freshness == Freshness::Fresh && !self.api.knows_freshness() {
+            self.learn_freshness().await?;
+        }
         let mut call = self.api.request(
             &kv2::ReadSecretMetadataRequest { mount: mount.path.clone(), path: secret_id(name) },
             Scope::Data,
         )?;
-        self.api.freshen(&mut call, Freshness::Any);
+        self.api.freshen(&mut call, freshness);
         let answer = self.send(call).await?;
         match answer.status {
             StatusCode::OK => {
@@ -141,7 +160,7 @@ impl Vault {
                     serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
                 Ok(envelope.data)
             }
-            StatusCode::NOT_FOUND if !Refusal::of(&answer).unwrap_or_default().has_words() => Ok(None),
+            StatusCode::NOT_FOUND if !Refusal::of_missing(&answer)?.has_words() => Ok(None),
             _ => Err(from_answer(&answer)),
         }
     }
@@ -150,12 +169,12 @@ impl Vault {
     async fn check_present(&self, mount: &Mount, name: &KeyName, mode: DeleteMode) -> Result<()> {
         let present = match (mount.version, mode) {
             (KvVersion::V1, _) => match self.read(mount, name, Freshness::Fresh).await {
-                Ok(read) => matches!(read, Read::Found { .. }),
+                Ok(read) => matches!(read, Read::Found { .. } | Read::Empty { .. }),
                 // Whatever it is, it lies under our name and can be deleted.
-                Err(error) if error.kind() == ErrorKind::Protocol => true,
+                Err(error) if kv::is_malformed(&error) => true,
                 Err(error) => return Err(error),
             },
-            (KvVersion::V2, mode) => match self.metadata(mount, name).await {
+            (KvVersion::V2, mode) => match self.metadata(mount, name, Freshness::Fresh).await {
                 // What is left of a deleted key can still be destroyed.
                 Ok(found) => found.is_some_and(|found| mode == DeleteMode::Destroy || found.is_live()),
                 // Whoever may delete need not be allowed to look.
@@ -163,7 +182,13 @@ impl Vault {
                 Err(error) => return Err(error),
             },
         };
-        if present { Ok(()) } else { Err(Error::key_not_found(name)) }
+        if !present {
+            self.prove(mount).await?;
+            return Err(Error::key_not_found(name));
+        }
+        // A repeat of the delete need not look again.
+        self.remember(name);
+        Ok(())
     }
 
     async fn list_names(&self) -> Result<(Mount, Vec<KeyName>)> {
@@ -189,6 +214,7 @@ impl Vault {
             StatusCode::NOT_FOUND => {
                 let placeholder = KeyName::new("none")?;
                 self.absent(&mount, &placeholder, mount.version, &answer)?;
+                self.prove(&mount).await?;
                 Ok((mount, Vec::new()))
             }
             _ => Err(from_answer(&answer).context("mount", &mount.path)),
@@ -196,7 +222,7 @@ impl Vault {
     }
 
     async fn info(&self, mount: &Mount, name: KeyName) -> Result<Option<KeyInfo>> {
-        match self.metadata(mount, &name).await {
+        match self.metadata(mount, &name, Freshness::Any).await {
             Ok(Some(found)) if found.is_live() => Ok(Some(
                 KeyInfo::new(name)
                     .with_version(KeyVersion::new(found.current_version.to_string()))
@@ -216,8 +242,21 @@ impl Vault {
         }
     }
 
-    fn forget(&self, name: &KeyName) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    fn knows(&self, name: &KeyName) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    fn forget(&self, name: &KeyName) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Whether the mount is known to be of the version that we take it for.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_proven(&self) {
+        self.proven.store(true, Ordering::Relaxed);
     }
 }
 
@@ -267,6 +306,10 @@ impl KmsProvider for Vault {
                     "the key is deleted; its versions may be brought back with vault kv undelete",
                 )
                 .context("version", version.to_string())),
+                Read::Empty { .. } => Err(Error::new(
+                    ErrorKind::Protocol,
+                    "the stored KEK is the empty text; to create the key stores one",
+                )),
                 Read::Absent => Err(Error::key_not_found(name)),
             }
         };
@@ -281,11 +324,11 @@ impl KmsProvider for Vault {
             if mount.version == KvVersion::V1 && mode == DeleteMode::Soft {
                 return Err(unsupported("deleting a key so that it can be brought back"));
             }
-            if !self.forget(name) {
+            if !self.knows(name) {
                 self.check_present(mount, name, mode).await?;
             }
             let (path, id) = (mount.path.clone(), secret_id(name));
-            let call = match (mount.version, mode) {
+            let mut call = match (mount.version, mode) {
                 (KvVersion::V1, _) => {
                     self.api.request(&kv1::DeleteSecretRequest { mount: path, path: id }, Scope::Data)?
                 }
@@ -296,7 +339,11 @@ impl KmsProvider for Vault {
                     .api
                     .request(&kv2::DeleteSecretMetadataRequest { mount: path, path: id }, Scope::Data)?,
             };
+            self.api.freshen(&mut call, Freshness::Fresh);
             let answer = self.send(call).await?;
+            if answer.status.is_success() {
+                self.forget(name);
+            }
             match answer.status {
                 StatusCode::NO_CONTENT | StatusCode::OK if mode == DeleteMode::Soft => {
                     Ok(Deleted::Recoverable)
@@ -338,7 +385,8 @@ impl KmsProvider for Vault {
             if mount.version == KvVersion::V1 {
                 return Err(unsupported("destroying superseded versions"));
             }
-            let metadata = self.metadata(mount, name).await?.filter(SecretMetadata::is_live);
+            let metadata =
+                self.metadata(mount, name, Freshness::Fresh).await?.filter(SecretMetadata::is_live);
             let metadata = metadata.ok_or_else(|| Error::key_not_found(name))?;
             if metadata.current_version.to_string() != current.as_str() {
                 return Err(changed(name));
@@ -351,7 +399,9 @@ impl KmsProvider for Vault {
                     path: secret_id(name),
                     versions,
                 };
-                let answer = self.send(self.api.request(&destroy, Scope::Data)?).await?;
+                let mut call = self.api.request(&destroy, Scope::Data)?;
+                self.api.freshen(&mut call, Freshness::Fresh);
+                let answer = self.send(call).await?;
                 if !answer.status.is_success() {
                     return Err(from_answer(&answer));
                 }

@@ -48,6 +48,11 @@ pub(crate) fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{what} is not possible with this KV mount"))
 }
 
+fn said_v2(mount: &Mount) -> Error {
+    Error::config("the mount is KV v1, and VAULT_BACKEND says v2: set it to v1, or leave it out")
+        .context("mount", &mount.path)
+}
+
 impl Vault {
     /// Reads a secret.
     pub(crate) async fn read(&self, mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Read> {
@@ -57,11 +62,78 @@ impl Vault {
         let mut call = self.api.read(&mount.data(name), Scope::Data)?;
         self.api.freshen(&mut call, freshness);
         let answer = self.send(call).await?;
-        match (answer.status, mount.version) {
-            (StatusCode::OK, KvVersion::V1) => kv::parse_v1(name, &answer.body),
-            (StatusCode::OK, KvVersion::V2) => kv::parse_v2(name, &answer.body),
-            (StatusCode::NOT_FOUND, version) => self.absent(mount, name, version, &answer),
-            _ => Err(from_answer(&answer)),
+        let read = match (answer.status, mount.version) {
+            (StatusCode::OK, KvVersion::V1) => kv::parse_v1(name, &answer.body)?,
+            (StatusCode::OK, KvVersion::V2) => {
+                self.saw_v2(mount, &answer.body)?;
+                kv::parse_v2(name, &answer.body)?
+            }
+            (StatusCode::NOT_FOUND, version) => self.absent(mount, name, version, &answer)?,
+            _ => return Err(from_answer(&answer)),
+        };
+        match read {
+            // A standby may not have heard of a key yet; that there is none is for the active node to say.
+            Read::Absent | Read::Deleted { .. } if freshness == Freshness::Any && !self.api.is_alone() => {
+                Box::pin(self.read(mount, name, Freshness::Fresh)).await
+            }
+            Read::Absent => {
+                self.prove(mount).await?;
+                Ok(Read::Absent)
+            }
+            read => Ok(read),
+        }
+    }
+
+    /// Notes that an answer has shown the mount to be v2, or says that it is not what `VAULT_BACKEND` says.
+    fn saw_v2(&self, mount: &Mount, body: &[u8]) -> Result<()> {
+        if self.is_proven() {
+            return Ok(());
+        }
+        match kv::shows_v2(body) {
+            Some(true) => self.set_proven(),
+            Some(false) => return Err(said_v2(mount)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Makes sure, before it is said that there is nothing, that the mount is of the version that `VAULT_BACKEND` says:
+    /// in a v1 mount every v2 path is empty. The server is asked about the mount only here.
+    pub(crate) async fn prove(&self, mount: &Mount) -> Result<()> {
+        if mount.version == KvVersion::V1 || self.is_proven() {
+            return Ok(());
+        }
+        match self.find_mount().await {
+            Ok(found) if found.version == KvVersion::V1 => Err(said_v2(mount)),
+            // Whoever may not ask has to be believed.
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
+            _ => {
+                self.set_proven();
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure that a v2 write destroys nothing: to a v1 mount it is a plain write, which would overwrite what is
+    /// there, and `cas` means nothing. Nothing is sent once the mount is known to be v2.
+    async fn guard_write(&self, mount: &Mount, name: &KeyName) -> Result<()> {
+        if self.is_proven() {
+            return Ok(());
+        }
+        let mut call = self.api.read(&mount.data(name), Scope::Data)?;
+        self.api.freshen(&mut call, Freshness::Any);
+        match self.send(call).await {
+            Ok(answer) if answer.status == StatusCode::OK => self.saw_v2(mount, &answer.body),
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
+                if let Read::Deleted { .. } = self.absent(mount, name, KvVersion::V2, &answer)? {
+                    self.set_proven();
+                }
+                Ok(())
+            }
+            Ok(answer) => Err(from_answer(&answer)),
+            // Whoever may write need not be allowed to read.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => self.prove(mount).await,
+            Err(error) => Err(error),
         }
     }
 
@@ -73,7 +145,7 @@ impl Vault {
         version: KvVersion,
         answer: &Answer,
     ) -> Result<Read> {
-        let refusal = Refusal::of(answer).unwrap_or_default();
+        let refusal = Refusal::of_missing(answer)?;
         if refusal.has_words() {
             return Err(from_answer(answer).context("mount", &mount.path));
         }
@@ -92,7 +164,7 @@ impl Vault {
 
     /// Finds out whether this server has standbys, and if so the id of its cluster: with that, a read can be sent on
     /// to the active node. Every successful answer of such a server shows the id.
-    async fn learn_freshness(&self) -> Result<()> {
+    pub(crate) async fn learn_freshness(&self) -> Result<()> {
         #[derive(Deserialize)]
         struct Leader {
             ha_enabled: bool,
@@ -105,7 +177,7 @@ impl Vault {
         {
             match self.auth.lookup(&self.api, &token.value).await {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -117,9 +189,14 @@ impl Vault {
     async fn write(&self, mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Written> {
         let body = match mount.version {
             KvVersion::V1 => kv::body_v1(name, kek)?,
-            KvVersion::V2 => kv::body_v2(name, kek, cas)?,
+            KvVersion::V2 => {
+                self.guard_write(mount, name).await?;
+                kv::body_v2(name, kek, cas)?
+            }
         };
-        let answer = self.send(self.api.write(&mount.data(name), body, Scope::Data)?).await?;
+        let mut call = self.api.write(&mount.data(name), body, Scope::Data)?;
+        self.api.freshen(&mut call, Freshness::Fresh);
+        let answer = self.send(call).await?;
         match (answer.status, mount.version) {
             (StatusCode::NO_CONTENT, KvVersion::V1) => {
                 self.remember(name);
@@ -131,11 +208,12 @@ impl Vault {
                 let metadata = envelope.data.ok_or_else(|| {
                     Error::new(ErrorKind::Protocol, "the server does not say what it has stored")
                 })?;
+                self.set_proven();
                 self.remember(name);
                 Ok(Written::Version(KeyVersion::new(metadata.version.to_string())))
             }
             // A v1 mount takes the v2 path for a name like any other and says 204: the KEK lies where nobody will
-            // look for it.
+            // look for it. The guard has seen that nothing was there before, so what is there now is ours.
             (StatusCode::NO_CONTENT, KvVersion::V2) => {
                 let stray = self.api.request(
                     &kv1::DeleteSecretRequest {
@@ -144,11 +222,9 @@ impl Vault {
                     },
                     Scope::Data,
                 )?;
-                self.send(stray).await?;
-                Err(Error::config(
-                    "the mount is KV v1, and VAULT_BACKEND says v2: set it to v1, or leave it out",
-                )
-                .context("mount", &mount.path))
+                let removed = self.send(stray).await.is_ok_and(|answer| answer.status.is_success());
+                let left = if removed { "nothing" } else { "the new KEK, which may not be deleted" };
+                Err(said_v2(mount).context("left behind", left))
             }
             (StatusCode::BAD_REQUEST, KvVersion::V2) => Ok(Written::Refused(from_answer(&answer))),
             (StatusCode::NOT_FOUND, version) => {
@@ -167,12 +243,19 @@ impl Vault {
         };
         match self.existing(mount, name, kek).await? {
             // A deleted name still has its versions, and the next one has to follow them.
-            Read::Deleted { version } => match self.write(mount, name, kek, Some(version)).await? {
-                Written::Version(version) => Ok(version),
-                Written::Refused(refused) => {
-                    self.existing(mount, name, kek).await?;
-                    Err(refused)
+            Read::Deleted { version } | Read::Empty { version: Some(version) } => {
+                match self.write(mount, name, kek, Some(version)).await? {
+                    Written::Version(version) => Ok(version),
+                    Written::Refused(refused) => {
+                        self.existing(mount, name, kek).await?;
+                        Err(refused)
+                    }
                 }
+            }
+            // A standby with an old copy has refused what the active node takes: by now we know how to reach that one.
+            Read::Absent => match self.write(mount, name, kek, Some(0)).await? {
+                Written::Version(version) => Ok(version),
+                Written::Refused(_) => Err(refused),
             },
             _ => Err(refused),
         }
@@ -187,7 +270,7 @@ impl Vault {
             }
             Ok(other) => Ok(other),
             // What is there is no KEK, but it is there.
-            Err(error) if error.kind() == ErrorKind::Protocol => {
+            Err(error) if kv::is_malformed(&error) => {
                 Err(Error::already_exists(name, Existing::Unknown).source(error))
             }
             Err(error) => Err(error),
@@ -213,8 +296,12 @@ impl Vault {
         };
         match self.read(mount, name, Freshness::Fresh).await? {
             Read::Found { version: Some(found), .. } if found.version != cas => Err(changed(name)),
-            Read::Found { .. } => Err(refused),
-            Read::Deleted { .. } | Read::Absent => Err(Error::key_not_found(name)),
+            // As for a create: refused by a standby with an old copy.
+            Read::Found { .. } => match self.write(mount, name, kek, Some(cas)).await? {
+                Written::Version(version) => Ok(version),
+                Written::Refused(_) => Err(refused),
+            },
+            Read::Deleted { .. } | Read::Empty { .. } | Read::Absent => Err(Error::key_not_found(name)),
         }
     }
 
@@ -229,6 +316,7 @@ impl Vault {
             let found = match self.read(mount, name, Freshness::Fresh).await {
                 Ok(Read::Found { version, .. }) => version.map_or(0, |version| version.version),
                 Ok(Read::Deleted { version }) => version,
+                Ok(Read::Empty { version }) => version.unwrap_or(0),
                 Ok(Read::Absent) => 0,
                 Err(error) => return Err(error),
             };
@@ -250,7 +338,9 @@ impl Vault {
         match self.read(mount, name, Freshness::Fresh).await? {
             Read::Found { kek: stored, .. } if fingerprint(&stored) == *expected => {}
             Read::Found { .. } => return Err(changed(name)),
-            Read::Deleted { .. } | Read::Absent => return Err(Error::key_not_found(name)),
+            Read::Deleted { .. } | Read::Empty { .. } | Read::Absent => {
+                return Err(Error::key_not_found(name));
+            }
         }
         self.write(mount, name, kek, None).await?.done()
     }

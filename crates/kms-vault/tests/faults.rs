@@ -43,6 +43,12 @@ fn found(kek: &str, version: u64) -> Answer {
     Answer::json(200, body)
 }
 
+/// Has the client see that the mount is v2, by a first answer that shows it: otherwise it would look before it writes.
+async fn shown(vault: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    vault
+}
+
 fn written(version: u64) -> Answer {
     Answer::json(200, format!(r#"{{"data":{{"created_time":"","version":{version}}}}}"#))
 }
@@ -84,7 +90,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         ),
         (
             Answer::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
-            ErrorKind::Protocol,
+            ErrorKind::ConfigInvalid,
         ),
         (Answer::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
         (Answer::status(418).body("canary-kek"), ErrorKind::Protocol),
@@ -102,40 +108,36 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
 #[tokio::test]
 async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
     // Written, answer lost; the look finds it.
-    let server = HttpServer::scripted([
-        Answer::reset(),
-        Answer::json(200, r#"{"ha_enabled":false}"#),
-        found("QUJD", 1),
-    ])
-    .await
-    .unwrap();
-    let version =
-        quick(client(&server.url(), &[]).await).put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    let server = HttpServer::scripted([found("first", 1), Answer::reset(), found("QUJD", 1)]).await.unwrap();
+    let version = shown(quick(client(&server.url(), &[]).await))
+        .await
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap();
     assert_eq!(version, KeyVersion::new("1"));
     let methods: Vec<_> = server.requests().iter().map(|request| request.method.clone()).collect();
-    assert_eq!(methods, ["POST", "GET", "GET"]);
+    assert_eq!(methods, ["GET", "POST", "GET"]);
 
     // Not written; the look finds nothing, so it is written once more.
     let server = HttpServer::scripted([
+        found("first", 1),
         Answer::reset(),
-        Answer::json(200, r#"{"ha_enabled":false}"#),
         Answer::json(404, r#"{"errors":[]}"#),
         written(1),
     ])
     .await
     .unwrap();
-    quick(client(&server.url(), &[]).await).put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    shown(quick(client(&server.url(), &[]).await))
+        .await
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap();
     assert_eq!(server.requests().len(), 4);
 
     // Somebody else was there first.
-    let server = HttpServer::scripted([
-        Answer::reset(),
-        Answer::json(200, r#"{"ha_enabled":false}"#),
-        found("other", 1),
-    ])
-    .await
-    .unwrap();
-    let error = quick(client(&server.url(), &[]).await)
+    let server = HttpServer::scripted([found("first", 1), Answer::reset(), found("other", 1)]).await.unwrap();
+    let error = shown(quick(client(&server.url(), &[]).await))
+        .await
         .put(&key("a"), &kek("QUJD"), PutMode::Create)
         .await
         .unwrap_err();
@@ -160,11 +162,11 @@ async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
 async fn a_redirect_is_followed_once_with_method_body_and_token() {
     let active = HttpServer::scripted([written(1)]).await.unwrap();
     let location = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", active.url());
-    let standby =
-        HttpServer::scripted([Answer::status(307).header("location", location.clone())]).await.unwrap();
-    let vault = client(&standby.url(), &[("VAULT_NAMESPACE", "team")]).await;
+    let redirect = Answer::status(307).header("location", location.clone());
+    let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
+    let vault = shown(Arc::new(client(&standby.url(), &[("VAULT_NAMESPACE", "team")]).await)).await;
     vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
-    let (first, second) = (standby.requests().remove(0), active.requests().remove(0));
+    let (first, second) = (standby.requests().remove(1), active.requests().remove(0));
     assert_eq!((&second.method, &second.path, &second.body), (&first.method, &first.path, &first.body));
     assert_eq!(second.header("x-vault-token"), Some(TOKEN));
     assert_eq!(second.header("x-vault-namespace"), Some("team"));
@@ -181,9 +183,10 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
         HttpServer::scripted([Answer::json(400, r#"{"errors":["check-and-set parameter did not match"]}"#)]);
     let active = active.await.unwrap();
     let there = format!("{}/v1/x", active.url());
-    let standby = HttpServer::scripted([Answer::status(307).header("location", there)]).await.unwrap();
-    let error =
-        client(&standby.url(), &[]).await.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
+    let redirect = Answer::status(307).header("location", there);
+    let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
+    let vault = shown(Arc::new(client(&standby.url(), &[]).await)).await;
+    let error = vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
 
     let kept = HttpServer::scripted([Answer::status(307).header("location", location)]).await.unwrap();
@@ -214,17 +217,69 @@ async fn requests_carry_token_namespace_and_nothing_of_the_environment() {
 }
 
 #[tokio::test]
+async fn what_the_server_repeats_of_our_request_is_not_shown() {
+    let echo = |request: &kms_testkit::fake::http::Request| {
+        let said = format!("bad {} with {TOKEN}", request.text().replace('"', "'"));
+        Answer::json(500, format!(r#"{{"errors":["{said}"]}}"#))
+    };
+    let server = HttpServer::start(echo).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+    let error = vault.put(&key("a"), &kek("canary-canary-kek"), PutMode::Overwrite).await.unwrap_err();
+    let text = format!("{error}{error:?}");
+    assert!(text.contains("not shown") && !text.contains("canary"), "{text}");
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert!(!format!("{error}{error:?}").contains(TOKEN), "{error}");
+    let path = r#"{"errors":["no access to secret/rook-ceph-osd-encryption-key-a"]}"#;
+    let server = HttpServer::scripted([Answer::json(500, path)]).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert!(error.to_string().contains("server said: no access to secret/"), "{error}");
+}
+
+#[tokio::test]
+async fn a_404_of_somebody_else_says_nothing_about_keys() {
+    let server = HttpServer::start(|_| Answer::status(404).body("<html>not found</html>")).await.unwrap();
+    for backend in ["v1", "v2"] {
+        let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+        for error in [
+            vault.get(&key("a"), Freshness::Any).await.unwrap_err(),
+            vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err(),
+            vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err(),
+            futures_util::TryStreamExt::try_collect::<Vec<_>>(vault.list()).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_of_any_length_is_taken() {
+    for seconds in [0, 1, u64::MAX] {
+        let login =
+            format!(r#"{{"auth":{{"client_token":"s.t","lease_duration":{seconds},"renewable":true}}}}"#);
+        let server = HttpServer::scripted([Answer::json(200, login), found("QUJD", 1)]).await.unwrap();
+        let details = [
+            ("VAULT_ADDR", server.url()),
+            ("VAULT_ALLOW_HTTP", "true".to_owned()),
+            ("VAULT_BACKEND", "v2".to_owned()),
+            ("VAULT_AUTH_METHOD", "approle".to_owned()),
+            ("VAULT_APPROLE_ROLE_ID", "r".to_owned()),
+            ("VAULT_APPROLE_SECRET_ID", "s".to_owned()),
+        ];
+        let details: ConnectionDetails = details.into_iter().collect();
+        let vault = VaultBuilder::new().with_details(&details).build(&SecretMap::new("none")).await.unwrap();
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
-    let metadata =
-        r#"{"data":{"current_version":1,"versions":{"1":{"created_time":"","deletion_time":""}}}}"#;
-    let server = HttpServer::scripted([
-        Answer::json(200, metadata),
-        Answer::reset(),
-        Answer::json(404, r#"{"errors":[]}"#),
-    ])
-    .await
-    .unwrap();
-    quick(client(&server.url(), &[]).await).delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+    let server =
+        HttpServer::scripted([found("first", 1), Answer::reset(), Answer::json(404, r#"{"errors":[]}"#)])
+            .await
+            .unwrap();
+    let vault = shown(quick(client(&server.url(), &[]).await)).await;
+    vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
     assert_eq!(server.requests().len(), 3);
 }
 

@@ -81,7 +81,12 @@ async fn a_given_version_spares_the_look_at_the_mount() {
         let vault = Setup::on(&server).await.mount(mount).set("VAULT_BACKEND", spelling).build().await;
         let requests = server.requests().unwrap();
         vault.put(&key(spelling), &kek("QUJD"), PutMode::Create).await.unwrap();
+        // The first write to a mount that is only said to be v2 is preceded by a look at what it would overwrite.
+        assert_eq!(requests.all().unwrap().len(), 2, "{spelling}: {:?}", requests.table());
         vault.get(&key(spelling), Freshness::Any).await.unwrap();
+        vault.put(&key(spelling), &kek("REVG"), PutMode::Overwrite).await.unwrap();
+        vault.delete(&key(spelling), DeleteMode::Destroy).await.unwrap();
+        assert_eq!(requests.all().unwrap().len(), 5, "{spelling}: {:?}", requests.table());
         assert_eq!(requests.count("sys/").unwrap(), 0, "{spelling}");
     }
 }
@@ -104,6 +109,28 @@ async fn a_wrong_version_is_explained_and_leaves_nothing_behind() {
     assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
     let left = server.admin().request("LIST", "rook/data", Value::Null).await.unwrap();
     assert_eq!(left.status, 404, "the stray secret is gone");
+
+    // What Rook stored there under the same mistake is neither overwritten nor deleted.
+    let path = format!("rook/data/{ID}");
+    let theirs = json!({"data": {ID: "T0xES0VL"}});
+    server.admin().call("PUT", &path, theirs.clone()).await.unwrap();
+    for mode in [PutMode::Create, PutMode::Overwrite, PutMode::Update(KeyVersion::new("1"))] {
+        let vault = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
+        let error = vault.put(&key(NAME), &kek("QUJD"), mode).await.unwrap_err();
+        assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
+        let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
+        assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
+    }
+    let found = server.admin().call("GET", &path, Value::Null).await.unwrap();
+    assert_eq!(found["data"], theirs);
+    // Nor is it said that there is nothing, where we look in the wrong place.
+    let vault = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
+    for error in [
+        vault.get(&key("other"), Freshness::Any).await.unwrap_err(),
+        vault.delete(&key("other"), DeleteMode::Destroy).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
+    }
 }
 
 #[tokio::test]
@@ -482,6 +509,62 @@ async fn a_server_that_stays_silent_is_given_up_within_the_deadline() {
     relay.freeze(false);
     relay.cut();
     vault.get(&key(NAME), Freshness::Any).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn keys_that_will_be_deleted_some_day_are_there_until_then() {
+    let server = server().await;
+    server.admin().call("POST", "rookv2/config", json!({"delete_version_after": "720h"})).await.unwrap();
+    let vault = Setup::on(&server).await.mount("rookv2").build().await;
+    vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
+    let listed: Vec<kms_core::KeyInfo> = futures_util::TryStreamExt::try_collect(vault.list()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    let other = Setup::on(&server).await.mount("rookv2").build().await;
+    other.delete(&key(NAME), DeleteMode::Soft).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn an_empty_value_is_a_free_place_and_a_line_break_is_part_of_the_passphrase() {
+    let server = server().await;
+    for (mount, path, wrap) in
+        [("rook", format!("rook/{ID}"), false), ("rookv2", format!("rookv2/data/{ID}"), true)]
+    {
+        let body = |value: &str| if wrap { json!({"data": {ID: value}}) } else { json!({ID: value}) };
+        let vault = Setup::on(&server).await.mount(mount).build().await;
+        server.admin().call("PUT", &path, body("")).await.unwrap();
+        let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
+        assert!(error.to_string().contains("empty"), "{error}");
+        vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
+        server.admin().call("PUT", &path, body("QUJD\n")).await.unwrap();
+        assert_eq!(vault.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "QUJD\n");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn a_token_without_the_default_policy_works_and_passes_a_probe() {
+    let server = server().await;
+    let spec = json!({"policies": ["rook"], "no_default_policy": true});
+    let made = server.admin().call("POST", "auth/token/create", spec).await.unwrap();
+    let token = made["auth"]["client_token"].as_str().unwrap();
+    let vault = Setup::on(&server).await.token(token).mount("rookv2").build().await;
+    let probe = vault.probe().await;
+    assert!(probe.failed.is_none(), "{probe:?}");
+    vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
+    let server = server().await;
+    server.admin().put_policy("reader", r#"path "rookv2/data/*" { capabilities = ["read"] }"#).await.unwrap();
+    let spec = TokenSpec { policies: &["reader"], ..TokenSpec::default() };
+    let token = server.admin().create_token(spec).await.unwrap();
+    let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probe().await;
+    assert!(probe.failed.is_none(), "{probe:?}");
+    assert!(format!("{probe:?}").contains("missing: create, update on rookv2/data/"), "{probe:?}");
 }
 
 #[tokio::test]

@@ -54,6 +54,20 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
             assert_eq!(reader.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), "one");
             reader.delete(&name, kms_core::DeleteMode::Destroy).await.unwrap();
             assert_eq!(reader.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
+            assert_eq!(writer.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+            // A standby that has not heard of a key says yes to its deletion and does nothing, and one that has not
+            // heard of a version refuses the next one.
+            let name = key(&format!("chain-{round}"));
+            let first = writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
+            let second = reader.put(&name, &kek("two"), PutMode::Update(first)).await.unwrap();
+            let third = writer.put(&name, &kek("three"), PutMode::Update(second)).await.unwrap();
+            reader.put(&name, &kek("four"), PutMode::Update(third)).await.unwrap();
+            let name = key(&format!("gone-{round}"));
+            writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
+            reader.delete(&name, kms_core::DeleteMode::Destroy).await.unwrap();
+            assert_eq!(writer.get(&name, Freshness::Fresh).await.unwrap_err().kind(), ErrorKind::NotFound);
+            reader.put(&name, &kek("two"), PutMode::Create).await.unwrap();
         }
         let racers: Vec<_> = (0..2)
             .map(|node| {
