@@ -1,6 +1,6 @@
 //! Which KMS is meant: from options and environment to a provider.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec};
@@ -9,6 +9,9 @@ use kms_dispatch::{
     source::{Directory, Manifests, PodEnvironment},
 };
 use tracing::{info, warn};
+
+#[cfg(feature = "k8s-secret")]
+use kms_core::config::Problems;
 
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes::Kubernetes;
@@ -23,6 +26,9 @@ use crate::{
 /// The most that is read of an input given with `-f`; what is allowed for its content is checked again where it is
 /// parsed.
 const MAX_INPUT_BYTES: usize = 8 * 1024 * 1024;
+
+/// What is odd about storing a key then.
+const BEING_DELETED: &str = "the CephCluster is being deleted: where its keys are Secrets, they go with it";
 
 /// Where the `security` block comes from.
 #[derive(Debug)]
@@ -44,6 +50,10 @@ pub(crate) struct Context {
     manifests: Option<Manifests>,
     directory: Option<Directory>,
     cluster: Option<ClusterRef>,
+    /// The device sets of the cluster, and whether each is encrypted, if it says something of its storage.
+    device_sets: Option<Vec<(String, bool)>>,
+    /// Whether the cluster is being deleted.
+    deleting: bool,
     /// The namespace whose Secrets may be read from Kubernetes, if any may.
     kube_secrets: Option<String>,
     #[cfg(feature = "k8s-secret")]
@@ -63,7 +73,7 @@ impl Context {
                 Ok(Self::with(global, environment, Origin::Manifests(manifests), cluster, kube_secrets))
             }
             (manifests, Some(named)) => {
-                let mut context = Self::from_cluster(global, environment, named).await?;
+                let mut context = Self::from_cluster(global, environment, named, global.timeout).await?;
                 context.manifests = manifests;
                 Ok(context)
             }
@@ -75,24 +85,23 @@ impl Context {
         }
     }
 
-    /// Reads the CephCluster from Kubernetes.
+    /// Reads the CephCluster from Kubernetes. `patience` is how long to try, for it and for each Secret.
     #[cfg(feature = "k8s-secret")]
     pub(crate) async fn from_cluster(
         global: &Global,
         environment: &Environment,
         named: &ClusterName,
+        patience: Option<Duration>,
     ) -> Result<Self> {
-        let kubernetes = Kubernetes::new(global);
-        let read = kubernetes.cluster(named);
-        let info = match global.timeout {
-            None => read.await?,
-            Some(limit) => tokio::time::timeout(limit, read).await.map_err(|_elapsed| too_late(limit))??,
-        };
+        let kubernetes = Kubernetes::new(global, patience);
+        let info = kubernetes.cluster(named).await?;
         let cluster = ClusterRef::new(&info.kube_namespace, &info.owner.name).with_uid(&info.owner.uid);
         let kube_secrets = Some(info.kube_namespace.clone());
         let mut context =
             Self::with(global, environment, Origin::Cluster(info.security), Some(cluster), kube_secrets);
         context.kubernetes = kubernetes;
+        context.device_sets = info.device_sets;
+        context.deleting = info.deleting;
         Ok(context)
     }
 
@@ -103,6 +112,7 @@ impl Context {
         _global: &Global,
         _environment: &Environment,
         _named: &ClusterName,
+        _patience: Option<Duration>,
     ) -> Result<Self> {
         Err(Error::new(ErrorKind::Disabled, "this build cannot read from Kubernetes")
             .context("feature", Provider::KubernetesSecret.feature()))
@@ -149,14 +159,25 @@ impl Context {
         let directory = |security: &SecuritySpec| {
             global.secrets_dir.as_ref().map(|dir| Directory::new(dir).with_rook_mounts_of(security))
         };
+        let (device_sets, deleting) = match &origin {
+            Origin::Manifests(manifests) => {
+                let sets = manifests.device_sets();
+                let sets =
+                    sets.map(|sets| sets.iter().map(|set| (set.name.clone(), set.encrypted)).collect());
+                (sets, manifests.is_being_deleted())
+            }
+            Origin::Cluster(_) | Origin::Pod(_) => (None, false),
+        };
         Self {
             directory: directory(security_of(&origin)),
             origin,
+            device_sets,
+            deleting,
             manifests: None,
             cluster,
             kube_secrets,
             #[cfg(feature = "k8s-secret")]
-            kubernetes: Kubernetes::new(global),
+            kubernetes: Kubernetes::new(global, global.timeout),
             options,
         }
     }
@@ -168,13 +189,12 @@ impl Context {
 
     /// What is odd about the configuration, though nothing fails because of it.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let Origin::Manifests(manifests) = &self.origin else { return Vec::new() };
-        let Some(sets) = manifests.device_sets() else { return Vec::new() };
+        let Some(sets) = &self.device_sets else { return Vec::new() };
         if self.security().kms.connection_details.is_empty() {
             return Vec::new();
         }
         let plain: Vec<&str> =
-            sets.iter().filter(|set| !set.encrypted).map(|set| set.name.as_str()).collect();
+            sets.iter().filter(|(_, encrypted)| !encrypted).map(|(name, _)| name.as_str()).collect();
         if plain.len() == sets.len() {
             vec![
                 "the KMS is not used: no entry of storageClassDeviceSets is encrypted, and OSDs on hosts keep their \
@@ -199,11 +219,15 @@ impl Context {
     /// the cluster: a Secret whose owner does not exist is deleted by Kubernetes, with the key in it.
     #[cfg(feature = "k8s-secret")]
     pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
+        if self.deleting {
+            warn!("{BEING_DELETED}");
+        }
         let mut cluster = self.cluster.clone();
         if let Some(known) = &mut cluster
             && known.uid.is_none()
-            && Provider::of(self.security())? == Provider::KubernetesSecret
+            && self.is_kubernetes_secret()
         {
+            self.check_block()?;
             known.uid = self.uid_of(known).await?;
         }
         self.connect_as(cluster).await
@@ -219,7 +243,12 @@ impl Context {
         } else {
             let named = ClusterName { kube_namespace: kube_namespace.clone(), name: name.clone() };
             match self.kubernetes.cluster(&named).await {
-                Ok(info) => return Ok(Some(info.owner.uid)),
+                Ok(info) => {
+                    if info.deleting && !self.deleting {
+                        warn!("{BEING_DELETED}");
+                    }
+                    return Ok(Some(info.owner.uid));
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                     chain(&error)
                 }
@@ -233,17 +262,35 @@ impl Context {
     /// Connects to the KMS to store a key.
     #[cfg(not(feature = "k8s-secret"))]
     pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
+        if self.deleting {
+            warn!("{BEING_DELETED}");
+        }
         self.connect().await
+    }
+
+    #[cfg(feature = "k8s-secret")]
+    fn is_kubernetes_secret(&self) -> bool {
+        Provider::of(self.security()).is_ok_and(|provider| provider == Provider::KubernetesSecret)
+    }
+
+    /// What is wrong with the block itself. It is to be told before Kubernetes is connected to: a name that is
+    /// misspelt may be all that makes us want to.
+    #[cfg(feature = "k8s-secret")]
+    fn check_block(&self) -> Result<()> {
+        let mut problems = Problems::new();
+        self.security().check(&mut problems);
+        problems.into_result()
     }
 
     async fn connect_as(&self, cluster: Option<ClusterRef>) -> Result<Arc<dyn KmsProvider>> {
         let mut options = self.options.clone();
         if let Some(cluster) = cluster {
             options = options.with_cluster(cluster);
-        }
-        #[cfg(feature = "k8s-secret")]
-        if Provider::of(self.security()).is_ok_and(|provider| provider == Provider::KubernetesSecret) {
-            options = options.with_kube_connection(self.kubernetes.connection().await?.clone());
+            #[cfg(feature = "k8s-secret")]
+            if self.is_kubernetes_secret() {
+                self.check_block()?;
+                options = options.with_kube_connection(self.kubernetes.connection().await?.clone());
+            }
         }
         #[cfg(feature = "k8s-secret")]
         let kubernetes = self.kube_secrets.as_ref().map(|namespace| self.kubernetes.secrets(namespace));
@@ -329,11 +376,6 @@ fn agreed(document: Option<&ClusterRef>, named: Option<&ClusterName>) -> Result<
         }
         _ => Ok(Some(ClusterRef::new(&named.kube_namespace, &named.name))),
     }
-}
-
-#[cfg(feature = "k8s-secret")]
-fn too_late(limit: std::time::Duration) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the CephCluster was not read within {limit:?}"))
 }
 
 /// Several places for Secrets: the first one that has a Secret gives it.

@@ -1,9 +1,14 @@
 //! The Kubernetes API, connected to when it is first needed.
 
+use std::{future::Future, time::Duration};
+
 use async_trait::async_trait;
-use kms_core::{Result, SecretData, SecretSource};
+use kms_core::{
+    Error, ErrorKind, Result, Retry, SecretData, SecretSource,
+    layer::{LayerOptions, RetryPolicy, retried},
+};
 use kms_k8s_secret::{
-    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect,
+    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, PROVIDER, ceph_cluster, connect,
 };
 use tokio::sync::OnceCell;
 
@@ -13,11 +18,13 @@ use crate::cli::{ClusterName, Global};
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     options: ConnectOptions,
+    policy: RetryPolicy,
     connection: OnceCell<Connection>,
 }
 
 impl Kubernetes {
-    pub(crate) fn new(global: &Global) -> Self {
+    /// `patience` is how long to read one object, with all tries.
+    pub(crate) fn new(global: &Global, patience: Option<Duration>) -> Self {
         let mut options = ConnectOptions::new();
         options = match &global.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
@@ -29,7 +36,11 @@ impl Kubernetes {
         if global.allow_http {
             options = options.with_cleartext_allowed();
         }
-        Self { options, connection: OnceCell::new() }
+        let mut policy = RetryPolicy::default();
+        if let Some(patience) = patience {
+            policy.deadline = patience;
+        }
+        Self { options, policy, connection: OnceCell::new() }
     }
 
     pub(crate) async fn connection(&self) -> Result<&Connection> {
@@ -37,8 +48,30 @@ impl Kubernetes {
     }
 
     pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephClusterInfo> {
-        let connection = self.connection().await?.clone();
-        ceph_cluster(connection, &cluster.kube_namespace, &cluster.name).await
+        let ClusterName { kube_namespace, name } = cluster;
+        let read = || async {
+            let connection = self.connection().await?.clone();
+            ceph_cluster(connection, kube_namespace, name).await
+        };
+        self.repeated("read CephCluster", read).await
+    }
+
+    /// Reads something as often as it is worth it. A try that hangs leaves time for another one.
+    async fn repeated<T, F>(&self, operation: &'static str, read: impl Fn() -> F + Send + Sync) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let limit = LayerOptions::default().attempt_timeout.min(self.policy.deadline / 2);
+        let limited = || async {
+            tokio::time::timeout(limit, read()).await.unwrap_or_else(|_elapsed| {
+                Err(Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
+                    .retry(Retry::IfIdempotent)
+                    .operation(operation)
+                    .provider(PROVIDER))
+            })
+        };
+        retried(&self.policy, operation, limited).await
     }
 
     /// The Secrets of a namespace.
@@ -57,7 +90,11 @@ pub(crate) struct Secrets<'a> {
 #[async_trait]
 impl SecretSource for Secrets<'_> {
     async fn secret(&self, name: &str) -> Result<SecretData> {
-        let connection = self.kubernetes.connection().await?.clone();
-        KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
+        let read = || async {
+            let connection = self.kubernetes.connection().await?.clone();
+            KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
+        };
+        let read = self.kubernetes.repeated("read Secret", read).await;
+        read.map_err(|error| error.context("secret", name))
     }
 }

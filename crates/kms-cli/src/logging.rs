@@ -15,11 +15,13 @@ use crate::{cli::Global, environment::Environment};
 /// - `vaultrs` has the request with the KEK in it among the fields of its spans, and a `Debug` that shows the token;
 /// - `rustify` logs the bodies of requests and of answers;
 /// - `hyper`, `hyper_util`, `h2` and `reqwest` log headers (`X-Vault-Token`, `Authorization`) and frames;
-/// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies;
+/// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies; what `kube_client` logs as an
+///   error comes back to us as one, and is told once, in our words;
 /// - `rustls` logs handshake messages, and can log the secrets of a session.
 ///
 /// A crate that is not in the list has the last entry's limit.
-const LIMITS: [(&str, Option<Level>); 3] = [("rustify", None), ("vaultrs", None), ("", Some(Level::WARN))];
+const LIMITS: [(&str, Option<Level>); 4] =
+    [("kube_client", None), ("rustify", None), ("vaultrs", None), ("", Some(Level::WARN))];
 
 /// Whether something may be logged at all, before the user's own filter is asked.
 fn is_safe(metadata: &Metadata<'_>) -> bool {
@@ -94,6 +96,7 @@ mod tests {
             tracing::debug!(target: "h2", "canary 5");
             tracing::trace!(target: "reqwest::connect", "canary 6");
             tracing::debug!(target: "kube_client::client", "canary 7");
+            tracing::error!(target: "kube_client::client::builder", "canary 11");
             tracing::trace!(target: "rustls::client", "canary 8");
             tracing::info!(target: "somebody_else", "canary 9");
             tracing::info!(target: "kmsish", "canary 10");

@@ -49,8 +49,13 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
 }
 
 /// Everything that is wrong with a configuration.
+///
+/// The number is how many there are beyond the texts: a text that was taken over from an error may tell of several.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
+pub struct Problems(Vec<String>, usize);
+
+/// What is between the number of problems and the problems.
+const SEVERAL: &str = " problems: ";
 
 impl Problems {
     /// No problem yet.
@@ -85,6 +90,49 @@ impl Problems {
         }
     }
 
+    /// Hands on what was built, or else everything that is wrong in one error: these problems, and those that
+    /// `built` failed with. `check` is asked for the problems that can be seen without I/O, when `built` failed for
+    /// a reason that left no time to tell them.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if there is any problem; else that of `built`.
+    pub fn join<T>(mut self, built: Result<T>, check: impl FnOnce(&mut Self)) -> Result<T> {
+        let error = match built {
+            Ok(value) => return self.into_result().map(|()| value),
+            Err(error) => error,
+        };
+        if error.kind() == crate::ErrorKind::ConfigInvalid {
+            if self.is_empty() {
+                return Err(error);
+            }
+            self.add_all(&error);
+        } else {
+            check(&mut self);
+            if self.is_empty() {
+                return Err(error);
+            }
+            self.add(error.to_string());
+        }
+        self.into_result()?;
+        Err(error)
+    }
+
+    /// Notes the problems of an error that [`into_result`](Self::into_result) has made.
+    fn add_all(&mut self, error: &Error) {
+        let (number, problems) = match error.message().split_once(SEVERAL) {
+            Some((number, problems)) => (number.parse().ok(), problems),
+            None => (None, ""),
+        };
+        match number {
+            Some(number) => {
+                self.0.push(problems.to_owned());
+                self.1 += usize::saturating_sub(number, 1);
+            }
+            None => self.add(error.to_string()),
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -104,7 +152,10 @@ impl Problems {
         match self.0.as_slice() {
             [] => Ok(()),
             [one] => Err(Error::config(one.clone())),
-            many => Err(Error::config(format!("{} problems: {}", many.len(), many.join("; ")))),
+            many => {
+                let number = many.len() + self.1;
+                Err(Error::config(format!("{number}{SEVERAL}{}", many.join("; "))))
+            }
         }
     }
 }
@@ -287,16 +338,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     Ok(total)
 }
 
-/// The known name that is nearest to one that is not known, if any is near.
+/// The known name that is nearest to one that is not known, if any is near: few letters differ, and hardly any in the
+/// part before the first `_`, which says what a setting belongs to.
 pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     let name = name.trim().to_ascii_uppercase();
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&name, &candidate.to_ascii_uppercase());
-    known
-        .into_iter()
-        .map(|candidate| (distance(candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len() / 4 + 1)
-        .min()
-        .map(|(_, candidate)| candidate)
+    let distance = |candidate: &str| {
+        let candidate = candidate.to_ascii_uppercase();
+        let same_prefix = match (name.split_once('_'), candidate.split_once('_')) {
+            (Some((ours, _)), Some((theirs, _))) => strsim::damerau_levenshtein(ours, theirs) <= 1,
+            _ => true,
+        };
+        let distance = strsim::damerau_levenshtein(&name, &candidate);
+        (same_prefix && distance <= candidate.len() / 5 + 1).then_some(distance)
+    };
+    let near = known.into_iter().filter_map(|candidate| Some((distance(candidate)?, candidate)));
+    near.min().map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -365,6 +421,64 @@ mod tests {
              VAULT_CLIENT_TIMEOUT is not a duration such as 60, 60s, 1m30s or 500ms"
         );
         assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_suggestion_is_near_and_belongs_to_the_same() {
+        const KNOWN: [&str; 9] = [
+            "VAULT_ADDR",
+            "VAULT_CACERT",
+            "VAULT_SKIP_VERIFY",
+            "KMS_PROVIDER",
+            "READ_TIMEOUT",
+            "WRITE_TIMEOUT",
+            "kms",
+            "keyRotation",
+            "cephx",
+        ];
+        for (name, expected) in [
+            ("VAULT_ADRR", Some("VAULT_ADDR")),
+            ("VALUT_ADDR", Some("VAULT_ADDR")),
+            ("vault_address", Some("VAULT_ADDR")),
+            ("VAULTADDR", Some("VAULT_ADDR")),
+            ("VAULT_SKIP_VERFIY", Some("VAULT_SKIP_VERIFY")),
+            ("VAULT_CA_CERT", Some("VAULT_CACERT")),
+            ("KMS_PROVIDR", Some("KMS_PROVIDER")),
+            ("kmss", Some("kms")),
+            ("keyRotaton", Some("keyRotation")),
+            ("VAULT_HEADERS", None),
+            ("AZURE_ADDR", None),
+            ("RITE_TIMEOUT", Some("WRITE_TIMEOUT")),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(name, KNOWN), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_builder_finds_is_joined_with_what_was_found_before() {
+        let found = |texts: &[&str]| {
+            let mut problems = Problems::new();
+            texts.iter().for_each(|text| problems.add(*text));
+            problems
+        };
+        let failed = |texts: &[&str]| found(texts).into_result();
+        let more = |problems: &mut Problems| problems.add("c; d");
+        let join = |before: &[&str], built: Result<()>| found(before).join(built, more);
+        for (result, expected) in [
+            (join(&[], failed(&["a"])), "a"),
+            (join(&["x"], Ok(())), "x"),
+            (join(&["x"], failed(&["a; b"])), "2 problems: x; a; b"),
+            (join(&["x", "y"], failed(&["a", "b", "c"])), "5 problems: x; y; a; b; c"),
+            (join(&[], Err(Error::new(crate::ErrorKind::Unavailable, "gone"))), "2 problems: c; d; gone"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), expected);
+        }
+        join(&[], Ok(())).unwrap();
+        let gone = Err::<(), _>(Error::new(crate::ErrorKind::Unavailable, "gone"));
+        let error = Problems::new().join(gone, |_| ()).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Unavailable);
     }
 
     #[test]

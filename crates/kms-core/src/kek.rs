@@ -105,13 +105,17 @@ impl Kek {
     /// # Errors
     ///
     /// As [`parse`](Self::parse), and `ConfigInvalid` for bytes that are not UTF-8.
-    pub fn parse_bytes(mut bytes: Vec<u8>) -> Result<Self> {
-        let text = std::str::from_utf8(&bytes).map(SecretString::from);
-        bytes.zeroize();
-        match text {
-            Ok(text) => Self::parse(text),
-            Err(_) => Err(Error::config("the KEK is not UTF-8 text")),
-        }
+    pub fn parse_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Self::parse(utf8(bytes)?)
+    }
+
+    /// Takes a KEK that a KMS holds from bytes that are to be UTF-8. The bytes are wiped in any case.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_stored`](Self::from_stored), and `ConfigInvalid` for bytes that are not UTF-8.
+    pub fn from_stored_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Self::from_stored(utf8(bytes)?)
     }
 
     /// The text of the KEK: the LUKS passphrase.
@@ -143,6 +147,12 @@ impl Kek {
         mac.update(self.expose_secret().as_bytes());
         mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+fn utf8(mut bytes: Vec<u8>) -> Result<SecretString> {
+    let text = std::str::from_utf8(&bytes).map(SecretString::from);
+    bytes.zeroize();
+    text.map_err(|_cause| Error::config("the KEK is not UTF-8 text"))
 }
 
 impl fmt::Debug for Kek {

@@ -348,6 +348,66 @@ mod tests {
         provider
     }
 
+    /// A KMS without conditional writes: whoever looks before they write is not kept from writing.
+    #[derive(Debug)]
+    struct Racy(crate::memory::Memory);
+
+    #[async_trait]
+    impl KmsProvider for Racy {
+        fn provider(&self) -> &'static str {
+            "racy"
+        }
+
+        fn capability(&self) -> Capability {
+            Capability::full().with_create(Guarantee::CheckThenAct)
+        }
+
+        async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+            let there = self.0.get(name, Freshness::Fresh).await.is_ok();
+            if there && mode == PutMode::Create {
+                return Err(Error::already_exists(name, crate::Existing::Unknown));
+            }
+            // The time between the look and the write, which is another one for each.
+            let pause = u64::from(getrandom::u32().unwrap() % 200);
+            sleep(Duration::from_millis(pause)).await;
+            self.0.put(name, kek, PutMode::Overwrite).await
+        }
+
+        async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+            self.0.get(name, freshness).await
+        }
+
+        async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+            self.0.delete(name, mode).await
+        }
+
+        fn list(&self) -> KeyStream<'_> {
+            self.0.list()
+        }
+
+        async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+            self.0.retire_superseded(name, current).await
+        }
+
+        async fn probe(&self) -> Probe {
+            Probe::new()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn racers_agree_also_where_the_server_does_not_decide() {
+        for round in 0..20 {
+            let kms = Racy(crate::memory::Memory::new());
+            let name = KeyName::new(format!("raced-{round}")).unwrap();
+            let racers = (0..20).map(|_| kms.ensure(&name, Kek::generate().unwrap()));
+            let found = futures_util::future::try_join_all(racers).await.unwrap();
+            let prints: std::collections::BTreeSet<_> =
+                found.iter().map(|ensured| ensured.stored.kek.fingerprint()).collect();
+            assert_eq!(prints.len(), 1);
+            assert_eq!(found.iter().filter(|ensured| ensured.created).count(), 1);
+        }
+    }
+
     #[tokio::test]
     async fn ensure_returns_the_key_of_whoever_was_first() {
         let kms: Arc<dyn KmsProvider> = Arc::new(crate::memory::Memory::new());

@@ -13,7 +13,7 @@ use crate::config::{Problems, nearest};
 /// `spec.security` of a CephCluster, as far as it concerns the keys of OSDs.
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a map of kms and keyRotation")]
 pub struct SecuritySpec {
     /// Which KMS keeps the keys. Absent or empty: Kubernetes Secrets.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -21,12 +21,14 @@ pub struct SecuritySpec {
     /// Whether keys are rotated, and when.
     #[serde(default, deserialize_with = "null_is_default")]
     pub key_rotation: KeyRotationSpec,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Ignored>,
 }
 
 /// `spec.security.kms`.
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a map of connectionDetails and tokenSecretName")]
 pub struct KmsSpec {
     /// The settings of the provider.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -48,7 +50,7 @@ impl KmsSpec {
 /// `spec.security.keyRotation`.
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a map of enabled and schedule")]
 pub struct KeyRotationSpec {
     /// Whether keys are rotated.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -63,11 +65,12 @@ pub struct KeyRotationSpec {
 impl SecuritySpec {
     /// A spec of a `kms` block alone.
     pub fn new(kms: KmsSpec) -> Self {
-        Self { kms, key_rotation: KeyRotationSpec::default() }
+        Self { kms, key_rotation: KeyRotationSpec::default(), unknown: BTreeMap::new() }
     }
 
     /// Reports the fields that nobody reads, and the settings that are not strings.
     pub fn check(&self, problems: &mut Problems) {
+        unknown_fields("security", &self.unknown, &["kms", "keyRotation", "cephx"], problems);
         unknown_fields("kms", &self.kms.unknown, &["connectionDetails", "tokenSecretName"], problems);
         unknown_fields("keyRotation", &self.key_rotation.unknown, &["enabled", "schedule"], problems);
         for (key, kind) in &self.kms.connection_details.not_text {
@@ -84,7 +87,8 @@ fn unknown_fields(
     known: &[&'static str],
     problems: &mut Problems,
 ) {
-    for field in unknown.keys() {
+    // `cephx` is about the keys of Ceph's own users, and nobody here reads it.
+    for field in unknown.keys().filter(|field| !known.contains(&field.as_str())) {
         match nearest(field, known.iter().copied()) {
             Some(near) => problems.add(format!("{block}.{field} is not known; did you mean {near}?")),
             None => problems.add(format!("{block}.{field} is not known; known are: {}", known.join(", "))),
@@ -120,6 +124,11 @@ impl ConnectionDetails {
     /// All settings, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The names of the settings that are not strings, and so have no value.
+    pub fn not_text(&self) -> impl Iterator<Item = &str> {
+        self.not_text.iter().map(|(key, _)| key.as_str())
     }
 
     /// Whether there is no setting at all, which means Kubernetes Secrets.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
+use kms_core::{
+    Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec,
+    config::{ConfigKey, Problems, Settings},
+};
 use tracing::warn;
 
 #[cfg(feature = "ibmkp")]
@@ -21,6 +24,31 @@ use crate::{Options, Provider, keys};
 /// That this build lacks the provider is no problem of the block: its settings are checked all the same, as far as
 /// they are known.
 pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
+    let (provider, mut problems) = check_block(spec)?;
+    check_settings(provider, spec, options, &mut problems);
+    problems.into_result()?;
+    Ok(provider)
+}
+
+/// Notes what is wrong with the settings of a provider.
+fn check_settings(provider: Provider, spec: &SecuritySpec, options: &Options, problems: &mut Problems) {
+    match provider {
+        Provider::AzureKeyVault => keys::azure::check(&spec.kms, options.environment(), problems),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => ibmkp::check(spec, options, problems),
+        #[cfg(not(feature = "ibmkp"))]
+        Provider::IbmKeyProtect => {}
+        Provider::Kmip => keys::kmip::check(&spec.kms, problems),
+        Provider::KubernetesSecret => warn_of_token(spec),
+        #[cfg(feature = "vault")]
+        Provider::Vault => vault::check(spec, options, problems),
+        #[cfg(not(feature = "vault"))]
+        Provider::Vault => {}
+    }
+}
+
+/// The provider, and what is wrong with the block whatever provider it names.
+fn check_block(spec: &SecuritySpec) -> Result<(Provider, Problems)> {
     let mut problems = Problems::new();
     spec.check(&mut problems);
     let provider = match Provider::of(spec) {
@@ -32,29 +60,33 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
         }
     };
     match provider {
-        Provider::AzureKeyVault => {
-            keys::azure::check(&spec.kms, options.environment(), &mut problems);
-        }
+        Provider::AzureKeyVault => check_names::<keys::AzureConfigKey>(spec, &mut problems),
         #[cfg(feature = "ibmkp")]
-        Provider::IbmKeyProtect => ibmkp::check(spec, options, &mut problems),
+        Provider::IbmKeyProtect => check_names::<keys::IbmKpConfigKey>(spec, &mut problems),
         #[cfg(not(feature = "ibmkp"))]
         Provider::IbmKeyProtect => {}
-        Provider::Kmip => keys::kmip::check(&spec.kms, &mut problems),
-        Provider::KubernetesSecret => {
-            // Rook takes it so too (spec 1.2): a token alone does not name a KMS.
-            if !spec.kms.token_secret_name.trim().is_empty() {
-                warn!(
-                    "tokenSecretName is given and connectionDetails is empty: keys are kept in Kubernetes Secrets"
-                );
-            }
-        }
+        Provider::Kmip => check_names::<keys::KmipConfigKey>(spec, &mut problems),
+        Provider::KubernetesSecret => {}
         #[cfg(feature = "vault")]
-        Provider::Vault => vault::check(spec, options, &mut problems),
+        Provider::Vault => check_names::<keys::VaultConfigKey>(spec, &mut problems),
         #[cfg(not(feature = "vault"))]
         Provider::Vault => {}
     }
-    problems.into_result()?;
-    Ok(provider)
+    Ok((provider, problems))
+}
+
+/// Checks the names of the settings that are not strings. Builders never see them, since there is no value, and a name
+/// that is misspelt besides is to be told at once.
+fn check_names<K: ConfigKey>(spec: &SecuritySpec, problems: &mut Problems) {
+    let names = spec.kms.connection_details.not_text().map(|name| (name, ""));
+    let _no_values = Settings::<K>::from_pairs(names, &[keys::KMS_PROVIDER], problems);
+}
+
+fn warn_of_token(spec: &SecuritySpec) {
+    // Rook takes it so too (spec 1.2): a token alone does not name a KMS.
+    if !spec.kms.token_secret_name.trim().is_empty() {
+        warn!("tokenSecretName is given and connectionDetails is empty: keys are kept in Kubernetes Secrets");
+    }
 }
 
 /// Connects to the KMS that a `security` block names, with the [standard layers](kms_core::layer::standard) on.
@@ -65,8 +97,9 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
 ///
 /// # Errors
 ///
-/// Those of [`check`]; `Disabled` with the name of the Cargo feature if this build lacks the provider;
-/// those of the provider's builder and of `secrets`.
+/// Those of [`check`] and of the provider's builder, in one error, so that what is wrong with the Secrets is told
+/// together with what is wrong with the block; `Disabled` with the name of the Cargo feature if this build lacks the
+/// provider; those of `secrets`.
 pub async fn connect(
     spec: &SecuritySpec,
     #[cfg_attr(
@@ -76,20 +109,25 @@ pub async fn connect(
     secrets: &dyn SecretSource,
     options: Options,
 ) -> Result<Arc<dyn KmsProvider>> {
-    match check(spec, &options)? {
-        provider @ (Provider::AzureKeyVault | Provider::Kmip) => Err(disabled(provider)),
+    let (provider, problems) = check_block(spec)?;
+    match provider {
         #[cfg(feature = "ibmkp")]
-        Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options).await,
-        #[cfg(not(feature = "ibmkp"))]
-        provider @ Provider::IbmKeyProtect => Err(disabled(provider)),
+        Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options, problems).await,
         #[cfg(feature = "k8s-secret")]
-        Provider::KubernetesSecret => kubernetes::connect(&options).await,
-        #[cfg(not(feature = "k8s-secret"))]
-        provider @ Provider::KubernetesSecret => Err(disabled(provider)),
+        Provider::KubernetesSecret => {
+            problems.into_result()?;
+            warn_of_token(spec);
+            kubernetes::connect(&options).await
+        }
         #[cfg(feature = "vault")]
-        Provider::Vault => vault::connect(spec, secrets, &options).await,
-        #[cfg(not(feature = "vault"))]
-        provider @ Provider::Vault => Err(disabled(provider)),
+        Provider::Vault => vault::connect(spec, secrets, &options, problems).await,
+        // What is wrong with the settings is told all the same.
+        _ => {
+            let mut problems = problems;
+            check_settings(provider, spec, &options, &mut problems);
+            problems.into_result()?;
+            Err(disabled(provider))
+        }
     }
 }
 

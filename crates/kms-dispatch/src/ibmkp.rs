@@ -29,13 +29,15 @@ pub(crate) fn check(spec: &SecuritySpec, options: &Options, problems: &mut Probl
     builder(spec, options).check(problems);
 }
 
-/// The provider with its layers.
+/// The provider with its layers. `problems` are those of the block itself.
 pub(crate) async fn connect(
     spec: &SecuritySpec,
     secrets: &dyn SecretSource,
     options: &Options,
+    problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let key_protect = builder(spec, options).build(secrets).await?;
+    let built = builder(spec, options).build(secrets).await;
+    let key_protect = problems.join(built, |problems| check(spec, options, problems))?;
     let limits = options.limits(key_protect.layer_options(LayerOptions::default()));
     Ok(layer::standard(Arc::new(key_protect), &limits))
 }

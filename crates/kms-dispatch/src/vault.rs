@@ -24,13 +24,15 @@ pub(crate) fn check(spec: &SecuritySpec, options: &Options, problems: &mut Probl
     builder(spec, options).check(problems);
 }
 
-/// The provider with its layers.
+/// The provider with its layers. `problems` are those of the block itself.
 pub(crate) async fn connect(
     spec: &SecuritySpec,
     secrets: &dyn SecretSource,
     options: &Options,
+    problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let vault = builder(spec, options).build(secrets).await?;
+    let built = builder(spec, options).build(secrets).await;
+    let vault = problems.join(built, |problems| check(spec, options, problems))?;
     let limits = options.limits(vault.layer_options(LayerOptions::default()));
     Ok(layer::standard(Arc::new(vault), &limits))
 }

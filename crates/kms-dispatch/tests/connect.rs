@@ -1,5 +1,7 @@
 //! `check` and `connect` without a server.
 
+#![allow(clippy::expect_used, reason = "a panic is how a test fails")]
+
 use kms_core::{ConnectionDetails, ErrorKind, KmsSpec, SecuritySpec, secret::SecretMap};
 use kms_dispatch::{Options, Provider, check, connect};
 
@@ -41,6 +43,80 @@ async fn settings_of_a_provider_that_is_not_in_this_build_are_checked_first() {
     let error = connect(&spec(&KMIP, ""), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
     assert!(error.to_string().contains("tokenSecretName"), "{error}");
+}
+
+/// A block of settings that are not all strings, as only a document can have it.
+#[cfg(all(feature = "manifests", any(feature = "k8s-secret", feature = "vault")))]
+fn block(text: &str) -> kms_dispatch::source::Manifests {
+    let parsed = kms_dispatch::source::Manifests::parse([("a.yaml", text.as_bytes())]);
+    parsed.expect("it is valid")
+}
+
+#[cfg(all(feature = "manifests", feature = "vault"))]
+#[tokio::test]
+async fn problems_of_the_block_of_the_settings_and_of_the_secrets_are_in_one_error() {
+    let manifests = block(
+        "security:
+  kmss: {}
+  kms:
+    connectionDetails:
+      KMS_PROVIDER: vault
+      VAULT_ADRR: https://canary
+      VAULT_SKIP_VERFIY: true
+      VAULT_CACERT: nosuch-ca
+    tokenSecretName: nosuch-token
+",
+    );
+    let spec = manifests.security().expect("it is there");
+    let error = connect(spec, &manifests, Options::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+    let text = error.to_string();
+    let problems = [
+        "7 problems: security.kmss is not known; did you mean kms?; ",
+        "VAULT_SKIP_VERFIY is a boolean, and every setting has to be a string",
+        "VAULT_SKIP_VERFIY is not a known setting; did you mean VAULT_SKIP_VERIFY?",
+        "VAULT_ADRR is not a known setting; did you mean VAULT_ADDR?",
+        "VAULT_ADDR is missing",
+        "tokenSecretName: Secret \"nosuch-token\" was not found in a.yaml",
+        "VAULT_CACERT: Secret \"nosuch-ca\" was not found in a.yaml",
+    ];
+    for problem in problems {
+        assert!(text.contains(problem), "{problem:?} is not in: {text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+}
+
+#[cfg(all(feature = "manifests", feature = "vault"))]
+#[tokio::test]
+async fn problems_of_the_settings_are_told_also_when_secrets_cannot_be_read() {
+    #[derive(Debug)]
+    struct Refused;
+
+    #[async_trait::async_trait]
+    impl kms_core::SecretSource for Refused {
+        async fn secret(&self, _: &str) -> kms_core::Result<kms_core::SecretData> {
+            Err(kms_core::Error::new(ErrorKind::PermissionDenied, "you may not get secrets"))
+        }
+    }
+
+    let wrong = [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", "https://v"), ("VAULT_BACKEND", "canary")];
+    let error = connect(&spec(&wrong, "t"), &Refused, Options::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+    let text = error.to_string();
+    assert!(text.starts_with("2 problems: VAULT_BACKEND is none of"), "{text}");
+    assert!(text.contains("; you may not get secrets (setting: tokenSecretName)"), "{text}");
+
+    let error = connect(&spec(&wrong[..2], "t"), &Refused, Options::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+}
+
+#[cfg(all(feature = "manifests", feature = "k8s-secret"))]
+#[tokio::test]
+async fn a_misspelt_block_is_not_taken_for_kubernetes_secrets() {
+    let manifests = block("security: {kmss: {connectionDetails: {KMS_PROVIDER: vault}}}");
+    let spec = manifests.security().expect("it is there");
+    let error = connect(spec, &manifests, Options::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "security.kmss is not known; did you mean kms?");
 }
 
 #[test]

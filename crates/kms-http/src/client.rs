@@ -66,27 +66,59 @@ impl Proxies {
 
     fn build(&self) -> Result<Vec<Proxy>> {
         let Self { all, http, https, none } = self;
-        let wrong = |what: &'static str| {
-            // The cause is not kept: it quotes the address, which may hold a password.
-            move |_cause: reqwest::Error| {
-                Error::config(format!(
-                    "the address of the {what} proxy is not valid; give a URL such as http://proxy:3128"
-                ))
-            }
-        };
         if let Some(url) = all {
-            return Ok(vec![Proxy::all(url).map_err(wrong("given"))?]);
+            let target = proxy_url(url).ok_or_else(|| wrong_proxy("given"))?;
+            return Ok(vec![Proxy::all(target).map_err(|_cause| wrong_proxy("given"))?]);
         }
-        let exclusions = none.as_deref().and_then(NoProxy::from_string);
+        // The library knows names, suffixes, addresses and ranges; these two forms it does not.
+        let none = none.as_deref().unwrap_or_default();
+        if none.split(',').any(|entry| entry.trim() == "*") {
+            return Ok(Vec::new());
+        }
+        let ports: Vec<String> = none.split(',').filter_map(host_with_port).collect();
+        let exclusions = NoProxy::from_string(none);
         let mut proxies = Vec::new();
-        if let Some(url) = https {
-            proxies.push(Proxy::https(url).map_err(wrong("HTTPS"))?.no_proxy(exclusions.clone()));
-        }
-        if let Some(url) = http {
-            proxies.push(Proxy::http(url).map_err(wrong("HTTP"))?.no_proxy(exclusions));
+        for (scheme, what, url) in [("https", "HTTPS", https), ("http", "HTTP", http)] {
+            let Some(url) = url else { continue };
+            let target = proxy_url(url).ok_or_else(|| wrong_proxy(what))?;
+            let ports = ports.clone();
+            let proxy = Proxy::custom(move |to| {
+                let direct = to.scheme() != scheme || ports.contains(&authority(to));
+                (!direct).then(|| target.clone())
+            });
+            proxies.push(proxy.no_proxy(exclusions.clone()));
         }
         Ok(proxies)
     }
+}
+
+/// The address is not shown: it may hold a password.
+fn wrong_proxy(what: &'static str) -> Error {
+    Error::config(format!(
+        "the address of the {what} proxy is not valid; give a URL such as http://proxy:3128"
+    ))
+}
+
+/// A proxy without a scheme is one of HTTP, as curl takes it. Other kinds than HTTP proxies are not supported.
+fn proxy_url(text: &str) -> Option<Url> {
+    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
+}
+
+/// Host and port of a URL, in small letters.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+    format!("{host}:{}", url.port_or_known_default().unwrap_or_default())
+}
+
+/// An exclusion of the form `host:port`.
+fn host_with_port(entry: &str) -> Option<String> {
+    let (host, port) = entry.trim().rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let host = host.trim_matches(['[', ']']);
+    // An IPv6 address without brackets is no host with a port.
+    let bare = entry.matches(':').count() > 1 && !entry.contains('[');
+    (!bare && !host.is_empty()).then(|| format!("{}:{port}", host.to_ascii_lowercase()))
 }
 
 impl fmt::Debug for Proxies {
@@ -220,6 +252,11 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
+    /// Whether requests may go through a proxy.
+    pub(crate) fn uses_proxy(&self) -> bool {
+        self.builder.proxies.is_some()
+    }
+
     /// The URL to send requests to for `url`: the same, but for a TLS server name that is given, which then stands
     /// in place of the host; the addresses of the host are looked up here.
     ///
@@ -280,6 +317,23 @@ mod tests {
         assert_eq!(proxies.build().unwrap().len(), 1);
         assert!(!format!("{proxies:?}").contains("canary"));
         assert!(!Proxies::from_environment([("HTTPS_PROXY", " ")]).is_some());
+    }
+
+    #[test]
+    fn exclusions_of_every_form_are_known() {
+        let count = |none| {
+            Proxies::from_environment([("HTTPS_PROXY", "proxy:3128"), ("NO_PROXY", none)])
+                .build()
+                .unwrap()
+                .len()
+        };
+        assert_eq!((count("*"), count("a, * "), count("a.example,10.0.0.0/8")), (0, 0, 1));
+        assert_eq!(host_with_port(" Vault.example:8200 ").as_deref(), Some("vault.example:8200"));
+        assert_eq!(host_with_port("[::1]:8200").as_deref(), Some("::1:8200"));
+        for other in ["vault.example", "::1", "vault.example:x", ":8200"] {
+            assert_eq!(host_with_port(other), None, "{other}");
+        }
+        assert_eq!(authority(&Url::parse("https://Vault.example").unwrap()), "vault.example:443");
     }
 
     #[test]

@@ -137,7 +137,13 @@ impl HttpClient {
             Ok(answer) => answer,
             Err(cause) => {
                 let server = cause.url().map(endpoint).unwrap_or_default();
-                Err(fault(&cause).source(Cause::of(&cause)).context("server", server))
+                let error = fault(&cause).source(Cause::of(&cause)).context("server", server);
+                // It may well be the proxy that is away.
+                Err(if self.uses_proxy() {
+                    error.context("proxy", "one is set, and may be the cause")
+                } else {
+                    error
+                })
             }
         }
     }

@@ -195,9 +195,9 @@ impl Key {
         }
         let kek = if self.tags().iter().any(|tag| tag == TEXT_TAG) {
             let wrong = |_cause| Error::new(ErrorKind::Protocol, "the key's material is not base64");
-            Kek::parse_bytes(decoded(payload.expose_secret()).map_err(wrong)?)
+            Kek::from_stored_bytes(decoded(payload.expose_secret()).map_err(wrong)?)
         } else {
-            Kek::parse(payload.clone())
+            Kek::from_stored(payload.clone())
         };
         // What cannot be stored is no setting's fault here.
         kek.map_err(|error| {

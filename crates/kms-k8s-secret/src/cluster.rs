@@ -1,8 +1,10 @@
 //! The CephCluster, as far as it concerns keys.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kms_core::{Error, ErrorKind, Result, SecuritySpec};
-use serde::Deserialize;
+use kms_core::{Error, ErrorKind, Result, SecuritySpec, config::nearest};
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     PROVIDER,
@@ -23,6 +25,11 @@ pub struct CephClusterInfo {
     pub owner: Owner,
     /// Its namespace, where the Secrets are.
     pub kube_namespace: String,
+    /// The device sets by name, and whether their OSDs are encrypted and so have keys in the KMS; `None` if the
+    /// CephCluster says nothing of its storage.
+    pub device_sets: Option<Vec<(String, bool)>>,
+    /// Whether the CephCluster is being deleted.
+    pub deleting: bool,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +43,44 @@ struct CephCluster {
 struct Spec {
     #[serde(default)]
     security: Option<SecuritySpec>,
+    #[serde(default)]
+    storage: Option<Storage>,
+    #[serde(flatten)]
+    other: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Storage {
+    #[serde(default)]
+    storage_class_device_sets: Option<Vec<DeviceSet>>,
+}
+
+#[derive(Deserialize)]
+struct DeviceSet {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    encrypted: Option<bool>,
+}
+
+impl Storage {
+    fn device_sets(self) -> Vec<(String, bool)> {
+        let sets = self.storage_class_device_sets.unwrap_or_default();
+        sets.into_iter().map(|set| (set.name, set.encrypted.unwrap_or(false))).collect()
+    }
+}
+
+impl Spec {
+    /// Without a `security` block keys are kept in Kubernetes Secrets, and one that is misspelt is not to be taken for
+    /// that. Where Rook's own definitions are installed, the API server drops such a field and nobody can tell.
+    fn check(&self) -> Result<()> {
+        const KNOWN: &str = "security";
+        match self.other.keys().find(|field| self.security.is_none() && nearest(field, [KNOWN]).is_some()) {
+            Some(field) => Err(Error::config(format!("spec.{field} is not known; did you mean {KNOWN}?"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads a CephCluster.
@@ -43,7 +88,7 @@ struct Spec {
 /// # Errors
 ///
 /// `NotFound` if there is none of that name, or if Rook is not installed, which the message tells apart;
-/// `PermissionDenied` if it may not be read.
+/// `PermissionDenied` if it may not be read; `ConfigInvalid` if its `security` block is misspelt.
 pub async fn ceph_cluster(
     client: impl Into<Connection> + Send,
     kube_namespace: &str,
@@ -80,9 +125,52 @@ pub async fn ceph_cluster(
             .operation("read CephCluster")
             .provider(PROVIDER));
     };
+    let (security, storage) = match cluster.spec {
+        Some(spec) => {
+            spec.check().map_err(|error| error.operation("read CephCluster").provider(PROVIDER))?;
+            (spec.security, spec.storage)
+        }
+        None => (None, None),
+    };
     Ok(CephClusterInfo {
-        security: cluster.spec.and_then(|spec| spec.security).unwrap_or_default(),
+        security: security.unwrap_or_default(),
+        device_sets: storage.map(Storage::device_sets),
+        deleting: cluster.metadata.deletion_timestamp.is_some(),
         owner: Owner::new(name, uid),
         kube_namespace: kube_namespace.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Spec {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_misspelt_block_is_no_absent_one() {
+        for field in ["securty", "Security"] {
+            let error =
+                spec(&format!(r#"{{"storage": {{}}, "{field}": {{"a": "canary"}}}}"#)).check().unwrap_err();
+            assert_eq!(error.to_string(), format!("spec.{field} is not known; did you mean security?"));
+        }
+        for text in
+            ["{}", r#"{"cephVersion": {"image": "x"}, "mon": null}"#, r#"{"security": {}, "securty": 1}"#]
+        {
+            spec(text).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn device_sets_are_read_as_far_as_they_are_there() {
+        let sets = |text: &str| spec(text).storage.map(Storage::device_sets);
+        assert!(sets("{}").is_none());
+        assert_eq!(sets(r#"{"storage": {"useAllNodes": true}}"#), Some(Vec::new()));
+        let two = sets(
+            r#"{"storage": {"storageClassDeviceSets": [{"name": "a", "count": 3, "encrypted": true}, {"name": "b"}]}}"#,
+        );
+        assert_eq!(two, Some(vec![("a".to_owned(), true), ("b".to_owned(), false)]));
+    }
 }

@@ -266,6 +266,91 @@ async fn a_hanging_call_is_cut_off_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_try_that_hangs_leaves_time_for_another_whatever_the_deadline() {
+    for seconds in [1, 5, 20, 39] {
+        let bench = Bench::with(|options| options.retry.deadline = Duration::from_secs(seconds));
+        bench.stored("a").await;
+        bench.scripted.push(Operation::Get, Fault::hang());
+        assert_eq!(bench.get().await.unwrap(), "a", "{seconds} s");
+        assert_eq!(bench.scripted.count(Operation::Get), 2);
+    }
+    // Where there is no second try, the first one has all the time.
+    let bench = Bench::with(|options| {
+        options.retry.deadline = Duration::from_secs(10);
+        options.retry.attempts = 1;
+    });
+    bench.scripted.push(Operation::Get, Fault::hang());
+    let start = Instant::now();
+    bench.get().await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_too_late_names_the_key_that_it_was_about() {
+    for operation in OPERATIONS {
+        for limited in [true, false] {
+            let scripted = Scripted::new();
+            scripted.push_times(9, operation, Fault::hang);
+            let mut policy = RetryPolicy::default();
+            policy.attempts = 1;
+            let kms: Arc<dyn KmsProvider> = if limited {
+                Arc::new(TimedOut::new(scripted, Duration::from_secs(3)))
+            } else {
+                Arc::new(Retried::new(scripted, policy))
+            };
+            let error = call(kms.as_ref(), operation).await.expect("it hangs");
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            let key = error.contexts().find(|(name, _)| *name == "key").map(|(_, key)| key.to_owned());
+            let expected = match operation {
+                Operation::List | Operation::Probe => None,
+                _ => Some(name().to_string()),
+            };
+            assert_eq!(key, expected, "{operation:?}: {error}");
+        }
+    }
+}
+
+/// A call that fails so many times before it succeeds, with what it counts.
+async fn failing(times: u32, policy: &RetryPolicy, error: impl Fn() -> Error) -> (Result<u32>, u32) {
+    let calls = std::sync::atomic::AtomicU32::new(0);
+    let result = layer::retried(policy, "read", || async {
+        let made = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if made < times { Err(error()) } else { Ok(made) }
+    })
+    .await;
+    (result, calls.into_inner())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_belongs_to_no_provider_is_repeated_by_the_same_rules() {
+    let policy = RetryPolicy::default();
+    let unavailable = |retry| move || Error::new(ErrorKind::Unavailable, "away").retry(retry);
+    for retry in [Retry::Always, Retry::IfIdempotent] {
+        let (result, calls) = failing(3, &policy, unavailable(retry)).await;
+        assert_eq!((result.unwrap(), calls), (3, 4));
+    }
+    let (result, calls) = failing(3, &policy, unavailable(Retry::Never)).await;
+    assert_eq!((result.unwrap_err().kind(), calls), (ErrorKind::Unavailable, 1));
+
+    let (result, calls) = failing(u32::MAX, &policy, unavailable(Retry::Always)).await;
+    assert_eq!((result.unwrap_err().retryable(), calls), (Retry::Never, policy.attempts));
+
+    let start = Instant::now();
+    let seven = Some(Duration::from_secs(7));
+    let (result, _) = failing(1, &policy, || unavailable(Retry::Always)().retry_after(seven)).await;
+    result.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(7));
+    let beyond = Some(Duration::from_secs(61));
+    let (result, calls) = failing(1, &policy, || unavailable(Retry::Always)().retry_after(beyond)).await;
+    assert_eq!((result.unwrap_err().kind(), calls), (ErrorKind::Unavailable, 1));
+
+    let start = Instant::now();
+    let error = layer::retried(&policy, "read", std::future::pending::<Result<()>>).await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, policy.deadline));
+    assert_eq!(error.to_string(), "read: not done within 60s (tries: 1)");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_limit_is_for_each_page_of_a_list() {
     let scripted = Scripted::new();
     scripted.inner().put(&name(), &kek("a"), PutMode::Create).await.unwrap();

@@ -1,6 +1,6 @@
 //! `kms completions`: for shells.
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use kms_core::Result;
 
 use crate::{cli::Cli, exit::Exit, output::Output};
@@ -16,9 +16,24 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
     // Into memory first: the generator panics on a stream that fails.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "kms", &mut script);
+    clap_complete::generate(args.shell, &mut visible(Cli::command()), "kms", &mut script);
     output.bytes(&script)?;
     Ok(Exit::Done)
+}
+
+/// The program without its hidden commands: the generator would offer them.
+fn visible(program: Command) -> Command {
+    let commands: Vec<_> =
+        program.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let mut shown = Command::new("kms")
+        .args(program.get_arguments().cloned())
+        .subcommands(commands)
+        .arg_required_else_help(program.is_arg_required_else_help_set());
+    shown = match program.get_about() {
+        Some(about) => shown.about(about.clone()),
+        None => shown,
+    };
+    shown.version(env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -33,7 +48,13 @@ mod tests {
         for shell in clap_complete::Shell::value_variants() {
             let mut bytes = Vec::new();
             run(Args { shell: *shell }, &mut Output::to(Format::Text, &mut bytes)).unwrap();
-            assert!(String::from_utf8(bytes).unwrap().contains("kubeconfig"), "{shell}");
+            let script = String::from_utf8(bytes).unwrap();
+            for offered in ["kubeconfig", "version", "check", "read-only", "completions"] {
+                assert!(script.contains(offered), "{shell} does not offer {offered}");
+            }
+            for hidden in ["codegen", "key-management", "key__management"] {
+                assert!(!script.contains(hidden), "{shell} offers {hidden}");
+            }
         }
     }
 }

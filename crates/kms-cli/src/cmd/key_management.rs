@@ -4,11 +4,12 @@ use std::{
     fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use clap::Subcommand;
-use kms_core::{Error, Freshness, Result};
+use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
 use tracing::warn;
 
 use crate::{
@@ -62,19 +63,19 @@ pub(crate) async fn run(args: Args, global: &Global, environment: &Environment) 
 }
 
 async fn get(name: &NameArg, file: &Path, global: &Global, environment: &Environment) -> Result<()> {
-    let kms = context(global, environment).await?.connect().await?;
+    let kms = connect(global, environment).await?;
     let stored = kms.get(&name.name, Freshness::Any).await?;
     secret_file::write(file, &stored.kek)
 }
 
-/// The settings of the CephCluster, as Rook reads them.
+/// Connects with the settings of the CephCluster, as Rook reads them.
 ///
 /// The environment of the pod has the same settings, as they were when the pod was made. It is used when the
 /// CephCluster cannot be read: an OSD is to start also while the API server is away, or where the service account of
-/// the pod has lost a permission.
-async fn context(global: &Global, environment: &Environment) -> Result<Context> {
+/// the pod has lost a permission. The same holds for the Secrets that the CephCluster names.
+async fn connect(global: &Global, environment: &Environment) -> Result<Arc<dyn KmsProvider>> {
     if !global.files.is_empty() || global.cluster.is_some() {
-        return Context::new(global, environment).await;
+        return Context::new(global, environment).await?.connect().await;
     }
     let required = |name: &'static str| {
         environment
@@ -86,23 +87,29 @@ async fn context(global: &Global, environment: &Environment) -> Result<Context> 
         name: required("ROOK_CLUSTER_NAME")?.to_owned(),
     };
     let other_way = has_kms(&pod(environment));
-    let read = Context::from_cluster(global, environment, &named);
-    let read = if other_way {
-        let patience = global.timeout.map_or(API_PATIENCE, |timeout| timeout.min(API_PATIENCE));
-        tokio::time::timeout(patience, read).await.unwrap_or_else(|_elapsed| {
-            Err(Error::new(kms_core::ErrorKind::Timeout, format!("no answer within {patience:?}")))
-        })
+    let patience = if other_way {
+        Some(global.timeout.map_or(API_PATIENCE, |timeout| timeout.min(API_PATIENCE)))
     } else {
-        read.await
+        global.timeout
     };
-    match read {
-        Err(error) if other_way => {
-            warn!(
-                "the CephCluster cannot be read, so the settings are those of the pod's environment: {}",
-                chain(&error)
-            );
-            Context::from_pod(global, environment)
-        }
-        other => other,
-    }
+    let (unreadable, error) = match Context::from_cluster(global, environment, &named, patience).await {
+        Ok(context) => match context.connect().await {
+            Err(error) if other_way && is_about_reading(&error) => {
+                ("a Secret that the CephCluster names", error)
+            }
+            other => return other,
+        },
+        Err(error) if other_way => ("the CephCluster", error),
+        Err(error) => return Err(error),
+    };
+    warn!(
+        "{unreadable} cannot be read, so the settings are those of the pod's environment: {}",
+        chain(&error)
+    );
+    Context::from_pod(global, environment)?.connect().await
+}
+
+/// Whether something could not be read, rather than being wrong. To connect reads Secrets and nothing else.
+fn is_about_reading(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::ConfigInvalid | ErrorKind::Disabled | ErrorKind::Unsupported)
 }

@@ -49,7 +49,11 @@ mod tests {
 
     #[test]
     fn the_program_and_each_command_have_a_page() {
-        assert!(page(None).unwrap().contains("Exit codes"));
+        let program = page(None).unwrap();
+        assert!(program.contains("Exit codes") && program.contains("completions"), "{program}");
+        for hidden in ["codegen", "key-management", "key\\-management"] {
+            assert!(!program.contains(hidden), "{program}");
+        }
         let get = page(Some("get")).unwrap();
         assert!(get.contains("kms\\-get") && get.contains("kubeconfig"), "{get}");
         for hidden in ["key-management", "codegen", "nosuch"] {

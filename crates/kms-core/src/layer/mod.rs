@@ -11,7 +11,7 @@ mod trace;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    retry::{Retried, RetryPolicy},
+    retry::{Retried, RetryPolicy, retried},
     timeout::TimedOut,
     trace::Traced,
 };
@@ -21,7 +21,7 @@ use crate::KmsProvider;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LayerOptions {
-    /// How long one try may take.
+    /// How long one try may take. Where a second try is allowed, it is never more than half of the time for all.
     pub attempt_timeout: Duration,
     /// How often and how long to try.
     pub retry: RetryPolicy,
@@ -35,6 +35,9 @@ impl Default for LayerOptions {
 
 /// Puts the standard layers around a provider.
 pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
-    let timed = TimedOut::new(provider, options.attempt_timeout.min(options.retry.deadline));
+    let RetryPolicy { attempts, deadline, .. } = options.retry;
+    // One try that hangs must leave time for another one.
+    let longest = if attempts > 1 { deadline / 2 } else { deadline };
+    let timed = TimedOut::new(provider, options.attempt_timeout.min(longest));
     Arc::new(Retried::new(Traced::new(timed), options.retry))
 }

@@ -59,28 +59,57 @@ pub struct Retried<P> {
     policy: RetryPolicy,
 }
 
+/// Repeats what failed for a passing reason, as [`Retried`] does it, for calls that do no harm when done twice and
+/// belong to no provider: to read the settings of one, for example.
+///
+/// # Errors
+///
+/// The last one, marked so that nobody above starts again; `Timeout` when the last try was cut off by the deadline.
+pub async fn retried<T, F>(policy: &RetryPolicy, operation: &'static str, call: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    Tries::new(None, *policy).run(operation, call).await
+}
+
 /// The state of one operation with its repeats.
-struct Tries {
-    provider: &'static str,
+struct Tries<'a> {
+    provider: Option<&'static str>,
+    key: Option<&'a str>,
     policy: RetryPolicy,
     made: u32,
     pause: Duration,
     deadline: Instant,
 }
 
-impl Tries {
-    fn new(provider: &'static str, policy: RetryPolicy) -> Self {
+impl<'a> Tries<'a> {
+    fn new(provider: Option<&'static str>, policy: RetryPolicy) -> Self {
         let now = Instant::now();
         let deadline = now.checked_add(policy.deadline).unwrap_or_else(|| now + FAR_AWAY);
-        Self { provider, policy, made: 1, pause: policy.floor, deadline }
+        Self { provider, key: None, policy, made: 1, pause: policy.floor, deadline }
+    }
+
+    /// Says which key it is about.
+    fn of(mut self, name: &'a KeyName) -> Self {
+        self.key = Some(name.as_str());
+        self
+    }
+
+    /// Repeats an operation that does no harm when done twice.
+    async fn run<T, F>(mut self, operation: &'static str, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        loop {
+            match self.bounded(operation, call()).await {
+                Ok(value) => return Ok(value),
+                Err(error) => self.pause_after(error).await?,
+            }
+        }
     }
 
     /// Cuts a try off at the deadline of the whole operation.
-    async fn bounded<T>(
-        &self,
-        operation: &'static str,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
+    async fn bounded<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         match timeout_at(self.deadline, call).await {
             Ok(result) => result,
             Err(_) => Err(self.too_late(operation)),
@@ -89,10 +118,16 @@ impl Tries {
 
     /// The try was dropped in the middle, so nobody knows whether the server has done it.
     fn too_late(&self, operation: &'static str) -> Error {
-        Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
+        let mut error = Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
             .retry(Retry::IfIdempotent)
-            .operation(operation)
-            .provider(self.provider)
+            .operation(operation);
+        if let Some(provider) = self.provider {
+            error = error.provider(provider);
+        }
+        if let Some(key) = self.key {
+            error = error.context("key", key);
+        }
+        error
     }
 
     /// Waits until the next try, or gives the error back, marked so that nobody above starts again.
@@ -139,22 +174,8 @@ impl<P: KmsProvider> Retried<P> {
         Self { inner, policy }
     }
 
-    fn tries(&self) -> Tries {
-        Tries::new(self.inner.provider(), self.policy)
-    }
-
-    /// Repeats an operation that does no harm when done twice.
-    async fn repeated<T, F>(&self, operation: &'static str, call: impl Fn() -> F + Send + Sync) -> Result<T>
-    where
-        F: Future<Output = Result<T>> + Send,
-    {
-        let mut tries = self.tries();
-        loop {
-            match tries.bounded(operation, call()).await {
-                Ok(value) => return Ok(value),
-                Err(error) => tries.pause_after(error).await?,
-            }
-        }
+    fn tries<'a>(&self) -> Tries<'a> {
+        Tries::new(Some(self.inner.provider()), self.policy)
     }
 
     /// After a put whose outcome is unknown: what is stored now?
@@ -202,7 +223,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        let mut tries = self.tries();
+        let mut tries = self.tries().of(name);
         let mut unknown = false;
         loop {
             // While an outcome is unknown, only a look at what is stored can tell whether to write again.
@@ -236,11 +257,11 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        self.repeated("get", || self.inner.get(name, freshness)).await
+        self.tries().of(name).run("get", || self.inner.get(name, freshness)).await
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let mut tries = self.tries();
+        let mut tries = self.tries().of(name);
         let mut unknown = false;
         loop {
             let error = match tries.bounded("delete", self.inner.delete(name, mode)).await {
@@ -268,7 +289,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         struct State<'a> {
             keys: KeyStream<'a>,
             /// `None` until the first key is asked for: the time before that does not count.
-            tries: Option<Tries>,
+            tries: Option<Tries<'a>>,
             begun: bool,
         }
 
@@ -299,7 +320,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        self.repeated("retire", || self.inner.retire_superseded(name, current)).await
+        self.tries().of(name).run("retire", || self.inner.retire_superseded(name, current)).await
     }
 
     async fn probe(&self) -> Probe {

@@ -27,11 +27,12 @@ impl<P: KmsProvider> TimedOut<P> {
     async fn limited<T>(
         &self,
         operation: &'static str,
+        name: &KeyName,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         match timeout(self.limit, call).await {
             Ok(result) => result,
-            Err(_) => Err(self.too_late(operation)),
+            Err(_) => Err(self.too_late(operation).context("key", name.as_str())),
         }
     }
 
@@ -56,15 +57,15 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.limited("put", self.inner.put(name, kek, mode)).await
+        self.limited("put", name, self.inner.put(name, kek, mode)).await
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        self.limited("get", self.inner.get(name, freshness)).await
+        self.limited("get", name, self.inner.get(name, freshness)).await
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        self.limited("delete", self.inner.delete(name, mode)).await
+        self.limited("delete", name, self.inner.delete(name, mode)).await
     }
 
     fn list(&self) -> KeyStream<'_> {
@@ -78,7 +79,7 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        self.limited("retire", self.inner.retire_superseded(name, current)).await
+        self.limited("retire", name, self.inner.retire_superseded(name, current)).await
     }
 
     async fn probe(&self) -> Probe {

@@ -6,7 +6,7 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec};
+use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
 use zeroize::Zeroizing;
 
 use super::{
@@ -30,6 +30,7 @@ pub struct Manifests {
     inputs: Vec<String>,
     security: Option<(String, SecuritySpec)>,
     cluster: Option<ClusterRef>,
+    deleting: bool,
     device_sets: Option<Vec<DeviceSet>>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
@@ -81,6 +82,11 @@ impl Manifests {
     /// The CephCluster, if there was one with name and namespace.
     pub fn cluster(&self) -> Option<&ClusterRef> {
         self.cluster.as_ref()
+    }
+
+    /// Whether the CephCluster is being deleted, as its document says.
+    pub fn is_being_deleted(&self) -> bool {
+        self.deleting
     }
 
     /// The device sets of the CephCluster, if there was one that says something of its storage.
@@ -155,7 +161,10 @@ impl Manifests {
             // does not exist is deleted by Kubernetes, with the key in it.
             self.cluster = Some(ClusterRef::new(kube_namespace, name));
         }
-        self.add_spec(place, take(document.into_map()?, "spec"))
+        let deleted = document.get("metadata").and_then(|metadata| metadata.get("deletionTimestamp"));
+        self.deleting |= deleted.is_some_and(|time| !time.is_null());
+        let spec = take_exact("CephCluster", document.into_map()?, "spec")?;
+        self.add_spec(place, spec)
     }
 
     fn add_spec(&mut self, place: &str, spec: Option<Node>) -> Result<(), Mistake> {
@@ -171,7 +180,7 @@ impl Manifests {
             self.device_sets = Some(sets);
         }
         let security = match spec {
-            Some(spec) => take(spec.into_map()?, "security"),
+            Some(spec) => take_exact("spec", spec.into_map()?, "security")?,
             None => None,
         };
         self.add_security(place, security)
@@ -278,6 +287,17 @@ fn take(fields: Vec<(String, Node)>, name: &str) -> Option<Node> {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, node)| node)
 }
 
+/// The same, for a field whose absence has a meaning of its own: one that is misspelt is not to be taken for it.
+fn take_exact(block: &str, fields: Vec<(String, Node)>, name: &'static str) -> Result<Option<Node>, Mistake> {
+    let has_it = fields.iter().any(|(field, _)| field == name);
+    match fields.iter().find(|(field, _)| !has_it && nearest(field, [name]).is_some()) {
+        Some((field, node)) => {
+            Err(node.mistake(format!("{block}.{field} is not known; did you mean {name}?")))
+        }
+        None => Ok(take(fields, name)),
+    }
+}
+
 fn text_of<'a>(field: &str, node: &'a Node) -> Result<&'a str, Mistake> {
     match &node.value {
         Value::Text(text) => Ok(text),
@@ -344,6 +364,32 @@ spec:
         let sets: Vec<_> =
             manifests.device_sets().unwrap().iter().map(|set| (set.name.as_str(), set.encrypted)).collect();
         assert_eq!(sets, [("set1", true), ("set2", false)]);
+    }
+
+    #[test]
+    fn what_is_unknown_in_a_security_block_is_told_with_a_suggestion() {
+        let manifests = parse(&[
+            "security: {cephx: {daemon: {}}, kmss: {a: canary}, keyRotaton: , other: canary, Kms: {}}",
+        ])
+        .unwrap();
+        let mut problems = kms_core::config::Problems::new();
+        manifests.security().unwrap().check(&mut problems);
+        assert_eq!(
+            problems.iter().collect::<Vec<_>>(),
+            [
+                "security.Kms is not known; did you mean kms?",
+                "security.keyRotaton is not known; did you mean keyRotation?",
+                "security.kmss is not known; did you mean kms?",
+                "security.other is not known; known are: kms, keyRotation, cephx",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_is_being_deleted_says_so() {
+        let cluster = |time: &str| format!("kind: CephCluster\nmetadata: {{deletionTimestamp: {time}}}\n");
+        assert!(parse(&[&cluster("2026-01-01T00:00:00Z")]).unwrap().is_being_deleted());
+        assert!(!parse(&[&cluster("null")]).unwrap().is_being_deleted());
     }
 
     #[test]
@@ -453,6 +499,23 @@ metadata: {name: t}
             (
                 &["security:\n  kms:\n    connectionDetails: canary\n"],
                 "a.yaml:3:24: this is a text, not a map of settings to strings",
+            ),
+            (&["security: canary"], "a.yaml:1:11: this is a text, not a map of kms and keyRotation"),
+            (
+                &["security:\n  kms: [canary]"],
+                "a.yaml:2:8: this is a list, not a map of connectionDetails and tokenSecretName",
+            ),
+            (
+                &["kind: CephCluster\nspec:\n  securty: {kms: {connectionDetails: {a: canary}}}"],
+                "a.yaml:3:12: spec.securty is not known; did you mean security?",
+            ),
+            (
+                &["spec: {storage: {}, Security: canary}"],
+                "a.yaml:1:31: spec.Security is not known; did you mean security?",
+            ),
+            (
+                &["kind: CephCluster\nsepc: {security: canary}"],
+                "a.yaml:2:7: CephCluster.sepc is not known; did you mean spec?",
             ),
             (
                 &["security:\n  keyRotation: {enabled: canary}\n"],
