@@ -12,6 +12,7 @@ pub mod openbao;
 pub mod pki;
 pub mod port;
 pub mod process;
+pub mod pykmip;
 pub mod relay;
 pub mod wait;
 
@@ -25,6 +26,7 @@ pub use self::{
     openbao::{Admin, OpenBao, OpenBaoConfig, Raft},
     pki::{Identity, Pki},
     process::Scratch,
+    pykmip::PyKmip,
     relay::Relay,
 };
 
