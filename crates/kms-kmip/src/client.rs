@@ -206,11 +206,11 @@ impl Client {
     /// Asks which versions the server speaks, and picks the best of those that we do.
     ///
     /// The question itself has to be of some version. A server that refuses 1.4 is asked at 1.1, the oldest that has
-    /// the question, and at 2.0; one that refuses them all, or does not know the question, speaks 1.0.
+    /// the question, and at 2.0 and 2.1; one that refuses them all, or does not know the question, speaks 1.0.
     async fn negotiate(&self) -> Result<Version> {
         let mut closed = None;
         let mut answered = false;
-        for asked in [Version::V1_4, Version::V1_1, Version::V2_0] {
+        for asked in [Version::V1_4, Version::V1_1, Version::V2_0, Version::V2_1] {
             let payload = message::discover(&Version::ALL);
             let read = |payload: &Item<'_>| Ok(message::versions(payload));
             match self.call_at(asked, Operation::DiscoverVersions, payload, read).await {

@@ -35,6 +35,7 @@ impl Version {
     pub(crate) const V1_1: Self = Self { major: 1, minor: 1 };
     pub(crate) const V1_4: Self = Self { major: 1, minor: 4 };
     pub(crate) const V2_0: Self = Self { major: 2, minor: 0 };
+    pub(crate) const V2_1: Self = Self { major: 2, minor: 1 };
 
     /// Those that we speak, the best first: 1.4 is what Rook speaks.
     pub(crate) const ALL: [Self; 7] = [
@@ -43,7 +44,7 @@ impl Version {
         Self { major: 1, minor: 2 },
         Self::V1_1,
         Self::V1_0,
-        Self { major: 2, minor: 1 },
+        Self::V2_1,
         Self::V2_0,
     ];
 

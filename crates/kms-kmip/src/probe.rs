@@ -7,7 +7,7 @@ use x509_cert::{Certificate, der::Decode as _};
 
 use crate::{
     client::listed,
-    error::one_line,
+    error::{Class, one_line},
     message::{self, Attribute, Operation, ServerInformation, Version},
     name::object_name,
     provider::Kmip,
@@ -89,7 +89,11 @@ impl Kmip {
     /// Looks for a name that nobody has: whether we may look at all.
     async fn look(&self) -> Result<String> {
         let name = object_name(&KeyName::new("kms-probe")?);
-        self.locate(&[Attribute::Name(&name)]).await?;
+        match self.locate(&[Attribute::Name(&name)]).await {
+            // A server may say that there is nothing.
+            Err(fault) if fault.class != Class::Gone => return Err(fault.error),
+            _ => {}
+        }
         let index = match &self.index {
             Some(index) => {
                 index.get(&KeyName::new("kms-probe")?).await?;

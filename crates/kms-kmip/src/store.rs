@@ -104,9 +104,10 @@ impl Kmip {
         let found = stream::iter(uids)
             .map(|uid| async move {
                 let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).cloned();
-                match known.filter(|_| !fresh) {
-                    Some(object) => Ok(Some(object)),
-                    None => self.object(&uid).await,
+                match known {
+                    Some(object) if object.destroyed => Ok(None),
+                    Some(object) if !fresh => Ok(Some(object)),
+                    _ => self.object(&uid).await,
                 }
             })
             .buffered(self.client.limits.connections);
@@ -118,17 +119,14 @@ impl Kmip {
         match self.attributes(uid).await {
             Ok(attributes) => {
                 let object = Object::new(uid, &attributes);
-                if object.destroyed {
-                    // Some servers keep the attributes of what they have destroyed.
-                    self.forget(uid);
-                    return Ok(None);
-                }
+                // Some servers keep the attributes of what they have destroyed. That never changes again.
+                let found = (!object.destroyed).then(|| object.clone());
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.len() >= KNOWN_OBJECTS {
                     known.clear();
                 }
-                known.insert(uid.to_owned(), object.clone());
-                Ok(Some(object))
+                known.insert(uid.to_owned(), object);
+                Ok(found)
             }
             Err(fault) if fault.class == Class::Gone => {
                 self.forget(uid);
@@ -178,12 +176,16 @@ impl Kmip {
         };
         let result = match get().await {
             // Some servers give out active keys only.
-            Err(fault) if fault.class == Class::State && self.state(uid).await? == Some(PRE_ACTIVE) => {
-                match self.simple(Operation::Activate, uid).await {
-                    Ok(()) => get().await,
-                    Err(_) => Err(fault),
+            Err(fault) if fault.class == Class::State => match self.state(uid).await? {
+                Some(PRE_ACTIVE) => {
+                    // Somebody else may do it at the same moment, so what counts is whether it helps.
+                    let _ = self.simple(Operation::Activate, uid).await;
+                    get().await
                 }
-            }
+                // Somebody else has done it meanwhile.
+                Some(ACTIVE) => get().await,
+                _ => Err(fault),
+            },
             result => result,
         };
         result.map_err(|fault| {

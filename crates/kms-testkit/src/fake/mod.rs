@@ -1,6 +1,8 @@
 //! Stand-ins for what a real server cannot be made to do.
 
 pub mod http;
+#[cfg(feature = "servers")]
+pub mod kmip;
 mod scripted;
 
 pub use self::scripted::{Call, Fault, Operation, Scripted};

@@ -217,7 +217,8 @@ impl Raft {
         node.process = serve("openbao", &bao, &node.folder, &node.folder.join("server.hcl"))?;
         node.dead = false;
         let admin = self.admin(number);
-        wait::until("the revived node", wait::START, async || Ok(takes_part(&admin).await.then_some(()))).await
+        wait::until("the revived node", wait::START, async || Ok(takes_part(&admin).await.then_some(())))
+            .await
     }
 
     /// Makes the leader step down and waits until another node leads; returns the new leader.
