@@ -19,7 +19,7 @@ use crate::{
     PROVIDER,
     client::Client,
     error::{Class, Fault},
-    index::KeyIndex,
+    index::{KeyIndex, check_identifier},
     object::{NO_CLUSTER, Object, arrange, cluster_filter},
     put::{dangling, entry},
     store::decoded,
@@ -126,6 +126,10 @@ impl Kmip {
         let mut indexed = HashSet::new();
         if let Some(index) = &self.index {
             for (name, entry) in index.list().await? {
+                // A KEK in place of an identifier must not come out as a version.
+                if check_identifier(&entry.uid).is_err() {
+                    continue;
+                }
                 let version = KeyVersion::new(entry.uid.as_str());
                 indexed.insert(entry.uid.as_str().to_owned());
                 keys.push(KeyInfo::new(name.clone()).with_version(version));

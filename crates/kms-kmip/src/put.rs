@@ -8,12 +8,14 @@
 use std::sync::PoisonError;
 
 use kms_core::{Error, ErrorKind, Kek, KeyName, Result, Retry};
+use subtle::ConstantTimeEq as _;
 use tracing::{debug, warn};
 
 use crate::{
     index::{IndexEntry, KeyIndex, check_identifier},
     object::{Object, Tag},
     provider::Kmip,
+    store::decoded,
 };
 
 /// How often an overwrite starts anew when somebody else writes the same key at the same moment.
@@ -63,7 +65,13 @@ impl Kmip {
                 Err(error) => Err(error),
             };
         }
-        let uid = self.register(name, material, &Tag::first(self.cluster.as_deref())).await?;
+        let uid = match self.register(name, material, &Tag::first(self.cluster.as_deref())).await {
+            // Nobody knows whether it was registered. If so it needs its entry, or Rook would not find it.
+            Err(error) if error.retryable() == Retry::IfIdempotent => {
+                self.registered(name, material).await.ok_or(error)?
+            }
+            result => result?,
+        };
         match index.create(name, &uid).await {
             Ok(version) => {
                 // A delete that ran at the same time may have taken it for a leftover.
@@ -92,6 +100,13 @@ impl Kmip {
             Err(error) if error.retryable() == Retry::Always => Err(error.retry(Retry::IfIdempotent)),
             Err(error) => Err(error.context("object", uid)),
         }
+    }
+
+    /// After a registration whose outcome is unknown: the object, if it is there with what we have sent.
+    async fn registered(&self, name: &KeyName, material: &[u8]) -> Option<String> {
+        let uid = self.line(name, true).await.ok()??.current.uid;
+        let stored = decoded(&self.fetch(&uid).await.ok()?).ok()?;
+        bool::from(stored.ct_eq(material)).then_some(uid)
     }
 
     async fn create_alone(&self, name: &KeyName, material: &[u8]) -> Result<Step<String>> {

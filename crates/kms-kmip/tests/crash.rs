@@ -3,7 +3,12 @@
 //! A kill is a future that is dropped, with all of its provider, when a certain request has come to the server or a
 //! certain call to the index: before it is done there, or after.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and shows what it has measured"
+)]
 
 mod common;
 

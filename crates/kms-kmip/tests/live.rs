@@ -1,6 +1,11 @@
 //! What a real PyKMIP makes of us: foreign clients, objects of others, TLS refusals, connections counted on the way.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and shows what it has measured"
+)]
 
 mod common;
 

@@ -137,6 +137,26 @@ async fn a_key_is_found_when_the_index_has_lost_it_and_written_down_by_the_next_
 }
 
 #[tokio::test]
+async fn a_registration_whose_answer_is_lost_gets_its_entry_all_the_same() {
+    let (server, setup) = plain().await;
+    let index = Arc::new(MemoryIndex::new());
+    let kmip = setup.index(index.clone()).build().await;
+    kmip.probe().await;
+    // A look, then the registration.
+    server.trick(1, Trick::DoAndClose);
+    let stored = kek();
+    let uid = kmip.put(&key("a"), &stored, PutMode::Create).await.unwrap();
+    assert_eq!(*index.get(&key("a")).await.unwrap().unwrap().uid, uid.as_str());
+    assert!(get(&kmip).await.unwrap().ct_eq(&stored));
+    assert_eq!(server.objects(), 1);
+    // The same where it never arrived: nothing is stored, and the outcome is said to be unknown.
+    server.trick(1, Trick::Close);
+    let error = kmip.put(&key("b"), &stored, PutMode::Create).await.unwrap_err();
+    assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
+    assert_eq!(server.objects(), 1);
+}
+
+#[tokio::test]
 async fn an_entry_for_an_object_that_is_not_there_is_left_alone() {
     let (server, setup) = plain().await;
     let index = Arc::new(MemoryIndex::new());
@@ -303,9 +323,11 @@ async fn connections_that_the_server_closes_are_replaced_unseen() {
     server.trick(0, Trick::DoAndClose);
     get(&kmip).await.unwrap();
     // A Register is not.
+    let alone = setup.build().await;
+    alone.probe().await;
     let before = count(&server, REGISTER);
     server.trick(1, Trick::DoAndClose);
-    let error = kmip.put(&key("b"), &kek(), PutMode::Create).await.unwrap_err();
+    let error = alone.put(&key("b"), &kek(), PutMode::Create).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::IfIdempotent), "{error}");
     assert_eq!(count(&server, REGISTER), before + 1);
 }

@@ -135,7 +135,7 @@ impl<'a> Item<'a> {
     }
 
     /// The first item of a structure with this tag.
-    pub(crate) fn child(&self, tag: u32) -> Option<Item<'a>> {
+    pub(crate) fn child(&self, tag: u32) -> Option<Self> {
         self.all(tag).next()
     }
 

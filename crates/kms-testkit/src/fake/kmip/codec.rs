@@ -3,7 +3,7 @@
 /// A node of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
-    Struct(u32, Vec<Node>),
+    Struct(u32, Vec<Self>),
     Int(u32, i32),
     Enum(u32, u32),
     Text(u32, String),
@@ -56,7 +56,7 @@ impl Node {
         out.push(kind);
         out.extend(u32::try_from(value.len()).expect("a small message").to_be_bytes());
         out.extend(value);
-        while out.len() % 8 != 0 {
+        while !out.len().is_multiple_of(8) {
             out.push(0);
         }
         out
