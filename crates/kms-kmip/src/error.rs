@@ -297,7 +297,10 @@ pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
         io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no way to the host",
         _ if sent => "the connection was lost before the answer was complete",
-        _ => "the connection was closed while it was made; does a KMIP server listen there, with TLS?",
+        _ => {
+            "the connection was closed while it was made; does a KMIP server listen there, with TLS? (one that does \
+             not accept CLIENT_CERT may do so too)"
+        }
     };
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }

@@ -266,14 +266,21 @@ pub(crate) fn arrange(name: &KeyName, cluster: Option<&str>, mut found: Vec<Obje
         }
     }
     .map(ToOwned::to_owned);
-    match &group {
-        Some(cluster) => found.retain(|object| is_of(object, cluster)),
-        None => {
-            found.retain(|object| object.tag.is_none());
-            if found.len() > 1 {
-                return Err(ambiguous("several objects that rook-kms did not register", &found));
-            }
+    let (mut found, mut rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|object| match &group {
+        Some(cluster) => is_of(object, cluster),
+        None => object.tag.is_none(),
+    });
+    if group.is_none() && found.len() > 1 {
+        return Err(ambiguous("several objects that rook-kms did not register", &found));
+    }
+    // What one of them has replaced is of this key too, whoever has registered it.
+    let mut at = 0;
+    while let Some(object) = found.get(at) {
+        let before = object.tag.as_ref().and_then(|tag| tag.predecessor.as_deref());
+        if let Some(position) = before.and_then(|uid| rest.iter().position(|object| object.uid == uid)) {
+            found.push(rest.swap_remove(position));
         }
+        at += 1;
     }
     found.sort_by(|one, other| {
         other.generation().cmp(&one.generation()).then_with(|| one.age().cmp(&other.age()))
@@ -373,6 +380,21 @@ mod tests {
         assert_eq!(current(ours, vec![object("3", Some(NO_CLUSTER), 0, 1)]).as_deref(), Some("3"));
         assert_eq!(current(ours, vec![object("3", Some("other/one"), 0, 1)]), None);
         assert_eq!(current(ours, vec![]), None);
+    }
+
+    #[test]
+    fn what_was_replaced_is_of_the_key_whoever_has_registered_it() {
+        let ours = Some("ns/name");
+        let mut second = object("2", Some(NO_CLUSTER), 1, 2);
+        let mut third = object("3", ours, 2, 3);
+        for (object, before) in [(&mut second, "1"), (&mut third, "2")] {
+            object.tag.as_mut().unwrap().predecessor = Some(before.to_owned());
+        }
+        let found = vec![object("1", None, 0, 1), second, third, object("9", None, 0, 9)];
+        let line = arrange(&name(), ours, found).unwrap().unwrap();
+        let superseded: Vec<_> = line.superseded.iter().map(|object| object.uid.as_str()).collect();
+        assert_eq!((line.current.uid.as_str(), superseded), ("3", vec!["1", "2"]));
+        assert!(line.strays.is_empty());
     }
 
     #[test]

@@ -96,8 +96,16 @@ impl Kmip {
                     }
                 }
             }
-            // The object is on the server, so a repeat has to look first.
-            Err(error) if error.retryable() == Retry::Always => Err(error.retry(Retry::IfIdempotent)),
+            Err(error) if error.retryable() == Retry::IfIdempotent => match entry(index, name).await? {
+                Some(entry) if *entry.uid == uid => Ok(Step::Done(uid)),
+                Some(entry) => {
+                    self.take_back(&uid).await?;
+                    Ok(Step::Lost(entry.uid.as_str().to_owned()))
+                }
+                // A repeat finds the object by its name. To look what is stored would not be enough: it is
+                // stored, and has no entry.
+                None => Err(error.retry(Retry::Always).context("object", uid)),
+            },
             Err(error) => Err(error.context("object", uid)),
         }
     }

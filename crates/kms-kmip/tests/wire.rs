@@ -307,6 +307,30 @@ async fn of_many_objects_the_one_with_our_name_and_tag_is_taken() {
 }
 
 #[tokio::test]
+async fn an_object_of_another_program_is_rotated_and_deleted_with_the_key() {
+    let (server, setup) = plain().await;
+    for with_index in [false, true] {
+        let setup =
+            if with_index { setup.clone().index(Arc::new(MemoryIndex::new())) } else { setup.clone() };
+        let kmip = setup.build().await;
+        for retire in [true, false] {
+            server.insert(&[9; 128], &["rook-ceph-osd-encryption-key-a"], &[]);
+            let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
+            let next = kek();
+            let version = kmip.put(&key("a"), &next, PutMode::Update(stored.version)).await.unwrap();
+            assert!(get(&kmip).await.unwrap().ct_eq(&next));
+            if retire {
+                assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
+                assert_eq!(server.objects(), 1);
+            }
+            kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+            assert_eq!(server.objects(), 0);
+            assert_eq!(get(&kmip).await.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+}
+
+#[tokio::test]
 async fn connections_that_the_server_closes_are_replaced_unseen() {
     let (server, setup) = plain().await;
     let kmip = indexed(&server, &setup).await;

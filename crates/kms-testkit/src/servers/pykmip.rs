@@ -22,9 +22,6 @@ use crate::servers::{
     wait,
 };
 
-/// The Python that has `pykmip` installed.
-pub const PYKMIP: &str = "KMS_IT_PYKMIP";
-
 /// Our launcher, for TLS 1.3.
 const LAUNCHER: &str = include_str!("pykmip_launch.py");
 
@@ -59,7 +56,7 @@ impl PyKmip {
     ///
     /// When there is no Python for it, or it ends or does not listen in time; the end of its log is in the message.
     pub async fn start(flavour: Flavour) -> Result<Self> {
-        let python = crate::servers::setting(PYKMIP)?;
+        let python = crate::servers::setting(crate::servers::PYKMIP)?;
         let pki = Arc::new(Pki::new()?);
         let folder = Scratch::new()?;
         pki.write(&folder.path().join("pki"))?;
