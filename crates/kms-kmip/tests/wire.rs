@@ -61,6 +61,23 @@ async fn a_hundred_gets_are_one_handshake_one_discovery_and_a_hundred_requests()
 }
 
 #[tokio::test]
+async fn a_server_is_reached_by_its_ipv6_address() {
+    let (server, setup) = plain().await;
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let target = server.endpoint();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    assert!(address.starts_with("[::1]:"));
+    // The address is in the server's certificate, so it needs no other name.
+    get(&indexed(&server, &setup.endpoint(&address)).await).await.unwrap();
+}
+
+#[tokio::test]
 async fn many_at_once_share_few_connections() {
     let (server, setup) = plain().await;
     let kmip = Arc::new(indexed(&server, &setup.set("KMIP_MAX_CONNECTIONS", "3")).await);

@@ -43,7 +43,7 @@ const TEXTS: &[&str] = &[
 cases![
     keks_of_every_size_come_back,
     keks_of_every_kind_of_text_come_back,
-    a_kek_that_is_no_base64_is_refused_where_only_base64_is_kept,
+    a_kek_that_is_no_base64_is_refused_where_it_is_not_possible,
     a_kek_above_the_limit_is_refused_and_not_stored,
 ];
 
@@ -88,7 +88,7 @@ async fn keks_of_every_kind_of_text_come_back(bench: &Bench) -> Verdict {
     Ok(())
 }
 
-async fn a_kek_that_is_no_base64_is_refused_where_only_base64_is_kept(bench: &Bench) -> Verdict {
+async fn a_kek_that_is_no_base64_is_refused_where_it_is_not_possible(bench: &Bench) -> Verdict {
     bench.need(bench.capability().base64_only, "any text is kept")?;
     let name = bench.name("refused");
     let others = ["QUJ=", "QUI", "QUI==", "_-8=", "===="];
