@@ -21,6 +21,8 @@ const KNOWN_OBJECTS: usize = 20_000;
 /// The states of an object (KMIP 1.4 §9.1.3.2.17).
 const PRE_ACTIVE: u32 = 1;
 const ACTIVE: u32 = 2;
+const DEACTIVATED: u32 = 3;
+const DESTROYED_COMPROMISED: u32 = 6;
 
 /// The bytes that a KEK stands for, which are what KMIP keeps (spec 6.4).
 ///
@@ -206,6 +208,15 @@ impl Kmip {
         }
     }
 
+    /// The same for an object that is to be destroyed: that it is gone by now is an answer too.
+    async fn state_to_destroy(&self, uid: &str) -> Result<Option<u32>, Fault> {
+        match self.attributes(uid).await {
+            Ok(attributes) => Ok(attributes.state),
+            Err(fault) if matches!(fault.class, Class::State | Class::Refused) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
     async fn simple(&self, operation: Operation, uid: &str) -> Result<(), Fault> {
         self.client.call(operation, |_| message::identifier(uid), |_| Ok(())).await
     }
@@ -225,7 +236,7 @@ impl Kmip {
             Err(fault) if fault.class == Class::State => fault,
             result => return result,
         };
-        match self.state(uid).await? {
+        match self.state_to_destroy(uid).await? {
             Some(ACTIVE) => {}
             // Its state machine wants an object to have been active before.
             Some(PRE_ACTIVE) => {
@@ -233,12 +244,14 @@ impl Kmip {
                     return Err(refusal);
                 }
             }
+            // Somebody else has revoked it meanwhile, or destroyed it.
+            Some(DEACTIVATED..=DESTROYED_COMPROMISED) => return self.simple(Operation::Destroy, uid).await,
             _ => return Err(refusal),
         }
         let revoke = self.client.call(Operation::Revoke, |_| message::revoke(uid), |_| Ok(())).await;
         if let Err(fault) = revoke {
             // Somebody else may have done it at the same moment.
-            let state = self.state(uid).await?;
+            let state = self.state_to_destroy(uid).await?;
             if matches!(state, None | Some(PRE_ACTIVE | ACTIVE)) {
                 return Err(fault);
             }
