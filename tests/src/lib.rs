@@ -1,1 +1,166 @@
-//! tests
+//! What the end-to-end tests share: the program `kms` as a user runs it, and the documents that it is given.
+//!
+//! The tests themselves are under `tests/`; they need real servers and are run by `cargo xtask test`.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use kms_testkit::servers;
+
+/// A folder to work in, and the program in it.
+#[derive(Debug)]
+pub struct Kms {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+    env: Vec<(String, String)>,
+    global: Vec<String>,
+}
+
+/// What a run has come to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ran {
+    /// The exit code.
+    pub code: i32,
+    /// What stands on standard output.
+    pub stdout: String,
+    /// What stands on standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    /// Wants this exit code.
+    #[must_use]
+    pub fn want(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Everything that it printed.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    /// Standard output as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+impl Default for Kms {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Kms {
+    /// The program that `cargo xtask` has built, in a folder of its own, without any environment.
+    pub fn new() -> Self {
+        Self {
+            program: servers::setting(servers::KMS).expect("run under cargo xtask test"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            env: Vec::new(),
+            global: Vec::new(),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes a file into the folder and gives it to every run with `-f`.
+    #[must_use]
+    pub fn document(mut self, name: &str, text: &str) -> Self {
+        self.file(name, text);
+        self.global.extend(["-f".to_owned(), name.to_owned()]);
+        self
+    }
+
+    /// Gives every run these arguments before the command.
+    #[must_use]
+    pub fn global(mut self, args: &[&str]) -> Self {
+        self.global.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Writes a file into the folder.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
+        std::fs::write(&path, text).expect("write the file");
+        path
+    }
+
+    /// The command as it would be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.global)
+            .args(args)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.folder());
+        command
+    }
+
+    /// Runs a command.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&self.command(args).stdin(Stdio::null()).output().expect("run kms"))
+    }
+
+    /// Runs a command with this on standard input.
+    pub fn run_with(&self, args: &[&str], input: &str) -> Ran {
+        use std::io::Write;
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run kms");
+        // A program that does not read its input closes it; that is for the test to judge.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        Ran::of(&child.wait_with_output().expect("wait for kms"))
+    }
+}
+
+/// A Secret as people write it.
+pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
+    let data = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "rook-ceph"},
+        "stringData": entries.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    data.to_string()
+}
+
+/// The `security` block of a Vault with these settings.
+pub fn vault_security(settings: &[(&str, &str)]) -> String {
+    let mut details: std::collections::BTreeMap<_, _> = settings.iter().copied().collect();
+    details.insert("KMS_PROVIDER", "vault");
+    serde_json::json!({
+        "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
+        "metadata": {"name": "rook-ceph", "namespace": "rook-ceph"},
+        "spec": {"security": {"kms": {"tokenSecretName": "vault-token", "connectionDetails": details}}},
+    })
+    .to_string()
+}

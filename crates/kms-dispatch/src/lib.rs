@@ -1,1 +1,20 @@
-//! crates/kms-dispatch
+#![doc = include_str!("../README.md")]
+
+mod connect;
+#[cfg(feature = "ibmkp")]
+mod ibmkp;
+#[cfg(feature = "k8s-secret")]
+mod kubernetes;
+mod options;
+mod provider;
+#[cfg(feature = "vault")]
+mod vault;
+
+pub mod keys;
+pub mod source;
+
+pub use crate::{
+    connect::{check, connect},
+    options::{ClusterRef, Options},
+    provider::Provider,
+};

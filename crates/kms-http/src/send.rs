@@ -110,10 +110,11 @@ impl HttpClient {
     /// `Protocol`. [`Error::retryable`] is `Always` where the request has surely not reached the server.
     pub async fn send(&self, call: Call) -> Result<Answer> {
         let Call { method, url, headers, body } = call;
-        let target = endpoint(&url);
-        let request = self.client.request(method, url).headers(headers).body(reqwest::Body::from(body.0));
+        let mut request = reqwest::Request::new(method, url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0));
         let result = async {
-            let mut response = request.send().await?;
+            let mut response = self.client.execute(request).await?;
             let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
             let mut body = Zeroizing::new(Vec::with_capacity(capacity(&headers)));
             while let Some(chunk) = response.chunk().await? {
@@ -125,11 +126,14 @@ impl HttpClient {
                 }
                 append(&mut body, &chunk);
             }
-            Ok(Ok(Answer { status, headers, body }))
+            Ok::<_, reqwest::Error>(Ok(Answer { status, headers, body }))
         };
         match result.await {
-            Ok(answer) => answer.map_err(|error| error.context("server", target)),
-            Err(cause) => Err(fault(&cause).source(Cause::of(&cause)).context("server", target)),
+            Ok(answer) => answer,
+            Err(cause) => {
+                let server = cause.url().map(endpoint).unwrap_or_default();
+                Err(fault(&cause).source(Cause::of(&cause)).context("server", server))
+            }
         }
     }
 }

@@ -1,1 +1,24 @@
-//! crates/kms-k8s-secret
+#![doc = include_str!("../README.md")]
+
+mod api;
+mod auth;
+mod builder;
+mod cluster;
+mod connect;
+mod error;
+mod name;
+mod probe;
+mod provider;
+mod secrets;
+
+pub use crate::{
+    builder::{KubernetesSecretBuilder, Owner},
+    cluster::{CephClusterInfo, ceph_cluster},
+    connect::{ConnectOptions, Connection, connect},
+    name::secret_name,
+    provider::{KMIP_ANNOTATION, KubernetesSecret},
+    secrets::KubernetesSecretSource,
+};
+
+/// The name of the provider in messages.
+pub const PROVIDER: &str = "k8s-secret";

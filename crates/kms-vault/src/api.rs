@@ -1,6 +1,6 @@
 //! Requests on the wire: URLs, headers, redirects of standbys, and reads that see every write.
 //!
-//! The requests are `vaultrs`' own types, turned into plain HTTP requests by their `request()`.
+//! The requests are `vaultrs`' own types, asked for their method, path and body.
 //! They are not sent by its client: that one shows the token in `Debug`, hands answers with keys to its errors and
 //! traces, and reads the environment (docs/decisions/0003-vaultrs.md).
 
@@ -101,13 +101,20 @@ impl Api {
         )
     }
 
+    /// A read of the server's own state, which has no namespace and needs no token.
+    pub(crate) fn read_state(&self, path: &str) -> Result<Call> {
+        let mut call = self.read(path, Scope::Data)?;
+        call.headers.remove(NAMESPACE);
+        Ok(call)
+    }
+
     fn prepare(&self, endpoint: &impl Endpoint, scope: Scope) -> Result<Call> {
         let wrong = || Error::new(ErrorKind::Unexpected, "the request could not be built");
-        // The cause is dropped: it may quote the body.
-        let request = endpoint.request(self.base.as_str()).map_err(|_cause| wrong())?;
-        let (parts, body) = request.into_parts();
-        let body = Zeroizing::new(body);
-        let url = Url::parse(&parts.uri.to_string()).map_err(|cause| wrong().source(cause))?;
+        // The causes are dropped: they may quote the body.
+        let body = Zeroizing::new(endpoint.body().map_err(|_cause| wrong())?.unwrap_or_default());
+        let method: Method = endpoint.method().into();
+        let mut url = self.base.clone();
+        url.path_segments_mut().map_err(|()| wrong())?.extend(endpoint.path().split('/'));
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(REQUEST, HeaderValue::from_static("true"));
         if !body.is_empty() {
@@ -117,7 +124,7 @@ impl Api {
         if let Some(namespace) = namespace {
             headers.insert(NAMESPACE, namespace.clone());
         }
-        Ok(Call { method: parts.method, url, headers, body: Body::secret(body) })
+        Ok(Call { method, url, headers, body: Body::secret(body) })
     }
 
     /// Sends a request and gives the answer, whatever its status. One redirect is followed.
@@ -130,7 +137,7 @@ impl Api {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
         // The state of the server is told to everybody, without an index.
-        let shows_index = !call.url.path().ends_with("/sys/health");
+        let shows_index = !["/sys/health", "/sys/leader"].iter().any(|path| call.url.path().ends_with(path));
         let reads = call.method == Method::GET || call.method.as_str() == "LIST";
         if let Some(limit) = &self.rate_limit {
             limit.wait().await;

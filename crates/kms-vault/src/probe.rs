@@ -136,7 +136,7 @@ impl Vault {
 
     async fn health(&self) -> Result<String> {
         // A sealed or standby server is told by its status; both are reached all the same.
-        let answer = self.api.send(self.api.read("sys/health", Scope::Auth)?, None).await?;
+        let answer = self.api.send(self.api.read_state("sys/health")?, None).await?;
         let health: Health = serde_json::from_slice(&answer.body).unwrap_or_default();
         let state = match answer.status.as_u16() {
             200 => "active",

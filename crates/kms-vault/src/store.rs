@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kms_core::{Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
 use kms_http::{Answer, http::StatusCode};
+use serde::Deserialize;
 use vaultrs::api::kv1::requests as kv1;
 
 use crate::{
@@ -89,9 +90,19 @@ impl Vault {
         }
     }
 
-    /// Finds out whether this server has indexes: every successful answer of one that has shows it.
+    /// Finds out whether this server has standbys, and if so the id of its cluster: with that, a read can be sent on
+    /// to the active node. Every successful answer of such a server shows the id.
     async fn learn_freshness(&self) -> Result<()> {
-        if let Some(token) = self.auth.token(&self.api).await? {
+        #[derive(Deserialize)]
+        struct Leader {
+            ha_enabled: bool,
+        }
+
+        let answer = self.api.send(self.api.read_state("sys/leader")?, None).await?;
+        let alone = serde_json::from_slice::<Leader>(&answer.body).is_ok_and(|leader| !leader.ha_enabled);
+        if !(answer.status == StatusCode::OK && alone)
+            && let Some(token) = self.auth.token(&self.api).await?
+        {
             match self.auth.lookup(&self.api, &token.value).await {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {}

@@ -1,6 +1,6 @@
 //! The shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client certificates.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 

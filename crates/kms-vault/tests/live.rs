@@ -1,7 +1,7 @@
 //! What a real OpenBao makes of us: requests counted at the server, tokens that die, servers that are sealed, rate
 //! limits, TLS, and Rook's exact layout.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 

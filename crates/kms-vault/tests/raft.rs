@@ -1,6 +1,6 @@
 //! A cluster of three: standbys, redirects, reads that have to be fresh, and the loss of the leader under load.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,6 +1,8 @@
 //! Stand-ins for what a real server cannot be made to do.
 
 pub mod http;
+#[cfg(feature = "doubles")]
+pub mod ibmkp;
 #[cfg(feature = "servers")]
 pub mod kmip;
 mod scripted;

@@ -14,12 +14,15 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, Once, PoisonError},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 /// How long a child may take to end after SIGTERM before it gets SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -28,13 +31,16 @@ pub const GRACE: Duration = Duration::from_secs(3);
 /// noted in these folders of ids, and folders.
 #[derive(Default)]
 struct Belongings {
-    groups: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, Stop>,
     ids: Vec<PathBuf>,
     folders: Vec<PathBuf>,
 }
 
 static BELONGINGS: Mutex<Belongings> =
     Mutex::new(Belongings { groups: BTreeMap::new(), ids: Vec::new(), folders: Vec::new() });
+
+/// Set once we are told to stop.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 fn belongings<T>(change: impl FnOnce(&mut Belongings) -> T) -> T {
     change(&mut BELONGINGS.lock().unwrap_or_else(PoisonError::into_inner))
@@ -124,7 +130,7 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("duplicate the log")?)
             .stderr(out);
-        let child = spawn(&name, &mut command)?;
+        let child = spawn(&name, &mut command, stop)?;
         Ok(Process { child, name, log, stop, owned: true })
     }
 }
@@ -135,7 +141,7 @@ impl Launch {
 /// # Errors
 ///
 /// When the program cannot be run.
-pub fn spawn(name: &str, command: &mut Command) -> Result<Child> {
+pub fn spawn(name: &str, command: &mut Command, stop: Stop) -> Result<Child> {
     watch_signals();
     // The lock is held across the start, so that no signal finds a child that is not listed.
     belongings(|ours| {
@@ -143,7 +149,7 @@ pub fn spawn(name: &str, command: &mut Command) -> Result<Child> {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {name}: {}", command.get_program().display()))?;
-        ours.groups.insert(child.id(), name.to_owned());
+        ours.groups.insert(child.id(), stop);
         if let Some(folder) = super::optional_setting(super::PIDS) {
             let started = start_time(child.id()).unwrap_or_default();
             fs::write(folder.join(child.id().to_string()), started).context("note the process id")?;
@@ -153,7 +159,13 @@ pub fn spawn(name: &str, command: &mut Command) -> Result<Child> {
 }
 
 /// Forgets a child that has ended and was reaped, or that is meant to outlive us.
+///
+/// It does not return when this process has been told to stop: the child ended because of that, and whoever goes on
+/// would report a failure that is none.
 pub fn release(pid: u32) {
+    while STOPPING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
     belongings(|ours| ours.groups.remove(&pid));
     if let Some(folder) = super::optional_setting(super::PIDS) {
         // Nothing to do about a folder that is already gone.
@@ -266,7 +278,7 @@ pub fn stop_pid(pid: u32) {
         while Instant::now() < end {
             // Where it is our child it stays a zombie until it is reaped.
             let _ = waitpid(Some(group), WaitOptions::NOHANG);
-            if test_kill_process_group(group).is_err() {
+            if !alive(pid) {
                 return;
             }
             pause();
@@ -274,12 +286,35 @@ pub fn stop_pid(pid: u32) {
     }
 }
 
+/// Whether the process group has a process that has not ended. The kernel's own answer counts those that nobody has
+/// reaped, and where the first process of a container is no init, nobody reaps ours.
+fn alive(group: u32) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(stat).any(|fields| {
+        // Its state is the 3rd field and its process group the 5th.
+        let mut fields = fields.split_whitespace();
+        fields.next().is_some_and(|state| state != "Z" && state != "X")
+            && fields.nth(1).and_then(|field| field.parse().ok()) == Some(group)
+    })
+}
+
+/// What the kernel says about the process `pid`, from the third field on.
+fn stat(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything.
+    Some(stat.rsplit_once(')')?.1.to_owned())
+}
+
 /// When the process `pid` was started, in the kernel's own clock: with the id, it names a process for good.
+/// One that has ended and waits to be reaped is none any more.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything; `starttime` is the 22nd.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+    // `starttime` is the 22nd field.
+    let fields = stat(pid)?;
+    let mut fields = fields.split_whitespace();
+    fields.next().filter(|state| *state != "Z")?;
+    fields.nth(18).map(str::to_owned)
 }
 
 /// Stops the processes whose ids stand in `folder` (see [`PIDS`](super::PIDS)) and which are still the same ones;
@@ -323,11 +358,13 @@ pub fn watch_signals() {
         std::thread::spawn(move || {
             let told: std::io::Result<()> = watch();
             if told.is_ok() {
+                STOPPING.store(true, Ordering::SeqCst);
                 let Belongings { groups, ids, folders } = belongings(std::mem::take);
                 // All are told first and then waited for, so that the waits do not add up.
-                for pid in groups.keys() {
+                for (pid, stop) in &groups {
                     if let Some(group) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
-                        let _ = kill_process_group(group, Signal::TERM);
+                        let signal = if *stop == Stop::Kill { Signal::KILL } else { Signal::TERM };
+                        let _ = kill_process_group(group, signal);
                     }
                 }
                 groups.keys().copied().for_each(stop_pid);

@@ -12,12 +12,18 @@ async fn every_problem_of_the_settings_is_in_one_error() {
         ("VAULT_ADRR", "https://canary.example:8200"),
         ("VAULT_CLIENT_TIMEOUT", "canary"),
         ("VAULT_BACKEND", "canary"),
+        ("VAULT_SKIP_VERIFY", "canary"),
     ];
     let error = open(&settings, TOKEN).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::ConfigInvalid, Retry::Never));
     let text = error.to_string();
-    let problems =
-        ["did you mean VAULT_ADDR?", "VAULT_ADDR is missing", "VAULT_CLIENT_TIMEOUT is", "VAULT_BACKEND is"];
+    let problems = [
+        "did you mean VAULT_ADDR?",
+        "VAULT_ADDR is missing",
+        "VAULT_CLIENT_TIMEOUT is",
+        "VAULT_BACKEND is",
+        "VAULT_SKIP_VERIFY is",
+    ];
     for problem in problems {
         assert!(text.contains(problem), "{problem:?} is not in {text:?}");
     }

@@ -1,0 +1,82 @@
+//! A round trip with a key that opens nothing.
+
+use kms_core::{DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode, Result};
+
+/// What the names of canary keys begin with.
+const PREFIX: &str = "kms-check-";
+
+/// The steps, in their order.
+pub(crate) const STEPS: [&str; 4] = ["store", "read back", "compare", "delete"];
+
+/// How a round trip went.
+pub(crate) struct RoundTrip {
+    /// The name of the canary key.
+    pub(crate) name: KeyName,
+    /// The step that failed and why; those before it passed.
+    pub(crate) failed: Option<(&'static str, Error)>,
+    /// Why the canary is still there, if it may be.
+    pub(crate) left_behind: Option<Error>,
+}
+
+/// Stores a new key under a name that nobody else has, reads it, compares it and deletes it, whatever fails.
+pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
+    let name = KeyName::new(format!("{PREFIX}{}", Kek::generate()?.fingerprint()))?;
+    let kek = Kek::generate()?;
+    let failed = match store_and_read(kms, &name, &kek).await {
+        Ok(()) => None,
+        Err((step, error)) => Some((step, error)),
+    };
+    // Also after a failure, since a store that failed may have happened.
+    let deleted = kms.delete(&name, DeleteMode::Destroy).await;
+    let (failed, left_behind) = match (failed, deleted) {
+        (None, Ok(_)) => (None, None),
+        (None, Err(error)) => (Some(("delete", error)), Some(may_be_there(&name))),
+        (Some(failed), Ok(_)) => (Some(failed), None),
+        (Some(failed), Err(error)) if error.kind() == ErrorKind::NotFound => (Some(failed), None),
+        // What was refused for want of a permission has not been stored.
+        (Some((step @ "store", error)), Err(_))
+            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
+        {
+            (Some((step, error)), None)
+        }
+        (Some(failed), Err(error)) => (Some(failed), Some(error.context("key", name.as_str()))),
+    };
+    Ok(RoundTrip { name, failed, left_behind })
+}
+
+fn may_be_there(name: &KeyName) -> Error {
+    Error::new(ErrorKind::Unexpected, "the canary key was not deleted").context("key", name.as_str())
+}
+
+async fn store_and_read(
+    kms: &dyn KmsProvider,
+    name: &KeyName,
+    kek: &Kek,
+) -> Result<(), (&'static str, Error)> {
+    kms.put(name, kek, PutMode::Create).await.map_err(|error| ("store", error))?;
+    let stored = kms.get(name, Freshness::Fresh).await.map_err(|error| ("read back", error))?;
+    if stored.kek.ct_eq(kek) {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Protocol, "the KMS gave back another KEK than the one stored")
+        .provider(kms.provider())
+        .context("key", name.as_str());
+    Err(("compare", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+    use kms_core::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_left_behind() {
+        let kms = Memory::new();
+        let trip = round_trip(&kms).await.unwrap();
+        assert!(trip.failed.is_none() && trip.left_behind.is_none());
+        assert!(trip.name.as_str().starts_with(PREFIX));
+        assert_eq!(kms.list().try_collect::<Vec<_>>().await.unwrap().len(), 0);
+    }
+}

@@ -1,0 +1,43 @@
+//! The environment of the process: the only place where it is read.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// The variables whose values are text, wiped on drop since some are credentials.
+#[derive(Default)]
+pub(crate) struct Environment(Vec<(String, Zeroizing<String>)>);
+
+impl Environment {
+    /// Reads it all.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program is who may read its environment, and here it does"
+    )]
+    pub(crate) fn read() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, Zeroizing::new(value.into_string().ok()?)))
+        };
+        Self(std::env::vars_os().filter_map(text).collect())
+    }
+
+    /// A variable, unless it is absent or empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(pairs) = self;
+        f.debug_set().entries(pairs.iter().map(|(name, _)| name)).finish()
+    }
+}

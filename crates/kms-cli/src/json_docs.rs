@@ -1,0 +1,152 @@
+//! `docs/json-output.md` against what the program really writes, field by field.
+
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
+
+use clap::Parser;
+use kms_core::{Error, ErrorKind, KmsProvider, memory::Memory};
+use kms_testkit::fake::{Fault, Operation, Scripted};
+use serde_json::Value;
+
+use crate::{
+    cli::{Cli, Command},
+    cmd,
+    output::{ErrorDocument, Failure, Format, Output},
+};
+
+const PAGE: &str = include_str!("../../../docs/json-output.md");
+
+/// The fields of a section with their types, as documented.
+fn documented(section: &str) -> BTreeMap<String, String> {
+    let start = PAGE.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let text = PAGE[start + 4..].split("\n## ").next().unwrap();
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split('|');
+        let field = cells.next()?.trim().trim_end_matches('`').to_owned();
+        Some((field, cells.next()?.trim().to_owned()))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Whether a value is of a documented type.
+fn fits(value: &Value, documented: &str) -> bool {
+    let is = |name: &str| match name {
+        "boolean" => value.is_boolean(),
+        "list" => value.is_array(),
+        "list of strings" => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+        "map of strings" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
+        "null" => value.is_null(),
+        "number" => value.is_u64(),
+        "object" => value.is_object(),
+        "string" => value.is_string(),
+        other => panic!("the page has the type {other:?}"),
+    };
+    documented.split(" or ").any(is)
+}
+
+/// Walks through a document; counts each field that is met.
+fn compare(
+    value: &Value,
+    path: &str,
+    documented: &BTreeMap<String, String>,
+    met: &mut BTreeMap<String, usize>,
+) {
+    if !path.is_empty() && !path.ends_with("[]") {
+        let kind = documented.get(path).unwrap_or_else(|| panic!("{path} is not documented"));
+        assert!(fits(value, kind), "{path} is {value}, and documented as {kind}");
+        *met.entry(path.to_owned()).or_default() += 1;
+        if kind.contains("of strings") {
+            return;
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                compare(value, &path, documented, met);
+            }
+        }
+        Value::Array(list) => {
+            list.iter().for_each(|value| compare(value, &format!("{path}[]"), documented, met));
+        }
+        _ => {}
+    }
+}
+
+/// Compares all documents of a section: every field that is written is documented, and the other way round.
+fn check(section: &str, documents: &[String]) {
+    let fields = documented(section);
+    assert!(!fields.is_empty(), "{section}");
+    let mut met = BTreeMap::new();
+    for text in documents {
+        assert!(!text.contains("s3cr3t"), "{text}");
+        let value: Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{section}: {error}: {text}"));
+        compare(&value, "", &fields, &mut met);
+    }
+    for field in fields.keys() {
+        assert!(met.contains_key(field), "{section}: {field} is documented, and never written");
+    }
+}
+
+/// Runs a command line against a provider, and gives what it prints.
+async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let mut output = Output::to(cli.global.output, &mut bytes);
+    match cli.command {
+        Command::Create(args) => cmd::create::run(args, kms, &mut output).await,
+        Command::Delete(args) => cmd::delete::run(args, kms, &mut output).await,
+        Command::Get(args) => cmd::get::run(args, kms, &mut output).await,
+        Command::List(args) => cmd::list::run(args, kms, SystemTime::now(), &mut output).await,
+        Command::Providers(args) => cmd::providers::run(args, &mut output),
+        Command::Put(args) => {
+            let kek = cmd::put::read(&args).unwrap();
+            cmd::put::run(args, &kek, kms, &mut output).await
+        }
+        other => panic!("{other:?} is not run here"),
+    }
+    .unwrap();
+    drop(output);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_page_describes_what_is_written() {
+    let kms = Memory::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(file("kek"), "s3cr3t").unwrap();
+
+    let put = run(&kms, &["put", "b", "--from", &file("kek")]).await;
+    check("kms put", &[put, run(&kms, &["put", "b", "--replace", "--from", &file("kek")]).await]);
+    let create = [run(&kms, &["create", "a"]).await, run(&kms, &["create", "b", "--if-absent"]).await];
+    check("kms create", &create);
+    check("kms get", &[run(&kms, &["get", "b", &file("out")]).await]);
+    assert_eq!(std::fs::read_to_string(Path::new(&file("out"))).unwrap(), "s3cr3t");
+    check("kms list", &[run(&kms, &["list"]).await]);
+    let delete = [
+        run(&kms, &["delete", "a"]).await,
+        run(&kms, &["delete", "b", "--soft"]).await,
+        run(&kms, &["delete", "a", "--ignore-not-found"]).await,
+    ];
+    for (text, outcome) in delete.iter().zip(["destroyed", "recoverable", "not-found"]) {
+        assert!(text.contains(outcome), "{text}");
+    }
+    check("kms delete", &delete);
+    check("kms providers", &[run(&kms, &["providers"]).await]);
+
+    let failing = Scripted::new();
+    failing.push(Operation::Get, Fault::error(ErrorKind::Unavailable));
+    let checks = [
+        cmd::check::tests::checked(&kms, Format::Json, false).await.1,
+        cmd::check::tests::checked(&failing, Format::Json, false).await.1,
+    ];
+    check("kms check", &checks);
+
+    let error = Error::new(ErrorKind::Timeout, "too late").context("key", "a");
+    let failure = Failure { error: ErrorDocument::of(&error) };
+    check("Errors", &[serde_json::to_string(&failure).unwrap()]);
+    for kind in ErrorKind::ALL {
+        assert!(PAGE.contains(&format!("`{kind}`")), "{kind}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The Kubernetes API, connected to when it is first needed.
+
+use async_trait::async_trait;
+use kms_core::{Result, SecretData, SecretSource};
+use kms_k8s_secret::{
+    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect,
+};
+use tokio::sync::OnceCell;
+
+use crate::cli::{ClusterName, Global};
+
+/// One connection for the CephCluster, for Secrets and for the provider.
+#[derive(Debug)]
+pub(crate) struct Kubernetes {
+    options: ConnectOptions,
+    connection: OnceCell<Connection>,
+}
+
+impl Kubernetes {
+    pub(crate) fn new(global: &Global) -> Self {
+        let mut options = ConnectOptions::new();
+        options = match &global.kubeconfig {
+            Some(path) => options.with_kubeconfig(path),
+            None => options.with_inferred_config(),
+        };
+        if let Some(context) = &global.context {
+            options = options.with_context(context);
+        }
+        if global.allow_http {
+            options = options.with_cleartext_allowed();
+        }
+        Self { options, connection: OnceCell::new() }
+    }
+
+    pub(crate) async fn connection(&self) -> Result<&Connection> {
+        self.connection.get_or_try_init(|| connect(self.options.clone())).await
+    }
+
+    pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephClusterInfo> {
+        let connection = self.connection().await?.clone();
+        ceph_cluster(connection, &cluster.kube_namespace, &cluster.name).await
+    }
+
+    /// The Secrets of a namespace.
+    pub(crate) fn secrets(&self, kube_namespace: &str) -> Secrets<'_> {
+        Secrets { kubernetes: self, kube_namespace: kube_namespace.to_owned() }
+    }
+}
+
+/// The Secrets of a namespace. To make this does not connect; to ask for one does.
+#[derive(Debug)]
+pub(crate) struct Secrets<'a> {
+    kubernetes: &'a Kubernetes,
+    kube_namespace: String,
+}
+
+#[async_trait]
+impl SecretSource for Secrets<'_> {
+    async fn secret(&self, name: &str) -> Result<SecretData> {
+        let connection = self.kubernetes.connection().await?.clone();
+        KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
+    }
+}

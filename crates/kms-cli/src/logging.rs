@@ -1,0 +1,110 @@
+//! Logs, on standard error.
+
+use tracing::{Level, Metadata, warn};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+use crate::{cli::Global, environment::Environment};
+
+/// What a crate of others may log at most, whatever `RUST_LOG` says.
+///
+/// Ours (`kms_…`) are under no limit: they log names, times and kinds of errors, and the tests of each look for
+/// secrets in them. Everybody else is, since below these levels they print what passes through them:
+///
+/// - `vaultrs` has the request with the KEK in it among the fields of its spans, and a `Debug` that shows the token;
+/// - `rustify` logs the bodies of requests and of answers;
+/// - `hyper`, `hyper_util`, `h2` and `reqwest` log headers (`X-Vault-Token`, `Authorization`) and frames;
+/// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies;
+/// - `rustls` logs handshake messages, and can log the secrets of a session.
+///
+/// A crate that is not in the list has the last entry's limit.
+const LIMITS: [(&str, Option<Level>); 3] = [("rustify", None), ("vaultrs", None), ("", Some(Level::WARN))];
+
+/// Whether something may be logged at all, before the user's own filter is asked.
+fn is_safe(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let krate = target.split_once("::").map_or(target, |(krate, _)| krate);
+    if krate == "kms" || krate.starts_with("kms_") {
+        return true;
+    }
+    let limit =
+        LIMITS.iter().find(|(name, _)| *name == krate || name.is_empty()).and_then(|(_, limit)| *limit);
+    // The greater level is the more talkative one.
+    limit.is_some_and(|limit| *metadata.level() <= limit)
+}
+
+/// Starts logging: at the level of `-v` or `-q`, else as `RUST_LOG` says, else warnings.
+pub(crate) fn init(global: &Global, environment: &Environment) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => Some("error"),
+        (false, 0) => None,
+        (false, 1) => Some("info"),
+        (false, _) => Some("debug"),
+    };
+    let asked = level.or_else(|| environment.get("RUST_LOG")).unwrap_or("warn");
+    let (filter, valid) = EnvFilter::builder()
+        .parse(asked)
+        .map_or_else(|_error| (EnvFilter::new("warn"), false), |filter| (filter, true));
+    // Whoever reads our standard error (kubelet, journald) adds the time.
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let lines = lines.with_filter(filter).with_filter(filter_fn(is_safe));
+    let _already_set = tracing_subscriber::registry().with(lines).try_init();
+    if !valid {
+        warn!("RUST_LOG is not a valid filter, and has no effect");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_log_of_requests_is_never_seen() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+        let lines = lines.with_filter(EnvFilter::new("trace")).with_filter(filter_fn(is_safe));
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "vaultrs::api", "canary 1");
+            tracing::error!(target: "rustify", "canary 2");
+            let span = tracing::info_span!(target: "vaultrs::kv2", "set", data = "canary 3");
+            span.in_scope(|| tracing::error!(target: "kms_vault::api", "ours at error"));
+            tracing::info!(target: "hyper::proto", "canary 4");
+            tracing::debug!(target: "h2", "canary 5");
+            tracing::trace!(target: "reqwest::connect", "canary 6");
+            tracing::debug!(target: "kube_client::client", "canary 7");
+            tracing::trace!(target: "rustls::client", "canary 8");
+            tracing::info!(target: "somebody_else", "canary 9");
+            tracing::info!(target: "kmsish", "canary 10");
+            tracing::warn!(target: "hyper", "theirs at warn");
+            tracing::trace!(target: "kms_core::layer", "ours at trace");
+            tracing::trace!(target: "kms", "program at trace");
+        });
+        let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(!log.contains("canary"), "{log}");
+        for line in ["ours at error", "theirs at warn", "ours at trace", "program at trace"] {
+            assert!(log.contains(line), "{log}");
+        }
+    }
+}

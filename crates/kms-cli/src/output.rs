@@ -1,0 +1,203 @@
+//! What goes to standard output and, when the program fails, to standard error.
+
+use std::{
+    error::Error as _,
+    io::{self, Write},
+};
+
+use clap::ValueEnum;
+use kms_core::{Error, ErrorKind, Retry};
+use serde::Serialize;
+
+use crate::exit::Exit;
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON document, as `docs/json-output.md` describes it.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+/// Standard output, or what stands for it in a test.
+pub(crate) struct Output<'a> {
+    format: Format,
+    stream: Box<dyn Write + 'a>,
+    closed: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Standard output.
+    pub(crate) fn new(format: Format) -> Self {
+        Self::to(format, io::stdout())
+    }
+
+    /// Some other stream.
+    pub(crate) fn to(format: Format, stream: impl Write + 'a) -> Self {
+        Self { format, stream: Box::new(stream), closed: false }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Writes a line of text.
+    pub(crate) fn line(&mut self, line: impl AsRef<str>) -> kms_core::Result<()> {
+        self.bytes(format!("{}\n", line.as_ref()).as_bytes())
+    }
+
+    /// Writes a document.
+    pub(crate) fn json(&mut self, document: &impl Serialize) -> kms_core::Result<()> {
+        let mut text = serde_json::to_vec_pretty(document).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON").source(error)
+        })?;
+        text.push(b'\n');
+        self.bytes(&text)
+    }
+
+    /// Writes bytes as they are. When the reader has closed its end, the rest is dropped: `kms list | head` is no
+    /// failure.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> kms_core::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let written = self.stream.write_all(bytes);
+        self.done(written)
+    }
+
+    /// Writes out what is in a buffer still.
+    pub(crate) fn finish(&mut self) -> kms_core::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let written = self.stream.flush();
+        self.done(written)
+    }
+
+    fn done(&mut self, written: io::Result<()>) -> kms_core::Result<()> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other.map_err(|error| not_written("standard output", error)),
+        }
+    }
+}
+
+/// The error of a stream or a file that cannot be written. Not `PermissionDenied`: that is about the KMS.
+pub(crate) fn not_written(what: impl Into<String>, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Unexpected, "the output cannot be written").context("output", what).source(cause)
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some libraries have the cause in their own text already.
+        let inner = error.to_string();
+        if !text.ends_with(&inner) {
+            text.push_str(": ");
+            text.push_str(&inner);
+        }
+        cause = error.source();
+    }
+    // Some libraries have errors of several lines.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// An error in JSON.
+#[derive(Serialize)]
+pub(crate) struct ErrorDocument {
+    kind: &'static str,
+    message: String,
+    retry: &'static str,
+    context: std::collections::BTreeMap<&'static str, String>,
+}
+
+impl ErrorDocument {
+    pub(crate) fn of(error: &Error) -> Self {
+        let retry = match error.retryable() {
+            Retry::Always => "always",
+            Retry::IfIdempotent => "if-idempotent",
+            // Our own tries are used up, which says nothing of the next hour.
+            _ if Exit::of(error) == Exit::TryAgain => "later",
+            _ => "never",
+        };
+        let context = error.contexts().map(|(name, value)| (name, value.to_owned())).collect();
+        Self { kind: error.kind().as_str(), message: chain(error), retry, context }
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// The document on standard error.
+#[derive(Serialize)]
+pub(crate) struct Failure {
+    pub(crate) error: ErrorDocument,
+}
+
+/// Says on standard error why the program failed.
+pub(crate) fn report(error: &Error, format: Format) {
+    let line = match format {
+        Format::Json => {
+            serde_json::to_string(&Failure { error: ErrorDocument::of(error) }).unwrap_or_default()
+        }
+        Format::Text => format!("kms: {}", chain(error)),
+    };
+    // If standard error is closed too, there is nobody left to tell.
+    let _ignored = writeln!(io::stderr(), "{line}");
+}
+
+/// Lays out rows in columns, the first row being the headings.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let inner = Error::new(ErrorKind::Timeout, "no\nanswer");
+        let error = Error::new(ErrorKind::Unavailable, "outer").context("key", "a").source(inner);
+        assert_eq!(chain(&error), "outer (key: a): no answer");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let mut output = Output::to(Format::Text, Closed);
+        output.line("a").unwrap();
+        output.line("b").unwrap();
+        output.finish().unwrap();
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
+        assert_eq!(table(&[row("A", "B"), row("long", "x")]), ["A     B", "long  x"]);
+    }
+}

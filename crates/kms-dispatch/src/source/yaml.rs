@@ -1,0 +1,412 @@
+//! YAML documents as a tree that remembers where each value was, and that no error quotes.
+
+use std::{fmt, vec};
+
+use kms_core::{Error, Result};
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        self, DeserializeOwned, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+        value::{MapDeserializer, SeqDeserializer},
+    },
+    forward_to_deserialize_any,
+};
+use serde_saphyr::{Location, Spanned, options::AliasLimits};
+use zeroize::Zeroizing;
+
+/// The largest input. A Kubernetes object has at most 1.5 MiB.
+pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The deepest nesting. That of a CephCluster with every field is below 30, and reading takes up to 40 KiB of stack
+/// for each level in a build without optimization.
+const MAX_DEPTH: usize = 48;
+/// How many values an input may have.
+const MAX_NODES: usize = 200_000;
+/// How many aliases (`*name`) an input may have, and how many values they may stand for together.
+const MAX_ALIASES: usize = 1_000;
+const MAX_ALIASED: usize = 50_000;
+
+/// A value and the place where it begins.
+pub(super) struct Node {
+    at: Location,
+    pub(super) value: Value,
+}
+
+/// What a value is. Of numbers only that they are some: no field that is read here is one.
+pub(super) enum Value {
+    Bool(bool),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+    Null,
+    Number,
+    Text(Zeroizing<String>),
+}
+
+/// Reads all documents of an input.
+///
+/// # Errors
+///
+/// `ConfigInvalid` with line and column. What is written there is not repeated, since it may be a secret.
+pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
+    let mut options = serde_saphyr::Options::default();
+    let mut budget = serde_saphyr::Budget::default();
+    budget.max_depth = MAX_DEPTH;
+    budget.flow_nesting_limit = MAX_DEPTH;
+    budget.max_nodes = MAX_NODES;
+    budget.max_events = 3 * MAX_NODES;
+    budget.max_aliases = MAX_ALIASES;
+    budget.max_anchors = MAX_ALIASES;
+    budget.max_recorded_anchor_events = MAX_ALIASED;
+    let mut aliases = AliasLimits::default();
+    aliases.max_total_replayed_events = MAX_ALIASED;
+    aliases.max_replay_stack_depth = 8;
+    options.budget = Some(budget);
+    options.alias_limits = aliases;
+    options.with_snippet = false;
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| Mistake::of_syntax(&error))
+}
+
+impl Node {
+    /// The fields, if it is a map.
+    pub(super) fn into_map(self) -> Result<Vec<(String, Self)>, Mistake> {
+        match self.value {
+            Value::Map(fields) => Ok(fields),
+            Value::Null => Ok(Vec::new()),
+            other => Err(Mistake { at: Some(self.at), what: format!("this is {}, not a map", other.kind()) }),
+        }
+    }
+
+    /// The field of that name, if this is a map that has it.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(fields) => fields.iter().find(|(field, _)| field == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// Reads it as a type.
+    ///
+    /// # Errors
+    ///
+    /// What was expected instead, and where.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Mistake> {
+        T::deserialize(self)
+    }
+
+    /// An error about this value.
+    pub(super) fn mistake(&self, what: impl Into<String>) -> Mistake {
+        Mistake { at: Some(self.at), what: what.into() }
+    }
+}
+
+impl Value {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "a boolean",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+            Self::Null => "null",
+            Self::Number => "a number",
+            Self::Text(_) => "a text",
+        }
+    }
+}
+
+/// What is wrong with an input, and where. It never holds what is written there.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    at: Option<Location>,
+    what: String,
+}
+
+impl Mistake {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self { at: None, what: what.into() }
+    }
+
+    fn of_syntax(error: &serde_saphyr::Error) -> Self {
+        use serde_saphyr::Error as Cause;
+        let what = match error.without_snippet() {
+            Cause::AliasReplayLimitExceeded { .. }
+            | Cause::AliasExpansionLimitExceeded { .. }
+            | Cause::AliasReplayStackDepthExceeded { .. }
+            | Cause::AliasReplayCounterOverflow { .. } => "its aliases stand for too much",
+            Cause::Budget { .. } => "it is nested too deeply, or has too many values or aliases",
+            Cause::DuplicateMappingKey { .. } => "a map has the same key twice",
+            Cause::Eof { .. } => "it ends too early",
+            Cause::RecursiveReferencesRequireWeakTypes { .. } => "an alias stands for what it is in",
+            Cause::UnknownAnchor { .. } => "an alias has no anchor before it",
+            _ => "it is not valid YAML",
+        };
+        Self { at: error.location(), what: what.to_owned() }
+    }
+
+    /// Adds the place, unless a more exact one is known.
+    fn at(mut self, at: Location) -> Self {
+        self.at.get_or_insert(at);
+        self
+    }
+
+    /// The error, with the name of the input.
+    pub(super) fn in_input(self, input: &str) -> Error {
+        let place = match self.at {
+            Some(at) if at.line() > 0 => format!("{input}:{}:{}", at.line(), at.column()),
+            _ => input.to_owned(),
+        };
+        Error::config(format!("{place}: {}", self.what))
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+impl de::Error for Mistake {
+    /// Some callers put values into this text, so it is dropped.
+    fn custom<T: fmt::Display>(_message: T) -> Self {
+        Self::new("this is not of the form that is expected here")
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let found = match found {
+            Unexpected::Bool(_) => "a boolean",
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "a number",
+            Unexpected::Str(_) | Unexpected::Char(_) => "a text",
+            Unexpected::Unit | Unexpected::Option => "null",
+            Unexpected::Seq => "a list",
+            Unexpected::Map => "a map",
+            _ => "something else",
+        };
+        Self::new(format!("this is {found}, not {expected}"))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(format!("the field {field} is missing"))
+    }
+
+    fn invalid_value(_found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("the value is not {expected}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned { value, referenced: at, .. } = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { at, value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Value, E> {
+                Ok(Value::Number)
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
+                Ok(Value::Number)
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Value, E> {
+                Ok(Value::Number)
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
+                Ok(Value::Number)
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
+                Ok(Value::Number)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text(Zeroizing::new(text.to_owned())))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
+                Ok(Value::Text(Zeroizing::new(text)))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+                Value::deserialize(deserializer)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(node) = seq.next_element()? {
+                    list.push(node);
+                }
+                Ok(Value::List(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Value::Map(fields))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Mistake> for Node {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Node {
+    type Error = Mistake;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        let Self { at, value } = self;
+        let read = match value {
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::List(list) => {
+                let mut list = SeqDeserializer::<vec::IntoIter<Self>, Mistake>::new(list.into_iter());
+                visitor.visit_seq(&mut list)
+            }
+            Value::Map(fields) => {
+                let mut fields =
+                    MapDeserializer::<vec::IntoIter<(String, Self)>, Mistake>::new(fields.into_iter());
+                visitor.visit_map(&mut fields)
+            }
+            Value::Null => visitor.visit_unit(),
+            Value::Number => visitor.visit_u64(0),
+            // The text itself is handed over, so that no copy of it is left here.
+            Value::Text(mut text) => visitor.visit_string(std::mem::take(&mut *text)),
+        };
+        read.map_err(|mistake| mistake.at(at))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(text: &str) -> String {
+        match parse(text) {
+            Ok(_) => panic!("this was to fail: {text:.100}"),
+            Err(mistake) => mistake.in_input("a.yaml").to_string(),
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_place_and_quotes_nothing() {
+        for text in [
+            "a: canary\n b: canary\n",
+            "a: [canary\n",
+            "a: 'canary\n",
+            "a: {canary: canary, canary: x}\n",
+            "? canary\n: - canary\n  canary\n",
+            "a: *canary\n",
+            "a: &canary [*canary]\n",
+            "a: !!binary canary\n",
+            "%canary\n",
+            "a: \"\\qcanary\"\n",
+            "a: !<canary\n",
+        ] {
+            let error = failure(text);
+            assert!(!error.contains("canary"), "{error}");
+            assert!(error.starts_with("a.yaml"), "{error}");
+        }
+        assert_eq!(failure("a: 1\nb: [x\nc: y"), "a.yaml:3:2: it is not valid YAML");
+    }
+
+    #[test]
+    fn what_would_grow_without_bounds_is_refused() {
+        let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
+                    c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
+                    e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+        let deep_flow = "[".repeat(100_000);
+        let deep_block: String = (0..2000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        let many = "- x\n".repeat(MAX_NODES + 1);
+        for text in [bomb, &deep_flow, &deep_block, &many] {
+            failure(text);
+        }
+    }
+
+    #[test]
+    fn aliases_and_merges_in_bounds_work() {
+        let nodes = parse("a: &a {x: one}\nb: *a\nc: {<<: *a, y: two}\n").unwrap();
+        let [root] = nodes.as_slice() else { panic!("one document") };
+        assert_eq!(root.get("b").and_then(|b| b.get("x")).and_then(Node::text), Some("one"));
+        assert_eq!(root.get("c").and_then(|c| c.get("x")).and_then(Node::text), Some("one"));
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        for text in ["{\"a\": {\"b\": \"c\\n\"}}", "{\n\t\"a\": {\n\t\t\"b\": \"c\\n\"\n\t}\n}\n"] {
+            let nodes = parse(text).unwrap();
+            let value = nodes.first().and_then(|root| root.get("a")).and_then(|a| a.get("b"));
+            assert_eq!(value.and_then(Node::text), Some("c\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_types_has_its_place_and_quotes_nothing() {
+        #[derive(Debug, Deserialize)]
+        struct Spec {
+            #[expect(dead_code, reason = "only the type counts")]
+            enabled: bool,
+        }
+        for (text, message) in [
+            ("\nenabled: canary\n", "a.yaml:2:10: this is a text, not a boolean"),
+            ("{enabled: [canary]}", "a.yaml:1:11: this is a list, not a boolean"),
+            ("enable: true", "a.yaml:1:1: the field enabled is missing"),
+            ("canary", "a.yaml:1:1: this is a text, not struct Spec"),
+        ] {
+            let node = parse(text).unwrap().remove(0);
+            assert_eq!(node.read::<Spec>().unwrap_err().in_input("a.yaml").to_string(), message);
+        }
+    }
+}

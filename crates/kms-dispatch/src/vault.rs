@@ -1,0 +1,36 @@
+//! Vault, from a `security` block.
+
+use std::sync::Arc;
+
+use kms_core::{
+    KmsProvider, Result, SecretSource, SecuritySpec,
+    config::Problems,
+    layer::{self, LayerOptions},
+};
+use kms_vault::VaultBuilder;
+
+use crate::Options;
+
+fn builder(spec: &SecuritySpec, options: &Options) -> VaultBuilder {
+    VaultBuilder::new()
+        .with_details(&spec.kms.connection_details)
+        .with_environment(options.environment())
+        .with_token_secret(spec.kms.token_secret_name.trim())
+        .with_allow_http(options.allow_http())
+}
+
+/// Notes everything that is wrong with the settings.
+pub(crate) fn check(spec: &SecuritySpec, options: &Options, problems: &mut Problems) {
+    builder(spec, options).check(problems);
+}
+
+/// The provider with its layers.
+pub(crate) async fn connect(
+    spec: &SecuritySpec,
+    secrets: &dyn SecretSource,
+    options: &Options,
+) -> Result<Arc<dyn KmsProvider>> {
+    let vault = builder(spec, options).build(secrets).await?;
+    let limits = options.limits(vault.layer_options(LayerOptions::default()));
+    Ok(layer::standard(Arc::new(vault), &limits))
+}

@@ -1,0 +1,268 @@
+//! Tokens of IAM, in exchange for an API key.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
+use kms_http::{
+    Answer, Call, HttpClient, Lease, Token, TokenCache,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    send::Body,
+};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+use url::{Url, form_urlencoded};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::unreadable;
+
+/// How long IAM may take. It is less than a try of the layers has, so that an error names IAM and not the key.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// What has to be left of a token that is handed out.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How long a token lasts whose answer does not say so.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(20 * 60);
+/// A token of this age that Key Protect has never taken is worth another try: rights may have been granted since.
+const OLD: Duration = Duration::from_secs(60);
+/// How much of IAM's own words goes into an error.
+const MAX_WORDS: usize = 200;
+
+/// What is remembered of a token besides its value.
+#[derive(Debug)]
+pub(crate) struct Details {
+    /// What stands before the token in the header.
+    scheme: String,
+    fetched: Instant,
+    /// Whether Key Protect has ever taken it.
+    accepted: AtomicBool,
+}
+
+/// The API key and the token that it has given.
+pub(crate) struct Auth {
+    pub(crate) http: HttpClient,
+    pub(crate) url: Url,
+    api_key: SecretString,
+    tokens: TokenCache<Details>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { http: _, url, api_key: _, tokens: _ } = self;
+        f.debug_struct("Auth").field("url", &url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// What IAM gives.
+#[derive(Deserialize)]
+struct Granted {
+    access_token: Option<String>,
+    token_type: Option<String>,
+    expires_in: Option<i64>,
+    /// Not used, but a secret too.
+    refresh_token: Option<String>,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        self.access_token.zeroize();
+        self.refresh_token.zeroize();
+    }
+}
+
+/// What IAM says when it gives nothing.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Denied {
+    error_code: Option<String>,
+    error_message: Option<String>,
+    context: Option<DeniedContext>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeniedContext {
+    request_id: Option<String>,
+}
+
+impl Auth {
+    pub(crate) fn new(http: HttpClient, url: Url, api_key: SecretString) -> Self {
+        Self { http, url, api_key, tokens: TokenCache::new() }
+    }
+
+    /// A token that is good now, as far as we know.
+    pub(crate) async fn token(&self) -> Result<Arc<Token<Details>>> {
+        self.tokens.get(async |_| self.fetch().await).await
+    }
+
+    /// Another token than the one that Key Protect has refused. `None` if another one would not help: this one is
+    /// new and was never taken, so it is the instance, the region or a right that is wrong. Without this rule a
+    /// wrong setting would make a storm of logins.
+    pub(crate) async fn another(&self, refused: &Token<Details>) -> Result<Option<Arc<Token<Details>>>> {
+        let Details { fetched, accepted, .. } = &refused.details;
+        if !accepted.load(Ordering::Relaxed) && fetched.elapsed() < OLD {
+            return Ok(None);
+        }
+        debug!("the token of IAM was refused before its time; asking for another one");
+        self.tokens.replace(refused.generation(), async |_| self.fetch().await).await.map(Some)
+    }
+
+    async fn fetch(&self) -> Result<Token<Details>> {
+        let result = match timeout(TIME_LIMIT, self.http.send(self.call())).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("IAM has not answered within {TIME_LIMIT:?}")))
+            }
+        };
+        // Nothing has been asked of Key Protect yet, and to ask for a token twice does no harm.
+        let passing = |error: Error| match (error.kind(), error.retryable()) {
+            (ErrorKind::Timeout, _) | (_, Retry::IfIdempotent) => error.retry(Retry::Always),
+            _ => error,
+        };
+        result.map_err(passing).and_then(|answer| granted(&answer)).map_err(|error| {
+            error
+                .operation("get a token from IAM")
+                .context("token service", kms_http::send::endpoint(&self.url))
+        })
+    }
+
+    fn call(&self) -> Call {
+        const GRANT: &str = "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=";
+        let api_key = self.api_key.expose_secret().as_bytes();
+        // A buffer that grows would leave copies behind.
+        let mut body = Zeroizing::new(Vec::with_capacity(GRANT.len() + 3 * api_key.len()));
+        body.extend_from_slice(GRANT.as_bytes());
+        for part in form_urlencoded::byte_serialize(api_key) {
+            body.extend_from_slice(part.as_bytes());
+        }
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        Call { method: Method::POST, url: self.url.clone(), headers, body: Body::secret(body) }
+    }
+}
+
+/// The value of the header `authorization`.
+pub(crate) fn authorization(token: &Token<Details>) -> Result<HeaderValue> {
+    let text = Zeroizing::new(format!("{} {}", token.details.scheme, token.value.expose_secret()));
+    let wrong = |_cause| Error::new(ErrorKind::Protocol, "the token of IAM cannot stand in a header");
+    let mut value = HeaderValue::from_str(&text).map_err(wrong)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Notes that Key Protect has taken a token.
+pub(crate) fn accepted(token: &Token<Details>) {
+    token.details.accepted.store(true, Ordering::Relaxed);
+}
+
+fn granted(answer: &Answer) -> Result<Token<Details>> {
+    if answer.status != StatusCode::OK {
+        return Err(denied(answer));
+    }
+    let mut granted: Granted = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+    let token = granted.access_token.take().filter(|token| !token.is_empty()).map(SecretString::from);
+    let token = token.ok_or_else(|| Error::new(ErrorKind::Protocol, "IAM has given no token"))?;
+    let life = match granted.expires_in {
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        None => UNKNOWN_LIFE,
+    };
+    debug!(seconds = life.as_secs(), "got a token from IAM");
+    let scheme = granted.token_type.take().filter(|scheme| !scheme.is_empty());
+    let details = Details {
+        scheme: scheme.unwrap_or_else(|| "Bearer".to_owned()),
+        fetched: Instant::now(),
+        accepted: AtomicBool::new(false),
+    };
+    Ok(Token::new(token, Some(Lease::from_now(life, MARGIN)), details))
+}
+
+/// The table of IAM's refusals: its code first, the status second.
+fn denied(answer: &Answer) -> Error {
+    let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let Denied { error_code, error_message, context } = denied;
+    let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
+    let error = match (error_code.as_deref(), answer.status) {
+        (Some("BXNIM0415E"), _) => error(
+            ErrorKind::Unauthenticated,
+            "IAM does not know the API key: it is wrong or was deleted; put a new one into the token Secret",
+            Retry::Never,
+        ),
+        (_, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            error(ErrorKind::Unauthenticated, "IAM refuses the API key", Retry::Never)
+        }
+        (None, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => error(
+            ErrorKind::ConfigInvalid,
+            "nothing gives tokens at this address; check IBM_KP_TOKEN_URL, its path too",
+            Retry::Never,
+        ),
+        (_, StatusCode::TOO_MANY_REQUESTS) => {
+            error(ErrorKind::RateLimited, "the rate limit of IAM is reached", Retry::Always)
+        }
+        (_, status) if status.is_server_error() => {
+            error(ErrorKind::Unavailable, "IAM cannot answer now", Retry::Always)
+        }
+        _ => error(ErrorKind::Protocol, "the answer of IAM makes no sense", Retry::Never),
+    };
+    let short = |text: String| -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()
+    };
+    let known = [
+        ("code", error_code),
+        ("IAM said", error_message),
+        ("request id", context.and_then(|context| context.request_id)),
+    ];
+    known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, short(value?))))
+        .fold(error, |error, (name, value)| error.context(name, value))
+        .context("status", answer.status.as_u16().to_string())
+        .retry_after(answer.retry_after())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: body.as_bytes().to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_code_and_request_id() {
+        let body = r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found","context":{"requestId":"r-1","url":"x"}}"#;
+        let error = denied(&answer(400, body));
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unauthenticated, Retry::Never));
+        let text = error.to_string();
+        assert!(text.contains("code: BXNIM0415E") && text.contains("request id: r-1"), "{text}");
+    }
+
+    #[test]
+    fn statuses_count_where_there_is_no_code() {
+        use ErrorKind::*;
+        for (status, body, kind, retry) in [
+            (400, "<html>", Unauthenticated, Retry::Never),
+            (404, "<html>", ConfigInvalid, Retry::Never),
+            (429, "", RateLimited, Retry::Always),
+            (500, "{}", Unavailable, Retry::Always),
+            (302, "", Protocol, Retry::Never),
+        ] {
+            let error = granted(&answer(status, body)).unwrap_err();
+            assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status}: {error}");
+        }
+        for body in ["", "canary", r#"{"access_token":"","expires_in":5}"#, r#"{"access_token":7}"#] {
+            let error = granted(&answer(200, body)).unwrap_err();
+            assert_eq!(error.kind(), Protocol, "{error}");
+            assert!(!format!("{error:?}").contains("canary"));
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Keys as Key Protect writes them, and the body that imports one.
+
+use std::{fmt, time::SystemTime};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result, SecretString, Stored};
+use kms_http::Answer;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    api::{CORRELATION_ID, KEY_TYPE},
+    error::unreadable,
+    name::{Names, hash},
+};
+
+/// How the tag begins that says whose key this is. The hash of the cluster's name follows, since a tag has 30
+/// characters.
+const CLUSTER_TAG: &str = "kms-cluster.";
+const CLUSTER_DIGITS: usize = 18;
+/// How the tag begins that names the key before this one, by the hash of its id.
+const AFTER_TAG: &str = "kms-after.";
+const AFTER_DIGITS: usize = 20;
+/// Says that the payload is the KEK's text in base64, since the text itself is none.
+const TEXT_TAG: &str = "kms-payload.text";
+/// How every tag of ours begins.
+const OUR_TAGS: &str = "kms-";
+/// How long a description may be.
+const DESCRIPTION: usize = 240;
+
+/// The state of a destroyed key.
+const DESTROYED: i64 = 5;
+
+/// The envelope of every answer. `resources` may be absent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Envelope {
+    #[serde(default)]
+    pub(crate) metadata: Option<Collection>,
+    #[serde(default)]
+    pub(crate) resources: Option<Vec<Key>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Collection {
+    /// The search has not looked at every key.
+    #[serde(default)]
+    pub(crate) incomplete_search: Option<bool>,
+}
+
+/// A key. Any field may be absent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Key {
+    #[serde(default)]
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) description: Option<String>,
+    #[serde(default)]
+    aliases: Option<Vec<String>>,
+    // IBM's Go client writes it with a capital.
+    #[serde(default, alias = "Tags")]
+    tags: Option<Vec<String>>,
+    #[serde(default)]
+    state: Option<i64>,
+    #[serde(default)]
+    deleted: Option<bool>,
+    #[serde(default)]
+    extractable: Option<bool>,
+    #[serde(default)]
+    creation_date: Option<String>,
+    #[serde(default)]
+    deletion_date: Option<String>,
+    #[serde(default)]
+    payload: Option<Payload>,
+    /// The id of the request that has shown it, for errors.
+    #[serde(skip)]
+    pub(crate) correlation_id: String,
+}
+
+/// Key material. It goes from the body, which is wiped, into this, which is wiped.
+struct Payload(SecretString);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Payload(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Payload;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("key material")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Payload, E> {
+                Ok(Payload(SecretString::from(text)))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Envelope {
+    pub(crate) fn of(answer: &Answer) -> Result<Self> {
+        serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))
+    }
+
+    /// The first key, which has an id.
+    pub(crate) fn first(self) -> Result<Key> {
+        let key = self.resources.unwrap_or_default().into_iter().next();
+        key.filter(|key| !key.id.is_empty()).ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "the server's answer holds no key (its resources are empty)")
+        })
+    }
+}
+
+impl Key {
+    pub(crate) fn tags(&self) -> &[String] {
+        self.tags.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn has_alias(&self, alias: &str) -> bool {
+        self.aliases.iter().flatten().any(|known| known == alias)
+    }
+
+    /// Whether its aliases are these two or none of them: a key with others is somebody else's.
+    pub(crate) fn has_no_alias_but(&self, names: &Names) -> bool {
+        self.aliases.iter().flatten().all(|alias| *alias == names.alias || *alias == names.next)
+    }
+
+    pub(crate) fn is_destroyed(&self) -> bool {
+        self.deleted == Some(true) || self.state == Some(DESTROYED)
+    }
+
+    /// Whether it could hold a KEK: a root key never gives its material away.
+    pub(crate) fn is_extractable(&self) -> bool {
+        self.extractable != Some(false)
+    }
+
+    /// Whether we have written it, and not Rook.
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.tags().iter().any(|tag| tag.starts_with(OUR_TAGS))
+    }
+
+    /// The mark of the cluster whose key this is, if there is one.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.tags().iter().find_map(|tag| tag.strip_prefix(CLUSTER_TAG))
+    }
+
+    /// Whether it was made to follow the key of that id.
+    pub(crate) fn comes_after(&self, id: &str) -> bool {
+        let mark = after(id);
+        self.tags().contains(&mark)
+    }
+
+    pub(crate) fn created(&self) -> Option<SystemTime> {
+        time(self.creation_date.as_deref()?)
+    }
+
+    /// When it was deleted, and before that when it was made: what the newest of several is found by.
+    pub(crate) fn age(&self) -> (Option<SystemTime>, Option<SystemTime>, &str) {
+        (self.deletion_date.as_deref().and_then(time), self.created(), &self.id)
+    }
+
+    pub(crate) fn version(&self) -> KeyVersion {
+        KeyVersion::new(&self.id)
+    }
+
+    /// Its KEK. A key without material is an error and never an empty KEK.
+    pub(crate) fn kek(&self) -> Result<Kek> {
+        let none = || {
+            Error::new(
+                ErrorKind::Protocol,
+                "the key holds no material: it is a root key, disabled, or the API key may not read it",
+            )
+            .context("id", &self.id)
+            .context(CORRELATION_ID, &self.correlation_id)
+        };
+        let Payload(payload) = self.payload.as_ref().ok_or_else(none)?;
+        if payload.expose_secret().is_empty() {
+            return Err(none());
+        }
+        let kek = if self.tags().iter().any(|tag| tag == TEXT_TAG) {
+            let wrong = |_cause| Error::new(ErrorKind::Protocol, "the key's material is not base64");
+            Kek::parse_bytes(decoded(payload.expose_secret()).map_err(wrong)?)
+        } else {
+            Kek::parse(payload.clone())
+        };
+        // What cannot be stored is no setting's fault here.
+        kek.map_err(|error| {
+            Error::new(ErrorKind::Protocol, error.message().to_owned())
+                .context("id", &self.id)
+                .context(CORRELATION_ID, &self.correlation_id)
+        })
+    }
+
+    pub(crate) fn stored(&self) -> Result<Stored> {
+        let created = self.created();
+        // A key that follows another one is not as old as the name.
+        let first = if self.tags().iter().any(|tag| tag.starts_with(AFTER_TAG)) { None } else { created };
+        Ok(Stored::new(self.kek()?, self.version()).with_times(first, created))
+    }
+}
+
+fn time(text: &str) -> Option<SystemTime> {
+    text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+}
+
+fn after(id: &str) -> String {
+    format!("{AFTER_TAG}{}", hash("after", id, AFTER_DIGITS))
+}
+
+fn decoded(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    // Sized beforehand, since a buffer that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(text.len());
+    STANDARD.decode_vec(text, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whose keys these are: what goes into their tags and descriptions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Cluster {
+    name: String,
+    pub(crate) mark: String,
+}
+
+impl Cluster {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), mark: hash("cluster", name, CLUSTER_DIGITS) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The body that imports a KEK as a standard key (spec 5).
+///
+/// Without a cluster, with a name that is an alias and a KEK that is base64, it is Rook's byte for byte. Whatever
+/// else there is to say goes into `description` and `tags`, where IBM's Go client has them; Rook reads neither.
+pub(crate) fn import_body(
+    names: &Names,
+    kek: &Kek,
+    cluster: Option<&Cluster>,
+    alias: &str,
+    successor_of: Option<&str>,
+) -> Result<Zeroizing<Vec<u8>>> {
+    let text = kek.expose_secret();
+    let verbatim = decoded(text).map(Zeroizing::new).is_ok_and(|bytes| !bytes.is_empty());
+    let payload = if verbatim {
+        Zeroizing::new(text.to_owned())
+    } else {
+        let mut encoded = String::with_capacity(text.len().div_ceil(3) * 4);
+        STANDARD.encode_string(text, &mut encoded);
+        Zeroizing::new(encoded)
+    };
+    let mut tags = names.tags.clone();
+    tags.extend(cluster.map(|cluster| format!("{CLUSTER_TAG}{}", cluster.mark)));
+    tags.extend(successor_of.map(after));
+    tags.extend((!verbatim).then(|| TEXT_TAG.to_owned()));
+    let json = |value: &str| {
+        serde_json::to_string(value)
+            .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the request could not be written"))
+    };
+    let mut head = format!(
+        r#"{{"metadata":{{"collectionType":"{KEY_TYPE}","collectionTotal":1}},"resources":[{{"name":{}"#,
+        json(&names.alias)?
+    );
+    if let Some(cluster) = cluster {
+        let text: String = format!("KEK of a Ceph OSD in cluster {}", cluster.name);
+        let text: String = text.chars().take(DESCRIPTION).collect();
+        head.push_str(&format!(r#","description":{}"#, json(&text)?));
+    }
+    head.push_str(&format!(r#","type":"{KEY_TYPE}""#));
+    if !tags.is_empty() {
+        let tags = tags.iter().map(|tag| json(tag)).collect::<Result<Vec<_>>>()?.join(",");
+        head.push_str(&format!(r#","tags":[{tags}]"#));
+    }
+    head.push_str(&format!(r#","aliases":[{}],"extractable":true,"payload":""#, json(alias)?));
+    let tail = r#""}]}"#;
+    let mut body = Zeroizing::new(Vec::with_capacity(head.len() + payload.len() + tail.len()));
+    // Base64 needs no escapes.
+    for part in [&head, payload.as_str(), tail] {
+        body.extend_from_slice(part.as_bytes());
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::KeyName;
+
+    use super::*;
+
+    fn names(text: &str) -> Names {
+        Names::of(&KeyName::new(text).unwrap())
+    }
+
+    fn kek(text: &str) -> Kek {
+        Kek::parse(text.to_owned()).unwrap()
+    }
+
+    fn body(
+        names: &Names,
+        kek: &Kek,
+        cluster: Option<&Cluster>,
+        alias: &str,
+        before: Option<&str>,
+    ) -> String {
+        String::from_utf8(import_body(names, kek, cluster, alias, before).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_body_of_a_create_is_that_of_rook() {
+        let names = names("set1-data-0x7dwl");
+        assert_eq!(
+            body(&names, &kek("QUJD+/8="), None, &names.alias, None),
+            r#"{"metadata":{"collectionType":"application/vnd.ibm.kms.key+json","collectionTotal":1},"resources":[{"name":"set1-data-0x7dwl","type":"application/vnd.ibm.kms.key+json","aliases":["set1-data-0x7dwl"],"extractable":true,"payload":"QUJD+/8="}]}"#
+        );
+    }
+
+    #[test]
+    fn a_cluster_and_a_text_are_told_in_description_and_tags() {
+        let (names, cluster) = (names("pvc-1"), Cluster::new("rook-ceph/my \"cluster\""));
+        let body = body(&names, &kek("no base64"), Some(&cluster), &names.next, Some("id-1"));
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let key = &json["resources"][0];
+        assert_eq!(key["description"], "KEK of a Ceph OSD in cluster rook-ceph/my \"cluster\"");
+        assert_eq!(key["aliases"][0], names.next);
+        assert_eq!(key["payload"], "bm8gYmFzZTY0");
+        let key: Key = serde_json::from_value(key.clone()).unwrap();
+        assert_eq!(key.cluster(), Some(cluster.mark.as_str()));
+        assert!(key.comes_after("id-1") && !key.comes_after("id-2") && key.is_tagged());
+        assert_eq!(key.kek().unwrap().expose_secret(), "no base64");
+        assert!(key.tags().iter().all(|tag| tag.len() <= 30), "{:?}", key.tags());
+        assert!(!format!("{key:?}").contains("bm8g"));
+    }
+
+    #[test]
+    fn a_key_without_material_is_never_an_empty_kek() {
+        for json in [
+            r#"{"id":"i","state":1}"#,
+            r#"{"id":"i","state":1,"payload":null}"#,
+            r#"{"id":"i","state":1,"payload":""}"#,
+            r#"{"id":"i","state":1,"payload":"canary\n"}"#,
+            r#"{"id":"i","state":1,"payload":"can*ary","tags":["kms-payload.text"]}"#,
+        ] {
+            let error = serde_json::from_str::<Key>(json).unwrap().kek().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{json}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn empty_resources_are_an_error() {
+        for json in ["{}", r#"{"resources":null}"#, r#"{"resources":[]}"#, r#"{"resources":[{}]}"#] {
+            let envelope: Envelope = serde_json::from_str(json).unwrap();
+            assert_eq!(envelope.first().unwrap_err().kind(), ErrorKind::Protocol, "{json}");
+        }
+    }
+}

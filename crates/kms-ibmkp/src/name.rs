@@ -1,0 +1,169 @@
+//! From the name of a key to its alias in Key Protect and back.
+//!
+//! Rook takes the name of the PVC as it is, for the key's name and for its alias (spec 5).
+//! An alias has 2 to 90 letters, digits, `-` and `_`, is no UUID and no word of the API.
+//! A name that is none gets an alias of another form, `<beginning>_<hash>`, and is kept in full in the key's tags.
+//! No PVC can have an underscore in its name, so no name that Rook could write is touched.
+
+use kms_core::KeyName;
+use sha2::{Digest, Sha256};
+
+/// How long an alias and a key's name may be.
+const LENGTHS: std::ops::RangeInclusive<usize> = 2..=90;
+/// Hexadecimal digits of the hash in an alias of ours: 160 bits.
+const HASH_DIGITS: usize = 40;
+/// How much of a name is left readable in such an alias.
+const READABLE: usize = 40;
+/// Bytes of a name in one tag, which has room for 30 characters.
+const CHUNK: usize = 18;
+/// How the tags begin that keep a name; a number of two digits and a dot follow.
+const NAME_TAG: &str = "kms-name-";
+
+/// Words that stand behind `/keys/` in the API, so that no alias may be one of them.
+const RESERVED: [&str; 16] = [
+    "allowed_ip",
+    "key",
+    "keys",
+    "metadata",
+    "policies",
+    "policy",
+    "registration",
+    "registrations",
+    "rewrap",
+    "ring",
+    "rings",
+    "rotate",
+    "unwrap",
+    "version",
+    "versions",
+    "wrap",
+];
+
+/// What a key is called in Key Protect.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Names {
+    /// Its alias, and its name.
+    pub(crate) alias: String,
+    /// The alias of its successor while an update is under way.
+    pub(crate) next: String,
+    /// The tags that keep its name, where the alias does not.
+    pub(crate) tags: Vec<String>,
+}
+
+impl Names {
+    pub(crate) fn of(name: &KeyName) -> Self {
+        let text = name.as_str();
+        let (alias, tags) = if is_alias(text) && !is_marked(text) {
+            (text.to_owned(), Vec::new())
+        } else {
+            let readable: String = text
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+                .take(READABLE)
+                .collect();
+            (format!("{readable}_{}", hash("name", text, HASH_DIGITS)), name_tags(text))
+        };
+        let next = format!("next_{}", hash("next", &alias, HASH_DIGITS));
+        Self { alias, next, tags }
+    }
+}
+
+/// The name of the key that has this name in Key Protect and these tags, if it is one of ours.
+pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
+    if !is_marked(name) {
+        return KeyName::new(name).ok().filter(|found| Names::of(found).alias == name);
+    }
+    let mut chunks: Vec<&str> = tags.iter().filter_map(|tag| tag.strip_prefix(NAME_TAG)).collect();
+    chunks.sort_unstable();
+    let text: String = chunks.into_iter().filter_map(|chunk| chunk.get(3..)).collect();
+    KeyName::new(text).ok().filter(|found| Names::of(found).alias == name)
+}
+
+/// So many hexadecimal digits that stand for a text.
+pub(crate) fn hash(purpose: &str, text: &str, digits: usize) -> String {
+    let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(text).finalize();
+    let mut hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.truncate(digits);
+    hex
+}
+
+fn name_tags(text: &str) -> Vec<String> {
+    // Names of keys are ASCII, so each chunk is text.
+    let chunks = text.as_bytes().chunks(CHUNK).map(String::from_utf8_lossy);
+    chunks.enumerate().map(|(at, chunk)| format!("{NAME_TAG}{at:02}.{chunk}")).collect()
+}
+
+/// Whether Key Protect takes this as an alias.
+fn is_alias(text: &str) -> bool {
+    LENGTHS.contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && !is_uuid(text)
+        && !RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Whether this has the form of the aliases that we make.
+fn is_marked(text: &str) -> bool {
+    text.rsplit_once('_').is_some_and(|(_, hash)| {
+        hash.len() == HASH_DIGITS && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+pub(crate) fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names(text: &str) -> Names {
+        Names::of(&KeyName::new(text).unwrap())
+    }
+
+    #[test]
+    fn names_that_rook_can_write_stay_as_they_are() {
+        for text in ["set1-data-0x7dwl", "ab", "a1", &"x".repeat(90), "keys-0", "version-data-0abcde"] {
+            let Names { alias, tags, .. } = names(text);
+            assert_eq!((alias.as_str(), tags.len()), (text, 0));
+        }
+    }
+
+    #[test]
+    fn every_name_has_a_valid_alias_of_its_own_and_leads_back() {
+        let long = "x".repeat(252);
+        let mut texts: Vec<String> = RESERVED.iter().map(|word| (*word).to_owned()).collect();
+        texts.extend(
+            ["a", "my.set-data-1abcde", "my-set-data-1abcde", "Keys", "a..b", "x_y", "x.y", "x-y"]
+                .map(String::from),
+        );
+        texts.push("02fd6835-6001-4482-a892-13bd2085f75d".to_owned());
+        texts.extend([format!("{long}a"), format!("{long}b"), "y".repeat(91), "y".repeat(90)]);
+        // An alias of ours is a name too, and another key.
+        texts.extend([names("a.b").alias, names("a.b").next, names("a").next]);
+        let mut seen = BTreeSet::new();
+        for text in texts {
+            let Names { alias, next, tags } = names(&text);
+            assert!(is_alias(&alias) && is_alias(&next), "{text}: {alias} {next}");
+            assert!(seen.insert(alias.clone()) && seen.insert(next.clone()), "{text}: {alias}");
+            assert!(tags.len() <= 20 && tags.iter().all(|tag| tag.len() <= 30), "{tags:?}");
+            let mut shuffled = tags.clone();
+            shuffled.reverse();
+            assert_eq!(key_name(&alias, &shuffled).unwrap().as_str(), text);
+            assert_eq!(key_name(&next, &tags), None);
+        }
+    }
+
+    #[test]
+    fn a_hashed_alias_does_not_change() {
+        assert_eq!(
+            names("my.set-data-1abcde").alias,
+            format!("my-set-data-1abcde_{}", hash("name", "my.set-data-1abcde", 40))
+        );
+        // printf 'name\0a' | sha256sum | cut -c1-40
+        assert_eq!(names("a").alias, "a_10781cae2ea4ba4a33e4d5f01f95c188a253647f");
+    }
+}

@@ -1,0 +1,380 @@
+//! The connection to the API server, which the provider, the Secrets and the CephCluster share.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{HeaderValue, Uri, header::USER_AGENT};
+use hyper_util::client::proxy::matcher::Matcher;
+use kms_core::{Error, ErrorKind, Result};
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use tracing::warn;
+
+use crate::{PROVIDER, auth::TokenFile};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the API server may be silent while we wait for an answer, or not take what we send.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to reach the API server.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ConnectOptions {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    inferred: bool,
+    cleartext: bool,
+}
+
+impl ConnectOptions {
+    /// Options that lead nowhere yet: one of [`with_kubeconfig`](Self::with_kubeconfig) and
+    /// [`with_inferred_config`](Self::with_inferred_config) has to be added.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes server and credentials from this kubeconfig, and nothing from the environment.
+    pub fn with_kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kubeconfig = Some(path.into());
+        self
+    }
+
+    /// Takes this context of the kubeconfig, instead of its current one.
+    pub fn with_context(mut self, name: impl Into<String>) -> Self {
+        self.context = Some(name.into());
+        self
+    }
+
+    /// Finds server and credentials as `kubectl` does: the kubeconfig that `KUBECONFIG` names or that is in the home
+    /// directory, and where there is none, the service account of the pod.
+    ///
+    /// This reads the environment: `KUBECONFIG`, `HOME`, `KUBERNETES_SERVICE_HOST` and `_PORT`, `HTTPS_PROXY`,
+    /// `NO_PROXY`.
+    pub fn with_inferred_config(mut self) -> Self {
+        self.inferred = true;
+        self
+    }
+
+    /// Allows an API server without TLS, such as `kubectl proxy`. Keys and credentials can be read on the way.
+    pub fn with_cleartext_allowed(mut self) -> Self {
+        self.cleartext = true;
+        self
+    }
+}
+
+/// A connection to an API server. Copies share it.
+#[derive(Clone)]
+pub struct Connection {
+    client: Client,
+    server: Option<String>,
+}
+
+impl Connection {
+    /// The client, for other uses of the same connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The address of the API server, unless the client was made by somebody else.
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The namespace of the kubeconfig's context or of the pod.
+    pub fn kube_namespace(&self) -> &str {
+        self.client.default_namespace().trim()
+    }
+}
+
+impl From<Client> for Connection {
+    fn from(client: Client) -> Self {
+        Self { client, server: None }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client: _, server } = self;
+        f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
+    }
+}
+
+/// Makes a client of the API server. Nothing is sent yet.
+///
+/// A service-account token is read from its file again for each request, so that one that was replaced meanwhile is
+/// never presented.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if the kubeconfig or the pod's service account cannot be used, or if the server has no TLS.
+pub async fn connect(options: ConnectOptions) -> Result<Connection> {
+    // Files are read, and a credential plugin may be run.
+    let made = tokio::task::spawn_blocking(move || client(&options)).await;
+    made.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Unexpected, "the preparation of the connection was cut off"))
+    })
+    .map_err(|error| error.operation("connect").provider(PROVIDER))
+}
+
+fn client(options: &ConnectOptions) -> Result<Connection> {
+    let mut config = config(options)?;
+    let server = check_server(&config.cluster_url, options.cleartext)?;
+    if config.accept_invalid_certs {
+        warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
+    }
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // kube takes the process' default, and panics where crates around us have brought in a second one without
+        // choosing. Whoever is first has chosen; losing that race is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE_TIMEOUT);
+    config.write_timeout = Some(SILENCE_TIMEOUT);
+    // Otherwise the time that a pooled connection was idle counts as silence.
+    config.reset_reader_on_write = true;
+    // kube would repeat writes whose outcome is unknown; repeating is the business of `kms_core::layer`.
+    config.default_retry = false;
+    let agent = concat!("rook-kms/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
+
+    let token_file = config.auth_info.token_file.take().map(TokenFile::new);
+    if let Some(file) = &token_file {
+        // As with kubectl, the file wins over a token in the kubeconfig.
+        config.auth_info.token = None;
+        file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
+    }
+    let builder = ClientBuilder::try_from(config).map_err(unusable)?;
+    let client = match token_file {
+        Some(file) => builder.with_layer(&file).build(),
+        None => builder.build(),
+    };
+    Ok(Connection { client, server: Some(server) })
+}
+
+fn config(options: &ConnectOptions) -> Result<Config> {
+    let ConnectOptions { kubeconfig, context, inferred, cleartext: _ } = options;
+    let found = match (kubeconfig, inferred) {
+        (Some(path), _) => Kubeconfig::read_from(path),
+        (None, true) => Kubeconfig::read(),
+        (None, false) => {
+            return Err(Error::config(
+                "there is no way to the API server: give a kubeconfig, or ask for the inferred configuration",
+            ));
+        }
+    };
+    let inferred = kubeconfig.is_none();
+    let kubeconfig = match found {
+        // Without a file, or with an empty one: the pod's service account.
+        Err(KubeconfigError::FindPath) if inferred => return in_cluster(context.as_deref(), None),
+        Err(KubeconfigError::ReadConfig(cause, path))
+            if inferred && cause.kind() == std::io::ErrorKind::NotFound =>
+        {
+            return in_cluster(context.as_deref(), Some(&path));
+        }
+        Ok(kubeconfig) if inferred && kubeconfig.clusters.is_empty() && kubeconfig.contexts.is_empty() => {
+            return in_cluster(context.as_deref(), None);
+        }
+        found => found.map_err(bad_kubeconfig)?,
+    };
+    let has_proxy = has_proxy(&kubeconfig, context.as_deref());
+    let chosen = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+    // The function is async by name only: it waits for nothing.
+    let mut config =
+        futures_util::FutureExt::now_or_never(Config::from_custom_kubeconfig(kubeconfig, &chosen))
+            .unwrap_or(Err(KubeconfigError::CurrentContextNotSet))
+            .map_err(bad_kubeconfig)?;
+    // What is not the kubeconfig's own proxy is HTTPS_PROXY. It counts only when the environment was asked for, and
+    // kube compares NO_PROXY with the address of the proxy, not with that of the server.
+    if !has_proxy && (!inferred || Matcher::from_env().intercept(&config.cluster_url).is_none()) {
+        config.proxy_url = None;
+    }
+    Ok(config)
+}
+
+/// Whether the kubeconfig itself names a proxy for the server that it is about.
+fn has_proxy(kubeconfig: &Kubeconfig, context: Option<&str>) -> bool {
+    let context = context.or(kubeconfig.current_context.as_deref());
+    let cluster = kubeconfig
+        .contexts
+        .iter()
+        .find(|named| Some(named.name.as_str()) == context)
+        .and_then(|named| named.context.as_ref())
+        .map(|context| context.cluster.as_str());
+    kubeconfig
+        .clusters
+        .iter()
+        .find(|named| Some(named.name.as_str()) == cluster)
+        .and_then(|named| named.cluster.as_ref()?.proxy_url.as_deref())
+        .is_some_and(|url| !url.is_empty())
+}
+
+/// The pod's service account. `missing` is the kubeconfig that was looked for.
+fn in_cluster(context: Option<&str>, missing: Option<&Path>) -> Result<Config> {
+    let found = match context {
+        Some(context) => {
+            Err(Error::config(format!("there is no kubeconfig that could have the context {context:?}")))
+        }
+        None => Config::incluster_env().map_err(|cause| {
+            Error::config(
+                "there is neither a kubeconfig (KUBECONFIG, or .kube/config in the home directory) nor the service \
+                 account of a pod",
+            )
+            .source(cause)
+        }),
+    };
+    found.map_err(|error| match missing {
+        Some(path) => error.context("kubeconfig", path.display().to_string()),
+        None => error,
+    })
+}
+
+/// Refuses a server without TLS unless that is allowed. Gives its address without path, query and user.
+fn check_server(url: &Uri, cleartext: bool) -> Result<String> {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let Some(host) = url.host() else {
+        return Err(Error::config("the address of the API server has no host"));
+    };
+    let server = match url.port() {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    };
+    match scheme {
+        "https" => Ok(server),
+        "http" if cleartext => {
+            warn!(%server, "keys and credentials go to the API server without TLS");
+            Ok(server)
+        }
+        "http" => Err(Error::config(
+            "the API server has an http address, over which keys and credentials could be read on the way",
+        )
+        .context("server", server)),
+        _ => Err(Error::config("the address of the API server is none of https").context("server", server)),
+    }
+}
+
+/// The error for a kubeconfig. Its parser quotes lines, which may hold a token, so that cause is left out.
+fn bad_kubeconfig(cause: KubeconfigError) -> Error {
+    match cause {
+        KubeconfigError::Parse(_) => Error::config("the kubeconfig is no valid YAML of its kind"),
+        KubeconfigError::ReadConfig(cause, path) => Error::config("the kubeconfig cannot be read")
+            .context("file", path.display().to_string())
+            .source(cause),
+        KubeconfigError::CurrentContextNotSet => {
+            Error::config("the kubeconfig has no current context, and none was chosen")
+        }
+        KubeconfigError::LoadContext(name) => {
+            Error::config(format!("the kubeconfig has no context {name:?}"))
+        }
+        KubeconfigError::LoadClusterOfContext(name) => {
+            Error::config(format!("the kubeconfig has no cluster {name:?}, which its context names"))
+        }
+        KubeconfigError::ParseCertificates(_) => {
+            Error::config("the kubeconfig's certificate-authority is no PEM certificate")
+        }
+        cause => Error::config("the kubeconfig cannot be used").source(cause),
+    }
+}
+
+/// The error for a client that cannot be made.
+///
+/// The command line, the environment and the output of a credential plugin may hold a token and are left out.
+fn unusable(cause: kube::Error) -> Error {
+    match cause {
+        kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd: _, out }) => Error::new(
+            ErrorKind::Unauthenticated,
+            format!("the credential plugin of the kubeconfig failed with {}", out.status),
+        ),
+        kube::Error::Auth(kube::client::AuthError::AuthExecStart(cause)) => {
+            Error::config("the credential plugin of the kubeconfig cannot be started").source(cause)
+        }
+        kube::Error::Auth(_) => Error::config("the credentials of the kubeconfig cannot be used"),
+        cause @ kube::Error::RustlsTls(_) => {
+            Error::config("the certificates of the kubeconfig cannot be used").source(cause)
+        }
+        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
+            Error::config("the proxy for the API server has to be an http or https one")
+        }
+        cause => Error::config("the kubeconfig cannot be used").source(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn write(folder: &Path, text: &str) -> ConnectOptions {
+        let path = folder.join("kubeconfig");
+        fs::write(&path, text).unwrap();
+        ConnectOptions::new().with_kubeconfig(path)
+    }
+
+    fn kubeconfig(server: &str, user: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{server}'}}}}]\n\
+             users: [{{name: u, user: {{{user}}}}}]\n\
+             contexts: [{{name: x, context: {{cluster: c, user: u, namespace: rook-ceph}}}}]\n\
+             current-context: x\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_gives_server_and_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = write(folder.path(), &kubeconfig("https://example.test:6443/path", "token: canary"));
+        let connection = connect(options).await.unwrap();
+        assert_eq!(connection.server(), Some("https://example.test:6443"));
+        assert_eq!(connection.kube_namespace(), "rook-ceph");
+        assert!(!format!("{connection:?}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named_without_its_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = kubeconfig("https://example.test", "token: canary");
+        let cases = [
+            (kubeconfig("http://example.test", "token: canary"), "could be read on the way"),
+            ("users: [{name: u, user: {token: {canary: 1}}}]\n".to_owned(), "no valid YAML"),
+            (good.replace("current-context: x", ""), "no current context"),
+            (good.replace("current-context: x", "current-context: y"), "no context \"y\""),
+            (good.replace("cluster: c,", "cluster: d,"), "no cluster \"d\""),
+            (kubeconfig("https://example.test", "tokenFile: nosuch"), "nosuch cannot be read"),
+            (
+                kubeconfig(
+                    "https://example.test",
+                    "exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: ['-c', 'echo canary; exit \
+                     3'], interactiveMode: Never}",
+                ),
+                "failed with exit status: 3",
+            ),
+        ];
+        for (text, what) in cases {
+            let error = connect(write(folder.path(), &text)).await.unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+        let options = write(folder.path(), &good).with_context("other");
+        assert!(connect(options).await.unwrap_err().to_string().contains("no context \"other\""));
+        let error = connect(ConnectOptions::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        let missing = ConnectOptions::new().with_kubeconfig(folder.path().join("nosuch"));
+        assert!(connect(missing).await.unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[tokio::test]
+    async fn cleartext_has_to_be_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = write(folder.path(), &kubeconfig("http://127.0.0.1:8001", "token: canary"));
+        let connection = connect(options.with_cleartext_allowed()).await.unwrap();
+        assert_eq!(connection.server(), Some("http://127.0.0.1:8001"));
+    }
+}

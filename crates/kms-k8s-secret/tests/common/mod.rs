@@ -1,0 +1,79 @@
+//! What the tests with a real API server share.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::sync::Arc;
+
+use kms_core::{Kek, KeyName};
+use kms_k8s_secret::{ConnectOptions, Connection, KubernetesSecret, KubernetesSecretBuilder, connect};
+use kms_testkit::servers::{Kube, KubeNamespace};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The administrator's token, which may do everything.
+pub(crate) const ADMIN_TOKEN: &str = "admintoken";
+
+/// A server and a namespace for one test.
+pub(crate) struct Place {
+    pub(crate) kube: Kube,
+    pub(crate) namespace: KubeNamespace,
+    pub(crate) folder: TempDir,
+}
+
+impl Place {
+    pub(crate) async fn new() -> Self {
+        let kube = Kube::for_tests().await.unwrap();
+        let namespace = kube.create_namespace("k8s-secret").await.unwrap();
+        Self { kube, namespace, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A connection of its own with this token.
+    pub(crate) async fn connection(&self, token: &str) -> Connection {
+        let path = self.folder.path().join("kubeconfig");
+        self.kube.write_kubeconfig(&path, self.namespace.name(), token).unwrap();
+        connect(ConnectOptions::new().with_kubeconfig(path)).await.unwrap()
+    }
+
+    /// A provider over a connection of its own with this token.
+    pub(crate) async fn provider(&self, token: &str) -> Arc<KubernetesSecret> {
+        let connection = self.connection(token).await;
+        Arc::new(KubernetesSecretBuilder::new().with_client(connection).build().await.unwrap())
+    }
+
+    /// The administrator's provider.
+    pub(crate) async fn admin(&self) -> Arc<KubernetesSecret> {
+        self.provider(ADMIN_TOKEN).await
+    }
+
+    /// The Secret of a PVC as the server has it.
+    pub(crate) async fn secret(&self, name: &str) -> Value {
+        self.namespace
+            .call("GET", &self.namespace.path(&format!("secrets/{name}")), Value::Null)
+            .await
+            .unwrap()
+    }
+
+    /// Creates a Secret.
+    pub(crate) async fn create(&self, secret: Value) {
+        self.namespace.call("POST", &self.namespace.path("secrets"), secret).await.unwrap();
+    }
+}
+
+/// The Secret that Rook writes for a PVC (spec 3), with the KEK through stringData.
+pub(crate) fn rook_secret(pvc: &str, kek: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": format!("rook-ceph-osd-encryption-key-{pvc}"), "labels": {"pvc_name": pvc}},
+        "type": "kubernetes.io/rook",
+        "stringData": {"dmcrypt-key": kek},
+    })
+}
+
+pub(crate) fn key(name: &str) -> KeyName {
+    KeyName::new(name).unwrap()
+}
+
+pub(crate) fn kek(text: &str) -> Kek {
+    Kek::parse(text).unwrap()
+}

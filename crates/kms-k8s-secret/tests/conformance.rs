@@ -1,0 +1,33 @@
+//! The shared suite on a real API server.
+
+#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
+
+mod common;
+
+use common::{ADMIN_TOKEN, Place};
+use kms_k8s_secret::KubernetesSecretBuilder;
+use kms_testkit::conformance::{self, Options, Subject};
+
+const BAD_TOKEN: &str = "bad-token-Zr9sWq81mB4vTnXc";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
+async fn the_provider_passes_the_suite() {
+    let place = Place::new().await;
+    // Nobody listens on port 1.
+    let kubeconfig = std::fs::read_to_string(place.kube.kubeconfig()).unwrap();
+    let path = place.folder.path().join("unreachable");
+    std::fs::write(&path, kubeconfig.replace(place.kube.url(), "https://127.0.0.1:1")).unwrap();
+    let unreachable = KubernetesSecretBuilder::new().with_kubeconfig(path).build().await.unwrap();
+
+    let subject = Subject::new(place.admin().await)
+        .with_second(place.admin().await)
+        .with_unreachable(std::sync::Arc::new(unreachable))
+        .with_denied(place.provider(BAD_TOKEN).await);
+    // More than a page of a list has.
+    let options = Options::default()
+        .with_list_count(230)
+        .with_secret("the administrator's token", ADMIN_TOKEN)
+        .with_secret("the refused token", BAD_TOKEN);
+    conformance::run(&subject, &options).await.assert_ok();
+}

@@ -1,0 +1,240 @@
+//! Answers that a real API server cannot be made to give.
+
+#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{kek, key};
+use futures_util::{StreamExt, TryStreamExt};
+use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
+use kms_k8s_secret::{
+    ConnectOptions, Connection, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster, connect,
+};
+use kms_testkit::{
+    fake::http::{Answer, HttpServer},
+    leak::{self, Canary, Recording},
+};
+use serde_json::{Value, json};
+
+async fn connection(server: &HttpServer) -> Connection {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    let config = json!({
+        "clusters": [{"name": "c", "cluster": {"server": server.url()}}],
+        "users": [{"name": "u", "user": {"token": "canary-token-5Yp0xWq7"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "rook-ceph"}}],
+        "current-context": "x",
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    connect(ConnectOptions::new().with_kubeconfig(path).with_cleartext_allowed()).await.unwrap()
+}
+
+async fn provider(server: &HttpServer) -> KubernetesSecret {
+    KubernetesSecretBuilder::new().with_client(connection(server).await).build().await.unwrap()
+}
+
+fn secret(pvc: &str, kek: &str, version: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("rook-ceph-osd-encryption-key-{pvc}"), "resourceVersion": version, "uid": "u"},
+        "type": "kubernetes.io/rook",
+        "data": {"dmcrypt-key": kek},
+    })
+}
+
+fn ok(body: &Value) -> Answer {
+    Answer::json(200, body.to_string())
+}
+
+fn status(code: u16, reason: &str, name: &str) -> Answer {
+    let details = json!({"name": name, "kind": "secrets"});
+    let body =
+        json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "details": details});
+    Answer::json(code, body.to_string())
+}
+
+#[tokio::test]
+async fn requests_are_those_of_the_documentation() {
+    let server = HttpServer::scripted([
+        ok(&secret("a", "eA==", "7")),
+        ok(&secret("a", "eA==", "8")),
+        ok(&secret("a", "eA==", "7")),
+        ok(&json!({"kind": "Status", "status": "Success"})),
+    ])
+    .await
+    .unwrap();
+    let provider = provider(&server).await;
+    provider.put(&key("a"), &kek("eA=="), PutMode::Update(KeyVersion::new("7"))).await.unwrap();
+    provider.delete(&key("a"), kms_core::DeleteMode::Destroy).await.unwrap();
+    let requests = server.requests();
+    let lines: Vec<_> =
+        requests.iter().map(|request| format!("{} {}", request.method, request.path)).collect();
+    let path = "/api/v1/namespaces/rook-ceph/secrets/rook-ceph-osd-encryption-key-a";
+    assert_eq!(
+        lines,
+        [
+            format!("GET {path}"),
+            format!("PUT {path}?&fieldManager=rook-kms"),
+            format!("GET {path}"),
+            format!("DELETE {path}?"),
+        ]
+    );
+    let put: Value = serde_json::from_slice(&requests[1].body).unwrap();
+    assert_eq!((&put["metadata"]["resourceVersion"], &put["metadata"]["uid"]), (&json!("7"), &json!("u")));
+    assert_eq!(put["data"], json!({"dmcrypt-key": "ZUE9PQ=="}));
+    let delete: Value = serde_json::from_slice(&requests[3].body).unwrap();
+    assert_eq!(delete["preconditions"], json!({"uid": "u"}));
+    for request in &requests {
+        assert_eq!(request.header("authorization"), Some("Bearer canary-token-5Yp0xWq7"));
+        assert!(request.header("user-agent").unwrap().starts_with("rook-kms/"));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_repeated_and_the_wait_is_handed_on() {
+    for (answer, kind, retry, wait) in [
+        (Answer::too_many_requests(Some("7")), ErrorKind::RateLimited, Retry::Always, Some(7)),
+        (Answer::status(503), ErrorKind::Unavailable, Retry::IfIdempotent, None),
+        (Answer::status(504), ErrorKind::Timeout, Retry::IfIdempotent, None),
+    ] {
+        let server = HttpServer::scripted([answer]).await.unwrap();
+        let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (kind, retry), "{error}");
+        assert_eq!(error.wait(), wait.map(Duration::from_secs));
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_answer_is_worth_another_look() {
+    let whole = secret("a", "eA==", "7").to_string();
+    for (answer, kind) in [
+        (Answer::reset(), ErrorKind::Unavailable),
+        (Answer::close(), ErrorKind::Unavailable),
+        (Answer::json(200, whole.clone()).promising(9999).close_after(20), ErrorKind::Unavailable),
+        (Answer::json(200, &whole.as_bytes()[..40]), ErrorKind::Protocol),
+        (Answer::json(200, "[1]"), ErrorKind::Protocol),
+        (Answer::json(200, "<html>"), ErrorKind::Protocol),
+        (Answer::json(200, "{\"metadata\":{}}"), ErrorKind::Protocol),
+        (Answer::status(200).huge(b' ', 40 * 1024 * 1024), ErrorKind::Protocol),
+    ] {
+        let shown = format!("{answer:?}");
+        let server = HttpServer::scripted([answer]).await.unwrap();
+        let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (kind, Retry::IfIdempotent), "{shown}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_an_answer_is_shown() {
+    let recording = Recording::start().unwrap();
+    let kek = Kek::generate().unwrap();
+    let text = kek.expose_secret();
+    let bodies = [
+        json!({"metadata": {}, "data": [text]}).to_string(),
+        json!({"metadata": text}).to_string(),
+        json!({"metadata": {}, "data": {"dmcrypt-key": text}, "type": {"a": text}}).to_string(),
+        json!({"metadata": {}, "data": {"dmcrypt-key": format!("{text}!")}}).to_string(),
+        format!("{text} is no JSON"),
+        secret("a", text, "7").to_string(),
+        json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": text}).to_string(),
+        json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": text}).to_string(),
+    ];
+    let mut shown = String::new();
+    for body in bodies {
+        for code in [200, 400, 403, 404, 409, 422, 500] {
+            let server = HttpServer::scripted([Answer::json(code, body.clone())]).await.unwrap();
+            let provider = provider(&server).await;
+            for result in [
+                provider.get(&key("a"), Freshness::Any).await.map(drop),
+                provider.put(&key("a"), &kek, PutMode::Create).await.map(drop),
+                provider.put(&key("a"), &kek, PutMode::Overwrite).await.map(drop),
+                provider.list().try_next().await.map(drop),
+            ] {
+                shown += &result.map_or_else(|error| leak::shown_error(&error), |()| String::new());
+            }
+            shown += &leak::shown(&provider.probe().await);
+        }
+    }
+    for canary in [Canary::new("the KEK", text), Canary::new("the token", "canary-token-5Yp0xWq7")] {
+        assert_eq!(canary.found_in(&shown), None);
+        assert_eq!(canary.found_in(&recording.text()), None);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_expired_starts_anew_and_repeats_nothing() {
+    let page = |names: &[&str], next: &str| {
+        let items: Vec<_> = names
+            .iter()
+            .map(|name| json!({"metadata": {"name": format!("rook-ceph-osd-encryption-key-{name}")}}))
+            .collect();
+        ok(&json!({"metadata": {"continue": next}, "items": items}))
+    };
+    let server = HttpServer::scripted([
+        page(&["a", "b"], "next=1"),
+        status(410, "Expired", ""),
+        page(&["a", "b", "c"], "next=2"),
+        // The mark for a next page does not say that it holds anything.
+        page(&["d"], "next=3"),
+        ok(&json!({"metadata": {}, "items": null})),
+    ])
+    .await
+    .unwrap();
+    let names: Vec<_> =
+        provider(&server).await.list().map(|info| info.unwrap().name.to_string()).collect().await;
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    let paths: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
+    let first = "/api/v1/namespaces/rook-ceph/secrets?&fieldSelector=type%3Dkubernetes.io%2Frook&labelSelector=pvc_name&limit=200";
+    assert_eq!(paths[0], first);
+    assert_eq!(paths[1], format!("{first}&continue=next%3D1"));
+    assert_eq!(paths[2], first);
+
+    let server = HttpServer::scripted([status(410, "Expired", "")]).await.unwrap();
+    let provider = provider(&server).await;
+    let mut list = provider.list();
+    assert_eq!(list.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(list.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_overwrite_that_always_loses_ends() {
+    let server = HttpServer::start(|request| match request.method.as_str() {
+        "GET" => ok(&secret("a", "eA==", "7")),
+        _ => status(409, "Conflict", "rook-ceph-osd-encryption-key-a"),
+    })
+    .await
+    .unwrap();
+    let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Overwrite).await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always));
+    assert_eq!(server.requests().len(), 16);
+}
+
+#[tokio::test]
+async fn a_key_that_exists_and_cannot_be_read_is_unknown() {
+    let name = "rook-ceph-osd-encryption-key-a";
+    let server = HttpServer::scripted([status(409, "AlreadyExists", name), status(403, "Forbidden", name)])
+        .await
+        .unwrap();
+    let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
+    assert_eq!((error.kind(), error.existing()), (ErrorKind::AlreadyExists, Some(Existing::Unknown)));
+}
+
+#[tokio::test]
+async fn without_rooks_definitions_there_is_no_ceph_cluster() {
+    let server = HttpServer::scripted([Answer::status(404).body("404 page not found\n")]).await.unwrap();
+    let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("definitions are not installed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let server =
+        HttpServer::scripted([Answer::status(302).header("location", "http://127.0.0.1:1/")]).await.unwrap();
+    let error = provider(&server).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert_eq!(server.requests().len(), 1);
+}

@@ -1,0 +1,109 @@
+//! Listing, counting, searching.
+
+use serde_json::json;
+
+use super::{Call, KEY_TYPE, envelope, reason};
+use crate::fake::ibmkp::{
+    Answer,
+    search::Search,
+    world::{Key, World},
+};
+
+/// The parameters that a list has.
+const PARAMETERS: [&str; 7] = ["limit", "offset", "state", "extractable", "search", "sort", "filter"];
+
+fn wrong(message: &str) -> Answer {
+    reason(400, "INVALID_QUERY_PARAM_ERR", message)
+}
+
+impl World {
+    pub(super) fn count(&self, call: &Call<'_>) -> Answer {
+        match self.selected(call) {
+            Ok((found, _)) => Answer::new(200).header("key-total", found.len().to_string()),
+            Err(refused) => refused,
+        }
+    }
+
+    pub(super) fn list(&self, call: &Call<'_>) -> Answer {
+        match self.listed(call) {
+            Ok(answer) => answer,
+            Err(refused) => refused,
+        }
+    }
+
+    fn listed(&self, call: &Call<'_>) -> Result<Answer, Answer> {
+        let number = |name: &str, default: usize| match call.param(name) {
+            None => Ok(default),
+            Some(text) => {
+                text.parse::<usize>().map_err(|_error| wrong("The query_param must be: an integer"))
+            }
+        };
+        let limit = number("limit", 200)?;
+        if !(1..=5000).contains(&limit) {
+            return Err(wrong("The query_param must be: an integer between 1 and 5000 (inclusive)"));
+        }
+        let offset = number("offset", 0)?;
+        let (found, incomplete) = self.selected(call)?;
+        let page = found.into_iter().skip(offset).take(limit).map(|key| self.shown(key, false)).collect();
+        let mut body = envelope(KEY_TYPE, page);
+        if incomplete {
+            body["metadata"]["incompleteSearch"] = json!(true);
+        }
+        if let Some(search) = call.param("search") {
+            body["metadata"]["searchQuery"] = json!({"query": search});
+        }
+        Ok(Answer::json(200, body))
+    }
+
+    /// The keys that are meant, by id, and whether some were not looked at.
+    fn selected(&self, call: &Call<'_>) -> Result<(Vec<&Key>, bool), Answer> {
+        if let Some((unknown, _)) = call.query.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
+            return Err(wrong(&format!("The query_param `{unknown}` is not known")));
+        }
+        if call.param("filter").is_some_and(|filter| !filter.is_empty()) {
+            return Err(wrong("This double knows no filter"));
+        }
+        // Whether destroyed keys are shown without being asked for is not documented; presumably not. The Python
+        // client sends an empty state.
+        let states = call.param("state").filter(|states| !states.is_empty()).unwrap_or("0,1,2,3");
+        let states: Option<Vec<u8>> = states.split(',').map(|state| state.parse().ok()).collect();
+        let states = states.filter(|states| states.iter().all(|state| matches!(state, 0..=3 | 5)));
+        let states = states.ok_or_else(|| wrong("The query_param must be: a list of 0, 1, 2, 3, 5"))?;
+        let extractable = match call.param("extractable") {
+            None | Some("") => None,
+            Some(text) => {
+                let wanted = text.to_lowercase().parse::<bool>();
+                Some(wanted.map_err(|_error| wrong("The query_param must be: a boolean"))?)
+            }
+        };
+        let candidates: Vec<&Key> = self
+            .keys
+            .values()
+            .filter(|key| states.contains(&key.state))
+            .filter(|key| extractable.is_none_or(|wanted| key.extractable == wanted))
+            .filter(|key| call.ring().is_none_or(|ring| ring == key.ring))
+            .collect();
+        let Some(text) = call.param("search").filter(|text| !text.is_empty()) else {
+            return Ok((candidates, false));
+        };
+        let search = Search::of(text);
+        let direct = candidates
+            .iter()
+            .copied()
+            .find(|key| key.id == search.text || (search.alias && key.aliases.contains(&search.text)));
+        if candidates.len() > self.switches.search_limit {
+            return match direct {
+                Some(key) => Ok((vec![key], true)),
+                None => Err(reason(
+                    400,
+                    "KEY_SEARCH_TOO_BROAD",
+                    "The search is too broad; narrow it by state, extractable or key ring",
+                )),
+            };
+        }
+        let others = candidates
+            .into_iter()
+            .filter(|key| search.finds(key) && direct.is_none_or(|found| found.id != key.id));
+        Ok((direct.into_iter().chain(others).collect(), false))
+    }
+}

@@ -1,0 +1,327 @@
+//! How fast the Vault provider is, beside the least that could do the same. Run by `cargo xtask bench vault`.
+//!
+//! Both sides talk to the same server in the same run and take turns, and what counts is the ratio: figures of two
+//! runs or machines say nothing about each other.
+
+#![expect(clippy::print_stdout, reason = "a program for people who measure")]
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode};
+use kms_dispatch::{Options, source::Manifests};
+use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+/// How long one side runs before the other has its turn, and how often each has one.
+const TURN: Duration = Duration::from_millis(600);
+const TURNS: usize = 5;
+
+/// How often each program is run.
+const RUNS: usize = 60;
+
+const PREFIX: &str = "rook-ceph-osd-encryption-key-";
+
+/// A version of the KV store.
+#[derive(Clone, Copy, Debug)]
+enum Kv {
+    V1,
+    V2,
+}
+
+impl Kv {
+    fn mount(self) -> &'static str {
+        match self {
+            Self::V1 => "rook",
+            Self::V2 => "rookv2",
+        }
+    }
+
+    /// `VAULT_BACKEND`: with it no mount is looked up.
+    fn backend(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    fn manifest(self, server: &OpenBao, token: &str) -> String {
+        let ca: String = server.pki().ca.cert.lines().map(|line| format!("    {line}\n")).collect();
+        format!(
+            "security:\n  kms:\n    connectionDetails:\n      KMS_PROVIDER: vault\n      VAULT_ADDR: {}\n      \
+             VAULT_BACKEND_PATH: {}\n      VAULT_BACKEND: {}\n      VAULT_CACERT: vault-ca\n    tokenSecretName: \
+             token\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: token}}\nstringData: {{token: \
+             {token}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: vault-ca}}\nstringData:\n  cert: \
+             |\n{ca}",
+            server.url(),
+            self.mount(),
+            self.backend(),
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Delete,
+    Get,
+    Put,
+}
+
+impl Op {
+    const ALL: [Self; 3] = [Self::Put, Self::Get, Self::Delete];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Get => "get",
+            Self::Put => "put",
+        }
+    }
+}
+
+/// The least that does the same: one HTTP client, requests written by hand, answers looked at no more than needed.
+#[derive(Clone, Debug)]
+struct Bare {
+    client: Client,
+    base: String,
+    token: String,
+    kv: Kv,
+    kek: Arc<str>,
+}
+
+impl Bare {
+    fn new(server: &OpenBao, token: &str, kv: Kv) -> Result<Self> {
+        let client = Client::builder()
+            .tls_backend_preconfigured(Pki::client_config(&server.pki().ca.cert, None)?)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()?;
+        let base = format!("{}/v1/{}", server.url(), kv.mount());
+        Ok(Self { client, base, token: token.to_owned(), kv, kek: Kek::generate()?.expose_secret().into() })
+    }
+
+    async fn run(self, op: Op, name: String) -> Result<()> {
+        let id = format!("{PREFIX}{name}");
+        let folder = match (self.kv, op) {
+            (Kv::V1, _) => "",
+            (Kv::V2, Op::Delete) => "metadata/",
+            (Kv::V2, _) => "data/",
+        };
+        let method = match op {
+            Op::Delete => Method::DELETE,
+            Op::Get => Method::GET,
+            Op::Put => Method::PUT,
+        };
+        let mut request = self.client.request(method, format!("{}/{folder}{id}", self.base));
+        request = request.header("X-Vault-Token", &self.token);
+        if op == Op::Put {
+            let data = json!({&id: &*self.kek});
+            let body = match self.kv {
+                Kv::V1 => data,
+                Kv::V2 => json!({"data": data}),
+            };
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await?.error_for_status()?;
+        let body = response.bytes().await?;
+        if op == Op::Get {
+            let body: Value = serde_json::from_slice(&body)?;
+            let data = match self.kv {
+                Kv::V1 => "/data",
+                Kv::V2 => "/data/data",
+            };
+            body.pointer(data).and_then(|data| data.get(&id)?.as_str()).context("no KEK")?;
+        }
+        Ok(())
+    }
+}
+
+/// Ours, behind the standard layers.
+#[derive(Clone, Debug)]
+struct Ours {
+    provider: Arc<dyn KmsProvider>,
+    kek: Arc<Kek>,
+}
+
+impl Ours {
+    async fn new(server: &OpenBao, token: &str, kv: Kv) -> Result<Self> {
+        let text = kv.manifest(server, token);
+        let manifests = Manifests::parse([("bench", text.as_bytes())])?;
+        let spec = manifests.security().context("no security block")?;
+        let provider = kms_dispatch::connect(spec, &manifests, Options::default()).await?;
+        Ok(Self { provider, kek: Arc::new(Kek::generate()?) })
+    }
+
+    async fn run(self, op: Op, name: String) -> Result<()> {
+        let name: KeyName = name.parse()?;
+        match op {
+            Op::Delete => match self.provider.delete(&name, DeleteMode::Destroy).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => (),
+            },
+            Op::Get => drop(self.provider.get(&name, Freshness::Any).await?),
+            Op::Put => drop(self.provider.put(&name, &self.kek, PutMode::Overwrite).await?),
+        }
+        Ok(())
+    }
+}
+
+/// How many operations a second `callers` get done in one turn. Each has a key of its own, and begins anew as soon as
+/// it has its answer.
+async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + 'static) -> Result<f64>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let begin = Instant::now();
+    let caller = |number: usize| {
+        let op = op.clone();
+        async move {
+            let mut done = 0_u32;
+            while begin.elapsed() < TURN {
+                op(format!("c{number}")).await?;
+                done += 1;
+            }
+            anyhow::Ok(done)
+        }
+    };
+    let tasks: Vec<_> = (0..callers).map(|number| tokio::spawn(caller(number))).collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await??;
+    }
+    Ok(f64::from(done) / begin.elapsed().as_secs_f64())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Both sides by turns; returns the table's rows.
+async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
+    let (bare, ours) = (Bare::new(server, token, kv)?, Ours::new(server, token, kv).await?);
+    let mut rows = Vec::new();
+    for callers in [1, 64] {
+        for op in Op::ALL {
+            let (mut limit, mut rate) = (Vec::new(), Vec::new());
+            for _ in 0..TURNS {
+                // Both find every key there; after the first round there is nothing left to delete, for both alike.
+                store(&ours, callers).await?;
+                let side = bare.clone();
+                limit.push(turn(callers, move |name| side.clone().run(op, name)).await?);
+                store(&ours, callers).await?;
+                let side = ours.clone();
+                rate.push(turn(callers, move |name| side.clone().run(op, name)).await?);
+            }
+            let (limit, rate) = (median(limit), median(rate));
+            println!(
+                "KV {:4} {:7} {callers:2} callers  {rate:8.0}/s  bare loop {limit:8.0}/s  ratio {:.2}",
+                kv.backend(),
+                op.name(),
+                rate / limit
+            );
+            rows.push(
+                json!({"kv": kv.backend(), "operation": op.name(), "callers": callers, "per_second": rate,
+                             "bare_per_second": limit, "ratio": rate / limit}),
+            );
+        }
+    }
+    Ok(rows)
+}
+
+/// Stores the keys of all callers.
+async fn store(ours: &Ours, callers: usize) -> Result<()> {
+    for caller in 0..callers {
+        ours.clone().run(Op::Put, format!("c{caller}")).await?;
+    }
+    Ok(())
+}
+
+/// Requests per operation, counted by the server.
+async fn requests(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
+    let ours = Ours::new(server, token, kv).await?;
+    let name: KeyName = "counted".parse()?;
+    // The first operation logs in, or looks its token up.
+    let _ = ours.provider.get(&name, Freshness::Any).await;
+    let mut rows = Vec::new();
+    for operation in ["create", "get", "delete"] {
+        let mut seen = server.requests()?;
+        seen.forget()?;
+        match operation {
+            "create" => drop(ours.provider.put(&name, &ours.kek, PutMode::Create).await?),
+            "get" => drop(ours.provider.get(&name, Freshness::Any).await?),
+            _ => drop(ours.provider.delete(&name, DeleteMode::Destroy).await?),
+        }
+        let count = seen.all()?.len();
+        println!("KV {:4} {operation:7} {count} requests", kv.backend());
+        rows.push(json!({"kv": kv.backend(), "operation": operation, "requests": count}));
+    }
+    Ok(rows)
+}
+
+/// Both programs by turns: the same read over the same TLS settings.
+async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value> {
+    let kms = servers::setting(servers::KMS)?;
+    let name = "program";
+    Ours::new(server, token, Kv::V1).await?.run(Op::Put, name.to_owned()).await?;
+    let manifest = folder.join("bench.yaml");
+    write_private(&manifest, &Kv::V1.manifest(server, token))?;
+    let url = format!("{}/v1/rook/{PREFIX}{name}", server.url());
+    let mut ours = Command::new(&kms);
+    ours.arg("-f").arg(&manifest).args(["get", name]);
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--fail", "--cacert"]).arg(server.pki_file("ca.crt"));
+    curl.arg("--header").arg(format!("X-Vault-Token: {token}")).arg(&url);
+    let (mut rate, mut limit) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        limit.push(time(&mut curl)?);
+        rate.push(time(&mut ours)?);
+    }
+    let (rate, limit) = (median(rate), median(limit));
+    let size = std::fs::metadata(&kms).context("look at kms")?.len();
+    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    let mebibytes = size as f64 / f64::from(1 << 20);
+    println!(
+        "kms get  {rate:.1} ms  curl {limit:.1} ms  ratio {:.2}  (kms has {mebibytes:.1} MiB)",
+        rate / limit
+    );
+    Ok(json!({"kms_get_ms": rate, "curl_ms": limit, "ratio": rate / limit, "kms_bytes": size}))
+}
+
+/// How many milliseconds one run takes.
+fn time(command: &mut Command) -> Result<f64> {
+    let begin = Instant::now();
+    let status =
+        command.env_clear().stdout(Stdio::null()).status().context("run a program (is curl there?)")?;
+    let took = begin.elapsed().as_secs_f64() * 1000.0;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(took)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let out = std::env::args_os().nth(1).map(PathBuf::from).context("which file to write JSON to")?;
+    let server = OpenBao::start(OpenBaoConfig::default()).await?;
+    let token = server.admin().rook_token().await?;
+    let (mut counts, mut table) = (Vec::new(), Vec::new());
+    for kv in [Kv::V1, Kv::V2] {
+        counts.extend(requests(&server, &token, kv).await?);
+    }
+    for kv in [Kv::V1, Kv::V2] {
+        table.extend(rates(&server, &token, kv).await?);
+    }
+    let programs = programs(&server, &token, server.folder()).await?;
+    let result = json!({"requests": counts, "operations": table, "programs": programs});
+    std::fs::write(&out, format!("{result:#}\n")).with_context(|| format!("write {}", out.display()))?;
+    println!("written to {}", out.display());
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask demo`: the program as a user runs it, on a real server.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use kms_testkit::servers::{OpenBao, OpenBaoConfig, Scratch};
+use serde_json::Value;
+use xshell::Shell;
+
+use crate::{
+    manifests, provision,
+    run::{block_on, clock},
+};
+
+/// What Rook's documentation has an administrator grant.
+const POLICY: &str = r#"path "rook/*" {
+  capabilities = ["create", "read", "update", "delete", "list"]
+}
+path "sys/mounts" {
+  capabilities = ["read"]
+}
+"#;
+
+/// Show the program at work: start OpenBao, then check, create, get, list and delete a key
+#[derive(Args, Debug)]
+pub(crate) struct Demo {}
+
+impl Demo {
+    pub(crate) fn run(self, sh: &Shell) -> Result<()> {
+        eprintln!("building kms (development profile: quick to build, slower to run)");
+        let kms = provision::kms_dev(sh)?;
+        let bao = provision::bao(sh)?;
+        let begin = Instant::now();
+        block_on(show(kms, bao))??;
+        println!("\nDone in {}, and everything is stopped and removed.", clock(begin.elapsed()));
+        Ok(())
+    }
+}
+
+async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
+    let server = OpenBao::start(OpenBaoConfig { bao: Some(bao), ..OpenBaoConfig::default() }).await?;
+    println!("OpenBao serves {} over TLS, ready after {}.", server.url(), clock(server.took()));
+    println!("It has a KV store (version 1) at rook/ and this policy for Rook:\n\n{}", indent(POLICY));
+    let admin = server.admin();
+    admin.put_policy("rook", POLICY).await?;
+    let folder = Scratch::new()?;
+    let files = manifests::Vault {
+        addr: server.url(),
+        backend_path: "rook",
+        token: &admin.rook_token().await?,
+        ca: &server.pki().ca.cert,
+    }
+    .write(folder.path())?;
+    println!("cluster.yaml is the CephCluster, token.yaml and ca.yaml are the Secrets that it names:\n");
+    println!("{}", indent(&std::fs::read_to_string(&files[0]).context("read cluster.yaml")?));
+    let requests = server.requests()?;
+    let user = User { kms, folder: folder.path() };
+    let name = "set1-data-0-x7k2p";
+    user.runs("check", 0)?;
+    user.runs(&format!("create {name}"), 0)?;
+    user.runs(&format!("create {name}"), 1)?;
+    user.runs(&format!("create {name} --if-absent"), 0)?;
+    user.runs(&format!("get {name} kek"), 0)?;
+    let kek = std::fs::metadata(folder.path().join("kek")).context("look at the KEK's file")?;
+    println!(
+        "    (kek has {} bytes and mode {:o}; it is not shown)\n",
+        kek.len(),
+        kek.permissions().mode() & 0o777
+    );
+    user.runs("list", 0)?;
+    let id = format!("rook-ceph-osd-encryption-key-{name}");
+    let stored = admin
+        .call("GET", &format!("rook/{id}"), Value::Null)
+        .await
+        .context("look at the key in the server")?;
+    let fields = stored.get("data").and_then(Value::as_object).context("the server's answer has no data")?;
+    for (field, value) in fields {
+        let length = value.as_str().unwrap_or_default().len();
+        println!(
+            "    (in the server, where Rook looks for it: rook/{id}, field {field}, {length} characters)\n"
+        );
+    }
+    user.runs(&format!("delete {name}"), 0)?;
+    user.runs("list", 0)?;
+    user.runs(&format!("get {name}"), 3)?;
+    let seen = requests.all()?.len();
+    println!("All 9 commands did what they should; together they sent {seen} requests to the server.");
+    Ok(())
+}
+
+/// Who runs `kms` with the three files, in the folder where they are.
+struct User<'a> {
+    kms: PathBuf,
+    folder: &'a Path,
+}
+
+impl User<'_> {
+    /// Runs one command, shows it with its output, and wants this exit code.
+    fn runs(&self, line: &str, code: i32) -> Result<()> {
+        let files = "-f cluster.yaml -f token.yaml -f ca.yaml";
+        println!("$ kms {files} {line}");
+        let begin = Instant::now();
+        let output = Command::new(&self.kms)
+            .args(files.split(' '))
+            .args(line.split(' '))
+            // Settings of whoever runs this would have a say otherwise.
+            .env_clear()
+            .current_dir(self.folder)
+            .output()
+            .context("run kms")?;
+        let took = begin.elapsed().as_millis();
+        for text in [&output.stdout, &output.stderr] {
+            print!("{}", indent(&String::from_utf8_lossy(text)));
+        }
+        println!("    (exit code {}, {took} ms)\n", output.status.code().unwrap_or(-1));
+        if output.status.code() != Some(code) {
+            bail!("kms {line}: {}, expected exit code {code}", output.status);
+        }
+        Ok(())
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}

@@ -1,0 +1,83 @@
+//! What live tests are given: programs, one shared API server, and a folder for everything temporary.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use kms_testkit::servers::{self, Kube, Scratch, process};
+use xshell::{Cmd, Shell};
+
+use crate::{
+    provision,
+    run::{block_on, clock, servers_dir},
+};
+
+/// What the tests of a run need besides servers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    /// The program under test.
+    pub(crate) kms: bool,
+    /// IBM's own clients for Key Protect.
+    pub(crate) ibm_clients: bool,
+}
+
+impl Needs {
+    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true };
+}
+
+/// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
+#[derive(Debug)]
+pub(crate) struct Live {
+    env: Vec<(&'static str, OsString)>,
+    ids: PathBuf,
+    // Fields are dropped in this order: the API server has its files in the folder.
+    _kube: Kube,
+    _folder: Scratch,
+}
+
+impl Live {
+    /// Provisions the servers and what else these tests run, and starts an API server.
+    pub(crate) fn start(sh: &Shell, needs: Needs) -> Result<Self> {
+        let programs = provision::kube(sh)?;
+        let mut env = vec![
+            (servers::BAO, provision::bao(sh)?.into_os_string()),
+            (servers::KUBE_BIN, programs.clone().into_os_string()),
+        ];
+        if needs.kms {
+            env.push((servers::KMS, provision::kms(sh)?.into_os_string()));
+        }
+        if needs.ibm_clients {
+            let names = ["KMS_IT_IBM_PYTHON", "KMS_IT_IBM_NODE_PATH", "KMS_IT_IBM_GO"];
+            env.extend(names.into_iter().zip(provision::ibm_clients(sh)?.map(PathBuf::into_os_string)));
+        }
+        let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
+        let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));
+        for path in [&ids, &temp] {
+            sh.create_dir(path)?;
+        }
+        process::sweep_on_exit(&ids);
+        env.push((servers::PIDS, ids.clone().into_os_string()));
+        // What a test that was killed left behind goes with the folder.
+        env.push(("TMPDIR", temp.into_os_string()));
+        let place = folder.path().join("kube");
+        let kube =
+            block_on(Kube::start_in(&programs, Scratch::kept(&place)?))?.context("start the API server")?;
+        eprintln!("kube-apiserver is ready after {}", clock(kube.took()));
+        env.push((servers::KUBE, place.into_os_string()));
+        Ok(Self { env, ids, _kube: kube, _folder: folder })
+    }
+
+    /// The command with the settings that tests read.
+    pub(crate) fn apply<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        cmd.envs(self.env.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        match process::sweep(&self.ids) {
+            Ok(0) => (),
+            Ok(count) => eprintln!("stopped {count} servers that tests left running"),
+            Err(error) => eprintln!("could not look for servers that tests left running: {error:#}"),
+        }
+    }
+}

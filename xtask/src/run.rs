@@ -1,0 +1,102 @@
+//! Running other programs, and what the commands share.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use kms_testkit::servers::process::{self, Stop};
+use tokio::runtime::Runtime;
+use xshell::{Cmd, Shell};
+
+/// The folder of the workspace.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// The folder of what is provisioned and of running servers.
+pub(crate) fn servers_dir() -> PathBuf {
+    root().join("target/servers")
+}
+
+/// Runs `cmd` with its output shown. It is stopped with all its children when we are.
+pub(crate) fn run(cmd: Cmd<'_>) -> Result<()> {
+    let text = cmd.to_string();
+    eprintln!("$ {text}");
+    let mut child = process::spawn(&text, &mut Command::from(cmd), Stop::Gently)?;
+    let status = child.wait();
+    process::release(child.id());
+    let status = status.with_context(|| format!("wait for {text}"))?;
+    if !status.success() {
+        bail!("{text}: {status}");
+    }
+    Ok(())
+}
+
+/// Waits for `future` on the one runtime of this program, so that connections live on between calls.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(Runtime::new);
+    match &*RUNTIME {
+        Ok(runtime) => Ok(runtime.block_on(future)),
+        Err(error) => bail!("no runtime: {error}"),
+    }
+}
+
+/// The names of the packages in `crates/`.
+pub(crate) fn crates(sh: &Shell) -> Result<Vec<String>> {
+    let paths = sh.read_dir("crates")?;
+    let mut names: Vec<String> = paths
+        .iter()
+        .filter(|path| path.join("Cargo.toml").exists())
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Steps that are announced and timed.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    begin: Instant,
+    done: Vec<(String, Duration, bool)>,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        Self { begin: Instant::now(), done: Vec::new() }
+    }
+
+    /// Runs one step.
+    pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        eprintln!("\n=== {name} ({} so far)", clock(self.begin.elapsed()));
+        let begin = Instant::now();
+        let result = step();
+        self.done.push((name.to_owned(), begin.elapsed(), result.is_ok()));
+        result.with_context(|| format!("{name} failed"))
+    }
+
+    /// Prints how long each took.
+    pub(crate) fn print(&self) {
+        let width = self.done.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
+        eprintln!();
+        for (name, took, ok) in &self.done {
+            eprintln!("{name:width$}  {:>8}  {}", clock(*took), if *ok { "ok" } else { "FAILED" });
+        }
+        eprintln!("{:width$}  {:>8}", "in all", clock(self.begin.elapsed()));
+    }
+}
+
+/// A duration as people read it.
+pub(crate) fn clock(took: Duration) -> String {
+    let seconds = took.as_secs();
+    if seconds < 60 {
+        format!("{:.1} s", took.as_secs_f64())
+    } else {
+        format!("{}:{:02}", seconds / 60, seconds % 60)
+    }
+}
