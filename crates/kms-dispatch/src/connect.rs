@@ -7,6 +7,8 @@ use tracing::warn;
 
 #[cfg(feature = "ibmkp")]
 use crate::ibmkp;
+#[cfg(feature = "kmip")]
+use crate::kmip;
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes;
 #[cfg(feature = "vault")]
@@ -39,7 +41,10 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
         Provider::IbmKeyProtect => ibmkp::check(spec, options, &mut problems),
         #[cfg(not(feature = "ibmkp"))]
         Provider::IbmKeyProtect => {}
-        Provider::Kmip => keys::kmip::check(&spec.kms, &mut problems),
+        #[cfg(feature = "kmip")]
+        Provider::Kmip => kmip::check(spec, options, &mut problems),
+        #[cfg(not(feature = "kmip"))]
+        Provider::Kmip => {}
         Provider::KubernetesSecret => {
             // Rook takes it so too (spec 1.2): a token alone does not name a KMS.
             if !spec.kms.token_secret_name.trim().is_empty() {
@@ -70,18 +75,22 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
 pub async fn connect(
     spec: &SecuritySpec,
     #[cfg_attr(
-        not(any(feature = "ibmkp", feature = "vault")),
+        not(any(feature = "ibmkp", feature = "kmip", feature = "vault")),
         expect(unused_variables, reason = "no provider of this build needs a Secret")
     )]
     secrets: &dyn SecretSource,
     options: Options,
 ) -> Result<Arc<dyn KmsProvider>> {
     match check(spec, &options)? {
-        provider @ (Provider::AzureKeyVault | Provider::Kmip) => Err(disabled(provider)),
+        provider @ Provider::AzureKeyVault => Err(disabled(provider)),
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options).await,
         #[cfg(not(feature = "ibmkp"))]
         provider @ Provider::IbmKeyProtect => Err(disabled(provider)),
+        #[cfg(feature = "kmip")]
+        Provider::Kmip => kmip::connect(spec, secrets, &options).await,
+        #[cfg(not(feature = "kmip"))]
+        provider @ Provider::Kmip => Err(disabled(provider)),
         #[cfg(feature = "k8s-secret")]
         Provider::KubernetesSecret => kubernetes::connect(&options).await,
         #[cfg(not(feature = "k8s-secret"))]
