@@ -56,11 +56,18 @@ impl PyKmip {
     ///
     /// When there is no Python for it, or it ends or does not listen in time; the end of its log is in the message.
     pub async fn start(flavour: Flavour) -> Result<Self> {
-        let python = crate::servers::setting(crate::servers::PYKMIP)?;
+        Self::start_in(crate::servers::setting(crate::servers::PYKMIP)?, Scratch::new()?, flavour).await
+    }
+
+    /// The same with this Python, and its files in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub async fn start_in(python: PathBuf, folder: Scratch, flavour: Flavour) -> Result<Self> {
         let pki = Arc::new(Pki::new()?);
-        let folder = Scratch::new()?;
         pki.write(&folder.path().join("pki"))?;
-        fs::create_dir(folder.path().join("policy")).context("create the folder of policies")?;
+        fs::create_dir_all(folder.path().join("policy")).context("create the folder of policies")?;
         fs::write(folder.path().join("launch.py"), LAUNCHER).context("write the launcher")?;
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
@@ -100,6 +107,12 @@ impl PyKmip {
         let log = fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Lets it run on after us; returns its process id. Its folder must be a kept one.
+    #[must_use]
+    pub fn detach(self) -> u32 {
+        self.process.detach()
     }
 
     /// Ends it as a crash would.
