@@ -12,10 +12,10 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::{
+    api::Version,
     client::{Client, Endpoint, Limits},
     config::KmipConfigKey as Key,
     index::KeyIndex,
-    message::Version,
     provider::Kmip,
 };
 

@@ -24,8 +24,8 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::{
+    api::{self, Operation, Version},
     error::{Class, Fault, is_end, malformed, timed_out, transport},
-    message::{self, Operation, Version},
     ttlv::{Field, HEADER, Item, tag},
 };
 
@@ -183,13 +183,13 @@ impl Client {
             Error::new(ErrorKind::Unexpected, "the operating system gave no random bytes")
                 .context("cause", cause.to_string())
         })?;
-        let request = message::request(version, operation, &batch_id, payload);
+        let request = api::request(version, operation, &batch_id, payload);
         let frame = self.exchange(&request, operation.is_idempotent()).await.map_err(|broken| Fault {
             class: if broken.closed { Class::Closed } else { Class::Other },
             error: self.located(broken.error).context("request", operation.as_str()),
         })?;
         drop(request);
-        let result = message::response(&frame, operation, &batch_id).and_then(|payload| Ok(read(&payload)?));
+        let result = api::response(&frame, operation, &batch_id).and_then(|payload| Ok(read(&payload)?));
         result.map_err(|mut fault| {
             // The server has answered, so the outcome is known, unless the answer makes no sense.
             if fault.class == Class::Other && !operation.is_idempotent() {
@@ -211,8 +211,8 @@ impl Client {
         let mut closed = None;
         let mut answered = false;
         for asked in [Version::V1_4, Version::V1_1, Version::V2_0, Version::V2_1] {
-            let payload = message::discover(&Version::ALL);
-            let read = |payload: &Item<'_>| Ok(message::versions(payload));
+            let payload = api::discover(&Version::ALL);
+            let read = |payload: &Item<'_>| Ok(api::versions(payload));
             match self.call_at(asked, Operation::DiscoverVersions, payload, read).await {
                 Ok(theirs) => {
                     return match Version::ALL.iter().find(|ours| theirs.contains(ours)) {
@@ -255,7 +255,7 @@ impl Client {
 
     /// All versions that the server speaks.
     pub(crate) async fn versions_at(&self, asked: Version) -> Result<Vec<Version>> {
-        let read = |payload: &Item<'_>| Ok(message::versions(payload));
+        let read = |payload: &Item<'_>| Ok(api::versions(payload));
         Ok(self.call_at(asked, Operation::DiscoverVersions, Vec::new(), read).await?)
     }
 

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt::Write as _, io};
 use kms_core::{Error, ErrorKind, Result, Retry};
 use rustls::{AlertDescription, CertificateError};
 
-use crate::message::Operation;
+use crate::api::Operation;
 
 /// How much of the server's own words goes into an error.
 const MAX_WORDS: usize = 200;

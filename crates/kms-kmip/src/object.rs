@@ -8,7 +8,7 @@
 use kms_core::{Error, ErrorKind, KeyName, Result};
 
 use crate::{
-    message::{Attribute, Attributes, Body},
+    api::{Attribute, Attributes, Body},
     name::{key_name, object_name},
 };
 

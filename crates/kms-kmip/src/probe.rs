@@ -6,9 +6,9 @@ use kms_core::{Error, ErrorKind, KeyName, Probe, Result};
 use x509_cert::{Certificate, der::Decode as _};
 
 use crate::{
+    api::{self, Attribute, Operation, ServerInformation, Version},
     client::listed,
     error::{Class, one_line},
-    message::{self, Attribute, Operation, ServerInformation, Version},
     name::object_name,
     provider::Kmip,
 };
@@ -83,7 +83,7 @@ impl Kmip {
 
     async fn information(&self) -> Result<ServerInformation> {
         let read = |payload: &crate::ttlv::Item<'_>| Ok(ServerInformation::of(payload));
-        Ok(self.client.call(Operation::Query, |_| message::query(), read).await?)
+        Ok(self.client.call(Operation::Query, |_| api::query(), read).await?)
     }
 
     /// Looks for a name that nobody has: whether we may look at all.

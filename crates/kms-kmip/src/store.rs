@@ -9,8 +9,8 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::{
+    api::{self, Attribute, Attributes, Operation},
     error::{Class, Fault, unless_gone},
-    message::{self, Attribute, Attributes, Operation},
     name::object_name,
     object::{Label, Line, Object, Shape, Tag, Texts, arrange},
     provider::Kmip,
@@ -65,8 +65,8 @@ impl Kmip {
         let mut tried = Vec::new();
         for shape in remembered.into_iter().chain(others) {
             let payload =
-                |version| message::register(version, shape.body, material, &texts.attributes(shape.label));
-            match self.client.call(Operation::Register, payload, message::unique_identifier).await {
+                |version| api::register(version, shape.body, material, &texts.attributes(shape.label));
+            match self.client.call(Operation::Register, payload, api::unique_identifier).await {
                 Ok(uid) => {
                     let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
                     if self.shape.swap(at, Ordering::Relaxed) != at && !tried.is_empty() {
@@ -139,7 +139,7 @@ impl Kmip {
     }
 
     async fn attributes(&self, uid: &str) -> Result<Attributes, Fault> {
-        let payload = |_| message::identifier(uid);
+        let payload = |_| api::identifier(uid);
         self.client.call(Operation::GetAttributes, payload, |payload| Ok(Attributes::of(payload))).await
     }
 
@@ -149,8 +149,8 @@ impl Kmip {
 
     /// The identifiers of the objects with these attributes.
     pub(crate) async fn locate(&self, filter: &[Attribute<'_>]) -> Result<Vec<String>, Fault> {
-        let payload = |version| message::locate(version, filter);
-        self.client.call(Operation::Locate, payload, |payload| Ok(message::located(payload))).await
+        let payload = |version| api::locate(version, filter);
+        self.client.call(Operation::Locate, payload, |payload| Ok(api::located(payload))).await
     }
 
     /// The objects with the name of a key.
@@ -173,8 +173,8 @@ impl Kmip {
     /// Reads a KEK.
     pub(crate) async fn fetch(&self, uid: &str) -> Result<Kek, Fault> {
         let get = || {
-            let payload = |_| message::identifier(uid);
-            self.client.call(Operation::Get, payload, |payload| encoded(message::material(payload)?))
+            let payload = |_| api::identifier(uid);
+            self.client.call(Operation::Get, payload, |payload| encoded(api::material(payload)?))
         };
         let result = match get().await {
             // Some servers give out active keys only.
@@ -218,7 +218,7 @@ impl Kmip {
     }
 
     async fn simple(&self, operation: Operation, uid: &str) -> Result<(), Fault> {
-        self.client.call(operation, |_| message::identifier(uid), |_| Ok(())).await
+        self.client.call(operation, |_| api::identifier(uid), |_| Ok(())).await
     }
 
     /// Destroys an object, and says whether it was there.
@@ -248,7 +248,7 @@ impl Kmip {
             Some(DEACTIVATED..=DESTROYED_COMPROMISED) => return self.simple(Operation::Destroy, uid).await,
             _ => return Err(refusal),
         }
-        let revoke = self.client.call(Operation::Revoke, |_| message::revoke(uid), |_| Ok(())).await;
+        let revoke = self.client.call(Operation::Revoke, |_| api::revoke(uid), |_| Ok(())).await;
         if let Err(fault) = revoke {
             // Somebody else may have done it at the same moment.
             let state = self.state_to_destroy(uid).await?;
