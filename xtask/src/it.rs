@@ -30,6 +30,8 @@ enum Provider {
     /// IBM's own clients on the double of Key Protect
     Ibmkp,
     K8sSecret,
+    /// PyKMIP
+    Kmip,
     Vault,
 }
 
@@ -40,6 +42,7 @@ impl Provider {
             Self::All | Self::Harness => None,
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
+            Self::Kmip => Some(("kms-kmip", "kmip")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -53,6 +56,7 @@ impl It {
             Needs {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
+                pykmip: matches!(provider, Provider::All | Provider::Kmip),
             },
         )?;
         let filter = filter.iter();
@@ -60,7 +64,9 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Ibmkp | Provider::K8sSecret | Provider::Vault => selected(sh, provider)?,
+            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
+                selected(sh, provider)?
+            }
         };
         for selection in tests {
             let selection = selection.split(' ');

@@ -18,10 +18,12 @@ pub(crate) struct Needs {
     pub(crate) kms: bool,
     /// IBM's own clients for Key Protect.
     pub(crate) ibm_clients: bool,
+    /// A Python with PyKMIP.
+    pub(crate) pykmip: bool,
 }
 
 impl Needs {
-    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true };
+    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true, pykmip: true };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -48,6 +50,9 @@ impl Live {
         if needs.ibm_clients {
             let names = ["KMS_IT_IBM_PYTHON", "KMS_IT_IBM_NODE_PATH", "KMS_IT_IBM_GO"];
             env.extend(names.into_iter().zip(provision::ibm_clients(sh)?.map(PathBuf::into_os_string)));
+        }
+        if needs.pykmip {
+            env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
         }
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
         let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));

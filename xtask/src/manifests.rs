@@ -38,7 +38,7 @@ spec:
       tokenSecretName: rook-vault-token
 "
         );
-        let certificate: String = ca.lines().map(|line| format!("    {line}\n")).collect();
+        let certificate = block(ca);
         let files = [
             ("cluster.yaml", cluster),
             ("token.yaml", secret("rook-vault-token", &format!("  token: {token}\n"))),
@@ -49,6 +49,48 @@ spec:
         }
         Ok(files.map(|(name, _)| folder.join(name)))
     }
+}
+
+/// A KMIP server, and what its token Secret holds.
+#[derive(Debug)]
+pub(crate) struct Kmip<'a> {
+    pub(crate) endpoint: &'a str,
+    pub(crate) credentials: [(&'static str, &'a String); 3],
+}
+
+impl Kmip<'_> {
+    /// Writes `cluster.yaml` and `token.yaml` to `folder`; returns their paths.
+    pub(crate) fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
+        let Self { endpoint, credentials } = self;
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let cluster = format!(
+            "apiVersion: ceph.rook.io/v1
+kind: CephCluster
+metadata:
+  name: rook-ceph
+  namespace: rook-ceph
+spec:
+  security:
+    kms:
+      connectionDetails:
+        KMS_PROVIDER: kmip
+        KMIP_ENDPOINT: {endpoint}
+      tokenSecretName: rook-kmip-token
+"
+        );
+        let data: String =
+            credentials.iter().map(|(key, pem)| format!("  {key}: |\n{}", block(pem))).collect();
+        let files = [("cluster.yaml", cluster), ("token.yaml", secret("rook-kmip-token", &data))];
+        for (name, text) in &files {
+            write_private(&folder.join(name), text)?;
+        }
+        Ok(files.map(|(name, _)| folder.join(name)))
+    }
+}
+
+/// The lines of a block of text below a key of `stringData`.
+fn block(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// A Secret with this `stringData`.

@@ -13,6 +13,7 @@ const OPENBAO: &str = "2.7.2";
 const ETCD: &str = "3.6.16";
 const KUBERNETES: &str = "1.36.3";
 const IBM_PYTHON: &str = "keyprotect==3.0.1";
+const PYKMIP: &str = "pykmip==0.11.0";
 const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
 
 /// Kubernetes takes its version from the linker; without it clients see `v0.0.0-master`.
@@ -44,6 +45,11 @@ fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {packages...}"))?;
     sh.write_file(done, packages.join("\n"))?;
     Ok(venv)
+}
+
+/// A Python that has PyKMIP, the server and its client.
+pub(crate) fn pykmip(sh: &Shell) -> Result<PathBuf> {
+    Ok(venv(sh, "pykmip", &[PYKMIP])?.join("bin/python"))
 }
 
 /// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.

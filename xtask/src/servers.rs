@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use kms_testkit::servers::{Kube, OpenBao, OpenBaoConfig, Raft, Scratch, process, wait};
+use kms_testkit::servers::{
+    Kube, OpenBao, OpenBaoConfig, PyKmip, Raft, Scratch, process, pykmip::Flavour, wait,
+};
 use xshell::{Shell, cmd};
 
 use crate::{
@@ -35,6 +37,8 @@ enum Which {
     All,
     /// The double of IBM's IAM and Key Protect
     Ibmkp,
+    /// PyKMIP
+    Kmip,
     Kube,
     /// Three OpenBao nodes
     Raft,
@@ -44,7 +48,11 @@ enum Which {
 
 impl Which {
     fn each(self) -> Vec<Self> {
-        if self == Self::All { vec![Self::Vault, Self::Raft, Self::Kube, Self::Ibmkp] } else { vec![self] }
+        if self == Self::All {
+            vec![Self::Vault, Self::Raft, Self::Kube, Self::Ibmkp, Self::Kmip]
+        } else {
+            vec![self]
+        }
     }
 
     /// Where its files are.
@@ -52,6 +60,7 @@ impl Which {
         let name = match self {
             Self::All => "all",
             Self::Ibmkp => "ibmkp",
+            Self::Kmip => "kmip",
             Self::Kube => "kube",
             Self::Raft => "raft",
             Self::Vault => "vault",
@@ -129,6 +138,20 @@ async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Lin
             Ok((raft.detach(), owned(lines)))
         }
         Which::Ibmkp => double(sh, folder, "ibmkp_double").await,
+        Which::Kmip => {
+            let python = provision::pykmip(sh)?;
+            let kmip = PyKmip::start_in(python, Scratch::kept(folder)?, Flavour::Tls13).await?;
+            let (endpoint, pki) = (kmip.endpoint(), kmip.pki());
+            let credentials = [
+                ("CA_CERT", &pki.ca.cert),
+                ("CLIENT_CERT", &pki.client1.cert),
+                ("CLIENT_KEY", &pki.client1.key),
+            ];
+            let files =
+                manifests::Kmip { endpoint: &endpoint, credentials }.write(&folder.join("example"))?;
+            let lines = vec![("KMIP_ENDPOINT", endpoint.clone()), ("KMS_EXAMPLE", arguments(&files))];
+            Ok((vec![kmip.detach()], owned(lines)))
+        }
         Which::Kube => {
             let kube = Kube::start_in(&provision::kube(sh)?, Scratch::kept(folder)?).await?;
             let lines = vec![
@@ -164,8 +187,13 @@ async fn double(sh: &Shell, folder: &Path, name: &'static str) -> Result<(Vec<u3
 /// Writes the YAML to use with `kms`; returns it as arguments: `kms $KMS_EXAMPLE list`.
 fn example(folder: &Path, addr: &str, token: &str, ca: &str) -> Result<String> {
     let files = manifests::Vault { addr, backend_path: "rook", token, ca }.write(&folder.join("example"))?;
+    Ok(arguments(&files))
+}
+
+/// Files as arguments for `kms`, quoted as one.
+fn arguments(files: &[PathBuf]) -> String {
     let args: Vec<String> = files.iter().map(|path| format!("-f {}", path.display())).collect();
-    Ok(format!("\"{}\"", args.join(" ")))
+    format!("\"{}\"", args.join(" "))
 }
 
 fn down(sh: &Shell, which: Which) -> Result<()> {

@@ -22,11 +22,14 @@ const PROVIDER_FILES: [&str; 9] = [
 ];
 
 /// Files that a provider crate does without, and why.
-const ABSENT: [(&str, &str, &str); 1] = [(
-    "kms-k8s-secret",
-    "src/config.rs",
-    "Rook has no settings for it: a cluster without connectionDetails uses it",
-)];
+const ABSENT: [(&str, &str, &str); 2] = [
+    (
+        "kms-k8s-secret",
+        "src/config.rs",
+        "Rook has no settings for it: a cluster without connectionDetails uses it",
+    ),
+    ("kms-kmip", "src/auth.rs", "the client certificate is all; there is no login"),
+];
 
 /// Crates that are no providers though they have a file of that name.
 const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
@@ -35,7 +38,7 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 4] = [
+const ISOLATION: [(&str, &[&str]); 5] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
@@ -45,8 +48,12 @@ const ISOLATION: [(&str, &[&str]); 4] = [
         &["k8s-openapi", "kms-k8s-secret", "kube", "kube-client"],
     ),
     (
+        "--package kms-dispatch --no-default-features --features kmip",
+        &["k8s-openapi", "kms-k8s-secret", "kms-vault", "kube", "kube-client"],
+    ),
+    (
         "--package kms-dispatch --no-default-features --features k8s-secret",
-        &["kms-vault", "reqwest", "vaultrs"],
+        &["kms-kmip", "kms-vault", "reqwest", "vaultrs"],
     ),
     ("--package kms-dispatch --no-default-features", &["hyper", "kms-k8s-secret", "kms-vault", "rustls"]),
 ];

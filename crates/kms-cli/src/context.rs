@@ -58,6 +58,9 @@ pub(crate) struct Context {
     kube_secrets: Option<String>,
     #[cfg(feature = "k8s-secret")]
     kubernetes: Kubernetes,
+    /// Whether the user has led us to the Kubernetes of the cluster, and the cluster is known.
+    #[cfg(feature = "k8s-secret")]
+    has_kubernetes: bool,
     options: Options,
 }
 
@@ -174,6 +177,9 @@ impl Context {
             device_sets,
             deleting,
             manifests: None,
+            #[cfg(feature = "k8s-secret")]
+            has_kubernetes: cluster.is_some()
+                && (kube_secrets.is_some() || global.kubeconfig.is_some() || global.context.is_some()),
             cluster,
             kube_secrets,
             #[cfg(feature = "k8s-secret")]
@@ -225,12 +231,22 @@ impl Context {
         let mut cluster = self.cluster.clone();
         if let Some(known) = &mut cluster
             && known.uid.is_none()
-            && self.is_kubernetes_secret()
+            && self.writes_secrets(Provider::of(self.security())?)
         {
             self.check_block()?;
             known.uid = self.uid_of(known).await?;
         }
         self.connect_as(cluster).await
+    }
+
+    /// Whether a key of this provider has a Secret. With KMIP that is so where Kubernetes is at hand.
+    #[cfg(feature = "k8s-secret")]
+    fn writes_secrets(&self, provider: Provider) -> bool {
+        match provider {
+            Provider::KubernetesSecret => true,
+            Provider::Kmip => provider.is_compiled() && self.has_kubernetes,
+            _ => false,
+        }
     }
 
     /// The uid of a cluster, if there is one of that name and we may read it. A Secret without an owner is kept when
@@ -268,11 +284,6 @@ impl Context {
         self.connect().await
     }
 
-    #[cfg(feature = "k8s-secret")]
-    fn is_kubernetes_secret(&self) -> bool {
-        Provider::of(self.security()).is_ok_and(|provider| provider == Provider::KubernetesSecret)
-    }
-
     /// What is wrong with the block itself. It is to be told before Kubernetes is connected to: a name that is
     /// misspelt may be all that makes us want to.
     #[cfg(feature = "k8s-secret")]
@@ -286,11 +297,11 @@ impl Context {
         let mut options = self.options.clone();
         if let Some(cluster) = cluster {
             options = options.with_cluster(cluster);
-            #[cfg(feature = "k8s-secret")]
-            if self.is_kubernetes_secret() {
-                self.check_block()?;
-                options = options.with_kube_connection(self.kubernetes.connection().await?.clone());
-            }
+        }
+        #[cfg(feature = "k8s-secret")]
+        if Provider::of(self.security()).is_ok_and(|provider| self.writes_secrets(provider)) {
+            self.check_block()?;
+            options = options.with_kube_connection(self.kubernetes.connection().await?.clone());
         }
         #[cfg(feature = "k8s-secret")]
         let kubernetes = self.kube_secrets.as_ref().map(|namespace| self.kubernetes.secrets(namespace));
@@ -345,7 +356,7 @@ pub(crate) fn has_kms(pod: &PodEnvironment) -> bool {
 /// What providers may want of the environment: their settings, and proxies.
 fn settings(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
     environment.pairs().filter(|(name, _)| {
-        name.starts_with("VAULT_") || name.starts_with("AZURE_") || {
+        ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix)) || {
             let name = name.to_ascii_uppercase();
             name.ends_with("_PROXY")
         }

@@ -42,6 +42,9 @@ pub struct Capability {
     pub fresh_reads: bool,
     /// The largest KEK that can be stored, in bytes.
     pub max_kek_bytes: usize,
+    /// Whether a KEK has to be base64 in its canonical form, since what is stored are the bytes that it stands for.
+    /// Other texts are refused with `ConfigInvalid` before any I/O.
+    pub base64_only: bool,
 }
 
 impl Capability {
@@ -55,6 +58,7 @@ impl Capability {
             versions: true,
             fresh_reads: true,
             max_kek_bytes: crate::Kek::MAX_BYTES,
+            base64_only: false,
         }
     }
 
@@ -104,6 +108,13 @@ impl Capability {
     #[must_use]
     pub const fn with_max_kek_bytes(mut self, bytes: usize) -> Self {
         self.max_kek_bytes = bytes;
+        self
+    }
+
+    /// The same for any text, or for canonical base64 alone.
+    #[must_use]
+    pub const fn with_base64_only(mut self, base64_only: bool) -> Self {
+        self.base64_only = base64_only;
         self
     }
 }

@@ -10,6 +10,8 @@ use tracing::warn;
 
 #[cfg(feature = "ibmkp")]
 use crate::ibmkp;
+#[cfg(feature = "kmip")]
+use crate::kmip;
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes;
 #[cfg(feature = "vault")]
@@ -38,7 +40,10 @@ fn check_settings(provider: Provider, spec: &SecuritySpec, options: &Options, pr
         Provider::IbmKeyProtect => ibmkp::check(spec, options, problems),
         #[cfg(not(feature = "ibmkp"))]
         Provider::IbmKeyProtect => {}
-        Provider::Kmip => keys::kmip::check(&spec.kms, problems),
+        #[cfg(feature = "kmip")]
+        Provider::Kmip => kmip::check(spec, options, problems),
+        #[cfg(not(feature = "kmip"))]
+        Provider::Kmip => {}
         Provider::KubernetesSecret => warn_of_token(spec),
         #[cfg(feature = "vault")]
         Provider::Vault => vault::check(spec, options, problems),
@@ -65,7 +70,10 @@ fn check_block(spec: &SecuritySpec) -> Result<(Provider, Problems)> {
         Provider::IbmKeyProtect => check_names::<keys::IbmKpConfigKey>(spec, &mut problems),
         #[cfg(not(feature = "ibmkp"))]
         Provider::IbmKeyProtect => {}
+        #[cfg(feature = "kmip")]
         Provider::Kmip => check_names::<keys::KmipConfigKey>(spec, &mut problems),
+        #[cfg(not(feature = "kmip"))]
+        Provider::Kmip => {}
         Provider::KubernetesSecret => {}
         #[cfg(feature = "vault")]
         Provider::Vault => check_names::<keys::VaultConfigKey>(spec, &mut problems),
@@ -103,7 +111,7 @@ fn warn_of_token(spec: &SecuritySpec) {
 pub async fn connect(
     spec: &SecuritySpec,
     #[cfg_attr(
-        not(any(feature = "ibmkp", feature = "vault")),
+        not(any(feature = "ibmkp", feature = "kmip", feature = "vault")),
         expect(unused_variables, reason = "no provider of this build needs a Secret")
     )]
     secrets: &dyn SecretSource,
@@ -113,6 +121,8 @@ pub async fn connect(
     match provider {
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options, problems).await,
+        #[cfg(feature = "kmip")]
+        Provider::Kmip => kmip::connect(spec, secrets, &options, problems).await,
         #[cfg(feature = "k8s-secret")]
         Provider::KubernetesSecret => {
             problems.into_result()?;

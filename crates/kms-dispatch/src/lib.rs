@@ -3,6 +3,8 @@
 mod connect;
 #[cfg(feature = "ibmkp")]
 mod ibmkp;
+#[cfg(feature = "kmip")]
+mod kmip;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
 mod options;

@@ -47,7 +47,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Says which cluster the keys belong to. Kubernetes Secrets need it.
+    /// Says which cluster the keys belong to. Kubernetes Secrets need it. With a way to its Kubernetes as well, KMIP keeps
+    /// its identifiers in Secrets there.
     #[must_use]
     pub fn with_cluster(mut self, cluster: ClusterRef) -> Self {
         self.cluster = Some(cluster);
@@ -124,7 +125,7 @@ impl Options {
 
     /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
     #[cfg_attr(
-        not(any(feature = "k8s-secret", feature = "vault", test)),
+        not(any(feature = "ibmkp", feature = "k8s-secret", feature = "kmip", feature = "vault", test)),
         expect(dead_code, reason = "no provider")
     )]
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
@@ -140,7 +141,7 @@ impl Options {
         layers
     }
 
-    #[cfg(feature = "k8s-secret")]
+    #[cfg(any(feature = "ibmkp", feature = "k8s-secret", feature = "kmip"))]
     pub(crate) fn cluster(&self) -> Option<&ClusterRef> {
         self.cluster.as_ref()
     }
@@ -163,7 +164,13 @@ impl Options {
         if self.allow_http { options.with_cleartext_allowed() } else { options }
     }
 
-    #[cfg(feature = "vault")]
+    /// Whether the caller has said where Kubernetes is, other than by a connection.
+    #[cfg(all(feature = "k8s-secret", feature = "kmip"))]
+    pub(crate) fn names_kubernetes(&self) -> bool {
+        self.kubeconfig.is_some() || self.kube_context.is_some()
+    }
+
+    #[cfg(any(feature = "ibmkp", feature = "vault"))]
     pub(crate) fn allow_http(&self) -> bool {
         self.allow_http
     }

@@ -113,20 +113,23 @@ impl Provider {
     /// Whether this build has it.
     pub const fn is_compiled(self) -> bool {
         match self {
-            // Their features exist, so that what depends on us need not change, but nothing is behind them yet.
-            Self::AzureKeyVault | Self::Kmip => false,
+            // Its feature exists, so that what depends on us need not change, but nothing is behind it yet.
+            Self::AzureKeyVault => false,
             Self::IbmKeyProtect => cfg!(feature = "ibmkp"),
+            Self::Kmip => cfg!(feature = "kmip"),
             Self::KubernetesSecret => cfg!(feature = "k8s-secret"),
             Self::Vault => cfg!(feature = "vault"),
         }
     }
 
-    /// What it can do at best, if it is known: for Vault that is with version 2 of KV. What it can do with its present
+    /// What it can do at best, if it is known: for Vault that is with version 2 of KV, for KMIP with
+    /// its identifiers in Kubernetes. What it can do with its present
     /// configuration is what [`KmsProvider::capability`](kms_core::KmsProvider::capability) says.
     pub const fn capability(self) -> Option<Capability> {
         match self {
-            Self::AzureKeyVault | Self::Kmip => None,
+            Self::AzureKeyVault => None,
             Self::IbmKeyProtect => Some(Capability::full().with_update(Guarantee::CheckThenAct)),
+            Self::Kmip => Some(Capability::full().with_soft_delete(false).with_base64_only(true)),
             Self::KubernetesSecret => Some(Capability::full().with_soft_delete(false).with_versions(false)),
             Self::Vault => Some(Capability::full()),
         }

@@ -40,9 +40,10 @@ async fn a_provider_that_is_not_in_this_build_is_named_with_its_feature() {
 
 #[tokio::test]
 async fn settings_of_a_provider_that_is_not_in_this_build_are_checked_first() {
-    let error = connect(&spec(&KMIP, ""), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
+    let error =
+        connect(&spec(&AZURE[..4], ""), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
-    assert!(error.to_string().contains("tokenSecretName"), "{error}");
+    assert!(error.to_string().contains("AZURE_CERT_SECRET_NAME"), "{error}");
 }
 
 /// A block of settings that are not all strings, as only a document can have it.
@@ -124,4 +125,20 @@ fn a_token_without_connection_details_names_no_kms() {
     // As Rook takes it; it is warned of.
     assert_eq!(check(&spec(&[], "t"), &Options::default()).unwrap(), Provider::KubernetesSecret);
     assert_eq!(check(&spec(&[], ""), &Options::default()).unwrap(), Provider::KubernetesSecret);
+}
+
+#[cfg(feature = "kmip")]
+#[tokio::test]
+async fn kmip_takes_what_is_missing_from_the_environment_with_the_prefix_of_rook() {
+    let bare = [("KMS_PROVIDER", "kmip")];
+    let error = check(&spec(&bare, ""), &Options::default()).unwrap_err();
+    for part in ["KMIP_ENDPOINT", "tokenSecretName"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    // A name without the prefix means nothing in an environment.
+    let options = |name: &str| Options::default().with_environment([(name, "kmip:5696")]);
+    assert!(check(&spec(&bare, "t"), &options("KMIP_ENDPOINT")).is_err());
+    assert_eq!(check(&spec(&bare, "t"), &options("KMIP_KMIP_ENDPOINT")).unwrap(), Provider::Kmip);
+    let error = connect(&spec(&KMIP, "t"), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("\"t\""), "{error}");
 }

@@ -51,7 +51,11 @@ pub(crate) struct Base64(Zeroizing<String>);
 
 impl Base64 {
     pub(crate) fn of(kek: &Kek) -> Self {
-        let bytes = kek.expose_secret().as_bytes();
+        Self::encode(kek.expose_secret())
+    }
+
+    pub(crate) fn encode(plain: &str) -> Self {
+        let bytes = plain.as_bytes();
         // Of the exact size: a growing buffer would leave copies behind.
         let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
         STANDARD.encode_string(bytes, &mut text);
@@ -178,8 +182,22 @@ impl Secrets {
     /// Deletes a Secret that was read, if it is still the same one, whatever its version. The answer is a `Status`, or
     /// the object if something holds it back.
     pub(crate) async fn delete(&self, name: &str, secret: &Secret) -> Result<Object, Failure> {
+        self.delete_if(name, secret, None).await
+    }
+
+    /// Deletes a Secret that was read, if it is still the same one in the same version.
+    pub(crate) async fn delete_unchanged(&self, name: &str, secret: &Secret) -> Result<Object, Failure> {
+        self.delete_if(name, secret, secret.metadata.resource_version.clone()).await
+    }
+
+    async fn delete_if(
+        &self,
+        name: &str,
+        secret: &Secret,
+        resource_version: Option<String>,
+    ) -> Result<Object, Failure> {
         let uid = secret.metadata.uid.clone();
-        let params = DeleteParams::default().preconditions(Preconditions { resource_version: None, uid });
+        let params = DeleteParams::default().preconditions(Preconditions { resource_version, uid });
         let hidden: Vec<_> = secret.data.values().collect();
         let request = self.requests().delete(name, &params).map(metadata_only);
         exchange(&self.connection, request, None, &self.target("delete", Some(name), &hidden)).await

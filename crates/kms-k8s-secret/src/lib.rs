@@ -6,6 +6,7 @@ mod builder;
 mod cluster;
 mod connect;
 mod error;
+mod identifiers;
 mod name;
 mod probe;
 mod provider;
@@ -15,6 +16,7 @@ pub use crate::{
     builder::{KubernetesSecretBuilder, Owner},
     cluster::{CephClusterInfo, ceph_cluster},
     connect::{ConnectOptions, Connection, connect},
+    identifiers::{Identifier, IdentifierStore},
     name::secret_name,
     provider::{KMIP_ANNOTATION, KubernetesSecret},
     secrets::KubernetesSecretSource,

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// The type of the Secrets that Rook writes.
-const TYPE: &str = "kubernetes.io/rook";
+pub(crate) const TYPE: &str = "kubernetes.io/rook";
 
 /// The key of the data that is the KEK.
-const DATA_KEY: &str = "dmcrypt-key";
+pub(crate) const DATA_KEY: &str = "dmcrypt-key";
 
 /// The annotation of a Secret whose `dmcrypt-key` is no KEK, but the Unique Identifier of one on a KMIP server.
 ///
@@ -38,7 +38,7 @@ pub const KMIP_ANNOTATION: &str = "kms.ceph.rook.io/kmip-unique-identifier";
 const OVERWRITE_ROUNDS: usize = 8;
 
 /// How often a list starts anew when it took longer to read than the API server remembers.
-const LIST_ROUNDS: usize = 3;
+pub(crate) const LIST_ROUNDS: usize = 3;
 
 /// Keeps KEKs in Kubernetes Secrets, one each, as Rook does where no KMS is configured.
 pub struct KubernetesSecret {
@@ -79,23 +79,7 @@ impl KubernetesSecret {
 
     /// The Secret for a key that is not there yet, as Rook would write it.
     fn new_secret(&self, names: &Names, kek: &Kek) -> Secret {
-        let labels = BTreeMap::from([(LABEL.to_owned(), names.label.clone())]);
-        let annotations = names.annotation.clone().map(|pvc| BTreeMap::from([(ANNOTATION.to_owned(), pvc)]));
-        Secret {
-            api_version: "v1".to_owned(),
-            kind: "Secret".to_owned(),
-            metadata: ObjectMeta {
-                name: Some(names.secret.clone()),
-                namespace: Some(self.kube_namespace().to_owned()),
-                labels: Some(labels),
-                annotations,
-                owner_references: self.owner.as_ref().map(|owner| vec![owner.reference()]),
-                ..ObjectMeta::default()
-            },
-            kind_of_secret: TYPE.to_owned(),
-            immutable: None,
-            data: BTreeMap::from([(DATA_KEY.to_owned(), Base64::of(kek))]),
-        }
+        new_secret(&self.secrets.kube_namespace, self.owner.as_ref(), names, Base64::of(kek))
     }
 
     async fn create(&self, name: &KeyName, kek: &Kek) -> Result<KeyVersion> {
@@ -158,12 +142,7 @@ impl KubernetesSecret {
     /// The outer error says that it must not be written, the inner one how the API server answered.
     async fn replace(&self, names: &Names, mut secret: Secret, kek: &Kek) -> Result<Result<Object, Failure>> {
         check_ours(&secret, names)?;
-        if secret.immutable == Some(true) {
-            return Err(Error::config(
-                "the Secret is immutable, so no other KEK can be stored in it: save it as a manifest, delete it, and \
-                 apply the manifest without immutable: true",
-            ));
-        }
+        check_mutable(&secret)?;
         let before = secret.data.insert(DATA_KEY.to_owned(), Base64::of(kek));
         Ok(self.secrets.replace(&names.secret, &secret, before.as_ref()).await)
     }
@@ -175,15 +154,7 @@ impl KubernetesSecret {
         check_ours(&secret, &names)?;
         // The type of a Secret cannot change, so it is enough that the very same object is deleted.
         match self.secrets.delete(&names.secret, &secret).await {
-            Ok(object) if object.kind != "Status" && object.metadata.finalizers.is_some() => {
-                let finalizers = object.metadata.finalizers.unwrap_or_default().join(", ");
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "the Secret is marked as deleted, but stays until its finalizers are removed",
-                )
-                .context("finalizers", finalizers))
-            }
-            Ok(_) => Ok(Deleted::Destroyed),
+            Ok(object) => check_gone(object).map(|()| Deleted::Destroyed),
             Err(failure) if failure.cause == Cause::Changed => Err(changed().retry(Retry::Always)),
             Err(failure) => Err(self.answer(failure, "delete", name)),
         }
@@ -269,6 +240,45 @@ impl fmt::Debug for KubernetesSecret {
     }
 }
 
+/// Fails if a Secret that was deleted is still there.
+pub(crate) fn check_gone(object: Object) -> Result<()> {
+    if object.kind == "Status" {
+        return Ok(());
+    }
+    let Some(finalizers) = object.metadata.finalizers else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        "the Secret is marked as deleted, but stays until its finalizers are removed",
+    )
+    .context("finalizers", finalizers.join(", ")))
+}
+
+/// A Secret with this value, as Rook would write it.
+pub(crate) fn new_secret(
+    kube_namespace: &str,
+    owner: Option<&Owner>,
+    names: &Names,
+    value: Base64,
+) -> Secret {
+    let labels = BTreeMap::from([(LABEL.to_owned(), names.label.clone())]);
+    let annotations = names.annotation.clone().map(|pvc| BTreeMap::from([(ANNOTATION.to_owned(), pvc)]));
+    Secret {
+        api_version: "v1".to_owned(),
+        kind: "Secret".to_owned(),
+        metadata: ObjectMeta {
+            name: Some(names.secret.clone()),
+            namespace: Some(kube_namespace.to_owned()),
+            labels: Some(labels),
+            annotations,
+            owner_references: owner.map(|owner| vec![owner.reference()]),
+            ..ObjectMeta::default()
+        },
+        kind_of_secret: TYPE.to_owned(),
+        immutable: None,
+        data: BTreeMap::from([(DATA_KEY.to_owned(), value)]),
+    }
+}
+
 /// A list that is being read.
 struct Listing<'a> {
     secrets: &'a Secrets,
@@ -338,7 +348,17 @@ fn key_info(metadata: &ObjectMeta) -> Option<KeyInfo> {
 /// opens its device, with us as with Rook.
 fn read_kek(secret: &Secret, names: &Names) -> Result<Kek> {
     check_meaning(secret, names)?;
-    let unusable = |message: String| Error::new(ErrorKind::Protocol, message);
+    // What the store holds is no setting of the caller, hence the other kind.
+    Kek::from_stored_bytes(read_value(secret)?)
+        .map_err(|error| unusable(format!("the {DATA_KEY} of the Secret is no KEK: {}", error.message())))
+}
+
+fn unusable(message: String) -> Error {
+    Error::new(ErrorKind::Protocol, message)
+}
+
+/// The bytes in a Secret, in a buffer of the exact size.
+pub(crate) fn read_value(secret: &Secret) -> Result<Vec<u8>> {
     let Some(value) = secret.data.get(DATA_KEY) else {
         let keys: Vec<_> = secret.data.keys().map(String::as_str).collect();
         return Err(unusable(if keys.is_empty() {
@@ -347,12 +367,7 @@ fn read_kek(secret: &Secret, names: &Names) -> Result<Kek> {
             format!("the Secret has no {DATA_KEY}; it has: {}", keys.join(", "))
         }));
     };
-    let Some(bytes) = value.decoded() else {
-        return Err(unusable(format!("the {DATA_KEY} of the Secret is no base64")));
-    };
-    // What the store holds is no setting of the caller, hence the other kind.
-    Kek::from_stored_bytes(bytes)
-        .map_err(|error| unusable(format!("the {DATA_KEY} of the Secret is no KEK: {}", error.message())))
+    value.decoded().ok_or_else(|| unusable(format!("the {DATA_KEY} of the Secret is no base64")))
 }
 
 /// Fails if what the Secret holds is not the KEK of this key.
@@ -363,6 +378,11 @@ fn check_meaning(secret: &Secret, names: &Names) -> Result<()> {
             "the Secret holds the identifier of a key on a KMIP server, no KEK: the cluster that wrote it uses KMIP",
         ));
     }
+    check_name(secret, names)
+}
+
+/// Fails if the Secret is that of another key, whose shortened name is the same.
+pub(crate) fn check_name(secret: &Secret, names: &Names) -> Result<()> {
     let annotated = secret.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION));
     if names.secret_is_short && annotated != names.annotation.as_ref() {
         return Err(Error::new(
@@ -376,6 +396,11 @@ fn check_meaning(secret: &Secret, names: &Names) -> Result<()> {
 
 /// Fails if the Secret is none that we may change or delete.
 fn check_ours(secret: &Secret, names: &Names) -> Result<()> {
+    check_type(secret)?;
+    check_meaning(secret, names)
+}
+
+pub(crate) fn check_type(secret: &Secret) -> Result<()> {
     let kind = secret.kind_of_secret.as_str();
     if kind != TYPE {
         return Err(Error::new(
@@ -383,18 +408,28 @@ fn check_ours(secret: &Secret, names: &Names) -> Result<()> {
             format!("the Secret is of type {kind:?} and not {TYPE:?}, so it is left as it is"),
         ));
     }
-    check_meaning(secret, names)
+    Ok(())
+}
+
+pub(crate) fn check_mutable(secret: &Secret) -> Result<()> {
+    if secret.immutable == Some(true) {
+        return Err(Error::config(
+            "the Secret is immutable, so nothing else can be stored in it: save it as a manifest, delete it, and apply \
+             the manifest without immutable: true",
+        ));
+    }
+    Ok(())
 }
 
 fn has_annotation(metadata: &ObjectMeta, annotation: &str) -> bool {
     metadata.annotations.as_ref().is_some_and(|all| all.contains_key(annotation))
 }
 
-fn changed() -> Error {
+pub(crate) fn changed() -> Error {
     Error::new(ErrorKind::Conflict, "the key has changed since it was read")
 }
 
-fn version(metadata: &ObjectMeta) -> Result<KeyVersion> {
+pub(crate) fn version(metadata: &ObjectMeta) -> Result<KeyVersion> {
     let version = metadata.resource_version.as_deref().filter(|version| !version.is_empty());
     // After a write the outcome is known, but without a version nobody could go on from it.
     version.map(KeyVersion::new).ok_or_else(|| {

@@ -13,8 +13,8 @@ use kms_core::{
     SecretSource, provider::Deleted,
 };
 use kms_k8s_secret::{
-    ConnectOptions, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner, ceph_cluster,
-    connect, secret_name,
+    ConnectOptions, IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner,
+    ceph_cluster, connect, secret_name,
 };
 use kms_testkit::{
     leak::{self, Canary},
@@ -536,4 +536,36 @@ async fn a_policy_is_quoted_unless_it_quotes_the_kek() {
     assert!(error.to_string().contains("the API server finds the object invalid (namespace"), "{error}");
     let canary = Canary::new("the KEK", secret.expose_secret());
     assert_eq!(canary.found_in(&leak::shown_error(&error)), None);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
+async fn identifiers_are_kept_beside_keks_and_never_taken_for_them() {
+    let place = Place::new().await;
+    let provider = place.admin().await;
+    let connection = place.connection(ADMIN_TOKEN).await;
+    let store = IdentifierStore::new(connection, provider.kube_namespace()).unwrap();
+    let (name, long) = (key("a"), key(&"L".repeat(200)));
+    assert!(store.get(&name).await.unwrap().is_none());
+    let first = store.create(&name, "42").await.unwrap();
+    assert_eq!(store.create(&name, "43").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let second = store.swap(&name, &first, "42").await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(store.swap(&name, &first, "43").await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(store.delete(&name, &first).await.unwrap_err().kind(), ErrorKind::Conflict);
+    store.create(&long, "44").await.unwrap();
+    place.create(rook_secret("rooks", "45")).await;
+    provider.put(&key("kek"), &kek("eA=="), PutMode::Create).await.unwrap();
+
+    // Rook's are read, but only those that say what they hold are listed.
+    assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().text.as_str(), "45");
+    let listed: Vec<_> = store.list().await.unwrap();
+    let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.text.as_str())).collect();
+    listed.sort();
+    assert_eq!(listed, [(long.clone(), "44"), (name.clone(), "42")]);
+    assert_eq!(names(&*provider).await, BTreeSet::from(["kek".to_owned(), "rooks".to_owned()]));
+    assert!(provider.get(&name, Freshness::Any).await.is_err());
+
+    store.delete(&name, &second).await.unwrap();
+    assert_eq!(store.delete(&name, &second).await.unwrap_err().kind(), ErrorKind::NotFound);
 }

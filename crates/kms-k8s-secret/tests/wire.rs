@@ -10,7 +10,8 @@ use common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
 use kms_k8s_secret::{
-    ConnectOptions, Connection, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster, connect,
+    ConnectOptions, Connection, IdentifierStore, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster,
+    connect,
 };
 use kms_testkit::{
     fake::http::{Answer, HttpServer},
@@ -237,4 +238,66 @@ async fn a_redirect_is_not_followed() {
     let error = provider(&server).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert_eq!(server.requests().len(), 1);
+}
+
+const MARK: &str = "kms.ceph.rook.io/kmip-unique-identifier";
+const WRITE: &str = "kms.ceph.rook.io/kmip-write";
+
+#[tokio::test]
+async fn an_identifier_is_written_in_the_version_that_was_read_and_never_as_it_was() {
+    // What Rook wrote: no annotation.
+    let server = HttpServer::scripted([
+        ok(&secret("a", "MQ==", "7")),
+        ok(&secret("a", "MQ==", "7")),
+        ok(&secret("a", "MQ==", "8")),
+        ok(&secret("a", "MQ==", "8")),
+        ok(&secret("a", "MQ==", "9")),
+        ok(&secret("a", "MQ==", "9")),
+        ok(&json!({"kind": "Status", "status": "Success"})),
+    ])
+    .await
+    .unwrap();
+    let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+    let read = store.get(&key("a")).await.unwrap().unwrap();
+    assert_eq!((read.text.as_str(), read.version.as_str()), ("1", "7"));
+    assert!(!format!("{read:?}").contains("\"1\""));
+    let version = store.swap(&key("a"), "7", "1").await.unwrap();
+    assert_eq!(store.swap(&key("a"), &version, "1").await.unwrap(), "9");
+    store.delete(&key("a"), "9").await.unwrap();
+    let requests = server.requests();
+    let body = |at: usize| serde_json::from_slice::<Value>(&requests[at].body).unwrap();
+    let (first, second) = (body(2), body(4));
+    for (put, version) in [(&first, "7"), (&second, "8")] {
+        assert_eq!(put["metadata"]["resourceVersion"], version);
+        assert_eq!(put["metadata"]["annotations"][MARK], "1");
+        assert_eq!(put["data"], json!({"dmcrypt-key": "MQ=="}));
+    }
+    assert_ne!(first["metadata"]["annotations"][WRITE], second["metadata"]["annotations"][WRITE]);
+    assert_eq!(body(6)["preconditions"], json!({"uid": "u", "resourceVersion": "9"}));
+}
+
+#[tokio::test]
+async fn an_identifier_that_has_changed_is_left_alone() {
+    let id = "rook-ceph-osd-encryption-key-a";
+    let mut foreign = secret("a", "MQ==", "7");
+    foreign["type"] = json!("Opaque");
+    for (answers, expected) in [
+        (vec![ok(&secret("a", "MQ==", "8"))], ErrorKind::Conflict),
+        (vec![status(404, "NotFound", id)], ErrorKind::NotFound),
+        (vec![ok(&secret("a", "MQ==", "7")), status(409, "Conflict", id)], ErrorKind::Conflict),
+        (vec![ok(&secret("a", "MQ==", "7")), status(404, "NotFound", id)], ErrorKind::NotFound),
+        (vec![ok(&foreign)], ErrorKind::Protocol),
+    ] {
+        let server = HttpServer::scripted(answers.clone()).await.unwrap();
+        let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+        assert_eq!(store.swap(&key("a"), "7", "2").await.unwrap_err().kind(), expected);
+        let server = HttpServer::scripted(answers).await.unwrap();
+        let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+        assert_eq!(store.delete(&key("a"), "7").await.unwrap_err().kind(), expected);
+    }
+    let server = HttpServer::scripted([status(409, "AlreadyExists", id), status(404, "NotFound", id)]).await;
+    let server = server.unwrap();
+    let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+    assert_eq!(store.create(&key("a"), "1").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(store.get(&key("a")).await.unwrap().is_none());
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`conformance`]: one suite that every provider has to pass, yours too.
 //! - [`ledger`]: the exceptions from it that are known, each with its reason.
-//! - [`fake`]: a provider that fails on demand, and an HTTP server that does what a real one cannot be made to do.
+//! - [`fake`]: a provider that fails on demand, and servers of HTTP and KMIP that do what real ones
+//!   cannot be made to do.
 //! - [`leak`]: looks for secrets in logs and in whatever is printed.
 //!
 //! ```

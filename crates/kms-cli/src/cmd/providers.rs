@@ -42,6 +42,7 @@ pub(crate) struct Abilities {
     pub(crate) versions: bool,
     pub(crate) fresh_reads: bool,
     pub(crate) max_kek_bytes: usize,
+    pub(crate) base64_only: bool,
 }
 
 impl Abilities {
@@ -54,6 +55,7 @@ impl Abilities {
             versions: capability.versions,
             fresh_reads: capability.fresh_reads,
             max_kek_bytes: capability.max_kek_bytes,
+            base64_only: capability.base64_only,
         }
     }
 }

@@ -63,9 +63,9 @@ fn read_entry(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             _ => ErrorKind::ConfigInvalid,
         };
-        Error::new(kind, "a file of a mounted Secret cannot be read")
-            .context("file", path.display().to_string())
-            .source(cause)
+        // Not as context, which is left out where several problems are told at once.
+        let path = path.display();
+        Error::new(kind, format!("the file {path} of a mounted Secret cannot be read")).source(cause)
     })
 }
 

@@ -3,6 +3,8 @@
 pub mod http;
 #[cfg(feature = "doubles")]
 pub mod ibmkp;
+#[cfg(feature = "servers")]
+pub mod kmip;
 mod scripted;
 
 pub use self::scripted::{Call, Fault, Operation, Scripted};

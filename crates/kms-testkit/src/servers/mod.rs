@@ -1,6 +1,6 @@
 //! Real servers for tests: started on loopback with free ports, in a scratch folder, and always stopped again.
 //!
-//! A test takes what it needs ([`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`]) and drops it at its end.
+//! A test takes what it needs ([`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`], [`PyKmip::start`]) and drops it at its end.
 //! Programs come from `cargo xtask`, which provisions them and says where they are in the `KMS_IT_*` variables; a
 //! test that needs one is `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
 //!
@@ -12,6 +12,7 @@ pub mod openbao;
 pub mod pki;
 pub mod port;
 pub mod process;
+pub mod pykmip;
 pub mod relay;
 pub mod wait;
 
@@ -25,6 +26,7 @@ pub use self::{
     openbao::{Admin, OpenBao, OpenBaoConfig, Raft},
     pki::{Identity, Pki},
     process::Scratch,
+    pykmip::PyKmip,
     relay::Relay,
 };
 
@@ -36,6 +38,8 @@ pub const KUBE_BIN: &str = "KMS_IT_KUBE_BIN";
 pub const KUBE: &str = "KMS_IT_KUBE";
 /// The program `kms` to run in end-to-end tests.
 pub const KMS: &str = "KMS_IT_KMS";
+/// The Python that has `pykmip` installed.
+pub const PYKMIP: &str = "KMS_IT_PYKMIP";
 /// The folder where each server's process id is kept, so that xtask can stop what a killed test left running.
 pub const PIDS: &str = "KMS_IT_PIDS";
 
@@ -45,7 +49,7 @@ pub const PIDS: &str = "KMS_IT_PIDS";
 ///
 /// When it is not set: the test was not run by xtask.
 pub fn setting(name: &str) -> Result<PathBuf> {
-    optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it vault"))
+    optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it"))
 }
 
 /// The same, where the test can do without.

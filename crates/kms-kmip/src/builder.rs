@@ -1,0 +1,524 @@
+//! From settings to a provider.
+
+use std::{fmt, fs, net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
+
+use kms_core::{
+    ConnectionDetails, Error, ExposeSecret as _, Result, SecretData, SecretSource,
+    config::{ConfigKey as _, Problems, Settings},
+};
+use kms_http::{Identity, Roots, TlsOptions, tls::certificates};
+use rustls_pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::Version,
+    client::{Client, Endpoint, Limits},
+    config::KmipConfigKey as Key,
+    index::KeyIndex,
+    provider::Kmip,
+};
+
+/// The port of KMIP (KMIP 1.4 profiles §3.1.2).
+const DEFAULT_PORT: u16 = 5696;
+/// Rook's default for both (spec 1.8).
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
+/// Servers are known to close idle connections after 30 seconds.
+const DEFAULT_IDLE: Duration = Duration::from_secs(25);
+const DEFAULT_CONNECTIONS: u32 = 4;
+const DEFAULT_RESPONSE: u32 = 1024 * 1024;
+/// A longer limit than this is a mistake: an OSD does not start meanwhile.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Settings that belong to whoever picks the provider.
+const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
+
+/// Builds a [`Kmip`].
+///
+/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+#[derive(Default)]
+pub struct KmipBuilder {
+    given: Vec<(String, Zeroizing<String>)>,
+    environment: Vec<(String, Zeroizing<String>)>,
+    token_secret: String,
+    cluster: Option<String>,
+    index: Option<Arc<dyn KeyIndex>>,
+}
+
+impl KmipBuilder {
+    /// A builder without settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the settings of a CephCluster.
+    #[must_use]
+    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
+        self.given
+            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+        self
+    }
+
+    /// Sets one setting.
+    #[must_use]
+    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
+        self.given.push((key.to_string(), Zeroizing::new(value.into())));
+        self
+    }
+
+    /// Offers the variables of the environment: those that are known count where nothing else is given.
+    ///
+    /// In Rook's pods each name has the prefix `KMIP_`, which whoever picks the provider has taken off by now
+    /// (spec 13.2).
+    #[must_use]
+    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.environment.extend(
+            pairs.into_iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))),
+        );
+        self
+    }
+
+    /// Names the Secret with `CA_CERT`, `CLIENT_CERT` and `CLIENT_KEY`. They beat settings of the same names, as in
+    /// Rook.
+    #[must_use]
+    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
+        self.token_secret = name.into();
+        self
+    }
+
+    /// Says of which CephCluster the keys are, as `namespace/name`. Objects of other clusters are then never taken
+    /// for ours.
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
+        self.cluster = Some(cluster.into());
+        self
+    }
+
+    /// Keeps identifiers in an index. Without one, objects are found by their names.
+    #[must_use]
+    pub fn with_index(mut self, index: Arc<dyn KeyIndex>) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    /// Checks the settings without asking for any Secret and without I/O.
+    pub fn check(&self, problems: &mut Problems) {
+        let settings = self.settings(problems);
+        self.parse(&settings, problems);
+        if self.token_secret.is_empty() {
+            let missing: Vec<_> = [Key::CaCert, Key::ClientCert, Key::ClientKey]
+                .into_iter()
+                .filter(|key| settings.text(*key).is_none())
+                .map(Key::as_str)
+                .collect();
+            if !missing.is_empty() {
+                problems.add(format!(
+                    "there are no credentials: name a Secret with the keys CA_CERT, CLIENT_CERT and CLIENT_KEY in \
+                     tokenSecretName (missing: {})",
+                    missing.join(", ")
+                ));
+            }
+        }
+    }
+
+    /// Builds the provider. Secrets and files are read, the server is not asked yet.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
+    pub async fn build(self, secrets: &dyn SecretSource) -> Result<Kmip> {
+        let mut problems = Problems::new();
+        let settings = self.settings(&mut problems);
+        let parsed = self.parse(&settings, &mut problems);
+        let secret = if self.token_secret.is_empty() {
+            None
+        } else {
+            problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?
+        };
+        let given = !self.token_secret.is_empty();
+        let mut text = |key: Key| match (&secret, given) {
+            (None, true) => Ok(None),
+            (secret, _) => pem(&settings, key, secret.as_ref(), &mut problems),
+        };
+        let (ca, certificate, key) = (text(Key::CaCert)?, text(Key::ClientCert)?, text(Key::ClientKey)?);
+        let mut tls = TlsOptions::new();
+        if let Some(ca) = ca
+            && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
+        {
+            tls.roots = Roots::Only(roots);
+            // A root that is no certificate shows only here.
+            problems.absorb("CA_CERT", tls.client_config().map(drop))?;
+        }
+        let mut leaf = None;
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            tls.identity =
+                problems.absorb("CLIENT_CERT and CLIENT_KEY", Identity::from_pem(&certificate, &key))?;
+            leaf = certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
+        }
+        let (Some(Parsed { endpoint, server_name, limits, version }), Some(leaf), true) =
+            (parsed, leaf, problems.is_empty())
+        else {
+            problems.into_result()?;
+            return Err(Error::config("the settings of KMIP are not complete"));
+        };
+        let connector = TlsConnector::from(Arc::new(tls.client_config()?));
+        let client = Client::new(endpoint, server_name, connector, limits, version);
+        Ok(Kmip::new(client, self.index, self.cluster, leaf.as_ref().to_vec()))
+    }
+
+    fn settings(&self, problems: &mut Problems) -> Settings<Key> {
+        let mut settings = Settings::from_pairs(borrowed(&self.given), &OTHERS, problems);
+        settings.fill_from(borrowed(&self.environment), problems);
+        settings
+    }
+
+    /// Everything that needs neither Secrets nor files.
+    fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
+        let endpoint = settings.required(Key::Endpoint, problems).map(endpoint);
+        let endpoint = endpoint.and_then(|parsed| {
+            parsed
+                .map_err(|why| {
+                    problems.add(format!(
+                        "KMIP_ENDPOINT {why}; it is a host with or without port, such as kmip.example:5696 or \
+                         [2001:db8::1]:5696"
+                    ));
+                })
+                .ok()
+        });
+        let server_name = match settings.text(Key::TlsServerName) {
+            Some(name) => server_name(name, "TLS_SERVER_NAME", problems),
+            None => endpoint
+                .as_ref()
+                .and_then(|endpoint| server_name(&endpoint.host, "the host of KMIP_ENDPOINT", problems)),
+        };
+        let version = settings.text(Key::ProtocolVersion).and_then(|text| {
+            let version = Version::ALL.into_iter().find(|version| version.to_string() == text);
+            if version.is_none() {
+                problems.add("KMIP_PROTOCOL_VERSION is none of 1.0, 1.1, 1.2, 1.3, 1.4, 2.0, 2.1");
+            }
+            version
+        });
+        if let Some(cluster) = &self.cluster
+            && cluster.contains(char::is_whitespace)
+        {
+            problems.add("the name of the cluster has white space in it");
+        }
+        let read = time_limit(settings, Key::ReadTimeout, DEFAULT_TIMEOUT, problems);
+        let write = time_limit(settings, Key::WriteTimeout, DEFAULT_TIMEOUT, problems);
+        let connect = time_limit(settings, Key::ConnectTimeout, DEFAULT_CONNECT, problems);
+        if connect.is_zero() {
+            problems.add("KMIP_CONNECT_TIMEOUT is 0, which leaves no time for any connection");
+        }
+        let idle = time_limit(settings, Key::IdleTimeout, DEFAULT_IDLE, problems);
+        let connections = number(settings, Key::MaxConnections, DEFAULT_CONNECTIONS, 1..=64, problems);
+        let response =
+            number(settings, Key::MaxResponseSize, DEFAULT_RESPONSE, 1024..=64 * 1024 * 1024, problems);
+        let limits = Limits {
+            connect,
+            read: Some(read).filter(|limit| !limit.is_zero()),
+            write: Some(write).filter(|limit| !limit.is_zero()),
+            idle,
+            connections,
+            response,
+        };
+        Some(Parsed { endpoint: endpoint?, server_name: server_name?, limits, version })
+    }
+}
+
+impl fmt::Debug for KmipBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { given, environment, token_secret, cluster, index } = self;
+        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
+            list.iter().map(|(name, _)| name.clone()).collect()
+        };
+        f.debug_struct("KmipBuilder")
+            .field("given", &names(given))
+            .field("environment", &names(environment))
+            .field("token_secret", token_secret)
+            .field("cluster", cluster)
+            .field("index", index)
+            .finish()
+    }
+}
+
+fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// Settings that are parsed.
+struct Parsed {
+    endpoint: Endpoint,
+    server_name: ServerName<'static>,
+    limits: Limits,
+    version: Option<Version>,
+}
+
+/// Host and port. A host that is an IPv6 address needs brackets only where a port follows.
+fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    if text.contains("://") {
+        return Err("has a scheme in front");
+    }
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("has a bracket that is not closed")?;
+        if host.parse::<Ipv6Addr>().is_err() {
+            return Err("has brackets around something that is no IPv6 address");
+        }
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err("has something behind the bracket that is no port"),
+        }
+    } else if text.parse::<Ipv6Addr>().is_ok() {
+        (text, None)
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@') {
+        return Err("has no host, or one that is none");
+    }
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("has a port that is none")?,
+    };
+    Ok(Endpoint { host: host.to_owned(), port })
+}
+
+fn server_name(name: &str, setting: &str, problems: &mut Problems) -> Option<ServerName<'static>> {
+    let parsed = ServerName::try_from(name.to_owned()).ok();
+    if parsed.is_none() {
+        problems.add(format!("{setting} is neither a host name nor an IP address"));
+    }
+    parsed
+}
+
+fn time_limit(settings: &Settings<Key>, key: Key, default: Duration, problems: &mut Problems) -> Duration {
+    let limit = settings.duration(key, problems).unwrap_or(default);
+    if limit > LONGEST {
+        problems.add(format!("{key} is more than an hour"));
+    }
+    limit
+}
+
+fn number(
+    settings: &Settings<Key>,
+    key: Key,
+    default: u32,
+    range: std::ops::RangeInclusive<u32>,
+    problems: &mut Problems,
+) -> usize {
+    let number = settings.number(key, problems).unwrap_or(default);
+    if !range.contains(&number) {
+        problems.add(format!("{key} is not from {} to {}", range.start(), range.end()));
+    }
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The PEM text of the token Secret, or of the setting: as it is, or a file if it has a slash in its path.
+fn pem(
+    settings: &Settings<Key>,
+    key: Key,
+    secret: Option<&SecretData>,
+    problems: &mut Problems,
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    if let Some(secret) = secret {
+        let text = problems.absorb("tokenSecretName", secret.text(key.as_str()))?;
+        return Ok(text.map(|text| Zeroizing::new(text.expose_secret().as_bytes().to_vec())));
+    }
+    let Some(value) = settings.required(key, problems) else { return Ok(None) };
+    // The base64 of PEM has slashes as well.
+    if value.contains('/') && !value.contains("-----BEGIN") {
+        return problems.absorb(key.as_str(), file(Path::new(value)));
+    }
+    Ok(Some(Zeroizing::new(value.as_bytes().to_vec())))
+}
+
+fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let read = |cause: std::io::Error| {
+        Error::config(format!("file {:?} cannot be read", path.display().to_string()))
+            .context("cause", cause.kind().to_string())
+    };
+    fs::read(path).map(Zeroizing::new).map_err(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::{layer::LayerOptions, secret::SecretMap};
+    use kms_testkit::servers::Pki;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_with_or_without_port() {
+        for (text, host, port, shown) in [
+            ("kmip.example", "kmip.example", 5696, "kmip.example:5696"),
+            ("kmip.example:1", "kmip.example", 1, "kmip.example:1"),
+            ("10.0.0.1:5697", "10.0.0.1", 5697, "10.0.0.1:5697"),
+            ("[::1]:5697", "::1", 5697, "[::1]:5697"),
+            ("[2001:db8::1]", "2001:db8::1", 5696, "[2001:db8::1]:5696"),
+            ("::1", "::1", 5696, "[::1]:5696"),
+        ] {
+            let found = endpoint(text).unwrap();
+            assert_eq!((found.host.as_str(), found.port), (host, port), "{text}");
+            assert_eq!(found.to_string(), shown);
+        }
+        for text in [
+            "https://kmip.example",
+            "kmip.example:",
+            "kmip.example:0",
+            "kmip.example:65536",
+            "kmip.example:x",
+            ":5696",
+            "[::1",
+            "[kmip.example]:1",
+            "[::1]x",
+            "a b:1",
+            "user@host:1",
+            "host/path:1",
+        ] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    fn secrets(pki: &Pki) -> SecretMap {
+        let mut secrets = SecretMap::new("the test");
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        for (name, ca, certificate, key) in [
+            ("good", &pki.ca.cert, &pki.client1.cert, &pki.client1.key),
+            ("swapped", &pki.ca.cert, &pki.client1.key, &pki.client1.cert),
+            ("mixed", &pki.ca.cert, &pki.client1.cert, &pki.client2.key),
+            ("garbage", &"garbage".to_owned(), &pki.client1.cert, &pki.client1.key),
+            ("damaged", &pki.ca.cert.replace("MII", "!!!"), &pki.client1.cert, &pki.client1.key),
+        ] {
+            secrets.insert(
+                SecretData::new(name)
+                    .with("CA_CERT", bytes(&format!("{ca}\n")))
+                    .with("CLIENT_CERT", bytes(certificate))
+                    .with("CLIENT_KEY", bytes(key)),
+            );
+        }
+        secrets.insert(SecretData::new("partial").with("CA_CERT", bytes(&pki.ca.cert)));
+        secrets
+    }
+
+    fn builder() -> KmipBuilder {
+        KmipBuilder::new().with_config(Key::Endpoint, "kmip.example").with_token_secret("good")
+    }
+
+    #[tokio::test]
+    async fn timeouts_do_what_the_readme_says() {
+        let pki = Pki::new().unwrap();
+        let secrets = secrets(&pki);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for key in [Key::ReadTimeout, Key::WriteTimeout] {
+            for (text, limit) in [
+                ("", None),
+                ("10", Some(seconds(10))),
+                ("0", Some(None)),
+                ("5s", Some(seconds(5))),
+                ("1m", Some(seconds(60))),
+                ("300", Some(seconds(300))),
+                ("-1", None),
+                ("abc", None),
+                ("1.5", None),
+                ("3601", None),
+            ] {
+                match (builder().with_config(key, text).build(&secrets).await, limit) {
+                    (Ok(kmip), Some(limit)) => {
+                        let limits = kmip.client.limits;
+                        let found = if key == Key::ReadTimeout { limits.read } else { limits.write };
+                        assert_eq!(found, limit, "{text}");
+                        let options = kmip.layer_options(LayerOptions::default());
+                        let least = limit.unwrap_or_default();
+                        assert!(options.attempt_timeout >= least && options.retry.deadline >= least);
+                    }
+                    (Err(error), None) => {
+                        assert!(error.to_string().starts_with(key.as_str()), "{text}: {error}");
+                    }
+                    (result, _) => panic!("{text}: {result:?}"),
+                }
+            }
+        }
+        let default = builder().build(&secrets).await.unwrap().client.limits;
+        assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
+    }
+
+    #[tokio::test]
+    async fn credentials_that_do_not_fit_are_told_apart() {
+        let pki = Pki::new().unwrap();
+        let secrets = secrets(&pki);
+        builder().build(&secrets).await.unwrap();
+        for (secret, why) in [
+            ("swapped", "CLIENT_CERT and CLIENT_KEY: no certificate found"),
+            ("mixed", "do not belong together"),
+            ("garbage", "CA_CERT: no certificate found"),
+            ("damaged", "CA_CERT: the PEM text"),
+            ("partial", "no key \"CLIENT_CERT\"; it has: CA_CERT; "),
+            ("absent", "absent"),
+        ] {
+            let error = builder().with_token_secret(secret).build(&secrets).await.unwrap_err();
+            assert_eq!(error.kind(), kms_core::ErrorKind::ConfigInvalid);
+            assert!(error.to_string().contains(why), "{secret}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_may_be_texts_or_files() {
+        let pki = Pki::new().unwrap();
+        let folder = kms_testkit::servers::Scratch::new().unwrap();
+        pki.write(folder.path()).unwrap();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let none = SecretMap::new("the test");
+        KmipBuilder::new()
+            .with_config(Key::Endpoint, "kmip.example")
+            .with_config(Key::CaCert, &pki.ca.cert)
+            .with_config(Key::ClientCert, file("client1.crt"))
+            .with_config(Key::ClientKey, file("client1.key"))
+            .build(&none)
+            .await
+            .unwrap();
+        let error = KmipBuilder::new()
+            .with_config(Key::CaCert, file("missing"))
+            .with_config(Key::ClientKey, "canary")
+            .build(&none)
+            .await
+            .unwrap_err()
+            .to_string();
+        for part in ["KMIP_ENDPOINT is missing", "CA_CERT: file", "CLIENT_CERT is missing"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("canary"));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let details: ConnectionDetails = [
+            ("KMS_PROVIDER", "kmip"),
+            ("KMIP_ENDPIONT", "x"),
+            ("TLS_SERVER_NAME", "a b"),
+            ("KMIP_PROTOCOL_VERSION", "1.9"),
+            ("KMIP_MAX_CONNECTIONS", "0"),
+            ("KMIP_MAX_RESPONSE_SIZE", "1"),
+            ("KMIP_CONNECT_TIMEOUT", "0"),
+        ]
+        .into_iter()
+        .collect();
+        let mut problems = Problems::new();
+        KmipBuilder::new().with_details(&details).check(&mut problems);
+        let found = problems.iter().collect::<Vec<_>>().join("\n");
+        for part in [
+            "did you mean KMIP_ENDPOINT?",
+            "KMIP_ENDPOINT is missing",
+            "TLS_SERVER_NAME is neither",
+            "KMIP_PROTOCOL_VERSION is none of",
+            "KMIP_MAX_CONNECTIONS is not from 1 to 64",
+            "KMIP_MAX_RESPONSE_SIZE is not from",
+            "KMIP_CONNECT_TIMEOUT is 0",
+            "there are no credentials",
+        ] {
+            assert!(found.contains(part), "{part}: {found}");
+        }
+    }
+}

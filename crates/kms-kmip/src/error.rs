@@ -1,0 +1,484 @@
+//! The one table from what a KMIP server answers, and from what happens on the way, to what it means.
+
+use std::{error::Error as StdError, fmt::Write as _, io};
+
+use kms_core::{Error, ErrorKind, Result, Retry};
+use rustls::{AlertDescription, CertificateError};
+
+use crate::api::Operation;
+
+/// How much of the server's own words goes into an error.
+const MAX_WORDS: usize = 200;
+
+/// The result status Operation Failed (KMIP 1.4 §9.1.3.2.28).
+const OPERATION_FAILED: u32 = 1;
+
+/// Result reasons (KMIP 1.4 §9.1.3.2.29; from 0x19 on those of 2.0, which newer servers use at any version).
+mod reason {
+    pub(super) const ITEM_NOT_FOUND: u32 = 0x01;
+    pub(super) const RESPONSE_TOO_LARGE: u32 = 0x02;
+    pub(super) const AUTHENTICATION_NOT_SUCCESSFUL: u32 = 0x03;
+    pub(super) const INVALID_MESSAGE: u32 = 0x04;
+    pub(super) const OPERATION_NOT_SUPPORTED: u32 = 0x05;
+    pub(super) const OPERATION_CANCELED: u32 = 0x09;
+    pub(super) const ILLEGAL_OPERATION: u32 = 0x0b;
+    pub(super) const PERMISSION_DENIED: u32 = 0x0c;
+    pub(super) const OBJECT_ARCHIVED: u32 = 0x0d;
+    pub(super) const KEY_VALUE_NOT_PRESENT: u32 = 0x13;
+    pub(super) const ATTESTATION_REQUIRED: u32 = 0x14;
+    pub(super) const ATTESTATION_FAILED: u32 = 0x15;
+    pub(super) const SENSITIVE: u32 = 0x16;
+    pub(super) const NOT_EXTRACTABLE: u32 = 0x17;
+    pub(super) const OBJECT_ALREADY_EXISTS: u32 = 0x18;
+    pub(super) const USAGE_LIMIT_EXCEEDED: u32 = 0x1a;
+    pub(super) const BAD_PASSWORD: u32 = 0x25;
+    pub(super) const INTERNAL_SERVER_ERROR: u32 = 0x2a;
+    pub(super) const NON_UNIQUE_NAME: u32 = 0x35;
+    pub(super) const OBJECT_DESTROYED: u32 = 0x36;
+    pub(super) const OBJECT_NOT_FOUND: u32 = 0x37;
+    pub(super) const NOT_AUTHORISED: u32 = 0x39;
+    pub(super) const SERVER_LIMIT_EXCEEDED: u32 = 0x3a;
+    pub(super) const UNSUPPORTED_PROTOCOL_VERSION: u32 = 0x3f;
+    pub(super) const WRONG_KEY_LIFECYCLE_STATE: u32 = 0x43;
+    pub(super) const PROTECTION_STORAGE_UNAVAILABLE: u32 = 0x44;
+    pub(super) const GENERAL_FAILURE: u32 = 0x100;
+
+    /// The names, as the specification has them.
+    pub(super) fn name(reason: u32) -> Option<&'static str> {
+        const NAMES: [&str; 0x19] = [
+            "",
+            "Item Not Found",
+            "Response Too Large",
+            "Authentication Not Successful",
+            "Invalid Message",
+            "Operation Not Supported",
+            "Missing Data",
+            "Invalid Field",
+            "Feature Not Supported",
+            "Operation Canceled By Requester",
+            "Cryptographic Failure",
+            "Illegal Operation",
+            "Permission Denied",
+            "Object Archived",
+            "Index Out Of Bounds",
+            "Application Namespace Not Supported",
+            "Key Format Type Not Supported",
+            "Key Compression Type Not Supported",
+            "Encoding Option Error",
+            "Key Value Not Present",
+            "Attestation Required",
+            "Attestation Failed",
+            "Sensitive",
+            "Not Extractable",
+            "Object Already Exists",
+        ];
+        let later = match reason {
+            USAGE_LIMIT_EXCEEDED => "Usage Limit Exceeded",
+            0x1c => "Invalid Data Type",
+            0x1f => "Unsupported Attribute",
+            0x24 => "Bad Cryptographic Parameters",
+            BAD_PASSWORD => "Bad Password",
+            0x29 => "Incompatible Cryptographic Usage Mask",
+            INTERNAL_SERVER_ERROR => "Internal Server Error",
+            0x2c => "Invalid Attribute",
+            0x2d => "Invalid Attribute Value",
+            0x30 => "Invalid Object Type",
+            NON_UNIQUE_NAME => "Non Unique Name Attribute",
+            OBJECT_DESTROYED => "Object Destroyed",
+            OBJECT_NOT_FOUND => "Object Not Found",
+            NOT_AUTHORISED => "Not Authorised",
+            SERVER_LIMIT_EXCEEDED => "Server Limit Exceeded",
+            0x3d => "Unknown Tag",
+            0x3e => "Unsupported Cryptographic Parameters",
+            UNSUPPORTED_PROTOCOL_VERSION => "Unsupported Protocol Version",
+            WRONG_KEY_LIFECYCLE_STATE => "Wrong Key Lifecycle State",
+            PROTECTION_STORAGE_UNAVAILABLE => "Protection Storage Unavailable",
+            GENERAL_FAILURE => "General Failure",
+            _ => return NAMES.get(usize::try_from(reason).ok()?).copied().filter(|name| !name.is_empty()),
+        };
+        Some(later)
+    }
+}
+
+/// What a server answers instead of a result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) status: u32,
+    pub(crate) reason: Option<u32>,
+    pub(crate) words: Option<&'a str>,
+}
+
+/// What a failed exchange means to whoever made it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Class {
+    /// The server knows no such object (any more).
+    Gone,
+    /// The server's state machine stands in the way, or may: PyKMIP says Permission Denied then, as it does for the
+    /// objects of others.
+    State,
+    /// The server does not like the form of what we sent; another form may do.
+    Form,
+    /// The server does not know the operation, or not at this version.
+    NoOperation,
+    /// The server has answered otherwise.
+    Refused,
+    /// The connection ended before the first byte of an answer.
+    Closed,
+    /// Anything else.
+    Other,
+}
+
+/// An error with what it means.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) class: Class,
+    pub(crate) error: Error,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { class: Class::Other, error }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        fault.error
+    }
+}
+
+impl Fault {
+    /// The table of result reasons.
+    ///
+    /// Where servers differ (servers.md B): an unknown or foreign object is Item Not Found, Object Not Found or, with
+    /// PyKMIP, Permission Denied; a destroyed one is Item Not Found or Object Destroyed; an active one that is to be
+    /// destroyed is Permission Denied or Wrong Key Lifecycle State.
+    pub(crate) fn refused(operation: Operation, refusal: Refusal<'_>) -> Self {
+        use Class::{Form, Gone, NoOperation, Refused, State};
+        use ErrorKind::{NotFound, PermissionDenied, Protocol, Unauthenticated, Unavailable, Unexpected};
+
+        let never = Retry::Never;
+        let (class, kind, retry, what) = match refusal.reason {
+            Some(reason::ITEM_NOT_FOUND | reason::OBJECT_NOT_FOUND) => {
+                (Gone, NotFound, never, "the server knows no such object")
+            }
+            Some(reason::OBJECT_DESTROYED) => (Gone, NotFound, never, "the object has been destroyed"),
+            Some(reason::PERMISSION_DENIED) => (
+                State,
+                PermissionDenied,
+                never,
+                "the server does not allow it (the object may belong to another client)",
+            ),
+            Some(reason::NOT_AUTHORISED) => {
+                (Refused, PermissionDenied, never, "the server does not allow it")
+            }
+            Some(reason::WRONG_KEY_LIFECYCLE_STATE) => {
+                (State, PermissionDenied, never, "the state of the object does not allow it")
+            }
+            Some(reason::SENSITIVE | reason::NOT_EXTRACTABLE | reason::KEY_VALUE_NOT_PRESENT) => {
+                (Refused, PermissionDenied, never, "the server never gives this key out")
+            }
+            Some(reason::OBJECT_ARCHIVED) => {
+                (Refused, Unavailable, never, "the object is archived; recover it on the server")
+            }
+            Some(
+                reason::AUTHENTICATION_NOT_SUCCESSFUL
+                | reason::ATTESTATION_REQUIRED
+                | reason::ATTESTATION_FAILED
+                | reason::BAD_PASSWORD,
+            ) => (Refused, Unauthenticated, never, "the server does not accept who we are"),
+            Some(reason::OPERATION_NOT_SUPPORTED) => {
+                (NoOperation, Protocol, never, "the server does not know the operation")
+            }
+            Some(reason::UNSUPPORTED_PROTOCOL_VERSION) => {
+                (NoOperation, Protocol, never, "the server does not speak this version")
+            }
+            // Unknown versions and operations too, by PyKMIP.
+            Some(reason::INVALID_MESSAGE) => {
+                (Form, Protocol, never, "the server does not understand the request")
+            }
+            Some(reason::RESPONSE_TOO_LARGE) => (Refused, Protocol, never, "the answer would be too large"),
+            Some(reason::SERVER_LIMIT_EXCEEDED | reason::USAGE_LIMIT_EXCEEDED) => {
+                (Refused, ErrorKind::RateLimited, Retry::Always, "a limit of the server is reached")
+            }
+            Some(reason::INTERNAL_SERVER_ERROR | reason::PROTECTION_STORAGE_UNAVAILABLE) => {
+                (Form, Unavailable, Retry::IfIdempotent, "the server cannot do it now")
+            }
+            Some(reason::OPERATION_CANCELED) => {
+                (Refused, Unavailable, Retry::IfIdempotent, "the server has cancelled the operation")
+            }
+            Some(reason::NON_UNIQUE_NAME | reason::OBJECT_ALREADY_EXISTS) => {
+                (Form, ErrorKind::Conflict, never, "the server has an object of that name already")
+            }
+            // Whatever has no reason of its own: with PyKMIP, a key whose length is not the declared one.
+            Some(reason::GENERAL_FAILURE) | None => {
+                (Form, Unexpected, Retry::IfIdempotent, "the server could not do it")
+            }
+            // A state machine without a reason for it.
+            Some(reason::ILLEGAL_OPERATION) => (State, Protocol, never, "the server does not allow it"),
+            // All others are about a field, an attribute, a format or a parameter that it does not like.
+            Some(_) => (Form, Protocol, never, "the server does not accept the request"),
+        };
+        // Operation Failed is the only status of a refusal that we can meet: nothing is asynchronous or undone.
+        let (class, kind, what) = if refusal.status == OPERATION_FAILED {
+            (class, kind, what)
+        } else {
+            (Refused, Protocol, "the server answers with a status that makes no sense here")
+        };
+        let error = Error::new(kind, what)
+            .retry(retry)
+            .context("request", operation.as_str())
+            .context("status", status(refusal.status))
+            .context("reason", described(refusal.reason));
+        let words = refusal.words.map(one_line).filter(|words| !words.is_empty());
+        let error = match words {
+            Some(words) => error.context("server said", words),
+            None => error,
+        };
+        Self { class, error }
+    }
+}
+
+fn status(status: u32) -> String {
+    match status {
+        OPERATION_FAILED => "Operation Failed".to_owned(),
+        2 => "Operation Pending".to_owned(),
+        3 => "Operation Undone".to_owned(),
+        other => format!("0x{other:x}"),
+    }
+}
+
+fn described(reason: Option<u32>) -> String {
+    match reason {
+        None => "none".to_owned(),
+        Some(number) => reason::name(number).map_or_else(|| format!("0x{number:x}"), ToOwned::to_owned),
+    }
+}
+
+/// The words of a server in one line, without control characters, cut off.
+pub(crate) fn one_line(words: &str) -> String {
+    let mut line = String::new();
+    for word in words.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().filter(|c| !is_invisible(*c)));
+        if line.len() > MAX_WORDS * 4 {
+            break;
+        }
+    }
+    match line.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => {
+            line.truncate(end);
+            let _ = write!(line, "…");
+            line
+        }
+        None => line,
+    }
+}
+
+/// Characters that turn the direction of a text around, or cannot be seen.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// An answer that is none.
+pub(crate) fn malformed(why: &'static str) -> Error {
+    Error::new(ErrorKind::Protocol, format!("the server's answer cannot be used: {why}"))
+}
+
+/// What a failure of TLS or TCP means. `sent` says whether the request may have reached the server.
+pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
+    let retry = if sent { Retry::IfIdempotent } else { Retry::Always };
+    if let Some(tls) = tls_cause(cause) {
+        return tls_fault(tls, retry).source(Text(tls.to_string()));
+    }
+    let message = match cause.kind() {
+        io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no way to the host",
+        _ if sent => "the connection was lost before the answer was complete",
+        _ => {
+            "the connection was closed while it was made; does a KMIP server listen there, with TLS? (one that does \
+             not accept CLIENT_CERT may do so too)"
+        }
+    };
+    Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
+}
+
+/// Whether the connection has simply ended.
+pub(crate) fn is_end(cause: &io::Error) -> bool {
+    tls_cause(cause).is_none()
+        && matches!(
+            cause.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected
+        )
+}
+
+fn tls_cause(cause: &io::Error) -> Option<&rustls::Error> {
+    cause.get_ref()?.downcast_ref()
+}
+
+/// A cause as text, so that errors can be copied.
+#[derive(Debug)]
+struct Text(String);
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Text {}
+
+fn tls_fault(tls: &rustls::Error, retry: Retry) -> Error {
+    let theirs = |why: &str| Error::config(format!("the server's certificate is refused: {why}"));
+    let ours = |why: &str| {
+        let message = format!("the server refused the TLS connection: {why}");
+        Error::new(ErrorKind::Unauthenticated, message)
+    };
+    match tls {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::UnknownIssuer => theirs("it is not signed by a CA of CA_CERT"),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => theirs("it has expired"),
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                theirs("it is not valid yet; check the clock")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => theirs(
+                "it is for another name; use that name in KMIP_ENDPOINT, or give it as TLS_SERVER_NAME",
+            ),
+            _ => theirs("it is not valid"),
+        },
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => ours("it has not got our client certificate"),
+            AlertDescription::UnknownCA => ours("CLIENT_CERT is of a CA that it does not know"),
+            AlertDescription::CertificateExpired => ours("CLIENT_CERT has expired"),
+            AlertDescription::UnsupportedCertificate => {
+                ours("it does not accept the kind of CLIENT_CERT; is it one for client authentication?")
+            }
+            AlertDescription::CertificateRevoked => ours("CLIENT_CERT has been revoked"),
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::AccessDenied => ours("it does not accept CLIENT_CERT"),
+            AlertDescription::HandshakeFailure => ours(
+                "the handshake failed; it does not accept CLIENT_CERT, or has no cipher suite that we have \
+                 (an old server with an RSA certificate)",
+            ),
+            AlertDescription::ProtocolVersion => Error::new(
+                ErrorKind::Protocol,
+                "the server speaks no version of TLS that we do (1.2 and 1.3)",
+            ),
+            _ => Error::new(ErrorKind::Protocol, "the server ended the TLS connection with an alert")
+                .retry(retry),
+        },
+        rustls::Error::InvalidMessage(_) => {
+            Error::config("the server does not speak TLS on this port; is KMIP_ENDPOINT right?")
+        }
+        rustls::Error::PeerIncompatible(_) => Error::new(
+            ErrorKind::Protocol,
+            "client and server have no TLS version or cipher suite in common (1.2 and 1.3 with AEAD suites are \
+             needed)",
+        ),
+        _ => Error::new(ErrorKind::Unavailable, "TLS failed").retry(retry),
+    }
+}
+
+/// A time limit that ran out.
+pub(crate) fn timed_out(what: &str, limit: std::time::Duration, setting: &str, retry: Retry) -> Error {
+    Error::new(ErrorKind::Timeout, format!("{what} within {limit:?} ({setting})")).retry(retry)
+}
+
+/// Turns "there was nothing to do" into an answer.
+pub(crate) fn unless_gone(result: Result<(), Fault>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(fault) if fault.class == Class::Gone => Ok(false),
+        Err(fault) => Err(fault.error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_meaning() {
+        use ErrorKind::*;
+        for (reason, class, kind, retry) in [
+            (Some(0x01), Class::Gone, NotFound, Retry::Never),
+            (Some(0x36), Class::Gone, NotFound, Retry::Never),
+            (Some(0x37), Class::Gone, NotFound, Retry::Never),
+            (Some(0x03), Class::Refused, Unauthenticated, Retry::Never),
+            (Some(0x0c), Class::State, PermissionDenied, Retry::Never),
+            (Some(0x43), Class::State, PermissionDenied, Retry::Never),
+            (Some(0x39), Class::Refused, PermissionDenied, Retry::Never),
+            (Some(0x04), Class::Form, Protocol, Retry::Never),
+            (Some(0x05), Class::NoOperation, Protocol, Retry::Never),
+            (Some(0x07), Class::Form, Protocol, Retry::Never),
+            (Some(0x0f), Class::Form, Protocol, Retry::Never),
+            (Some(0x35), Class::Form, Conflict, Retry::Never),
+            (Some(0x3a), Class::Refused, RateLimited, Retry::Always),
+            (Some(0x100), Class::Form, Unexpected, Retry::IfIdempotent),
+            (Some(0x7fff_ffff), Class::Form, Protocol, Retry::Never),
+            (None, Class::Form, Unexpected, Retry::IfIdempotent),
+        ] {
+            let fault = Fault::refused(Operation::Get, Refusal { status: 1, reason, words: None });
+            assert_eq!(
+                (fault.class, fault.error.kind(), fault.error.retryable()),
+                (class, kind, retry),
+                "{reason:?}: {}",
+                fault.error
+            );
+        }
+        let odd = Fault::refused(Operation::Get, Refusal { status: 2, reason: Some(1), words: None });
+        assert_eq!((odd.class, odd.error.kind()), (Class::Refused, Protocol));
+    }
+
+    #[test]
+    fn status_reason_and_the_servers_words_are_shown_in_one_short_line() {
+        let words = format!("Could\tnot\r\nlocate\u{1b}[31m object\u{202e} 7 {}", "x".repeat(500));
+        let refusal = Refusal { status: 1, reason: Some(0x0c), words: Some(&words) };
+        let error = Fault::refused(Operation::Destroy, refusal).error.to_string();
+        for part in [
+            "request: Destroy",
+            "status: Operation Failed",
+            "reason: Permission Denied",
+            "Could not locate [31m object 7 x",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains(char::is_control) && error.len() < 450, "{error}");
+        let refusal = Refusal { status: 1, reason: Some(0x8000_0001), words: None };
+        let error = Fault::refused(Operation::Get, refusal).error.to_string();
+        assert!(error.contains("reason: 0x80000001"), "{error}");
+    }
+
+    #[test]
+    fn tls_failures_are_told_apart() {
+        use ErrorKind::*;
+        let alert = rustls::Error::AlertReceived;
+        for (tls, kind, words) in [
+            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), ConfigInvalid, "CA_CERT"),
+            (
+                rustls::Error::InvalidCertificate(CertificateError::NotValidForName),
+                ConfigInvalid,
+                "TLS_SERVER_NAME",
+            ),
+            (rustls::Error::InvalidCertificate(CertificateError::Expired), ConfigInvalid, "expired"),
+            (alert(AlertDescription::UnknownCA), Unauthenticated, "CA that it does not know"),
+            (alert(AlertDescription::CertificateExpired), Unauthenticated, "CLIENT_CERT has expired"),
+            (alert(AlertDescription::HandshakeFailure), Unauthenticated, "CLIENT_CERT"),
+            (alert(AlertDescription::InternalError), Protocol, "alert"),
+        ] {
+            let error = transport(&io::Error::new(io::ErrorKind::InvalidData, tls), true);
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), false);
+        assert_eq!((refused.kind(), refused.retryable()), (Unavailable, Retry::Always));
+    }
+}

@@ -1,0 +1,240 @@
+//! Where it is written down which object on the server is the KEK of which key.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kms_core::{Error, ErrorKind, KeyName, Result};
+use zeroize::Zeroizing;
+
+/// The longest identifier that is taken from an index, in bytes.
+const MAX_IDENTIFIER: usize = 1024;
+/// Decoded bytes from which on a base64 text is taken for a KEK. Identifiers in base64 have 16 to 32.
+const KEK_BYTES: usize = 64;
+
+/// What an index holds for a key.
+#[non_exhaustive]
+pub struct IndexEntry {
+    /// The Unique Identifier on the server. Wiped on drop: by mistake it may be a KEK (spec W3).
+    pub uid: Zeroizing<String>,
+    /// Which state of the entry was read: a resource version.
+    pub version: String,
+}
+
+impl IndexEntry {
+    /// An entry.
+    pub fn new(uid: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { uid: Zeroizing::new(uid.into()), version: version.into() }
+    }
+}
+
+impl fmt::Debug for IndexEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uid: _, version } = self;
+        f.debug_struct("IndexEntry").field("version", version).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the Unique Identifier of each key, with conditional writes: Rook's Secrets (spec 6.6).
+///
+/// Every read sees every write that was answered before.
+/// A provider without one finds its objects by their names.
+#[async_trait]
+pub trait KeyIndex: fmt::Debug + Send + Sync {
+    /// What is written down for a key; `None` if nothing is.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if there is something that can be no identifier: no data, or more than text.
+    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>>;
+
+    /// Writes down the identifier of a new key, and gives the version of the entry.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if there is an entry, whatever it holds. The index decides between two writers.
+    async fn create(&self, name: &KeyName, uid: &str) -> Result<String>;
+
+    /// Replaces the identifier if the entry is still in `version`, and gives its new version.
+    ///
+    /// The version has to change even if the identifier stays the same: that is how writers that are under way are
+    /// turned away before an object is destroyed.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
+    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String>;
+
+    /// Removes the entry if it is still in `version`.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
+    async fn delete(&self, name: &KeyName, version: &str) -> Result<()>;
+
+    /// All keys that have an entry that is known to be an identifier.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>>;
+}
+
+/// An index in memory, for tests.
+#[derive(Debug, Default)]
+pub struct MemoryIndex {
+    entries: Mutex<(u64, BTreeMap<KeyName, IndexEntry>)>,
+}
+
+impl MemoryIndex {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes an entry whatever is there, as somebody else would.
+    pub fn set(&self, name: &KeyName, uid: &str) {
+        let mut guard = self.entries();
+        let (count, entries) = &mut *guard;
+        *count += 1;
+        entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
+    }
+
+    /// Forgets an entry, as somebody else would.
+    pub fn remove(&self, name: &KeyName) {
+        self.entries().1.remove(name);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, (u64, BTreeMap<KeyName, IndexEntry>)> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn copy(entry: &IndexEntry) -> IndexEntry {
+    IndexEntry::new(entry.uid.as_str(), entry.version.as_str())
+}
+
+/// Fails unless the entry is in the version that is expected.
+fn expect(name: &KeyName, found: Option<&IndexEntry>, version: &str) -> Result<()> {
+    match found {
+        None => Err(Error::key_not_found(name)),
+        Some(entry) if entry.version != version => {
+            Err(Error::new(ErrorKind::Conflict, "the entry of the key has changed since it was read"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[async_trait]
+impl KeyIndex for MemoryIndex {
+    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>> {
+        Ok(self.entries().1.get(name).map(copy))
+    }
+
+    async fn create(&self, name: &KeyName, uid: &str) -> Result<String> {
+        let mut guard = self.entries();
+        let (count, entries) = &mut *guard;
+        if entries.contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "the key has an entry"));
+        }
+        *count += 1;
+        entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
+        Ok(count.to_string())
+    }
+
+    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String> {
+        let mut guard = self.entries();
+        let (count, entries) = &mut *guard;
+        expect(name, entries.get(name), version)?;
+        *count += 1;
+        entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
+        Ok(count.to_string())
+    }
+
+    async fn delete(&self, name: &KeyName, version: &str) -> Result<()> {
+        let mut entries = self.entries();
+        expect(name, entries.1.get(name), version)?;
+        entries.1.remove(name);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>> {
+        Ok(self.entries().1.iter().map(|(name, entry)| (name.clone(), copy(entry))).collect())
+    }
+}
+
+/// Fails if what an index holds is a KEK and no identifier (spec W3).
+///
+/// Rook keeps both in Secrets of the same name and shape. A cluster that was switched from Kubernetes Secrets to KMIP
+/// has KEKs there, and those must never be sent to the server.
+pub(crate) fn check_identifier(uid: &str) -> Result<()> {
+    if uid.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            "the Secret of the key holds no identifier: it is empty",
+        ));
+    }
+    let is_kek = STANDARD.decode(uid).map(Zeroizing::new).is_ok_and(|bytes| {
+        // A hash in hexadecimal can be read as base64 too.
+        let hexadecimal = uid.bytes().all(|byte| byte.is_ascii_hexdigit());
+        bytes.len() == 128 || (bytes.len() >= KEK_BYTES && !hexadecimal)
+    });
+    if is_kek {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            "the Secret of the key holds a KEK and no identifier of a KMIP object: the key was stored while the \
+             cluster kept its keys in Kubernetes Secrets. It is left as it is and not sent to the server; move it \
+             with kms migrate, or set the cluster back to Kubernetes Secrets",
+        ));
+    }
+    if uid.len() > MAX_IDENTIFIER || uid.chars().any(char::is_control) {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            "the Secret of the key holds something that can be no identifier of a KMIP object",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::Kek;
+
+    use super::*;
+
+    #[test]
+    fn identifiers_are_told_from_keks() {
+        let uuid = "550e8400-e29b-41d4-a716-446655440000";
+        let (hash, short) = ("ab".repeat(64), "c2hvcnQ=");
+        for uid in ["1", "abc123", uuid, &uuid.replace('-', ""), &hash, short, "id with spaces"] {
+            check_identifier(uid).unwrap();
+        }
+        let kek = Kek::generate().unwrap();
+        let other = STANDARD.encode([7; 64]);
+        let long = "x-".repeat(600);
+        for uid in [kek.expose_secret(), &other, "", "a\nb", &long] {
+            let error = check_identifier(uid).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+            assert!(uid.is_empty() || !error.to_string().contains(uid));
+        }
+        assert!(!format!("{:?}", IndexEntry::new(kek.expose_secret(), "1")).contains(kek.expose_secret()));
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_written_only_in_the_version_that_was_read() {
+        let index = MemoryIndex::new();
+        let name = KeyName::new("a").unwrap();
+        let first = index.create(&name, "1").await.unwrap();
+        assert_eq!(index.create(&name, "2").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let second = index.swap(&name, &first, "1").await.unwrap();
+        assert_ne!(first, second);
+        assert_eq!(index.swap(&name, &first, "2").await.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(index.delete(&name, &first).await.unwrap_err().kind(), ErrorKind::Conflict);
+        index.delete(&name, &second).await.unwrap();
+        assert_eq!(index.delete(&name, &second).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}

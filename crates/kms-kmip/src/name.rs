@@ -1,0 +1,45 @@
+//! From the name of a key to the name of an object on the server and back.
+
+use kms_core::KeyName;
+
+/// What Rook puts before the name of the PVC (spec 2).
+const PREFIX: &str = "rook-ceph-osd-encryption-key-";
+
+/// The value of the attribute Name: the Kubernetes name of the KEK.
+///
+/// A key name is made of characters that any text can hold, and KMIP has no limit of length, so the mapping is the
+/// same for all.
+pub(crate) fn object_name(name: &KeyName) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// The name of the key, if the object is one of ours.
+pub(crate) fn key_name(object_name: &str) -> Option<KeyName> {
+    KeyName::new(object_name.strip_prefix(PREFIX)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_rook_and_lead_back() {
+        let name = KeyName::new("set1-data-0x7dwl").unwrap();
+        assert_eq!(object_name(&name), "rook-ceph-osd-encryption-key-set1-data-0x7dwl");
+        for length in [1, 62, 63, 64, 200, 253] {
+            let name =
+                KeyName::new("aB.-_".repeat(51).chars().take(length - 1).chain(['z']).collect::<String>());
+            let name = name.unwrap();
+            assert_eq!(key_name(&object_name(&name)), Some(name));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_no_key() {
+        for name in
+            ["other", "", PREFIX, "rook-ceph-osd-encryption-key-a b", "Rook-ceph-osd-encryption-key-a"]
+        {
+            assert_eq!(key_name(name), None, "{name}");
+        }
+    }
+}

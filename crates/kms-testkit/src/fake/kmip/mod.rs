@@ -1,0 +1,362 @@
+//! A KMIP server in the process of the test: for frames that no real server sends, for connections that no real one
+//! treats so, and for the ways in which other vendors' servers answer.
+//!
+//! What a real server does is tested on [PyKMIP](crate::servers::PyKmip).
+
+mod codec;
+mod engine;
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use self::{codec::Node, engine::Engine};
+use crate::servers::Pki;
+
+/// In what a server differs from PyKMIP. Everything is off by default.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "tests set what they need and take the rest from the default")]
+pub struct Quirks {
+    /// The versions that it speaks.
+    pub versions: Vec<(i32, i32)>,
+    /// Discover Versions is not known, whatever the version.
+    pub no_discovery: bool,
+    /// Discover Versions is answered at 1.0 too.
+    pub discovery_at_1_0: bool,
+    /// A minor version that is not known is taken for a known one.
+    pub lenient_versions: bool,
+    /// The header of an error has the version of the request, whatever that was; otherwise 1.0.
+    pub echo_version: bool,
+    /// The time stamp of an error is 0.
+    pub zero_time: bool,
+    /// Errors have neither operation nor batch id.
+    pub bare_errors: bool,
+    /// What the state of an object forbids is Wrong Key Lifecycle State.
+    pub lifecycle_reason: bool,
+    /// Get after Destroy is Object Destroyed, and the attributes of the object stay.
+    pub destroyed_reason: bool,
+    /// Destroying again succeeds.
+    pub destroy_twice: bool,
+    /// An unknown object is Object Not Found.
+    pub later_not_found: bool,
+    /// Identifiers are UUIDs.
+    pub uuids: bool,
+    /// Objects are active from the beginning.
+    pub born_active: bool,
+    /// Only active objects are given out.
+    pub get_needs_active: bool,
+    /// Revoke is refused with Permission Denied.
+    pub no_revoke: bool,
+    /// Application Specific Information is refused.
+    pub no_application: bool,
+    /// An object has one name at most.
+    pub one_name: bool,
+    /// Names are refused.
+    pub no_names: bool,
+    /// Names are unique.
+    pub unique_names: bool,
+    /// Only what Rook writes is taken: Opaque, a length of 256.
+    pub only_rooks: bool,
+    /// The longest symmetric key, in bits.
+    pub longest_key: Option<usize>,
+    /// Locate gives every object, whatever is asked for.
+    pub locate_ignores_filter: bool,
+    /// Locate answers Item Not Found where there is nothing.
+    pub locate_not_found: bool,
+    /// No payload where there is nothing to say.
+    pub no_empty_payload: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            versions: vec![(2, 0), (1, 4), (1, 3), (1, 2), (1, 1), (1, 0)],
+            no_discovery: false,
+            discovery_at_1_0: false,
+            lenient_versions: false,
+            echo_version: false,
+            zero_time: false,
+            bare_errors: false,
+            lifecycle_reason: false,
+            destroyed_reason: false,
+            destroy_twice: false,
+            later_not_found: false,
+            uuids: false,
+            born_active: false,
+            get_needs_active: false,
+            no_revoke: false,
+            no_application: false,
+            one_name: false,
+            no_names: false,
+            unique_names: false,
+            only_rooks: false,
+            longest_key: None,
+            locate_ignores_filter: false,
+            locate_not_found: false,
+            no_empty_payload: false,
+        }
+    }
+}
+
+/// What is done with a request instead of answering it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Trick {
+    /// The connection is closed without a word, and the request is not done.
+    Close,
+    /// The request is done, and the connection closed without a word.
+    DoAndClose,
+    /// The connection is closed after so many bytes of the answer.
+    Cut(usize),
+    /// Nothing is sent, and the connection stays open. The request is not done.
+    Silence,
+    /// The request is done, nothing is sent, and the connection stays open.
+    DoAndSilence,
+    /// These bytes are the answer.
+    Raw(Vec<u8>),
+    /// The answer comes byte by byte, with this pause.
+    Drip(Duration),
+    /// The request is answered, and the connection is closed behind the answer.
+    AnswerAndClose,
+}
+
+/// When the tricks are played: the number of requests before, counted from now, and what then.
+#[derive(Debug, Default)]
+struct Plan {
+    tricks: Vec<(usize, Trick)>,
+    seen: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+}
+
+struct Shared {
+    engine: Mutex<Engine>,
+    plan: Mutex<Plan>,
+    counts: Counts,
+    tricked: Notify,
+    log: Mutex<Vec<u32>>,
+}
+
+/// A KMIP server on a free port of loopback, which demands client certificates of its [`Pki`]; dropping it closes it.
+pub struct KmipDouble {
+    address: SocketAddr,
+    pki: Arc<Pki>,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+impl fmt::Debug for KmipDouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, pki: _, shared: _, _tasks: _ } = self;
+        f.debug_struct("KmipDouble").field("address", address).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KmipDouble {
+    /// Starts a server.
+    ///
+    /// # Errors
+    ///
+    /// When there is no free port or no randomness.
+    pub async fn start(quirks: Quirks) -> Result<Self> {
+        let pki = Arc::new(Pki::new()?);
+        let acceptor = acceptor(&pki)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            engine: Mutex::new(Engine::new(quirks)),
+            plan: Mutex::default(),
+            counts: Counts::default(),
+            tricked: Notify::new(),
+            log: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        let served = Arc::clone(&shared);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                served.counts.connections.fetch_add(1, Ordering::SeqCst);
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&served));
+                connections.spawn(async move {
+                    // A client that goes away, or is turned away, is the end of its connection.
+                    let _ = serve(tcp, &acceptor, &shared).await;
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, pki, shared, _tasks: tasks })
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// How many TLS handshakes were completed.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        self.shared.counts.handshakes.load(Ordering::SeqCst)
+    }
+
+    /// The operations that were asked for so far, by their codes.
+    #[must_use]
+    pub fn operations(&self) -> Vec<u32> {
+        locked(&self.shared.log).clone()
+    }
+
+    /// How many objects are there that are not destroyed.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        locked(&self.shared.engine).count()
+    }
+
+    /// Puts an object there as Rook registers it: Opaque, no name, a length of `bits` whatever the key.
+    pub fn insert_rooks(&self, material: &[u8], bits: i32) -> String {
+        locked(&self.shared.engine).insert(material, 2, bits, &[], &[])
+    }
+
+    /// Puts an object there with these names and application specific information.
+    pub fn insert(&self, material: &[u8], names: &[&str], application: &[(&str, &str)]) -> String {
+        locked(&self.shared.engine).insert(material, 1, 1024, names, application)
+    }
+
+    /// Changes what it is like, from the next request on.
+    pub fn change(&self, change: impl FnOnce(&mut Quirks)) {
+        change(&mut locked(&self.shared.engine).quirks);
+    }
+
+    /// Plays a trick on a request: `after` requests are treated as usual before.
+    pub fn trick(&self, after: usize, trick: Trick) {
+        let mut plan = locked(&self.shared.plan);
+        let at = plan.seen + after;
+        plan.tricks.push((at, trick));
+    }
+
+    /// Forgets the tricks that were not played yet.
+    pub fn no_tricks(&self) {
+        locked(&self.shared.plan).tricks.clear();
+    }
+
+    /// Waits until a trick is played.
+    pub async fn tricked(&self) {
+        self.shared.tricked.notified().await;
+    }
+}
+
+fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pki.ca.cert.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&ring)).build()?;
+    let chain = CertificateDer::pem_slice_iter(pki.server.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(pki.server.key.as_bytes())?;
+    let config = ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor, shared: &Shared) -> Result<()> {
+    tcp.set_nodelay(true)?;
+    let mut stream = acceptor.accept(tcp).await?;
+    shared.counts.handshakes.fetch_add(1, Ordering::SeqCst);
+    loop {
+        let mut frame = vec![0; 8];
+        stream.read_exact(&mut frame).await?;
+        let length = u32::from_be_bytes(frame[4..8].try_into()?) as usize;
+        anyhow::ensure!(length <= 1024 * 1024, "the request is too large");
+        frame.resize(8 + length, 0);
+        stream.read_exact(&mut frame[8..]).await?;
+        let request = Node::read(&frame);
+        if let Some(operation) = request.as_deref().and_then(engine::operation) {
+            locked(&shared.log).push(operation);
+        }
+        let trick = {
+            let mut plan = locked(&shared.plan);
+            let now = plan.seen;
+            plan.seen += 1;
+            plan.tricks.iter().position(|(at, _)| *at == now).map(|found| plan.tricks.remove(found).1)
+        };
+        let answer = || locked(&shared.engine).answer(request.as_deref()).write();
+        if trick.is_some() {
+            shared.tricked.notify_one();
+        }
+        match trick {
+            None => stream.write_all(&answer()).await?,
+            Some(Trick::Close) => return Ok(()),
+            Some(Trick::DoAndClose) => {
+                answer();
+                return Ok(());
+            }
+            Some(Trick::Cut(bytes)) => {
+                let answer = answer();
+                stream.write_all(&answer[..bytes.min(answer.len())]).await?;
+                stream.flush().await?;
+                return close(stream).await;
+            }
+            Some(Trick::Silence) => std::future::pending().await,
+            Some(Trick::DoAndSilence) => {
+                answer();
+                std::future::pending().await
+            }
+            Some(Trick::Raw(bytes)) => {
+                // A client that has seen enough may be gone before the end.
+                let _ = stream.write_all(&bytes).await;
+            }
+            Some(Trick::Drip(pause)) => {
+                for byte in answer() {
+                    stream.write_all(&[byte]).await?;
+                    stream.flush().await?;
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            Some(Trick::AnswerAndClose) => {
+                stream.write_all(&answer()).await?;
+                return close(stream).await;
+            }
+        }
+    }
+}
+
+async fn close(mut stream: TlsStream<TcpStream>) -> Result<()> {
+    stream.shutdown().await?;
+    Ok(())
+}
