@@ -1,10 +1,15 @@
 //! One client per configuration.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use kms_core::{Error, Result, config::Problems};
 use reqwest::{
-    NoProxy, Proxy,
+    Proxy,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
@@ -70,23 +75,15 @@ impl Proxies {
             let target = proxy_url(url).ok_or_else(|| wrong_proxy("given"))?;
             return Ok(vec![Proxy::all(target).map_err(|_cause| wrong_proxy("given"))?]);
         }
-        // The library knows names, suffixes, addresses and ranges; these two forms it does not.
-        let none = none.as_deref().unwrap_or_default();
-        if none.split(',').any(|entry| entry.trim() == "*") {
-            return Ok(Vec::new());
-        }
-        let ports: Vec<String> = none.split(',').filter_map(host_with_port).collect();
-        let exclusions = NoProxy::from_string(none);
+        let exclusions = Exclusions::of(none.as_deref().unwrap_or_default());
         let mut proxies = Vec::new();
         for (scheme, what, url) in [("https", "HTTPS", https), ("http", "HTTP", http)] {
             let Some(url) = url else { continue };
             let target = proxy_url(url).ok_or_else(|| wrong_proxy(what))?;
-            let ports = ports.clone();
-            let proxy = Proxy::custom(move |to| {
-                let direct = to.scheme() != scheme || ports.contains(&authority(to));
-                (!direct).then(|| target.clone())
-            });
-            proxies.push(proxy.no_proxy(exclusions.clone()));
+            let exclusions = exclusions.clone();
+            proxies.push(Proxy::custom(move |to| {
+                (to.scheme() == scheme && !exclusions.cover(to)).then(|| target.clone())
+            }));
         }
         Ok(proxies)
     }
@@ -105,20 +102,57 @@ fn proxy_url(text: &str) -> Option<Url> {
     Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
 }
 
-/// Host and port of a URL, in small letters.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
-    format!("{host}:{}", url.port_or_known_default().unwrap_or_default())
+/// Where no proxy is used: what `NO_PROXY` says. The library that sends requests does not know all of these forms.
+///
+/// A name stands for itself and the names below it, with or without a dot before it; an address for itself; a range
+/// such as `10.0.0.0/8` for its addresses; `name:port` for that port only; `*` for everything.
+#[derive(Clone, Debug, Default)]
+struct Exclusions(Vec<String>);
+
+impl Exclusions {
+    fn of(text: &str) -> Self {
+        let entries = text.split(',').map(|entry| entry.trim().to_ascii_lowercase());
+        Self(entries.filter(|entry| !entry.is_empty()).collect())
+    }
+
+    fn cover(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let port = url.port_or_known_default().unwrap_or_default();
+        self.0.iter().any(|entry| covers(entry, &host, port))
+    }
 }
 
-/// An exclusion of the form `host:port`.
-fn host_with_port(entry: &str) -> Option<String> {
-    let (host, port) = entry.trim().rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let host = host.trim_matches(['[', ']']);
-    // An IPv6 address without brackets is no host with a port.
-    let bare = entry.matches(':').count() > 1 && !entry.contains('[');
-    (!bare && !host.is_empty()).then(|| format!("{}:{port}", host.to_ascii_lowercase()))
+fn covers(entry: &str, host: &str, port: u16) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    if let Some((network, bits)) = entry.split_once('/') {
+        return host.parse().is_ok_and(|address| in_range(network, bits, address));
+    }
+    let address = entry.trim_matches(['[', ']']);
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return host.parse() == Ok(address);
+    }
+    let name = match entry.rsplit_once(':') {
+        Some((name, only)) if only.parse() == Ok(port) => name.trim_matches(['[', ']']),
+        Some(_) => return false,
+        None => entry,
+    };
+    let name = name.trim_start_matches('.');
+    host == name || host.strip_suffix(name).is_some_and(|before| before.ends_with('.'))
+}
+
+fn in_range(network: &str, bits: &str, address: IpAddr) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    let (network, address, width) = match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            (u128::from(network.to_bits()), u128::from(address.to_bits()), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    // Of a range of all addresses every bit is shifted out, which is no shift of a number.
+    bits <= width && (network ^ address).checked_shr(width - bits).unwrap_or(0) == 0
 }
 
 impl fmt::Debug for Proxies {
@@ -321,19 +355,30 @@ mod tests {
 
     #[test]
     fn exclusions_of_every_form_are_known() {
-        let count = |none| {
-            Proxies::from_environment([("HTTPS_PROXY", "proxy:3128"), ("NO_PROXY", none)])
-                .build()
-                .unwrap()
-                .len()
-        };
-        assert_eq!((count("*"), count("a, * "), count("a.example,10.0.0.0/8")), (0, 0, 1));
-        assert_eq!(host_with_port(" Vault.example:8200 ").as_deref(), Some("vault.example:8200"));
-        assert_eq!(host_with_port("[::1]:8200").as_deref(), Some("::1:8200"));
-        for other in ["vault.example", "::1", "vault.example:x", ":8200"] {
-            assert_eq!(host_with_port(other), None, "{other}");
+        for (entries, url, covered) in [
+            ("*", "https://127.0.0.1:8200", true),
+            ("other, * ", "https://vault.example", true),
+            ("vault.example", "https://Vault.example:8200", true),
+            ("example", "https://vault.example", true),
+            (".example", "https://vault.example", true),
+            ("ample", "https://vault.example", false),
+            ("vault.example:8200", "https://vault.example:8200", true),
+            ("vault.example:443", "https://vault.example", true),
+            ("vault.example:8201", "https://vault.example:8200", false),
+            ("127.0.0.1:8200", "https://127.0.0.1:8200", true),
+            ("[::1]:8200", "https://[::1]:8200", true),
+            ("::1", "https://[::1]:8200", true),
+            ("10.0.0.0/8", "https://10.1.2.3", true),
+            ("10.0.0.0/8", "https://11.1.2.3", false),
+            ("0.0.0.0/0", "https://11.1.2.3", true),
+            ("::/0,fd00::/8", "https://[fd00::1]", true),
+            ("fd00::/8", "https://[fe00::1]", false),
+            ("10.0.0.0/33,x/8,10.0.0.0/x", "https://10.1.2.3", false),
+            ("", "https://vault.example", false),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(Exclusions::of(entries).cover(&url), covered, "{entries} {url}");
         }
-        assert_eq!(authority(&Url::parse("https://Vault.example").unwrap()), "vault.example:443");
     }
 
     #[test]
