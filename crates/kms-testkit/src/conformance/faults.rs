@@ -90,7 +90,7 @@ pub(super) async fn failures(
     note("get", provider.get(&name, Freshness::Any).await.map(drop))?;
     note("fresh get", provider.get(&name, Freshness::Fresh).await.map(drop))?;
     note("overwrite", provider.put(&name, &kek(), PutMode::Overwrite).await.map(drop))?;
-    if capability.create != kms_core::Guarantee::Unsupported {
+    if capability.create != Guarantee::Unsupported {
         note("create", provider.put(&name, &kek(), PutMode::Create).await.map(drop))?;
     }
     note("delete", provider.delete(&name, DeleteMode::Destroy).await.map(drop))?;
