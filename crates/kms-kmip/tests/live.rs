@@ -218,29 +218,3 @@ async fn a_server_that_dies_and_one_that_freezes_are_told_apart() {
     let error = kmip.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a KMIP server: cargo xtask it kmip"]
-async fn the_rate_of_one_connection_is_that_of_the_server() {
-    let (server, setup) = server().await;
-    let kmip = setup.index(Arc::new(MemoryIndex::new())).build().await;
-    let error = kmip.put(&key("a"), &kek(), PutMode::Create).await.err();
-    assert!(error.is_none(), "{error:?}");
-    let existing = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap_err().existing();
-    assert_eq!(existing, Some(Existing::Different));
-    // In turn, and the best of each, since the machine does other things as well.
-    let (gets, mut ours, mut theirs) = (300, 0_f64, 0_f64);
-    for _ in 0..3 {
-        let start = std::time::Instant::now();
-        for _ in 0..gets {
-            kmip.get(&key("a"), Freshness::Any).await.unwrap();
-        }
-        ours = ours.max(f64::from(gets) / start.elapsed().as_secs_f64());
-        let rate = server.client(CLIENT, &["rate", "1.4", NAME, &gets.to_string()]).await.unwrap();
-        theirs = theirs.max(rate.trim().parse().unwrap());
-    }
-    println!("gets per second: {ours:.0} ours, {theirs:.0} with frames that were made before");
-    // Without optimisation TLS and the runtime cost a third of it.
-    let least = if cfg!(debug_assertions) { 0.5 } else { 0.9 };
-    assert!(ours > least * theirs, "{ours} against {theirs}");
-}
