@@ -14,9 +14,7 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::{Setup, kek, key};
 use futures_util::TryStreamExt as _;
-use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer,
-};
+use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer};
 use kms_kmip::MemoryIndex;
 use kms_testkit::servers::{PyKmip, pykmip::Flavour};
 
