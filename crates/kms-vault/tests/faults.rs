@@ -153,7 +153,9 @@ async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
     options.retry.deadline = Duration::from_millis(300);
     let vault = layer::standard(Arc::new(client(&server.url(), &[]).await), &options);
     let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
-    assert_eq!((error.kind(), error.retryable()), (ErrorKind::RateLimited, Retry::Never));
+    // A loaded machine may be in the middle of a try when the time is up.
+    assert!(matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Timeout), "{error}");
+    assert_eq!(error.retryable(), Retry::Never);
     // A pause of at least 20 ms each, whatever the server says.
     assert!(server.requests().len() <= 15, "{} requests", server.requests().len());
 }
