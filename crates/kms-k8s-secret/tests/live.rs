@@ -310,13 +310,14 @@ async fn a_secret_of_another_type_or_meaning_is_left_alone() {
 async fn broken_and_immutable_secrets_are_explained() {
     let place = Place::new().await;
     let provider = place.admin().await;
-    for (pvc, value) in [("empty", ""), ("line", "cm9vaw==\n")] {
-        place.create(rook_secret(pvc, value)).await;
-        let error = provider.get(&key(pvc), Freshness::Any).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol);
-        let secret = format!("secret: rook-ceph-osd-encryption-key-{pvc}");
-        assert!(error.to_string().contains(&secret), "{error}");
-    }
+    place.create(rook_secret("empty", "")).await;
+    let error = provider.get(&key("empty"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("secret: rook-ceph-osd-encryption-key-empty"), "{error}");
+    // A line break at the end is part of the passphrase of the device that was formatted with it.
+    place.create(rook_secret("line", "cm9vaw==\n")).await;
+    let stored = provider.get(&key("line"), Freshness::Any).await.unwrap();
+    assert_eq!(stored.kek.expose_secret(), "cm9vaw==\n");
     let mut frozen = rook_secret("frozen", "cm9vaw==");
     frozen["immutable"] = json!(true);
     place.create(frozen).await;
