@@ -155,6 +155,7 @@ async fn the_identifier_is_in_the_secret_as_rook_keeps_it() {
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
     assert!(kms.run(&["list"]).want(0).stdout.contains(NAME));
     let _ = kms.run(&["create", NAME, "--if-absent"]).want(0);
+    let _ = kms.run(&["create", NAME]).want(1);
     assert_eq!(unsealed(&secret_of_key(&place).await["data"]["dmcrypt-key"]), second);
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
 

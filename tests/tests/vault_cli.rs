@@ -93,7 +93,8 @@ async fn a_run_is_one_request_and_at_most_one_look_at_the_mount() {
         let told = kms(&server, &token, mount, &[("VAULT_BACKEND", version)]);
         requests.forget().unwrap();
         let _ = told.run(&["create", "another"]).want(0);
-        assert_eq!(requests.all().unwrap().len(), creates, "{:?}", requests.table());
+        // A mount that is only said to be v2 is looked at before the first write, which could destroy something in v1.
+        assert_eq!(requests.all().unwrap().len(), 2, "{:?}", requests.table());
         requests.forget().unwrap();
         let _ = told.run(&["get", NAME]).want(0);
         assert_eq!(
