@@ -11,7 +11,8 @@ use futures_util::stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
+    provider::Deleted,
 };
 
 use crate::{
@@ -226,6 +227,10 @@ impl KmsProvider for KubernetesSecret {
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {
         Err(self.unsupported("retire", "a Secret keeps no superseded versions"))
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        probe::may_update(&self.secrets, names).await
     }
 
     async fn probe(&self) -> Probe {

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, layer::LayerOptions,
-    provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight,
+    layer::LayerOptions, provider::Deleted,
 };
 use kms_http::{Answer, Call, http::StatusCode};
 use tokio::sync::OnceCell;
@@ -411,6 +411,10 @@ impl KmsProvider for Vault {
         result
             .await
             .map_err(|error| error.operation("retire").provider(PROVIDER).context("key", name.as_str()))
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        self.ask_update(names).await.map_err(|error| error.operation("rights").provider(PROVIDER))
     }
 
     async fn probe(&self) -> Probe {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kms_core::{ErrorKind, Kek, KeyName, KeyVersion, PutMode};
+use kms_core::{ErrorKind, Kek, KeyName, KeyVersion, PutMode, UpdateRight};
 
 use super::{
     bench::{Bench, Verdict, kek, refused},
@@ -18,6 +18,8 @@ cases![
     retire_with_a_stale_version_changes_nothing,
     retire_of_an_absent_key_is_not_found,
     retire_is_unsupported_where_it_is_not_possible,
+    may_update_agrees_with_update,
+    may_update_changes_nothing,
 ];
 
 /// A key that was rotated, with all its versions, the last one being the current one.
@@ -89,4 +91,31 @@ async fn retire_is_unsupported_where_it_is_not_possible(bench: &Bench) -> Verdic
     let result = bench.provider().retire_superseded(&name, &version).await;
     refused("retire", result, &[ErrorKind::Unsupported])?;
     bench.holds(&name, &kek).await.map(drop)
+}
+
+async fn may_update_agrees_with_update(bench: &Bench) -> Verdict {
+    bench.need_update()?;
+    let (name, _, version) = bench.made("asked").await?;
+    let names = [name.clone(), bench.name("absent"), name.clone()];
+    let rights = bench.provider().may_update(&names).await?;
+    check!(rights.len() == names.len(), "{} names were asked about: {rights:?}", names.len());
+    check!(bench.provider().may_update(&[]).await?.is_empty(), "an answer to no question");
+    bench.provider().put(&name, &kek(), PutMode::Update(version)).await?;
+    check!(
+        !rights.contains(&UpdateRight::Denied),
+        "the update was made, and is said to be denied: {rights:?}"
+    );
+    Ok(())
+}
+
+async fn may_update_changes_nothing(bench: &Bench) -> Verdict {
+    let (name, kek, version) = bench.made("asked").await?;
+    bench.provider().may_update(&[name.clone(), bench.name("absent")]).await?;
+    let after = bench.holds(&name, &kek).await?;
+    check!(after == version, "version {version} has become {after}");
+    if bench.capability().list {
+        let names: Vec<_> = bench.listed(&bench.prefix()).await?.into_iter().map(|info| info.name).collect();
+        check!(names == [name], "the list is now {names:?}");
+    }
+    Ok(())
 }
