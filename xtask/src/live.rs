@@ -3,11 +3,11 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use kms_testkit::servers::{self, Kube, Scratch, process};
+use kms_testkit::servers::{self, Kube, Scratch, machine, process};
 use xshell::{Cmd, Shell};
 
 use crate::{
-    provision,
+    provision::{self, Vm},
     run::{block_on, clock, servers_dir},
 };
 
@@ -20,10 +20,13 @@ pub(crate) struct Needs {
     pub(crate) ibm_clients: bool,
     /// A Python with PyKMIP.
     pub(crate) pykmip: bool,
+    /// A virtual machine.
+    pub(crate) vm: bool,
 }
 
 impl Needs {
-    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true, pykmip: true };
+    /// All but virtual machines, which not every machine can have: see [`Live::add_vm`].
+    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true, pykmip: true, vm: false };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -54,6 +57,7 @@ impl Live {
         if needs.pykmip {
             env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
         }
+        let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
         let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));
         for path in [&ids, &temp] {
@@ -68,7 +72,20 @@ impl Live {
             block_on(Kube::start_in(&programs, Scratch::kept(&place)?))?.context("start the API server")?;
         eprintln!("kube-apiserver is ready after {}", clock(kube.took()));
         env.push((servers::KUBE, place.into_os_string()));
-        Ok(Self { env, ids, _kube: kube, _folder: folder })
+        let mut live = Self { env, ids, _kube: kube, _folder: folder };
+        vm.into_iter().for_each(|vm| live.add_vm(vm));
+        Ok(live)
+    }
+
+    /// Gives the tests a virtual machine as well.
+    pub(crate) fn add_vm(&mut self, vm: Vm) {
+        self.env.push((machine::QEMU, vm.qemu.into_os_string()));
+        self.env.push((machine::FOLDER, vm.folder.into_os_string()));
+    }
+
+    /// Gives the tests this setting.
+    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.env.push((name, value.into()));
     }
 
     /// The command with the settings that tests read.
