@@ -1,36 +1,56 @@
-//! smoke
-use kms_testkit::servers::machine::{self, Boot, Disk, Loss};
+//! The host of OSDs: a guest with `kms`, and the OpenBao that it fetches its keys from, on this machine, over TLS.
 
-#[test]
-#[ignore = "needs QEMU: cargo xtask it vm"]
-fn smoke() {
-    let folder = machine::folder().unwrap();
-    let disk = Disk::new(folder.path(), "osd", 32).unwrap();
-    let host = machine::osd_host().unwrap();
-    let mut m = Boot::new(host.clone(), folder.path()).disk(&disk).start().unwrap();
-    println!("boot {:?}", m.took());
-    for c in [
-        "date -u",
-        "ls /dev/mapper /dev/vd*; cat /sys/block/vda/queue/write_cache",
-        "time dd if=/dev/urandom of=/tmp/kek bs=32 count=1",
-        "time kms --version",
-        "time cryptsetup --version",
-        "time cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /tmp/kek /dev/vda",
-        "time cryptsetup open --key-file /tmp/kek /dev/vda osd0",
-        "ls -l /dev/mapper; dmsetup table; dmesg | tail -30",
-        "cp /tmp/kek /dev/ttyS0",
-    ] {
-        let ran = m.run(c).unwrap();
-        println!("{} -> {} [{:?}]\n{}", ran.command, ran.code, m.on_for(), ran.text);
+mod cuts;
+mod data;
+
+use kms_testkit::servers::{
+    OpenBao, OpenBaoConfig, Scratch,
+    machine::{self, Boot, Initramfs, Machine},
+};
+use kms_tests::{secret, vault_security};
+
+/// The name of the OSD's key.
+const NAME: &str = "set1-data-0x7dwl";
+
+/// The program with what an administrator would give it; beneath is the real one.
+const KMS: &str = "#!/bin/sh
+exec /sbin/kms -f /etc/kms/cluster.yaml -f /etc/kms/token.yaml -f /etc/kms/ca.yaml \"$@\"
+";
+
+/// What all boots of a host have in common.
+struct Host {
+    initramfs: Initramfs,
+    server: OpenBao,
+    folder: Scratch,
+}
+
+impl Host {
+    async fn new() -> Self {
+        let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+        let token = server.admin().rook_token().await.unwrap();
+        let addr = format!("https://{}:{}", machine::HOST, server.port());
+        let security = vault_security(&[
+            ("VAULT_ADDR", &addr),
+            ("VAULT_BACKEND_PATH", "rook"),
+            ("VAULT_BACKEND", "v1"),
+            ("VAULT_CACERT", "vault-ca"),
+        ]);
+        let mut initramfs = machine::osd_host().unwrap();
+        initramfs.file("bin/kms", 0o755, KMS);
+        initramfs.file("etc/kms/cluster.yaml", 0o600, security);
+        initramfs.file("etc/kms/token.yaml", 0o600, secret("vault-token", &[("token", &token)]));
+        initramfs.file("etc/kms/ca.yaml", 0o600, secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
+        Self { initramfs, server, folder: machine::folder().unwrap() }
     }
-    let key = m.run("base64 /tmp/kek").unwrap().text;
-    m.cut();
-    println!("flushes {} cut {:?}", disk.flushes(), disk.cut(Loss::All));
-    let mut m = Boot::new(host, folder.path()).disk(&disk).start().unwrap();
-    println!("boot {:?}", m.took());
-    let r = m.run(&format!("echo {key} | base64 -d | cryptsetup open --key-file - /dev/vda osd0")).unwrap();
-    println!("{r:?}");
-    m.spawn("x", "echo 'hi there'; sleep 1; false").unwrap();
-    println!("{:?}", m.finish("x", std::time::Duration::from_secs(5)).unwrap());
-    m.power_off().unwrap();
+
+    /// A machine that is yet to be given disks and switched on.
+    fn boot(&self) -> Boot<'_> {
+        Boot::new(self.initramfs.clone(), self.folder.path())
+    }
+}
+
+/// The numbers of the key slots that are in use.
+fn slots(machine: &mut Machine, device: &str) -> Vec<u64> {
+    let slots = machine.run(&format!("kms -o json slots {device}")).unwrap().want(0).json();
+    slots["slots"].as_array().unwrap().iter().map(|slot| slot["slot"].as_u64().unwrap()).collect()
 }

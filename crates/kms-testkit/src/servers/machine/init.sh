@@ -28,8 +28,12 @@ stty -F /dev/ttyS1 raw -echo
 exec 3<> /dev/ttyS1
 read -r uptime _ < /proc/uptime
 echo "@done 0 0 $uptime" >&3
-while read -r number command <&3; do
-    (eval "$command") < /dev/null >&3 2>&1
-    printf '\n@done %s %s\n' "$number" $? >&3
-done
+# A read that a signal interrupts loses what it has read, and the first process gets one for every orphan that ends. So
+# a process of its own reads, whose only child is the command that it waits for.
+(
+    while read -r number command <&3; do
+        (eval "$command") < /dev/null >&3 2>&1
+        printf '\n@done %s %s\n' "$number" $? >&3
+    done
+)
 poweroff -f

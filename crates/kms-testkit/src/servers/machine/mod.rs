@@ -152,6 +152,14 @@ pub struct Line {
     pub text: String,
 }
 
+/// What a job has written by this log, without its name.
+#[must_use]
+pub fn lines_of(log: &[Line], job: &str) -> Vec<Line> {
+    let prefix = format!("@{job} ");
+    let text = |line: &Line| line.text.strip_prefix(&prefix).map(str::to_owned);
+    log.iter().filter_map(|line| Some(Line { at: line.at, text: text(line)? })).collect()
+}
+
 /// What a command in the guest has come to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -247,7 +255,7 @@ impl Machine {
         Ok(Ran { command: command.to_owned(), code, text: text.join("\n").trim_end().to_owned() })
     }
 
-    /// Starts a command beside the others; its lines begin with `@JOB `.
+    /// Starts a command beside the others; its lines begin with `@JOB `. No two jobs have the same name.
     ///
     /// # Errors
     ///
@@ -260,22 +268,43 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until the job ends; returns its exit code and its lines from the whole life of the machine.
+    /// Waits until the job has written so many lines, or has ended.
     ///
     /// # Errors
     ///
-    /// When it does not end in time, or the guest has ended.
+    /// When neither happens in time, or the guest has ended.
+    pub fn follow(&mut self, job: &str, lines: usize, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            let written = self.lines_of(job);
+            if written.len() >= lines || written.iter().any(|line| line.text.starts_with("exit ")) {
+                return Ok(());
+            }
+            if self.next(end)?.is_none() {
+                bail!("waited {limit:?} in vain for line {lines} of {job}\n{}", self.last_words());
+            }
+        }
+    }
+
+    /// Waits until the job ends; returns its exit code and what it has written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`follow`](Self::follow).
     pub fn finish(&mut self, job: &str, limit: Duration) -> Result<Ran> {
-        let (prefix, exit) = (format!("@{job} "), format!("@{job} exit "));
-        let ended = |line: &Line| line.text.strip_prefix(&exit).map(str::to_owned);
-        let code = match self.log.iter().find_map(ended) {
-            Some(code) => code,
-            None => self.wait_for(job, limit, ended)?,
-        };
-        let lines = self.log.iter().filter_map(|line| line.text.strip_prefix(&prefix));
-        let text: Vec<&str> = lines.filter(|line| !line.starts_with("exit ")).collect();
-        let code = code.parse().with_context(|| format!("{job}: {code} is no exit code"))?;
-        Ok(Ran { command: job.to_owned(), code, text: text.join("\n") })
+        self.follow(job, usize::MAX, limit)?;
+        let mut lines = self.lines_of(job);
+        let exit = lines.pop().context("a job that has ended has said so")?.text;
+        let code = exit.strip_prefix("exit ").and_then(|code| code.parse().ok());
+        let text = lines.into_iter().map(|line| line.text).collect::<Vec<_>>().join("\n");
+        let code = code.with_context(|| format!("{job}: {exit:?} is no exit code"))?;
+        Ok(Ran { command: job.to_owned(), code, text })
+    }
+
+    /// What a job has written so far, without its name.
+    #[must_use]
+    pub fn lines_of(&self, job: &str) -> Vec<Line> {
+        lines_of(&self.log, job)
     }
 
     /// Waits for a line for which `look` has an answer.
