@@ -56,7 +56,7 @@ fn moments(machine: &Machine, begin: Duration) -> Vec<Duration> {
 }
 
 fn open(machine: &mut Machine) {
-    let _ = machine.run(&format!("kms open {NAME} /dev/vda osd0")).unwrap().want(0);
+    let _ = machine.run(&format!("kms open {NAME} /dev/vda --mapper osd0")).unwrap().want(0);
 }
 
 #[tokio::test]

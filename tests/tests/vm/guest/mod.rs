@@ -2,6 +2,8 @@
 
 mod cuts;
 mod data;
+mod mapper;
+mod race;
 
 use kms_testkit::servers::{
     OpenBao, OpenBaoConfig, Scratch,
@@ -11,6 +13,9 @@ use kms_tests::{secret, vault_security};
 
 /// The name of the OSD's key.
 const NAME: &str = "set1-data-0x7dwl";
+
+/// The Ceph cluster.
+const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
 
 /// The program with what an administrator would give it; beneath is the real one.
 const KMS: &str = "#!/bin/sh

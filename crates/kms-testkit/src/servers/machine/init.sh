@@ -9,6 +9,7 @@
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /run
+ln -s /proc/self/fd /dev/fd
 export PATH=/bin:/sbin LC_ALL=C HOME=/tmp
 for module in /modules/*; do insmod "$module"; done
 ip link set lo up
