@@ -206,3 +206,83 @@ pub(crate) fn now() -> i64 {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! file {
+        ($name:literal) => {
+            include_bytes!(concat!("../tests/certificates/", $name)).as_slice()
+        };
+    }
+
+    const PASSWORD: &str = "canary-password";
+
+    fn joined(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    #[test]
+    fn every_sane_form_is_taken() {
+        let (cert, key, other) = (file!("cert.pem"), file!("key.pem"), file!("other-cert.pem"));
+        let crlf = String::from_utf8(joined(&[key, cert])).unwrap().replace('\n', "\r\n").into_bytes();
+        let base64 = STANDARD.encode(file!("modern.p12")).into_bytes();
+        for (what, bytes, password) in [
+            ("certificate, key", joined(&[cert, key]), ""),
+            ("key, certificate", joined(&[key, cert]), ""),
+            ("chain in any order", joined(&[other, key, cert, other]), ""),
+            ("an expired one of the same key", joined(&[file!("expired.pem"), key, cert]), ""),
+            ("PKCS#1", joined(&[cert, file!("key-pkcs1.pem")]), ""),
+            ("CRLF", crlf, ""),
+            (
+                "text around the blocks",
+                joined(&[b"Bag Attributes\n", key, b"\nsubject=x\n", cert, b"\njunk"]),
+                "",
+            ),
+            ("PKCS#12, modern encryption", file!("modern.p12").to_vec(), PASSWORD),
+            ("PKCS#12, legacy encryption", file!("legacy.p12").to_vec(), PASSWORD),
+            ("PKCS#12 without password", file!("no-password.p12").to_vec(), ""),
+            ("PKCS#12 in base64", base64, PASSWORD),
+        ] {
+            let found =
+                Certificate::parse(&bytes, password).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let expected = CertificateDer::from_pem_slice(cert).unwrap();
+            assert_eq!(found.chain.first(), Some(&expected), "{what}");
+            assert_eq!(found.sha1, <[u8; 20]>::from(Sha1::digest(&expected)), "{what}");
+            assert!(!format!("{found:?}").contains("canary"));
+        }
+        for key in [file!("ec-key.pem"), file!("ec-key-sec1.pem")] {
+            let found = Certificate::parse(&joined(&[file!("ec-cert.pem"), key]), "").unwrap();
+            assert!(found.signer.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_its_own_reason() {
+        let (cert, key) = (file!("cert.pem"), file!("key.pem"));
+        let mut followed = file!("modern.p12").to_vec();
+        followed.extend_from_slice(b"junk");
+        let mut seen = std::collections::BTreeSet::new();
+        for (bytes, password, why) in [
+            (joined(&[cert, file!("key-encrypted.pem")]), PASSWORD, "encrypted"),
+            (joined(&[file!("expired.pem"), key]), "", "expired"),
+            (joined(&[file!("other-cert.pem"), key]), "", "belongs to none"),
+            (cert.to_vec(), "", "no private key"),
+            (key.to_vec(), "", "no certificate"),
+            (joined(&[cert, key, file!("other-key.pem")]), "", "several"),
+            (joined(&[cert, key.get(..900).unwrap()]), "", "damaged"),
+            (file!("modern.p12").to_vec(), "", "without a password"),
+            (file!("modern.p12").to_vec(), "wrong", "with this password"),
+            (b"canary".to_vec(), "", "neither PEM nor PKCS#12"),
+            (Vec::new(), "", "neither PEM nor PKCS#12"),
+            (followed, PASSWORD, "something follows it"),
+        ] {
+            let error = Certificate::parse(&bytes, password).unwrap_err();
+            assert!(error.to_string().contains(why), "{why}: {error}");
+            assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
+            seen.insert(error.to_string());
+        }
+        assert!(seen.len() >= 10, "{seen:?}");
+    }
+}

@@ -1,12 +1,19 @@
 //! Deleting, and what the vault makes of it.
 
+use std::time::Duration;
+
 use kms_core::{DeleteMode, Error, ErrorKind, KeyName, Result, provider::Deleted};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{api::Bundle, name::Names, provider::AzureKeyVault, store::Event};
 
+/// A deleted secret that cannot be seen for so long is gone.
+const UNSEEN: Duration = Duration::from_secs(12);
+
 impl AzureKeyVault {
     pub(crate) async fn remove(&self, name: &KeyName, names: &Names, mode: DeleteMode) -> Result<Deleted> {
+        let _turn = self.turn(names).lock().await;
         let mut patience = self.patience();
         let deleted = match self.api.delete(names).await {
             Ok(Some(deleted)) => deleted,
@@ -34,20 +41,30 @@ impl AzureKeyVault {
             );
             return Ok(Deleted::Recoverable);
         }
-        self.until(names, Event::Deleted, &mut patience).await?;
-        match self.api.purge(names).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                warn!(
-                    secret = names.secret, %error,
-                    "the key is deleted and not destroyed: we may not purge it; it stays recoverable until its time has \
-                     come, or somebody with the permission \"purge\" purges it"
-                );
-                return Ok(Deleted::Recoverable);
+        let (start, mut seen) = (Instant::now(), false);
+        loop {
+            match self.api.purge(names).await {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    warn!(
+                        secret = names.secret, %error,
+                        "the key is deleted and not destroyed: we may not purge it; it stays recoverable until its time \
+                         has come, or until somebody with the permission \"purge\" purges it"
+                    );
+                    return Ok(Deleted::Recoverable);
+                }
+                // The deletion is not complete.
+                Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
+                // Somebody else has purged it; or it cannot be seen yet, on a server that does not say so.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    if seen || start.elapsed() >= UNSEEN {
+                        break;
+                    }
+                    seen = self.api.deleted(names).await?.is_some();
+                }
+                Err(error) => return Err(error),
             }
-            // Somebody else has purged it.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            patience.pause().await?;
         }
         // It is gone already; the name is free a moment later.
         self.until(names, Event::Purged, &mut patience).await.ok();

@@ -27,9 +27,7 @@ enum Freed {
 /// What the vault completes some time after it has been asked to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// A deletion: the secret can be seen among the deleted ones.
-    Deleted,
-    /// A purge: it cannot any more.
+    /// A purge: the secret cannot be seen among the deleted ones any more.
     Purged,
     /// A recovery: it can be read again.
     Recovered,
@@ -44,7 +42,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// Waits a moment, a longer one each time.
-    async fn pause(&mut self) -> Result<()> {
+    pub(crate) async fn pause(&mut self) -> Result<()> {
         if Instant::now() + self.pause > self.deadline {
             let seconds = self.limit.as_secs();
             return Err(Error::new(
@@ -85,7 +83,10 @@ impl AzureKeyVault {
                 None => {}
             }
             match self.api.put(names, kek, State::New).await {
-                Ok(made) => return self.settle(name, names, kek, &made.version()?).await,
+                Ok(made) => {
+                    let settled = self.settle(name, names, kek, &made.version()?).await;
+                    return settled.map_err(written);
+                }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     if self.free(names, error, &mut patience).await? == Freed::Recovered {
                         return self.recovered(name, names, kek).await;
@@ -172,7 +173,6 @@ impl AzureKeyVault {
         loop {
             let seen = match event {
                 Event::Recovered => self.api.get(names, None).await.map(|found| found.is_some()),
-                Event::Deleted => self.api.deleted(names).await.map(|found| found.is_some()),
                 Event::Purged => self.api.deleted(names).await.map(|found| found.is_none()),
             };
             match seen {
@@ -252,5 +252,13 @@ impl AzureKeyVault {
             retired += 1;
         }
         Ok(retired)
+    }
+}
+
+/// An error after a write that has succeeded: whatever it says of itself, something has been done.
+fn written(error: Error) -> Error {
+    match error.retryable() {
+        Retry::Always => error.retry(Retry::IfIdempotent),
+        _ => error,
     }
 }

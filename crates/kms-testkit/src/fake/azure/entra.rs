@@ -25,6 +25,7 @@ impl World {
                 Answer::json(
                     200,
                     json!({"token_endpoint": format!("{base}/oauth2/v2.0/token"), "issuer": format!("{base}/v2.0"),
+                           "jwks_uri": format!("{base}/discovery/v2.0/keys"),
                            "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize")}),
                 )
             }

@@ -171,7 +171,9 @@ impl Azure {
     /// Whether a secret of that name is there and deleted. `None`: there is none at all.
     #[must_use]
     pub fn is_deleted(&self, name: &str) -> Option<bool> {
-        self.world().secrets.get(&name.to_lowercase()).map(|entry| entry.life != world::Life::Live)
+        let mut world = self.world();
+        world.pass_time();
+        world.secrets.get(&name.to_lowercase()).map(|entry| entry.life != world::Life::Live)
     }
 
     /// What was asked so far.
