@@ -17,6 +17,7 @@ use azure_security_keyvault_secrets::{
 };
 use futures_util::TryStreamExt;
 use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result};
+use kms_http::HttpClient;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -145,14 +146,15 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    pub(crate) fn new(auth: Auth) -> Result<Self> {
+    pub(crate) fn new(auth: Auth, http: HttpClient) -> Result<Self> {
         let auth = Arc::new(auth);
-        let transport =
-            ToVault { http: auth.entra.http.clone(), vault: auth.vault.clone(), auth: Arc::clone(&auth) };
-        let mut sdk = SecretClientOptions::default();
-        sdk.client_options = options(transport);
-        // `Auth` looks at the resource of a challenge itself, so that vaults behind other names work too.
-        sdk.verify_challenge_resource = Some(false);
+        let transport = ToVault { http, vault: auth.vault.clone(), auth: Arc::clone(&auth) };
+        let sdk = SecretClientOptions {
+            client_options: options(transport),
+            // `Auth` looks at the resource of a challenge itself, so that vaults behind other names work too.
+            verify_challenge_resource: Some(false),
+            ..SecretClientOptions::default()
+        };
         let credential = Arc::new(Credential(Arc::clone(&auth)));
         let client = SecretClient::new(auth.vault.as_str(), credential, Some(sdk))
             .map_err(|error| from_sdk(&error))?;
@@ -182,8 +184,10 @@ impl Api {
     /// The current version of a secret, or that one.
     pub(crate) async fn get(&self, names: &Names, version: Option<&KeyVersion>) -> Result<Option<Bundle>> {
         let _turn = self.turn().await;
-        let mut options = SecretClientGetSecretOptions::default();
-        options.secret_version = version.map(|version| version.as_str().to_owned());
+        let options = SecretClientGetSecretOptions {
+            secret_version: version.map(|version| version.as_str().to_owned()),
+            ..SecretClientGetSecretOptions::default()
+        };
         match self.client.get_secret(&names.secret, Some(options)).await {
             Ok(response) => parsed(&response.into_body()).map(Some),
             Err(error) => absent(self.failed(&error)),
@@ -216,8 +220,10 @@ impl Api {
         let body = serde_json::to_vec(change)
             .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the change cannot be written as JSON"))?;
         let _turn = self.turn().await;
-        let mut options = SecretClientUpdateSecretPropertiesOptions::default();
-        options.secret_version = Some(version.as_str().to_owned());
+        let options = SecretClientUpdateSecretPropertiesOptions {
+            secret_version: Some(version.as_str().to_owned()),
+            ..SecretClientUpdateSecretPropertiesOptions::default()
+        };
         let content = azure_core::http::Body::from(body).into();
         match self.client.update_secret_properties(&names.secret, content, Some(options)).await {
             Ok(_) => Ok(()),
@@ -242,8 +248,10 @@ impl Api {
         &self,
         size: Option<i32>,
     ) -> impl futures_util::Stream<Item = Result<Vec<Bundle>>> + '_ {
-        let mut options = SecretClientListSecretPropertiesOptions::default();
-        options.maxresults = size;
+        let options = SecretClientListSecretPropertiesOptions {
+            maxresults: size,
+            ..SecretClientListSecretPropertiesOptions::default()
+        };
         let first = async move {
             let turn = self.turn().await;
             match self.client.list_secret_properties(Some(options)) {

@@ -307,9 +307,8 @@ impl Auth {
                     .map(|credential| credential as Arc<dyn TokenCredential>)
             }
             Source::Managed { client } => {
-                let mut options = ManagedIdentityCredentialOptions::default();
-                options.user_assigned_id = client.clone().map(UserAssignedId::ClientId);
-                options.client_options = client_options;
+                let user_assigned_id = client.clone().map(UserAssignedId::ClientId);
+                let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
                 ManagedIdentityCredential::new(Some(options))
                     .map(|credential| credential as Arc<dyn TokenCredential>)
             }

@@ -168,9 +168,15 @@ impl AzureKeyVaultBuilder {
             }
         };
         // One client for both hosts: CA and proxy hold for Entra ID and the vault alike (W35).
+        let client = HttpClientBuilder::new().with_tls(tls);
         let proxies = Proxies::from_environment(borrowed(&self.environment));
-        let http = HttpClientBuilder::new().with_tls(tls).with_proxies(proxies).build()?;
-        let api = Api::new(Auth::new(source, authority, ToEntra { http }, vault))?;
+        let http = client.clone().with_proxies(proxies).build()?;
+        // The service for managed identities is on this very host, and no proxy can reach it.
+        let entra = match choice {
+            Choice::Managed => client.build()?,
+            _ => http.clone(),
+        };
+        let api = Api::new(Auth::new(source, authority, ToEntra { http: entra }, vault), http)?;
         let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
         Ok(AzureKeyVault { api, soft_deleted, wait, page_size, turns: Default::default() })
     }
@@ -345,5 +351,86 @@ impl fmt::Debug for AzureKeyVaultBuilder {
             .field("token_secret", token_secret)
             .field("page_size", page_size)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::secret::SecretMap;
+
+    use super::*;
+
+    const LEAST: [(&str, &str); 4] = [
+        ("AZURE_VAULT_URL", "https://a.vault.azure.net"),
+        ("AZURE_TENANT_ID", "11111111-1111-1111-1111-111111111111"),
+        ("AZURE_CLIENT_ID", "22222222-2222-2222-2222-222222222222"),
+        ("AZURE_CERT_SECRET_NAME", "cert"),
+    ];
+
+    async fn build(pairs: &[(&str, &str)]) -> Result<AzureKeyVault> {
+        let mut secrets = SecretMap::new("the test");
+        let pem =
+            [include_str!("../tests/certificates/key.pem"), include_str!("../tests/certificates/cert.pem")]
+                .concat();
+        secrets.insert(SecretData::new("cert").with(CLIENT_CERT, pem.into_bytes()));
+        let p12 = include_bytes!("../tests/certificates/modern.p12").to_vec();
+        secrets.insert(SecretData::new("p12").with(CLIENT_CERT, p12));
+        secrets.insert(SecretData::new("empty"));
+        let details: ConnectionDetails = pairs.iter().copied().collect();
+        AzureKeyVaultBuilder::new().with_details(&details).build(&secrets).await
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_rook_are_enough() {
+        let provider = build(&[&LEAST[..], &[("KMS_PROVIDER", "azure-kv")]].concat()).await.unwrap();
+        assert_eq!(provider.api.auth.authority.as_str(), "https://login.microsoftonline.com/");
+        assert_eq!(provider.soft_deleted, SoftDeleted::Recover);
+        // What Rook leaves behind does no harm (W4).
+        let left = [&LEAST[..], &[("AZURE_CLIENT_CERT_PATH", "cert.pem123")]].concat();
+        build(&left).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_password_is_taken_in_each_spelling() {
+        for name in ["AZURE_CLIENT_CERT_PASSWORD", "AZURE_CIENT_CERT_PASSWORD"] {
+            let pairs =
+                [&LEAST[..3], &[("AZURE_CERT_SECRET_NAME", "p12"), (name, "canary-password")]].concat();
+            let provider = build(&pairs).await.unwrap();
+            assert!(!format!("{provider:?}").contains("canary"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_managed_identity_needs_the_vault_alone() {
+        build(&[LEAST[0], ("AZURE_CREDENTIAL", "managed-identity")]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_problem_is_reported_in_one_error_and_no_value_is_echoed() {
+        let error = build(&[
+            ("AZURE_VAULT_URL", "http://canary/secrets/x"),
+            ("AZURE_TENANT_ID", "can/ary"),
+            ("AZURE_CERT_SECRET_NAME", "nosuch"),
+            ("AZURE_ENVIRONMENT", "canary"),
+            ("AZURE_SOFT_DELETED", "canary"),
+            ("AZURE_VAULT_URI", "canary"),
+        ])
+        .await
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "AZURE_VAULT_URL has to begin with https://",
+            "AZURE_TENANT_ID is neither",
+            "AZURE_CLIENT_ID is missing",
+            "AzureUSGovernment",
+            "AZURE_SOFT_DELETED is neither",
+            "did you mean AZURE_VAULT_URL?",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("canary"), "{error}");
+        let pairs = [&LEAST[..3], &[("AZURE_CERT_SECRET_NAME", "empty")]].concat();
+        let error = build(&pairs).await.unwrap_err().to_string();
+        assert!(error.contains("has no key \"CLIENT_CERT\""), "{error}");
     }
 }

@@ -27,7 +27,7 @@ struct Problem {
     #[serde(default)]
     message: Option<String>,
     #[serde(default)]
-    innererror: Option<Box<Problem>>,
+    innererror: Option<Box<Self>>,
 }
 
 /// The body of an answer of Entra ID that is no success.

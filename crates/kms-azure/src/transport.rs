@@ -29,10 +29,11 @@ use crate::{
 
 /// Options of an SDK client that sends through `transport`: nothing is repeated by the SDK.
 pub(crate) fn options(transport: impl SdkHttpClient + 'static) -> ClientOptions {
-    let mut options = ClientOptions::default();
-    options.retry = RetryOptions::none();
-    options.transport = Some(SdkTransport::new(Arc::new(transport)));
-    options
+    ClientOptions {
+        retry: RetryOptions::none(),
+        transport: Some(SdkTransport::new(Arc::new(transport))),
+        ..ClientOptions::default()
+    }
 }
 
 /// To Entra ID, or to the service that gives tokens to managed identities.

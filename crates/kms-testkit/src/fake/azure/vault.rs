@@ -149,7 +149,8 @@ impl World {
         if !request.header("content-type").unwrap_or_default().starts_with("application/json") {
             return Err(refused(415, "UnsupportedMediaType", "The body has to be JSON", None));
         }
-        let body: Value = serde_json::from_str(&request.body).map_err(|_| bad("The body is not JSON"))?;
+        let body: Value =
+            serde_json::from_str(&request.body).map_err(|_cause| bad("The body is not JSON"))?;
         let value = body["value"].as_str().ok_or_else(|| bad("Property value is missing"))?;
         if value.len() > MAX_VALUE {
             return Err(bad("The value is too long"));
@@ -190,7 +191,7 @@ impl World {
     fn patch(&mut self, name: &str, version: Option<&str>, request: &Request) -> Reply {
         self.allowed("set")?;
         let body: Value = serde_json::from_str(&request.body)
-            .map_err(|_| refused(400, "BadParameter", "The body is not JSON", None))?;
+            .map_err(|_cause| refused(400, "BadParameter", "The body is not JSON", None))?;
         let now = self.clock.now();
         let id = find(self.live(name)?, version)?.id.clone();
         let entry = self.secrets.get_mut(&name.to_lowercase()).ok_or_else(|| missing(name))?;
