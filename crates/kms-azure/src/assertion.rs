@@ -171,6 +171,65 @@ mod tests {
         assert_eq!(fixed(&[0x30, 8, 2, 3, 1, 1, 1, 2, 1, 1], 2), None);
     }
 
+    fn signed(files: &[&str], send_chain: bool) -> (serde_json::Value, serde_json::Value, String, Vec<u8>) {
+        let certificate = std::sync::Arc::new(Certificate::parse(files.concat().as_bytes(), "").unwrap());
+        let audience = "https://login.example/t/oauth2/v2.0/token".to_owned();
+        let signed = Signed { certificate, client: "c".to_owned(), audience, send_chain };
+        let (one, other) = (signed.assertion(1_000).unwrap(), signed.assertion(1_000).unwrap());
+        assert_ne!(one, other, "each has an id of its own");
+        let (text, signature) = one.rsplit_once('.').unwrap();
+        let (header, claims) = text.split_once('.').unwrap();
+        let json = |part: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+        (json(header), json(claims), text.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+    }
+
+    #[test]
+    fn an_assertion_has_the_claims_and_thumbprints_that_entra_asks_for() {
+        let files =
+            [include_str!("../tests/certificates/key.pem"), include_str!("../tests/certificates/cert.pem")];
+        let (header, claims, _, signature) = signed(&files, true);
+        assert_eq!((header["alg"].as_str(), header["x5c"].as_array().unwrap().len()), (Some("RS256"), 1));
+        // openssl x509 -in cert.pem -outform der | openssl sha1 -binary | base64
+        let der = STANDARD.decode(header["x5c"][0].as_str().unwrap()).unwrap();
+        use sha1::Digest as _;
+        assert_eq!(header["x5t"], URL_SAFE_NO_PAD.encode(sha1::Sha1::digest(&der)));
+        assert_eq!(header["x5t#S256"], URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(&der)));
+        assert_eq!((claims["iss"].as_str(), claims["sub"].as_str()), (Some("c"), Some("c")));
+        assert_eq!(claims["aud"], "https://login.example/t/oauth2/v2.0/token");
+        assert_eq!((claims["nbf"].as_i64(), claims["exp"].as_i64()), (Some(940), Some(1_600)));
+        assert_eq!(signature.len(), 256);
+    }
+
+    #[test]
+    fn an_ec_key_signs_es256_in_the_form_of_jose() {
+        let pem = include_str!("../tests/certificates/ec-cert.pem");
+        let (header, _, text, signature) =
+            signed(&[include_str!("../tests/certificates/ec-key.pem"), pem], false);
+        assert_eq!((header["alg"].as_str(), header.get("x5c")), (Some("ES256"), None));
+        assert_eq!(signature.len(), 64);
+        let mut body = Vec::new();
+        for half in signature.chunks(32) {
+            let mut number: Vec<u8> = half.iter().copied().skip_while(|byte| *byte == 0).collect();
+            if number[0] >= 0x80 {
+                number.insert(0, 0);
+            }
+            body.extend([0x02, u8::try_from(number.len()).unwrap()]);
+            body.extend(number);
+        }
+        let mut der = vec![0x30, u8::try_from(body.len()).unwrap()];
+        der.extend(body);
+        use rustls_pki_types::pem::PemObject as _;
+        let certificate = rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        let key = &parsed.public_key().subject_public_key.data;
+        let provider = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        let es256 =
+            provider.mapping.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
+        let valid =
+            es256.unwrap().1.iter().any(|one| one.verify_signature(key, text.as_bytes(), &der).is_ok());
+        assert!(valid);
+    }
+
     #[test]
     fn a_token_file_is_read_anew_each_time() {
         let folder = tempfile::tempdir().unwrap();
