@@ -13,7 +13,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, Result};
+use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, Result, Retry};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -48,15 +48,15 @@ impl AzureKeyVault {
                 let others =
                     versions.iter().filter(|one| one.version().is_ok_and(|version| version != *mine)).count();
                 if others == 0 && !versions.is_empty() {
-                    self.api.mark(names, mine, State::Kept).await?;
-                    if start.elapsed() < ALONE {
+                    let marked = self.keep(names, mine).await?;
+                    if marked && start.elapsed() < ALONE {
                         return Ok(mine.clone());
                     }
                 }
             }
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 warn!(%error, "whether others create the same key cannot be seen without the permission to list");
-                self.api.mark(names, mine, State::Kept).await?;
+                self.keep(names, mine).await?;
                 return Ok(mine.clone());
             }
             Err(error) => return Err(error),
@@ -70,6 +70,19 @@ impl AzureKeyVault {
         }
         debug!("another one has created the key first");
         Err(Error::already_exists(name, Existing::Different))
+    }
+
+    /// Marks a version as the one that counts, and says whether that was possible. Without the mark all still decide
+    /// alike, only not as quickly.
+    async fn keep(&self, names: &Names, version: &KeyVersion) -> Result<bool> {
+        match self.api.mark(names, version, State::Kept).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.retryable() == Retry::Never => {
+                debug!(%error, "the version could not be marked as the one that counts");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The KEK that counts, where the current version is marked `new`. `heal`: whether to write what was decided.
@@ -96,7 +109,7 @@ impl AzureKeyVault {
         let Some(Decided { kek, current }) = self.counting(names).await? else { return Ok(None) };
         if current.kek(names).is_ok_and(|found| found.ct_eq(&kek)) {
             if current.state() == State::New {
-                self.api.mark(names, &current.version()?, State::Kept).await?;
+                self.keep(names, &current.version()?).await?;
             }
             return Ok(Some(Decided { kek, current }));
         }

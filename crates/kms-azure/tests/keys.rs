@@ -224,3 +224,16 @@ async fn a_destroyed_key_is_gone_and_superseded_versions_are_disabled() {
     assert!(double.lines().iter().any(|line| line.starts_with("DELETE /deletedsecrets/")));
     assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_marks_still_keeps_keys() {
+    let double = Azure::start().await.unwrap();
+    let refusal =
+        Action::Reply { status: 405, retry_after: None, body: r#"{"error":{"code":"no"}}"#.to_owned() };
+    double.fault(Fault::new(Host::Vault, refusal).of("PATCH").times(100));
+    let provider = Setup::on(&double).build().await;
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    let error = provider.put(&key("a"), &kek("ZGVm"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.existing(), Some(Existing::Different));
+}
