@@ -73,7 +73,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
         let name = key(&format!("race-{round}"));
         let start = Arc::new(Barrier::new(50));
         // Everybody finds the name free before the first one writes.
-        let look = Fault::new(Host::Vault, Action::Delay(Duration::from_millis(150)));
+        let look = Fault::new(Host::Vault, Action::DelayAnswer(Duration::from_millis(400)));
         double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
         let mut tasks = Vec::new();
         for _ in 0..50 {

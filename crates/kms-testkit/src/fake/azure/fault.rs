@@ -12,8 +12,10 @@ pub enum Action {
     LoseRequest,
     /// The request is done, and the connection ends before the answer.
     LoseAnswer,
-    /// The answer takes so long.
+    /// The request waits so long before it is done.
     Delay(Duration),
+    /// The request is done, and its answer takes so long.
+    DelayAnswer(Duration),
     /// This answer instead; nothing is done. The body is sent as it is, as HTML.
     Reply {
         /// The status.

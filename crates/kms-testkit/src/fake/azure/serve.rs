@@ -105,6 +105,9 @@ async fn answer(
             }
         }
     };
+    if let Some(Action::DelayAnswer(time)) = &action {
+        tokio::time::sleep(*time).await;
+    }
     let answer = match &action {
         Some(Action::LoseAnswer) => return Err(io::Error::other("the answer is lost")),
         Some(action) => action.spoil(answer),
