@@ -331,10 +331,7 @@ fn choice(settings: &Settings<Key>, problems: &mut Problems) -> Option<Choice> {
 impl fmt::Debug for AzureKeyVaultBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, page_size } = self;
-        f.debug_struct("AzureKeyVaultBuilder")
-            .field("source", source)
-            .field("page_size", page_size)
-            .finish()
+        f.debug_struct("AzureKeyVaultBuilder").field("source", source).field("page_size", page_size).finish()
     }
 }
 

@@ -119,7 +119,9 @@ impl<'a> Run<'a> {
             Ok(Added::WrongKey) => no_slot(),
             Ok(_) => Error::new(
                 ErrorKind::Conflict,
-                format!("key slot {slot} was free and is in use now: somebody else is at work on this device"),
+                format!(
+                    "key slot {slot} was free and is in use now: somebody else is at work on this device"
+                ),
             ),
             Err(error) => {
                 // It may be there, for example after a time limit.

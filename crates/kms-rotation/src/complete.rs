@@ -29,7 +29,8 @@ impl Run<'_> {
                 return Ok(report);
             }
             Err(error) => {
-                return Err(error.context("rotation", "the new KEK is stored; the next run removes the old key slots"));
+                return Err(error
+                    .context("rotation", "the new KEK is stored; the next run removes the old key slots"));
             }
         }
         if self.options.destroy_superseded {
@@ -45,7 +46,8 @@ impl Run<'_> {
         kek: &Kek,
         proofs: &[Proof],
     ) -> Result<bool> {
-        for (index, ((device, switched), proof)) in self.osd.devices().iter().zip(devices).zip(proofs).enumerate()
+        for (index, ((device, switched), proof)) in
+            self.osd.devices().iter().zip(devices).zip(proofs).enumerate()
         {
             let Some(old) = &switched.old else { continue };
             self.kill(device, old.slot, proof, kek).await?;

@@ -70,7 +70,8 @@ impl<'a> Run<'a> {
         let stored = self.read(crate::Step::ReadKek).await?;
         self.check_capability()?;
         let mut places = self.survey(&stored.kek).await?;
-        let mut report = Report::begun(self.osd, &stored, &places, self.started, self.kms.capability().versions);
+        let mut report =
+            Report::begun(self.osd, &stored, &places, self.started, self.kms.capability().versions);
         if self.options.dry_run {
             return self.rehearse(stored, places, report).await;
         }

@@ -5,11 +5,7 @@ use std::num::NonZeroUsize;
 use futures_util::{StreamExt, stream};
 use kms_core::{KeyName, KmsProvider, Result, UpdateRight};
 
-use crate::{
-    Observer, Options, Osd, Report,
-    engine::Progress,
-    run::Run,
-};
+use crate::{Observer, Options, Osd, Report, engine::Progress, run::Run};
 
 /// About how many keys the KMS is asked at a time whether they may be updated.
 const ASKED_AT_ONCE: usize = 100;

@@ -24,8 +24,11 @@ impl Run<'_> {
     /// Fails if this provider can never update a key.
     pub(crate) fn check_capability(&self) -> Result<()> {
         if self.kms.capability().update == Guarantee::Unsupported {
-            return Err(Error::new(ErrorKind::Unsupported, "this provider cannot update a key, so it cannot rotate")
-                .provider(self.kms.provider()));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this provider cannot update a key, so it cannot rotate",
+            )
+            .provider(self.kms.provider()));
         }
         Ok(())
     }
@@ -95,7 +98,11 @@ impl Run<'_> {
         }
         self.wait_until(Instant::now() + self.options.under_way()).await;
         let again = self.read(Step::ReadKek).await?;
-        if again.version == stored.version && again.kek.ct_eq(&stored.kek) { Ok(again) } else { Err(changed()) }
+        if again.version == stored.version && again.kek.ct_eq(&stored.kek) {
+            Ok(again)
+        } else {
+            Err(changed())
+        }
     }
 
     /// Stores the new KEK in place of `stored`, and says how that went.

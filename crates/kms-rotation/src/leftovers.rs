@@ -56,7 +56,12 @@ impl<'a> Run<'a> {
     }
 
     /// Removes slots that open with the KEK itself: no KEK is lost with them, so there is nothing to wait for.
-    async fn remove_copies(&self, kek: &Kek, places: &mut [Place<'a>], done: &mut [DeviceReport]) -> Result<()> {
+    async fn remove_copies(
+        &self,
+        kek: &Kek,
+        places: &mut [Place<'a>],
+        done: &mut [DeviceReport],
+    ) -> Result<()> {
         for (place, report) in places.iter_mut().zip(done.iter_mut()) {
             for slot in place.leftovers.clone() {
                 if self.opens(place.device, slot, kek).await? {

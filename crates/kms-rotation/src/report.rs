@@ -110,9 +110,8 @@ impl Report {
         counts: bool,
     ) -> Self {
         let fingerprint = stored.kek.fingerprint();
-        let device = |place: &Place<'_>| {
-            DeviceReport::new(place.device.path().to_owned(), place.at, &place.header)
-        };
+        let device =
+            |place: &Place<'_>| DeviceReport::new(place.device.path().to_owned(), place.at, &place.header);
         Self {
             name: osd.name().clone(),
             outcome: Outcome::NothingToFinish,

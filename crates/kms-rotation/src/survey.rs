@@ -25,8 +25,11 @@ impl Place<'_> {
     ///
     /// `Conflict` if both are in use.
     pub(crate) fn free(&self) -> Result<Slot> {
-        let mut free = Slot::PAIR.into_iter().filter(|slot| *slot != self.at && !self.leftovers.contains(slot));
-        free.next().ok_or_else(|| at(self.device, Error::new(ErrorKind::Conflict, "no key slot is free for a new KEK")))
+        let mut free =
+            Slot::PAIR.into_iter().filter(|slot| *slot != self.at && !self.leftovers.contains(slot));
+        free.next().ok_or_else(|| {
+            at(self.device, Error::new(ErrorKind::Conflict, "no key slot is free for a new KEK"))
+        })
     }
 
     /// Slots that are in use and not ours: they are never touched.
@@ -118,7 +121,10 @@ fn check(header: &Header) -> Result<()> {
         None => Ok(()),
         Some(slot) => Err(Error::new(
             ErrorKind::Conflict,
-            format!("key slot {} is one of the rotation's and does not open the data: remove it first", slot.slot),
+            format!(
+                "key slot {} is one of the rotation's and does not open the data: remove it first",
+                slot.slot
+            ),
         )),
     }
 }

@@ -94,7 +94,10 @@ impl Run<'_> {
             Ok(_) => cause.context("kms", "holds the old KEK again, which opens all devices"),
             Err(error) => {
                 warn!(%error, "the old KEK was not put back");
-                cause.context("kms", "holds the new KEK, which may not open all devices: look at them (kms verify)")
+                cause.context(
+                    "kms",
+                    "holds the new KEK, which may not open all devices: look at them (kms verify)",
+                )
             }
         }
     }
