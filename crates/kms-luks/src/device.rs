@@ -17,7 +17,7 @@ use crate::{
 
 /// A type that no token has. Naming it keeps tokens from opening what the KEK alone is to open: without it a token
 /// whose passphrase is at hand (of the kernel's keyring, of a TPM) makes every passphrase look right.
-const NO_TOKEN: [&str; 2] = ["--token-type", "kms-none"];
+pub(crate) const NO_TOKEN: [&str; 2] = ["--token-type", "kms-none"];
 
 /// A LUKS device, or an image of one.
 ///
