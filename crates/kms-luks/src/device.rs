@@ -49,7 +49,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such device, `ConfigInvalid` if it has no LUKS header, `Protocol` or `Unexpected` if
+    /// `ConfigInvalid` if there is no such device, or if it has no LUKS header; `Protocol` or `Unexpected` if
     /// the header is damaged.
     pub async fn header(&self) -> Result<Header> {
         let header = async {

@@ -33,7 +33,7 @@ pub(crate) fn failed(answer: &Answer) -> Error {
                 .to_owned(),
         ),
         Ended::Code(code::NO_DEVICE) => {
-            (ErrorKind::NotFound, "there is no such device, or cryptsetup may not open it".to_owned())
+            (ErrorKind::ConfigInvalid, "there is no such device, or cryptsetup may not open it".to_owned())
         }
         Ended::Code(code::BUSY) => (ErrorKind::Conflict, "the device is in use".to_owned()),
         Ended::Code(code) => (ErrorKind::Unexpected, format!("cryptsetup failed with exit code {code}")),

@@ -158,6 +158,6 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_opened_is_no_lock() {
         let error = Held::take(Path::new("/nonexistent/device"), Duration::ZERO).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("no such device"), "{error}");
     }
 }

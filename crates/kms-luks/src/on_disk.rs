@@ -51,7 +51,7 @@ pub(crate) enum OnDisk {
 ///
 /// # Errors
 ///
-/// `NotFound` if there is no such device; `ConfigInvalid` if it has no LUKS header, or can have none.
+/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or can have none.
 pub(crate) fn read(path: &Path) -> Result<OnDisk> {
     let file = open(path)?;
     let mut start = vec![0; BINARY];
@@ -82,7 +82,8 @@ fn open(path: &Path) -> Result<File> {
 /// The error of a device that cannot be read or written.
 pub(crate) fn not_read(cause: io::Error) -> Error {
     let (kind, message) = match cause.kind() {
-        io::ErrorKind::NotFound => (ErrorKind::NotFound, "there is no such device"),
+        // Not `NotFound`: to a script, that is a key that does not exist.
+        io::ErrorKind::NotFound => (ErrorKind::ConfigInvalid, "there is no such device"),
         io::ErrorKind::PermissionDenied => (
             ErrorKind::ConfigInvalid,
             "we may not access the device: this has to run as root, in a privileged container",
@@ -288,7 +289,8 @@ mod tests {
             assert!(error.to_string().contains(what), "{error}");
         }
         let missing = read(Path::new("/nonexistent/device")).unwrap_err();
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert_eq!(missing.kind(), ErrorKind::ConfigInvalid);
+        assert!(missing.to_string().contains("no such device"), "{missing}");
         let folder = read(Path::new("/")).unwrap_err();
         assert!(folder.to_string().contains("neither a block device"), "{folder}");
     }

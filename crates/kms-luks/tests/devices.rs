@@ -25,7 +25,7 @@ async fn every_error_names_the_device_and_what_is_wrong_with_it() {
         (blank.path(), ErrorKind::ConfigInvalid, "no LUKS header"),
         (cut.path(), ErrorKind::ConfigInvalid, "ends within its LUKS2 header"),
         (damaged.path(), ErrorKind::Unexpected, "not a valid LUKS device"),
-        (missing, ErrorKind::NotFound, "no such device"),
+        (missing, ErrorKind::ConfigInvalid, "no such device"),
         (folder, ErrorKind::ConfigInvalid, "neither a block device nor an image"),
     ];
     for (path, kind, what) in cases {
