@@ -68,11 +68,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Azure
-            | Provider::Ibmkp
-            | Provider::K8sSecret
-            | Provider::Kmip
-            | Provider::Vault => {
+            Provider::Azure | Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
                 selected(sh, provider)?
             }
         };
