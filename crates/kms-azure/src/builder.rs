@@ -202,7 +202,9 @@ impl AzureKeyVaultBuilder {
             Some(text) => host(Key::AuthorityHost, text, problems),
             None => cloud.and_then(|text| host(Key::AuthorityHost, text, problems)),
         };
-        let choice = choice(settings, problems);
+        // A variable that was left in the environment chooses nothing.
+        let has_secret = self.source.given_names().any(|name| Key::find(name) == Some(Key::ClientSecret));
+        let choice = choice(settings, has_secret, problems);
         let managed = choice == Some(Choice::Managed);
         let tenant = if managed {
             Some(String::new())
@@ -302,10 +304,10 @@ impl AzureKeyVaultBuilder {
 }
 
 /// The credential that is chosen: never a guess, where two are given.
-fn choice(settings: &Settings<Key>, problems: &mut Problems) -> Option<Choice> {
+fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -> Option<Choice> {
     let text = settings.text(Key::Credential).map(str::to_ascii_lowercase);
     match text.as_deref() {
-        None if settings.text(Key::ClientSecret).is_some() => {
+        None if has_secret => {
             problems.add(format!(
                 "{} is given: Rook would take it in place of the certificate; say which with {}, as certificate or \
                  client-secret",
