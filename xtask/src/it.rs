@@ -32,6 +32,8 @@ pub(crate) struct It {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Provider {
     All,
+    /// Microsoft's own clients on the double of Entra ID and Key Vault
+    Azure,
     /// The servers themselves
     Harness,
     /// IBM's own clients on the double of Key Protect
@@ -49,6 +51,7 @@ impl Provider {
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness | Self::Vm => None,
+            Self::Azure => Some(("kms-azure", "azure")),
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
@@ -63,6 +66,7 @@ impl It {
         let mut live = Live::start(
             sh,
             Needs {
+                azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
@@ -79,7 +83,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
+            Provider::Azure | Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
                 selected(sh, provider)?
             }
             Provider::Vm => vec![vm::TESTS.to_owned()],

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use kms_http::http::StatusCode;
+use kms_http::{http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
     api::Scope,
     auth::{Method, identity},
-    error::{from_answer, unreadable},
+    error::from_answer,
     kv::{self, KvVersion, Mount},
     name::secret_id,
     provider::Vault,

@@ -17,7 +17,7 @@ use kms_core::{
     KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight,
     layer::LayerOptions, provider::Deleted,
 };
-use kms_http::{Answer, Call, http::StatusCode};
+use kms_http::{Answer, Call, http::StatusCode, json::unreadable};
 use tokio::sync::OnceCell;
 use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};
 
@@ -25,7 +25,7 @@ use crate::{
     PROVIDER,
     api::{Api, Scope},
     auth::{Auth, Verdict},
-    error::{Refusal, from_answer, unreadable, with_words},
+    error::{Refusal, from_answer, with_words},
     kv::{self, KvVersion, Mount, Read, SecretMetadata},
     name::{key_name, secret_id},
     store::{changed, fingerprint, unsupported},
