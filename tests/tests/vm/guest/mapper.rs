@@ -61,15 +61,22 @@ async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
 
     // Somebody else's mapping is not ours to close or to replace.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
-    run("dmsetup create foreign --table '0 2048 zero'", 0);
+    run("dmsetup create foreign --table '0 2048 error'", 0);
     run("kms open other /dev/vdb --mapper foreign", 1);
     run("kms close foreign", 1);
-    assert_eq!(run("dmsetup table foreign", 0), "0 2048 zero");
+    assert_eq!(run("dmsetup table foreign", 0), "0 2048 error");
 
-    // One whose making was broken off is in nobody's use.
+    // One whose making was broken off is in nobody's use: before its table was loaded, and after.
     let uuid = run("cryptsetup luksUUID /dev/vdb", 0).replace('-', "");
-    run(&format!("dmsetup create half --notable --uuid CRYPT-LUKS2-{uuid}-half"), 0);
-    assert_eq!(outcome(&mut machine, "open other /dev/vdb --mapper half"), "replaced");
+    for load in ["true", "dmsetup load half --table '0 2048 error'"] {
+        let create = format!("dmsetup create half --notable --uuid CRYPT-LUKS2-{uuid}-half && {load}");
+        let _ = machine.run(&create).unwrap().want(0);
+        assert_eq!(outcome(&mut machine, "open other /dev/vdb --mapper half"), "replaced", "{load}");
+        let _ = machine
+            .run("dd if=/dev/mapper/half of=/dev/null bs=1M count=1 && kms close half")
+            .unwrap()
+            .want(0);
+    }
 
     // What Rook has opened is open for us, and can grow without a key.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;

@@ -86,6 +86,13 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     );
     assert_eq!(slots(&mut machine, "/dev/vda").len(), 2);
 
+    // Another rotation is turned away, also by a node of its own such as Rook makes.
+    let _ = machine.run("cp -a /dev/vda /tmp/block-tmp").unwrap().want(0);
+    for node in ["/dev/vda", "/tmp/block-tmp"] {
+        let refused = machine.run(&format!("kms rotate --grace 0s {NAME} {node}")).unwrap().want(1).text;
+        assert!(refused.contains("another process is at work"), "{refused}");
+    }
+
     let _ = machine.finish("rotate", LIMIT).unwrap().want(0);
     assert_eq!(slots(&mut machine, "/dev/vda").len(), 1);
     assert!(!opens(&mut machine, "/tmp/second"), "the old KEK opens the device after the grace");
