@@ -16,7 +16,7 @@ use super::{Host, NAME, data::Data, slots};
 const CUTS: u64 = 5;
 
 /// The rotation that is cut. It waits a little, so that cuts fall into the wait too.
-const ROTATE: &str = "kms rotate --grace 500ms";
+const ROTATE: &str = "kms -vv rotate --grace 500ms";
 
 /// The longest that one rotation may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -43,9 +43,13 @@ impl Random {
     }
 }
 
-/// What the rotation had said last.
+/// The step that the rotation had announced last.
 fn last_step(log: &[Line]) -> String {
-    lines_of(log, "rotate").pop().map_or_else(|| "nothing yet".to_owned(), |line| line.text)
+    let text = |line: Line| {
+        let (_, step) = line.text.split_once("rotate::progress: ")?;
+        Some(step.split(" key=").next().unwrap_or(step).to_owned())
+    };
+    lines_of(log, "rotate").into_iter().rev().find_map(text).unwrap_or_else(|| "nothing yet".to_owned())
 }
 
 /// The moments of a rotation: how long it takes to its first line and from each line to the next.

@@ -6,10 +6,13 @@
 
 use std::time::Duration;
 
-use kms_testkit::servers::machine::{Initramfs, Line, Machine};
+use kms_testkit::servers::machine::{Initramfs, Line, Machine, lines_of};
 
 /// The mapped device.
 const DEVICE: &str = "/dev/mapper/osd0";
+
+/// How long the writer may take for a block, on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How many blocks the journal has; block `n` stands at `n % BLOCKS`.
 const BLOCKS: u64 = 64;
@@ -17,7 +20,7 @@ const BLOCKS: u64 = 64;
 /// Writes the journal from the given number on. A block of 4 KiB has 256 lines of 16 bytes.
 const WRITER: &str = r#"#!/bin/sh
 number=$1
-while :; do
+while [ ! -e /tmp/stop ]; do
     number=$((number + 1))
     line=$(printf 'block %09d' $number)
     yes "$line" | head -c 4096 > /tmp/block
@@ -62,16 +65,21 @@ impl Data {
     pub(super) fn keep_writing(&self, machine: &mut Machine) {
         machine.spawn("writer", &format!("writer {}", self.announced)).unwrap();
         // From the first block on the device is in use.
-        machine
-            .wait_for("the first block", Duration::from_secs(60), |line| announced(line).map(drop))
-            .unwrap();
+        machine.follow("writer", 1, LIMIT).unwrap();
+    }
+
+    /// Ends the writing in good order.
+    pub(super) fn stop_writing(&mut self, machine: &mut Machine) {
+        let _ = machine.run("touch /tmp/stop").unwrap().want(0);
+        let _ = machine.finish("writer", LIMIT).unwrap().want(0);
+        self.heard(machine.log());
     }
 
     /// Takes note of what a machine has announced before its end.
     pub(super) fn heard(&mut self, log: &[Line]) {
         self.announced = log.iter().filter_map(announced).last().unwrap_or(self.announced);
-        let failed = log.iter().find(|line| line.text.starts_with("@writer exit"));
-        assert!(failed.is_none(), "the device failed while it was in use");
+        let exit = lines_of(log, "writer").pop().filter(|line| line.text.starts_with("exit "));
+        assert!(exit.is_none_or(|line| line.text == "exit 0"), "the device failed while it was in use");
     }
 
     /// Checks that all of it is there. Returns how many blocks there have been.

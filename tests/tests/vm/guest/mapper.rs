@@ -101,10 +101,10 @@ async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
     run("cmp -n 2097152 /tmp/data /dev/mapper/third-block-dmcrypt", 0);
 
     // In use it stays open; closed once, there is nothing left to close.
+    run("mkfifo /tmp/end", 0);
     machine
         .spawn("user", &format!("exec 4< /dev/mapper/{mapper}; echo in use; read -r line < /tmp/end"))
         .unwrap();
-    let _ = machine.run("mkfifo /tmp/end").unwrap();
     machine.follow("user", 1, Duration::from_secs(30)).unwrap();
     let _ = machine.run(&format!("kms close {mapper}")).unwrap().want(1);
     let _ = machine.run(&format!("dd if=/dev/mapper/{mapper} of=/dev/null bs=1M count=1")).unwrap().want(0);
