@@ -89,7 +89,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     }
 
     // Broken off, it leaves the old KEK's slot to whoever comes next.
-    let _ = machine.run("killall -INT kms").unwrap().want(0);
+    let _ = machine.run("killall kms").unwrap().want(0);
     assert_ne!(machine.finish("rotate", LIMIT).unwrap().code, 0);
     assert!(opens(&mut machine, "/tmp/second"));
     let _ = machine.run(&format!("kms rotate --finish --grace 0s {NAME} /dev/vda")).unwrap().want(0);
