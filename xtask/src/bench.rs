@@ -29,17 +29,24 @@ impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { what, osds } = self;
         let bao = provision::bao(sh)?;
-        eprintln!("building kms as it is released, which takes some minutes");
-        let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
-        let (example, name, args) = match what {
-            What::Boot => ("bench_boot", "boot.json", vec![osds.to_string()]),
-            What::Vault => ("bench_vault", "vault.json", Vec::new()),
+        let (kms, run_example) = match what {
+            What::Boot => {
+                provision::cryptsetup(sh)?;
+                let out = folder.join("boot.json");
+                let osds = osds.to_string();
+                let example = cmd!(sh, "cargo run --package kms-tests --example bench_boot -- {out} {osds}");
+                (provision::kms(sh)?, example)
+            }
+            What::Vault => {
+                eprintln!("building kms as it is released, which takes some minutes");
+                let (profile, out) = (provision::it_profile(), folder.join("vault.json"));
+                let example =
+                    cmd!(sh, "cargo run {profile...} --package kms-tests --example bench_vault -- {out}");
+                (provision::kms_release(sh)?, example)
+            }
         };
-        let (profile, out) = (provision::it_profile(), folder.join(name));
-        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {out} {args...}")
-            .env(servers::BAO, bao)
-            .env(servers::KMS, kms))
+        run(run_example.env(servers::BAO, bao).env(servers::KMS, kms))
     }
 }

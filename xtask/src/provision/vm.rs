@@ -47,12 +47,8 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     }
     let qemu = "qemu-system-x86_64";
     need(sh, qemu, &["--version"], &["qemu-system-x86"])?;
-    // Administrators' programs are not on everybody's PATH.
-    let path = format!("{}:/usr/sbin:/sbin", sh.var("PATH").unwrap_or_default());
-    for (program, package) in [("cryptsetup", "cryptsetup-bin"), ("dmsetup", "dmsetup")] {
-        if cmd!(sh, "{program} --version").env("PATH", &path).quiet().ignore_stderr().read().is_err() {
-            apt(sh, &[package]).with_context(|| format!("{program} is missing"))?;
-        }
+    for program in ["cryptsetup", "dmsetup"] {
+        debian_program(sh, program)?;
     }
     let folder = servers_dir().join("vm");
     let done = folder.join("done");
