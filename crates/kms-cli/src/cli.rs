@@ -112,6 +112,9 @@ pub(crate) enum Command {
     /// Give an OSD a new KEK, or all OSDs of this host
     ///
     /// The KEK that the KMS returns opens every device at every moment. What was interrupted, the next run finishes.
+    #[command(
+        override_usage = "kms rotate [OPTIONS] <NAME> <DEVICE> [METADATA] [WAL]\n       kms rotate [OPTIONS] --all"
+    )]
     Rotate(cmd::rotate::Args),
     /// Try whether the KEK that the KMS holds opens the devices; changes nothing
     Verify(cmd::verify::Args),

@@ -157,14 +157,9 @@ async fn the_page_describes_what_is_written_of_rotations() {
         rotate(&["--no-wait"]).await,
         rotate(&["--finish", "--grace", "0"]).await,
     ];
-    for ((text, exit), outcome) in documents.iter().zip([
-        "dry-run",
-        "rotated",
-        "nothing-to-finish",
-        "pending",
-        "pending",
-        "finished",
-    ]) {
+    for ((text, exit), outcome) in
+        documents.iter().zip(["dry-run", "rotated", "nothing-to-finish", "pending", "pending", "finished"])
+    {
         assert!(text.contains(&format!("\"outcome\": \"{outcome}\"")) && *exit == 0, "{text}");
     }
     check("kms rotate", &documents.map(|(text, _)| text));

@@ -86,19 +86,19 @@ struct All {
     all: bool,
 
     /// Where Rook keeps the data of OSDs on this host; may be repeated
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", requires = "all")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
     /// The OSDs in a file instead, each on a line: NAME DEVICE [METADATA] [WAL]; `-` is standard input
-    #[arg(long, value_name = "FILE", requires = "all", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
     list: Option<PathBuf>,
 
     /// How many OSDs to rotate at a time
-    #[arg(long, value_name = "N", requires = "all")]
+    #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
     /// Note in this file which OSDs are done, and pass over those that it names; removed when all are done
-    #[arg(long, value_name = "FILE", requires = "all")]
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
 
