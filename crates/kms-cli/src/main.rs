@@ -14,11 +14,14 @@ mod input;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
 mod logging;
+mod luks;
 mod output;
 mod secret_file;
 
 #[cfg(test)]
 mod json_docs;
+#[cfg(test)]
+mod osd_host;
 
 use std::process::ExitCode;
 
