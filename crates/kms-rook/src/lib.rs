@@ -11,6 +11,9 @@ mod placement;
 mod schedule;
 mod volumes;
 
+#[cfg(feature = "client")]
+pub mod client;
+
 #[cfg(test)]
 mod test_data;
 
