@@ -102,6 +102,15 @@ pub(crate) enum Command {
     Delete(cmd::delete::Args),
     /// List the keys, never their KEKs
     List(cmd::list::Args),
+    /// Rotate keys by CronJobs: one for each encrypted OSD of a CephCluster
+    ///
+    /// security.keyRotation of the CephCluster says whether and when. The CronJobs are those of Rook, with its names,
+    /// and run kms where Rook's run rook.
+    #[cfg(feature = "k8s-secret")]
+    Cronjobs(cmd::cronjobs::Args),
+    /// Print what a pod needs for a security block
+    #[cfg(feature = "k8s-secret")]
+    Render(cmd::render::Args),
     /// Show which providers there are, and what is compiled in
     Providers(cmd::providers::Args),
     /// Print a completion script for a shell
@@ -127,6 +136,10 @@ impl Command {
             Self::Delete(args) => &mut args.files,
             Self::List(args) => &mut args.files,
             Self::KeyManagement(args) => &mut args.files,
+            #[cfg(feature = "k8s-secret")]
+            Self::Cronjobs(args) => args.files(),
+            #[cfg(feature = "k8s-secret")]
+            Self::Render(args) => args.files(),
             Self::Providers(_) | Self::Completions(_) | Self::Man(_) | Self::Codegen(_) => return Vec::new(),
         };
         std::mem::take(&mut files.files)

@@ -44,6 +44,11 @@ impl Kubernetes {
         self.connection.get_or_try_init(|| connect(self.options.clone())).await
     }
 
+    /// How often and how long to try.
+    pub(crate) fn policy(&self) -> RetryPolicy {
+        self.policy
+    }
+
     pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephClusterInfo> {
         let ClusterName { kube_namespace, name } = cluster;
         let read = || async {

@@ -15,6 +15,8 @@ mod input;
 mod kubernetes;
 mod logging;
 mod output;
+#[cfg(feature = "k8s-secret")]
+mod rook;
 mod secret_file;
 
 #[cfg(test)]

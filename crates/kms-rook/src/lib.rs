@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "client")]
+pub mod client;
 mod cluster;
 mod container;
 mod cronjob;
@@ -8,15 +10,16 @@ mod env;
 mod names;
 mod osd;
 mod placement;
+#[cfg(feature = "client")]
+mod rbac;
 mod schedule;
 mod volumes;
-
-#[cfg(feature = "client")]
-pub mod client;
 
 #[cfg(test)]
 mod test_data;
 
+#[cfg(feature = "client")]
+pub use crate::rbac::{Rbac, rbac};
 pub use crate::{
     cluster::Cluster,
     cronjob::{JobMaker, JobOptions},

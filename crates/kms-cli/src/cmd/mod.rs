@@ -4,6 +4,8 @@ pub(crate) mod check;
 pub(crate) mod codegen;
 pub(crate) mod completions;
 pub(crate) mod create;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod cronjobs;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod key_management;
@@ -11,6 +13,8 @@ pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod providers;
 pub(crate) mod put;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod render;
 
 use std::{future::Future, time::SystemTime};
 
@@ -56,6 +60,10 @@ pub(crate) fn run(cli: Cli, environment: &Environment, output: &mut Output<'_>) 
             let kms = Context::new(&global, environment).await?.connect().await?;
             list::run(args, &*kms, SystemTime::now(), output).await
         })?,
+        #[cfg(feature = "k8s-secret")]
+        Command::Cronjobs(args) => block_on(cronjobs::run(args, &global, output))?,
+        #[cfg(feature = "k8s-secret")]
+        Command::Render(args) => block_on(render::run(args, &global, output))?,
         Command::Providers(args) => providers::run(args, output),
         Command::Completions(args) => completions::run(args, output),
         Command::Man(args) => man::run(args, output),

@@ -76,6 +76,13 @@ pub struct Outcome {
     pub last_rotation: Option<LastRotation>,
 }
 
+impl Outcome {
+    /// Something that has become of a CronJob whose OSD is gone.
+    pub fn new(cron_job: impl Into<String>, osd_id: u32, change: Change) -> Self {
+        Self { cron_job: cron_job.into(), osd_id, key: None, change, last_rotation: None }
+    }
+}
+
 /// What was done.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -195,7 +202,7 @@ async fn delete(
             Ok(()) => Change::Deleted,
             Err(error) => Change::Failed(passed_over(error)?),
         };
-        report.outcomes.push(Outcome { cron_job: name, osd_id, key: None, change, last_rotation: None });
+        report.outcomes.push(Outcome::new(name, osd_id, change));
     }
     Ok(())
 }
