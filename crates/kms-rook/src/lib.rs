@@ -16,6 +16,7 @@ mod schedule;
 mod volumes;
 
 #[cfg(test)]
+#[path = "../tests/common/schedules.rs"]
 mod test_data;
 
 #[cfg(feature = "client")]

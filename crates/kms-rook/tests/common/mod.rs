@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod schedules;
+
 use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -34,4 +36,30 @@ pub(crate) fn changed(case: &str, change: impl FnOnce(&mut Value)) -> Deployment
     let mut value = fixture(case, "osd-deployment.json");
     change(&mut value);
     serde_json::from_value(value).unwrap()
+}
+
+/// The Deployment of a case's OSD as it would be in another namespace. The name of the cluster stays.
+pub(crate) fn deployment_in(case: &str, kube_namespace: &str) -> Value {
+    let mut value = fixture(case, "osd-deployment.json");
+    move_to(&mut value, kube_namespace);
+    value
+}
+
+/// Puts an object of the fixtures into another namespace.
+pub(crate) fn move_to(value: &mut Value, kube_namespace: &str) {
+    match value {
+        Value::Object(fields) => {
+            let is_namespace = fields.get("name").is_some_and(|name| name == "POD_NAMESPACE");
+            for (name, value) in fields {
+                if matches!(name.as_str(), "namespace" | "rook_cluster") || (is_namespace && name == "value")
+                {
+                    *value = Value::from(kube_namespace);
+                } else {
+                    move_to(value, kube_namespace);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| move_to(value, kube_namespace)),
+        _ => {}
+    }
 }
