@@ -1,11 +1,14 @@
 //! The container of a rotation job: what it runs, sees and mounts (spec 12.1).
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, HostPathVolumeSource, ResourceRequirements, SecurityContext, Volume,
     VolumeMount,
 };
 
 use crate::{
+    cronjob::JobOptions,
     env::{from_secret, plain},
     osd::Osd,
     volumes::Mounted,
@@ -38,8 +41,8 @@ const AFTER_SECRETS: [&str; 4] =
 /// Where the monitors' Secret is, which tells Rook's containers which cluster they belong to.
 const MONITORS: &str = "rook-ceph-mon";
 
-/// The arguments: Rook's own (spec 11).
-pub(crate) fn arguments(osd: &Osd) -> Vec<String> {
+/// The arguments: Rook's own (spec 11), and the grace time if it is another one than usual.
+fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
     let mut args = vec!["key-management".to_owned(), "rotate-key".to_owned(), osd.name.to_string()];
     let devices = [
         (true, "block-tmp"),
@@ -47,13 +50,16 @@ pub(crate) fn arguments(osd: &Osd) -> Vec<String> {
         (osd.wal_pvc.is_some(), "block.wal-tmp"),
     ];
     args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
+    if let Some(grace) = grace {
+        args.extend(["--grace".to_owned(), format!("{}s", grace.as_secs())]);
+    }
     args
 }
 
 /// The container.
 pub(crate) fn container(
     name: &str,
-    image: &str,
+    options: &JobOptions,
     osd: &Osd,
     kms: Vec<EnvVar>,
     mounted: Option<&Mounted>,
@@ -62,9 +68,9 @@ pub(crate) fn container(
     mounts.extend(mounted.map(|mounted| mounted.mount.clone()));
     Container {
         name: name.to_owned(),
-        image: Some(image.to_owned()),
+        image: Some(options.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
-        args: Some(arguments(osd)),
+        args: Some(arguments(osd, options.grace)),
         env: Some(environment(osd, kms)),
         env_from: osd.pod.env_from.clone(),
         resources: Some(ResourceRequirements::default()),

@@ -1,6 +1,6 @@
 //! The CronJob that rotates the key of one OSD (spec 12.1).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -43,12 +43,15 @@ pub struct JobOptions {
     pub naming: Naming,
     /// The service account; without one, that of the OSD.
     pub service_account: Option<String>,
+    /// How long the old key stays valid, so that an OSD that is just starting with it comes up; without it, what
+    /// `kms` takes by itself.
+    pub grace: Option<Duration>,
 }
 
 impl JobOptions {
     /// CronJobs with Rook's names and this image.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), naming: Naming::Rook, service_account: None }
+        Self { image: image.into(), naming: Naming::Rook, service_account: None, grace: None }
     }
 
     /// Gives them these names.
@@ -62,6 +65,13 @@ impl JobOptions {
     #[must_use]
     pub fn with_service_account(mut self, name: impl Into<String>) -> Self {
         self.service_account = Some(name.into());
+        self
+    }
+
+    /// Lets the old key stay valid for this long, in whole seconds.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 }
@@ -134,7 +144,7 @@ impl<'a> JobMaker<'a> {
         let account = options.service_account.clone().or_else(|| osd.pod.service_account_name.clone());
         let pod = PodSpec {
             volumes: Some(volumes(osd, mounted.as_ref())),
-            containers: vec![container(app, &options.image, osd, env.vars.clone(), mounted.as_ref())],
+            containers: vec![container(app, options, osd, env.vars.clone(), mounted.as_ref())],
             restart_policy: Some("OnFailure".to_owned()),
             dns_policy: osd.pod.dns_policy.clone(),
             service_account_name: Some(account.unwrap_or_else(|| SERVICE_ACCOUNT.to_owned())),
@@ -172,7 +182,7 @@ impl<'a> JobMaker<'a> {
                 job_template: JobTemplateSpec {
                     metadata: Some(ObjectMeta::default()),
                     spec: Some(JobSpec {
-                        active_deadline_seconds: Some(RUN_SECONDS),
+                        active_deadline_seconds: Some(run_seconds(options.grace)),
                         template,
                         ..JobSpec::default()
                     }),
@@ -190,6 +200,12 @@ fn refused(provider: Provider, reason: &str) -> Error {
         ErrorKind::Unsupported,
         format!("keys in {provider} cannot be rotated: {reason}; set keyRotation.enabled to false"),
     )
+}
+
+/// The longest run, which is longer where the wait in it is.
+fn run_seconds(grace: Option<Duration>) -> i64 {
+    let grace = grace.map_or(0, |grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
+    RUN_SECONDS.saturating_add(grace)
 }
 
 /// The Deployment, so that the CronJob goes with it.

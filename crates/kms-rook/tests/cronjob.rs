@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use common::{CASES, changed, deployment, fixture, security};
 use kms_core::{Capability, ConnectionDetails, ErrorKind, Guarantee, KmsSpec, SecuritySpec};
@@ -173,6 +173,24 @@ fn the_users_labels_annotations_and_networks_are_taken_over_and_ours_win() {
 fn an_account_of_its_own_can_be_given() {
     let job = made("default", &JobOptions::new(IMAGE).with_service_account("rook-kms"));
     assert_eq!(job.pointer(&format!("{POD}/serviceAccountName")), Some(&json!("rook-kms")));
+}
+
+#[test]
+fn a_grace_time_of_its_own_can_be_given_and_the_run_may_last_longer_then() {
+    let job = made("vault-kubernetes", &JobOptions::new(IMAGE).with_grace(Duration::from_secs(90)));
+    let args = job.pointer(&format!("{POD}/containers/0/args")).unwrap();
+    let devices = ["/var/lib/ceph/osd/block-tmp", "/var/lib/ceph/osd/block.db-tmp"];
+    let expected = json!([
+        "key-management",
+        "rotate-key",
+        "set1-data-0c7dwll",
+        devices[0],
+        devices[1],
+        "--grace",
+        "90s"
+    ]);
+    assert_eq!(args, &expected);
+    assert_eq!(job.pointer("/spec/jobTemplate/spec/activeDeadlineSeconds"), Some(&json!(3690)));
 }
 
 #[test]

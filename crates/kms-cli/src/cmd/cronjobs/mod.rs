@@ -3,8 +3,10 @@
 pub(crate) mod apply;
 mod render;
 
+use std::time::Duration;
+
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use kms_core::{Error, Result};
+use kms_core::{Error, Result, config::parse_duration};
 use kms_rook::{Fault, JobOptions, Naming};
 use tracing::{error, warn};
 
@@ -59,6 +61,10 @@ struct Job {
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     service_account: Option<String>,
 
+    /// How long the old KEK stays valid after a rotation, if not as long as `kms` takes by itself: 5m, 90s
+    #[arg(long, value_name = "D", value_parser = grace)]
+    grace: Option<Duration>,
+
     #[command(flatten)]
     names: Names,
 }
@@ -83,11 +89,19 @@ impl Names {
 impl Job {
     fn options(&self) -> JobOptions {
         let options = JobOptions::new(&self.image).with_naming(self.names.naming());
-        match &self.service_account {
+        let options = match &self.service_account {
             Some(name) => options.with_service_account(name),
+            None => options,
+        };
+        match self.grace {
+            Some(grace) => options.with_grace(grace),
             None => options,
         }
     }
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|why| format!("it is {why}"))
 }
 
 /// Does it.
