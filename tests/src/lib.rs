@@ -3,6 +3,8 @@
 //! The tests themselves are under `tests/`; they need real servers and are run by `cargo xtask test`.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+pub mod rook;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},

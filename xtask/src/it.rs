@@ -34,6 +34,8 @@ enum Provider {
     K8sSecret,
     /// PyKMIP
     Kmip,
+    /// CronJobs of rotation, for every provider
+    Rook,
     Vault,
 }
 
@@ -46,6 +48,7 @@ impl Provider {
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
+            Self::Rook => Some(("kms-rook", "rook")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -68,9 +71,12 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Azure | Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
-                selected(sh, provider)?
-            }
+            Provider::Azure
+            | Provider::Ibmkp
+            | Provider::K8sSecret
+            | Provider::Kmip
+            | Provider::Rook
+            | Provider::Vault => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');
@@ -89,7 +95,9 @@ fn selected(sh: &Shell, provider: Provider) -> Result<Vec<String>> {
         .filter(|other| **other != provider)
         .filter_map(|other| Some(other.parts()?.1))
         .collect();
-    let mut selection = vec![format!("--package {package} --lib --tests")];
+    // What needs a cluster is behind a feature of its own there.
+    let features = if provider == Provider::Rook { " --features client" } else { "" };
+    let mut selection = vec![format!("--package {package}{features} --lib --tests")];
     let mut files = Vec::new();
     let folder = root().join("tests/tests");
     let paths = if folder.exists() { sh.read_dir(&folder)? } else { Vec::new() };

@@ -38,7 +38,7 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 5] = [
+const ISOLATION: [(&str, &[&str]); 6] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
@@ -56,6 +56,11 @@ const ISOLATION: [(&str, &[&str]); 5] = [
         &["kms-kmip", "kms-vault", "reqwest", "vaultrs"],
     ),
     ("--package kms-dispatch --no-default-features", &["hyper", "kms-k8s-secret", "kms-vault", "rustls"]),
+    // What Rook's objects are made of is for others too, without a client of Kubernetes.
+    (
+        "--package kms-rook --no-default-features",
+        &["hyper", "kms-k8s-secret", "kms-vault", "kube", "kube-client", "reqwest", "rustls"],
+    ),
 ];
 
 /// Check module documentation, file sets, to-do notes, paths, file lengths and which crate knows which
