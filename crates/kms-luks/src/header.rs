@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::Slot;
 
+/// The most that is kept of a salt, in characters. Those of cryptsetup have 44.
+const MOST_SALT: usize = 128;
+
 /// The version of a LUKS header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -83,6 +86,9 @@ pub struct KeySlot {
     pub kdf: SlotKdf,
     /// Whether it holds the volume key. A slot that does not ("unbound") opens no data.
     pub opens_data: bool,
+    /// The salt of its key derivation, which is another one whenever the slot is written: two looks at a slot are equal
+    /// only if nobody has written to it in between. It is no secret.
+    pub(crate) salt: String,
 }
 
 /// The header of a LUKS device, as far as it concerns key slots. It holds no secret.
@@ -124,7 +130,9 @@ impl Header {
             let slot: Slot =
                 name.parse().map_err(|_cause| broken("have a key slot whose name is no number"))?;
             let kdf = kdf(value).ok_or_else(|| broken("have a key slot without its costs"))?;
-            slots.insert(slot, KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()) });
+            let salt = value.pointer("/kdf/salt").and_then(Value::as_str).unwrap_or_default();
+            let salt = salt.chars().take(MOST_SALT).collect();
+            slots.insert(slot, KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()), salt });
         }
         let requirements = root.pointer("/config/requirements/mandatory").and_then(Value::as_array);
         let reencrypting = requirements

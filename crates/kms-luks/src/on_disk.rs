@@ -30,6 +30,9 @@ const BINARY: usize = 4096;
 const LUKS1_SLOTS_AT: usize = 208;
 const LUKS1_SLOTS: u8 = 8;
 const LUKS1_SLOT_BYTES: usize = 48;
+/// Where the salt is in a slot of LUKS1, and its bytes.
+const LUKS1_SALT_AT: usize = 8;
+const LUKS1_SALT_BYTES: usize = 32;
 /// What marks a slot of LUKS1 that is in use.
 const LUKS1_IN_USE: u32 = 0x00AC_71F3;
 
@@ -110,7 +113,9 @@ fn luks1(start: &[u8]) -> Option<OnDisk> {
         number(start, begin + LUKS1_SLOT_BYTES - 4, 4)?;
         if state == u64::from(LUKS1_IN_USE) {
             let kdf = SlotKdf::Pbkdf2 { hash: hash.clone(), iterations };
-            slots.push(KeySlot { slot: Slot::new(at).ok()?, kdf, opens_data: true });
+            let salt = start.get(begin + LUKS1_SALT_AT..begin + LUKS1_SALT_AT + LUKS1_SALT_BYTES)?;
+            let salt = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+            slots.push(KeySlot { slot: Slot::new(at).ok()?, kdf, opens_data: true, salt });
         }
     }
     Some(OnDisk::Luks1(Header::luks1(identity, slots)))

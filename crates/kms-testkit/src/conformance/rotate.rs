@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kms_core::{ErrorKind, Kek, KeyName, KeyVersion, PutMode, UpdateRight};
+use kms_core::{ErrorKind, Guarantee, Kek, KeyName, KeyVersion, PutMode, UpdateRight};
 
 use super::{
     bench::{Bench, Verdict, kek, refused},
@@ -14,6 +14,7 @@ const UPDATES: usize = 3;
 
 cases![
     each_update_makes_a_version_of_its_own,
+    an_update_with_the_same_kek_makes_the_version_before_stale,
     superseded_versions_are_retired_and_the_current_one_stays,
     retire_with_a_stale_version_changes_nothing,
     retire_of_an_absent_key_is_not_found,
@@ -46,6 +47,21 @@ async fn each_update_makes_a_version_of_its_own(bench: &Bench) -> Verdict {
     check!(versions.last() == Some(&read), "the last of {versions:?} is not {read}");
     let distinct: BTreeSet<_> = versions.iter().map(KeyVersion::as_str).collect();
     check!(distinct.len() == versions.len(), "some of these are the same: {versions:?}");
+    Ok(())
+}
+
+/// Whoever stores what is stored already makes every write fail that was sent before and is still on its way. A
+/// rotation relies on it, before it removes a key slot whose KEK might yet arrive in the KMS.
+async fn an_update_with_the_same_kek_makes_the_version_before_stale(bench: &Bench) -> Verdict {
+    bench.need_update()?;
+    bench.need(bench.capability().update == Guarantee::Atomic, "updates are not atomic")?;
+    let (name, current, version) = bench.made("fenced").await?;
+    let fenced = bench.provider().put(&name, &current, PutMode::Update(version.clone())).await?;
+    check!(fenced != version, "the version is still {version}");
+    let late = bench.provider().put(&name, &kek(), PutMode::Update(version)).await;
+    refused("a late write", late, &[ErrorKind::Conflict])?;
+    let read = bench.holds(&name, &current).await?;
+    check!(read == fenced, "version {fenced} has become {read}");
     Ok(())
 }
 
