@@ -32,6 +32,8 @@ enum Provider {
     K8sSecret,
     /// PyKMIP
     Kmip,
+    /// LUKS devices by cryptsetup
+    Luks,
     Vault,
 }
 
@@ -43,6 +45,7 @@ impl Provider {
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
+            Self::Luks => Some(("kms-luks", "luks")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -57,6 +60,7 @@ impl It {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
+                cryptsetup: matches!(provider, Provider::All | Provider::Luks),
             },
         )?;
         let filter = filter.iter();
@@ -64,7 +68,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
+            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Luks | Provider::Vault => {
                 selected(sh, provider)?
             }
         };
