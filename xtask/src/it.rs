@@ -36,6 +36,8 @@ enum Provider {
     Kmip,
     /// CronJobs of rotation, for every provider
     Rook,
+    /// LUKS devices by cryptsetup
+    Luks,
     Vault,
 }
 
@@ -49,6 +51,7 @@ impl Provider {
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
             Self::Rook => Some(("kms-rook", "rook")),
+            Self::Luks => Some(("kms-luks", "luks")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -64,6 +67,7 @@ impl It {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
+                cryptsetup: matches!(provider, Provider::All | Provider::Luks),
             },
         )?;
         let filter = filter.iter();
@@ -71,12 +75,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Azure
-            | Provider::Ibmkp
-            | Provider::K8sSecret
-            | Provider::Kmip
-            | Provider::Rook
-            | Provider::Vault => selected(sh, provider)?,
+            _ => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');

@@ -44,6 +44,10 @@ const ISOLATION: [(&str, &[&str]); 6] = [
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
     ),
     (
+        "--package kms-luks --all-features",
+        &["http", "hyper", "kms-dispatch", "kms-http", "kube", "reqwest", "rustls"],
+    ),
+    (
         "--package kms-dispatch --no-default-features --features vault",
         &["k8s-openapi", "kms-k8s-secret", "kube", "kube-client"],
     ),
