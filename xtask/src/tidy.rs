@@ -38,7 +38,7 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 6] = [
+const ISOLATION: [(&str, &[&str]); 7] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
