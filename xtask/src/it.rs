@@ -25,6 +25,8 @@ pub(crate) struct It {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Provider {
     All,
+    /// Microsoft's own clients on the double of Key Vault
+    Azure,
     /// The servers themselves
     Harness,
     /// IBM's own clients on the double of Key Protect
@@ -40,6 +42,7 @@ impl Provider {
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness => None,
+            Self::Azure => Some(("kms-azure", "azure")),
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
@@ -55,6 +58,7 @@ impl It {
             sh,
             Needs {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
+                azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
             },
@@ -64,7 +68,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
+            Provider::Azure | Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
                 selected(sh, provider)?
             }
         };

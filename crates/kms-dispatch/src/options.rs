@@ -119,13 +119,21 @@ impl Options {
         self
     }
 
+    #[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
     #[cfg_attr(
-        not(any(feature = "ibmkp", feature = "k8s-secret", feature = "kmip", feature = "vault", test)),
+        not(any(
+            feature = "azure",
+            feature = "ibmkp",
+            feature = "k8s-secret",
+            feature = "kmip",
+            feature = "vault",
+            test
+        )),
         expect(dead_code, reason = "no provider")
     )]
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {

@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::ConfigKey;
 use kms_core::{
     ConnectionDetails, Error, ErrorKind, KmsSpec, Result, SecretData, SecretSource, SecuritySpec,
-    config::ConfigKey,
 };
 use zeroize::Zeroizing;
 
 use super::{Entries, read_entry};
-use crate::{
-    Provider,
-    keys::{AzureConfigKey, KMS_PROVIDER},
-};
+use crate::{Provider, keys::KMS_PROVIDER};
 
 /// What the `security` block of a pod calls the credentials that are in its environment and in its files.
 const CREDENTIALS: &str = "pod-environment";
@@ -125,7 +123,8 @@ fn credential(variable: &str) -> Option<&'static str> {
 
 fn is_known(provider: Provider, name: &str) -> bool {
     match provider {
-        Provider::AzureKeyVault => AzureConfigKey::find(name).is_some(),
+        #[cfg(feature = "azure")]
+        Provider::AzureKeyVault => kms_azure::AzureConfigKey::find(name).is_some(),
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => kms_ibmkp::IbmKpConfigKey::find(name).is_some(),
         #[cfg(feature = "kmip")]
@@ -134,6 +133,8 @@ fn is_known(provider: Provider, name: &str) -> bool {
         #[cfg(feature = "vault")]
         Provider::Vault => kms_vault::VaultConfigKey::find(name).is_some(),
         // Nobody here knows its settings, and nobody will use them.
+        #[cfg(not(feature = "azure"))]
+        Provider::AzureKeyVault => !is_service_link(name),
         #[cfg(not(feature = "vault"))]
         Provider::Vault => !is_service_link(name),
         #[cfg(not(feature = "ibmkp"))]
