@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 pub mod crash;
+pub mod rook;
 pub mod stores;
 
 use std::{

@@ -34,6 +34,10 @@ enum Provider {
     K8sSecret,
     /// PyKMIP
     Kmip,
+    /// CronJobs of rotation, for every provider
+    Rook,
+    /// LUKS devices by cryptsetup
+    Luks,
     Vault,
 }
 
@@ -46,6 +50,8 @@ impl Provider {
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
+            Self::Rook => Some(("kms-rook", "rook")),
+            Self::Luks => Some(("kms-luks", "luks")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -61,6 +67,7 @@ impl It {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
+                cryptsetup: matches!(provider, Provider::All | Provider::Luks),
             },
         )?;
         let filter = filter.iter();
@@ -68,9 +75,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Azure | Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Vault => {
-                selected(sh, provider)?
-            }
+            _ => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');
@@ -89,7 +94,9 @@ fn selected(sh: &Shell, provider: Provider) -> Result<Vec<String>> {
         .filter(|other| **other != provider)
         .filter_map(|other| Some(other.parts()?.1))
         .collect();
-    let mut selection = vec![format!("--package {package} --lib --tests")];
+    // What needs a cluster is behind a feature of its own there.
+    let features = if provider == Provider::Rook { " --features client" } else { "" };
+    let mut selection = vec![format!("--package {package}{features} --lib --tests")];
     let mut files = Vec::new();
     let folder = root().join("tests/tests");
     let paths = if folder.exists() { sh.read_dir(&folder)? } else { Vec::new() };

@@ -369,11 +369,17 @@ fn settings(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn read_manifests(global: &Global) -> Result<Manifests> {
+    read_manifests_keeping(global, &[])
+}
+
+/// What `-f` gives, with the objects of other kinds that are wanted.
+pub(crate) fn read_manifests_keeping(global: &Global, kinds: &[&str]) -> Result<Manifests> {
     let mut inputs = Vec::new();
     for path in &global.files {
         inputs.push((input::name(path), input::read(path, MAX_INPUT_BYTES)?));
     }
-    let manifests = Manifests::parse(inputs.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?;
+    let inputs = inputs.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    let manifests = Manifests::parse_keeping(inputs, kinds)?;
     for ignored in manifests.ignored() {
         info!("passed over: {ignored}");
     }
