@@ -56,7 +56,7 @@ fn killed_in_the_grace(mut child: Child) {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn the_old_kek_opens_nothing_any_more_and_the_new_one_does() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -91,7 +91,7 @@ async fn the_old_kek_opens_nothing_any_more_and_the_new_one_does() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn superseded_versions_are_destroyed_when_asked_for() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -114,7 +114,7 @@ async fn superseded_versions_are_destroyed_when_asked_for() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn who_may_not_update_changes_nothing() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -136,7 +136,7 @@ async fn who_may_not_update_changes_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn a_run_that_is_killed_in_the_grace_is_finished_by_the_next_one() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -172,7 +172,7 @@ fn image_other(image: &Image, kek: &Kek) -> u8 {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -229,7 +229,7 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn nothing_secret_is_printed_or_handed_to_cryptsetup_where_others_see_it() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();
@@ -299,7 +299,7 @@ async fn nothing_secret_is_printed_or_handed_to_cryptsetup_where_others_see_it()
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn metrics_tell_results_and_times_of_each_key() {
     let server = server().await;
     let token = server.admin().rook_token().await.unwrap();

@@ -38,7 +38,7 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 8] = [
+const ISOLATION: [(&str, &[&str]); 9] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
@@ -46,6 +46,10 @@ const ISOLATION: [(&str, &[&str]); 8] = [
     (
         "--package kms-luks --all-features",
         &["http", "hyper", "kms-dispatch", "kms-http", "kube", "reqwest", "rustls"],
+    ),
+    (
+        "--package kms-rotation --all-features",
+        &["http", "hyper", "kms-dispatch", "kms-http", "kms-vault", "kube", "reqwest", "rustls"],
     ),
     (
         "--package kms-dispatch --no-default-features --features azure",
