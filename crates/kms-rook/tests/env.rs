@@ -1,6 +1,11 @@
 //! Environment and volumes against what Rook makes of the same blocks: the data of its operator, and the examples of
 //! its unit tests (spec 17.1).
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 
