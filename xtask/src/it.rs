@@ -25,6 +25,8 @@ pub(crate) struct It {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Provider {
     All,
+    /// Microsoft's own clients on the double of Entra ID and Key Vault
+    Azure,
     /// The servers themselves
     Harness,
     /// IBM's own clients on the double of Key Protect
@@ -42,6 +44,7 @@ impl Provider {
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness => None,
+            Self::Azure => Some(("kms-azure", "azure")),
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
@@ -57,6 +60,7 @@ impl It {
         let live = Live::start(
             sh,
             Needs {
+                azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip),
@@ -67,9 +71,12 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Ibmkp | Provider::K8sSecret | Provider::Kmip | Provider::Rook | Provider::Vault => {
-                selected(sh, provider)?
-            }
+            Provider::Azure
+            | Provider::Ibmkp
+            | Provider::K8sSecret
+            | Provider::Kmip
+            | Provider::Rook
+            | Provider::Vault => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');

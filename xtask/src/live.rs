@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Needs {
     /// The program under test.
     pub(crate) kms: bool,
+    /// Microsoft's own clients for Key Vault.
+    pub(crate) azure_clients: bool,
     /// IBM's own clients for Key Protect.
     pub(crate) ibm_clients: bool,
     /// A Python with PyKMIP.
@@ -23,7 +25,7 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) const ALL: Self = Self { kms: true, ibm_clients: true, pykmip: true };
+    pub(crate) const ALL: Self = Self { azure_clients: true, kms: true, ibm_clients: true, pykmip: true };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -46,6 +48,10 @@ impl Live {
         ];
         if needs.kms {
             env.push((servers::KMS, provision::kms(sh)?.into_os_string()));
+        }
+        if needs.azure_clients {
+            let names = ["KMS_IT_AZURE_PYTHON", "KMS_IT_AZURE_NODE_PATH"];
+            env.extend(names.into_iter().zip(provision::azure_clients(sh)?.map(PathBuf::into_os_string)));
         }
         if needs.ibm_clients {
             let names = ["KMS_IT_IBM_PYTHON", "KMS_IT_IBM_NODE_PATH", "KMS_IT_IBM_GO"];

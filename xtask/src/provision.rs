@@ -12,6 +12,8 @@ use crate::run::{root, run, servers_dir};
 const OPENBAO: &str = "2.7.2";
 const ETCD: &str = "3.6.16";
 const KUBERNETES: &str = "1.36.3";
+const AZURE_NODE: [&str; 2] = ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2"];
+const AZURE_PYTHON: [&str; 2] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0"];
 const IBM_PYTHON: &str = "keyprotect==3.0.1";
 const PYKMIP: &str = "pykmip==0.11.0";
 const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
@@ -50,6 +52,12 @@ fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
 /// A Python that has PyKMIP, the server and its client.
 pub(crate) fn pykmip(sh: &Shell) -> Result<PathBuf> {
     Ok(venv(sh, "pykmip", &[PYKMIP])?.join("bin/python"))
+}
+
+/// Microsoft's clients for Key Vault: Python, and the folder of Node's modules.
+pub(crate) fn azure_clients(sh: &Shell) -> Result<[PathBuf; 2]> {
+    let python = venv(sh, "azure-keyvault", &AZURE_PYTHON)?.join("bin/python");
+    Ok([python, node_modules(sh, "azure-keyvault-node", &AZURE_NODE)?])
 }
 
 /// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.

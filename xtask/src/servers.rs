@@ -35,6 +35,8 @@ enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Which {
     All,
+    /// The double of Entra ID and Key Vault
+    Azure,
     /// The double of IBM's IAM and Key Protect
     Ibmkp,
     /// PyKMIP
@@ -49,7 +51,7 @@ enum Which {
 impl Which {
     fn each(self) -> Vec<Self> {
         if self == Self::All {
-            vec![Self::Vault, Self::Raft, Self::Kube, Self::Ibmkp, Self::Kmip]
+            vec![Self::Vault, Self::Raft, Self::Kube, Self::Azure, Self::Ibmkp, Self::Kmip]
         } else {
             vec![self]
         }
@@ -59,6 +61,7 @@ impl Which {
     fn folder(self) -> PathBuf {
         let name = match self {
             Self::All => "all",
+            Self::Azure => "azure",
             Self::Ibmkp => "ibmkp",
             Self::Kmip => "kmip",
             Self::Kube => "kube",
@@ -137,6 +140,7 @@ async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Lin
             ];
             Ok((raft.detach(), owned(lines)))
         }
+        Which::Azure => double(sh, folder, "azure_double").await,
         Which::Ibmkp => double(sh, folder, "ibmkp_double").await,
         Which::Kmip => {
             let python = provision::pykmip(sh)?;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use kms_core::{KeyName, config::parse_duration};
+use kms_luks::MappingName;
 
 use crate::{cmd, exit::Exit, output::Format};
 
@@ -102,6 +103,22 @@ pub(crate) enum Command {
     Delete(cmd::delete::Args),
     /// List the keys, never their KEKs
     List(cmd::list::Args),
+    /// Show the key slots of a LUKS device, and what each costs to open
+    ///
+    /// Slots 0 and 1 are those that the KEK and its rotation use. All others are somebody else's and are never touched.
+    Slots(cmd::slots::Args),
+    /// Make an empty device a LUKS device that the KEK opens; the KEK is created if there is none
+    Format(cmd::format::Args),
+    /// Open the devices of an OSD with its KEK
+    ///
+    /// Devices that are open are left alone; if all are, the KMS is not asked.
+    Open(cmd::open::Args),
+    /// Close an open device
+    Close(cmd::close::Args),
+    /// Show what an open device is mapped to; fails if it leads nowhere
+    Status(cmd::status::Args),
+    /// Let an open device grow to the size of the disk below
+    Resize(cmd::resize::Args),
     /// Rotate keys by CronJobs: one for each encrypted OSD of a CephCluster
     ///
     /// security.keyRotation of the CephCluster says whether and when. The CronJobs are those of Rook, with its names,
@@ -135,12 +152,21 @@ impl Command {
             Self::Get(args) => &mut args.files,
             Self::Delete(args) => &mut args.files,
             Self::List(args) => &mut args.files,
+            Self::Format(args) => &mut args.files,
+            Self::Open(args) => &mut args.files,
             Self::KeyManagement(args) => &mut args.files,
+            Self::Slots(_)
+            | Self::Close(_)
+            | Self::Status(_)
+            | Self::Resize(_)
+            | Self::Providers(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Codegen(_) => return Vec::new(),
             #[cfg(feature = "k8s-secret")]
             Self::Cronjobs(args) => args.files(),
             #[cfg(feature = "k8s-secret")]
             Self::Render(args) => args.files(),
-            Self::Providers(_) | Self::Completions(_) | Self::Man(_) | Self::Codegen(_) => return Vec::new(),
         };
         std::mem::take(&mut files.files)
     }
@@ -166,6 +192,20 @@ pub(crate) struct NameArg {
 
 fn key_name(text: &str) -> Result<KeyName, String> {
     text.parse().map_err(|error: kms_core::Error| error.message().to_owned())
+}
+
+/// The argument of commands about an open device.
+#[derive(Args, Debug)]
+pub(crate) struct MapperArg {
+    /// The name of the open device: that of its node in /dev/mapper
+    #[arg(value_name = "MAPPER", value_parser = mapping_name)]
+    pub(crate) mapper: MappingName,
+}
+
+pub(crate) fn mapping_name(text: &str) -> Result<MappingName, String> {
+    // Whoever gives the path of the node means its name.
+    let name = text.strip_prefix("/dev/mapper/").unwrap_or(text);
+    name.parse().map_err(|error: kms_core::Error| error.message().to_owned())
 }
 
 fn cluster(text: &str) -> Result<ClusterName, &'static str> {
@@ -207,6 +247,12 @@ mod tests {
     fn files_may_be_given_before_and_after_the_command() {
         let cli = Cli::try_parse_from(["kms", "-f", "a", "get", "-fb", "x", "--file=c"]).unwrap();
         assert_eq!(cli.into_parts().0.files, ["a", "b", "c"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn an_open_device_is_named_with_its_folder_or_without() {
+        assert_eq!(mapping_name("/dev/mapper/a-block-dmcrypt").unwrap().as_str(), "a-block-dmcrypt");
+        assert!(mapping_name("/dev/sda").is_err() && mapping_name("").is_err());
     }
 
     #[test]

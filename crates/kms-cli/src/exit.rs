@@ -45,7 +45,7 @@ impl Exit {
                 "failed, for none of the reasons below; also: the key exists, or has changed meanwhile"
             }
             Self::Usage => "the command line, a setting or a Secret is wrong, or the provider cannot do it",
-            Self::NotFound => "there is no such key, Secret, mount or CephCluster",
+            Self::NotFound => "there is no such key, Secret, mount, CephCluster or mapping",
             Self::Denied => "the credentials were not accepted, or do not allow it",
             Self::TryAgain => {
                 "the server is unreachable, sealed, overloaded or too slow: worth another try later"

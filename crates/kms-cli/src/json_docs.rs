@@ -1,6 +1,6 @@
 //! `docs/json-output.md` against what the program really writes, field by field.
 
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
 use clap::Parser;
 use kms_core::{Error, ErrorKind, KmsProvider, memory::Memory};
@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     cli::{Cli, Command},
     cmd,
+    osd_host::Host,
     output::{ErrorDocument, Failure, Format, Output},
 };
 
@@ -89,6 +90,44 @@ fn check(section: &str, documents: &[String]) {
     for field in fields.keys() {
         assert!(met.contains_key(field), "{section}: {field} is documented, and never written");
     }
+}
+
+/// Runs a command line on a host, and gives what it prints.
+async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let mut output = Output::to(cli.global.output, &mut bytes);
+    let cryptsetup = host.cryptsetup();
+    let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
+    match cli.command {
+        Command::Slots(args) => cmd::slots::run(args, cryptsetup, &mut output).await,
+        Command::Format(args) => cmd::format::run(args, cryptsetup, connect, &mut output).await,
+        Command::Open(args) => cmd::open::run(args, cryptsetup, connect, &mut output).await,
+        Command::Close(args) => cmd::close::run(args, cryptsetup, &mut output).await,
+        Command::Status(args) => cmd::status::run(args, cryptsetup, &mut output),
+        Command::Resize(args) => cmd::resize::run(args, cryptsetup, &mut output).await,
+        other => panic!("{other:?} is not run here"),
+    }
+    .unwrap();
+    drop(output);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_page_describes_what_is_written_of_devices() {
+    let (host, kms) = (Host::new(), Arc::new(Memory::new()));
+    let device = host.empty("device");
+    check("kms format", &[run_on(&host, &kms, &["format", "a", &device, "--fsid", "f"]).await]);
+    check("kms slots", &[run_on(&host, &kms, &["slots", &device]).await]);
+    let open = ["open", "a", &device, "--mapper", "osd", "--fsid", "f"];
+    check("kms open", &[run_on(&host, &kms, &open).await, run_on(&host, &kms, &open).await]);
+    check("kms status", &[run_on(&host, &kms, &["status", "osd"]).await]);
+    check("kms resize", &[run_on(&host, &kms, &["resize", "osd"]).await]);
+    let close = [
+        run_on(&host, &kms, &["close", "osd"]).await,
+        run_on(&host, &kms, &["close", "osd", "--ignore-not-found"]).await,
+    ];
+    check("kms close", &close);
 }
 
 /// Runs a command line against a provider, and gives what it prints.

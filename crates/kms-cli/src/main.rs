@@ -14,6 +14,7 @@ mod input;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
 mod logging;
+mod luks;
 mod output;
 #[cfg(feature = "k8s-secret")]
 mod rook;
@@ -21,6 +22,8 @@ mod secret_file;
 
 #[cfg(test)]
 mod json_docs;
+#[cfg(test)]
+mod osd_host;
 
 use std::process::ExitCode;
 

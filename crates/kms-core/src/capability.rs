@@ -24,6 +24,18 @@ impl Guarantee {
     }
 }
 
+/// Whether an update of a key would be allowed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum UpdateRight {
+    /// The server says that it would be.
+    Granted,
+    /// The server says that our account lacks the right.
+    Denied,
+    /// The server cannot be asked, or does not say: only an update itself will show.
+    Unknown,
+}
+
 /// What a provider can really do. What it cannot is answered with `Unsupported` before any I/O.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

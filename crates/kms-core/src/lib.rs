@@ -37,7 +37,7 @@ pub mod secret;
 pub mod security;
 
 pub use crate::{
-    capability::{Capability, Guarantee},
+    capability::{Capability, Guarantee, UpdateRight},
     error::{Error, ErrorKind, Existing, Result, Retry},
     kek::Kek,
     name::{KeyName, KeyVersion},

@@ -12,7 +12,8 @@ use futures_core::Stream;
 use tokio::time::sleep;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyVersion, PutMode, Result,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyVersion, PutMode,
+    Result, UpdateRight,
 };
 
 /// How often [`KmsProviderExt::ensure`] starts anew when the key vanishes under its hands.
@@ -184,6 +185,18 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// `Unsupported` where no superseded version is kept; `Conflict` if `current` is not the current version.
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize>;
 
+    /// Asks the server, without changing anything, whether updates of these keys would be allowed, and gives one
+    /// answer for each name, in their order.
+    ///
+    /// A rotation asks before it touches a device. Many names are asked about with as few requests as the server
+    /// allows. Whether a key exists is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Those of connecting and logging in. A server that refuses the question is no error, but
+    /// [`UpdateRight::Unknown`].
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>>;
+
     /// Connects and logs in, and reports what was presented and found. Reads no key and changes nothing.
     async fn probe(&self) -> Probe;
 }
@@ -219,6 +232,10 @@ macro_rules! forward {
 
             async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
                 (**self).retire_superseded(name, current).await
+            }
+
+            async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+                (**self).may_update(names).await
             }
 
             async fn probe(&self) -> Probe {
@@ -387,6 +404,10 @@ mod tests {
 
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
             self.0.retire_superseded(name, current).await
+        }
+
+        async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+            self.0.may_update(names).await
         }
 
         async fn probe(&self) -> Probe {

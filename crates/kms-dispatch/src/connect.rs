@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use kms_core::{
-    Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec,
-    config::{ConfigKey, Problems, Settings},
-};
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::{ConfigKey, Settings};
+use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
 use tracing::warn;
 
+#[cfg(feature = "azure")]
+use crate::azure;
 #[cfg(feature = "ibmkp")]
 use crate::ibmkp;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use crate::keys;
 #[cfg(feature = "kmip")]
 use crate::kmip;
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes;
 #[cfg(feature = "vault")]
 use crate::vault;
-use crate::{Options, Provider, keys};
+use crate::{Options, Provider};
 
 /// Checks a `security` block without any I/O, and says which provider it names.
 ///
@@ -33,9 +36,16 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
 }
 
 /// Notes what is wrong with the settings of a provider.
+#[cfg_attr(
+    not(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault")),
+    expect(unused_variables, reason = "this build has no provider with settings")
+)]
 fn check_settings(provider: Provider, spec: &SecuritySpec, options: &Options, problems: &mut Problems) {
     match provider {
-        Provider::AzureKeyVault => keys::azure::check(&spec.kms, options.environment(), problems),
+        #[cfg(feature = "azure")]
+        Provider::AzureKeyVault => azure::check(spec, options, problems),
+        #[cfg(not(feature = "azure"))]
+        Provider::AzureKeyVault => {}
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => ibmkp::check(spec, options, problems),
         #[cfg(not(feature = "ibmkp"))]
@@ -65,7 +75,10 @@ fn check_block(spec: &SecuritySpec) -> Result<(Provider, Problems)> {
         }
     };
     match provider {
+        #[cfg(feature = "azure")]
         Provider::AzureKeyVault => check_names::<keys::AzureConfigKey>(spec, &mut problems),
+        #[cfg(not(feature = "azure"))]
+        Provider::AzureKeyVault => {}
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => check_names::<keys::IbmKpConfigKey>(spec, &mut problems),
         #[cfg(not(feature = "ibmkp"))]
@@ -83,6 +96,7 @@ fn check_block(spec: &SecuritySpec) -> Result<(Provider, Problems)> {
     Ok((provider, problems))
 }
 
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 /// Checks the names of the settings that are not strings. Builders never see them, since there is no value, and a name
 /// that is misspelt besides is to be told at once.
 fn check_names<K: ConfigKey>(spec: &SecuritySpec, problems: &mut Problems) {
@@ -111,7 +125,7 @@ fn warn_of_token(spec: &SecuritySpec) {
 pub async fn connect(
     spec: &SecuritySpec,
     #[cfg_attr(
-        not(any(feature = "ibmkp", feature = "kmip", feature = "vault")),
+        not(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault")),
         expect(unused_variables, reason = "no provider of this build needs a Secret")
     )]
     secrets: &dyn SecretSource,
@@ -119,6 +133,8 @@ pub async fn connect(
 ) -> Result<Arc<dyn KmsProvider>> {
     let (provider, problems) = check_block(spec)?;
     match provider {
+        #[cfg(feature = "azure")]
+        Provider::AzureKeyVault => azure::connect(spec, secrets, &options, problems).await,
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => ibmkp::connect(spec, secrets, &options, problems).await,
         #[cfg(feature = "kmip")]
@@ -132,6 +148,7 @@ pub async fn connect(
         #[cfg(feature = "vault")]
         Provider::Vault => vault::connect(spec, secrets, &options, problems).await,
         // What is wrong with the settings is told all the same.
+        #[allow(unreachable_patterns, reason = "with all features every provider is there")]
         _ => {
             let mut problems = problems;
             check_settings(provider, spec, &options, &mut problems);

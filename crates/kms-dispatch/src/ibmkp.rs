@@ -36,8 +36,7 @@ pub(crate) async fn connect(
     options: &Options,
     problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let built = builder(spec, options).build(secrets).await;
-    let key_protect = problems.join(built, |problems| check(spec, options, problems))?;
+    let key_protect = builder(spec, options).build_noting(secrets, problems).await?;
     let limits = options.limits(key_protect.layer_options(LayerOptions::default()));
     Ok(layer::standard(Arc::new(key_protect), &limits))
 }

@@ -52,8 +52,7 @@ pub(crate) async fn connect(
         Some(index) => builder.with_index(index),
         None => builder,
     };
-    let built = builder.build(secrets).await;
-    let kmip = problems.join(built, |problems| check(spec, options, problems))?;
+    let kmip = builder.build_noting(secrets, problems).await?;
     let limits = options.limits(kmip.layer_options(LayerOptions::default()));
     Ok(layer::standard(Arc::new(kmip), &limits))
 }

@@ -119,15 +119,13 @@ impl Options {
         self
     }
 
+    #[allow(dead_code, reason = "Kubernetes Secrets have no settings")]
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
-    #[cfg_attr(
-        not(any(feature = "ibmkp", feature = "k8s-secret", feature = "kmip", feature = "vault", test)),
-        expect(dead_code, reason = "no provider")
-    )]
+    #[allow(dead_code, reason = "a build without providers has no use for it")]
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers.retry.deadline = deadline;
@@ -141,7 +139,7 @@ impl Options {
         layers
     }
 
-    #[cfg(any(feature = "ibmkp", feature = "k8s-secret", feature = "kmip"))]
+    #[allow(dead_code, reason = "not every provider needs it")]
     pub(crate) fn cluster(&self) -> Option<&ClusterRef> {
         self.cluster.as_ref()
     }
@@ -170,7 +168,7 @@ impl Options {
         self.kubeconfig.is_some() || self.kube_context.is_some()
     }
 
-    #[cfg(any(feature = "ibmkp", feature = "vault"))]
+    #[allow(dead_code, reason = "not every provider needs it")]
     pub(crate) fn allow_http(&self) -> bool {
         self.allow_http
     }

@@ -114,7 +114,7 @@ impl Provider {
     pub const fn is_compiled(self) -> bool {
         match self {
             // Its feature exists, so that what depends on us need not change, but nothing is behind it yet.
-            Self::AzureKeyVault => false,
+            Self::AzureKeyVault => cfg!(feature = "azure"),
             Self::IbmKeyProtect => cfg!(feature = "ibmkp"),
             Self::Kmip => cfg!(feature = "kmip"),
             Self::KubernetesSecret => cfg!(feature = "k8s-secret"),
@@ -127,7 +127,9 @@ impl Provider {
     /// configuration is what [`KmsProvider::capability`](kms_core::KmsProvider::capability) says.
     pub const fn capability(self) -> Option<Capability> {
         match self {
-            Self::AzureKeyVault => None,
+            Self::AzureKeyVault => Some(
+                Capability::full().with_create(Guarantee::CheckThenAct).with_update(Guarantee::CheckThenAct),
+            ),
             Self::IbmKeyProtect => Some(Capability::full().with_update(Guarantee::CheckThenAct)),
             Self::Kmip => Some(Capability::full().with_soft_delete(false).with_base64_only(true)),
             Self::KubernetesSecret => Some(Capability::full().with_soft_delete(false).with_versions(false)),

@@ -6,6 +6,9 @@
 //! [`token::TokenCache`].
 
 pub mod client;
+#[cfg(feature = "json")]
+pub mod json;
+pub mod pem;
 pub mod send;
 pub mod tls;
 pub mod token;

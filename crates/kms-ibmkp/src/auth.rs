@@ -12,6 +12,7 @@ use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
 use kms_http::{
     Answer, Call, HttpClient, Lease, Token, TokenCache,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    json::unreadable,
     send::Body,
 };
 use serde::Deserialize;
@@ -19,8 +20,6 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 use url::{Url, form_urlencoded};
 use zeroize::{Zeroize, Zeroizing};
-
-use crate::error::unreadable;
 
 /// How long IAM may take. It is less than a try of the layers has, so that an error names IAM and not the key.
 const TIME_LIMIT: Duration = Duration::from_secs(10);

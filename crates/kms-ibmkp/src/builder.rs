@@ -1,15 +1,16 @@
 //! From settings to a provider.
 
-use std::{fmt, fs, path::Path};
+use std::fmt;
 
 use kms_core::{
     ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
-    config::{Problems, Settings},
+    config::{ConfigKey as _, Problems, Settings, SettingsSource},
 };
-use kms_http::{HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates};
+use kms_http::{
+    HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, pem::secret_or_file, tls::certificates,
+};
 use tracing::warn;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::{
     address::{address, base_url, instance, key_ring, token_path},
@@ -24,8 +25,7 @@ use crate::{
 const DEFAULT_BASE_URL: &str = "https://us-south.kms.cloud.ibm.com";
 /// Where IAM is when nothing is said (spec 1.8).
 const DEFAULT_TOKEN_URL: &str = "https://iam.cloud.ibm.com/oidc/token";
-/// Settings that belong to whoever picks the provider.
-const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
+
 /// How many keys are asked for at once, and the most that the service gives.
 const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
 
@@ -34,9 +34,7 @@ const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
 /// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
 #[derive(Default)]
 pub struct IbmKeyProtectBuilder {
-    given: Vec<(String, Zeroizing<String>)>,
-    environment: Vec<(String, Zeroizing<String>)>,
-    token_secret: String,
+    source: SettingsSource<Key>,
     cluster: String,
     allow_http: bool,
     page_size: Option<u32>,
@@ -51,15 +49,14 @@ impl IbmKeyProtectBuilder {
     /// Takes the settings of a CephCluster.
     #[must_use]
     pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.given
-            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+        self.source.add_details(details);
         self
     }
 
     /// Sets one setting.
     #[must_use]
     pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.given.push((key.to_string(), Zeroizing::new(value.into())));
+        self.source.add(key, value);
         self
     }
 
@@ -67,19 +64,14 @@ impl IbmKeyProtectBuilder {
     /// proxy variables are understood too, and hold for IAM and Key Protect alike.
     #[must_use]
     pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.environment.extend(pairs.into_iter().map(|(name, value)| {
-            // In the environment a certificate is always a file, never the name of a Secret.
-            let file = Key::CaCert.to_string() == name && !value.is_empty() && !value.contains('/');
-            let value = if file { format!("./{value}") } else { value.to_owned() };
-            (name.to_owned(), Zeroizing::new(value))
-        }));
+        self.source.add_environment(pairs, &[Key::CaCert]);
         self
     }
 
     /// Names the Secret with the API key, under `IBM_KP_SERVICE_API_KEY`.
     #[must_use]
     pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.token_secret = name.into();
+        self.source.set_token_secret(name);
         self
     }
 
@@ -109,13 +101,13 @@ impl IbmKeyProtectBuilder {
 
     /// Checks the settings without asking for any Secret and without I/O.
     pub fn check(&self, problems: &mut Problems) {
-        let settings = self.settings(problems);
+        let settings = self.source.settings(problems);
         self.parse(&settings, problems);
         self.check_credentials(&settings, problems);
     }
 
     fn check_credentials(&self, settings: &Settings<Key>, problems: &mut Problems) {
-        if self.token_secret.is_empty() && settings.text(Key::ServiceApiKey).is_none() {
+        if self.source.token_secret().is_none() && settings.text(Key::ServiceApiKey).is_none() {
             problems.add(
                 "there are no credentials: name a Secret with the key IBM_KP_SERVICE_API_KEY in tokenSecretName",
             );
@@ -128,13 +120,31 @@ impl IbmKeyProtectBuilder {
     ///
     /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
     pub async fn build(self, secrets: &dyn SecretSource) -> Result<IbmKeyProtect> {
-        let mut problems = Problems::new();
+        self.build_noting(secrets, Problems::new()).await
+    }
+
+    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`build`](Self::build).
+    pub async fn build_noting(
+        self,
+        secrets: &dyn SecretSource,
+        mut problems: Problems,
+    ) -> Result<IbmKeyProtect> {
         self.warn_of_spellings();
-        let settings = self.settings(&mut problems);
+        let settings = self.source.settings(&mut problems);
         let parsed = self.parse(&settings, &mut problems);
         self.check_credentials(&settings, &mut problems);
-        let api_key = self.api_key(&settings, secrets, &mut problems).await?;
-        let tls = self.tls(&settings, secrets, &mut problems).await?;
+        let read = async {
+            let api_key = self.api_key(&settings, secrets, &mut problems).await?;
+            Ok((api_key, self.tls(&settings, secrets, &mut problems).await?))
+        };
+        let (api_key, tls) = match read.await {
+            Ok(read) => read,
+            Err(error) => return Err(problems.with(error)),
+        };
         let (Some(parsed), Some(api_key), true) = (parsed, api_key, problems.is_empty()) else {
             problems.into_result()?;
             return Err(Error::config("the settings of Key Protect are not complete"));
@@ -142,7 +152,7 @@ impl IbmKeyProtectBuilder {
         // One client for both hosts: CA and proxy hold for IAM and Key Protect alike (W35).
         let http = HttpClientBuilder::new()
             .with_tls(tls)
-            .with_proxies(Proxies::from_environment(borrowed(&self.environment)))
+            .with_proxies(Proxies::from_environment(self.source.environment()))
             .build()?;
         let Parsed { base, token_url, instance, key_ring, cluster, page_size } = parsed;
         let auth = Auth::new(http.clone(), token_url, api_key);
@@ -153,20 +163,14 @@ impl IbmKeyProtectBuilder {
     /// A cluster that goes back to Rook finds the default address where only the other spelling is set (SR-05).
     fn warn_of_spellings(&self) {
         for key in [Key::BaseUrl, Key::TokenUrl] {
-            for alias in kms_core::config::ConfigKey::aliases(key) {
-                if self.given.iter().any(|(name, _)| name == alias) {
+            for alias in key.aliases() {
+                if self.source.given_names().any(|name| name == *alias) {
                     warn!(
                         "{alias} counts as {key}; Rook's documentation calls it so, and its code does not read it"
                     );
                 }
             }
         }
-    }
-
-    fn settings(&self, problems: &mut Problems) -> Settings<Key> {
-        let mut settings = Settings::from_pairs(borrowed(&self.given), &OTHERS, problems);
-        settings.fill_from(borrowed(&self.environment), problems);
-        settings
     }
 
     /// Everything that needs neither Secrets nor files.
@@ -202,16 +206,12 @@ impl IbmKeyProtectBuilder {
         secrets: &dyn SecretSource,
         problems: &mut Problems,
     ) -> Result<Option<SecretString>> {
-        let api_key = if self.token_secret.is_empty() {
-            settings.secret(Key::ServiceApiKey)
-        } else {
-            let secret = problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?;
-            match secret {
-                Some(secret) => {
-                    problems.absorb("tokenSecretName", secret.text(Key::ServiceApiKey.as_name()))?
-                }
-                None => None,
+        let api_key = match (self.source.secret(secrets, problems).await?, self.source.token_secret()) {
+            (Some(secret), _) => {
+                problems.absorb("tokenSecretName", secret.text(Key::ServiceApiKey.as_str()))?
             }
+            (None, Some(_)) => None,
+            (None, None) => settings.secret(Key::ServiceApiKey),
         };
         let Some(api_key) = api_key else { return Ok(None) };
         if api_key.expose_secret().bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
@@ -228,18 +228,9 @@ impl IbmKeyProtectBuilder {
         problems: &mut Problems,
     ) -> Result<TlsOptions> {
         let mut tls = TlsOptions::new();
-        let setting = Key::CaCert.as_name();
+        let setting = Key::CaCert.as_str();
         let Some(value) = settings.text(Key::CaCert) else { return Ok(tls) };
-        // A name of a Secret has no slash.
-        let pem = if value.contains('/') {
-            problems.absorb(setting, file(Path::new(value)))?
-        } else {
-            let read = match secrets.secret(value).await {
-                Ok(secret) => secret.bytes("cert").map(|bytes| Zeroizing::new(bytes.to_vec())),
-                Err(error) => Err(error),
-            };
-            problems.absorb(setting, read)?
-        };
+        let pem = problems.absorb(setting, secret_or_file(value, "cert", secrets).await)?;
         if let Some(pem) = pem
             && let Some(roots) = problems.absorb(setting, certificates(&pem))?
         {
@@ -249,31 +240,16 @@ impl IbmKeyProtectBuilder {
     }
 }
 
-impl Key {
-    fn as_name(self) -> &'static str {
-        kms_core::config::ConfigKey::as_str(self)
-    }
-}
-
 impl fmt::Debug for IbmKeyProtectBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { given, environment, token_secret, cluster, allow_http, page_size } = self;
-        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
-            list.iter().map(|(name, _)| name.clone()).collect()
-        };
+        let Self { source, cluster, allow_http, page_size } = self;
         f.debug_struct("IbmKeyProtectBuilder")
-            .field("given", &names(given))
-            .field("environment", &names(environment))
-            .field("token_secret", token_secret)
+            .field("source", source)
             .field("cluster", cluster)
             .field("allow_http", allow_http)
             .field("page_size", page_size)
             .finish()
     }
-}
-
-fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
-    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// Settings that are parsed.
@@ -284,14 +260,6 @@ struct Parsed {
     key_ring: Option<HeaderValue>,
     cluster: Option<Cluster>,
     page_size: usize,
-}
-
-fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let read = |cause: std::io::Error| {
-        Error::config(format!("file {:?} cannot be read", path.display().to_string()))
-            .context("cause", cause.kind().to_string())
-    };
-    fs::read(path).map(Zeroizing::new).map_err(read)
 }
 
 #[cfg(test)]

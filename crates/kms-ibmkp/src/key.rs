@@ -5,6 +5,7 @@ use std::{fmt, time::SystemTime};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result, SecretString, Stored};
 use kms_http::Answer;
+use kms_http::json::unreadable;
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
@@ -13,7 +14,6 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{CORRELATION_ID, KEY_TYPE},
-    error::unreadable,
     name::{Names, hash},
 };
 

@@ -5,7 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, layer::LayerOptions, provider::Deleted,
+    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
+    provider::Deleted,
 };
 use kms_http::http::{Method, StatusCode};
 use tokio::sync::Mutex;
@@ -207,6 +208,11 @@ impl KmsProvider for IbmKeyProtect {
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         self.retire(&Names::of(name), current).await.map_err(|error| told(error, "retire", name))
+    }
+
+    /// Nothing that the server offers shows it: only an update does.
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
     async fn probe(&self) -> Probe {

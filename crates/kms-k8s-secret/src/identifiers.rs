@@ -17,8 +17,8 @@ use crate::{
     error::{Cause, Failure},
     name::{Names, check_object},
     provider::{
-        DATA_KEY, LIST_ROUNDS, TYPE, changed, check_gone, check_mutable, check_name, check_type, new_secret,
-        read_value, version,
+        self, DATA_KEY, LIST_ROUNDS, TYPE, changed, check_gone, check_mutable, check_name, check_type,
+        new_secret, read_value, version,
     },
 };
 
@@ -27,9 +27,6 @@ use crate::{
 /// The API server gives no new resource version to an object that is written as it was, and a new version is how
 /// others who have read it are turned away.
 const WRITE_ANNOTATION: &str = "kms.ceph.rook.io/kmip-write";
-
-/// Random bytes of one write.
-const NONCE_BYTES: usize = 8;
 
 /// What stands in the Secret of a key.
 #[non_exhaustive]
@@ -223,14 +220,9 @@ fn listed(object: &Object) -> Option<(KeyName, Identifier)> {
 
 /// Writes into the annotations that the Secret holds this identifier, and something that no write before had.
 fn mark(secret: &mut Secret, identifier: &str) -> Result<()> {
-    let mut nonce = [0; NONCE_BYTES];
-    getrandom::fill(&mut nonce).map_err(|_error| {
-        Error::new(ErrorKind::Unexpected, "the operating system gives no random numbers")
-    })?;
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(KMIP_ANNOTATION.to_owned(), identifier.to_owned());
-    annotations.insert(WRITE_ANNOTATION.to_owned(), format!("{:016x}", u64::from_be_bytes(nonce)));
-    Ok(())
+    provider::mark(secret, WRITE_ANNOTATION)
 }
 
 fn resource_version(object: &Object) -> Result<String> {

@@ -7,13 +7,14 @@ use k8s_openapi::api::{
         SelfSubjectRulesReviewSpec,
     },
 };
-use kms_core::{Error, ErrorKind, Probe};
+use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
 use serde::Deserialize;
 
 use crate::{
     PROVIDER,
     api::{Secrets, read, review},
     error::{Cause, Failure, Target},
+    name::Names,
 };
 
 const CONNECT: &str = "connect";
@@ -107,7 +108,30 @@ enum May {
     No,
 }
 
-async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
+/// Whether the Secrets of these keys may be updated: one question about all Secrets, and one about each if not.
+pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+    let ask = async |name: Option<String>| match allowed(secrets, "update", name).await {
+        Ok(true) => Ok(UpdateRight::Granted),
+        Ok(false) => Ok(UpdateRight::Denied),
+        Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => Ok(UpdateRight::Unknown),
+        Err(failure) => Err(failure.error.operation("rights").provider(PROVIDER)),
+    };
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = ask(None).await?;
+    if all != UpdateRight::Denied {
+        return Ok(vec![all; names.len()]);
+    }
+    let mut rights = Vec::with_capacity(names.len());
+    for name in names {
+        rights.push(ask(Some(Names::of(name).secret)).await?);
+    }
+    Ok(rights)
+}
+
+/// Whether our account may do something with Secrets: with all, or with the one of a name.
+async fn allowed(secrets: &Secrets, verb: &str, name: Option<String>) -> Result<bool, Failure> {
     let Secrets { connection, kube_namespace } = secrets;
     let question = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
@@ -115,6 +139,7 @@ async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
                 namespace: Some(kube_namespace.clone()),
                 resource: Some("secrets".to_owned()),
                 verb: Some(verb.to_owned()),
+                name,
                 ..ResourceAttributes::default()
             }),
             ..SelfSubjectAccessReviewSpec::default()
@@ -122,7 +147,12 @@ async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
         ..SelfSubjectAccessReview::default()
     };
     let about = target("create", "authorization.k8s.io", "selfsubjectaccessreviews");
-    if review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed) {
+    Ok(review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed))
+}
+
+async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
+    let Secrets { connection, kube_namespace } = secrets;
+    if allowed(secrets, verb, None).await? {
         return Ok(May::All);
     }
     // A Role may allow it for Secrets of given names only, which the first question is not about.

@@ -11,7 +11,8 @@ use futures_util::stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
+    provider::Deleted,
 };
 
 use crate::{
@@ -29,6 +30,10 @@ pub(crate) const TYPE: &str = "kubernetes.io/rook";
 /// The key of the data that is the KEK.
 pub(crate) const DATA_KEY: &str = "dmcrypt-key";
 
+/// The annotation that is another one after each write of a KEK that was there already.
+const WRITE_ANNOTATION: &str = "kms.ceph.rook.io/write";
+/// Random bytes in it.
+const NONCE_BYTES: usize = 8;
 /// The annotation of a Secret whose `dmcrypt-key` is no KEK, but the Unique Identifier of one on a KMIP server.
 ///
 /// Rook keeps both in Secrets of the same name and shape (spec 3), so whoever writes the latter says so by this.
@@ -128,10 +133,15 @@ impl KubernetesSecret {
 
     async fn update(&self, name: &KeyName, kek: &Kek, expected: &KeyVersion) -> Result<KeyVersion> {
         let names = Names::of(name);
-        let secret =
+        let mut secret =
             self.secrets.read(&names.secret).await.map_err(|failure| self.answer(failure, "put", name))?;
         if secret.metadata.resource_version.as_deref() != Some(expected.as_str()) {
             return Err(changed());
+        }
+        // The API server makes no new version of a Secret that is written as it is, and a write that was sent for
+        // this one could still be applied after ours.
+        if read_kek(&secret, &names).is_ok_and(|stored| stored.ct_eq(kek)) {
+            mark(&mut secret, WRITE_ANNOTATION)?;
         }
         let written = self.replace(&names, secret, kek).await?;
         version(&written.map_err(|failure| self.answer(failure, "put", name))?.metadata)
@@ -228,6 +238,10 @@ impl KmsProvider for KubernetesSecret {
         Err(self.unsupported("retire", "a Secret keeps no superseded versions"))
     }
 
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        probe::may_update(&self.secrets, names).await
+    }
+
     async fn probe(&self) -> Probe {
         probe::probe(&self.secrets).await
     }
@@ -251,6 +265,17 @@ pub(crate) fn check_gone(object: Object) -> Result<()> {
         "the Secret is marked as deleted, but stays until its finalizers are removed",
     )
     .context("finalizers", finalizers.join(", ")))
+}
+
+/// Writes something into an annotation that no write before had.
+pub(crate) fn mark(secret: &mut Secret, annotation: &str) -> Result<()> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|_error| {
+        Error::new(ErrorKind::Unexpected, "the operating system gives no random numbers")
+    })?;
+    let annotations = secret.metadata.annotations.get_or_insert_default();
+    annotations.insert(annotation.to_owned(), format!("{:016x}", u64::from_be_bytes(nonce)));
+    Ok(())
 }
 
 /// A Secret with this value, as Rook would write it.

@@ -10,7 +10,7 @@ use common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
 use kms_core::{
     DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
-    SecretSource, provider::Deleted,
+    SecretSource, UpdateRight, provider::Deleted,
 };
 use kms_k8s_secret::{
     ConnectOptions, IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner,
@@ -154,6 +154,7 @@ async fn a_role_for_secrets_of_given_names_is_enough() {
     let rules = json!([
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": names},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["update"], "resourceNames": [names[0]]},
     ]);
     place.namespace.grant("narrow", &rules).await.unwrap();
     let provider = place.provider(&place.namespace.create_token("narrow", &[]).await.unwrap()).await;
@@ -162,6 +163,9 @@ async fn a_role_for_secrets_of_given_names_is_enough() {
     let probe = provider.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     assert!(format!("{probe:?}").contains("get secrets: only those of 2 given names"), "{probe:?}");
+
+    let rights = provider.may_update(&[key("set1"), key("set2")]).await.unwrap();
+    assert_eq!(rights, [UpdateRight::Granted, UpdateRight::Denied]);
 
     place.namespace.create_service_account("nobody").await.unwrap();
     let nobody = place.provider(&place.namespace.create_token("nobody", &[]).await.unwrap()).await;

@@ -1,12 +1,12 @@
 //! From settings to a provider.
 
-use std::{fmt, fs, net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
+use std::{fmt, net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 
 use kms_core::{
     ConnectionDetails, Error, ExposeSecret as _, Result, SecretData, SecretSource,
-    config::{ConfigKey as _, Problems, Settings},
+    config::{ConfigKey as _, Problems, Settings, SettingsSource},
 };
-use kms_http::{Identity, Roots, TlsOptions, tls::certificates};
+use kms_http::{Identity, Roots, TlsOptions, pem::file, tls::certificates};
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -30,17 +30,13 @@ const DEFAULT_CONNECTIONS: u32 = 4;
 const DEFAULT_RESPONSE: u32 = 1024 * 1024;
 /// A longer limit than this is a mistake: an OSD does not start meanwhile.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Settings that belong to whoever picks the provider.
-const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
 
 /// Builds a [`Kmip`].
 ///
 /// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
 #[derive(Default)]
 pub struct KmipBuilder {
-    given: Vec<(String, Zeroizing<String>)>,
-    environment: Vec<(String, Zeroizing<String>)>,
-    token_secret: String,
+    source: SettingsSource<Key>,
     cluster: Option<String>,
     index: Option<Arc<dyn KeyIndex>>,
 }
@@ -54,15 +50,14 @@ impl KmipBuilder {
     /// Takes the settings of a CephCluster.
     #[must_use]
     pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.given
-            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+        self.source.add_details(details);
         self
     }
 
     /// Sets one setting.
     #[must_use]
     pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.given.push((key.to_string(), Zeroizing::new(value.into())));
+        self.source.add(key, value);
         self
     }
 
@@ -72,9 +67,7 @@ impl KmipBuilder {
     /// (spec 13.2).
     #[must_use]
     pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.environment.extend(
-            pairs.into_iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))),
-        );
+        self.source.add_environment(pairs, &[]);
         self
     }
 
@@ -82,7 +75,7 @@ impl KmipBuilder {
     /// Rook.
     #[must_use]
     pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.token_secret = name.into();
+        self.source.set_token_secret(name);
         self
     }
 
@@ -103,9 +96,9 @@ impl KmipBuilder {
 
     /// Checks the settings without asking for any Secret and without I/O.
     pub fn check(&self, problems: &mut Problems) {
-        let settings = self.settings(problems);
+        let settings = self.source.settings(problems);
         self.parse(&settings, problems);
-        if self.token_secret.is_empty() {
+        if self.source.token_secret().is_none() {
             let missing: Vec<_> = [Key::CaCert, Key::ClientCert, Key::ClientKey]
                 .into_iter()
                 .filter(|key| settings.text(*key).is_none())
@@ -127,15 +120,22 @@ impl KmipBuilder {
     ///
     /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
     pub async fn build(self, secrets: &dyn SecretSource) -> Result<Kmip> {
-        let mut problems = Problems::new();
-        let settings = self.settings(&mut problems);
+        self.build_noting(secrets, Problems::new()).await
+    }
+
+    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`build`](Self::build).
+    pub async fn build_noting(self, secrets: &dyn SecretSource, mut problems: Problems) -> Result<Kmip> {
+        let settings = self.source.settings(&mut problems);
         let parsed = self.parse(&settings, &mut problems);
-        let secret = if self.token_secret.is_empty() {
-            None
-        } else {
-            problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?
+        let secret = match self.source.secret(secrets, &mut problems).await {
+            Ok(secret) => secret,
+            Err(error) => return Err(problems.with(error)),
         };
-        let given = !self.token_secret.is_empty();
+        let given = self.source.token_secret().is_some();
         let mut text = |key: Key| match (&secret, given) {
             (None, true) => Ok(None),
             (secret, _) => pem(&settings, key, secret.as_ref(), &mut problems),
@@ -164,12 +164,6 @@ impl KmipBuilder {
         let connector = TlsConnector::from(Arc::new(tls.client_config()?));
         let client = Client::new(endpoint, server_name, connector, limits, version);
         Ok(Kmip::new(client, self.index, self.cluster, leaf.as_ref().to_vec()))
-    }
-
-    fn settings(&self, problems: &mut Problems) -> Settings<Key> {
-        let mut settings = Settings::from_pairs(borrowed(&self.given), &OTHERS, problems);
-        settings.fill_from(borrowed(&self.environment), problems);
-        settings
     }
 
     /// Everything that needs neither Secrets nor files.
@@ -227,22 +221,13 @@ impl KmipBuilder {
 
 impl fmt::Debug for KmipBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { given, environment, token_secret, cluster, index } = self;
-        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
-            list.iter().map(|(name, _)| name.clone()).collect()
-        };
+        let Self { source, cluster, index } = self;
         f.debug_struct("KmipBuilder")
-            .field("given", &names(given))
-            .field("environment", &names(environment))
-            .field("token_secret", token_secret)
+            .field("source", source)
             .field("cluster", cluster)
             .field("index", index)
             .finish()
     }
-}
-
-fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
-    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// Settings that are parsed.
@@ -333,14 +318,6 @@ fn pem(
         return problems.absorb(key.as_str(), file(Path::new(value)));
     }
     Ok(Some(Zeroizing::new(value.as_bytes().to_vec())))
-}
-
-fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let read = |cause: std::io::Error| {
-        Error::config(format!("file {:?} cannot be read", path.display().to_string()))
-            .context("cause", cause.kind().to_string())
-    };
-    fs::read(path).map(Zeroizing::new).map_err(read)
 }
 
 #[cfg(test)]

@@ -1,98 +1,39 @@
 //! The settings of KMIP, as operators know them (spec 1.8), and a few of our own.
 
-use std::{fmt, str::FromStr};
-
-use kms_core::{
-    Error,
-    config::{ConfigKey, Support},
-};
-
-macro_rules! keys {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $secret:literal, $support:expr;)*) => {
-        /// A setting of KMIP.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        #[non_exhaustive]
-        pub enum KmipConfigKey {
-            $($(#[doc = $doc])+ $variant,)*
-        }
-
-        impl ConfigKey for KmipConfigKey {
-            const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-
-            fn aliases(self) -> &'static [&'static str] {
-                &[]
-            }
-
-            fn is_secret(self) -> bool {
-                match self {
-                    $(Self::$variant => $secret,)*
-                }
-            }
-
-            fn doc(self) -> &'static str {
-                match self {
-                    $(Self::$variant => concat!($($doc),+),)*
-                }
-            }
-
-            fn support(self) -> Support {
-                match self {
-                    $(Self::$variant => $support,)*
-                }
-            }
-        }
-    };
-}
-
-keys! {
-    /// Host of the server, with or without port: `kmip.example`, `kmip.example:5696`, `[2001:db8::1]:5696`. Default port 5696. Required.
-    Endpoint = "KMIP_ENDPOINT", false, Support::Supported;
-    /// Name that is asked for and that the server's certificate has to bear. Default: the host of `KMIP_ENDPOINT`.
-    TlsServerName = "TLS_SERVER_NAME", false, Support::Supported;
-    /// How long an answer may take: seconds, or `1m30s`. `0`: no limit of its own. Default 10.
-    ReadTimeout = "READ_TIMEOUT", false, Support::Supported;
-    /// How long the sending of a request may take: seconds, or `1m30s`. `0`: no limit of its own. Default 10.
-    WriteTimeout = "WRITE_TIMEOUT", false, Support::Supported;
-    /// CA certificates that are trusted, and no others: PEM text, or a file (with a slash in its path). Usually the key `CA_CERT` of the token Secret.
-    CaCert = "CA_CERT", false, Support::Supported;
-    /// Client certificate, with its chain behind it: PEM text or a file. Usually the key `CLIENT_CERT` of the token Secret.
-    ClientCert = "CLIENT_CERT", false, Support::Supported;
-    /// Key of the client certificate: PEM text or a file. Usually the key `CLIENT_KEY` of the token Secret.
-    ClientKey = "CLIENT_KEY", true, Support::Supported;
-    /// Version of the protocol, `1.0` to `1.4`, `2.0` or `2.1`, to be spoken without asking the server. Not known to Rook.
-    ProtocolVersion = "KMIP_PROTOCOL_VERSION", false, Support::Supported;
-    /// How long a TCP connection, and the TLS handshake after it, may take each. Default 5 s. Not known to Rook.
-    ConnectTimeout = "KMIP_CONNECT_TIMEOUT", false, Support::Supported;
-    /// How long an idle connection is kept: less than the server keeps it. `0`: it is closed after each request. Default 25 s. Not known to Rook.
-    IdleTimeout = "KMIP_IDLE_TIMEOUT", false, Support::Supported;
-    /// Most connections at a time, 1 to 64. Default 4. Not known to Rook.
-    MaxConnections = "KMIP_MAX_CONNECTIONS", false, Support::Supported;
-    /// Largest answer that is read, in bytes, from 1024 to 67108864. Default 1048576. Not known to Rook.
-    MaxResponseSize = "KMIP_MAX_RESPONSE_SIZE", false, Support::Supported;
-}
-
-impl FromStr for KmipConfigKey {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::find(name).ok_or_else(|| Error::config(format!("{name} is not a setting of KMIP")))
-    }
-}
-
-impl fmt::Display for KmipConfigKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+kms_core::config_keys! {
+    /// A setting of KMIP.
+    pub enum KmipConfigKey of "KMIP" {
+        /// Host of the server, with or without port: `kmip.example`, `kmip.example:5696`, `[2001:db8::1]:5696`. Default port 5696. Required.
+        Endpoint = "KMIP_ENDPOINT", [], false;
+        /// Name that is asked for and that the server's certificate has to bear. Default: the host of `KMIP_ENDPOINT`.
+        TlsServerName = "TLS_SERVER_NAME", [], false;
+        /// How long an answer may take: seconds, or `1m30s`. `0`: no limit of its own. Default 10.
+        ReadTimeout = "READ_TIMEOUT", [], false;
+        /// How long the sending of a request may take: seconds, or `1m30s`. `0`: no limit of its own. Default 10.
+        WriteTimeout = "WRITE_TIMEOUT", [], false;
+        /// CA certificates that are trusted, and no others: PEM text, or a file (with a slash in its path). Usually the key `CA_CERT` of the token Secret.
+        CaCert = "CA_CERT", [], false;
+        /// Client certificate, with its chain behind it: PEM text or a file. Usually the key `CLIENT_CERT` of the token Secret.
+        ClientCert = "CLIENT_CERT", [], false;
+        /// Key of the client certificate: PEM text or a file. Usually the key `CLIENT_KEY` of the token Secret.
+        ClientKey = "CLIENT_KEY", [], true;
+        /// Version of the protocol, `1.0` to `1.4`, `2.0` or `2.1`, to be spoken without asking the server. Not known to Rook.
+        ProtocolVersion = "KMIP_PROTOCOL_VERSION", [], false;
+        /// How long a TCP connection, and the TLS handshake after it, may take each. Default 5 s. Not known to Rook.
+        ConnectTimeout = "KMIP_CONNECT_TIMEOUT", [], false;
+        /// How long an idle connection is kept: less than the server keeps it. `0`: it is closed after each request. Default 25 s. Not known to Rook.
+        IdleTimeout = "KMIP_IDLE_TIMEOUT", [], false;
+        /// Most connections at a time, 1 to 64. Default 4. Not known to Rook.
+        MaxConnections = "KMIP_MAX_CONNECTIONS", [], false;
+        /// Largest answer that is read, in bytes, from 1024 to 67108864. Default 1048576. Not known to Rook.
+        MaxResponseSize = "KMIP_MAX_RESPONSE_SIZE", [], false;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::config::ConfigKey as _;
+
     use super::*;
 
     #[test]

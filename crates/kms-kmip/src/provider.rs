@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt as _, Probe, PutMode, Result, Stored, layer::LayerOptions,
-    provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt as _, Probe, PutMode, Result, Stored, UpdateRight,
+    layer::LayerOptions, provider::Deleted,
 };
 
 use crate::{
@@ -261,6 +261,11 @@ impl KmsProvider for Kmip {
         self.retire(name, current.as_str())
             .await
             .map_err(|error| error.operation("retire").provider(PROVIDER).context("key", name.as_str()))
+    }
+
+    /// Nothing that the server offers shows it: only an update does.
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
     async fn probe(&self) -> Probe {

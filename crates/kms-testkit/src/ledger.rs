@@ -45,11 +45,18 @@ impl Exception {
 }
 
 /// The exceptions of the providers of this workspace.
-pub const LEDGER: &[Exception] = &[Exception::new(
-    "ibmkeyprotect",
-    "delete_destroys_a_key",
-    "Key Protect keeps every deleted key for 30 days and lets nobody purge one before 4 hours have passed",
-)];
+pub const LEDGER: &[Exception] = &[
+    Exception::new(
+        "ibmkeyprotect",
+        "delete_destroys_a_key",
+        "Key Protect keeps every deleted key for 30 days and lets nobody purge one before 4 hours have passed",
+    ),
+    Exception::new(
+        "azure-kv",
+        "a_softly_deleted_key_can_be_created_again",
+        "a soft-deleted secret keeps its name: it comes back with its old KEK, unless AZURE_SOFT_DELETED is purge",
+    ),
+];
 
 #[cfg(test)]
 mod tests {

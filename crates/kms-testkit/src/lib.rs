@@ -4,6 +4,7 @@
 //! - [`ledger`]: the exceptions from it that are known, each with its reason.
 //! - [`fake`]: a provider that fails on demand, and servers of HTTP and KMIP that do what real ones
 //!   cannot be made to do.
+//! - `luks`: images with real LUKS headers, and Rook's rotation on them (feature `servers`).
 //! - [`leak`]: looks for secrets in logs and in whatever is printed.
 //!
 //! ```
@@ -30,5 +31,7 @@ pub mod conformance;
 pub mod fake;
 pub mod leak;
 pub mod ledger;
+#[cfg(feature = "servers")]
+pub mod luks;
 #[cfg(feature = "servers")]
 pub mod servers;

@@ -24,8 +24,15 @@ use kms_testkit::{
 };
 use tokio::time::Instant;
 
-const OPERATIONS: [Operation; 6] =
-    [Operation::Delete, Operation::Get, Operation::List, Operation::Probe, Operation::Put, Operation::Retire];
+const OPERATIONS: [Operation; 7] = [
+    Operation::Delete,
+    Operation::Get,
+    Operation::List,
+    Operation::Rights,
+    Operation::Probe,
+    Operation::Put,
+    Operation::Retire,
+];
 const RETRIES: [Retry; 3] = [Retry::Never, Retry::IfIdempotent, Retry::Always];
 
 /// A provider that fails on demand, and the standard layers around it.
@@ -102,6 +109,7 @@ async fn call(kms: &dyn KmsProvider, operation: Operation) -> Option<Error> {
     match operation {
         Operation::Delete => kms.delete(&name(), DeleteMode::Destroy).await.err(),
         Operation::Get => kms.get(&name(), Freshness::Fresh).await.err(),
+        Operation::Rights => kms.may_update(&[name()]).await.err(),
         Operation::List => kms.list().try_next().await.err(),
         Operation::Probe => kms.probe().await.failed.map(|(_, error)| error),
         Operation::Put => kms.put(&name(), &kek("new"), PutMode::Overwrite).await.err(),
@@ -302,7 +310,7 @@ async fn what_was_too_late_names_the_key_that_it_was_about() {
             assert_eq!(error.kind(), ErrorKind::Timeout);
             let key = error.contexts().find(|(name, _)| *name == "key").map(|(_, key)| key.to_owned());
             let expected = match operation {
-                Operation::List | Operation::Probe => None,
+                Operation::List | Operation::Rights | Operation::Probe => None,
                 _ => Some(name().to_string()),
             };
             assert_eq!(key, expected, "{operation:?}: {error}");

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, Kek, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
     layer::{self, LayerOptions},
     memory::Memory,
     provider::Deleted,
@@ -93,6 +93,8 @@ enum Defect {
     ListForgetsOne,
     LogShowsKeks,
     LogShowsToken,
+    MayUpdateIsDenied,
+    MayUpdateWrites,
     NamesAreCut,
     NamesAreLowerCase,
     NothingIsDeleted,
@@ -246,6 +248,20 @@ impl KmsProvider for Broken {
         Ok(retired)
     }
 
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        if self.defect == Defect::MayUpdateWrites {
+            for name in names {
+                let name = self.mapped(name);
+                self.inner.put(&name, &Kek::generate().unwrap(), PutMode::Overwrite).await.unwrap();
+            }
+        }
+        let mut rights = self.inner.may_update(names).await?;
+        if self.defect == Defect::MayUpdateIsDenied {
+            rights.fill(UpdateRight::Denied);
+        }
+        Ok(rights)
+    }
+
     async fn probe(&self) -> Probe {
         if self.defect == Defect::ProbeWrites {
             let mut list = self.inner.list();
@@ -290,6 +306,10 @@ impl KmsProvider for Clinging {
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         self.0.retire_superseded(name, current).await
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        self.0.may_update(names).await
     }
 
     async fn probe(&self) -> Probe {
@@ -347,6 +367,8 @@ const NOTICED: &[(Defect, &[&str])] = &[
     ),
     (Defect::NamesAreLowerCase, &["names_that_look_alike_are_different_keys"]),
     (Defect::NothingIsDeleted, &["delete_destroys_a_key", "nothing_is_left_behind"]),
+    (Defect::MayUpdateIsDenied, &["may_update_agrees_with_update"]),
+    (Defect::MayUpdateWrites, &["may_update_changes_nothing"]),
     (Defect::ProbeWrites, &["probe_changes_nothing"]),
     (Defect::RetireDestroysAll, &["superseded_versions_are_retired_and_the_current_one_stays"]),
     (
@@ -466,6 +488,10 @@ async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
 
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
             self.0.retire_superseded(name, current).await
+        }
+
+        async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+            self.0.may_update(names).await
         }
 
         async fn probe(&self) -> Probe {

@@ -7,14 +7,14 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
-use kms_http::{Lease, Token, TokenCache, http::StatusCode};
+use kms_http::{Lease, Token, TokenCache, http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     api::{Api, Scope},
-    error::{from_answer, unreadable, with_words},
+    error::{from_answer, with_words},
 };
 
 /// A token from outside is looked up after this time, to learn when it ends. Short-lived programs are spared the

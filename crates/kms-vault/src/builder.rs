@@ -1,13 +1,16 @@
 //! From settings to a provider.
 
-use std::{fmt, fs, path::Path, sync::Mutex, time::Duration};
+use std::{fmt, fs, sync::Mutex, time::Duration};
 
 use kms_core::{
     ConnectionDetails, Error, Result, SecretSource, SecretString,
-    config::{ConfigKey, Problems, Settings},
+    config::{ConfigKey, Problems, Settings, SettingsSource},
 };
 use kms_http::{
-    HttpClientBuilder, Identity, Proxies, Roots, TlsOptions, http::HeaderValue, tls::certificates,
+    HttpClientBuilder, Identity, Proxies, Roots, TlsOptions,
+    http::HeaderValue,
+    pem::{file, secret_or_file},
+    tls::certificates,
     token::RateLimit,
 };
 use tracing::warn;
@@ -28,17 +31,13 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// The KV mount that Rook takes when none is set (spec 1.8).
 const DEFAULT_MOUNT: &str = "secret";
-/// Settings that belong to whoever picks the provider.
-const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
 
 /// Builds a [`Vault`].
 ///
 /// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
 #[derive(Default)]
 pub struct VaultBuilder {
-    given: Vec<(String, Zeroizing<String>)>,
-    environment: Vec<(String, Zeroizing<String>)>,
-    token_secret: String,
+    source: SettingsSource<Key>,
     allow_http: bool,
 }
 
@@ -51,15 +50,14 @@ impl VaultBuilder {
     /// Takes the settings of a CephCluster.
     #[must_use]
     pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.given
-            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+        self.source.add_details(details);
         self
     }
 
     /// Sets one setting.
     #[must_use]
     pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.given.push((key.to_string(), Zeroizing::new(value.into())));
+        self.source.add(key, value);
         self
     }
 
@@ -67,24 +65,14 @@ impl VaultBuilder {
     /// proxy variables are understood too.
     #[must_use]
     pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.environment.extend(pairs.into_iter().map(|(name, value)| {
-            // In the environment a certificate is always a file, never the name of a Secret.
-            let file =
-                [Key::CaCert, Key::ClientCert, Key::ClientKey].iter().any(|key| key.to_string() == name);
-            let value = if file && !value.is_empty() && !value.contains('/') {
-                format!("./{value}")
-            } else {
-                value.to_owned()
-            };
-            (name.to_owned(), Zeroizing::new(value))
-        }));
+        self.source.add_environment(pairs, &[Key::CaCert, Key::ClientCert, Key::ClientKey]);
         self
     }
 
     /// Names the Secret with the credentials: `token`, or for AppRole `secret_id` (and `role_id`).
     #[must_use]
     pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.token_secret = name.into();
+        self.source.set_token_secret(name);
         self
     }
 
@@ -97,7 +85,7 @@ impl VaultBuilder {
 
     /// Checks the settings without asking for any Secret and without I/O.
     pub fn check(&self, problems: &mut Problems) {
-        let settings = self.settings(problems);
+        let settings = self.source.settings(problems);
         self.parse(&settings, problems);
         self.check_credentials(&settings, problems);
     }
@@ -111,8 +99,8 @@ impl VaultBuilder {
             (None, Some(_)) => problems.add("VAULT_CLIENT_KEY needs VAULT_CLIENT_CERT"),
             _ => {}
         }
-        let given = !self.token_secret.is_empty();
-        if given && self.given.iter().any(|(name, _)| Key::find(name) == Some(Key::Token)) {
+        let given = self.source.token_secret().is_some();
+        if given && self.source.given_names().any(|name| Key::find(name) == Some(Key::Token)) {
             warn!("VAULT_TOKEN in connectionDetails is not used, since a token Secret is named");
         }
         match settings.text(Key::AuthMethod) {
@@ -143,12 +131,26 @@ impl VaultBuilder {
     ///
     /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
     pub async fn build(self, secrets: &dyn SecretSource) -> Result<Vault> {
-        let mut problems = Problems::new();
-        let settings = self.settings(&mut problems);
+        self.build_noting(secrets, Problems::new()).await
+    }
+
+    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`build`](Self::build).
+    pub async fn build_noting(self, secrets: &dyn SecretSource, mut problems: Problems) -> Result<Vault> {
+        let settings = self.source.settings(&mut problems);
         let parsed = self.parse(&settings, &mut problems);
         self.check_credentials(&settings, &mut problems);
-        let method = self.method(&settings, secrets, &mut problems).await?;
-        let tls = self.tls(&settings, secrets, &mut problems).await?;
+        let read = async {
+            let method = self.method(&settings, secrets, &mut problems).await?;
+            Ok((method, self.tls(&settings, secrets, &mut problems).await?))
+        };
+        let (method, tls) = match read.await {
+            Ok(read) => read,
+            Err(error) => return Err(problems.with(error)),
+        };
         let proxies = self.proxies(&settings);
         let (Some(parsed), Some(method), true) = (parsed, method, problems.is_empty()) else {
             problems.into_result()?;
@@ -171,12 +173,6 @@ impl VaultBuilder {
             seen: Mutex::new(Seen::default()),
         };
         Ok(Vault::new(api, Auth::new(method), parsed.mount, parsed.version, parsed.timeout, parsed.retries))
-    }
-
-    fn settings(&self, problems: &mut Problems) -> Settings<Key> {
-        let mut settings = Settings::from_pairs(borrowed(&self.given), &OTHERS, problems);
-        settings.fill_from(borrowed(&self.environment), problems);
-        settings
     }
 
     /// Everything that needs neither Secrets nor files.
@@ -254,12 +250,8 @@ impl VaultBuilder {
         let method = settings.text(Key::AuthMethod);
         let mount =
             |default: &str| settings.text(Key::AuthMountPath).unwrap_or(default).trim_matches('/').to_owned();
-        let secret = if self.token_secret.is_empty() {
-            None
-        } else {
-            problems.absorb("tokenSecretName", secrets.secret(&self.token_secret).await)?
-        };
-        let given = !self.token_secret.is_empty();
+        let secret = self.source.secret(secrets, problems).await?;
+        let given = self.source.token_secret().is_some();
         Ok(match method {
             Some("kubernetes") if !given => {
                 if settings.text(Key::Token).is_some() {
@@ -358,7 +350,7 @@ impl VaultBuilder {
         Ok(tls)
     }
 
-    /// The PEM text that a setting names: a file if it has a slash, which no name of a Secret has, else a Secret.
+    /// The PEM text that a setting names.
     async fn pem(
         &self,
         settings: &Settings<Key>,
@@ -368,41 +360,22 @@ impl VaultBuilder {
         problems: &mut Problems,
     ) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let Some(value) = settings.text(key) else { return Ok(None) };
-        if value.contains('/') {
-            return problems.absorb(&key.to_string(), file(Path::new(value)));
-        }
-        let read = match secrets.secret(value).await {
-            Ok(secret) => secret.bytes(entry).map(|bytes| Zeroizing::new(bytes.to_vec())),
-            Err(error) => Err(error),
-        };
-        problems.absorb(&key.to_string(), read)
+        problems.absorb(key.as_str(), secret_or_file(value, entry, secrets).await)
     }
 
     fn proxies(&self, settings: &Settings<Key>) -> Proxies {
         match settings.text(Key::ProxyAddr).or_else(|| settings.text(Key::HttpProxy)) {
             Some(url) => Proxies::all(url),
-            None => Proxies::from_environment(borrowed(&self.environment)),
+            None => Proxies::from_environment(self.source.environment()),
         }
     }
 }
 
 impl fmt::Debug for VaultBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { given, environment, token_secret, allow_http } = self;
-        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
-            list.iter().map(|(name, _)| name.clone()).collect()
-        };
-        f.debug_struct("VaultBuilder")
-            .field("given", &names(given))
-            .field("environment", &names(environment))
-            .field("token_secret", token_secret)
-            .field("allow_http", allow_http)
-            .finish()
+        let Self { source, allow_http } = self;
+        f.debug_struct("VaultBuilder").field("source", source).field("allow_http", allow_http).finish()
     }
-}
-
-fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
-    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// Settings that are parsed.
@@ -473,14 +446,6 @@ fn rate_limit(text: &str) -> Option<RateLimit> {
     // What a Vault client does without a burst: one second's worth.
     let burst = burst.unwrap_or_else(|| rate.ceil() as u32);
     RateLimit::new(rate, burst)
-}
-
-fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let read = |cause: std::io::Error| {
-        Error::config(format!("file {:?} cannot be read", path.display().to_string()))
-            .context("cause", cause.kind().to_string())
-    };
-    fs::read(path).map(Zeroizing::new).map_err(read)
 }
 
 fn folder_of_certificates(folder: &str) -> Result<Vec<rustls_pki_types::CertificateDer<'static>>> {

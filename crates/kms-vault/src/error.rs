@@ -126,20 +126,11 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
         .retry_after(answer.retry_after())
 }
 
-/// An answer whose body is not what it should be. `serde_json` quotes the body, so only the place is kept.
-pub(crate) fn unreadable(cause: &serde_json::Error) -> Error {
-    let what = match cause.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
-        serde_json::error::Category::Data => "it has another form than expected",
-        _ => "it is not JSON",
-    };
-    Error::new(ErrorKind::Protocol, format!("the server's answer cannot be read: {what}"))
-        .context("at", format!("line {} column {}", cause.line(), cause.column()))
-}
-
 #[cfg(test)]
 mod tests {
     use kms_http::http::HeaderMap;
+
+    use kms_http::json::unreadable;
 
     use super::*;
 

@@ -3,11 +3,12 @@
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use kms_core::{Error, ErrorKind, Kek, KeyName, Result, SecretString};
+use kms_http::json::unreadable;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{error::unreadable, name::secret_id};
+use crate::name::secret_id;
 
 /// What an error about a stored value names.
 const FIELD: &str = "field";

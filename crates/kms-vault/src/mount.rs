@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use kms_core::{Error, ErrorKind, Result};
-use kms_http::http::StatusCode;
+use kms_http::{http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use vaultrs::api::sys::requests as sys;
 
 use crate::{
     api::Scope,
-    error::{from_answer, unreadable},
+    error::from_answer,
     kv::{self, KvVersion, Mount},
     provider::Vault,
 };

@@ -2,19 +2,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kms_core::{Error, ErrorKind, KeyName, Probe, Result};
-use kms_http::http::StatusCode;
+use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
+use kms_http::{http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
     api::Scope,
     auth::{Method, identity},
-    error::{from_answer, unreadable},
+    error::from_answer,
     kv::{self, KvVersion, Mount},
     name::secret_id,
     provider::Vault,
 };
+
+/// How many keys one request asks about.
+const NAMES_AT_ONCE: usize = 200;
 
 /// What `sys/health` says.
 #[derive(Default, Deserialize)]
@@ -112,28 +115,12 @@ impl Vault {
             ],
         };
         let paths: Vec<_> = needed.iter().map(|(path, _)| path.as_str()).collect();
-        let body =
-            serde_json::to_vec(&BTreeMap::from([("paths", paths)])).map_err(|cause| unreadable(&cause))?;
-        let call = self.api.write("sys/capabilities-self", Zeroizing::new(body), Scope::Data)?;
-        let answer = match self.send(call).await {
-            // That takes the policy `default`, which a token need not have.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
-            {
-                return Ok("could not be asked for".to_owned());
-            }
-            answer => answer?,
+        let Some(granted) = self.granted(&paths).await? else {
+            return Ok("could not be asked for".to_owned());
         };
-        if answer.status != StatusCode::OK {
-            return Err(from_answer(&answer));
-        }
-        let envelope: kv::Envelope<BTreeMap<String, Vec<String>>> =
-            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
-        let granted = envelope.data.unwrap_or_default();
         let (mut missing, mut reads) = (Vec::new(), true);
         for (at, (path, verbs)) in needed.into_iter().enumerate() {
-            let have = granted.get(&path).map(Vec::as_slice).unwrap_or_default();
-            let lacks = |verb: &&str| !have.iter().any(|granted| granted == "root" || granted == verb);
+            let lacks = |verb: &&str| !grants(&granted, &path, verb);
             let lacking: Vec<_> = verbs.into_iter().filter(lacks).collect();
             // The first path is that of the keys; all else may be left to others.
             reads &= at > 0 || !lacking.contains(&"read");
@@ -149,6 +136,44 @@ impl Vault {
             }
             missing => Ok(format!("missing: {}", missing.join("; "))),
         }
+    }
+
+    /// Whether our token may update each of these keys.
+    pub(crate) async fn ask_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        let mut rights = Vec::with_capacity(names.len());
+        for names in names.chunks(NAMES_AT_ONCE) {
+            let mount = self.mount().await?;
+            let paths: Vec<_> = names.iter().map(|name| mount.data(name)).collect();
+            let granted = self.granted(&paths.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+            rights.extend(paths.iter().map(|path| match &granted {
+                None => UpdateRight::Unknown,
+                Some(granted) if grants(granted, path, "update") => UpdateRight::Granted,
+                Some(_) => UpdateRight::Denied,
+            }));
+        }
+        Ok(rights)
+    }
+
+    /// What our token may do at each path. `None` if it may not ask.
+    async fn granted(&self, paths: &[&str]) -> Result<Option<BTreeMap<String, Vec<String>>>> {
+        let body =
+            serde_json::to_vec(&BTreeMap::from([("paths", paths)])).map_err(|cause| unreadable(&cause))?;
+        let call = self.api.write("sys/capabilities-self", Zeroizing::new(body), Scope::Data)?;
+        let answer = match self.send(call).await {
+            // That takes the policy `default`, which a token need not have.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
+            {
+                return Ok(None);
+            }
+            answer => answer?,
+        };
+        if answer.status != StatusCode::OK {
+            return Err(from_answer(&answer));
+        }
+        let envelope: kv::Envelope<BTreeMap<String, Vec<String>>> =
+            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+        Ok(Some(envelope.data.unwrap_or_default()))
     }
 
     async fn health(&self) -> Result<String> {
@@ -175,4 +200,9 @@ impl Vault {
         let cluster = health.cluster_name.map(|name| format!(", cluster {name}")).unwrap_or_default();
         Ok(format!("{}, version {version}, {state}{cluster}", kms_http::send::endpoint(&self.api.base)))
     }
+}
+
+/// Whether a right is among those that the server has listed for a path.
+fn grants(granted: &BTreeMap<String, Vec<String>>, path: &str, verb: &str) -> bool {
+    granted.get(path).is_some_and(|have| have.iter().any(|one| one == "root" || one == verb))
 }

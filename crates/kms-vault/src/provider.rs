@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, layer::LayerOptions,
-    provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight,
+    layer::LayerOptions, provider::Deleted,
 };
-use kms_http::{Answer, Call, http::StatusCode};
+use kms_http::{Answer, Call, http::StatusCode, json::unreadable};
 use tokio::sync::OnceCell;
 use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};
 
@@ -25,7 +25,7 @@ use crate::{
     PROVIDER,
     api::{Api, Scope},
     auth::{Auth, Verdict},
-    error::{Refusal, from_answer, unreadable, with_words},
+    error::{Refusal, from_answer, with_words},
     kv::{self, KvVersion, Mount, Read, SecretMetadata},
     name::{key_name, secret_id},
     store::{changed, fingerprint, unsupported},
@@ -411,6 +411,10 @@ impl KmsProvider for Vault {
         result
             .await
             .map_err(|error| error.operation("retire").provider(PROVIDER).context("key", name.as_str()))
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        self.ask_update(names).await.map_err(|error| error.operation("rights").provider(PROVIDER))
     }
 
     async fn probe(&self) -> Probe {

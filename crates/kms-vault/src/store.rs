@@ -3,13 +3,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kms_core::{Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
-use kms_http::{Answer, http::StatusCode};
+use kms_http::{Answer, http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use vaultrs::api::kv1::requests as kv1;
 
 use crate::{
     api::Scope,
-    error::{Refusal, from_answer, unreadable},
+    error::{Refusal, from_answer},
     kv::{self, KvVersion, Mount, Read},
     name::secret_id,
     provider::Vault,

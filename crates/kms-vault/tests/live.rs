@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use common::{Setup, kek, key};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode, Retry,
-    layer,
+    UpdateRight, layer,
 };
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec};
 use serde_json::{Value, json};
@@ -552,6 +552,7 @@ async fn a_token_without_the_default_policy_works_and_passes_a_probe() {
     let vault = Setup::on(&server).await.token(token).mount("rookv2").build().await;
     let probe = vault.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
+    assert_eq!(vault.may_update(&[key(NAME)]).await.unwrap(), [UpdateRight::Unknown]);
     vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
 }
 
@@ -565,6 +566,26 @@ async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
     let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     assert!(format!("{probe:?}").contains("missing: create, update on rookv2/data/"), "{probe:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_right_to_update_is_known_key_by_key_before_anything_is_written() {
+    let server = server().await;
+    let names = [key("mine"), key("theirs")];
+    let ids = names.each_ref().map(|name| format!("rook-ceph-osd-encryption-key-{name}"));
+    for (mount, prefix) in [("rook", "rook/"), ("rookv2", "rookv2/data/")] {
+        let policy = format!(
+            r#"path "{prefix}{}" {{ capabilities = ["read", "update"] }} path "{prefix}{}" {{ capabilities = ["read"] }}"#,
+            ids[0], ids[1]
+        );
+        server.admin().put_policy(mount, &policy).await.unwrap();
+        let spec = TokenSpec { policies: &[mount], ..TokenSpec::default() };
+        let token = server.admin().create_token(spec).await.unwrap();
+        let vault = Setup::on(&server).await.token(&token).mount(mount).build().await;
+        let rights = vault.may_update(&names).await.unwrap();
+        assert_eq!(rights, [UpdateRight::Granted, UpdateRight::Denied], "{mount}");
+    }
 }
 
 #[tokio::test]

@@ -1,20 +1,26 @@
 //! The subcommands, one file each.
 
 pub(crate) mod check;
+pub(crate) mod close;
 pub(crate) mod codegen;
 pub(crate) mod completions;
 pub(crate) mod create;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod cronjobs;
 pub(crate) mod delete;
+pub(crate) mod format;
 pub(crate) mod get;
 pub(crate) mod key_management;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod open;
 pub(crate) mod providers;
 pub(crate) mod put;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
+pub(crate) mod resize;
+pub(crate) mod slots;
+pub(crate) mod status;
 
 use std::{future::Future, time::SystemTime};
 
@@ -25,6 +31,7 @@ use crate::{
     context::Context,
     environment::Environment,
     exit::Exit,
+    luks,
     output::Output,
 };
 
@@ -60,6 +67,22 @@ pub(crate) fn run(cli: Cli, environment: &Environment, output: &mut Output<'_>) 
             let kms = Context::new(&global, environment).await?.connect().await?;
             list::run(args, &*kms, SystemTime::now(), output).await
         })?,
+        Command::Slots(args) => block_on(slots::run(args, luks::cryptsetup(environment), output))?,
+        Command::Format(args) => block_on(format::run(
+            args,
+            luks::cryptsetup(environment),
+            async || Context::new(&global, environment).await?.connect_to_write().await,
+            output,
+        ))?,
+        Command::Open(args) => block_on(open::run(
+            args,
+            luks::cryptsetup(environment),
+            async || Context::new(&global, environment).await?.connect().await,
+            output,
+        ))?,
+        Command::Close(args) => block_on(close::run(args, luks::cryptsetup(environment), output))?,
+        Command::Status(args) => status::run(args, luks::cryptsetup(environment), output),
+        Command::Resize(args) => block_on(resize::run(args, luks::cryptsetup(environment), output))?,
         #[cfg(feature = "k8s-secret")]
         Command::Cronjobs(args) => block_on(cronjobs::run(args, &global, output))?,
         #[cfg(feature = "k8s-secret")]

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A deadline that is too far away for the clock is this far away.
@@ -321,6 +321,10 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         self.tries().of(name).run("retire", || self.inner.retire_superseded(name, current)).await
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        self.tries().run("rights", || self.inner.may_update(names)).await
     }
 
     async fn probe(&self) -> Probe {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+    Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider whose every call ends within a time limit; in a list the limit is for each page.
@@ -80,6 +80,13 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         self.limited("retire", name, self.inner.retire_superseded(name, current)).await
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        match timeout(self.limit, self.inner.may_update(names)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.too_late("rights")),
+        }
     }
 
     async fn probe(&self) -> Probe {

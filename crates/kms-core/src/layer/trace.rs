@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::{
     Capability, DeleteMode, Error, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
-    PutMode, Result, Stored, provider::Deleted,
+    PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider whose every try leaves an event at level `DEBUG`: operation, key name, time and outcome.
@@ -80,6 +80,11 @@ impl<P: KmsProvider> KmsProvider for Traced<P> {
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         let start = Instant::now();
         self.done("retire", name.as_str(), start, self.inner.retire_superseded(name, current).await)
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        let start = Instant::now();
+        self.done("rights", "", start, self.inner.may_update(names).await)
     }
 
     async fn probe(&self) -> Probe {

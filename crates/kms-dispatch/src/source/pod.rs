@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::ConfigKey;
 use kms_core::{
     ConnectionDetails, Error, ErrorKind, KmsSpec, Result, SecretData, SecretSource, SecuritySpec,
-    config::ConfigKey,
 };
 use zeroize::Zeroizing;
 
 use super::{Entries, read_entry};
-use crate::{
-    Provider,
-    keys::{AzureConfigKey, KMS_PROVIDER},
-};
+use crate::{Provider, keys::KMS_PROVIDER};
 
 /// What the `security` block of a pod calls the credentials that are in its environment and in its files.
 const CREDENTIALS: &str = "pod-environment";
@@ -125,7 +123,10 @@ fn credential(variable: &str) -> Option<&'static str> {
 
 fn is_known(provider: Provider, name: &str) -> bool {
     match provider {
-        Provider::AzureKeyVault => AzureConfigKey::find(name).is_some(),
+        #[cfg(feature = "azure")]
+        Provider::AzureKeyVault => kms_azure::AzureConfigKey::find(name).is_some(),
+        #[cfg(not(feature = "azure"))]
+        Provider::AzureKeyVault => !is_service_link(name),
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => kms_ibmkp::IbmKpConfigKey::find(name).is_some(),
         #[cfg(feature = "kmip")]

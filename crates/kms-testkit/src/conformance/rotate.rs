@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kms_core::{ErrorKind, Kek, KeyName, KeyVersion, PutMode};
+use kms_core::{ErrorKind, Guarantee, Kek, KeyName, KeyVersion, PutMode, UpdateRight};
 
 use super::{
     bench::{Bench, Verdict, kek, refused},
@@ -14,10 +14,13 @@ const UPDATES: usize = 3;
 
 cases![
     each_update_makes_a_version_of_its_own,
+    an_update_with_the_same_kek_makes_the_version_before_stale,
     superseded_versions_are_retired_and_the_current_one_stays,
     retire_with_a_stale_version_changes_nothing,
     retire_of_an_absent_key_is_not_found,
     retire_is_unsupported_where_it_is_not_possible,
+    may_update_agrees_with_update,
+    may_update_changes_nothing,
 ];
 
 /// A key that was rotated, with all its versions, the last one being the current one.
@@ -44,6 +47,21 @@ async fn each_update_makes_a_version_of_its_own(bench: &Bench) -> Verdict {
     check!(versions.last() == Some(&read), "the last of {versions:?} is not {read}");
     let distinct: BTreeSet<_> = versions.iter().map(KeyVersion::as_str).collect();
     check!(distinct.len() == versions.len(), "some of these are the same: {versions:?}");
+    Ok(())
+}
+
+/// Whoever stores what is stored already makes every write fail that was sent before and is still on its way. A
+/// rotation relies on it, before it removes a key slot whose KEK might yet arrive in the KMS.
+async fn an_update_with_the_same_kek_makes_the_version_before_stale(bench: &Bench) -> Verdict {
+    bench.need_update()?;
+    bench.need(bench.capability().update == Guarantee::Atomic, "updates are not atomic")?;
+    let (name, current, version) = bench.made("fenced").await?;
+    let fenced = bench.provider().put(&name, &current, PutMode::Update(version.clone())).await?;
+    check!(fenced != version, "the version is still {version}");
+    let late = bench.provider().put(&name, &kek(), PutMode::Update(version)).await;
+    refused("a late write", late, &[ErrorKind::Conflict])?;
+    let read = bench.holds(&name, &current).await?;
+    check!(read == fenced, "version {fenced} has become {read}");
     Ok(())
 }
 
@@ -89,4 +107,31 @@ async fn retire_is_unsupported_where_it_is_not_possible(bench: &Bench) -> Verdic
     let result = bench.provider().retire_superseded(&name, &version).await;
     refused("retire", result, &[ErrorKind::Unsupported])?;
     bench.holds(&name, &kek).await.map(drop)
+}
+
+async fn may_update_agrees_with_update(bench: &Bench) -> Verdict {
+    bench.need_update()?;
+    let (name, _, version) = bench.made("asked").await?;
+    let names = [name.clone(), bench.name("absent"), name.clone()];
+    let rights = bench.provider().may_update(&names).await?;
+    check!(rights.len() == names.len(), "{} names were asked about: {rights:?}", names.len());
+    check!(bench.provider().may_update(&[]).await?.is_empty(), "an answer to no question");
+    bench.provider().put(&name, &kek(), PutMode::Update(version)).await?;
+    check!(
+        !rights.contains(&UpdateRight::Denied),
+        "the update was made, and is said to be denied: {rights:?}"
+    );
+    Ok(())
+}
+
+async fn may_update_changes_nothing(bench: &Bench) -> Verdict {
+    let (name, kek, version) = bench.made("asked").await?;
+    bench.provider().may_update(&[name.clone(), bench.name("absent")]).await?;
+    let after = bench.holds(&name, &kek).await?;
+    check!(after == version, "version {version} has become {after}");
+    if bench.capability().list {
+        let names: Vec<_> = bench.listed(&bench.prefix()).await?.into_iter().map(|info| info.name).collect();
+        check!(names == [name], "the list is now {names:?}");
+    }
+    Ok(())
 }

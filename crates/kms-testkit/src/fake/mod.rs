@@ -1,5 +1,7 @@
 //! Stand-ins for what a real server cannot be made to do.
 
+#[cfg(feature = "doubles")]
+pub mod azure;
 pub mod http;
 #[cfg(feature = "doubles")]
 pub mod ibmkp;

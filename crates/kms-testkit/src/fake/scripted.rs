@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, memory::Memory, provider::Deleted,
+    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, memory::Memory, provider::Deleted,
 };
 use tokio::time::Instant;
 
@@ -23,6 +23,8 @@ pub enum Operation {
     Delete,
     /// [`KmsProvider::get`].
     Get,
+    /// [`KmsProvider::may_update`].
+    Rights,
     /// [`KmsProvider::list`], counted when the first key is asked for.
     List,
     /// [`KmsProvider::probe`].
@@ -362,6 +364,11 @@ impl KmsProvider for Scripted {
         };
         fault.end.reached().await?;
         result.expect("a call that passes was applied")
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        self.begin(Operation::Rights).await.end.reached().await?;
+        self.inner.may_update(names).await
     }
 
     async fn probe(&self) -> Probe {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 
 /// The name of the provider in messages.
@@ -193,6 +193,10 @@ impl KmsProvider for Directory {
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {
         Err(unsupported("retire versions, since it keeps none").operation("retire"))
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        Ok(vec![UpdateRight::Granted; names.len()])
     }
 
     async fn probe(&self) -> Probe {

@@ -22,7 +22,7 @@ mod fault;
 mod iam;
 mod search;
 mod serve;
-mod text;
+pub(super) mod text;
 mod world;
 
 use std::{

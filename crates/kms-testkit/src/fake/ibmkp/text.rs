@@ -50,7 +50,7 @@ pub(super) fn random_hex(digits: usize) -> String {
 }
 
 /// A random UUID.
-pub(super) fn uuid() -> String {
+pub(in crate::fake) fn uuid() -> String {
     let hex = random_hex(32);
     format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
 }
@@ -76,7 +76,7 @@ pub(super) fn material() -> String {
 }
 
 /// A text without its percent signs; with `plus`, a plus sign is a blank, as in forms.
-pub(super) fn unescaped(text: &str, plus: bool) -> Option<String> {
+pub(in crate::fake) fn unescaped(text: &str, plus: bool) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -94,7 +94,7 @@ pub(super) fn unescaped(text: &str, plus: bool) -> Option<String> {
 }
 
 /// The pairs of a form or a query.
-pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+pub(in crate::fake) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {

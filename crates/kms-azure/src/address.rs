@@ -1,0 +1,164 @@
+//! Addresses and ids from their settings.
+
+use kms_core::config::Problems;
+use url::Url;
+
+use crate::config::AzureConfigKey as Key;
+
+/// The clouds: their names, where Entra ID is, and the domain of their vaults.
+const CLOUDS: [(&str, &[&str], &str, &str); 3] = [
+    (
+        "AzurePublicCloud",
+        &["AzurePublic", "AzureCloud", "Public"],
+        "https://login.microsoftonline.com",
+        "vault.azure.net",
+    ),
+    (
+        "AzureUSGovernment",
+        &["AzureUSGovernmentCloud", "AzureGovernment", "USGovernment"],
+        "https://login.microsoftonline.us",
+        "vault.usgovcloudapi.net",
+    ),
+    ("AzureChinaCloud", &["AzureChina", "China"], "https://login.chinacloudapi.cn", "vault.azure.cn"),
+];
+
+/// The domains of the vaults of all clouds.
+pub(crate) fn vault_domains() -> impl Iterator<Item = &'static str> {
+    CLOUDS.iter().map(|(.., domain)| *domain)
+}
+
+/// Where Entra ID is in this cloud.
+pub(crate) fn authority_of(cloud: Option<&str>, problems: &mut Problems) -> Option<&'static str> {
+    let found = CLOUDS.iter().find(|(name, others, ..)| {
+        cloud.is_none_or(|cloud| {
+            name.eq_ignore_ascii_case(cloud) || others.iter().any(|other| other.eq_ignore_ascii_case(cloud))
+        })
+    });
+    if found.is_none() {
+        let known: Vec<_> = CLOUDS.iter().map(|(name, ..)| *name).collect();
+        problems.add(format!("{} is none of the known clouds: {}", Key::Environment, known.join(", ")));
+    }
+    found.map(|(_, _, authority, _)| *authority)
+}
+
+/// An `https` address of a host alone.
+pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url> {
+    let mut wrong = |why: &str| problems.add(format!("{key} {why}"));
+    let Ok(url) = Url::parse(text) else {
+        wrong("is not a URL such as https://name.vault.azure.net");
+        return None;
+    };
+    let before = |problem: Option<&str>| problem.is_none().then_some(());
+    let problem = if url.scheme() != "https" {
+        Some("has to begin with https://; the SDK sends no token in the clear")
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Some("must not have a user or a password in it")
+    } else if url.host_str().is_none_or(str::is_empty) {
+        Some("has no host")
+    } else if url.path() != "/" {
+        Some("must not have a path: it is the address of the vault or host, not of a secret")
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Some("must not have a query or a fragment")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        wrong(problem);
+    }
+    before(problem).map(|()| url)
+}
+
+/// A tenant: its id, or one of its domain names.
+pub(crate) fn tenant(text: &str, problems: &mut Problems) -> Option<String> {
+    let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
+    if !valid {
+        problems.add(format!("{} is neither a GUID nor a domain name", Key::TenantId));
+    }
+    valid.then(|| text.to_owned())
+}
+
+/// A client id.
+pub(crate) fn client(text: &str, problems: &mut Problems) -> Option<String> {
+    let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !valid {
+        problems.add(format!("{} is not a GUID", Key::ClientId));
+    }
+    valid.then(|| text.to_owned())
+}
+
+/// Whether a token for this scope may be given to the vault: one for vaults, or for this very host.
+///
+/// The scope comes from the vault's challenge, which whoever answers there can set at will.
+pub(crate) fn is_scope_for(scope: &str, vault: &Url) -> bool {
+    let Some(audience) = scope.strip_suffix("/.default").and_then(|text| Url::parse(text).ok()) else {
+        return false;
+    };
+    let (Some(audience), Some(host)) = (audience.host_str(), vault.host_str()) else { return false };
+    let within = |host: &str, domain: &str| {
+        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    // A vault of a cloud has to ask for a token of its own cloud; one of another name (a proxy, a custom domain) for
+    // one of any vault, or of itself.
+    match vault_domains().find(|domain| within(host, domain)) {
+        Some(domain) => audience == domain,
+        None => vault_domains().any(|domain| audience == domain) || within(host, audience),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_is_an_https_host() {
+        for text in ["https://a.vault.azure.net", "https://a.vault.azure.net/", "https://localhost:8443"] {
+            let mut problems = Problems::new();
+            assert!(host(Key::VaultUrl, text, &mut problems).is_some() && problems.is_empty(), "{text}");
+        }
+        for (text, why) in [
+            ("a.vault.azure.net", "is not a URL"),
+            ("http://a.vault.azure.net", "https://"),
+            ("https://a.vault.azure.net/secrets/x", "path"),
+            ("https://a.vault.azure.net/?canary", "query"),
+            ("https://u:canary@a.vault.azure.net", "user"),
+        ] {
+            let mut problems = Problems::new();
+            assert!(host(Key::VaultUrl, text, &mut problems).is_none());
+            let found: Vec<_> = problems.iter().collect();
+            assert!(found.len() == 1 && found[0].contains(why), "{text}: {found:?}");
+            assert!(!found[0].contains("canary"));
+        }
+    }
+
+    #[test]
+    fn a_cloud_is_known_or_the_known_ones_are_listed() {
+        let mut problems = Problems::new();
+        for (cloud, authority) in [
+            (None, "https://login.microsoftonline.com"),
+            (Some("AzurePublicCloud"), "https://login.microsoftonline.com"),
+            (Some("azureusgovernment"), "https://login.microsoftonline.us"),
+            (Some("AZURECHINACLOUD"), "https://login.chinacloudapi.cn"),
+        ] {
+            assert_eq!(authority_of(cloud, &mut problems), Some(authority));
+        }
+        assert!(problems.is_empty());
+        assert_eq!(authority_of(Some("AzureGermanCloud"), &mut problems), None);
+        assert!(problems.iter().next().unwrap().contains("AzureUSGovernment, AzureChinaCloud"));
+    }
+
+    #[test]
+    fn a_token_is_for_a_vault_only() {
+        let scope = |scope: &str, vault: &str| is_scope_for(scope, &Url::parse(vault).unwrap());
+        let public = "https://vault.azure.net/.default";
+        assert!(scope(public, "https://a.vault.azure.net"));
+        assert!(
+            scope(public, "https://localhost:1")
+                && scope("https://localhost:1/.default", "https://localhost:1")
+        );
+        assert!(scope("https://internal.example/.default", "https://kv.internal.example"));
+        assert!(!scope(public, "https://a.vault.azure.cn"));
+        assert!(!scope("https://management.azure.com/.default", "https://a.vault.azure.net"));
+        assert!(!scope("https://management.azure.com/.default", "https://localhost:1"));
+        assert!(!scope("https://example/.default", "https://notexample") && !scope("x", "https://a"));
+    }
+}

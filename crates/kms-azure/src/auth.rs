@@ -1,0 +1,351 @@
+//! Who we are, and the token that says so.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use azure_core::{
+    cloud::{CloudConfiguration, CustomConfiguration},
+    credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions},
+    time::OffsetDateTime,
+};
+use azure_identity::{
+    ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
+use kms_http::{Lease, Token, TokenCache};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+use url::Url;
+
+use crate::{
+    address::is_scope_for,
+    assertion::{Federated, Signed},
+    certificate::{Certificate, hex},
+    error::{from_sdk, wrapped},
+    transport::{ToEntra, options},
+};
+
+/// How long Entra ID may take for one token.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A token that is over so soon is renewed.
+const MARGIN: Duration = Duration::from_secs(300);
+/// A new token that was refused is not followed by another one sooner than this.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The credential that was chosen.
+pub(crate) enum Source {
+    Certificate { tenant: String, client: String, certificate: Arc<Certificate>, send_chain: bool },
+    Workload { tenant: String, client: String, file: std::path::PathBuf },
+    Managed { client: Option<String> },
+    Secret { tenant: String, client: String, secret: SecretString },
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Source {
+    /// What may be shown of it.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Certificate { tenant, client, certificate, send_chain } => format!(
+                "certificate with thumbprint {}, valid until {}, of application {client} in tenant {tenant}{}",
+                hex(&certificate.sha1),
+                OffsetDateTime::from_unix_timestamp(certificate.not_after)
+                    .map_or_else(|_cause| "?".to_owned(), |time| time.date().to_string()),
+                if *send_chain { ", with its chain" } else { "" },
+            ),
+            Self::Workload { tenant, client, file } => {
+                format!("workload identity {client} in tenant {tenant}, token file {}", file.display())
+            }
+            Self::Managed { client: Some(client) } => format!("managed identity {client}"),
+            Self::Managed { client: None } => "system-assigned managed identity".to_owned(),
+            Self::Secret { tenant, client, secret: _ } => {
+                format!("client secret of application {client} in tenant {tenant}")
+            }
+        }
+    }
+
+    fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Certificate { tenant, .. }
+            | Self::Workload { tenant, .. }
+            | Self::Secret { tenant, .. } => Some(tenant),
+            Self::Managed { .. } => None,
+        }
+    }
+}
+
+/// What a token says of its owner. Not verified: that is the vault's business.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Claims {
+    #[serde(default)]
+    pub(crate) oid: Option<String>,
+    #[serde(default, alias = "azp")]
+    pub(crate) appid: Option<String>,
+    #[serde(default)]
+    pub(crate) tid: Option<String>,
+    /// Whether a vault has accepted it.
+    #[serde(skip)]
+    accepted: AtomicBool,
+}
+
+impl Claims {
+    fn of(token: &str) -> Self {
+        let payload = token.split('.').nth(1).unwrap_or_default();
+        let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
+        serde_json::from_slice(&json).unwrap_or_default()
+    }
+
+    /// Whose token it is, by the ids that a role or an access policy names (UP-85).
+    pub(crate) fn shown(&self) -> String {
+        let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".to_owned());
+        format!("object id {}, application id {}, tenant {}", id(&self.oid), id(&self.appid), id(&self.tid))
+    }
+}
+
+/// The last token that a vault refused.
+struct Refusal {
+    generation: u64,
+    at: Instant,
+    error: Error,
+}
+
+/// The token of this configuration, shared by all callers.
+pub(crate) struct Auth {
+    pub(crate) source: Source,
+    pub(crate) authority: Url,
+    pub(crate) entra: ToEntra,
+    pub(crate) vault: Url,
+    cache: TokenCache<Claims>,
+    refusal: Mutex<Option<Refusal>>,
+    /// The authority of the vault, as its challenge says.
+    challenge: Mutex<Option<String>>,
+    /// Whether the vault's challenge is known to the SDK.
+    known: AtomicBool,
+    renewing: AtomicBool,
+}
+
+impl Auth {
+    pub(crate) fn new(source: Source, authority: Url, entra: ToEntra, vault: Url) -> Self {
+        Self {
+            source,
+            authority,
+            entra,
+            vault,
+            cache: TokenCache::new(),
+            refusal: Mutex::default(),
+            challenge: Mutex::default(),
+            known: AtomicBool::new(false),
+            renewing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the vault has been asked with a token before.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    /// Notes the vault's challenge.
+    pub(crate) fn challenged(&self, header: Option<&str>) {
+        let authority = header.and_then(|text| text.split("authorization=\"").nth(1)?.split('"').next());
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = authority.map(str::to_owned);
+    }
+
+    /// The token of the cache, if this header holds it.
+    fn held(&self, header: &str) -> Option<Arc<Token<Claims>>> {
+        self.cache.peek().filter(|token| header.strip_prefix("Bearer ") == Some(token.value.expose_secret()))
+    }
+
+    /// Notes that the vault has accepted a token.
+    pub(crate) fn accepted(&self, header: &str) {
+        self.known.store(true, Ordering::Release);
+        if let Some(token) = self.held(header) {
+            token.details.accepted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the vault has refused a token, so that it is not given out again.
+    pub(crate) fn refused(&self, header: &str, error: Error) {
+        if let Some(token) = self.held(header) {
+            debug!(generation = token.generation(), "the vault refuses the token");
+            let refusal = Refusal { generation: token.generation(), at: Instant::now(), error };
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        }
+    }
+
+    /// What is to be known of the present token, for errors and probes.
+    pub(crate) fn claims(&self) -> Option<String> {
+        self.cache.peek().map(|token| token.details.shown())
+    }
+
+    /// A hint for when a token is refused: the vault may belong to another tenant.
+    fn hint(&self, error: Error) -> Error {
+        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = match self.claims() {
+            Some(claims) => error.context("identity", claims),
+            None => error,
+        };
+        match (
+            challenge.and_then(|authority| authority.rsplit('/').next().map(str::to_owned)),
+            self.source.tenant(),
+        ) {
+            (Some(theirs), Some(ours)) if theirs != ours => error.context("the vault's tenant", theirs),
+            _ => error,
+        }
+    }
+
+    /// A token for the vault.
+    ///
+    /// # Errors
+    ///
+    /// Those of Entra ID; `Unauthenticated` if the vault has just refused a new one.
+    pub(crate) async fn token(self: &Arc<Self>, scope: &str) -> Result<Arc<Token<Claims>>> {
+        if !is_scope_for(scope, &self.vault) {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the vault asks for a token that is not for vaults; it is not given",
+            ));
+        }
+        let fetch = |_before| self.fetch(scope);
+        let Some(current) = self.cache.peek() else { return self.cache.get(fetch).await };
+        let refused = {
+            let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+            refusal
+                .as_ref()
+                .filter(|refusal| refusal.generation == current.generation())
+                .map(|refusal| (refusal.at, refusal.error.clone()))
+        };
+        if let Some((at, error)) = refused {
+            // A token that never worked is no dead one: another would fare no better.
+            if !current.details.accepted.load(Ordering::Relaxed) && at.elapsed() < PAUSE {
+                return Err(self.hint(error));
+            }
+            return self.cache.replace(current.generation(), fetch).await;
+        }
+        let (now, lease) = (Instant::now(), current.lease);
+        match lease {
+            // Renewed in the background: the SDK keeps everybody waiting while it asks us for a token.
+            Some(lease) if now >= lease.refresh && now < lease.end => {
+                if !self.renewing.swap(true, Ordering::AcqRel) {
+                    let (this, scope) = (Arc::clone(self), scope.to_owned());
+                    tokio::spawn(async move {
+                        let result = this.cache.get(|_before| this.fetch(&scope)).await;
+                        if let Err(error) = result {
+                            debug!(%error, "the token could not be renewed yet, and is used on");
+                        }
+                        this.renewing.store(false, Ordering::Release);
+                    });
+                }
+                Ok(current)
+            }
+            _ => self.cache.get(fetch).await,
+        }
+    }
+
+    /// Asks Entra ID. The credential is made anew each time: the SDK's have a cache of their own, which would give the
+    /// same token again after the vault has refused it.
+    async fn fetch(&self, scope: &str) -> Result<Token<Claims>> {
+        let credential = self.credential()?;
+        let token = match timeout(LIMIT, credential.get_token(&[scope], None)).await {
+            Ok(result) => result.map_err(|error| from_sdk(&error))?,
+            Err(_) => {
+                return Err(
+                    Error::new(ErrorKind::Timeout, "no token within the time limit").retry(Retry::Always)
+                );
+            }
+        };
+        let end = SystemTime::from(token.expires_on);
+        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+        let text = token.token.secret();
+        let claims = Claims::of(text);
+        debug!(identity = claims.shown(), seconds = left.as_secs(), "has a new token");
+        Ok(Token::new(SecretString::from(text), Some(Lease::from_now(left, MARGIN)), claims))
+    }
+
+    fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
+        let mut custom = CustomConfiguration::default();
+        self.authority.as_str().trim_end_matches('/').clone_into(&mut custom.authority_host);
+        let mut client_options = options(self.entra.clone());
+        client_options.cloud = Some(Arc::new(CloudConfiguration::Custom(custom)));
+        let assertion_options = |client_options| Some(ClientAssertionCredentialOptions { client_options });
+        let made: azure_core::Result<Arc<dyn TokenCredential>> = match &self.source {
+            Source::Certificate { tenant, client, certificate, send_chain } => {
+                let signed = Signed {
+                    certificate: Arc::clone(certificate),
+                    client: client.clone(),
+                    audience: self.token_url(tenant),
+                    send_chain: *send_chain,
+                };
+                let options = assertion_options(client_options);
+                ClientAssertionCredential::new(tenant.clone(), client.clone(), signed, options)
+                    .map(|credential| credential as Arc<dyn TokenCredential>)
+            }
+            Source::Workload { tenant, client, file } => {
+                let federated = Federated { file: file.clone() };
+                let options = assertion_options(client_options);
+                ClientAssertionCredential::new(tenant.clone(), client.clone(), federated, options)
+                    .map(|credential| credential as Arc<dyn TokenCredential>)
+            }
+            Source::Secret { tenant, client, secret } => {
+                let secret = Secret::new(secret.expose_secret().to_owned());
+                let options = ClientSecretCredentialOptions { client_options };
+                ClientSecretCredential::new(tenant, client.clone(), secret, Some(options))
+                    .map(|credential| credential as Arc<dyn TokenCredential>)
+            }
+            Source::Managed { client } => {
+                let user_assigned_id = client.clone().map(UserAssignedId::ClientId);
+                let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
+                ManagedIdentityCredential::new(Some(options))
+                    .map(|credential| credential as Arc<dyn TokenCredential>)
+            }
+        };
+        made.map_err(|error| from_sdk(&error))
+    }
+
+    /// Where the SDK asks for a token of this tenant.
+    fn token_url(&self, tenant: &str) -> String {
+        format!("{}/{tenant}/oauth2/v2.0/token", self.authority.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("source", &self.source)
+            .field("authority", &self.authority.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the SDK's client asks for tokens.
+#[derive(Debug)]
+pub(crate) struct Credential(pub(crate) Arc<Auth>);
+
+#[async_trait]
+impl TokenCredential for Credential {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let scope = scopes.first().copied().unwrap_or_default();
+        let token = self.0.token(scope).await.map_err(wrapped)?;
+        // Said to be over at once, so that the SDK asks again for each request: whether a token is still good is
+        // decided here.
+        Ok(AccessToken::new(token.value.expose_secret().to_owned(), OffsetDateTime::now_utc()))
+    }
+}

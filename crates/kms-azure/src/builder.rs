@@ -1,0 +1,419 @@
+//! From settings to a provider.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kms_core::{
+    ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
+    config::{ConfigKey, Problems, Settings, SettingsSource},
+    secret::SecretData,
+};
+use kms_http::{HttpClientBuilder, Proxies, Roots, TlsOptions, pem::secret_or_file, tls::certificates};
+use tracing::warn;
+use url::Url;
+
+use crate::{
+    address::{authority_of, client, host, tenant},
+    api::Api,
+    auth::{Auth, Source},
+    certificate::Certificate,
+    config::AzureConfigKey as Key,
+    provider::{AzureKeyVault, SoftDeleted},
+    transport::ToEntra,
+};
+
+/// The data key of the certificate in its Secret, as Rook has it.
+const CLIENT_CERT: &str = "CLIENT_CERT";
+/// How long to wait for the vault to complete a deletion.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Builds an [`AzureKeyVault`].
+///
+/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+#[derive(Default)]
+pub struct AzureKeyVaultBuilder {
+    source: SettingsSource<Key>,
+    page_size: Option<u32>,
+}
+
+/// Which credential.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Choice {
+    Certificate,
+    Workload,
+    Managed,
+    Secret,
+}
+
+/// What is known without Secrets.
+struct Parsed {
+    vault: Url,
+    authority: Url,
+    choice: Choice,
+    tenant: String,
+    client: Option<String>,
+    send_chain: bool,
+    soft_deleted: SoftDeleted,
+    wait: Duration,
+}
+
+impl AzureKeyVaultBuilder {
+    /// A builder without settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the settings of a CephCluster.
+    #[must_use]
+    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
+        self.source.add_details(details);
+        self
+    }
+
+    /// Sets one setting.
+    #[must_use]
+    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
+        self.source.add(key, value);
+        self
+    }
+
+    /// Offers the variables of the environment: those that are known count where nothing else is given. The usual
+    /// proxy variables are understood too, and hold for Entra ID and the vault alike.
+    #[must_use]
+    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.source.add_environment(pairs, &[Key::CaCert]);
+        self
+    }
+
+    /// Names the token Secret. Rook needs none for Key Vault; a client secret (`AZURE_CLIENT_SECRET`) and the password
+    /// of a PKCS#12 file (`AZURE_CLIENT_CERT_PASSWORD`) are better kept there than in the settings.
+    #[must_use]
+    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
+        self.source.set_token_secret(name);
+        self
+    }
+
+    /// How many secrets of a list are asked for at once. Default: as many as the vault likes, 25.
+    #[must_use]
+    pub fn with_page_size(mut self, secrets: u32) -> Self {
+        self.page_size = Some(secrets);
+        self
+    }
+
+    /// Checks the settings without asking for any Secret and without I/O.
+    pub fn check(&self, problems: &mut Problems) {
+        let settings = self.source.settings(problems);
+        self.parse(&settings, problems);
+    }
+
+    /// Builds the provider. Secrets and files are read, neither Entra ID nor the vault is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
+    pub async fn build(self, secrets: &dyn SecretSource) -> Result<AzureKeyVault> {
+        self.build_noting(secrets, Problems::new()).await
+    }
+
+    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`build`](Self::build).
+    pub async fn build_noting(
+        self,
+        secrets: &dyn SecretSource,
+        mut problems: Problems,
+    ) -> Result<AzureKeyVault> {
+        let settings = self.source.settings(&mut problems);
+        let parsed = self.parse(&settings, &mut problems);
+        let choice = parsed.as_ref().map(|parsed| parsed.choice);
+        let (certificate, secret, tls) = match self.read(&settings, choice, secrets, &mut problems).await {
+            Ok(read) => read,
+            Err(error) => return Err(problems.with(error)),
+        };
+        let (Some(parsed), true) = (parsed, problems.is_empty()) else {
+            problems.into_result()?;
+            return Err(Error::config("the settings of Key Vault are not complete"));
+        };
+        let Parsed { vault, authority, choice, tenant, client, send_chain, soft_deleted, wait } = parsed;
+        let incomplete = || Error::config("the credential of Key Vault is not complete");
+        let id = || client.clone().ok_or_else(incomplete);
+        let source = match choice {
+            Choice::Certificate => Source::Certificate {
+                tenant,
+                client: id()?,
+                certificate: Arc::new(certificate.ok_or_else(incomplete)?),
+                send_chain,
+            },
+            Choice::Workload => {
+                let file = settings.text(Key::FederatedTokenFile).ok_or_else(incomplete)?;
+                Source::Workload { tenant, client: id()?, file: file.into() }
+            }
+            Choice::Managed => Source::Managed { client },
+            Choice::Secret => {
+                warn!(
+                    "a client secret is a password that lives long; prefer a certificate or a workload identity"
+                );
+                Source::Secret { tenant, client: id()?, secret: secret.ok_or_else(incomplete)? }
+            }
+        };
+        // One client for both hosts: CA and proxy hold for Entra ID and the vault alike (W35).
+        let client = HttpClientBuilder::new().with_tls(tls);
+        let proxies = Proxies::from_environment(self.source.environment());
+        let http = client.clone().with_proxies(proxies).build()?;
+        // The service for managed identities is on this very host, and no proxy can reach it.
+        let entra = match choice {
+            Choice::Managed => client.build()?,
+            _ => http.clone(),
+        };
+        let api = Api::new(Auth::new(source, authority, ToEntra { http: entra }, vault), http)?;
+        let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
+        Ok(AzureKeyVault { api, soft_deleted, wait, page_size, turns: Default::default() })
+    }
+
+    /// What the credential and TLS take from Secrets and files.
+    async fn read(
+        &self,
+        settings: &Settings<Key>,
+        choice: Option<Choice>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<(Option<Certificate>, Option<SecretString>, TlsOptions)> {
+        let token_secret = self.source.secret(secrets, problems).await?;
+        let certificate = match choice {
+            Some(Choice::Certificate) => {
+                self.certificate(settings, token_secret.as_ref(), secrets, problems).await?
+            }
+            _ => None,
+        };
+        let secret = match choice {
+            Some(Choice::Secret) => self.client_secret(settings, token_secret.as_ref(), problems),
+            _ => None,
+        };
+        Ok((certificate, secret, self.tls(settings, secrets, problems).await?))
+    }
+
+    /// Everything that needs neither Secrets nor files.
+    fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
+        let vault =
+            settings.required(Key::VaultUrl, problems).and_then(|text| host(Key::VaultUrl, text, problems));
+        let cloud = authority_of(settings.text(Key::Environment), problems);
+        let authority = match settings.text(Key::AuthorityHost) {
+            Some(text) => host(Key::AuthorityHost, text, problems),
+            None => cloud.and_then(|text| host(Key::AuthorityHost, text, problems)),
+        };
+        // A variable that was left in the environment chooses nothing.
+        let has_secret = self.source.given_names().any(|name| Key::find(name) == Some(Key::ClientSecret));
+        let choice = choice(settings, has_secret, problems);
+        let managed = choice == Some(Choice::Managed);
+        let tenant = if managed {
+            Some(String::new())
+        } else {
+            settings.required(Key::TenantId, problems).and_then(|text| tenant(text, problems))
+        };
+        let id =
+            if managed { settings.text(Key::ClientId) } else { settings.required(Key::ClientId, problems) };
+        let client = id.and_then(|text| client(text, problems));
+        match choice {
+            Some(Choice::Certificate) => drop(settings.required(Key::CertSecretName, problems)),
+            Some(Choice::Workload) => drop(settings.required(Key::FederatedTokenFile, problems)),
+            Some(Choice::Secret) if self.source.token_secret().is_none() => {
+                settings.required(Key::ClientSecret, problems);
+            }
+            _ => {}
+        }
+        let send_chain = settings.boolean(Key::SendChain, problems).unwrap_or(false);
+        let soft_deleted = match settings.text(Key::SoftDeleted) {
+            None => Some(SoftDeleted::Recover),
+            Some(text) if text.eq_ignore_ascii_case("recover") => Some(SoftDeleted::Recover),
+            Some(text) if text.eq_ignore_ascii_case("purge") => Some(SoftDeleted::Purge),
+            Some(_) => {
+                problems.add(format!("{} is neither \"recover\" nor \"purge\"", Key::SoftDeleted));
+                None
+            }
+        };
+        let wait = settings.duration(Key::SoftDeleteWait, problems).unwrap_or(WAIT);
+        Some(Parsed {
+            vault: vault?,
+            authority: authority?,
+            choice: choice?,
+            tenant: tenant?,
+            client,
+            send_chain,
+            soft_deleted: soft_deleted?,
+            wait,
+        })
+    }
+
+    async fn certificate(
+        &self,
+        settings: &Settings<Key>,
+        token_secret: Option<&SecretData>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<Certificate>> {
+        let setting = Key::CertSecretName.as_str();
+        let Some(name) = settings.text(Key::CertSecretName) else { return Ok(None) };
+        let Some(secret) = problems.absorb(setting, secrets.secret(name).await)? else { return Ok(None) };
+        let kept = |secret: &SecretData| secret.text(Key::ClientCertPassword.as_str()).ok();
+        let password = settings
+            .secret(Key::ClientCertPassword)
+            .or_else(|| token_secret.and_then(kept))
+            .or_else(|| kept(&secret))
+            .unwrap_or_default();
+        let parsed =
+            secret.bytes(CLIENT_CERT).and_then(|bytes| Certificate::parse(bytes, password.expose_secret()));
+        problems.absorb(&format!("{setting} (Secret {name:?}, key {CLIENT_CERT})"), parsed)
+    }
+
+    fn client_secret(
+        &self,
+        settings: &Settings<Key>,
+        token_secret: Option<&SecretData>,
+        problems: &mut Problems,
+    ) -> Option<SecretString> {
+        if let Some(secret) = settings.secret(Key::ClientSecret) {
+            return Some(secret);
+        }
+        match token_secret?.text(Key::ClientSecret.as_str()) {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                problems.add(format!("tokenSecretName: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn tls(
+        &self,
+        settings: &Settings<Key>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<TlsOptions> {
+        let mut tls = TlsOptions::new();
+        let setting = Key::CaCert.as_str();
+        let Some(value) = settings.text(Key::CaCert) else { return Ok(tls) };
+        let pem = problems.absorb(setting, secret_or_file(value, "cert", secrets).await)?;
+        if let Some(pem) = pem
+            && let Some(roots) = problems.absorb(setting, certificates(&pem))?
+        {
+            tls.roots = Roots::Only(roots);
+        }
+        Ok(tls)
+    }
+}
+
+/// The credential that is chosen: never a guess, where two are given.
+fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -> Option<Choice> {
+    let text = settings.text(Key::Credential).map(str::to_ascii_lowercase);
+    match text.as_deref() {
+        None if has_secret => {
+            problems.add(format!(
+                "{} is given: Rook would take it in place of the certificate; say which with {}, as certificate or \
+                 client-secret",
+                Key::ClientSecret,
+                Key::Credential
+            ));
+            None
+        }
+        None | Some("certificate") => Some(Choice::Certificate),
+        Some("workload-identity") => Some(Choice::Workload),
+        Some("managed-identity") => Some(Choice::Managed),
+        Some("client-secret") => Some(Choice::Secret),
+        Some(_) => {
+            problems.add(format!(
+                "{} is none of certificate, workload-identity, managed-identity and client-secret",
+                Key::Credential
+            ));
+            None
+        }
+    }
+}
+
+impl fmt::Debug for AzureKeyVaultBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, page_size } = self;
+        f.debug_struct("AzureKeyVaultBuilder").field("source", source).field("page_size", page_size).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::secret::SecretMap;
+
+    use super::*;
+
+    const LEAST: [(&str, &str); 4] = [
+        ("AZURE_VAULT_URL", "https://a.vault.azure.net"),
+        ("AZURE_TENANT_ID", "11111111-1111-1111-1111-111111111111"),
+        ("AZURE_CLIENT_ID", "22222222-2222-2222-2222-222222222222"),
+        ("AZURE_CERT_SECRET_NAME", "cert"),
+    ];
+
+    async fn build(pairs: &[(&str, &str)]) -> Result<AzureKeyVault> {
+        let mut secrets = SecretMap::new("the test");
+        let pem =
+            [include_str!("../tests/certificates/key.pem"), include_str!("../tests/certificates/cert.pem")]
+                .concat();
+        secrets.insert(SecretData::new("cert").with(CLIENT_CERT, pem.into_bytes()));
+        let p12 = include_bytes!("../tests/certificates/modern.p12").to_vec();
+        secrets.insert(SecretData::new("p12").with(CLIENT_CERT, p12));
+        secrets.insert(SecretData::new("empty"));
+        let details: ConnectionDetails = pairs.iter().copied().collect();
+        AzureKeyVaultBuilder::new().with_details(&details).build(&secrets).await
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_rook_are_enough() {
+        let provider = build(&[&LEAST[..], &[("KMS_PROVIDER", "azure-kv")]].concat()).await.unwrap();
+        assert_eq!(provider.api.auth.authority.as_str(), "https://login.microsoftonline.com/");
+        assert_eq!(provider.soft_deleted, SoftDeleted::Recover);
+        // What Rook leaves behind does no harm (W4).
+        let left = [&LEAST[..], &[("AZURE_CLIENT_CERT_PATH", "cert.pem123")]].concat();
+        build(&left).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_password_is_taken_in_each_spelling() {
+        for name in ["AZURE_CLIENT_CERT_PASSWORD", "AZURE_CIENT_CERT_PASSWORD"] {
+            let pairs =
+                [&LEAST[..3], &[("AZURE_CERT_SECRET_NAME", "p12"), (name, "canary-password")]].concat();
+            let provider = build(&pairs).await.unwrap();
+            assert!(!format!("{provider:?}").contains("canary"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_managed_identity_needs_the_vault_alone() {
+        build(&[LEAST[0], ("AZURE_CREDENTIAL", "managed-identity")]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_problem_is_reported_in_one_error_and_no_value_is_echoed() {
+        let error = build(&[
+            ("AZURE_VAULT_URL", "http://canary/secrets/x"),
+            ("AZURE_TENANT_ID", "can/ary"),
+            ("AZURE_CERT_SECRET_NAME", "nosuch"),
+            ("AZURE_ENVIRONMENT", "canary"),
+            ("AZURE_SOFT_DELETED", "canary"),
+            ("AZURE_VAULT_URI", "canary"),
+        ])
+        .await
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "AZURE_VAULT_URL has to begin with https://",
+            "AZURE_TENANT_ID is neither",
+            "AZURE_CLIENT_ID is missing",
+            "AzureUSGovernment",
+            "AZURE_SOFT_DELETED is neither",
+            "did you mean AZURE_VAULT_URL?",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("canary"), "{error}");
+        let pairs = [&LEAST[..3], &[("AZURE_CERT_SECRET_NAME", "empty")]].concat();
+        let error = build(&pairs).await.unwrap_err().to_string();
+        assert!(error.contains("has no key \"CLIENT_CERT\""), "{error}");
+    }
+}

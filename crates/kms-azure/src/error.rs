@@ -1,0 +1,330 @@
+//! The tables from what Key Vault and Entra ID answer to what it means, and the way out of the SDK's errors.
+
+use std::error::Error as StdError;
+
+use kms_core::{Error, ErrorKind, Retry};
+use kms_http::{Answer, http::StatusCode};
+use serde::Deserialize;
+
+/// How much of the server's own words goes into an error.
+const MAX_WORDS: usize = 200;
+/// The name of the code in errors.
+const CODE: &str = "code";
+/// The secret can be had again, and its name is taken until then.
+pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
+
+/// The body of an answer of Key Vault that is no success.
+#[derive(Debug, Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    error: Problem,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    innererror: Option<Box<Self>>,
+}
+
+/// The body of an answer of Entra ID that is no success.
+#[derive(Debug, Default, Deserialize)]
+struct EntraRefusal {
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    error_description: Option<String>,
+    #[serde(default)]
+    error_codes: Vec<u32>,
+    #[serde(default)]
+    trace_id: Option<String>,
+}
+
+/// The server's words as one short line.
+fn words(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
+}
+
+/// What an answer of Key Vault means that is no success. `held_key`: the request held a KEK, so that the server's
+/// words may quote it.
+pub(crate) fn from_answer(answer: &Answer, held_key: bool) -> Error {
+    let refusal: Option<Refusal> = serde_json::from_slice(&answer.body).ok();
+    let of_service = refusal.as_ref().is_some_and(|refusal| refusal.error.code.is_some());
+    let Problem { code, message, innererror } = refusal.unwrap_or_default().error;
+    let inner = innererror.and_then(|inner| inner.code);
+    let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
+    let mut error = match message.map(|message| words(&message)).filter(|text| !text.is_empty()) {
+        Some(said) if !held_key => Error::new(kind, format!("{text}; the server said: {said}")),
+        _ => Error::new(kind, text),
+    };
+    error = error.retry(retry).retry_after(answer.retry_after());
+    error = error.context("status", answer.status.as_u16().to_string());
+    if let Some(code) = inner.or(code) {
+        error = error.context(CODE, words(&code));
+    }
+    match answer.header("x-ms-request-id") {
+        Some(id) => error.context("request id", words(id)),
+        None => error,
+    }
+}
+
+/// The one table: the status first, since other implementations have other codes; then the code.
+fn meaning(
+    status: StatusCode,
+    code: Option<&str>,
+    inner: Option<&str>,
+    of_service: bool,
+) -> (ErrorKind, &'static str, Retry) {
+    let is = |name: &str| [code, inner].into_iter().flatten().any(|found| found.eq_ignore_ascii_case(name));
+    let elsewhere = "what answers there is not Key Vault; check AZURE_VAULT_URL and the proxy";
+    match status {
+        StatusCode::BAD_REQUEST => (ErrorKind::Protocol, "the vault finds the request wrong", Retry::Never),
+        StatusCode::UNAUTHORIZED => (
+            ErrorKind::Unauthenticated,
+            "the vault does not accept our token; check that AZURE_TENANT_ID is the tenant of the vault, and the clocks",
+            Retry::Never,
+        ),
+        StatusCode::FORBIDDEN if is("SecretDisabled") => {
+            (ErrorKind::PermissionDenied, "the secret is disabled; enable its current version", Retry::Never)
+        }
+        StatusCode::FORBIDDEN if is("ForbiddenByFirewall") || is("ForbiddenByConnection") => (
+            ErrorKind::PermissionDenied,
+            "the vault's firewall does not let us in; allow this network, or use a private endpoint",
+            Retry::Never,
+        ),
+        StatusCode::FORBIDDEN if is("ForbiddenByRbac") => (
+            ErrorKind::PermissionDenied,
+            "a role is missing on the vault: give our identity \"Key Vault Secrets Officer\", or \"Key Vault Secrets \
+             User\" to read only",
+            Retry::Never,
+        ),
+        StatusCode::FORBIDDEN if is("ForbiddenByPolicy") => (
+            ErrorKind::PermissionDenied,
+            "the vault's access policy lacks a permission on secrets for our identity: get, list, set, delete, \
+             recover and purge are used",
+            Retry::Never,
+        ),
+        StatusCode::FORBIDDEN if !of_service => (ErrorKind::PermissionDenied, elsewhere, Retry::Never),
+        StatusCode::FORBIDDEN => (
+            ErrorKind::PermissionDenied,
+            "the vault does not allow this to us: a role or access policy is missing, its firewall is in the way, or \
+             the secret is disabled",
+            Retry::Never,
+        ),
+        StatusCode::NOT_FOUND if of_service => (ErrorKind::NotFound, "there is no such secret", Retry::Never),
+        StatusCode::NOT_FOUND => (ErrorKind::ConfigInvalid, elsewhere, Retry::Never),
+        StatusCode::CONFLICT if is(RECOVERABLE) => {
+            (ErrorKind::Conflict, "a soft-deleted secret has that name; recover or purge it", Retry::Never)
+        }
+        StatusCode::CONFLICT => {
+            (ErrorKind::Conflict, "the state of the secret does not allow this now", Retry::Never)
+        }
+        StatusCode::REQUEST_TIMEOUT => {
+            (ErrorKind::Unavailable, "the vault was too slow for itself", Retry::IfIdempotent)
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            (ErrorKind::RateLimited, "the vault's rate limit is reached", Retry::Always)
+        }
+        status if status.is_server_error() => {
+            (ErrorKind::Unavailable, "the vault cannot answer now", Retry::IfIdempotent)
+        }
+        status if status.is_redirection() => (ErrorKind::ConfigInvalid, elsewhere, Retry::Never),
+        _ => (ErrorKind::Protocol, "the vault's answer makes no sense", Retry::Never),
+    }
+}
+
+/// What an answer of Entra ID means that is no success.
+pub(crate) fn from_entra(answer: &Answer) -> Error {
+    let EntraRefusal { error: code, error_description, error_codes, trace_id } =
+        serde_json::from_slice(&answer.body).unwrap_or_default();
+    let is = |number: u32| error_codes.contains(&number);
+    let (kind, text, retry) = match answer.status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            (ErrorKind::RateLimited, "Entra ID's rate limit is reached", Retry::Always)
+        }
+        // No token was made, whatever went wrong.
+        status if status.is_server_error() => {
+            (ErrorKind::Unavailable, "Entra ID cannot answer now", Retry::Always)
+        }
+        _ if code.is_none() => (
+            ErrorKind::ConfigInvalid,
+            "what answers there is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
+            Retry::Never,
+        ),
+        _ if is(90002) => {
+            (ErrorKind::Unauthenticated, "there is no such tenant; check AZURE_TENANT_ID", Retry::Never)
+        }
+        _ if is(700_016) => (
+            ErrorKind::Unauthenticated,
+            "the tenant knows no such application; check AZURE_CLIENT_ID and AZURE_TENANT_ID",
+            Retry::Never,
+        ),
+        _ if is(700_027) => (
+            ErrorKind::Unauthenticated,
+            "Entra ID does not know the certificate, or it has expired; upload it to the application",
+            Retry::Never,
+        ),
+        _ if is(700_024) => (
+            ErrorKind::Unauthenticated,
+            "the assertion is out of its time; check the clock of this host, and that the token file is renewed",
+            Retry::Never,
+        ),
+        _ if is(7_000_215) || is(7_000_222) => {
+            (ErrorKind::Unauthenticated, "the client secret is wrong or has expired", Retry::Never)
+        }
+        _ => (ErrorKind::Unauthenticated, "Entra ID does not accept our credential", Retry::Never),
+    };
+    let said = error_description.map(|text| words(&text)).filter(|text| !text.is_empty());
+    let mut error = match said {
+        Some(said) => Error::new(kind, format!("{text}; the server said: {said}")),
+        None => Error::new(kind, text),
+    };
+    error = error.retry(retry).retry_after(answer.retry_after());
+    error = error.context("status", answer.status.as_u16().to_string());
+    if let Some(number) = error_codes.first() {
+        error = error.context(CODE, format!("AADSTS{number}"));
+    }
+    match trace_id {
+        Some(id) => error.context("trace id", words(&id)),
+        None => error,
+    }
+}
+
+/// Whether the vault gave this code.
+pub(crate) fn has_code(error: &Error, code: &str) -> bool {
+    error.contexts().any(|(name, found)| name == CODE && found == code)
+}
+
+/// Our error on its way through the SDK.
+pub(crate) fn wrapped(error: Error) -> azure_core::Error {
+    let message = error.to_string();
+    azure_core::Error::with_error(azure_core::error::ErrorKind::Other, error, message)
+}
+
+/// What an error of the SDK means. The SDK's own words are left out where they may quote a body.
+pub(crate) fn from_sdk(error: &azure_core::Error) -> Error {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = next {
+        if let Some(ours) = current.downcast_ref::<Error>() {
+            return ours.clone();
+        }
+        next = current.source();
+    }
+    if let azure_core::error::ErrorKind::HttpResponse { status, raw_response, .. } = error.kind() {
+        let mut answer = Answer {
+            status: StatusCode::from_u16(u16::from(*status)).unwrap_or(StatusCode::BAD_GATEWAY),
+            headers: Default::default(),
+            body: Default::default(),
+        };
+        if let Some(raw) = raw_response {
+            answer.body.extend_from_slice(raw.body());
+        }
+        return from_answer(&answer, true);
+    }
+    match error.kind() {
+        azure_core::error::ErrorKind::Credential => {
+            Error::new(ErrorKind::Unauthenticated, "the SDK could not get a token")
+        }
+        azure_core::error::ErrorKind::DataConversion => Error::new(
+            ErrorKind::Protocol,
+            "the answer cannot be read by the SDK, or its challenge names no resource",
+        ),
+        _ => Error::new(ErrorKind::Unexpected, "the SDK could not send the request"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_http::http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "7".parse().unwrap());
+        headers.insert("x-ms-request-id", "id-1".parse().unwrap());
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.as_bytes().to_vec().into(),
+        }
+    }
+
+    fn refusal(code: &str, inner: &str) -> String {
+        format!(r#"{{"error":{{"code":"{code}","message":"why\n not","innererror":{{"code":"{inner}"}}}}}}"#)
+    }
+
+    #[test]
+    fn the_status_comes_first_and_then_the_code() {
+        use ErrorKind::*;
+        for (status, body, kind, retry, text) in [
+            (400, refusal("BadParameter", ""), Protocol, Retry::Never, "wrong"),
+            (401, refusal("Unauthorized", ""), Unauthenticated, Retry::Never, "token"),
+            (403, refusal("Forbidden", "SecretDisabled"), PermissionDenied, Retry::Never, "disabled"),
+            (403, refusal("Forbidden", "ForbiddenByRbac"), PermissionDenied, Retry::Never, "role"),
+            (403, refusal("Forbidden", "ForbiddenByPolicy"), PermissionDenied, Retry::Never, "access policy"),
+            (403, refusal("Forbidden", "ForbiddenByFirewall"), PermissionDenied, Retry::Never, "firewall"),
+            (403, refusal("NeverHeardOf", ""), PermissionDenied, Retry::Never, "role or access policy"),
+            (403, "<html>".to_owned(), PermissionDenied, Retry::Never, "not Key Vault"),
+            (404, refusal("SecretNotFound", ""), NotFound, Retry::Never, "no such secret"),
+            (404, "<html>".to_owned(), ConfigInvalid, Retry::Never, "not Key Vault"),
+            (409, refusal("Conflict", RECOVERABLE), Conflict, Retry::Never, "recover or purge"),
+            (409, refusal("Conflict", "ObjectIsBeingDeleted"), Conflict, Retry::Never, "state"),
+            (429, "<html>".to_owned(), RateLimited, Retry::Always, "rate limit"),
+            (500, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
+            (503, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
+            (302, String::new(), ConfigInvalid, Retry::Never, "not Key Vault"),
+            (204, String::new(), Protocol, Retry::Never, "no sense"),
+        ] {
+            let error = from_answer(&answer(status, &body), false);
+            assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");
+            assert_eq!(error.wait(), Some(std::time::Duration::from_secs(7)));
+            assert!(error.to_string().contains(text), "{error}");
+            assert!(error.to_string().contains("request id: id-1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn entras_numbers_are_explained() {
+        let body = |number: u32| {
+            format!(
+                r#"{{"error":"invalid_client","error_description":"AADSTS{number}: no.\r\nTrace","error_codes":[{number}],"trace_id":"t-1"}}"#
+            )
+        };
+        for (status, body, kind, retry, text) in [
+            (400, body(90002), ErrorKind::Unauthenticated, Retry::Never, "AZURE_TENANT_ID"),
+            (400, body(700_016), ErrorKind::Unauthenticated, Retry::Never, "AZURE_CLIENT_ID"),
+            (401, body(700_027), ErrorKind::Unauthenticated, Retry::Never, "certificate"),
+            (401, body(700_024), ErrorKind::Unauthenticated, Retry::Never, "clock"),
+            (401, body(7_000_215), ErrorKind::Unauthenticated, Retry::Never, "client secret"),
+            (401, body(1), ErrorKind::Unauthenticated, Retry::Never, "AADSTS1"),
+            (429, String::new(), ErrorKind::RateLimited, Retry::Always, "rate"),
+            (503, String::new(), ErrorKind::Unavailable, Retry::Always, "cannot answer"),
+            (404, "<html>".to_owned(), ErrorKind::ConfigInvalid, Retry::Never, "AZURE_AUTHORITY_HOST"),
+        ] {
+            let error = from_entra(&answer(status, &body));
+            assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_about_a_request_with_a_kek_are_left_out() {
+        let body = r#"{"error":{"code":"BadParameter","message":"canary"}}"#;
+        assert!(from_answer(&answer(400, body), false).to_string().contains("canary"));
+        let error = from_answer(&answer(400, body), true);
+        assert!(!format!("{error:?}").contains("canary") && error.to_string().contains("BadParameter"));
+    }
+
+    #[test]
+    fn our_error_comes_through_the_sdk() {
+        let ours = Error::new(ErrorKind::RateLimited, "x").retry(Retry::Always);
+        let theirs = wrapped(ours).with_context("authentication failed");
+        let back = from_sdk(&theirs);
+        assert_eq!((back.kind(), back.retryable()), (ErrorKind::RateLimited, Retry::Always));
+    }
+}

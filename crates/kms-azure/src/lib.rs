@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod api;
+mod assertion;
+mod auth;
+mod builder;
+mod certificate;
+mod config;
+mod delete;
+mod error;
+mod list;
+mod name;
+mod probe;
+mod provider;
+mod settle;
+mod store;
+mod transport;
+mod value;
+
+pub use crate::{builder::AzureKeyVaultBuilder, config::AzureConfigKey, provider::AzureKeyVault};
+
+/// The name of this provider in messages, and what `KMS_PROVIDER` calls it.
+pub const PROVIDER: &str = "azure-kv";

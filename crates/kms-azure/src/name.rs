@@ -1,0 +1,140 @@
+//! From the name of a key to the name of its secret in Key Vault and back.
+//!
+//! Rook writes `rook-ceph-osd-encryption-key-<PVC>` (spec 7.3).
+//! Key Vault takes 1 to 127 letters, digits and dashes, and makes no difference between upper and lower case.
+//! A name for which that is too little gets a secret of another form, `<prefix><beginning>--x<hash>`, and is kept in
+//! full in a tag and in the value. Rook cannot store a key under such a name at all, so nothing of it is touched.
+
+use std::collections::BTreeMap;
+
+use kms_core::KeyName;
+use sha2::{Digest, Sha256};
+
+/// How the secrets of Rook are called, before the name of the PVC.
+pub(crate) const PREFIX: &str = "rook-ceph-osd-encryption-key-";
+/// The tag with the name of a key whose secret has another one.
+pub(crate) const NAME_TAG: &str = "rook-kms-name";
+/// The longest name of a secret.
+const MAX_SECRET: usize = 127;
+/// What stands before the hash.
+const MARK: &str = "--x";
+/// Hexadecimal digits of the hash: 160 bits.
+const HASH_DIGITS: usize = 40;
+/// How much of a name is left readable before the hash.
+const READABLE: usize = MAX_SECRET - PREFIX.len() - MARK.len() - HASH_DIGITS;
+
+/// What a key is called in Key Vault.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Names {
+    /// The name of the secret.
+    pub(crate) secret: String,
+    /// The field of the value that holds the KEK.
+    pub(crate) field: String,
+    /// The name for the tag, where the secret's name does not say it.
+    pub(crate) tag: Option<String>,
+}
+
+impl Names {
+    pub(crate) fn of(name: &KeyName) -> Self {
+        let text = name.as_str();
+        let field = format!("{PREFIX}{text}");
+        if is_plain(text) {
+            return Self { secret: field.clone(), field, tag: None };
+        }
+        let readable: String = text
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .take(READABLE)
+            .collect();
+        let secret = format!("{PREFIX}{readable}{MARK}{}", hash(text));
+        Self { secret, field, tag: Some(text.to_owned()) }
+    }
+}
+
+/// The name of the key that this secret with these tags holds, if it is one of ours.
+pub(crate) fn key_name(secret: &str, tags: &BTreeMap<String, String>) -> Option<KeyName> {
+    let text = secret.strip_prefix(PREFIX)?;
+    let text = if is_plain(text) { text } else { tags.get(NAME_TAG)? };
+    KeyName::new(text).ok().filter(|found| Names::of(found).secret == secret)
+}
+
+/// Whether Key Vault takes the name as it is, and keeps it apart from every other.
+fn is_plain(text: &str) -> bool {
+    PREFIX.len() + text.len() <= MAX_SECRET
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-'))
+        && !is_marked(text)
+}
+
+/// Whether this has the form of the names that we make.
+fn is_marked(text: &str) -> bool {
+    text.rsplit_once(MARK).is_some_and(|(_, hash)| {
+        hash.len() == HASH_DIGITS && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(HASH_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names(text: &str) -> Names {
+        Names::of(&KeyName::new(text).unwrap())
+    }
+
+    #[test]
+    fn names_that_rook_can_write_stay_as_they_are() {
+        for text in ["set1-data-0x7dwl", "a", "0", "a--b", "x--x0123", &"x".repeat(98)] {
+            let names = names(text);
+            assert_eq!(names.secret, format!("{PREFIX}{text}"));
+            assert_eq!((names.field, names.tag), (names.secret, None));
+        }
+    }
+
+    #[test]
+    fn every_name_has_a_secret_of_its_own_and_leads_back() {
+        let mut texts: Vec<String> =
+            ["my.set-data-1abcde", "my-set-data-1abcde", "my_set-data-1abcde", "My-set-data-1abcde", "a..b"]
+                .map(String::from)
+                .to_vec();
+        for length in [98, 99, 127, 128, 253] {
+            texts.extend(["a", "b", "A", "0"].map(|last| format!("{}{last}", "x".repeat(length - 1))));
+        }
+        // A name of ours is a name too, and another key.
+        let ours = names("a.b").secret;
+        texts.push(ours[PREFIX.len()..].to_owned());
+        let mut seen = BTreeSet::new();
+        for text in texts {
+            let Names { secret, field, tag } = names(&text);
+            assert!(secret.len() <= MAX_SECRET, "{secret}");
+            assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{secret}");
+            // Key Vault makes no difference between upper and lower case.
+            assert!(seen.insert(secret.to_lowercase()), "{text}: {secret}");
+            assert_eq!(field, format!("{PREFIX}{text}"));
+            let tags: BTreeMap<_, _> = tag.into_iter().map(|tag| (NAME_TAG.to_owned(), tag)).collect();
+            assert_eq!(key_name(&secret, &tags).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn secrets_of_others_are_none_of_ours() {
+        let tags = |name: &str| BTreeMap::from([(NAME_TAG.to_owned(), name.to_owned())]);
+        let ours = names("a.b").secret;
+        assert_eq!(key_name("somebody-elses", &tags("a")), None);
+        assert_eq!(key_name(&ours, &BTreeMap::new()), None);
+        assert_eq!(key_name(&ours, &tags("a.c")), None);
+        assert_eq!(key_name(PREFIX, &tags("a")), None);
+    }
+
+    #[test]
+    fn a_hashed_name_does_not_change() {
+        // printf a.b | sha256sum | cut -c1-40
+        assert_eq!(names("a.b").secret, format!("{PREFIX}a-b--x{}", hash("a.b")));
+        assert_eq!(hash("a"), "ca978112ca1bbdcafac231b39a23dc4da786eff8");
+    }
+}

@@ -1,0 +1,138 @@
+//! The names of settings, and what is known of each.
+
+use std::fmt;
+
+/// What is done with a setting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Support {
+    /// It has the effect that its documentation describes.
+    Supported,
+    /// It is refused with this reason, since to ignore it would be worse.
+    Refused(&'static str),
+    /// It changes nothing for the keys of OSDs, for this reason, and is accepted because it may be there.
+    NoEffect(&'static str),
+}
+
+/// A setting of a provider: one variant of its enum of settings.
+pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
+    /// Every setting, in the order of the documentation.
+    const ALL: &'static [Self];
+
+    /// The name as operators know it.
+    fn as_str(self) -> &'static str;
+
+    /// Other names that mean the same.
+    fn aliases(self) -> &'static [&'static str];
+
+    /// Whether its value is a credential.
+    fn is_secret(self) -> bool;
+
+    /// What it means: one sentence for the table of settings.
+    fn doc(self) -> &'static str;
+
+    /// What is done with it.
+    fn support(self) -> Support;
+
+    /// The setting of that name or alias, whatever its case.
+    fn find(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|key| {
+            key.as_str().eq_ignore_ascii_case(name)
+                || key.aliases().iter().any(|alias| alias.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+/// Defines the enum of a provider's settings, with [`ConfigKey`], `FromStr` and `Display`.
+///
+/// Each setting is its documentation, a variant, its name, its aliases, whether its value is a credential, and where it
+/// is not simply supported what is done with it:
+///
+/// ```
+/// use kms_core::config::{ConfigKey, Support};
+///
+/// kms_core::config_keys! {
+///     /// A setting of the example.
+///     pub enum ExampleConfigKey of "Example" {
+///         /// Address of the server. Required.
+///         Addr = "EXAMPLE_ADDR", ["EXAMPLE_URL"], false;
+///         /// Password.
+///         Password = "EXAMPLE_PASSWORD", [], true;
+///         /// Second factor.
+///         Mfa = "EXAMPLE_MFA", [], false, Support::Refused("nobody can type it");
+///     }
+/// }
+/// assert_eq!("example_url".parse::<ExampleConfigKey>().unwrap(), ExampleConfigKey::Addr);
+/// assert!(ExampleConfigKey::Password.is_secret());
+/// ```
+#[macro_export]
+macro_rules! config_keys {
+    (
+        $(#[doc = $title:literal])+
+        pub enum $Key:ident of $provider:literal {
+            $(
+                $(#[doc = $doc:literal])+
+                $Variant:ident = $name:literal, [$($alias:literal),*], $secret:literal $(, $support:expr)?;
+            )*
+        }
+    ) => {
+        $(#[doc = $title])+
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        #[non_exhaustive]
+        pub enum $Key {
+            $($(#[doc = $doc])+ $Variant,)*
+        }
+
+        impl $crate::config::ConfigKey for $Key {
+            const ALL: &'static [Self] = &[$(Self::$Variant,)*];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $name,)*
+                }
+            }
+
+            fn aliases(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Variant => &[$($alias),*],)*
+                }
+            }
+
+            fn is_secret(self) -> bool {
+                match self {
+                    $(Self::$Variant => $secret,)*
+                }
+            }
+
+            fn doc(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => ::core::concat!($($doc),+),)*
+                }
+            }
+
+            fn support(self) -> $crate::config::Support {
+                match self {
+                    $($(Self::$Variant => $support,)?)*
+                    #[allow(unreachable_patterns, reason = "each setting may have said it")]
+                    _ => $crate::config::Support::Supported,
+                }
+            }
+        }
+
+        impl ::core::str::FromStr for $Key {
+            type Err = $crate::Error;
+
+            fn from_str(name: &str) -> $crate::Result<Self> {
+                <Self as $crate::config::ConfigKey>::find(name).ok_or_else(|| {
+                    $crate::Error::config(::std::format!("{name} is not a setting of {}", $provider))
+                })
+            }
+        }
+
+        impl ::core::fmt::Display for $Key {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.write_str($crate::config::ConfigKey::as_str(*self))
+            }
+        }
+    };
+}

@@ -1,0 +1,246 @@
+//! Settings: text in, typed values out.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::{ConfigKey, Problems, Support, nearest, parse_bool, parse_duration};
+use crate::{ConnectionDetails, Result, SecretData, SecretSource};
+
+/// What a provider is to be built from: settings, the environment, and the name of the Secret with the credentials.
+///
+/// Nothing is parsed here; [`settings`](Self::settings) sorts it. `Debug` shows names only.
+pub struct SettingsSource<K> {
+    given: Vec<(String, Zeroizing<String>)>,
+    environment: Vec<(String, Zeroizing<String>)>,
+    token_secret: String,
+    key: PhantomData<K>,
+}
+
+impl<K: ConfigKey> SettingsSource<K> {
+    /// Settings that belong to whoever picks the provider.
+    const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
+
+    /// Adds the settings of a CephCluster.
+    pub fn add_details(&mut self, details: &ConnectionDetails) {
+        self.given
+            .extend(details.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))));
+    }
+
+    /// Adds one setting.
+    pub fn add(&mut self, key: K, value: impl Into<String>) {
+        self.given.push((key.as_str().to_owned(), Zeroizing::new(value.into())));
+    }
+
+    /// Adds variables of the environment: those that are known count where nothing else is given.
+    ///
+    /// `files` are settings that name a Secret or a file. In the environment it is always a file, never a Secret.
+    pub fn add_environment<'a>(&mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>, files: &[K]) {
+        self.environment.extend(pairs.into_iter().map(|(name, value)| {
+            let file = files.iter().any(|key| key.as_str() == name);
+            let value = if file && !value.is_empty() && !value.contains('/') {
+                format!("./{value}")
+            } else {
+                value.to_owned()
+            };
+            (name.to_owned(), Zeroizing::new(value))
+        }));
+    }
+
+    /// Names the Secret with the credentials; the empty text names none.
+    pub fn set_token_secret(&mut self, name: impl Into<String>) {
+        self.token_secret = name.into();
+    }
+
+    /// The name of the Secret with the credentials, if there is one.
+    pub fn token_secret(&self) -> Option<&str> {
+        Some(self.token_secret.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Reads the Secret with the credentials, if one is named; what is wrong with it is noted.
+    ///
+    /// # Errors
+    ///
+    /// Those of `secrets` that are no problem of the configuration.
+    pub async fn secret(
+        &self,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<SecretData>> {
+        match self.token_secret() {
+            Some(name) => problems.absorb("tokenSecretName", secrets.secret(name).await),
+            None => Ok(None),
+        }
+    }
+
+    /// The names of what was given by a CephCluster or one by one, as they were written.
+    pub fn given_names(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The variables of the environment.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        borrowed(&self.environment)
+    }
+
+    /// The settings by their keys, and what is wrong with their names.
+    pub fn settings(&self, problems: &mut Problems) -> Settings<K> {
+        let mut settings = Settings::from_pairs(borrowed(&self.given), &Self::OTHERS, problems);
+        settings.fill_from(self.environment(), problems);
+        settings
+    }
+}
+
+impl<K> Default for SettingsSource<K> {
+    fn default() -> Self {
+        Self { given: Vec::new(), environment: Vec::new(), token_secret: String::new(), key: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for SettingsSource<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { given, environment, token_secret, key: _ } = self;
+        let names = |list: &[(String, Zeroizing<String>)]| -> Vec<String> {
+            list.iter().map(|(name, _)| name.clone()).collect()
+        };
+        f.debug_struct("SettingsSource")
+            .field("given", &names(given))
+            .field("environment", &names(environment))
+            .field("token_secret", token_secret)
+            .finish()
+    }
+}
+
+fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// The settings of one provider by their keys: known names, trimmed values, not yet parsed.
+pub struct Settings<K> {
+    values: BTreeMap<K, Zeroizing<String>>,
+}
+
+impl<K: ConfigKey> Settings<K> {
+    /// Sorts pairs of names and values. The pairs themselves are left as they are.
+    ///
+    /// Names in `others` are known to somebody else. Unknown names are a problem, with the nearest known one as a
+    /// suggestion; so is a setting that is given twice with different values, and one that is refused.
+    pub fn from_pairs<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        others: &[&'static str],
+        problems: &mut Problems,
+    ) -> Self {
+        let mut settings = Self { values: BTreeMap::new() };
+        for (name, value) in pairs {
+            if others.contains(&name) {
+                continue;
+            }
+            let Some(key) = K::find(name.trim()) else {
+                let known = K::ALL.iter().map(|key| key.as_str()).chain(others.iter().copied());
+                problems.add(match nearest(name, known) {
+                    Some(near) => format!("{name} is not a known setting; did you mean {near}?"),
+                    None => format!("{name} is not a known setting of this provider"),
+                });
+                continue;
+            };
+            settings.insert(key, name, value, problems);
+        }
+        settings
+    }
+
+    /// Takes from `pairs` what is known and not set yet: the environment, which other programs share.
+    ///
+    /// Names of which nothing is known are passed over, since other programs use the same prefix.
+    pub fn fill_from<'a>(
+        &mut self,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        problems: &mut Problems,
+    ) {
+        for (name, value) in pairs {
+            if let Some(key) = K::find(name)
+                && !self.values.contains_key(&key)
+                && !value.trim().is_empty()
+            {
+                self.insert(key, name, value, problems);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: K, name: &str, value: &str, problems: &mut Problems) {
+        if let Support::Refused(why) = key.support() {
+            problems.add(format!("{name} is not supported: {why}"));
+            return;
+        }
+        let value = Zeroizing::new(value.trim().to_owned());
+        match self.values.get(&key) {
+            Some(other) if *other != value => {
+                problems.add(format!("{} is given twice, with different values", key.as_str()));
+            }
+            _ => {
+                self.values.insert(key, value);
+            }
+        }
+    }
+
+    /// A text, unless it is absent or empty.
+    pub fn text(&self, key: K) -> Option<&str> {
+        self.values.get(&key).map(|value| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A text that has to be there.
+    pub fn required(&self, key: K, problems: &mut Problems) -> Option<&str> {
+        let text = self.text(key);
+        if text.is_none() {
+            problems.add(format!("{} is missing", key.as_str()));
+        }
+        text
+    }
+
+    /// A credential, unless it is absent or empty.
+    pub fn secret(&self, key: K) -> Option<SecretString> {
+        self.text(key).map(SecretString::from)
+    }
+
+    /// A boolean, in the spellings of Go's `ParseBool`.
+    pub fn boolean(&self, key: K, problems: &mut Problems) -> Option<bool> {
+        self.parsed(key, problems, parse_bool)
+    }
+
+    /// A duration: a number of seconds, or numbers with units as in `1m30s` or `500ms`.
+    pub fn duration(&self, key: K, problems: &mut Problems) -> Option<Duration> {
+        self.parsed(key, problems, parse_duration)
+    }
+
+    /// A whole number.
+    pub fn number(&self, key: K, problems: &mut Problems) -> Option<u32> {
+        self.parsed(key, problems, |text| text.parse().map_err(|_error| "not a whole number from 0 up"))
+    }
+
+    fn parsed<T>(
+        &self,
+        key: K,
+        problems: &mut Problems,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        match parse(self.values.get(&key)?) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                problems.add(format!("{} is {why}", key.as_str()));
+                None
+            }
+        }
+    }
+
+    /// Which settings are given.
+    pub fn keys(&self) -> impl Iterator<Item = K> {
+        self.values.keys().copied()
+    }
+}
+
+impl<K: ConfigKey> fmt::Debug for Settings<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { values } = self;
+        f.debug_set().entries(values.keys().map(|key| key.as_str())).finish()
+    }
+}

@@ -1,0 +1,190 @@
+//! A LUKS device: what its header says, and what opens it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use kms_core::{Error, ErrorKind, Kek, Result};
+
+use crate::{
+    Cryptsetup, DeviceLock, Header, Slot,
+    error::{at, code},
+    lock::Held,
+    on_disk::{self, OnDisk},
+    process::{Answer, Call, Ended},
+};
+
+/// A type that no token has. Naming it keeps tokens from opening what the KEK alone is to open: without it a token
+/// whose passphrase is at hand (of the kernel's keyring, of a TPM) makes every passphrase look right.
+pub(crate) const NO_TOKEN: [&str; 2] = ["--token-type", "kms-none"];
+
+/// A LUKS device, or an image of one.
+///
+/// Clones share the lock.
+#[derive(Clone, Debug)]
+pub struct Device {
+    cryptsetup: Cryptsetup,
+    path: PathBuf,
+    held: Arc<Mutex<Weak<Held>>>,
+}
+
+impl Device {
+    /// The device at `path`. Nothing is looked at yet.
+    pub fn new(cryptsetup: Cryptsetup, path: impl Into<PathBuf>) -> Self {
+        Self { cryptsetup, path: path.into(), held: Arc::default() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The program that works on it.
+    pub fn cryptsetup(&self) -> &Cryptsetup {
+        &self.cryptsetup
+    }
+
+    /// Reads the header: one run of cryptsetup for LUKS2, none for LUKS1.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if there is no such device, or if it has no LUKS header; `Protocol` or `Unexpected` if
+    /// the header is damaged.
+    pub async fn header(&self) -> Result<Header> {
+        let header = async {
+            let identity = match on_disk::read(&self.path)? {
+                OnDisk::Luks1(header) => return Ok(header),
+                OnDisk::Luks2 { identity, json: _ } => identity,
+            };
+            let answer =
+                self.run(Call::new(["luksDump", "--dump-json-metadata", "--"]).arg(&self.path)).await?;
+            match answer.ended {
+                Ended::Code(code::DONE) => Header::luks2(identity, &answer.output),
+                _ => Err(self.cryptsetup.explain(&answer).await),
+            }
+        };
+        header.await.map_err(at(&self.path)).map_err(|error| error.operation("read the LUKS header"))
+    }
+
+    /// The header as it is at this moment, at little cost: by a look at the device where that is clear, else as
+    /// [`header`](Self::header) does.
+    pub(crate) async fn header_now(&self) -> Result<Header> {
+        match on_disk::read(&self.path).map_err(at(&self.path))? {
+            OnDisk::Luks1(header) => Ok(header),
+            OnDisk::Luks2 { identity, json: Some(json) } => match Header::luks2(identity, &json) {
+                Ok(header) => Ok(header),
+                Err(_) => self.header().await,
+            },
+            OnDisk::Luks2 { json: None, .. } => self.header().await,
+        }
+    }
+
+    /// Whether the KEK opens the device by this slot, or by any. Changes nothing; false for a slot that is not in use,
+    /// and for one that is not bound to the data.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device and of the program; `ConfigInvalid` for a KEK of fewer than 4 bytes.
+    pub async fn opens(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
+        let opens = async {
+            // The program passes slots, too, that hold another key than that of the data.
+            let header = self.header_now().await?;
+            match slot {
+                Some(slot) if !header.slot(slot).is_some_and(|slot| slot.opens_data) => Ok(false),
+                None if header.slots().any(|slot| !slot.opens_data) => {
+                    Ok(self.first_passed(&header, kek).await?.is_some())
+                }
+                _ => self.passes(slot, kek).await,
+            }
+        };
+        opens.await.map_err(at(&self.path)).map_err(|error| error.operation("test a key slot"))
+    }
+
+    /// Whether the program passes the KEK for this slot, or for any.
+    async fn passes(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
+        let mut call = Call::new(["open", "--test-passphrase"]).args(NO_TOKEN.map(Into::into));
+        if let Some(slot) = slot {
+            call = call.arg("--key-slot").arg(slot.to_string());
+        }
+        let answer = self.run(call.arg("--key-file").key(kek)?.arg("--").arg(&self.path)).await?;
+        match answer.ended {
+            Ended::Code(code::DONE) => Ok(true),
+            Ended::Code(code::WRONG_KEY) => Ok(false),
+            // So it says of a slot that is not in use, and of other troubles.
+            Ended::Code(code::FAILED) => {
+                let header = self.header_now().await?;
+                let usable = match slot {
+                    Some(slot) => header.in_use(slot),
+                    None => header.slots().next().is_some(),
+                };
+                if usable { Err(self.cryptsetup.explain(&answer).await) } else { Ok(false) }
+            }
+            _ => Err(self.cryptsetup.explain(&answer).await),
+        }
+    }
+
+    /// The first slot that the KEK opens, in the order of [`find`](Self::find).
+    async fn first_passed(&self, header: &Header, kek: &Kek) -> Result<Option<Slot>> {
+        let mut slots: Vec<_> = header.slots().filter(|slot| slot.opens_data).collect();
+        slots.sort_by_key(|slot| (!slot.slot.is_rotation(), slot.kdf.cost(), slot.slot));
+        for slot in slots {
+            if self.passes(Some(slot.slot), kek).await? {
+                return Ok(Some(slot.slot));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Which slot the KEK opens: those of the rotation are tried first, then the others, the cheap ones of each first.
+    ///
+    /// # Errors
+    ///
+    /// As [`opens`](Self::opens).
+    pub async fn find(&self, header: &Header, kek: &Kek) -> Result<Option<Slot>> {
+        let found = self.first_passed(header, kek).await;
+        found.map_err(at(&self.path)).map_err(|error| error.operation("find the key slot"))
+    }
+
+    /// Takes the right to change the slots of this device, for as long as the answer lives.
+    ///
+    /// It holds across processes and containers, as long as they use the same file of the device (a node that was
+    /// made anew for the same device is another file).
+    /// Waits for a cryptsetup that an earlier run has left at work, up to the time limit of one run.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if somebody else has it, or if that cryptsetup does not end.
+    pub async fn lock(&self) -> Result<DeviceLock> {
+        let lock = async {
+            if self.held().is_some() {
+                return Err(Error::new(ErrorKind::Conflict, "this process is at work on the device already"));
+            }
+            let held = Arc::new(Held::take(&self.path, self.cryptsetup.limit()).await?);
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&held);
+            Ok(DeviceLock::new(held))
+        };
+        lock.await.map_err(at(&self.path)).map_err(|error| error.operation("lock the device"))
+    }
+
+    /// The lock that is held already, or one for the work that comes.
+    pub(crate) async fn locked(&self) -> Result<DeviceLock> {
+        match self.held() {
+            Some(held) => Ok(DeviceLock::new(held)),
+            None => self.lock().await,
+        }
+    }
+
+    fn held(&self) -> Option<Arc<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Runs the program, which takes part in the lock if there is one.
+    pub(crate) async fn run(&self, call: Call) -> Result<Answer> {
+        let call = match self.held() {
+            Some(held) => call.inherit(held.for_child()?),
+            None => call,
+        };
+        self.cryptsetup.run(call).await
+    }
+}

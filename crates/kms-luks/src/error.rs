@@ -1,0 +1,58 @@
+//! From exit codes of cryptsetup to errors.
+
+use std::path::Path;
+
+use kms_core::{Error, ErrorKind};
+
+use crate::process::{Answer, Ended};
+
+/// The exit codes of cryptsetup (its manual page, "RETURN CODES").
+pub(crate) mod code {
+    /// Done.
+    pub(crate) const DONE: i32 = 0;
+    /// Wrong parameters, and all else.
+    pub(crate) const FAILED: i32 = 1;
+    /// No key with this passphrase.
+    pub(crate) const WRONG_KEY: i32 = 2;
+    /// Out of memory.
+    pub(crate) const MEMORY: i32 = 3;
+    /// No such device.
+    pub(crate) const NO_DEVICE: i32 = 4;
+    /// The device exists already, or is busy.
+    pub(crate) const BUSY: i32 = 5;
+}
+
+/// The error of a call that failed for no reason that its caller knows better.
+pub(crate) fn failed(answer: &Answer) -> Error {
+    let (kind, message) = match answer.ended {
+        Ended::Code(code::WRONG_KEY) => (ErrorKind::Conflict, "the KEK opens no key slot of the device".to_owned()),
+        Ended::Code(code::MEMORY) => (
+            ErrorKind::Unexpected,
+            "cryptsetup had not enough memory: the key derivation of a slot may need more than this host or container \
+             has (kms slots DEVICE shows it)"
+                .to_owned(),
+        ),
+        Ended::Code(code::NO_DEVICE) => {
+            (ErrorKind::ConfigInvalid, "there is no such device, or cryptsetup may not open it".to_owned())
+        }
+        Ended::Code(code::BUSY) => (ErrorKind::Conflict, "the device is in use".to_owned()),
+        Ended::Code(code) => (ErrorKind::Unexpected, format!("cryptsetup failed with exit code {code}")),
+        Ended::Signal(signal) => (
+            ErrorKind::Unexpected,
+            format!(
+                "cryptsetup was ended by signal {signal}; if that is 9, the key derivation of a slot may need more \
+                 memory than this host or container has (kms slots DEVICE shows it)"
+            ),
+        ),
+    };
+    let error = Error::new(kind, message);
+    match answer.said() {
+        Some(said) => error.context("cryptsetup", said),
+        None => error,
+    }
+}
+
+/// Names the device.
+pub(crate) fn at(path: &Path) -> impl Fn(Error) -> Error + '_ {
+    move |error| error.context("device", path.display().to_string())
+}

@@ -1,0 +1,322 @@
+//! What a LUKS header says of its key slots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kms_core::{Error, ErrorKind, Result};
+use serde_json::{Map, Value};
+
+use crate::Slot;
+
+/// The most that is kept of a salt, in characters. Those of cryptsetup have 44.
+const MOST_SALT: usize = 128;
+
+/// The version of a LUKS header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LuksVersion {
+    /// LUKS1: eight slots, PBKDF2 only, no label.
+    Luks1,
+    /// LUKS2.
+    Luks2,
+}
+
+impl LuksVersion {
+    /// 1 or 2.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Luks1 => 1,
+            Self::Luks2 => 2,
+        }
+    }
+}
+
+/// How the passphrase of a slot becomes its key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum SlotKdf {
+    /// `argon2i` or `argon2id`
+    Argon2 {
+        /// Which of them.
+        variant: String,
+        /// Passes over the memory ("time cost").
+        passes: u64,
+        /// Memory in KiB.
+        memory_kib: u64,
+        /// Threads.
+        threads: u64,
+    },
+    /// PBKDF2
+    Pbkdf2 {
+        /// The hash.
+        hash: String,
+        /// How often it is applied.
+        iterations: u64,
+    },
+    /// None that we know: a slot of another kind, such as one of a re-encryption.
+    Unknown(String),
+}
+
+impl SlotKdf {
+    /// Its name, as cryptsetup has it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Argon2 { variant, .. } => variant,
+            Self::Pbkdf2 { .. } => "pbkdf2",
+            Self::Unknown(kind) => kind,
+        }
+    }
+
+    /// Roughly what one try costs, in units of half a microsecond. Only good for comparing.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Argon2 { passes, memory_kib, .. } => passes.saturating_mul(*memory_kib),
+            Self::Pbkdf2 { iterations, .. } => *iterations,
+            Self::Unknown(_) => u64::MAX,
+        }
+    }
+}
+
+/// A key slot that is in use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct KeySlot {
+    /// Its number.
+    pub slot: Slot,
+    /// Its key derivation.
+    pub kdf: SlotKdf,
+    /// Whether it holds the volume key. A slot that does not ("unbound") opens no data.
+    pub opens_data: bool,
+    /// The salt of its key derivation, which is another one whenever the slot is written: two looks at a slot are equal
+    /// only if nobody has written to it in between. It is no secret.
+    pub(crate) salt: String,
+}
+
+/// The header of a LUKS device, as far as it concerns key slots. It holds no secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Header {
+    pub(crate) identity: DiskIdentity,
+    slots: BTreeMap<Slot, KeySlot>,
+    reencrypting: bool,
+}
+
+/// Which device it is: what is in the binary part of a header.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct DiskIdentity {
+    pub(crate) version: LuksVersion,
+    pub(crate) uuid: String,
+    pub(crate) label: Option<String>,
+    pub(crate) subsystem: Option<String>,
+}
+
+impl Header {
+    /// The header of a LUKS1 device.
+    pub(crate) fn luks1(identity: DiskIdentity, slots: impl IntoIterator<Item = KeySlot>) -> Self {
+        let slots = slots.into_iter().map(|slot| (slot.slot, slot)).collect();
+        Self { identity, slots, reencrypting: false }
+    }
+
+    /// The header of a LUKS2 device, from its metadata in JSON.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if they are not what LUKS2 has.
+    pub(crate) fn luks2(identity: DiskIdentity, json: &[u8]) -> Result<Self> {
+        // The error of the parser would quote the text.
+        let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are no JSON"))?;
+        let keyslots = object(&root, "keyslots").ok_or_else(|| broken("have no key slots"))?;
+        let bound = bound(object(&root, "digests").ok_or_else(|| broken("have no digests"))?);
+        let mut slots = BTreeMap::new();
+        for (name, value) in keyslots {
+            let slot: Slot =
+                name.parse().map_err(|_cause| broken("have a key slot whose name is no number"))?;
+            let kdf = kdf(value).ok_or_else(|| broken("have a key slot without its costs"))?;
+            let salt = value.pointer("/kdf/salt").and_then(Value::as_str).unwrap_or_default();
+            let salt = salt.chars().take(MOST_SALT).collect();
+            slots.insert(slot, KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()), salt });
+        }
+        let requirements = root.pointer("/config/requirements/mandatory").and_then(Value::as_array);
+        let reencrypting = requirements
+            .into_iter()
+            .flatten()
+            .any(|value| value.as_str().is_some_and(|name| name.contains("reencrypt")));
+        Ok(Self { identity, slots, reencrypting })
+    }
+
+    /// LUKS1 or LUKS2.
+    pub fn version(&self) -> LuksVersion {
+        self.identity.version
+    }
+
+    /// The UUID of the device.
+    pub fn uuid(&self) -> &str {
+        &self.identity.uuid
+    }
+
+    /// The label, if there is one.
+    pub fn label(&self) -> Option<&str> {
+        self.identity.label.as_deref()
+    }
+
+    /// The subsystem, if there is one.
+    pub fn subsystem(&self) -> Option<&str> {
+        self.identity.subsystem.as_deref()
+    }
+
+    /// The slots in use, in order.
+    pub fn slots(&self) -> impl Iterator<Item = &KeySlot> {
+        self.slots.values()
+    }
+
+    /// A slot, if it is in use.
+    pub fn slot(&self, slot: Slot) -> Option<&KeySlot> {
+        self.slots.get(&slot)
+    }
+
+    /// Whether a slot is in use.
+    pub fn in_use(&self, slot: Slot) -> bool {
+        self.slots.contains_key(&slot)
+    }
+
+    /// The slots in use that are not the rotation's.
+    pub fn foreign(&self) -> impl Iterator<Item = &KeySlot> {
+        self.slots().filter(|slot| !slot.slot.is_rotation())
+    }
+
+    /// Whether the device is being re-encrypted, so that its slots must be left alone.
+    pub fn is_reencrypting(&self) -> bool {
+        self.reencrypting
+    }
+}
+
+/// The names of the slots that hold the key of a segment.
+fn bound(digests: &Map<String, Value>) -> BTreeSet<&str> {
+    let filled = |digest: &&Value| list(digest, "segments").next().is_some();
+    digests
+        .values()
+        .filter(filled)
+        .flat_map(|digest| list(digest, "keyslots"))
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn kdf(keyslot: &Value) -> Option<SlotKdf> {
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(clean);
+    let kind = text(keyslot, "type")?;
+    if kind != "luks2" {
+        return Some(SlotKdf::Unknown(kind));
+    }
+    let kdf = keyslot.get("kdf")?;
+    let number = |name: &str| kdf.get(name).and_then(Value::as_u64);
+    let name = text(kdf, "type")?;
+    Some(match name.as_str() {
+        "pbkdf2" => SlotKdf::Pbkdf2 { hash: text(kdf, "hash")?, iterations: number("iterations")? },
+        "argon2i" | "argon2id" => SlotKdf::Argon2 {
+            passes: number("time")?,
+            memory_kib: number("memory")?,
+            threads: number("cpus")?,
+            variant: name,
+        },
+        _ => SlotKdf::Unknown(name),
+    })
+}
+
+fn object<'a>(value: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
+    value.get(name).and_then(Value::as_object)
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Text from a disk, fit to be shown: no control characters, not too long.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn broken(how: &str) -> Error {
+    Error::new(ErrorKind::Protocol, format!("the metadata of the LUKS2 header {how}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> DiskIdentity {
+        DiskIdentity { version: LuksVersion::Luks2, uuid: "u".to_owned(), label: None, subsystem: None }
+    }
+
+    fn parsed(json: &str) -> Result<Header> {
+        Header::luks2(identity(), json.as_bytes())
+    }
+
+    const GOOD: &str = r#"{"keyslots": {
+        "0": {"type": "luks2", "kdf": {"type": "pbkdf2", "hash": "sha256", "iterations": 1000, "salt": "x"}},
+        "1": {"type": "luks2", "kdf": {"type": "argon2id", "time": 4, "memory": 32, "cpus": 1}},
+        "2": {"type": "reencrypt", "mode": "reencrypt"},
+        "31": {"type": "luks2", "kdf": {"type": "scrypt"}}},
+        "tokens": {},
+        "digests": {"0": {"keyslots": ["0", "31"], "segments": ["0"]}, "1": {"keyslots": ["1"], "segments": []}},
+        "config": {"requirements": {"mandatory": ["online-reencrypt-v2"]}}}"#;
+
+    #[test]
+    fn slots_are_read_with_their_costs_and_whether_they_open_data() {
+        let header = parsed(GOOD).unwrap();
+        let slots: Vec<_> = header
+            .slots()
+            .map(|slot| (slot.slot.number(), slot.kdf.name(), slot.kdf.cost(), slot.opens_data))
+            .collect();
+        assert_eq!(
+            slots,
+            [
+                (0, "pbkdf2", 1000, true),
+                (1, "argon2id", 128, false),
+                (2, "reencrypt", u64::MAX, false),
+                (31, "scrypt", u64::MAX, true),
+            ]
+        );
+        assert!(header.is_reencrypting());
+        assert_eq!(header.foreign().count(), 2);
+    }
+
+    #[test]
+    fn metadata_that_are_none_are_refused_without_quoting_them() {
+        let cases = [
+            "",
+            "canary",
+            "[]",
+            "{}",
+            r#"{"keyslots": []}"#,
+            r#"{"keyslots": {}}"#,
+            r#"{"keyslots": {"canary": {}}, "digests": {}}"#,
+            r#"{"keyslots": {"32": {"type": "luks2"}}, "digests": {}}"#,
+            r#"{"keyslots": {"0": null}, "digests": {}}"#,
+            r#"{"keyslots": {"0": {"type": "luks2"}}, "digests": {}}"#,
+            r#"{"keyslots": {"0": {"type": "luks2", "kdf": {"type": "pbkdf2", "hash": "x", "iterations": -1}}}, "digests": {}}"#,
+            r#"{"keyslots": {"0": {"type": "luks2", "kdf": {"type": "pbkdf2", "hash": 1, "iterations": 1}}}, "digests": {}}"#,
+            r#"{"keyslots": {"0": {"type": "luks2", "kdf": {"type": "argon2id", "time": 1e99, "memory": 1, "cpus": 1}}}, "digests": {}}"#,
+        ];
+        for json in cases {
+            let error = parsed(json).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{json}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+        assert!(parsed(&"[".repeat(1 << 20)).is_err());
+    }
+
+    #[test]
+    fn no_damage_to_the_metadata_makes_the_parser_panic() {
+        for at in 0..GOOD.len() {
+            for byte in [b'"', b'0', b'{', b'}', b'[', b',', 0xff] {
+                let mut bytes = GOOD.as_bytes().to_vec();
+                bytes[at] = byte;
+                let _any = Header::luks2(identity(), &bytes);
+            }
+            let _any = Header::luks2(identity(), &GOOD.as_bytes()[..at]);
+        }
+    }
+
+    #[test]
+    fn text_from_a_disk_moves_no_cursor() {
+        assert_eq!(clean("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}

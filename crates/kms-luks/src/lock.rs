@@ -1,0 +1,163 @@
+//! Who may change the slots of a device.
+//!
+//! Two locks, both on the device itself, since containers share nothing else:
+//!
+//! - The first is held by this process as long as a rotation takes. Whoever finds it taken gives up.
+//! - The second is held by this process and by every cryptsetup that it starts. When this process is killed, a
+//!   cryptsetup that it has started may still write; the next run waits for its end.
+//!
+//! They are locks of open file descriptions on two bytes far behind the end of any device.
+//! Not `flock`: cryptsetup takes that itself on images and would wait for us for ever, and udev takes it on devices.
+//! Not locks of the process: those are lost as soon as any descriptor of the device is closed, which each look at the
+//! header does.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kms_core::{Error, ErrorKind, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+use tokio::time::sleep;
+
+use crate::on_disk::not_read;
+
+/// The bytes that are locked, near the largest offset that there is (2^63 - 1).
+const OURS: i64 = 0x6b6d_7300_0000_0000;
+const CHILDREN: i64 = OURS + 1;
+/// How often it is looked whether the last cryptsetup of an earlier run has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The right to change the slots of a device. It is given up when this is dropped.
+#[derive(Clone, Debug)]
+pub struct DeviceLock {
+    _held: Arc<Held>,
+}
+
+/// The open files that hold the locks.
+#[derive(Debug)]
+pub(crate) struct Held {
+    ours: File,
+    children: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // By name: a child that is being started for another device has a copy of all descriptors for a moment.
+        let _ignored = set(&self.ours, OURS, libc::F_UNLCK);
+    }
+}
+
+impl DeviceLock {
+    pub(crate) fn new(held: Arc<Held>) -> Self {
+        Self { _held: held }
+    }
+}
+
+impl Held {
+    /// Takes both locks. Waits for a cryptsetup that an earlier run has left, up to `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if another process holds the first, or if the wait was too long.
+    pub(crate) async fn take(path: &Path, limit: Duration) -> Result<Self> {
+        let ours = open(path)?;
+        if !lock(&ours, OURS)? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "another process is at work on the key slots of this device: wait for its end and try again",
+            ));
+        }
+        let children = open(path)?;
+        let begin = Instant::now();
+        while !lock(&children, CHILDREN)? {
+            if begin.elapsed() >= limit {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "a cryptsetup that an earlier run has started on this device has not ended within {limit:?}: \
+                         look at what it waits for, and end it"
+                    ),
+                ));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(Self { ours, children })
+    }
+
+    /// A descriptor for a child to hold. It is of the same open file, so that the lock is held until both are closed.
+    pub(crate) fn for_child(&self) -> Result<OwnedFd> {
+        self.children.try_clone().map(OwnedFd::from).map_err(not_read)
+    }
+}
+
+/// An open file of its own, closed when another program is started.
+fn open(path: &Path) -> Result<File> {
+    // Only who may write may lock.
+    OpenOptions::new().read(true).write(true).open(path).map_err(not_read)
+}
+
+/// Whether the lock was free and is ours now.
+fn lock(file: &File, byte: i64) -> Result<bool> {
+    match set(file, byte, libc::F_WRLCK) {
+        Ok(()) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(cause) => Err(Error::new(ErrorKind::Unexpected, "the device cannot be locked").source(cause)),
+    }
+}
+
+fn set(file: &File, byte: i64, kind: i32) -> nix::Result<()> {
+    let range = libc::flock {
+        l_type: i16::try_from(kind).map_err(|_cause| Errno::EINVAL)?,
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_one_is_turned_away_until_the_first_has_gone() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let limit = Duration::ZERO;
+        let first = Held::take(image.path(), limit).await.unwrap();
+        // Any other descriptor that is closed takes nothing from it.
+        drop(File::open(image.path()).unwrap());
+        let error = Held::take(image.path(), limit).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains("another process"), "{error}");
+        drop(first);
+        Held::take(image.path(), Duration::from_secs(60)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_child_holds_is_waited_for() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let first = Held::take(image.path(), Duration::ZERO).await.unwrap();
+        let child = first.for_child().unwrap();
+        drop(first);
+        let error = Held::take(image.path(), Duration::ZERO).await.unwrap_err();
+        assert!(error.to_string().contains("earlier run"), "{error}");
+        let waiting = Held::take(image.path(), Duration::from_secs(60));
+        let (held, ()) = tokio::join!(waiting, async { drop(child) });
+        held.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_is_no_lock() {
+        let error = Held::take(Path::new("/nonexistent/device"), Duration::ZERO).await.unwrap_err();
+        assert!(error.to_string().contains("no such device"), "{error}");
+    }
+}

@@ -1,0 +1,288 @@
+//! Mapped devices: `/dev/mapper/NAME`, by which an open LUKS device is read and written.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use kms_core::{Error, ErrorKind, Result};
+
+use crate::{
+    Cryptsetup,
+    error::{code, failed},
+    process::{Call, Ended},
+    sysfs::Mapped,
+};
+
+/// The longest name that the kernel takes, in bytes.
+const MOST_BYTES: usize = 127;
+/// How long the clearing away of what a run that was stopped has left may take.
+const CLEARING: Duration = Duration::from_secs(10);
+
+/// What a device is to an OSD (spec 8.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// The data.
+    Block,
+    /// The metadata.
+    Db,
+    /// The write-ahead log.
+    Wal,
+}
+
+impl DeviceKind {
+    /// In the order in which an OSD's devices are named.
+    pub const ALL: [Self; 3] = [Self::Block, Self::Db, Self::Wal];
+
+    /// The name of a mapping in an OSD's pod, as Rook has it: `<PVC of this device>-block-dmcrypt` and so on.
+    ///
+    /// # Errors
+    ///
+    /// As [`MappingName::new`].
+    pub fn mapping_of(self, pvc: &str) -> Result<MappingName> {
+        let kind = match self {
+            Self::Block => "block",
+            Self::Db => "db",
+            Self::Wal => "wal",
+        };
+        MappingName::new(format!("{pvc}-{kind}-dmcrypt"))
+    }
+}
+
+/// The name of a mapping.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MappingName(String);
+
+impl MappingName {
+    /// A name of at most 127 letters, digits and `#+-.:=@_`, which device-mapper takes as they are.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` for any other.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&byte);
+        let refuse = |why: String| Err(Error::config(format!("that is no name for a mapped device: {why}")));
+        if name.is_empty() {
+            return refuse("it is empty".to_owned());
+        }
+        if name.len() > MOST_BYTES {
+            return refuse(format!("it has {} bytes, at most {MOST_BYTES} are allowed", name.len()));
+        }
+        if !name.bytes().all(allowed) {
+            return refuse("only letters, digits and #+-.:=@_ are allowed".to_owned());
+        }
+        // The last one is the node by which device-mapper itself is spoken to.
+        if name.starts_with(['-', '.']) || name == "control" {
+            return refuse(format!("it may not be or begin like {name:?}"));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MappingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for MappingName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+/// What the kernel says of a mapping.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct MappingStatus {
+    /// Its node.
+    pub node: PathBuf,
+    /// Its name in the kernel, such as `dm-0`.
+    pub kernel_name: String,
+    /// Its UUID in device-mapper.
+    pub uuid: String,
+    /// The kernel's names of the devices that it is on, such as `sdb`.
+    pub devices: Vec<String>,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether it can only be read.
+    pub read_only: bool,
+    /// Whether it is suspended, so that nothing can be read or written.
+    pub suspended: bool,
+    /// Whether all that it was on has gone, or it was never finished.
+    pub stale: bool,
+}
+
+/// A mapping, by its name.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    cryptsetup: Cryptsetup,
+    name: MappingName,
+}
+
+impl Mapping {
+    /// The mapping of this name. Nothing is looked at yet.
+    pub fn new(cryptsetup: Cryptsetup, name: MappingName) -> Self {
+        Self { cryptsetup, name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &MappingName {
+        &self.name
+    }
+
+    /// What the kernel says of it; `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `Unexpected` if the kernel's list cannot be read.
+    pub fn status(&self) -> Result<Option<MappingStatus>> {
+        let sysfs = self.cryptsetup.sysfs();
+        let mapped = sysfs.mapped(&self.name).map_err(|error| self.at("look at a mapping")(error))?;
+        Ok(mapped.map(|mapped| MappingStatus {
+            node: sysfs.node(&self.name),
+            stale: mapped.is_stale(),
+            devices: mapped.below.into_iter().map(|below| below.kernel_name).collect(),
+            kernel_name: mapped.kernel_name,
+            uuid: mapped.uuid,
+            bytes: mapped.bytes,
+            read_only: mapped.read_only,
+            suspended: mapped.suspended,
+        }))
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such mapping: closing nothing is usually a wrong name; `Conflict` if it is in use, or
+    /// is none of cryptsetup's; `Timeout`.
+    pub async fn close(&self) -> Result<()> {
+        let closed = async {
+            let mapped = self.cryptsetup.sysfs().mapped(&self.name)?.ok_or_else(no_such)?;
+            if !mapped.is_crypt() {
+                return Err(foreign(&mapped));
+            }
+            let answer = self.cryptsetup.run(Call::new(["close", "--"]).arg(self.name.as_str())).await;
+            let answer = answer.map_err(hint)?;
+            match answer.ended {
+                Ended::Code(code::DONE) => Ok(()),
+                // Somebody else has closed it.
+                _ if self.cryptsetup.sysfs().mapped(&self.name)?.is_none() => Ok(()),
+                _ => Err(self.cryptsetup.explain(&answer).await),
+            }
+        };
+        closed.await.map_err(self.at("close"))
+    }
+
+    /// Lets it grow to the size of its device. Needs no KEK, if the mapping was opened by us or by Rook.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such mapping; those of the program.
+    pub async fn resize(&self) -> Result<()> {
+        let resized = async {
+            let mapped = self.cryptsetup.sysfs().mapped(&self.name)?.ok_or_else(no_such)?;
+            if !mapped.is_crypt() {
+                return Err(foreign(&mapped));
+            }
+            let answer = self.cryptsetup.run(Call::new(["resize", "--"]).arg(self.name.as_str())).await;
+            let answer = answer.map_err(hint)?;
+            match answer.ended {
+                Ended::Code(code::DONE) => Ok(()),
+                Ended::Code(code::WRONG_KEY) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the mapping was opened with its key in the kernel's keyring, so that its size cannot be changed \
+                     without a passphrase: close it and open it again with kms open",
+                )),
+                _ => Err(self.cryptsetup.explain(&answer).await),
+            }
+        };
+        resized.await.map_err(self.at("resize"))
+    }
+
+    /// Removes one that is in the way: closes it, and if it leads nowhere also by force.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let sysfs = self.cryptsetup.sysfs();
+        let cryptsetup = self.cryptsetup.clone().with_limit(self.cryptsetup.limit().min(CLEARING));
+        let by_cryptsetup = cryptsetup.run(Call::new(["close", "--"]).arg(self.name.as_str())).await;
+        let Some(mapped) = sysfs.mapped(&self.name)? else { return Ok(()) };
+        // cryptsetup asks the device below, which has gone, or refuses what is not finished. Force on a mapping that
+        // works would take the disk away from a running OSD.
+        if mapped.is_stale()
+            && let Some(dmsetup) = cryptsetup.located("dmsetup")
+        {
+            let call = Call::new(["remove", "--force", "--"]).arg(self.name.as_str());
+            let _any = cryptsetup.run_program(&dmsetup, call).await;
+            if sysfs.mapped(&self.name)?.is_none() {
+                return Ok(());
+            }
+        }
+        let cause = match by_cryptsetup {
+            Ok(answer) => failed(&answer),
+            Err(error) => error,
+        };
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "a mapping of this name that is of no use is in the way and cannot be removed: end what uses it, and \
+             remove it with dmsetup remove",
+        )
+        .source(cause))
+    }
+
+    pub(crate) fn at(&self, operation: &'static str) -> impl Fn(Error) -> Error + '_ {
+        move |error| error.operation(operation).context("mapping", self.name.as_str())
+    }
+}
+
+fn no_such() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such mapping: the device is not open, or under another name")
+}
+
+/// The error of a mapping that cryptsetup has not made.
+pub(crate) fn foreign(mapped: &Mapped) -> Error {
+    let uuid = if mapped.uuid.is_empty() { "none" } else { &mapped.uuid };
+    Error::new(ErrorKind::Conflict, "there is a mapping of this name that is not one of cryptsetup's")
+        .context("uuid", uuid)
+}
+
+/// Says what a time limit that ran out at a mapping nearly always means (UP-74).
+pub(crate) fn hint(error: Error) -> Error {
+    if error.kind() != ErrorKind::Timeout {
+        return error;
+    }
+    error.context(
+        "hint",
+        "device-mapper and udev wait for each other by a semaphore of the host: a pod needs hostIPC: true and the \
+         host's /run/udev; where there is no udev, set DM_DISABLE_UDEV=1",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_named_as_rook_names_them() {
+        let names = DeviceKind::ALL.map(|kind| kind.mapping_of("set1-data-0x7dwl").unwrap().to_string());
+        assert_eq!(
+            names,
+            ["set1-data-0x7dwl-block-dmcrypt", "set1-data-0x7dwl-db-dmcrypt", "set1-data-0x7dwl-wal-dmcrypt"]
+        );
+    }
+
+    #[test]
+    fn names_that_device_mapper_would_change_or_take_amiss_are_refused() {
+        let long = "x".repeat(128);
+        for name in ["", "-a", ".", "..", "a/b", "a b", "ä", "control", "a\n", &long] {
+            assert!(MappingName::new(name).is_err(), "{name}");
+        }
+        assert!(MappingName::new("x".repeat(127)).is_ok());
+    }
+}

@@ -1,0 +1,312 @@
+//! The header as it is on the device, read without another program.
+//!
+//! It tells what a device is (version, UUID, label, subsystem), and which slots are in use at this moment: the look
+//! that precedes each removal of a slot would else cost as much as the removal.
+//! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
+//! and 3.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, FileTypeExt},
+    path::Path,
+};
+
+use kms_core::{Error, ErrorKind, Result};
+
+use crate::{
+    Slot,
+    header::{DiskIdentity, Header, KeySlot, LuksVersion, SlotKdf, clean},
+};
+
+/// The first bytes of a header, and of the second copy that LUKS2 has.
+const MAGIC: &[u8] = b"LUKS\xba\xbe";
+const MAGIC_SECOND: &[u8] = b"SKUL\xba\xbe";
+/// The sizes that a copy of a LUKS2 header may have.
+const SIZES: [u64; 9] = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+/// Bytes of the binary part of a LUKS2 header, after which the metadata begin.
+const BINARY: usize = 4096;
+/// Bytes of a LUKS1 header up to its slots, slots, and bytes of each.
+const LUKS1_SLOTS_AT: usize = 208;
+const LUKS1_SLOTS: u8 = 8;
+const LUKS1_SLOT_BYTES: usize = 48;
+/// Where the salt is in a slot of LUKS1, and its bytes.
+const LUKS1_SALT_AT: usize = 8;
+const LUKS1_SALT_BYTES: usize = 32;
+/// What marks a slot of LUKS1 that is in use.
+const LUKS1_IN_USE: u32 = 0x00AC_71F3;
+
+/// A header as it was found.
+#[derive(Debug)]
+pub(crate) enum OnDisk {
+    Luks1(Header),
+    Luks2 {
+        identity: DiskIdentity,
+        /// The metadata, if both copies have the same. They differ while a program is writing, and after damage.
+        json: Option<Vec<u8>>,
+    },
+}
+
+/// Reads the header.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or can have none.
+pub(crate) fn read(path: &Path) -> Result<OnDisk> {
+    let file = open(path)?;
+    let mut start = vec![0; BINARY];
+    let got = read_up_to(&file, &mut start, 0).map_err(not_read)?;
+    start.truncate(got);
+    match (start.get(..MAGIC.len()) == Some(MAGIC), number(&start, 6, 2)) {
+        (true, Some(1)) => luks1(&start).ok_or_else(|| cut_off("LUKS1")),
+        (true, Some(2)) => luks2(&file, &start),
+        (true, version) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the device has a LUKS header of version {}, and not of 1 or 2", version.unwrap_or_default()),
+        )),
+        (false, _) => second(&file)?.ok_or_else(|| {
+            Error::config("the device has no LUKS header: it is not the device that was meant, or it was never encrypted")
+        }),
+    }
+}
+
+/// Opens a device or an image, and nothing that would block or act.
+fn open(path: &Path) -> Result<File> {
+    let kind = path.metadata().map_err(not_read)?.file_type();
+    if !kind.is_block_device() && !kind.is_file() {
+        return Err(Error::config("it is neither a block device nor an image file"));
+    }
+    File::open(path).map_err(not_read)
+}
+
+/// The error of a device that cannot be read or written.
+pub(crate) fn not_read(cause: io::Error) -> Error {
+    let (kind, message) = match cause.kind() {
+        // Not `NotFound`: to a script, that is a key that does not exist.
+        io::ErrorKind::NotFound => (ErrorKind::ConfigInvalid, "there is no such device"),
+        io::ErrorKind::PermissionDenied => (
+            ErrorKind::ConfigInvalid,
+            "we may not access the device: this has to run as root, in a privileged container",
+        ),
+        _ => (ErrorKind::Unexpected, "the device cannot be accessed"),
+    };
+    Error::new(kind, message).source(cause)
+}
+
+fn cut_off(what: &str) -> Error {
+    Error::config(format!("the device ends within its {what} header: it is damaged, or was not copied whole"))
+}
+
+fn luks1(start: &[u8]) -> Option<OnDisk> {
+    let identity = DiskIdentity {
+        version: LuksVersion::Luks1,
+        uuid: text(start, 168, 40)?,
+        label: None,
+        subsystem: None,
+    };
+    let hash = text(start, 72, 32)?;
+    let mut slots = Vec::new();
+    for at in 0..LUKS1_SLOTS {
+        let begin = LUKS1_SLOTS_AT + usize::from(at) * LUKS1_SLOT_BYTES;
+        let [state, iterations] = [number(start, begin, 4)?, number(start, begin + 4, 4)?];
+        // Of a header that is cut off within its last slot.
+        number(start, begin + LUKS1_SLOT_BYTES - 4, 4)?;
+        if state == u64::from(LUKS1_IN_USE) {
+            let kdf = SlotKdf::Pbkdf2 { hash: hash.clone(), iterations };
+            let salt = start.get(begin + LUKS1_SALT_AT..begin + LUKS1_SALT_AT + LUKS1_SALT_BYTES)?;
+            let salt = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+            slots.push(KeySlot { slot: Slot::new(at).ok()?, kdf, opens_data: true, salt });
+        }
+    }
+    Some(OnDisk::Luks1(Header::luks1(identity, slots)))
+}
+
+fn luks2(file: &File, start: &[u8]) -> Result<OnDisk> {
+    let identity = luks2_identity(start).ok_or_else(|| cut_off("LUKS2"))?;
+    let size = number(start, 8, 8).filter(|size| SIZES.contains(&(size / 1024)) && size % 1024 == 0);
+    // A size that cannot be is damage, which cryptsetup may be able to mend from the second copy.
+    let json = match size {
+        Some(size) => metadata(file, size, number(start, 16, 8)).map_err(not_read)?,
+        None => None,
+    };
+    Ok(OnDisk::Luks2 { identity, json })
+}
+
+/// The metadata, if both copies are there and equal.
+fn metadata(file: &File, size: u64, sequence: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+    let Ok(length) = usize::try_from(size) else { return Ok(None) };
+    let (mut first, mut second) = (vec![0; length], vec![0; length]);
+    let whole = read_up_to(file, &mut first, 0)? == length && read_up_to(file, &mut second, size)? == length;
+    let second_counts = second.get(..MAGIC_SECOND.len()) == Some(MAGIC_SECOND)
+        && number(&second, 16, 8) == sequence
+        && number(&first, 16, 8) == sequence;
+    let (Some(json), Some(again)) = (first.get(BINARY..), second.get(BINARY..)) else { return Ok(None) };
+    if !whole || !second_counts || json != again {
+        return Ok(None);
+    }
+    // The text ends at the first zero.
+    Ok(json.split(|byte| *byte == 0).next().map(<[u8]>::to_vec))
+}
+
+/// Looks for the second copy of a LUKS2 header whose first one is damaged.
+fn second(file: &File) -> Result<Option<OnDisk>> {
+    for size in SIZES {
+        let mut binary = vec![0; BINARY];
+        let got = read_up_to(file, &mut binary, size * 1024).map_err(not_read)?;
+        binary.truncate(got);
+        if binary.get(..MAGIC_SECOND.len()) == Some(MAGIC_SECOND)
+            && number(&binary, 6, 2) == Some(2)
+            && let Some(identity) = luks2_identity(&binary)
+        {
+            return Ok(Some(OnDisk::Luks2 { identity, json: None }));
+        }
+    }
+    Ok(None)
+}
+
+fn luks2_identity(binary: &[u8]) -> Option<DiskIdentity> {
+    // Of a header that is cut off within the part that is filled with zeros.
+    number(binary, BINARY - 8, 8)?;
+    let filled = |text: String| (!text.is_empty()).then_some(text);
+    Some(DiskIdentity {
+        version: LuksVersion::Luks2,
+        uuid: text(binary, 168, 40)?,
+        label: filled(text(binary, 24, 48)?),
+        subsystem: filled(text(binary, 208, 48)?),
+    })
+}
+
+/// A number of `length` bytes, the highest one first.
+fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
+    let digits = bytes.get(at..at.checked_add(length)?)?;
+    Some(digits.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+}
+
+/// A text that ends at a zero, in a field of `length` bytes.
+fn text(bytes: &[u8], at: usize, length: usize) -> Option<String> {
+    let field = bytes.get(at..at.checked_add(length)?)?;
+    let text = field.split(|byte| *byte == 0).next()?;
+    Some(clean(&String::from_utf8_lossy(text)))
+}
+
+/// Reads until the buffer is full or the device ends; gives how much it was.
+pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + u64::try_from(got).unwrap_or(u64::MAX)) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(bytes: &[u8]) -> Result<OnDisk> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        read(file.path())
+    }
+
+    /// A LUKS1 header with slots 0 and 7.
+    fn luks1_header() -> Vec<u8> {
+        let mut bytes = vec![0; 592];
+        bytes[..8].copy_from_slice(b"LUKS\xba\xbe\x00\x01");
+        bytes[72..78].copy_from_slice(b"sha256");
+        bytes[168..172].copy_from_slice(b"uuid");
+        for slot in [0, 7] {
+            bytes[208 + slot * 48..][..4].copy_from_slice(&LUKS1_IN_USE.to_be_bytes());
+            bytes[212 + slot * 48..][..4].copy_from_slice(&1000_u32.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// A LUKS2 header of twice 16 KiB with this text as its metadata.
+    fn luks2_header(json: &str) -> Vec<u8> {
+        let mut bytes = vec![0; 32 << 10];
+        for (at, magic) in [(0, MAGIC), (16 << 10, MAGIC_SECOND)] {
+            bytes[at..][..6].copy_from_slice(magic);
+            bytes[at + 7] = 2;
+            bytes[at + 8..][..8].copy_from_slice(&(16_u64 << 10).to_be_bytes());
+            bytes[at + 23] = 9;
+            bytes[at + 24..][..47].copy_from_slice(&[b'l'; 47]);
+            bytes[at + 168..][..4].copy_from_slice(b"uuid");
+            bytes[at + BINARY..][..json.len()].copy_from_slice(json.as_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_luks1_header_tells_its_slots() {
+        let OnDisk::Luks1(header) = found(&luks1_header()).unwrap() else { panic!("not LUKS1") };
+        assert_eq!(header.slots().map(|slot| slot.slot.number()).collect::<Vec<_>>(), [0, 7]);
+        assert_eq!((header.uuid(), header.version()), ("uuid", LuksVersion::Luks1));
+        assert_eq!(header.slots().next().unwrap().kdf.cost(), 1000);
+    }
+
+    #[test]
+    fn a_luks2_header_tells_who_it_is_and_its_metadata_when_both_copies_agree() {
+        let good = luks2_header("{}");
+        let OnDisk::Luks2 { identity, json } = found(&good).unwrap() else { panic!("not LUKS2") };
+        assert_eq!(identity.label, Some("l".repeat(47)));
+        assert_eq!((identity.subsystem, json), (None, Some(b"{}".to_vec())));
+        // A copy that is older, differs or is missing: nothing is said.
+        for at in [23, BINARY, 16 << 10, (16 << 10) + 23, (16 << 10) + BINARY] {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            let OnDisk::Luks2 { json, .. } = found(&bytes).unwrap() else { panic!("not LUKS2") };
+            assert_eq!(json, None, "{at}");
+        }
+        let OnDisk::Luks2 { json, .. } = found(&good[..20 << 10]).unwrap() else { panic!("not LUKS2") };
+        assert_eq!(json, None);
+    }
+
+    #[test]
+    fn a_device_whose_first_copy_is_gone_is_found_by_its_second() {
+        let mut bytes = luks2_header("{}");
+        bytes[..6].fill(0);
+        let OnDisk::Luks2 { identity, json } = found(&bytes).unwrap() else { panic!("not LUKS2") };
+        assert_eq!((identity.uuid.as_str(), json), ("uuid", None));
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused_with_the_reason() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"", "no LUKS header"),
+            (b"LUKS", "no LUKS header"),
+            (&[0; 8192], "no LUKS header"),
+            (b"LUKS\xba\xbe\x00\x03", "version 3"),
+            (&luks1_header()[..591], "ends within its LUKS1 header"),
+            (&luks2_header("{}")[..4095], "ends within its LUKS2 header"),
+        ];
+        for (bytes, what) in cases {
+            let error = found(bytes).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        let missing = read(Path::new("/nonexistent/device")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::ConfigInvalid);
+        assert!(missing.to_string().contains("no such device"), "{missing}");
+        let folder = read(Path::new("/")).unwrap_err();
+        assert!(folder.to_string().contains("neither a block device"), "{folder}");
+    }
+
+    #[test]
+    fn no_damage_to_a_header_makes_the_reader_panic() {
+        let good = luks2_header("{}");
+        for at in (0..600).chain(16 << 10..(16 << 10) + 600) {
+            let mut bytes = good.clone();
+            bytes[at] = 0xff;
+            let _any = found(&bytes);
+        }
+        for at in 0..592 {
+            let mut bytes = luks1_header();
+            bytes[at] = 0xff;
+            let _any = found(&bytes);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A device is opened: `/dev/mapper/NAME` comes to be (spec 8.5).
+
+use kms_core::{Error, ErrorKind, Kek, Result};
+
+use crate::{
+    Device, Mapping, MappingName,
+    device::NO_TOKEN,
+    error::{at, code},
+    mapping::{foreign, hint},
+    on_disk::{self, OnDisk, not_read},
+    process::{Call, Ended},
+    sysfs::Mapped,
+};
+
+/// What has become of a device that was to be opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Opened {
+    /// It was open under this name already.
+    Already,
+    /// It is open now.
+    Done,
+    /// It is open now, in place of a mapping of this name that led nowhere.
+    Replaced,
+    /// Nothing was done: the KEK opens no slot.
+    WrongKey,
+}
+
+/// Under this name there is…
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Found {
+    Nothing,
+    /// …this device.
+    This,
+    /// …a mapping that leads nowhere.
+    Stale,
+}
+
+impl Device {
+    /// Whether the device is open under this name, and can be used.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the name is that of another device; those of the device.
+    pub fn is_open(&self, name: &MappingName) -> Result<bool> {
+        let found = self.found(name).map_err(self.at_mapping(name));
+        found.map(|found| found == Found::This)
+    }
+
+    /// Opens the device under a name, with discards allowed and without the kernel's keyring, as Rook does.
+    ///
+    /// It is no fault if it is open already under this name. A mapping of this name whose device has gone, or that was
+    /// never finished, is removed first.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the name is that of another device; `Unsupported` if the kernel has no device-mapper; `Timeout`,
+    /// after which what was half open has been closed; those of the device and of the program.
+    pub async fn open(&self, name: &MappingName, kek: &Kek) -> Result<Opened> {
+        self.open_as(name, kek).await.map_err(self.at_mapping(name))
+    }
+
+    async fn open_as(&self, name: &MappingName, kek: &Kek) -> Result<Opened> {
+        let mapping = Mapping::new(self.cryptsetup().clone(), name.clone());
+        let before = self.found(name)?;
+        match before {
+            Found::This => return Ok(Opened::Already),
+            Found::Stale => mapping.clear().await?,
+            Found::Nothing => {}
+        }
+        let call =
+            Call::new(["open", "--disable-keyring", "--allow-discards"]).args(NO_TOKEN.map(Into::into));
+        let call = call.arg("--key-file").key(kek)?.arg("--").arg(self.path()).arg(name.as_str());
+        let answer = match self.run(call).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // What hangs there would pass for open at the next start.
+                if error.kind() == ErrorKind::Timeout && self.cryptsetup().sysfs().mapped(name)?.is_some() {
+                    let cleared = mapping.clear().await;
+                    let left = if cleared.is_ok() { "closed again" } else { "could not be closed" };
+                    return Err(hint(error).context("half open", left));
+                }
+                return Err(hint(error));
+            }
+        };
+        match answer.ended {
+            Ended::Code(code::DONE) => {}
+            Ended::Code(code::WRONG_KEY) => return Ok(Opened::WrongKey),
+            // Somebody else was faster, perhaps.
+            Ended::Code(code::BUSY) if self.found(name)? == Found::This => return Ok(Opened::Already),
+            Ended::Code(code::BUSY) => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "the device is in use, perhaps open under another name",
+                ));
+            }
+            Ended::Code(code::FAILED) if !self.cryptsetup().sysfs().has_device_mapper() => {
+                let error = self.cryptsetup().explain(&answer).await;
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the kernel has no device-mapper: load the modules dm_mod and dm_crypt on the host",
+                )
+                .source(error));
+            }
+            _ => return Err(self.cryptsetup().explain(&answer).await),
+        }
+        if !self.cryptsetup().sysfs().has_node(name) {
+            return Err(Error::new(
+                ErrorKind::Unexpected,
+                "the device is open, but its node is not here: mount the host's /dev/mapper into the container",
+            )
+            .context("node", self.cryptsetup().sysfs().node(name).display().to_string()));
+        }
+        Ok(if before == Found::Stale { Opened::Replaced } else { Opened::Done })
+    }
+
+    fn found(&self, name: &MappingName) -> Result<Found> {
+        let Some(mapped) = self.cryptsetup().sysfs().mapped(name)? else { return Ok(Found::Nothing) };
+        if !mapped.is_crypt() {
+            return Err(foreign(&mapped));
+        }
+        if mapped.is_stale() {
+            return Ok(Found::Stale);
+        }
+        if !mapped.is_on(self.path()).map_err(not_read)? {
+            return Err(other(&mapped, "there is a mapping of this name, of another device"));
+        }
+        let uuid = match on_disk::read(self.path())? {
+            OnDisk::Luks1(header) => header.uuid().to_owned(),
+            OnDisk::Luks2 { identity, .. } => identity.uuid,
+        };
+        if !mapped.is_of(&uuid) {
+            return Err(other(
+                &mapped,
+                "there is a mapping of this name and device, made before the device was formatted anew",
+            ));
+        }
+        // Without its node it is of no use, and nobody uses it by that name.
+        Ok(if self.cryptsetup().sysfs().has_node(name) { Found::This } else { Found::Stale })
+    }
+
+    fn at_mapping<'a>(&'a self, name: &'a MappingName) -> impl Fn(Error) -> Error + 'a {
+        move |error| at(self.path())(error).operation("open").context("mapping", name.as_str())
+    }
+}
+
+fn other(mapped: &Mapped, what: &'static str) -> Error {
+    let devices: Vec<_> = mapped.below.iter().map(|below| below.kernel_name.as_str()).collect();
+    Error::new(
+        ErrorKind::Conflict,
+        format!("{what}: find out what it is, and close it with kms close if nothing needs it"),
+    )
+    .context("mapped", devices.join(" "))
+}

@@ -1,0 +1,201 @@
+//! One run of another program: what it is given, how long it may take, and what it answered.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use kms_core::{Error, ErrorKind, Kek, Result, Retry};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::key_pipe::key_pipe;
+
+/// The most that is kept of what a program writes. The metadata of a LUKS2 header are 4 MiB at most.
+const MOST_OUTPUT: usize = 8 << 20;
+/// The same of its messages.
+const MOST_MESSAGES: usize = 16 << 10;
+/// The most of a message that goes into an error, in characters.
+const MOST_SAID: usize = 200;
+/// The longest that a program may take to end after an interrupt, and then after a kill.
+const GRACE: Duration = Duration::from_secs(5);
+/// The first descriptor that is handed over; those before are standard input, output and error.
+const FIRST_FD: i32 = 3;
+
+/// What a program is to do.
+#[derive(Debug)]
+pub(crate) struct Call {
+    args: Vec<OsString>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Call {
+    /// A call of one action with its options.
+    pub(crate) fn new<const N: usize>(args: [&str; N]) -> Self {
+        Self { args: args.into_iter().map(OsString::from).collect(), fds: Vec::new() }
+    }
+
+    /// One more argument.
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = OsString>) -> Self {
+        self.args.extend(args);
+        self
+    }
+
+    /// An argument that names a pipe with this KEK in it.
+    pub(crate) fn key(mut self, kek: &Kek) -> Result<Self> {
+        let fd = FIRST_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX - FIRST_FD);
+        self.fds.push(key_pipe(kek)?);
+        // Not /dev/fd, which is a link to this that not every container and initramfs has.
+        Ok(self.arg(format!("/proc/self/fd/{fd}")))
+    }
+
+    /// A descriptor that the program has open as long as it lives, without knowing of it.
+    pub(crate) fn inherit(mut self, fd: OwnedFd) -> Self {
+        self.fds.push(fd);
+        self
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+}
+
+/// What a program answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) ended: Ended,
+    pub(crate) output: Vec<u8>,
+    messages: Vec<u8>,
+}
+
+impl Answer {
+    /// The last line of its messages, fit for an error.
+    pub(crate) fn said(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.messages);
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(line.chars().filter(|c| !c.is_control()).take(MOST_SAID).collect())
+    }
+}
+
+/// The surroundings of a program.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) env: Vec<(&'a OsStr, &'a OsStr)>,
+    pub(crate) limit: Duration,
+}
+
+/// Runs a program to its end, or ends it with its whole process group when the time is up.
+///
+/// When this is dropped, the program goes on under the same limit: to end it in the middle of a write would be worse
+/// than to let it come to its end.
+pub(crate) async fn run(around: &Surroundings<'_>, call: Call) -> Result<Answer> {
+    let child = spawn(around, call)?;
+    let supervised = tokio::spawn(supervise(child, around.limit));
+    supervised.await.map_err(|cause| {
+        Error::new(ErrorKind::Unexpected, "the wait for cryptsetup was broken off").source(cause)
+    })?
+}
+
+fn spawn(around: &Surroundings<'_>, call: Call) -> Result<Child> {
+    let Call { args, fds } = call;
+    let mappings =
+        fds.into_iter().zip(FIRST_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    let mut command = std::process::Command::new(around.program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(around.env.iter().copied())
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let not_run = |cause: std::io::Error| {
+        let (kind, what) = match cause.kind() {
+            std::io::ErrorKind::NotFound => {
+                (ErrorKind::Unsupported, "there is no such program: install cryptsetup, 2.4 or newer")
+            }
+            std::io::ErrorKind::PermissionDenied => (ErrorKind::Unsupported, "we may not run this program"),
+            _ => (ErrorKind::Unexpected, "the program cannot be run"),
+        };
+        Error::new(kind, what).context("program", around.program.display().to_string()).source(cause)
+    };
+    command.fd_mappings(mappings.collect()).map_err(|cause| not_run(std::io::Error::other(cause)))?;
+    // The pipes are closed on our side with the command, at the end of this function.
+    Command::from(command).spawn().map_err(not_run)
+}
+
+async fn supervise(mut child: Child, limit: Duration) -> Result<Answer> {
+    let (output, messages) = (child.stdout.take(), child.stderr.take());
+    let ending = async {
+        // First all that it writes, then its end: its process id, and so its group, is surely its own until then.
+        let (output, messages) = tokio::join!(read(output, MOST_OUTPUT), read(messages, MOST_MESSAGES));
+        (child.wait().await, output, messages)
+    };
+    let Ok((status, output, messages)) = timeout(limit, ending).await else {
+        return Err(stop(child, limit).await);
+    };
+    let status = status.map_err(|cause| {
+        Error::new(ErrorKind::Unexpected, "it is not known how cryptsetup ended").source(cause)
+    })?;
+    Ok(Answer { ended: ended(status), output, messages })
+}
+
+fn ended(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Code(code),
+        (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+    }
+}
+
+/// Reads to the end and keeps the beginning.
+async fn read(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(stream) = stream else { return kept };
+    let mut first = stream.take(u64::try_from(most).unwrap_or(u64::MAX));
+    // What cannot be read is missing from the answer, and found out there.
+    let _ignored = first.read_to_end(&mut kept).await;
+    let _ignored = tokio::io::copy(&mut first.into_inner(), &mut tokio::io::sink()).await;
+    kept
+}
+
+/// Ends a program whose time is up: asked first, then killed.
+async fn stop(mut child: Child, limit: Duration) -> Error {
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let signal = |signal| group.map(|group| kill_process_group(group, signal));
+    let _ignored = signal(Signal::INT);
+    let mut reaped = timeout(limit.min(GRACE), child.wait()).await.is_ok();
+    // Also when it has ended: not all that it started needs to have.
+    let _ignored = signal(Signal::KILL);
+    if !reaped {
+        reaped = timeout(GRACE, child.wait()).await.is_ok();
+    }
+    let message = if reaped {
+        format!("cryptsetup took longer than {limit:?} and was stopped")
+    } else {
+        format!(
+            "cryptsetup took longer than {limit:?}, and cannot even be killed: it waits in the kernel, for the device"
+        )
+    };
+    Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent)
+}

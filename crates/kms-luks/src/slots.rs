@@ -1,0 +1,257 @@
+//! Slots are made, changed and removed.
+
+use std::path::PathBuf;
+
+use kms_core::{Error, ErrorKind, Kek, Result};
+
+use crate::{
+    Device, Header, Slot, Version,
+    error::{at, code},
+    process::{Answer, Call, Ended},
+};
+
+/// That a slot has just been opened, with a KEK that the holder of this has.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    slot: Slot,
+    path: PathBuf,
+    uuid: String,
+}
+
+impl Proof {
+    /// The slot.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
+/// What has become of a slot that was to be made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Added {
+    /// It is there, and the current KEK has just opened the slot that it was made from.
+    Done,
+    /// Nothing was written: the slot is in use.
+    SlotTaken,
+    /// Nothing was written: the current KEK does not open the slot that the new one was to be made from.
+    WrongKey,
+}
+
+/// What has become of a slot whose KEK was to be changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Changed {
+    /// It has the new KEK.
+    Done,
+    /// Nothing was written: the current KEK does not open it.
+    WrongKey,
+}
+
+impl Device {
+    /// Proves that the KEK opens a slot.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if it does not; else as [`opens`](Self::opens).
+    pub async fn verify(&self, slot: Slot, kek: &Kek) -> Result<Proof> {
+        if !self.opens(Some(slot), kek).await? {
+            let error = Error::new(ErrorKind::Conflict, format!("the KEK does not open key slot {slot}"));
+            return Err(at(self.path())(error).operation("verify a key slot"));
+        }
+        let uuid = self.header_now().await?.uuid().to_owned();
+        Ok(Proof { slot, path: self.path().to_owned(), uuid })
+    }
+
+    /// Makes a slot for a new KEK. The volume key in it is taken from slot `from`, or from any that `current` opens.
+    ///
+    /// With `from`, it proves at once that `current` opens that slot; if not, nothing has been written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device, the lock and the program. After a `Timeout` the slot may be there or not.
+    pub async fn add(&self, from: Option<Slot>, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Added> {
+        let added = async {
+            let _lock = self.locked().await?;
+            self.add_locked(from, current, new_slot, new).await
+        };
+        added.await.map_err(at(self.path())).map_err(|error| error.operation("add a key slot"))
+    }
+
+    async fn add_locked(
+        &self,
+        from: Option<Slot>,
+        current: &Kek,
+        new_slot: Slot,
+        new: &Kek,
+    ) -> Result<Added> {
+        self.cryptsetup().kdf().check()?;
+        if from == Some(new_slot) {
+            return Err(Error::config(format!("key slot {new_slot} cannot be made from itself")));
+        }
+        let header = self.header_now().await?;
+        refuse_reencrypting(&header)?;
+        if header.in_use(new_slot) {
+            return Ok(Added::SlotTaken);
+        }
+        if from.is_some_and(|from| !header.slot(from).is_some_and(|slot| slot.opens_data)) {
+            return Ok(Added::WrongKey);
+        }
+        let mut call = Call::new(["luksAddKey", "--batch-mode"]);
+        if let Some(from) = from {
+            call = call.arg("--key-slot").arg(from.to_string());
+        }
+        let answer = self.add_call(call.arg("--new-key-slot"), current, new_slot, new).await?;
+        if let Some(added) = added(&answer) {
+            return Ok(added);
+        }
+        if answer.ended == Ended::Code(code::FAILED) {
+            // Somebody else may have been faster, or the program may not know the option.
+            if self.header_now().await?.in_use(new_slot) {
+                return Ok(Added::SlotTaken);
+            }
+            if self.cryptsetup().version().await? < Version::NAMED_SOURCE {
+                return self.add_before_named_source(from, current, new_slot, new).await;
+            }
+        }
+        Err(self.cryptsetup().explain(&answer).await)
+    }
+
+    /// Before 2.6 the new slot is called `--key-slot`, and the old one cannot be named.
+    async fn add_before_named_source(
+        &self,
+        from: Option<Slot>,
+        current: &Kek,
+        new_slot: Slot,
+        new: &Kek,
+    ) -> Result<Added> {
+        if let Some(from) = from
+            && !self.opens(Some(from), current).await?
+        {
+            return Ok(Added::WrongKey);
+        }
+        let call = Call::new(["luksAddKey", "--batch-mode", "--key-slot"]);
+        let answer = self.add_call(call, current, new_slot, new).await?;
+        match added(&answer) {
+            Some(added) => Ok(added),
+            None => Err(self.cryptsetup().explain(&answer).await),
+        }
+    }
+
+    /// `call` ends with the option that names the new slot.
+    async fn add_call(&self, call: Call, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Answer> {
+        let call = call.arg(new_slot.to_string()).args(self.cryptsetup().kdf().args());
+        self.run(call.arg("--key-file").key(current)?.arg("--").arg(self.path()).key(new)?).await
+    }
+
+    /// Removes a slot. `proof` is that of another slot of this device, and `kek` the KEK that it was given for.
+    ///
+    /// The header is read again before: the slot of the proof must still be there, so that the last slot can never be
+    /// removed. A slot that is not in use is as good as removed.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` for a proof of another device or of the very slot; `Conflict` if the slot of the proof has gone,
+    /// or if the KEK opens no slot that would remain; those of the device, the lock and the program.
+    pub async fn kill(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
+        let killed = async {
+            let _lock = self.locked().await?;
+            self.kill_locked(victim, proof, kek).await
+        };
+        killed.await.map_err(at(self.path())).map_err(|error| error.operation("remove a key slot"))
+    }
+
+    async fn kill_locked(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
+        let Proof { slot, path, uuid } = proof;
+        if *slot == victim {
+            return Err(Error::config(format!(
+                "key slot {victim} is the one that was proven to open the device"
+            )));
+        }
+        if path != self.path() {
+            return Err(Error::config("the proof is of another device"));
+        }
+        let header = self.header_now().await?;
+        if header.uuid() != uuid {
+            return Err(Error::new(ErrorKind::Conflict, "there is another LUKS device at this path now"));
+        }
+        if !header.in_use(victim) {
+            return Ok(());
+        }
+        refuse_reencrypting(&header)?;
+        if !header.slot(*slot).is_some_and(|slot| slot.opens_data) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "key slot {slot}, which was to remain, has gone meanwhile: key slot {victim} is not removed, since \
+                     nothing might open the device then"
+                ),
+            ));
+        }
+        let call = Call::new(["luksKillSlot", "--batch-mode", "--key-file"]).key(kek)?;
+        let answer = self.run(call.arg("--").arg(self.path()).arg(victim.to_string())).await?;
+        match answer.ended {
+            Ended::Code(code::DONE) => Ok(()),
+            Ended::Code(code::WRONG_KEY) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the KEK opens no key slot but {victim}, which is not removed therefore"),
+            )),
+            // Somebody else has removed it.
+            Ended::Code(code::FAILED) if !self.header_now().await?.in_use(victim) => Ok(()),
+            _ => Err(self.cryptsetup().explain(&answer).await),
+        }
+    }
+
+    /// Gives a slot another KEK.
+    ///
+    /// LUKS2 writes the new slot before it gives up the old one; LUKS1 without a free slot does not, so use
+    /// [`add`](Self::add) and [`kill`](Self::kill) where a slot is to spare.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub async fn change(&self, slot: Slot, current: &Kek, new: &Kek) -> Result<Changed> {
+        let changed = async {
+            let _lock = self.locked().await?;
+            self.cryptsetup().kdf().check()?;
+            let call = Call::new(["luksChangeKey", "--batch-mode", "--key-slot"]).arg(slot.to_string());
+            let call = call.args(self.cryptsetup().kdf().args()).arg("--key-file").key(current)?;
+            let answer = self.run(call.arg("--").arg(self.path()).key(new)?).await?;
+            match answer.ended {
+                Ended::Code(code::DONE) => Ok(Changed::Done),
+                Ended::Code(code::WRONG_KEY) => Ok(Changed::WrongKey),
+                Ended::Code(code::FAILED) => {
+                    let header = self.header_now().await?;
+                    refuse_reencrypting(&header)?;
+                    if header.in_use(slot) {
+                        Err(self.cryptsetup().explain(&answer).await)
+                    } else {
+                        Ok(Changed::WrongKey)
+                    }
+                }
+                _ => Err(self.cryptsetup().explain(&answer).await),
+            }
+        };
+        changed.await.map_err(at(self.path())).map_err(|error| error.operation("change a key slot"))
+    }
+}
+
+/// What an answer of `luksAddKey` means; `None` if the header has to be looked at for it.
+fn added(answer: &Answer) -> Option<Added> {
+    match answer.ended {
+        Ended::Code(code::DONE) => Some(Added::Done),
+        Ended::Code(code::WRONG_KEY) => Some(Added::WrongKey),
+        _ => None,
+    }
+}
+
+/// Slots of a device that is being re-encrypted are not touched: cryptsetup refuses most of it, and what it does not
+/// refuse might be undone by the end of the re-encryption.
+fn refuse_reencrypting(header: &Header) -> Result<()> {
+    if header.is_reencrypting() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "the device is being re-encrypted: its key slots can be changed when that has ended (cryptsetup reencrypt)",
+        ));
+    }
+    Ok(())
+}

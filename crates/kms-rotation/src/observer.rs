@@ -1,0 +1,128 @@
+//! Who is told what a rotation does.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kms_core::KeyName;
+use kms_luks::Slot;
+
+/// When a step is announced.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nothing of it has been done.
+    Before,
+    /// It has succeeded.
+    After,
+    /// It has failed; whether it has changed anything is not always known.
+    Failed,
+}
+
+/// Something that a rotation does outside of its own process: a request to the KMS, or a run of cryptsetup.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Take the lock of a device.
+    Lock(PathBuf),
+    /// Read the KEK that is in use.
+    ReadKek,
+    /// Ask whether the KEK may be updated.
+    AskRight,
+    /// Store the KEK that is in use once more, to learn whether that is allowed, or to make writes that were sent
+    /// before fail.
+    StoreAgain,
+    /// Store the new KEK.
+    StoreNew,
+    /// Read the KEK back.
+    ReadBack,
+    /// Store the old KEK again, since the new one does not open all devices.
+    PutBack,
+    /// Destroy or disable superseded versions.
+    Retire,
+    /// Read the header of a device.
+    ReadHeader(PathBuf),
+    /// Try whether a KEK opens a slot, or any slot.
+    Open(PathBuf, Option<Slot>),
+    /// Prove that a KEK opens a slot.
+    Verify(PathBuf, Slot),
+    /// Add the new KEK in a slot.
+    Add(PathBuf, Slot),
+    /// Remove a slot.
+    Kill(PathBuf, Slot),
+}
+
+impl Step {
+    /// Whether it changes a device.
+    pub fn writes_device(&self) -> bool {
+        matches!(self, Self::Add(..) | Self::Kill(..))
+    }
+
+    /// Whether it changes what the KMS holds.
+    pub fn writes_kms(&self) -> bool {
+        matches!(self, Self::StoreAgain | Self::StoreNew | Self::PutBack | Self::Retire)
+    }
+
+    /// The device that it is about, if it is about one.
+    pub fn device(&self) -> Option<&Path> {
+        match self {
+            Self::Lock(path)
+            | Self::ReadHeader(path)
+            | Self::Open(path, _)
+            | Self::Verify(path, _)
+            | Self::Add(path, _)
+            | Self::Kill(path, _) => Some(path),
+            Self::ReadKek
+            | Self::AskRight
+            | Self::StoreAgain
+            | Self::StoreNew
+            | Self::ReadBack
+            | Self::PutBack
+            | Self::Retire => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock(path) => write!(f, "lock {}", path.display()),
+            Self::ReadKek => f.write_str("read the KEK"),
+            Self::AskRight => f.write_str("ask whether it may be updated"),
+            Self::StoreAgain => f.write_str("store the KEK that is in use once more"),
+            Self::StoreNew => f.write_str("store the new KEK"),
+            Self::ReadBack => f.write_str("read it back"),
+            Self::PutBack => f.write_str("store the old KEK again"),
+            Self::Retire => f.write_str("retire superseded versions"),
+            Self::ReadHeader(path) => write!(f, "read the header of {}", path.display()),
+            Self::Open(path, None) => write!(f, "look for the slot of the KEK on {}", path.display()),
+            Self::Open(path, Some(slot)) => write!(f, "try the KEK on slot {slot} of {}", path.display()),
+            Self::Verify(path, slot) => write!(f, "prove slot {slot} of {}", path.display()),
+            Self::Add(path, slot) => write!(f, "add the new KEK in slot {slot} of {}", path.display()),
+            Self::Kill(path, slot) => write!(f, "remove slot {slot} of {}", path.display()),
+        }
+    }
+}
+
+/// Who is told what a rotation does: progress, logs, and tests that stop it anywhere.
+///
+/// It is called in the middle of the work, so it must not block for long.
+pub trait Observer: Send + Sync {
+    /// A step is about to be done, or was done.
+    fn step(&self, name: &KeyName, step: &Step, phase: Phase);
+
+    /// The rotation waits so long for the end of the grace. It is said at the beginning and every now and then.
+    fn waiting(&self, name: &KeyName, left: Duration);
+}
+
+/// An observer that looks away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step(&self, _: &KeyName, _: &Step, _: Phase) {}
+
+    fn waiting(&self, _: &KeyName, _: Duration) {}
+}
