@@ -109,6 +109,15 @@ pub(crate) enum Command {
     Slots(cmd::slots::Args),
     /// Make an empty device a LUKS device that the KEK opens; the KEK is created if there is none
     Format(cmd::format::Args),
+    /// Give an OSD a new KEK, or all OSDs of this host
+    ///
+    /// The KEK that the KMS returns opens every device at every moment. What was interrupted, the next run finishes.
+    #[command(
+        override_usage = "kms rotate [OPTIONS] <NAME> <DEVICE> [METADATA] [WAL]\n       kms rotate [OPTIONS] --all"
+    )]
+    Rotate(cmd::rotate::Args),
+    /// Try whether the KEK that the KMS holds opens the devices; changes nothing
+    Verify(cmd::verify::Args),
     /// Open the devices of an OSD with its KEK
     ///
     /// Devices that are open are left alone; if all are, the KMS is not asked.
@@ -153,6 +162,8 @@ impl Command {
             Self::Delete(args) => &mut args.files,
             Self::List(args) => &mut args.files,
             Self::Format(args) => &mut args.files,
+            Self::Rotate(args) => &mut args.files,
+            Self::Verify(args) => &mut args.files,
             Self::Open(args) => &mut args.files,
             Self::KeyManagement(args) => &mut args.files,
             Self::Slots(_)
@@ -190,7 +201,7 @@ pub(crate) struct NameArg {
     pub(crate) name: KeyName,
 }
 
-fn key_name(text: &str) -> Result<KeyName, String> {
+pub(crate) fn key_name(text: &str) -> Result<KeyName, String> {
     text.parse().map_err(|error: kms_core::Error| error.message().to_owned())
 }
 

@@ -199,6 +199,11 @@ impl Context {
         security_of(&self.origin)
     }
 
+    /// The namespace of the cluster, if it is known.
+    pub(crate) fn kube_namespace(&self) -> Option<&str> {
+        self.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str())
+    }
+
     /// What is odd about the configuration, though nothing fails because of it.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let Some(sets) = &self.device_sets else { return Vec::new() };

@@ -37,6 +37,7 @@ fn fits(value: &Value, documented: &str) -> bool {
             value.as_array().is_some_and(|list| list.iter().all(Value::is_object))
         }
         "list of strings" => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+        "map of numbers" => value.as_object().is_some_and(|map| map.values().all(Value::is_u64)),
         "map of strings" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
         "null" => value.is_null(),
         "number" => value.is_u64(),
@@ -111,6 +112,75 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     .unwrap();
     drop(output);
     String::from_utf8(bytes).unwrap()
+}
+
+/// Runs `rotate` or `verify` on real headers; gives what is printed and the exit code.
+async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let mut output = Output::to(cli.global.output, &mut bytes);
+    let cryptsetup = kms_luks::Cryptsetup::new();
+    let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
+    let exit = match cli.command {
+        Command::Rotate(args) => {
+            let around = cmd::rotate::Surroundings { cryptsetup, kube_namespace: None, quiet: true };
+            cmd::rotate::run(args, around, connect, &mut output).await
+        }
+        Command::Verify(args) => cmd::verify::run(args, cryptsetup, connect, &mut output).await,
+        other => panic!("{other:?} is not run here"),
+    };
+    let exit = exit.unwrap().code();
+    drop(output);
+    (String::from_utf8(bytes).unwrap(), exit)
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it luks"]
+async fn the_page_describes_what_is_written_of_rotations() {
+    let kms = Arc::new(Memory::new());
+    let folder = tempfile::tempdir().unwrap();
+    let kek = kms_core::Kek::generate().unwrap();
+    for name in ["a", "b"] {
+        kms.put(&name.parse().unwrap(), &kek, kms_core::PutMode::Create).await.unwrap();
+    }
+    let image = kms_testkit::luks::Image::luks2(&kek);
+    let device = image.path().display().to_string();
+    let broken = folder.path().join("broken").display().to_string();
+    std::fs::write(&broken, "no device").unwrap();
+    let rotate = |more: &'static [&str]| {
+        let args = [&["rotate", "a", &device][..], more].concat();
+        let kms = &kms;
+        async move { run_rotation(kms, &args).await }
+    };
+    let documents = [
+        rotate(&["--dry-run"]).await,
+        rotate(&["--grace", "0", "--destroy-superseded"]).await,
+        rotate(&["--finish"]).await,
+        rotate(&["--no-wait"]).await,
+        rotate(&["--no-wait"]).await,
+        rotate(&["--finish", "--grace", "0"]).await,
+    ];
+    for ((text, exit), outcome) in
+        documents.iter().zip(["dry-run", "rotated", "nothing-to-finish", "pending", "pending", "finished"])
+    {
+        assert!(text.contains(&format!("\"outcome\": \"{outcome}\"")) && *exit == 0, "{text}");
+    }
+    check("kms rotate", &documents.map(|(text, _)| text));
+
+    let (verified, exit) = run_rotation(&kms, &["verify", "a", &device, &broken]).await;
+    assert_ne!(exit, 0);
+    check("kms verify", &[verified, run_rotation(&kms, &["verify", "a", &device]).await.0]);
+
+    let list = folder.path().join("list");
+    std::fs::write(&list, format!("a {device}\nb {broken}\n")).unwrap();
+    let journal = folder.path().join("journal").display().to_string();
+    let list = list.display().to_string();
+    let all = ["rotate", "--all", "--list", &list, "--grace", "0", "--resume", &journal];
+    let (first, exit) = run_rotation(&kms, &all).await;
+    assert_ne!(exit, 0);
+    let (second, _) = run_rotation(&kms, &all).await;
+    assert!(second.contains("\"skipped\": 1"), "{second}");
+    check("kms rotate --all", &[first, second]);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub async fn rotate_all(
     options: &Options,
     jobs: NonZeroUsize,
     observer: &dyn Observer,
-    mut ended: impl FnMut(&KeyName, Result<Report>),
+    mut ended: impl AsyncFnMut(&KeyName, Result<Report>),
 ) -> Result<()> {
     let rights = rights(kms, &osds, options).await?;
     let begun = osds.into_iter().zip(rights).map(|(osd, right)| async move {
@@ -42,9 +42,9 @@ pub async fn rotate_all(
     let mut waiting = Vec::new();
     while let Some((osd, progress)) = begun.next().await {
         match progress {
-            Ok(Progress::Ended(report)) => ended(osd.name(), Ok(*report)),
+            Ok(Progress::Ended(report)) => ended(osd.name(), Ok(*report)).await,
             Ok(progress) => waiting.push((osd, progress)),
-            Err(error) => ended(osd.name(), Err(error)),
+            Err(error) => ended(osd.name(), Err(error)).await,
         }
     }
     // The first of them says when it is over; those behind it wait in their turn.
@@ -63,7 +63,7 @@ pub async fn rotate_all(
     });
     let mut resumed = stream::iter(resumed).buffer_unordered(jobs.get());
     while let Some((osd, report)) = resumed.next().await {
-        ended(osd.name(), report);
+        ended(osd.name(), report).await;
     }
     Ok(())
 }

@@ -214,7 +214,7 @@ async fn all(
         options,
         NonZeroUsize::new(3).unwrap(),
         &kms_rotation::Silent,
-        |name, result| ended.push((name.clone(), result.map_err(|error| error.to_string()))),
+        async |name, result| ended.push((name.clone(), result.map_err(|error| error.to_string()))),
     )
     .await
     .unwrap();

@@ -10,13 +10,16 @@ use std::{
 
 use clap::Subcommand;
 use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
+use kms_rotation::{Options, Osd, Outcome};
 use tracing::warn;
 
+use super::rotate;
 use crate::{
     cli::{ClusterName, Files, Global, NameArg},
     context::{Context, has_kms, pod},
     environment::Environment,
     exit::Exit,
+    luks,
     output::chain,
     secret_file,
 };
@@ -46,12 +49,38 @@ enum KeyManagement {
         #[arg(value_name = "OUTPUT")]
         file: PathBuf,
     },
+    /// Give an OSD a new KEK
+    ///
+    /// Unlike Rook, the old one stays valid for ten minutes, which the command waits.
+    RotateKey {
+        #[command(flatten)]
+        name: NameArg,
+        /// The device of the data
+        #[arg(value_name = "DEVICE")]
+        device: PathBuf,
+        /// The device of the metadata
+        #[arg(value_name = "METADATA")]
+        metadata: Option<PathBuf>,
+        /// The device of the write-ahead log
+        #[arg(value_name = "WAL")]
+        wal: Option<PathBuf>,
+        /// How long the old KEK stays valid; Rook has no such option
+        #[arg(long, value_name = "D", value_parser = rotate::grace())]
+        grace: Option<Duration>,
+    },
 }
 
 /// Does it, and tells the kubelet if it fails.
 pub(crate) async fn run(args: Args, global: &Global, environment: &Environment) -> Result<Exit> {
-    let KeyManagement::Get { name, file } = args.command;
-    let result = get(&name, &file, global, environment).await;
+    let result = match args.command {
+        KeyManagement::Get { name, file } => get(&name, &file, global, environment).await,
+        KeyManagement::RotateKey { name, device, metadata, wal, grace } => {
+            let paths = [Some(device), metadata, wal].into_iter().flatten();
+            let mut options = Options::default();
+            options.grace = grace.unwrap_or(options.grace);
+            rotate_key(name, paths, &options, global, environment).await
+        }
+    };
     if let Err(error) = &result {
         // As Rook does. The file is there already in a pod; elsewhere none is to be made.
         let _ignored = OpenOptions::new()
@@ -66,6 +95,46 @@ async fn get(name: &NameArg, file: &Path, global: &Global, environment: &Environ
     let kms = connect(global, environment).await?;
     let stored = kms.get(&name.name, Freshness::Any).await?;
     secret_file::write(file, &stored.kek)
+}
+
+async fn rotate_key(
+    name: NameArg,
+    paths: impl Iterator<Item = PathBuf>,
+    options: &Options,
+    global: &Global,
+    environment: &Environment,
+) -> Result<()> {
+    let osd = Osd::new(name.name, &luks::cryptsetup(environment), paths)?;
+    let kms = connect(global, environment).await?;
+    let progress = rotate::Progress::new(global.quiet, global.output);
+    let report =
+        rotate::rotate_one(&*kms, &osd, options, &progress, &mut witnesses(global, environment)).await?;
+    for warning in &report.warnings {
+        warn!("{warning}");
+    }
+    progress.line(rotate::headline(&report));
+    match report.outcome {
+        Outcome::Superseded => Err(Error::new(
+            ErrorKind::Conflict,
+            "somebody else stored another KEK while the end of the grace was waited for",
+        )
+        .context("key", report.name.as_str())),
+        _ => Ok(()),
+    }
+}
+
+/// Who is told of the result: the Deployment of the OSD, where there is one.
+#[cfg(feature = "k8s-secret")]
+fn witnesses(global: &Global, environment: &Environment) -> Vec<Box<dyn rotate::Witness>> {
+    let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
+    let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
+    found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
+}
+
+/// Who is told of the result: nobody, without Kubernetes.
+#[cfg(not(feature = "k8s-secret"))]
+fn witnesses(_global: &Global, _environment: &Environment) -> Vec<Box<dyn rotate::Witness>> {
+    Vec::new()
 }
 
 /// Connects with the settings of the CephCluster, as Rook reads them.

@@ -19,8 +19,10 @@ pub(crate) mod put;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
 pub(crate) mod resize;
+pub(crate) mod rotate;
 pub(crate) mod slots;
 pub(crate) mod status;
+pub(crate) mod verify;
 
 use std::{future::Future, time::SystemTime};
 
@@ -72,6 +74,21 @@ pub(crate) fn run(cli: Cli, environment: &Environment, output: &mut Output<'_>) 
             args,
             luks::cryptsetup(environment),
             async || Context::new(&global, environment).await?.connect_to_write().await,
+            output,
+        ))?,
+        Command::Rotate(args) => block_on(async {
+            let context = Context::new(&global, environment).await?;
+            let around = rotate::Surroundings {
+                cryptsetup: luks::cryptsetup(environment),
+                kube_namespace: context.kube_namespace(),
+                quiet: global.quiet,
+            };
+            rotate::run(args, around, async || context.connect().await, output).await
+        })?,
+        Command::Verify(args) => block_on(verify::run(
+            args,
+            luks::cryptsetup(environment),
+            async || Context::new(&global, environment).await?.connect().await,
             output,
         ))?,
         Command::Open(args) => block_on(open::run(

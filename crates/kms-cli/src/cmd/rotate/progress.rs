@@ -1,0 +1,89 @@
+//! What is seen of a rotation while it runs, on standard error.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use kms_core::KeyName;
+use kms_rotation::{Observer, Phase, Step};
+use tracing::{debug, info};
+
+use crate::output::Format;
+
+/// The wait is spoken of at its beginning and then about as often as this.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes steps to the log, and the wait and the count to standard error.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shown: bool,
+    /// How much was left of each wait when it was spoken of last. The first of many speaks for all.
+    said: Mutex<BTreeMap<KeyName, Duration>>,
+}
+
+impl Progress {
+    /// Nothing but logs is shown with `--quiet`, and where a program reads.
+    pub(crate) fn new(quiet: bool, format: Format) -> Self {
+        Self { shown: !quiet && format == Format::Text, said: Mutex::default() }
+    }
+
+    /// Shows a line.
+    pub(crate) fn line(&self, line: impl fmt::Display) {
+        if self.shown {
+            // Whoever has closed it does not want to read it.
+            let _closed = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn step(&self, name: &KeyName, step: &Step, phase: Phase) {
+        match phase {
+            Phase::Before => debug!(key = name.as_str(), "{step}"),
+            Phase::After if step.writes_device() || step.writes_kms() => {
+                info!(key = name.as_str(), "done: {step}");
+            }
+            Phase::After => debug!(key = name.as_str(), "done: {step}"),
+            _ => info!(key = name.as_str(), "failed: {step}"),
+        }
+    }
+
+    fn waiting(&self, name: &KeyName, left: Duration) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = match said.get(name) {
+            Some(before) => before.saturating_sub(left) >= SAY_EVERY,
+            None => said.is_empty(),
+        };
+        if due {
+            said.insert(name.clone(), left);
+            drop(said);
+            self.line(format_args!(
+                "{name}: the old KEK stays valid for OSDs that are starting, {} more; then its key slots are removed \
+                 (when interrupted, the next run does that)",
+                clock(left)
+            ));
+        }
+    }
+}
+
+/// A time that is left, as people say it.
+fn clock(left: Duration) -> String {
+    // What is left of a second is a second.
+    let seconds = left.as_millis().div_ceil(1000);
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_minutes_and_seconds() {
+        let said = [1, 59_000, 59_001, 600_000].map(|left| clock(Duration::from_millis(left)));
+        assert_eq!(said, ["1 s", "59 s", "1 min 0 s", "10 min 0 s"]);
+    }
+}
