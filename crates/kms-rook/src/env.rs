@@ -11,8 +11,9 @@ const DEFAULT_BACKEND_PATH: (&str, &str) = ("VAULT_BACKEND_PATH", "secret/");
 
 /// The settings that are credentials. Rook writes them into the pod in clear, where everybody who may look at pods
 /// reads them (spec W27). A pod without them takes them from the CephCluster.
-const CREDENTIALS: [&str; 6] = [
+const CREDENTIALS: [&str; 7] = [
     "AZURE_CIENT_CERT_PASSWORD",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
     "AZURE_CLIENT_CERT_PASSWORD",
     "AZURE_CLIENT_SECRET",
     "IBM_KP_SERVICE_API_KEY",

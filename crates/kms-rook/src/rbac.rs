@@ -14,8 +14,14 @@ use kms_k8s_secret::secret_name;
 use crate::osd::Osd;
 
 /// The settings whose values are names of Secrets.
-const NAMES_OF_SECRETS: [&str; 5] =
-    ["AZURE_CERT_SECRET_NAME", "IBM_KP_CACERT", "VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"];
+const NAMES_OF_SECRETS: [&str; 6] = [
+    "AZURE_CACERT",
+    "AZURE_CERT_SECRET_NAME",
+    "IBM_KP_CACERT",
+    "VAULT_CACERT",
+    "VAULT_CLIENT_CERT",
+    "VAULT_CLIENT_KEY",
+];
 
 /// An account for rotation jobs and its rights.
 #[derive(Clone, Debug, PartialEq)]

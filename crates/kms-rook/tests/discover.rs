@@ -1,5 +1,10 @@
 //! The OSDs in the Deployments that Rook's operator has printed.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 

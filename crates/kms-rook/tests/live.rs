@@ -1,6 +1,11 @@
 //! CronJobs, annotations and Events on a real API server, with the rights that `deploy/` grants and no others.
 #![cfg(feature = "client")]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 

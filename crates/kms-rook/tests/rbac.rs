@@ -1,6 +1,11 @@
 //! The rights that are asked for.
 #![cfg(feature = "client")]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 

@@ -4,6 +4,8 @@ mod all;
 mod document;
 mod find;
 mod journal;
+#[cfg(feature = "k8s-secret")]
+mod kubernetes;
 mod metrics;
 mod one;
 mod progress;
@@ -16,6 +18,8 @@ use kms_core::{KeyName, KmsProvider, Result, config::parse_duration};
 use kms_luks::Cryptsetup;
 use kms_rotation::Options;
 
+#[cfg(feature = "k8s-secret")]
+pub(crate) use self::kubernetes::AtDeployment;
 pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, witness::Witness};
 use crate::{
     cli::{Files, key_name},
@@ -103,7 +107,7 @@ struct All {
 }
 
 /// A duration that may be zero.
-fn grace() -> impl TypedValueParser<Value = Duration> {
+pub(crate) fn grace() -> impl TypedValueParser<Value = Duration> {
     clap::builder::NonEmptyStringValueParser::new()
         .try_map(|text| parse_duration(&text).map_err(|why| format!("it is {why}")))
 }
