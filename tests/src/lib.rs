@@ -4,8 +4,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 pub mod crash;
-pub mod stores;
 pub mod rook;
+pub mod stores;
 
 use std::{
     path::{Path, PathBuf},
