@@ -154,3 +154,54 @@ fn told(faults: &[Fault], of: usize) -> Result<()> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+    use kms_core::{Capability, SecuritySpec};
+    use kms_rook::{Cluster, JobMaker, Osd};
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn fixture<T: serde::de::DeserializeOwned>(case: &str, file: &str) -> T {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-rook/tests/fixtures/rook");
+        serde_json::from_str(&std::fs::read_to_string(folder.join(case).join(file)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_a_cron_job_runs_is_what_the_program_takes() {
+        for case in ["default", "vault-token", "vault-kubernetes", "vault-tls", "ibm", "kmip", "azure"] {
+            let cluster = Cluster::new(fixture::<SecuritySpec>(case, "security.json"));
+            let osd = Osd::of(&fixture(case, "osd-deployment.json")).unwrap().unwrap();
+            let usual = JobOptions::new(IMAGE);
+            for options in [usual.clone(), usual.with_grace(Duration::ZERO)] {
+                let maker = JobMaker::with_capability(&cluster, &options, Capability::full()).unwrap();
+                let job = maker.cron_job(&osd).spec.job_template.spec.unwrap();
+                let [container] = job.template.spec.unwrap().containers.try_into().unwrap();
+                let line = [container.command.unwrap(), container.args.unwrap()].concat();
+                let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+                assert!(matches!(cli.command, Command::KeyManagement(_)), "{line:?}");
+            }
+        }
+    }
+
+    /// The manifests of `deploy/` run the program too.
+    #[test]
+    fn what_is_deployed_is_what_the_program_takes() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cronjob-manager.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let job = documents.iter().find(|document| document["kind"] == "CronJob").unwrap();
+        let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+        let cli = Cli::try_parse_from(std::iter::once("kms").chain(args)).unwrap();
+        let Command::Cronjobs(Args { command: Cronjobs::Apply(_) }) = cli.command else {
+            panic!("{:?}", cli.command)
+        };
+        // It is of the version that this is.
+        assert_eq!(container["image"], IMAGE);
+    }
+}
