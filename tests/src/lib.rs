@@ -3,6 +3,10 @@
 //! The tests themselves are under `tests/`; they need real servers and are run by `cargo xtask test`.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+pub mod crash;
+pub mod rook;
+pub mod stores;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -109,6 +113,11 @@ impl Kms {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
         std::fs::write(&path, text).expect("write the file");
         path
+    }
+
+    /// The arguments that every run is given before the command.
+    pub fn globals(&self) -> &[String] {
+        &self.global
     }
 
     /// The command as it would be run.

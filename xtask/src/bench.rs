@@ -19,34 +19,33 @@ pub(crate) struct Bench {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// The cold boot of a host: every KEK is fetched and every device unlocked
+    /// The cold boot of a host: every KEK is fetched and every device unlocked, by our key slots and by cryptsetup's own
     Boot,
-    /// The provider beside a bare loop on the same server, and kms beside curl
+    /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
+    Rotate,
+    /// The provider of Vault beside a bare loop on the same server, and kms beside curl
     Vault,
 }
 
 impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { what, osds } = self;
+        let (name, args) = match what {
+            What::Boot => ("boot", vec![osds.to_string()]),
+            What::Rotate => ("rotate", Vec::new()),
+            What::Vault => ("vault", Vec::new()),
+        };
+        if matches!(what, What::Boot | What::Rotate) {
+            provision::cryptsetup(sh)?;
+        }
         let bao = provision::bao(sh)?;
+        eprintln!("building kms as it is released, which takes some minutes");
+        let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
-        let (kms, run_example) = match what {
-            What::Boot => {
-                provision::cryptsetup(sh)?;
-                let out = folder.join("boot.json");
-                let osds = osds.to_string();
-                let example = cmd!(sh, "cargo run --package kms-tests --example bench_boot -- {out} {osds}");
-                (provision::kms(sh)?, example)
-            }
-            What::Vault => {
-                eprintln!("building kms as it is released, which takes some minutes");
-                let (profile, out) = (provision::it_profile(), folder.join("vault.json"));
-                let example =
-                    cmd!(sh, "cargo run {profile...} --package kms-tests --example bench_vault -- {out}");
-                (provision::kms_release(sh)?, example)
-            }
-        };
-        run(run_example.env(servers::BAO, bao).env(servers::KMS, kms))
+        let (profile, out) = (provision::it_profile(), folder.join(format!("{name}.json")));
+        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example bench_{name} -- {out} {args...}")
+            .env(servers::BAO, bao)
+            .env(servers::KMS, kms))
     }
 }

@@ -22,14 +22,22 @@ pub(crate) struct Needs {
     pub(crate) ibm_clients: bool,
     /// A Python with PyKMIP.
     pub(crate) pykmip: bool,
+    /// The program that works on LUKS devices.
+    pub(crate) cryptsetup: bool,
     /// A virtual machine.
     pub(crate) vm: bool,
 }
 
 impl Needs {
     /// All but virtual machines, which not every machine can have: see [`Live::add_vm`].
-    pub(crate) const ALL: Self =
-        Self { azure_clients: true, kms: true, ibm_clients: true, pykmip: true, vm: false };
+    pub(crate) const ALL: Self = Self {
+        azure_clients: true,
+        cryptsetup: true,
+        ibm_clients: true,
+        kms: true,
+        pykmip: true,
+        vm: false,
+    };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -63,6 +71,9 @@ impl Live {
         }
         if needs.pykmip {
             env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
+        }
+        if needs.cryptsetup {
+            provision::cryptsetup(sh)?;
         }
         let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;

@@ -112,6 +112,9 @@ pub(crate) enum Command {
     /// Give an OSD a new KEK, or all OSDs of this host
     ///
     /// The KEK that the KMS returns opens every device at every moment. What was interrupted, the next run finishes.
+    #[command(
+        override_usage = "kms rotate [OPTIONS] <NAME> <DEVICE> [METADATA] [WAL]\n       kms rotate [OPTIONS] --all"
+    )]
     Rotate(cmd::rotate::Args),
     /// Try whether the KEK that the KMS holds opens the devices; changes nothing
     Verify(cmd::verify::Args),
@@ -125,6 +128,15 @@ pub(crate) enum Command {
     Status(cmd::status::Args),
     /// Let an open device grow to the size of the disk below
     Resize(cmd::resize::Args),
+    /// Rotate keys by CronJobs: one for each encrypted OSD of a CephCluster
+    ///
+    /// security.keyRotation of the CephCluster says whether and when. The CronJobs are those of Rook, with its names,
+    /// and run kms where Rook's run rook.
+    #[cfg(feature = "k8s-secret")]
+    Cronjobs(cmd::cronjobs::Args),
+    /// Print what a pod needs for a security block
+    #[cfg(feature = "k8s-secret")]
+    Render(cmd::render::Args),
     /// Show which providers there are, and what is compiled in
     Providers(cmd::providers::Args),
     /// Print a completion script for a shell
@@ -154,6 +166,10 @@ impl Command {
             Self::Verify(args) => &mut args.files,
             Self::Open(args) => &mut args.files,
             Self::KeyManagement(args) => &mut args.files,
+            #[cfg(feature = "k8s-secret")]
+            Self::Cronjobs(args) => args.files(),
+            #[cfg(feature = "k8s-secret")]
+            Self::Render(args) => args.files(),
             Self::Slots(_)
             | Self::Close(_)
             | Self::Status(_)

@@ -38,7 +38,7 @@ enum Origin {
         expect(dead_code, reason = "there is no Kubernetes to read it from")
     )]
     Cluster(SecuritySpec),
-    Manifests(Manifests),
+    Manifests(Box<Manifests>),
     Pod(PodEnvironment),
 }
 
@@ -73,7 +73,13 @@ impl Context {
                 let cluster = agreed(manifests.cluster(), named.as_ref())?;
                 // Secrets from somewhere else than the files only if the user has named the cluster.
                 let kube_secrets = named.as_ref().map(|named| named.kube_namespace.clone());
-                Ok(Self::with(global, environment, Origin::Manifests(manifests), cluster, kube_secrets))
+                Ok(Self::with(
+                    global,
+                    environment,
+                    Origin::Manifests(Box::new(manifests)),
+                    cluster,
+                    kube_secrets,
+                ))
             }
             (manifests, Some(named)) => {
                 let mut context = Self::from_cluster(global, environment, named, global.timeout).await?;
@@ -313,7 +319,7 @@ impl Context {
         let mut sources: Vec<&dyn SecretSource> = Vec::new();
         match &self.origin {
             Origin::Cluster(_) => {}
-            Origin::Manifests(manifests) => sources.push(manifests),
+            Origin::Manifests(manifests) => sources.push(&**manifests),
             Origin::Pod(pod) => sources.push(pod),
         }
         if let Some(manifests) = &self.manifests {
@@ -369,11 +375,17 @@ fn settings(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn read_manifests(global: &Global) -> Result<Manifests> {
+    read_manifests_keeping(global, &[])
+}
+
+/// What `-f` gives, with the objects of other kinds that are wanted.
+pub(crate) fn read_manifests_keeping(global: &Global, kinds: &[&str]) -> Result<Manifests> {
     let mut inputs = Vec::new();
     for path in &global.files {
         inputs.push((input::name(path), input::read(path, MAX_INPUT_BYTES)?));
     }
-    let manifests = Manifests::parse(inputs.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?;
+    let inputs = inputs.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    let manifests = Manifests::parse_keeping(inputs, kinds)?;
     for ignored in manifests.ignored() {
         info!("passed over: {ignored}");
     }

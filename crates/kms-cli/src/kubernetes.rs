@@ -1,14 +1,11 @@
 //! The Kubernetes API, connected to when it is first needed.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{
-    Error, ErrorKind, Result, Retry, SecretData, SecretSource,
-    layer::{LayerOptions, RetryPolicy, retried},
-};
+use kms_core::{Result, SecretData, SecretSource, layer::RetryPolicy};
 use kms_k8s_secret::{
-    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, PROVIDER, ceph_cluster, connect,
+    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, repeated,
 };
 use tokio::sync::OnceCell;
 
@@ -47,31 +44,18 @@ impl Kubernetes {
         self.connection.get_or_try_init(|| connect(self.options.clone())).await
     }
 
+    /// How often and how long to try.
+    pub(crate) fn policy(&self) -> RetryPolicy {
+        self.policy
+    }
+
     pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephClusterInfo> {
         let ClusterName { kube_namespace, name } = cluster;
         let read = || async {
             let connection = self.connection().await?.clone();
             ceph_cluster(connection, kube_namespace, name).await
         };
-        self.repeated("read CephCluster", read).await
-    }
-
-    /// Reads something as often as it is worth it. A try that hangs leaves time for another one.
-    async fn repeated<T, F>(&self, operation: &'static str, read: impl Fn() -> F + Send + Sync) -> Result<T>
-    where
-        F: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        let limit = LayerOptions::default().attempt_timeout.min(self.policy.deadline / 2);
-        let limited = || async {
-            tokio::time::timeout(limit, read()).await.unwrap_or_else(|_elapsed| {
-                Err(Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
-                    .retry(Retry::IfIdempotent)
-                    .operation(operation)
-                    .provider(PROVIDER))
-            })
-        };
-        retried(&self.policy, operation, limited).await
+        repeated(&self.policy, "read CephCluster", read).await
     }
 
     /// The Secrets of a namespace.
@@ -94,7 +78,7 @@ impl SecretSource for Secrets<'_> {
             let connection = self.kubernetes.connection().await?.clone();
             KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
         };
-        let read = self.kubernetes.repeated("read Secret", read).await;
+        let read = repeated(&self.kubernetes.policy, "read Secret", read).await;
         read.map_err(|error| error.context("secret", name))
     }
 }

@@ -16,6 +16,8 @@ mod kubernetes;
 mod logging;
 mod luks;
 mod output;
+#[cfg(feature = "k8s-secret")]
+mod rook;
 mod secret_file;
 
 #[cfg(test)]

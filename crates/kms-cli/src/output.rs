@@ -57,6 +57,24 @@ impl<'a> Output<'a> {
         self.bytes(&text)
     }
 
+    /// Writes documents in YAML, one after another.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn yaml<T: Serialize>(&mut self, documents: &[T]) -> kms_core::Result<()> {
+        for (at, document) in documents.iter().enumerate() {
+            let text = serde_saphyr::to_string(document).map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "the output cannot be written as YAML").source(error)
+            })?;
+            if at > 0 {
+                self.line("---")?;
+            }
+            self.bytes(text.as_bytes())?;
+            if !text.ends_with('\n') {
+                self.bytes(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes bytes as they are. When the reader has closed its end, the rest is dropped: `kms list | head` is no
     /// failure.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> kms_core::Result<()> {

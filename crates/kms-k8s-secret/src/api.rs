@@ -29,7 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    PROVIDER,
+    FIELD_MANAGER, PROVIDER,
     connect::Connection,
     error::{Failure, Target, answered, unanswered, unreadable},
 };
@@ -40,8 +40,8 @@ const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// The first buffer for an answer of unknown size.
 const SMALL_ANSWER: usize = 8 * 1024;
 
-/// How many Secrets a page of a list has.
-const PAGE: u32 = 200;
+/// How many objects a page of a list has.
+pub(crate) const PAGE: u32 = 200;
 
 /// The media type by which the server leaves the data of an object out of its answer.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -255,8 +255,8 @@ pub(crate) async fn read<T: DeserializeOwned>(
     exchange(connection, request, None, target).await
 }
 
-fn post_params() -> PostParams {
-    PostParams { field_manager: Some("rook-kms".to_owned()), ..PostParams::default() }
+pub(crate) fn post_params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 fn metadata_only(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
@@ -265,7 +265,7 @@ fn metadata_only(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
 }
 
 /// Sends one request and reads its answer.
-async fn exchange<T: DeserializeOwned>(
+pub(crate) async fn exchange<T: DeserializeOwned>(
     connection: &Connection,
     request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     body: Option<Bytes>,
@@ -333,7 +333,7 @@ async fn collect(
 }
 
 /// A body in a buffer of the exact size that is wiped when it has been sent.
-fn json<T: Serialize>(value: &T) -> Result<Bytes, Failure> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Bytes, Failure> {
     struct Length(usize);
 
     impl io::Write for Length {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::{Error, ErrorKind, Result, SecuritySpec, config::nearest};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     PROVIDER,
@@ -30,6 +31,8 @@ pub struct CephClusterInfo {
     pub device_sets: Option<Vec<(String, bool)>>,
     /// Whether the CephCluster is being deleted.
     pub deleting: bool,
+    /// The fields of its `spec` that are not read here, as they are.
+    pub spec: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +49,7 @@ struct Spec {
     #[serde(default)]
     storage: Option<Storage>,
     #[serde(flatten)]
-    other: BTreeMap<String, IgnoredAny>,
+    other: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -125,12 +128,12 @@ pub async fn ceph_cluster(
             .operation("read CephCluster")
             .provider(PROVIDER));
     };
-    let (security, storage) = match cluster.spec {
+    let (security, storage, other) = match cluster.spec {
         Some(spec) => {
             spec.check().map_err(|error| error.operation("read CephCluster").provider(PROVIDER))?;
-            (spec.security, spec.storage)
+            (spec.security, spec.storage, spec.other)
         }
-        None => (None, None),
+        None => (None, None, BTreeMap::new()),
     };
     Ok(CephClusterInfo {
         security: security.unwrap_or_default(),
@@ -138,6 +141,7 @@ pub async fn ceph_cluster(
         deleting: cluster.metadata.deletion_timestamp.is_some(),
         owner: Owner::new(name, uid),
         kube_namespace: kube_namespace.to_owned(),
+        spec: other,
     })
 }
 

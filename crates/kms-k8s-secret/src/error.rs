@@ -21,6 +21,12 @@ const MAX_REPEATED: usize = 8;
 /// The cause that a refused write has while its namespace is being deleted.
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
+/// The cause that a refused apply has when somebody else has set a field to something else.
+const OTHER_MANAGER: &str = "FieldManagerConflict";
+
+/// How many fields of others are named.
+const MAX_FIELDS: usize = 5;
+
 /// What a request is about, for messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
@@ -124,6 +130,9 @@ pub(crate) fn answered(
         ("AlreadyExists", _) => {
             (Cause::Exists, Kind::AlreadyExists, Retry::Never, "the object exists already".to_owned())
         }
+        ("Conflict", _) if has_cause(OTHER_MANAGER) => {
+            (Cause::Other, Kind::Conflict, Retry::Never, owned_by_others(status))
+        }
         ("Conflict", _) | (_, 409) => (
             Cause::Changed,
             Kind::Conflict,
@@ -217,10 +226,19 @@ fn forbidden(status: Option<&Status>, target: &Target<'_>) -> (Cause, ErrorKind,
                 "no credentials were presented: the API server does not let {ANONYMOUS} {verb} {resource}{place}"
             ),
         ),
-        Some(account) => (
-            ErrorKind::PermissionDenied,
-            format!("{account} may not {verb} {resource}{place}: add to its Role the rule {}", target.rule()),
-        ),
+        Some(account) => {
+            // To apply what is not there yet is a `create` as well, and only the server knows which was refused.
+            let verb = if *verb == "patch" && text.contains("\" cannot create resource ") {
+                "create"
+            } else {
+                *verb
+            };
+            let rule = Target { verb, ..*target }.rule();
+            (
+                ErrorKind::PermissionDenied,
+                format!("{account} may not {verb} {resource}{place}: add to its Role the rule {rule}"),
+            )
+        }
         None => {
             let message = match quoted(text, target) {
                 Some(quoted) => {
@@ -281,6 +299,21 @@ fn invalid(status: Option<&Status>, target: &Target<'_>) -> String {
         Some(quoted) => format!("the API server finds the object invalid: {quoted}"),
         None => "the API server finds the object invalid".to_owned(),
     }
+}
+
+/// Names the fields that somebody else has set, and who that is. Their values are not in the answer.
+fn owned_by_others(status: Option<&Status>) -> String {
+    let causes = status.and_then(|status| status.details.as_ref()).map_or(&[][..], |details| &details.causes);
+    let fields = causes.iter().filter(|cause| cause.reason == OTHER_MANAGER).take(MAX_FIELDS).map(|cause| {
+        let shown: String = cause.message.chars().filter(|c| !c.is_control()).take(MAX_QUOTED).collect();
+        format!("{} ({shown})", cause.field)
+    });
+    let more = causes.len().saturating_sub(MAX_FIELDS);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!(
+        "somebody else has set fields of it to something else: {}{more}",
+        fields.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// The error for an answer that could not be read.

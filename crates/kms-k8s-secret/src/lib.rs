@@ -8,6 +8,8 @@ mod connect;
 mod error;
 mod identifiers;
 mod name;
+mod objects;
+mod patience;
 mod probe;
 mod provider;
 mod secrets;
@@ -18,9 +20,14 @@ pub use crate::{
     connect::{ConnectOptions, Connection, connect},
     identifiers::{Identifier, IdentifierStore},
     name::secret_name,
+    objects::{Objects, Write},
+    patience::repeated,
     provider::{KMIP_ANNOTATION, KubernetesSecret},
     secrets::KubernetesSecretSource,
 };
 
 /// The name of the provider in messages.
 pub const PROVIDER: &str = "k8s-secret";
+
+/// As whom the API server knows us where it notes who has set a field.
+pub const FIELD_MANAGER: &str = "rook-kms";

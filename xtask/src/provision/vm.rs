@@ -47,8 +47,10 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     }
     let qemu = "qemu-system-x86_64";
     need(sh, qemu, &["--version"], &["qemu-system-x86"])?;
-    for program in ["cryptsetup", "dmsetup"] {
-        debian_program(sh, program)?;
+    super::cryptsetup(sh)?;
+    // Not in everybody's search path.
+    if !["/usr/sbin/dmsetup", "/sbin/dmsetup"].iter().any(|path| sh.path_exists(path)) {
+        apt(sh, &["dmsetup"]).context("dmsetup is missing")?;
     }
     let folder = servers_dir().join("vm");
     let done = folder.join("done");

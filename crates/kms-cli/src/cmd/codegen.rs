@@ -150,14 +150,19 @@ fn cli_reference() -> String {
     let mut text = format!("```text\n{}\n```\n\n", program.render_usage());
     text.push_str("Options of every command:\n\n");
     text.push_str(&arguments(&program, |_argument| true));
-    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
-        if command.get_name() == "help" {
-            continue;
-        }
+    add_subcommands(&program, "kms", &mut text);
+    text
+}
+
+/// The commands below a command, and those below them.
+fn add_subcommands(of: &clap::Command, path: &str, text: &mut String) {
+    let shown = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
+    for command in of.get_subcommands().filter(shown) {
+        let path = format!("{path} {}", command.get_name());
         let about = command.get_long_about().or_else(|| command.get_about());
         let about = about.map(ToString::to_string).unwrap_or_default();
         let about = about.split("\n\n").map(|sentence| format!("{}.", sentence.trim().trim_end_matches('.')));
-        text.push_str(&format!("\n#### `kms {}`\n\n", command.get_name()));
+        text.push_str(&format!("\n#### `{path}`\n\n"));
         text.push_str(&about.collect::<Vec<_>>().join("\n"));
         text.push('\n');
         let own = arguments(command, |argument| {
@@ -168,8 +173,8 @@ fn cli_reference() -> String {
             text.push('\n');
             text.push_str(&own);
         }
+        add_subcommands(command, &path, text);
     }
-    text
 }
 
 /// The arguments of a command, as a table.
@@ -216,6 +221,7 @@ mod tests {
         for part in Part::value_variants() {
             let text = text(*part);
             let unknown = match part {
+                Part::SettingsAzure => cfg!(not(feature = "azure")),
                 Part::SettingsIbmkp => cfg!(not(feature = "ibmkp")),
                 Part::SettingsKmip => cfg!(not(feature = "kmip")),
                 Part::SettingsVault => cfg!(not(feature = "vault")),

@@ -64,6 +64,9 @@ enum KeyManagement {
         /// The device of the write-ahead log
         #[arg(value_name = "WAL")]
         wal: Option<PathBuf>,
+        /// How long the old KEK stays valid; Rook has no such option
+        #[arg(long, value_name = "D", value_parser = rotate::grace())]
+        grace: Option<Duration>,
     },
 }
 
@@ -71,9 +74,11 @@ enum KeyManagement {
 pub(crate) async fn run(args: Args, global: &Global, environment: &Environment) -> Result<Exit> {
     let result = match args.command {
         KeyManagement::Get { name, file } => get(&name, &file, global, environment).await,
-        KeyManagement::RotateKey { name, device, metadata, wal } => {
+        KeyManagement::RotateKey { name, device, metadata, wal, grace } => {
             let paths = [Some(device), metadata, wal].into_iter().flatten();
-            rotate_key(name, paths, global, environment).await
+            let mut options = Options::default();
+            options.grace = grace.unwrap_or(options.grace);
+            rotate_key(name, paths, &options, global, environment).await
         }
     };
     if let Err(error) = &result {
@@ -95,13 +100,15 @@ async fn get(name: &NameArg, file: &Path, global: &Global, environment: &Environ
 async fn rotate_key(
     name: NameArg,
     paths: impl Iterator<Item = PathBuf>,
+    options: &Options,
     global: &Global,
     environment: &Environment,
 ) -> Result<()> {
     let osd = Osd::new(name.name, &luks::cryptsetup(environment), paths)?;
     let kms = connect(global, environment).await?;
     let progress = rotate::Progress::new(global.quiet, global.output);
-    let report = rotate::rotate_one(&*kms, &osd, &Options::default(), &progress, &mut []).await?;
+    let report =
+        rotate::rotate_one(&*kms, &osd, options, &progress, &mut witnesses(global, environment)).await?;
     for warning in &report.warnings {
         warn!("{warning}");
     }
@@ -114,6 +121,20 @@ async fn rotate_key(
         .context("key", report.name.as_str())),
         _ => Ok(()),
     }
+}
+
+/// Who is told of the result: the Deployment of the OSD, where there is one.
+#[cfg(feature = "k8s-secret")]
+fn witnesses(global: &Global, environment: &Environment) -> Vec<Box<dyn rotate::Witness>> {
+    let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
+    let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
+    found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
+}
+
+/// Who is told of the result: nobody, without Kubernetes.
+#[cfg(not(feature = "k8s-secret"))]
+fn witnesses(_global: &Global, _environment: &Environment) -> Vec<Box<dyn rotate::Witness>> {
+    Vec::new()
 }
 
 /// Connects with the settings of the CephCluster, as Rook reads them.

@@ -5,6 +5,8 @@ pub(crate) mod close;
 pub(crate) mod codegen;
 pub(crate) mod completions;
 pub(crate) mod create;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod cronjobs;
 pub(crate) mod delete;
 pub(crate) mod format;
 pub(crate) mod get;
@@ -14,6 +16,8 @@ pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod providers;
 pub(crate) mod put;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod render;
 pub(crate) mod resize;
 pub(crate) mod rotate;
 pub(crate) mod slots;
@@ -96,6 +100,10 @@ pub(crate) fn run(cli: Cli, environment: &Environment, output: &mut Output<'_>) 
         Command::Close(args) => block_on(close::run(args, luks::cryptsetup(environment), output))?,
         Command::Status(args) => status::run(args, luks::cryptsetup(environment), output),
         Command::Resize(args) => block_on(resize::run(args, luks::cryptsetup(environment), output))?,
+        #[cfg(feature = "k8s-secret")]
+        Command::Cronjobs(args) => block_on(cronjobs::run(args, &global, output))?,
+        #[cfg(feature = "k8s-secret")]
+        Command::Render(args) => block_on(render::run(args, &global, output))?,
         Command::Providers(args) => providers::run(args, output),
         Command::Completions(args) => completions::run(args, output),
         Command::Man(args) => man::run(args, output),

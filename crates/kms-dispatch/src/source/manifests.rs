@@ -1,5 +1,7 @@
 //! A CephCluster and Secrets in YAML documents, as people paste them from Rook's documentation.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use base64::{
     Engine as _,
@@ -7,6 +9,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{
@@ -25,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// The block may be that of a CephCluster, or stand alone: under `spec:`, as `security:`, or only what is in it
 /// (`kms:` and `keyRotation:`).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Manifests {
     inputs: Vec<String>,
     security: Option<(String, SecuritySpec)>,
@@ -34,6 +37,25 @@ pub struct Manifests {
     device_sets: Option<Vec<DeviceSet>>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
+    /// The kinds whose objects are kept for somebody else.
+    wanted: Vec<String>,
+    objects: Vec<Kept>,
+    /// The fields of the CephCluster's `spec` but for `security`, if objects are kept.
+    spec: Option<(String, Node)>,
+}
+
+/// An object of a kind that is not read here.
+struct Kept {
+    kind: String,
+    place: String,
+    node: Node,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, place, node: _ } = self;
+        f.debug_struct("Kept").field("kind", kind).field("place", place).finish_non_exhaustive()
+    }
 }
 
 /// One entry of `spec.storage.storageClassDeviceSets` of a CephCluster.
@@ -66,7 +88,21 @@ impl Manifests {
     /// `ConfigInvalid` with file, line and column for what cannot be read, and for a second CephCluster, `security`
     /// block or Secret of the same name. No error quotes an input.
     pub fn parse<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self> {
-        let mut manifests = Self::default();
+        Self::parse_keeping(inputs, &[])
+    }
+
+    /// The same, and keeps objects of these kinds for [`take_objects`](Self::take_objects), and what a CephCluster says
+    /// besides `security` for [`take_spec`](Self::take_spec).
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_keeping<'a>(
+        inputs: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        kinds: &[&str],
+    ) -> Result<Self> {
+        let wanted = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        let mut manifests = Self { wanted, ..Self::default() };
         for (input, bytes) in inputs {
             manifests.inputs.push(input.to_owned());
             manifests.add(input, bytes).map_err(|mistake| mistake.in_input(input))?;
@@ -92,6 +128,34 @@ impl Manifests {
     /// The device sets of the CephCluster, if there was one that says something of its storage.
     pub fn device_sets(&self) -> Option<&[DeviceSet]> {
         self.device_sets.as_deref()
+    }
+
+    /// Gives away the `security` block.
+    pub fn take_security(&mut self) -> Option<SecuritySpec> {
+        self.security.take().map(|(_, security)| security)
+    }
+
+    /// Gives away the objects of a kind that were kept, read as `T`, each with its place or with what is wrong.
+    pub fn take_objects<T: DeserializeOwned>(&mut self, kind: &str) -> Vec<(String, Result<T>)> {
+        let (found, others) =
+            std::mem::take(&mut self.objects).into_iter().partition(|kept| kept.kind == kind);
+        self.objects = others;
+        let read = |Kept { place, node, .. }: Kept| {
+            let object = node.read().map_err(|mistake| mistake.in_input(input_of(&place)));
+            (place, object)
+        };
+        Vec::into_iter(found).map(read).collect()
+    }
+
+    /// Gives away the fields of the CephCluster's `spec` but for `security`, read as `T`.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if they are not of that form.
+    pub fn take_spec<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let spec = self.spec.take();
+        spec.map(|(place, node)| node.read().map_err(|mistake| mistake.in_input(input_of(&place))))
+            .transpose()
     }
 
     /// The documents that were passed over, with their kinds and places.
@@ -131,6 +195,11 @@ impl Manifests {
                     Value::Null => Ok(()),
                     _ => Err(items.mistake("items is not a list")),
                 }
+            }
+            Some(kind) if self.wanted.iter().any(|wanted| wanted == kind) => {
+                let kept = Kept { kind: kind.to_owned(), place: place.to_owned(), node: document };
+                self.objects.push(kept);
+                Ok(())
             }
             Some(kind) => {
                 // A kind is an identifier; anything longer is not repeated, in case it is something else.
@@ -180,7 +249,13 @@ impl Manifests {
             self.device_sets = Some(sets);
         }
         let security = match spec {
-            Some(spec) => take_exact("spec", spec.into_map()?, "security")?,
+            Some(spec) => {
+                let (security, rest) = split_exact("spec", spec, "security")?;
+                if !self.wanted.is_empty() {
+                    self.spec = Some((place.to_owned(), rest));
+                }
+                security
+            }
             None => None,
         };
         self.add_security(place, security)
@@ -268,6 +343,34 @@ impl Manifests {
     }
 }
 
+impl fmt::Debug for Manifests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            inputs,
+            security,
+            cluster,
+            deleting,
+            device_sets,
+            secrets,
+            ignored,
+            wanted,
+            objects,
+            spec: _,
+        } = self;
+        f.debug_struct("Manifests")
+            .field("inputs", inputs)
+            .field("security", security)
+            .field("cluster", cluster)
+            .field("deleting", deleting)
+            .field("device_sets", device_sets)
+            .field("secrets", secrets)
+            .field("ignored", ignored)
+            .field("wanted", wanted)
+            .field("objects", objects)
+            .finish_non_exhaustive()
+    }
+}
+
 impl DeviceSet {
     fn of(node: &Node) -> Self {
         let name = node.get("name").and_then(Node::text).unwrap_or_default().to_owned();
@@ -283,18 +386,36 @@ impl SecretSource for Manifests {
     }
 }
 
+/// The input of a place, for errors that have a line.
+fn input_of(place: &str) -> &str {
+    place.rsplit_once(", document ").map_or(place, |(input, _)| input)
+}
+
 fn take(fields: Vec<(String, Node)>, name: &str) -> Option<Node> {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, node)| node)
 }
 
 /// The same, for a field whose absence has a meaning of its own: one that is misspelt is not to be taken for it.
 fn take_exact(block: &str, fields: Vec<(String, Node)>, name: &'static str) -> Result<Option<Node>, Mistake> {
+    check_spelling(block, &fields, name)?;
+    Ok(take(fields, name))
+}
+
+/// The same, and the other fields.
+fn split_exact(block: &str, map: Node, name: &'static str) -> Result<(Option<Node>, Node), Mistake> {
+    let (at, mut fields) = (map.place(), map.into_map()?);
+    check_spelling(block, &fields, name)?;
+    let found = fields.iter().position(|(field, _)| field == name).map(|position| fields.remove(position).1);
+    Ok((found, Node::map(at, fields)))
+}
+
+fn check_spelling(block: &str, fields: &[(String, Node)], name: &'static str) -> Result<(), Mistake> {
     let has_it = fields.iter().any(|(field, _)| field == name);
     match fields.iter().find(|(field, _)| !has_it && nearest(field, [name]).is_some()) {
         Some((field, node)) => {
             Err(node.mistake(format!("{block}.{field} is not known; did you mean {name}?")))
         }
-        None => Ok(take(fields, name)),
+        None => Ok(()),
     }
 }
 
@@ -320,7 +441,43 @@ fn decode(key: &str, node: &Node) -> Result<Vec<u8>, Mistake> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    #[test]
+    fn what_is_wanted_is_kept_as_it_is_with_its_place() {
+        let inputs = [
+            (
+                "a.yaml",
+                &b"kind: CephCluster\nspec: {mon: {count: 3}, labels: {all: {a: b}}, security: {kms: {}}}"[..],
+            ),
+            (
+                "b.yaml",
+                b"kind: List\nitems: [{kind: D, n: -1, f: 1.5, l: [true, null]}, {kind: D, n: x}, {kind: E}]",
+            ),
+        ];
+        let mut manifests = Manifests::parse_keeping(inputs, &["D"]).unwrap();
+        assert_eq!(manifests.ignored().collect::<Vec<_>>(), ["E in b.yaml, document 1"]);
+        assert!(manifests.take_security().is_some());
+        let spec: BTreeMap<String, serde_json::Value> = manifests.take_spec().unwrap().unwrap();
+        let spec = serde_json::to_value(spec).unwrap();
+        assert_eq!(spec, serde_json::json!({"mon": {"count": 3}, "labels": {"all": {"a": "b"}}}));
+
+        #[derive(serde::Deserialize)]
+        struct D {
+            n: i64,
+            f: f64,
+            l: Vec<Option<bool>>,
+        }
+        let mut found = manifests.take_objects::<D>("D").into_iter();
+        let (place, first) = found.next().unwrap();
+        let D { n, f, l } = first.unwrap();
+        assert_eq!((place.as_str(), n, f, l), ("b.yaml, document 1", -1, 1.5, vec![Some(true), None]));
+        let error = found.next().unwrap().1.err().unwrap();
+        assert!(error.to_string().starts_with("b.yaml:2:"), "{error}");
+        assert!(found.next().is_none() && manifests.take_objects::<D>("D").is_empty());
+    }
 
     const CLUSTER: &str = "
 apiVersion: ceph.rook.io/v1

@@ -31,14 +31,22 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What a value is. Of numbers only that they are some: no field that is read here is one.
+/// What a value is.
 pub(super) enum Value {
     Bool(bool),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
     Null,
-    Number,
+    Number(Number),
     Text(Zeroizing<String>),
+}
+
+/// A number: no setting is one, but fields of other objects are.
+#[derive(Clone, Copy)]
+pub(super) enum Number {
+    Float(f64),
+    Signed(i64),
+    Unsigned(u64),
 }
 
 /// Reads all documents of an input.
@@ -66,6 +74,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
 }
 
 impl Node {
+    /// A map of these fields that begins there.
+    pub(super) fn map(at: Location, fields: Vec<(String, Self)>) -> Self {
+        Self { at, value: Value::Map(fields) }
+    }
+
+    /// Where it begins.
+    pub(super) fn place(&self) -> Location {
+        self.at
+    }
+
     /// The fields, if it is a map.
     pub(super) fn into_map(self) -> Result<Vec<(String, Self)>, Mistake> {
         match self.value {
@@ -117,7 +135,7 @@ impl Value {
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
             Self::Null => "null",
-            Self::Number => "a number",
+            Self::Number(_) => "a number",
             Self::Text(_) => "a text",
         }
     }
@@ -226,24 +244,25 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Bool(value))
             }
 
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Value, E> {
-                Ok(Value::Number)
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Number(Number::Signed(value)))
             }
 
-            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
-                Ok(Value::Number)
+            // No field has a number of this size; that it is one is all that counts.
+            fn visit_i128<E: de::Error>(self, value: i128) -> Result<Value, E> {
+                Ok(Value::Number(Number::Float(value as f64)))
             }
 
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Value, E> {
-                Ok(Value::Number)
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::Number(Number::Unsigned(value)))
             }
 
-            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
-                Ok(Value::Number)
+            fn visit_u128<E: de::Error>(self, value: u128) -> Result<Value, E> {
+                Ok(Value::Number(Number::Float(value as f64)))
             }
 
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
-                Ok(Value::Number)
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::Number(Number::Float(value)))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
@@ -312,7 +331,9 @@ impl<'de> Deserializer<'de> for Node {
                 visitor.visit_map(&mut fields)
             }
             Value::Null => visitor.visit_unit(),
-            Value::Number => visitor.visit_u64(0),
+            Value::Number(Number::Float(value)) => visitor.visit_f64(value),
+            Value::Number(Number::Signed(value)) => visitor.visit_i64(value),
+            Value::Number(Number::Unsigned(value)) => visitor.visit_u64(value),
             // The text itself is handed over, so that no copy of it is left here.
             Value::Text(mut text) => visitor.visit_string(std::mem::take(&mut *text)),
         };

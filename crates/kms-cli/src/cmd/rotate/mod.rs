@@ -4,6 +4,8 @@ mod all;
 mod document;
 mod find;
 mod journal;
+#[cfg(feature = "k8s-secret")]
+mod kubernetes;
 mod metrics;
 mod one;
 mod progress;
@@ -16,6 +18,8 @@ use kms_core::{KeyName, KmsProvider, Result, config::parse_duration};
 use kms_luks::Cryptsetup;
 use kms_rotation::Options;
 
+#[cfg(feature = "k8s-secret")]
+pub(crate) use self::kubernetes::AtDeployment;
 pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, witness::Witness};
 use crate::{
     cli::{Files, key_name},
@@ -86,24 +90,24 @@ struct All {
     all: bool,
 
     /// Where Rook keeps the data of OSDs on this host; may be repeated
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", requires = "all")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
     /// The OSDs in a file instead, each on a line: NAME DEVICE [METADATA] [WAL]; `-` is standard input
-    #[arg(long, value_name = "FILE", requires = "all", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
     list: Option<PathBuf>,
 
     /// How many OSDs to rotate at a time
-    #[arg(long, value_name = "N", requires = "all")]
+    #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
     /// Note in this file which OSDs are done, and pass over those that it names; removed when all are done
-    #[arg(long, value_name = "FILE", requires = "all")]
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
 
 /// A duration that may be zero.
-fn grace() -> impl TypedValueParser<Value = Duration> {
+pub(crate) fn grace() -> impl TypedValueParser<Value = Duration> {
     clap::builder::NonEmptyStringValueParser::new()
         .try_map(|text| parse_duration(&text).map_err(|why| format!("it is {why}")))
 }

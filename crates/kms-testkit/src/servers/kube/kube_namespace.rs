@@ -84,15 +84,18 @@ impl KubeNamespace {
         self.call("POST", &format!("{rbac}/rolebindings"), binding).await?;
         // The authorizer learns of the binding by watching, so a request right after it may still be refused.
         let rules = rules.as_array().context("rules are a list")?;
-        let Some((verb, resource, group)) = rules.first().and_then(|rule| {
+        let Some((verb, resource, group, name)) = rules.first().and_then(|rule| {
             let text = |pointer: &str| rule.pointer(pointer).and_then(Value::as_str);
-            Some((text("/verbs/0")?, text("/resources/0")?, text("/apiGroups/0")?))
+            let name = text("/resourceNames/0").unwrap_or_default();
+            Some((text("/verbs/0")?, text("/resources/0")?, text("/apiGroups/0")?, name))
         }) else {
             return Ok(());
         };
         let review = json!({"spec": {
             "user": format!("system:serviceaccount:{}:{service_account}", self.name),
-            "resourceAttributes": {"namespace": self.name, "verb": verb, "resource": resource, "group": group},
+            "resourceAttributes": {
+                "namespace": self.name, "verb": verb, "resource": resource, "group": group, "name": name,
+            },
         }});
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         crate::servers::wait::until("the new rights", crate::servers::wait::START, async || {

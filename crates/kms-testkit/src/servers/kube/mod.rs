@@ -315,6 +315,8 @@ async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki)
                 "--service-cluster-ip-range=10.0.0.0/24",
             ])
             .arg(format!("--service-account-issuer={}", jwt::ISSUER))
+            // As in every cluster with OSDs.
+            .arg("--allow-privileged=true")
             // It would refuse pods whose service account has no token Secret, which nobody makes here.
             .arg("--disable-admission-plugins=ServiceAccount")
             // Its orderly end takes seconds and saves nothing.

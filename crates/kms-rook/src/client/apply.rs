@@ -1,0 +1,228 @@
+//! CronJobs brought in line with the CephCluster and its OSDs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::CronJob;
+use kms_core::{Error, ErrorKind, Result};
+use kms_k8s_secret::{Objects, Write};
+
+use super::{LastRotation, RookNamespace};
+use crate::{
+    cronjob::JobMaker,
+    discover::{Discovery, Fault},
+    names::Naming,
+};
+
+/// How CronJobs are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ApplyOptions {
+    /// Everything is done but for the writing, by the API server itself.
+    pub dry_run: bool,
+    /// Fields that somebody else has set are taken over: those of a CronJob that Rook has made, for example.
+    pub force_conflicts: bool,
+}
+
+impl ApplyOptions {
+    /// Options that write, and leave to others what is theirs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only tries.
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Takes over fields of others.
+    #[must_use]
+    pub fn with_force_conflicts(mut self, force_conflicts: bool) -> Self {
+        self.force_conflicts = force_conflicts;
+        self
+    }
+}
+
+/// What has become of a CronJob.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It is another one now.
+    Changed,
+    /// It was as it has to be.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+    /// It could not be written or deleted.
+    Failed(Error),
+}
+
+/// One CronJob.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Its name.
+    pub cron_job: String,
+    /// The number of its OSD.
+    pub osd_id: u32,
+    /// The name of the OSD's key, unless the OSD is gone.
+    pub key: Option<String>,
+    /// What has become of it.
+    pub change: Change,
+    /// The last rotation, as far as it was noted at the OSD.
+    pub last_rotation: Option<LastRotation>,
+}
+
+impl Outcome {
+    /// Something that has become of a CronJob whose OSD is gone.
+    pub fn new(cron_job: impl Into<String>, osd_id: u32, change: Change) -> Self {
+        Self { cron_job: cron_job.into(), osd_id, key: None, change, last_rotation: None }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// The CronJobs, those of OSDs first.
+    pub outcomes: Vec<Outcome>,
+    /// The Deployments that could not be understood; their CronJobs were left as they are.
+    pub faults: Vec<Fault>,
+    /// Whether CronJobs without an OSD were left as they are, since a faulty Deployment may be that of one of them.
+    pub prune_held_back: bool,
+}
+
+impl Report {
+    /// The first error, if anything has failed.
+    pub fn first_error(&self) -> Option<&Error> {
+        let failed = self.outcomes.iter().find_map(|outcome| match &outcome.change {
+            Change::Failed(error) => Some(error),
+            _ => None,
+        });
+        failed.or_else(|| self.faults.first().map(|fault| &fault.error))
+    }
+}
+
+/// Makes the CronJob of every encrypted OSD be as it has to be, and deletes those whose OSD is gone.
+///
+/// One that fails does not stop the others; to do it again is harmless, and changes nothing where nothing is to be
+/// changed.
+///
+/// # Errors
+///
+/// If OSDs or CronJobs cannot be listed, or if the API server is away or does not know us (any more).
+pub async fn apply(
+    place: &RookNamespace,
+    maker: &JobMaker<'_>,
+    naming: Naming,
+    options: ApplyOptions,
+) -> Result<Report> {
+    let Discovery { osds, faults, .. } = place.osds().await?;
+    let existing = place.cron_jobs(naming).await?;
+    let mut existing: BTreeMap<_, _> = existing
+        .into_iter()
+        .filter_map(|job| Some((naming.osd_of(job.metadata.name.as_deref()?)?, job)))
+        .collect();
+    let objects: Objects<CronJob> = place.objects()?;
+    let mut write = Write::default();
+    write.dry_run = options.dry_run;
+    write.force = options.force_conflicts;
+    let mut report = Report { faults, ..Report::default() };
+    for osd in osds {
+        let job = maker.cron_job(&osd);
+        let name = naming.cron_job(osd.id);
+        let stored = place.try_often("apply", || objects.apply::<CronJob>(&name, &job, write)).await;
+        let change = match (stored, existing.remove(&osd.id)) {
+            (Ok(_), None) => Change::Created,
+            (Ok(after), Some(before)) if is_same(&before, &after) => Change::Unchanged,
+            (Ok(_), Some(_)) => Change::Changed,
+            (Err(error), _) => Change::Failed(passed_over(error)?),
+        };
+        let last_rotation = LastRotation::of(&osd.annotations);
+        let key = Some(osd.name.to_string());
+        report.outcomes.push(Outcome { cron_job: name, osd_id: osd.id, key, change, last_rotation });
+    }
+    // What may belong to a Deployment that could not be understood stays.
+    existing.retain(|id, _| !report.faults.iter().any(|fault| fault.osd_id == Some(*id)));
+    report.prune_held_back = !existing.is_empty() && report.faults.iter().any(|fault| fault.osd_id.is_none());
+    if !report.prune_held_back {
+        delete(place, existing.into_values(), naming, options, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Deletes the CronJobs whose OSD is gone, or all of them.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub async fn prune(
+    place: &RookNamespace,
+    naming: Naming,
+    all: bool,
+    options: ApplyOptions,
+) -> Result<Report> {
+    let mut report = Report::default();
+    let mut jobs = place.cron_jobs(naming).await?;
+    if !all {
+        let Discovery { osds, faults, .. } = place.osds().await?;
+        let known = |id: u32| {
+            osds.iter().any(|osd| osd.id == id) || faults.iter().any(|fault| fault.osd_id == Some(id))
+        };
+        jobs.retain(|job| {
+            !naming.osd_of(job.metadata.name.as_deref().unwrap_or_default()).is_some_and(known)
+        });
+        report.prune_held_back = !jobs.is_empty() && faults.iter().any(|fault| fault.osd_id.is_none());
+        report.faults = faults;
+    }
+    if !report.prune_held_back {
+        delete(place, jobs.into_iter(), naming, options, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn delete(
+    place: &RookNamespace,
+    jobs: impl Iterator<Item = CronJob>,
+    naming: Naming,
+    options: ApplyOptions,
+    report: &mut Report,
+) -> Result<()> {
+    let objects: Objects<CronJob> = place.objects()?;
+    for job in jobs {
+        let Some(name) = job.metadata.name else { continue };
+        // Somebody may have put our label on something else.
+        let Some(osd_id) = naming.osd_of(&name) else { continue };
+        let uid = &job.metadata.uid;
+        let sent = place.try_often("delete", || objects.delete(&name, uid.clone(), options.dry_run)).await;
+        let change = match sent {
+            Ok(()) => Change::Deleted,
+            Err(error) => Change::Failed(passed_over(error)?),
+        };
+        report.outcomes.push(Outcome::new(name, osd_id, change));
+    }
+    Ok(())
+}
+
+/// An error that is about one CronJob. What keeps the API server from answering at all is no reason to ask it a
+/// thousand times.
+fn passed_over(error: Error) -> Result<Error> {
+    match error.kind() {
+        ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unauthenticated | ErrorKind::Unavailable => {
+            Err(error)
+        }
+        _ => Ok(error),
+    }
+}
+
+/// Whether two states of a CronJob differ in nothing that matters: who has set a field does not, and neither does the
+/// status.
+fn is_same(before: &CronJob, after: &CronJob) -> bool {
+    let (old, new) = (&before.metadata, &after.metadata);
+    before.spec == after.spec
+        && (&old.labels, &old.annotations, &old.owner_references)
+            == (&new.labels, &new.annotations, &new.owner_references)
+}

@@ -1,0 +1,129 @@
+//! Reading and writing the objects in a cluster.
+
+mod apply;
+mod status;
+
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::CronJob};
+use kms_core::{Error, Result, layer::RetryPolicy};
+use kms_k8s_secret::{Connection, Objects, repeated};
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use self::{
+    apply::{ApplyOptions, Change, Outcome, Report, apply, prune},
+    status::{LastRotation, RotationStatus, record},
+};
+use crate::{
+    discover::{Discovery, Fault, discover},
+    names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+};
+
+/// The namespace of a CephCluster, with its OSDs and their CronJobs.
+#[derive(Clone, Debug)]
+pub struct RookNamespace {
+    connection: Connection,
+    kube_namespace: String,
+    policy: RetryPolicy,
+}
+
+impl RookNamespace {
+    /// A namespace, over a connection that may serve others too. Nothing is sent yet.
+    pub fn new(connection: Connection, kube_namespace: impl Into<String>) -> Self {
+        Self { connection, kube_namespace: kube_namespace.into(), policy: RetryPolicy::default() }
+    }
+
+    /// Repeats what fails for a passing reason as this says.
+    #[must_use]
+    pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.kube_namespace
+    }
+
+    /// Finds the OSDs on PVCs.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if Deployments may not be listed; those of the network. A Deployment that cannot be
+    /// understood is a fault in the answer.
+    pub async fn osds(&self) -> Result<Discovery> {
+        let objects: Objects<Deployment> = self.objects()?;
+        let labels = format!("{APP}={OSD_APP},{PVC_LABEL}");
+        let found: Vec<Value> = self.try_often("list", || objects.list(&labels)).await?;
+        Ok(discover_in(found))
+    }
+
+    /// The CronJobs of a naming, as they are stored.
+    async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
+        let objects: Objects<CronJob> = self.objects()?;
+        let labels = format!("{APP}={},{CLUSTER_LABEL}={}", naming.app(), self.kube_namespace);
+        self.try_often("list", || objects.list(&labels)).await
+    }
+
+    fn objects<K>(&self) -> Result<Objects<K>>
+    where
+        K: k8s_openapi::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Objects::new(self.connection.clone(), &self.kube_namespace)
+    }
+
+    async fn try_often<T, F>(
+        &self,
+        operation: &'static str,
+        request: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        repeated(&self.policy, operation, request).await
+    }
+}
+
+/// Reads Deployments one by one, so that one of them that is none stops no other (spec W20).
+fn discover_in(found: Vec<Value>) -> Discovery {
+    let mut deployments = Vec::with_capacity(found.len());
+    let mut faults = Vec::new();
+    for value in found {
+        match Deployment::deserialize(&value) {
+            Ok(deployment) => deployments.push(deployment),
+            Err(cause) => {
+                let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let name = text("/metadata/name");
+                // A Deployment holds no secrets, so what does not fit may be told.
+                let error = Error::config("it is no Deployment that can be read")
+                    .operation("read the Deployment of an OSD")
+                    .context("deployment", name)
+                    .source(cause);
+                let labels = value.pointer("/metadata/labels");
+                let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
+                faults.push(Fault::new(name, id, error));
+            }
+        }
+    }
+    let mut discovery = discover(&deployments);
+    discovery.faults.append(&mut faults);
+    discovery
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_no_deployment_is_a_fault_with_its_number() {
+        let broken = json!({
+            "metadata": {"name": "rook-ceph-osd-7", "labels": {"ceph-osd-id": "7"}},
+            "spec": {"replicas": "one"},
+        });
+        let found = discover_in(vec![broken]);
+        let [fault] = found.faults.as_slice() else { panic!("{found:?}") };
+        assert_eq!((fault.deployment.as_str(), fault.osd_id), ("rook-ceph-osd-7", Some(7)));
+    }
+}

@@ -1,0 +1,127 @@
+//! The container of a rotation job: what it runs, sees and mounts (spec 12.1).
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EnvVar, HostPathVolumeSource, ResourceRequirements, SecurityContext, Volume,
+    VolumeMount,
+};
+
+use crate::{
+    cronjob::JobOptions,
+    env::{from_secret, plain},
+    osd::Osd,
+    volumes::Mounted,
+};
+
+/// The program, which is named so that an image of something else fails at once. Rook leaves that to its image, and
+/// its image has a `rotate-key` of its own.
+const PROGRAM: &str = "kms";
+
+/// Where the job sees the devices of its OSD.
+const DEVICES: &str = "/var/lib/ceph/osd/";
+
+/// What the variables in the middle of a job's environment are called in the OSD's own container, in Rook's order.
+const BEFORE_SECRETS: [&str; 11] = [
+    "ROOK_NODE_NAME",
+    "ROOK_CLUSTER_ID",
+    "ROOK_CLUSTER_NAME",
+    "ROOK_PRIVATE_IP",
+    "ROOK_PUBLIC_IP",
+    "POD_NAMESPACE",
+    "ROOK_MON_ENDPOINTS",
+    "ROOK_CONFIG_DIR",
+    "ROOK_CEPH_CONFIG_OVERRIDE",
+    "NODE_NAME",
+    "ROOK_CRUSHMAP_ROOT",
+];
+const AFTER_SECRETS: [&str; 4] =
+    ["ROOK_CRUSHMAP_HOSTNAME", "CEPH_VOLUME_DEBUG", "CEPH_VOLUME_SKIP_RESTORECON", "DM_DISABLE_UDEV"];
+
+/// Where the monitors' Secret is, which tells Rook's containers which cluster they belong to.
+const MONITORS: &str = "rook-ceph-mon";
+
+/// The arguments: Rook's own (spec 11), and the grace time if it is another one than usual.
+fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
+    let mut args = vec!["key-management".to_owned(), "rotate-key".to_owned(), osd.name.to_string()];
+    let devices = [
+        (true, "block-tmp"),
+        (osd.metadata_pvc.is_some(), "block.db-tmp"),
+        (osd.wal_pvc.is_some(), "block.wal-tmp"),
+    ];
+    args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
+    if let Some(grace) = grace {
+        args.extend(["--grace".to_owned(), format!("{}s", grace.as_secs())]);
+    }
+    args
+}
+
+/// The container.
+pub(crate) fn container(
+    name: &str,
+    options: &JobOptions,
+    osd: &Osd,
+    kms: Vec<EnvVar>,
+    mounted: Option<&Mounted>,
+) -> Container {
+    let mut mounts = vec![mount("devices", "/dev"), mount("udev", "/run/udev"), mount("bridge", DEVICES)];
+    mounts.extend(mounted.map(|mounted| mounted.mount.clone()));
+    Container {
+        name: name.to_owned(),
+        image: Some(options.image.clone()),
+        command: Some(vec![PROGRAM.to_owned()]),
+        args: Some(arguments(osd, options.grace)),
+        env: Some(environment(osd, kms)),
+        env_from: osd.pod.env_from.clone(),
+        resources: Some(ResourceRequirements::default()),
+        volume_mounts: Some(mounts),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        // cryptsetup needs the devices of the host, and a place for its locks.
+        security_context: Some(SecurityContext {
+            capabilities: Some(Capabilities { drop: Some(vec!["NET_RAW".to_owned()]), add: None }),
+            privileged: Some(true),
+            run_as_user: Some(0),
+            run_as_non_root: Some(false),
+            read_only_root_filesystem: Some(false),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// The volumes.
+pub(crate) fn volumes(osd: &Osd, mounted: Option<&Mounted>) -> Vec<Volume> {
+    let mut volumes = vec![
+        host("udev", "/run/udev", None),
+        host("devices", "/dev", None),
+        // It has to be there: an empty folder made here would look like an OSD without devices.
+        host("bridge", &osd.bridge, Some("Directory")),
+    ];
+    volumes.extend(mounted.map(|mounted| mounted.volume.clone()));
+    volumes
+}
+
+/// Rook's environment of an OSD, and the part about the KMS. Of two variables of a name the first counts, as in Rook.
+fn environment(osd: &Osd, kms: Vec<EnvVar>) -> Vec<EnvVar> {
+    let known = |name: &&str| osd.pod.env.iter().find(|var| var.name == **name).cloned();
+    let mut all: Vec<EnvVar> = BEFORE_SECRETS.iter().filter_map(known).collect();
+    all.push(from_secret("ROOK_CEPH_USERNAME", MONITORS, "ceph-username"));
+    all.push(from_secret("ROOK_FSID", MONITORS, "fsid"));
+    all.extend(osd.pod.store.as_deref().map(|store| plain("ROOK_OSD_STORE_TYPE", store)));
+    all.extend(AFTER_SECRETS.iter().filter_map(known));
+    for var in kms {
+        if !all.iter().any(|known| known.name == var.name) {
+            all.push(var);
+        }
+    }
+    all
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
+}
+
+fn host(name: &str, path: &str, kind: Option<&str>) -> Volume {
+    let source = HostPathVolumeSource { path: path.to_owned(), type_: kind.map(str::to_owned) };
+    Volume { name: name.to_owned(), host_path: Some(source), ..Volume::default() }
+}

@@ -1,0 +1,96 @@
+//! The encrypted OSDs among many Deployments.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kms_core::Error;
+
+use crate::{
+    names::{APP, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+    osd::Osd,
+};
+
+/// What Deployments have told.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Discovery {
+    /// The encrypted OSDs, ordered by their numbers.
+    pub osds: Vec<Osd>,
+    /// How many OSDs on PVCs are not encrypted.
+    pub plain: usize,
+    /// The Deployments that could not be understood.
+    pub faults: Vec<Fault>,
+}
+
+/// A Deployment of an OSD that could not be understood.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fault {
+    /// Its name.
+    pub deployment: String,
+    /// The number of its OSD, if it could be told.
+    pub osd_id: Option<u32>,
+    /// What is wrong.
+    pub error: Error,
+}
+
+impl Fault {
+    /// A fault of this Deployment.
+    pub fn new(deployment: impl Into<String>, osd_id: Option<u32>, error: Error) -> Self {
+        Self { deployment: deployment.into(), osd_id, error }
+    }
+}
+
+/// Finds the encrypted OSDs. Deployments of other things, and of OSDs that are on no PVC, are passed over.
+///
+/// One that cannot be understood does not stop the others. In Rook it fails the reconcile of all OSDs (spec W20).
+/// Of two Deployments of one OSD neither counts: a rotation could open the devices of the wrong one.
+pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Discovery {
+    let mut found: BTreeMap<u32, Vec<Osd>> = BTreeMap::new();
+    let mut discovery = Discovery::default();
+    for deployment in deployments.into_iter().filter(|deployment| is_osd_on_pvc(deployment)) {
+        match Osd::of(deployment) {
+            Ok(Some(osd)) => found.entry(osd.id).or_default().push(osd),
+            Ok(None) => discovery.plain += 1,
+            Err(error) => {
+                let name = deployment.metadata.name.clone().unwrap_or_default();
+                let id = labelled_id(deployment).or_else(|| named_id(&name));
+                let error = error.operation("read the Deployment of an OSD").context("deployment", &name);
+                discovery.faults.push(Fault::new(name, id, error));
+            }
+        }
+    }
+    for (id, mut osds) in found {
+        match (osds.pop(), osds.is_empty()) {
+            (Some(osd), true) => discovery.osds.push(osd),
+            (last, _) => {
+                let names: Vec<_> = osds.iter().chain(&last).map(|osd| osd.deployment.clone()).collect();
+                for name in &names {
+                    let error = Error::config(format!(
+                        "several Deployments are of the OSD {id}: {}",
+                        names.join(", ")
+                    ))
+                    .operation("read the Deployment of an OSD")
+                    .context("deployment", name);
+                    discovery.faults.push(Fault::new(name, Some(id), error));
+                }
+            }
+        }
+    }
+    discovery
+}
+
+fn is_osd_on_pvc(deployment: &Deployment) -> bool {
+    let labels = deployment.metadata.labels.as_ref();
+    labels.is_some_and(|labels| {
+        labels.get(APP).is_some_and(|app| app == OSD_APP) && labels.contains_key(PVC_LABEL)
+    })
+}
+
+fn labelled_id(deployment: &Deployment) -> Option<u32> {
+    deployment.metadata.labels.as_ref()?.get(OSD_ID_LABEL)?.parse().ok()
+}
+
+fn named_id(deployment: &str) -> Option<u32> {
+    deployment.strip_prefix(OSD_APP)?.strip_prefix('-')?.parse().ok()
+}

@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "client")]
+pub mod client;
+mod cluster;
+mod container;
+mod cronjob;
+mod discover;
+mod env;
+mod names;
+mod osd;
+mod placement;
+#[cfg(feature = "client")]
+mod rbac;
+mod schedule;
+mod volumes;
+
+#[cfg(test)]
+#[path = "../tests/common/schedules.rs"]
+mod test_data;
+
+#[cfg(feature = "client")]
+pub use crate::rbac::{Rbac, rbac};
+pub use crate::{
+    cluster::Cluster,
+    cronjob::{JobMaker, JobOptions},
+    discover::{Discovery, Fault, discover},
+    env::{KmsEnv, env},
+    names::Naming,
+    osd::Osd,
+    schedule::Schedule,
+    volumes::{Mounted, RgwPurpose, rgw_volume, volumes},
+};

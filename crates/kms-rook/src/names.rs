@@ -1,0 +1,69 @@
+//! The names and labels by which Rook's objects, and ours, are known.
+
+/// The label that says what a pod is.
+pub(crate) const APP: &str = "app";
+/// What it says on OSDs.
+pub(crate) const OSD_APP: &str = "rook-ceph-osd";
+/// The label with the name of the data PVC.
+pub(crate) const PVC_LABEL: &str = "ceph.rook.io/pvc";
+/// The label with the namespace of the CephCluster.
+pub(crate) const CLUSTER_LABEL: &str = "rook_cluster";
+/// The label with the number of the OSD.
+pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
+
+/// Whose names the CronJobs have.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Naming {
+    /// Rook's own (spec 12.1), so that either finds the other's CronJobs and replaces them.
+    #[default]
+    Rook,
+    /// Names of our own, for a cluster whose Rook is not to rotate: Rook deletes every CronJob with its label while
+    /// its rotation is off.
+    BesideRook,
+}
+
+impl Naming {
+    /// The value of the label `app`, which is the name of the container too.
+    pub const fn app(self) -> &'static str {
+        match self {
+            Self::Rook => "rook-ceph-osd-key-rotation",
+            Self::BesideRook => "rook-kms-key-rotation",
+        }
+    }
+
+    /// The name of an OSD's CronJob.
+    pub fn cron_job(self, osd_id: u32) -> String {
+        format!("{}-{osd_id}", self.app())
+    }
+
+    /// The OSD of a CronJob with this name, if it is one of these.
+    pub fn osd_of(self, cron_job: &str) -> Option<u32> {
+        let number = cron_job.strip_prefix(self.app())?.strip_prefix('-')?;
+        // As it is written only: neither `+1` nor `01`.
+        number.parse().ok().filter(|id: &u32| id.to_string() == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_of_one_osd_and_one_owner() {
+        for naming in [Naming::Rook, Naming::BesideRook] {
+            assert_eq!(naming.osd_of(&naming.cron_job(12)), Some(12));
+        }
+        assert_eq!(Naming::Rook.cron_job(3), "rook-ceph-osd-key-rotation-3");
+        for other in
+            ["", "x", "rook-ceph-osd-key-rotation", "rook-ceph-osd-key-rotation-", "rook-kms-key-rotation-1"]
+        {
+            assert_eq!(Naming::Rook.osd_of(other), None, "{other}");
+        }
+        for odd in
+            ["rook-ceph-osd-key-rotation-01", "rook-ceph-osd-key-rotation-+1", "rook-ceph-osd-key-rotation-x"]
+        {
+            assert_eq!(Naming::Rook.osd_of(odd), None, "{odd}");
+        }
+    }
+}

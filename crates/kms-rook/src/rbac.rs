@@ -1,0 +1,123 @@
+//! The rights that rotation jobs need, and no others (spec W26, UP-83).
+
+use k8s_openapi::{
+    api::{
+        core::v1::ServiceAccount,
+        rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kms_core::{Result, SecuritySpec};
+use kms_dispatch::Provider;
+use kms_k8s_secret::secret_name;
+
+use crate::osd::Osd;
+
+/// The settings whose values are names of Secrets.
+const NAMES_OF_SECRETS: [&str; 6] = [
+    "AZURE_CACERT",
+    "AZURE_CERT_SECRET_NAME",
+    "IBM_KP_CACERT",
+    "VAULT_CACERT",
+    "VAULT_CLIENT_CERT",
+    "VAULT_CLIENT_KEY",
+];
+
+/// An account for rotation jobs and its rights.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rbac {
+    /// The account.
+    pub account: ServiceAccount,
+    /// What it may do.
+    pub role: Role,
+    /// That it may do so.
+    pub binding: RoleBinding,
+}
+
+/// The rights of the rotation jobs of a cluster: to read the CephCluster and the Secrets that it names; to read and
+/// replace the Secrets with the keys of these OSDs, where keys or their identifiers are in Secrets; to note a rotation
+/// at its OSD.
+///
+/// Every Secret is named, so that no job may read another one; Rook lets each OSD read and change all Secrets of the
+/// namespace. When OSDs are added, this is to be made again.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if the `security` block names no provider that is known.
+pub fn rbac(
+    security: &SecuritySpec,
+    kube_namespace: &str,
+    cluster: &str,
+    account: &str,
+    osds: &[Osd],
+) -> Result<Rbac> {
+    let provider = Provider::of(security)?;
+    let mut settings: Vec<String> = NAMES_OF_SECRETS
+        .iter()
+        .filter_map(|setting| security.kms.connection_details.get(setting))
+        .chain([security.kms.token_secret_name.as_str()])
+        .map(str::trim)
+        // Outside of a CephCluster a setting may name a file.
+        .filter(|name| !name.is_empty() && !name.contains('/'))
+        .map(str::to_owned)
+        .collect();
+    settings.sort();
+    settings.dedup();
+    if provider == Provider::KubernetesSecret {
+        settings.clear();
+    }
+    let keys: Vec<String> = match provider {
+        Provider::KubernetesSecret | Provider::Kmip => {
+            osds.iter().map(|osd| secret_name(&osd.name)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let deployments: Vec<String> = osds.iter().map(|osd| osd.deployment.clone()).collect();
+    let mut rules = vec![rule("ceph.rook.io", "cephclusters", &["get"], vec![cluster.to_owned()])];
+    if !settings.is_empty() {
+        rules.push(rule("", "secrets", &["get"], settings));
+    }
+    if !keys.is_empty() {
+        rules.push(rule("", "secrets", &["get", "update"], keys));
+    }
+    // A list cannot be limited to names.
+    rules.push(rule("apps", "deployments", &["list"], Vec::new()));
+    if !deployments.is_empty() {
+        rules.push(rule("apps", "deployments", &["patch"], deployments));
+    }
+    rules.push(rule("events.k8s.io", "events", &["create"], Vec::new()));
+    let metadata = || ObjectMeta {
+        name: Some(account.to_owned()),
+        namespace: Some(kube_namespace.to_owned()),
+        ..ObjectMeta::default()
+    };
+    Ok(Rbac {
+        account: ServiceAccount { metadata: metadata(), ..ServiceAccount::default() },
+        role: Role { metadata: metadata(), rules: Some(rules) },
+        binding: RoleBinding {
+            metadata: metadata(),
+            role_ref: RoleRef {
+                api_group: Some("rbac.authorization.k8s.io".to_owned()),
+                kind: "Role".to_owned(),
+                name: account.to_owned(),
+            },
+            subjects: Some(vec![Subject {
+                kind: "ServiceAccount".to_owned(),
+                name: account.to_owned(),
+                namespace: Some(kube_namespace.to_owned()),
+                api_group: None,
+            }]),
+        },
+    })
+}
+
+fn rule(group: &str, resource: &str, verbs: &[&str], names: Vec<String>) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(vec![resource.to_owned()]),
+        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        resource_names: (!names.is_empty()).then_some(names),
+        non_resource_urls: None,
+    }
+}

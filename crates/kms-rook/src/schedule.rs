@@ -1,0 +1,208 @@
+//! When a CronJob runs: the syntax that the API server takes.
+//!
+//! It is checked before anything is written: the API server would refuse the CronJob of each OSD, one by one, and
+//! Rook fails its whole reconcile then.
+
+use std::fmt;
+
+use kms_core::{Error, Result};
+
+/// The schedule where `keyRotation.schedule` is empty (spec 1.1).
+const DEFAULT: &str = "@weekly";
+
+/// The longest schedule that is taken.
+const MAX_BYTES: usize = 512;
+
+/// The names that stand for a whole schedule.
+const NAMED: [&str; 7] = ["@annually", "@daily", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly"];
+
+/// The units of `@every`.
+const UNITS: [&str; 7] = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m"];
+
+/// One of the five fields.
+struct Field {
+    name: &'static str,
+    first: u32,
+    last: u32,
+    /// What may stand for its numbers, beginning at `first`.
+    words: &'static [&'static str],
+}
+
+const FIELDS: [Field; 5] = [
+    Field { name: "minute", first: 0, last: 59, words: &[] },
+    Field { name: "hour", first: 0, last: 23, words: &[] },
+    Field { name: "day of the month", first: 1, last: 31, words: &[] },
+    Field {
+        name: "month",
+        first: 1,
+        last: 12,
+        words: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    },
+    Field {
+        name: "day of the week",
+        first: 0,
+        last: 6,
+        words: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+    },
+];
+
+/// A schedule in cron syntax.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Schedule(String);
+
+impl Schedule {
+    /// Takes `keyRotation.schedule`; an empty one means `@weekly`.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the API server would not take it, with what is wrong.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Self(DEFAULT.to_owned()));
+        }
+        match problem(text) {
+            None => Ok(Self(text.to_owned())),
+            Some(what) => Err(Error::config(format!(
+                "keyRotation.schedule is no cron schedule: {what} (examples: \"@weekly\", \"0 3 * * 0\")"
+            ))),
+        }
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn problem(text: &str) -> Option<String> {
+    if text.len() > MAX_BYTES {
+        return Some(format!("it has {} bytes, at most {MAX_BYTES} are taken", text.len()));
+    }
+    if text.contains("TZ=") {
+        return Some("a CronJob takes no time zone here; the schedule is in that of the cluster".to_owned());
+    }
+    if let Some(every) = text.strip_prefix("@every ") {
+        return (!is_duration(every))
+            .then(|| "after @every there has to be a time such as 12h or 1h30m".to_owned());
+    }
+    if text.starts_with('@') {
+        return (!NAMED.contains(&text)).then(|| format!("known names are: {}, @every", NAMED.join(", ")));
+    }
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.len() != FIELDS.len() {
+        return Some(format!(
+            "it has {} fields, not 5 (minute, hour, day, month, day of the week)",
+            fields.len()
+        ));
+    }
+    fields.iter().zip(&FIELDS).find_map(|(text, field)| {
+        let bad = text.split(',').find_map(|part| field.problem(part))?;
+        Some(format!("the {} {bad}", field.name))
+    })
+}
+
+impl Field {
+    /// What is wrong with one part of a list.
+    fn problem(&self, part: &str) -> Option<String> {
+        let Self { first, last, .. } = *self;
+        let (range, step) = match part.split_once('/') {
+            Some((range, step)) => (range, Some(step)),
+            None => (part, None),
+        };
+        if step.is_some_and(|step| number(step).is_none_or(|step| step == 0)) {
+            return Some("has a step that is not a number above zero".to_owned());
+        }
+        if matches!(range, "*" | "?") {
+            return None;
+        }
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (Some(from), Some(to)) = (self.value(from), self.value(to)) else {
+            let words = if self.words.is_empty() { "" } else { " or a name of three letters" };
+            return Some(format!(
+                "is neither * nor a number from {first} to {last}{words}, or a range of them"
+            ));
+        };
+        (from > to).then(|| "has a range that ends before it begins".to_owned())
+    }
+
+    fn value(&self, text: &str) -> Option<u32> {
+        let word = self.words.iter().position(|word| word.eq_ignore_ascii_case(text));
+        let value = match word {
+            Some(at) => self.first.checked_add(u32::try_from(at).ok()?),
+            None => number(text),
+        };
+        value.filter(|value| (self.first..=self.last).contains(value))
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Whether it is a duration as Go writes it: numbers with units.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text;
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number = rest.strip_suffix(digits).unwrap_or_default();
+        if number.parse::<f64>().is_err() {
+            return false;
+        }
+        // The longer units come first, so that `ms` is not taken for minutes.
+        let units = UNITS.iter().chain(&["h"]);
+        match units.filter_map(|unit| digits.strip_prefix(unit)).next() {
+            Some(left) => rest = left,
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_takes_is_taken() {
+        for text in crate::test_data::SCHEDULES_TAKEN {
+            assert_eq!(Schedule::parse(text).unwrap().as_str(), *text);
+        }
+        for text in ["", "  "] {
+            assert_eq!(Schedule::parse(text).unwrap().as_str(), "@weekly");
+        }
+        assert_eq!(Schedule::parse(" @daily\n").unwrap().as_str(), "@daily");
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_is_refused_with_what_is_wrong() {
+        for text in crate::test_data::SCHEDULES_REFUSED {
+            assert!(Schedule::parse(text).is_err(), "{text}");
+        }
+        for (text, message) in [
+            ("every week", "it has 2 fields, not 5 (minute, hour, day, month, day of the week)"),
+            ("60 * * * *", "the minute is neither * nor a number from 0 to 59, or a range of them"),
+            (
+                "0 0 * * 7",
+                "the day of the week is neither * nor a number from 0 to 6 or a name of three letters, or a range of them",
+            ),
+            (
+                "@weakly",
+                "known names are: @annually, @daily, @hourly, @midnight, @monthly, @weekly, @yearly, @every",
+            ),
+            ("*/0 * * * *", "the minute has a step that is not a number above zero"),
+        ] {
+            let error = Schedule::parse(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

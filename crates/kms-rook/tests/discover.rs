@@ -1,0 +1,138 @@
+//! The OSDs in the Deployments that Rook's operator has printed.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
+
+mod common;
+
+use common::{CASES, changed, deployment};
+use k8s_openapi::api::apps::v1::Deployment;
+use kms_rook::discover;
+use serde_json::{Value, json};
+
+#[test]
+fn every_osd_is_found_with_its_devices() {
+    let all: Vec<Deployment> = CASES.iter().rev().map(|case| deployment(case)).collect();
+    let found = discover(&all);
+    assert!(found.faults.is_empty(), "{:?}", found.faults);
+    let osds: Vec<_> = found
+        .osds
+        .iter()
+        .map(|osd| (osd.id, osd.name.as_str(), osd.metadata_pvc.as_deref(), osd.wal_pvc.as_deref()))
+        .collect();
+    let (metadata, wal) = (Some("set1-metadata-0m"), Some("set1-wal-0w"));
+    assert_eq!(
+        osds,
+        [
+            (0, "set1-data-0a7dwll", None, None),
+            (1, "set1-data-0b7dwll", None, None),
+            (2, "set1-data-0c7dwll", metadata, None),
+            (3, "set1-data-0d7dwll", metadata, wal),
+            (4, "set1-data-0e7dwll", None, None),
+            (5, "set1-data-0f7dwll", None, None),
+            (6, "set1-data-0g7dwll", None, None),
+        ]
+    );
+    for osd in found.osds {
+        assert_eq!(osd.kube_namespace, "rook-ceph");
+        assert_eq!(osd.deployment, format!("rook-ceph-osd-{}", osd.id));
+        assert_eq!(osd.bridge, format!("/var/lib/rook/rook-ceph/{}/ceph-{}", osd.name, osd.id));
+    }
+}
+
+fn without(list: &mut Value, name: &str) {
+    list.as_array_mut().unwrap().retain(|entry| entry["name"] != name);
+}
+
+type Change = fn(&mut Value);
+
+#[test]
+fn one_that_cannot_be_understood_is_reported_and_stops_no_other() {
+    let cases: [(&str, Change); 12] = [
+        ("its label ceph.rook.io/pvc is empty or missing", |it| {
+            it["metadata"]["labels"]["ceph.rook.io/pvc"] = json!("")
+        }),
+        ("its label ceph-osd-id is not a number", |it| it["metadata"]["labels"]["ceph-osd-id"] = json!("x")),
+        ("its label ceph-osd-id says 9, but it runs the OSD 3", |it| {
+            it["metadata"]["labels"]["ceph-osd-id"] = json!("9");
+        }),
+        ("its label ceph.rook.io/pvc says other, but its data is on the PVC set1-data-0d7dwll", |it| {
+            it["metadata"]["labels"]["ceph.rook.io/pvc"] = json!("other");
+        }),
+        ("it has no init container blkdevmapper", |it| {
+            let init = &mut it["spec"]["template"]["spec"]["initContainers"];
+            without(init, "blkdevmapper");
+            without(init, "encryption-open");
+        }),
+        ("it is encrypted and has an init container blkdevmapper, but none encryption-open", |it| {
+            without(&mut it["spec"]["template"]["spec"]["initContainers"], "encryption-open");
+        }),
+        ("it has an init container encryption-open-wal, but none blkdevmapper-wal", |it| {
+            without(&mut it["spec"]["template"]["spec"]["initContainers"], "blkdevmapper-wal");
+        }),
+        ("the device of its init container blkdevmapper-metadata is not on a PVC", |it| {
+            without(&mut it["spec"]["template"]["spec"]["volumes"], "set1-metadata-0m");
+        }),
+        ("its volume set1-data-0d7dwll-bridge is no folder of the host", |it| {
+            without(&mut it["spec"]["template"]["spec"]["volumes"], "set1-data-0d7dwll-bridge");
+        }),
+        ("its selector has no ceph-osd-id", |it| {
+            it["spec"]["selector"] = json!({"matchLabels": {"app": "rook-ceph-osd"}})
+        }),
+        ("it has no pod template", |it| drop(it["spec"]["template"].as_object_mut().unwrap().remove("spec"))),
+        ("its init container blkdevmapper-wal has not exactly one device", |it| {
+            let init = it["spec"]["template"]["spec"]["initContainers"].as_array_mut().unwrap();
+            init.iter_mut().find(|it| it["name"] == "blkdevmapper-wal").unwrap()["volumeDevices"] = json!([]);
+        }),
+    ];
+    for (message, change) in cases {
+        let found = discover(&[deployment("default"), changed("vault-tls", change), deployment("azure")]);
+        assert_eq!(found.osds.iter().map(|osd| osd.id).collect::<Vec<_>>(), [0, 6], "{message}");
+        let [fault] = found.faults.as_slice() else { panic!("{message}: {:?}", found.faults) };
+        assert_eq!(fault.deployment, "rook-ceph-osd-3");
+        assert!(fault.osd_id.is_some(), "{message}");
+        let text = fault.error.to_string();
+        assert!(text.contains(message) && text.contains("deployment: rook-ceph-osd-3"), "{text}");
+    }
+}
+
+#[test]
+fn two_deployments_of_one_osd_are_a_fault_of_both() {
+    let twin = changed("default", |it| it["metadata"]["name"] = json!("copy"));
+    let found = discover(&[deployment("default"), twin, deployment("azure")]);
+    assert_eq!(found.osds.len(), 1);
+    let names: Vec<_> = found.faults.iter().map(|fault| (fault.deployment.as_str(), fault.osd_id)).collect();
+    assert_eq!(names, [("rook-ceph-osd-0", Some(0)), ("copy", Some(0))]);
+    assert!(found.faults[0].error.to_string().contains("several Deployments are of the OSD 0"));
+}
+
+#[test]
+fn an_osd_is_encrypted_if_anything_says_so() {
+    let plain: Change = |it| {
+        it["metadata"]["labels"]["encrypted"] = json!("false");
+        let init = &mut it["spec"]["template"]["spec"]["initContainers"];
+        without(init, "encryption-open");
+    };
+    let found = discover(&[changed("default", plain)]);
+    assert_eq!((found.osds.len(), found.plain, found.faults.len()), (0, 1, 0));
+    // Its label is lost or wrong (UP-100).
+    let lost: Change = |it| drop(it["metadata"]["labels"].as_object_mut().unwrap().remove("encrypted"));
+    let wrong: Change = |it| it["metadata"]["labels"]["encrypted"] = json!("false");
+    for change in [lost, wrong] {
+        assert_eq!(discover(&[changed("default", change)]).osds.len(), 1);
+    }
+}
+
+#[test]
+fn what_is_no_osd_on_a_pvc_is_passed_over() {
+    let on_host: Change =
+        |it| drop(it["metadata"]["labels"].as_object_mut().unwrap().remove("ceph.rook.io/pvc"));
+    let other: Change = |it| it["metadata"]["labels"]["app"] = json!("rook-ceph-mon");
+    for change in [on_host, other] {
+        let found = discover(&[changed("default", change)]);
+        assert_eq!((found.osds.len(), found.plain, found.faults.len()), (0, 0, 0));
+    }
+}

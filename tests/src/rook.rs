@@ -1,0 +1,168 @@
+//! A Rook cluster in a namespace of a real API server: a CephCluster, its OSDs as Rook's operator has printed them,
+//! and the accounts that work there.
+#![allow(clippy::indexing_slicing, reason = "JSON answers null for what is not there")]
+
+use std::path::Path;
+
+use kms_testkit::servers::kube::{Kube, KubeNamespace};
+use serde_json::{Value, json};
+
+use crate::{Kms, Ran};
+
+/// The token of the administrator.
+pub const ADMIN: &str = "admintoken";
+
+/// What the account of OSDs may do in a cluster of Rook (spec 16), as far as keys are concerned.
+const RIGHTS_OF_OSDS: [(&str, &str, &[&str]); 2] =
+    [("", "secrets", &["get", "update"]), ("ceph.rook.io", "cephclusters", &["get", "list"])];
+
+/// The cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The API server.
+    pub kube: Kube,
+    /// The namespace.
+    pub place: KubeNamespace,
+    folder: tempfile::TempDir,
+}
+
+/// An OSD of the fixtures and what is in its Deployment.
+pub fn fixture(case: &str, file: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/kms-rook/tests/fixtures/rook");
+    let text = std::fs::read_to_string(folder.join(case).join(file)).expect("a fixture");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The documents of a file in `deploy/`.
+pub fn deployed(file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+    serde_saphyr::from_multiple(&std::fs::read_to_string(path).expect("a file of deploy/")).expect("YAML")
+}
+
+impl Cluster {
+    /// A namespace with a CephCluster that has this `security` block.
+    pub async fn new(security: Value) -> Self {
+        let kube = Kube::for_tests().await.expect("an API server");
+        let place = kube.create_namespace("rook-ceph").await.expect("a namespace");
+        place.create_ceph_cluster("rook-ceph", security).await.expect("a CephCluster");
+        Self { kube, place, folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// Adds the OSD of a case of the fixtures.
+    pub async fn add_osd(&self, case: &str) {
+        let mut osd = fixture(case, "osd-deployment.json");
+        move_to(&mut osd, self.place.name());
+        self.call("POST", "apps/v1", "deployments", osd).await;
+    }
+
+    /// Sends a request of the administrator that has to succeed.
+    pub async fn call(&self, method: &str, group: &str, resource: &str, body: Value) -> Value {
+        let path = format!("/apis/{group}/namespaces/{}/{resource}", self.place.name());
+        self.kube.call(method, &path, body).await.expect("an answer")
+    }
+
+    /// Makes an account with the rights of these Roles in `deploy/`; returns a token.
+    pub async fn account(&self, name: &str, files: &[&str]) -> String {
+        let mut rules: Vec<Value> = files
+            .iter()
+            .flat_map(|file| deployed(file))
+            .filter(|object| object["kind"] == "Role")
+            .flat_map(|role| role["rules"].as_array().expect("rules").clone())
+            .collect();
+        if name == "rook-ceph-osd" {
+            let of_osds = RIGHTS_OF_OSDS.iter().map(|(group, resource, verbs)| {
+                json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
+            });
+            rules.extend(of_osds);
+        }
+        self.place.create_service_account(name).await.expect("an account");
+        self.place.grant(name, &json!(rules)).await.expect("rights");
+        self.place.create_token(name, &[]).await.expect("a token")
+    }
+
+    /// A kubeconfig for a token.
+    pub fn kubeconfig(&self, name: &str, token: &str) -> String {
+        let path = self.folder.path().join(name);
+        self.kube.write_kubeconfig(&path, self.place.name(), token).expect("a kubeconfig");
+        path.display().to_string()
+    }
+
+    /// The program with a token, for this cluster.
+    pub fn kms(&self, token: &str) -> Kms {
+        let config = self.kubeconfig("kms", token);
+        Kms::new().global(&[
+            "--kubeconfig",
+            &config,
+            "--cluster",
+            &format!("{}/rook-ceph", self.place.name()),
+        ])
+    }
+
+    /// The names of the CronJobs.
+    pub async fn cron_jobs(&self) -> Vec<String> {
+        let list = self.call("GET", "batch/v1", "cronjobs", Value::Null).await;
+        let names = list["items"].as_array().expect("items").iter();
+        names.map(|job| job["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Runs the container of a CronJob as the kubelet would: with its command, arguments and environment, and with
+    /// the folder `devices` where it mounts that of its OSD. The account is found by a kubeconfig.
+    pub async fn run_container(&self, cron_job: &str, token: &str, devices: &Path) -> Ran {
+        let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
+        let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["kms"]));
+        let mount = container["volumeMounts"].as_array().expect("mounts").iter();
+        let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");
+        let inside = inside["mountPath"].as_str().expect("a path");
+        let mut kms = Kms::new().env("KUBECONFIG", &self.kubeconfig("job", token));
+        for var in container["env"].as_array().expect("variables") {
+            if let Some(value) = self.value(var).await {
+                kms = kms.env(var["name"].as_str().expect("a name"), &value);
+            }
+        }
+        let outside = format!("{}/", devices.display());
+        let args: Vec<String> = container["args"]
+            .as_array()
+            .expect("arguments")
+            .iter()
+            .map(|arg| arg.as_str().expect("text").replace(inside, &outside))
+            .collect();
+        kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The value of a variable, from wherever it comes.
+    async fn value(&self, var: &Value) -> Option<String> {
+        let Some(from) = var.get("valueFrom") else {
+            return Some(var["value"].as_str().unwrap_or_default().to_owned());
+        };
+        if let Some(secret) = from.get("secretKeyRef") {
+            // Of the monitors there is none here, and the program does not want to know them.
+            let path = self.place.path(&format!("secrets/{}", secret["name"].as_str()?));
+            let found = self.place.request("GET", &path, Value::Null).await.expect("an answer").ok().ok()?;
+            let text = found["data"][secret["key"].as_str()?].as_str()?.to_owned();
+            let bytes =
+                base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).expect("base64");
+            return Some(String::from_utf8(bytes).expect("text"));
+        }
+        from.get("fieldRef").map(|_| "127.0.0.1".to_owned())
+    }
+}
+
+/// Puts an object of the fixtures into another namespace.
+fn move_to(value: &mut Value, kube_namespace: &str) {
+    match value {
+        Value::Object(fields) => {
+            let is_namespace = fields.get("name").is_some_and(|name| name == "POD_NAMESPACE");
+            for (name, value) in fields {
+                if matches!(name.as_str(), "namespace" | "rook_cluster") || (is_namespace && name == "value")
+                {
+                    *value = Value::from(kube_namespace);
+                } else {
+                    move_to(value, kube_namespace);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| move_to(value, kube_namespace)),
+        _ => {}
+    }
+}

@@ -1,0 +1,252 @@
+//! Every provider on its server, with what a user would give to `kms` to reach it.
+
+use std::{
+    any::Any,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use kms_core::{Guarantee, KmsProvider};
+use kms_dispatch::{Options, connect, source::Manifests};
+use kms_testkit::{
+    fake::{
+        azure::Azure,
+        ibmkp::{API_KEY, IbmKp},
+    },
+    servers::{Kube, OpenBao, OpenBaoConfig, PyKmip, pykmip::Flavour},
+};
+use serde_json::json;
+
+use crate::Kms;
+
+/// Longer than an interrupted update of Key Protect keeps the next one waiting.
+const INTERRUPTED_FOR: Duration = Duration::from_secs(180);
+
+/// The providers. Whoever adds one adds it here, and every sweep has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Which {
+    /// Azure Key Vault: a double.
+    Azure,
+    /// Key Protect: a double.
+    IbmKeyProtect,
+    /// Secrets on a real kube-apiserver.
+    KubernetesSecret,
+    /// A real PyKMIP, with identifiers in Secrets on a real kube-apiserver.
+    Kmip,
+    /// KV version 1 on a real OpenBao.
+    VaultV1,
+    /// KV version 2 on a real OpenBao.
+    VaultV2,
+}
+
+impl Which {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Azure, Self::IbmKeyProtect, Self::KubernetesSecret, Self::Kmip, Self::VaultV1, Self::VaultV2];
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Azure => "azure",
+            Self::IbmKeyProtect => "ibmkeyprotect",
+            Self::KubernetesSecret => "k8s-secret",
+            Self::Kmip => "kmip",
+            Self::VaultV1 => "vault-v1",
+            Self::VaultV2 => "vault-v2",
+        })
+    }
+}
+
+/// A running server and ways to it.
+pub struct Store {
+    /// Which one it is.
+    pub which: Which,
+    /// The program, set up to use it.
+    pub kms: Kms,
+    /// A client of our own.
+    pub provider: Arc<dyn KmsProvider>,
+    _servers: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("which", &self.which).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Starts the server.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start(which: Which) -> Result<Self> {
+        let (kms, servers) = match which {
+            Which::VaultV1 => vault("rook").await?,
+            Which::VaultV2 => vault("rookv2").await?,
+            Which::IbmKeyProtect => ibm().await?,
+            Which::Azure => azure().await?,
+            Which::KubernetesSecret => kubernetes("", json!({}), &[]).await?,
+            Which::Kmip => kmip().await?,
+        };
+        let provider = provider(&arguments(&kms)).await?;
+        Ok(Self { which, kms, provider, _servers: servers })
+    }
+
+    /// Whether the server decides between two updates. Known once a key was read or written.
+    pub fn is_atomic(&self) -> bool {
+        self.provider.capability().update == Guarantee::Atomic
+    }
+}
+
+/// The arguments of `kms` with full paths, for a process that runs elsewhere.
+pub fn arguments(kms: &Kms) -> Vec<String> {
+    let full = |argument: &String| {
+        let path = kms.folder().join(argument);
+        if !argument.starts_with('-') && path.is_file() {
+            path.display().to_string()
+        } else {
+            argument.clone()
+        }
+    };
+    kms.globals().iter().map(full).collect()
+}
+
+/// Connects with arguments of `kms`: `-f FILE`, `--kubeconfig FILE`.
+///
+/// # Errors
+///
+/// For other arguments, and those of connecting.
+pub async fn provider(arguments: &[String]) -> Result<Arc<dyn KmsProvider>> {
+    let mut options = Options::default();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let file = PathBuf::from(arguments.next().context("an argument has no value")?);
+        match argument.as_str() {
+            "-f" => {
+                let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+                files.push((file.display().to_string(), text));
+            }
+            "--kubeconfig" => options = options.with_kubeconfig(file),
+            other => bail!("{other} is not known here"),
+        }
+    }
+    let manifests = Manifests::parse(files.iter().map(|(name, text)| (name.as_str(), text.as_slice())))?;
+    if let Some(cluster) = manifests.cluster() {
+        options = options.with_cluster(cluster.clone());
+    }
+    let security = manifests.security().context("there is no security block")?;
+    Ok(connect(security, &manifests, options).await?)
+}
+
+type Started = (Kms, Vec<Box<dyn Any + Send + Sync>>);
+
+fn cluster(kube_namespace: &str, details: serde_json::Value, token_secret: &str) -> String {
+    let kms = if token_secret.is_empty() {
+        json!({})
+    } else {
+        json!({"connectionDetails": details, "tokenSecretName": token_secret})
+    };
+    json!({
+        "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
+        "metadata": {"name": "rook-ceph", "namespace": kube_namespace},
+        "spec": {"security": {"kms": kms}},
+    })
+    .to_string()
+}
+
+fn details(pairs: impl IntoIterator<Item = (String, String)>, more: &[(&str, &str)]) -> serde_json::Value {
+    let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    json!(pairs.into_iter().chain(more).collect::<std::collections::BTreeMap<_, _>>())
+}
+
+/// A Secret of whatever namespace the cluster is in.
+fn secret(name: &str, entries: &[(&str, &str)]) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+        "stringData": entries.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+    })
+    .to_string()
+}
+
+async fn vault(mount: &str) -> Result<Started> {
+    let server = OpenBao::start(OpenBaoConfig::default()).await?;
+    let token = server.admin().rook_token().await?;
+    let details = details(
+        [],
+        &[
+            ("KMS_PROVIDER", "vault"),
+            ("VAULT_ADDR", server.url()),
+            ("VAULT_BACKEND_PATH", mount),
+            ("VAULT_CACERT", "ca"),
+        ],
+    );
+    let kms = Kms::new()
+        .document("cluster.yaml", &cluster("rook-ceph", details, "token"))
+        .document("token.yaml", &secret("token", &[("token", &token)]))
+        .document("ca.yaml", &secret("ca", &[("cert", &server.pki().ca.cert)]));
+    Ok((kms, vec![Box::new(server)]))
+}
+
+async fn ibm() -> Result<Started> {
+    let double = IbmKp::start().await?;
+    // An update that was interrupted blocks the next one for two minutes, by the times of the keys.
+    double.back(INTERRUPTED_FOR);
+    let details = details(double.details(), &[("IBM_KP_CACERT", "ca")]);
+    let kms = Kms::new()
+        .document("cluster.yaml", &cluster("rook-ceph", details, "token"))
+        .document("token.yaml", &secret("token", &[("IBM_KP_SERVICE_API_KEY", API_KEY)]))
+        .document("ca.yaml", &secret("ca", &[("cert", double.ca())]));
+    Ok((kms, vec![Box::new(double)]))
+}
+
+async fn azure() -> Result<Started> {
+    let double = Azure::start().await?;
+    let more = [("AZURE_CACERT", "ca"), ("AZURE_CERT_SECRET_NAME", "certificate")];
+    let details = details(double.details(), &more);
+    let kms = Kms::new()
+        .document("cluster.yaml", &cluster("rook-ceph", details, "certificate"))
+        .document("certificate.yaml", &secret("certificate", &[("CLIENT_CERT", double.service_principal())]))
+        .document("ca.yaml", &secret("ca", &[("cert", double.ca())]));
+    Ok((kms, vec![Box::new(double)]))
+}
+
+async fn kmip() -> Result<Started> {
+    let server = PyKmip::start(Flavour::Tls13).await?;
+    let settings = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": server.endpoint()});
+    let pki = server.pki();
+    let credentials = secret(
+        "token",
+        &[("CA_CERT", &pki.ca.cert), ("CLIENT_CERT", &pki.client1.cert), ("CLIENT_KEY", &pki.client1.key)],
+    );
+    let (kms, mut servers) = kubernetes("token", settings, &[("token.yaml", &credentials)]).await?;
+    servers.push(Box::new(server));
+    Ok((kms, servers))
+}
+
+/// A namespace of the API server with a CephCluster of these settings.
+async fn kubernetes(
+    token_secret: &str,
+    details: serde_json::Value,
+    documents: &[(&str, &str)],
+) -> Result<Started> {
+    let kube = Kube::for_tests().await?;
+    let place = kube.create_namespace("rook-ceph").await?;
+    let mut kms = Kms::new().document("cluster.yaml", &cluster(place.name(), details, token_secret));
+    for (name, text) in documents {
+        kms = kms.document(name, text);
+    }
+    kube.write_kubeconfig(&kms.folder().join("kubeconfig"), place.name(), "admintoken")?;
+    Ok((kms.global(&["--kubeconfig", "kubeconfig"]), vec![Box::new(kube), Box::new(place)]))
+}
+
+/// The folder of a store's documents.
+pub fn folder(store: &Store) -> &Path {
+    store.kms.folder()
+}
