@@ -12,9 +12,6 @@ use crate::{provision, run::run};
 pub(crate) struct Bench {
     /// What
     what: What,
-    /// With `boot`: how many OSDs the host has
-    #[arg(long, default_value_t = 60)]
-    osds: u32,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -29,11 +26,12 @@ enum What {
 
 impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        let Self { what, osds } = self;
-        let (name, args) = match what {
-            What::Boot => ("boot", vec![osds.to_string()]),
-            What::Rotate => ("rotate", Vec::new()),
-            What::Vault => ("vault", Vec::new()),
+        let what = self.what;
+        // The example, and which part of it.
+        let (example, part, name) = match what {
+            What::Boot => ("bench_rotate", Some("boot"), "boot"),
+            What::Rotate => ("bench_rotate", None, "rotate"),
+            What::Vault => ("bench_vault", None, "vault"),
         };
         if matches!(what, What::Boot | What::Rotate) {
             provision::cryptsetup(sh)?;
@@ -44,7 +42,7 @@ impl Bench {
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
         let (profile, out) = (provision::it_profile(), folder.join(format!("{name}.json")));
-        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example bench_{name} -- {out} {args...}")
+        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}")
             .env(servers::BAO, bao)
             .env(servers::KMS, kms))
     }

@@ -30,14 +30,8 @@ pub(crate) struct Needs {
 
 impl Needs {
     /// All but virtual machines, which not every machine can have: see [`Live::add_vm`].
-    pub(crate) const ALL: Self = Self {
-        azure_clients: true,
-        cryptsetup: true,
-        ibm_clients: true,
-        kms: true,
-        pykmip: true,
-        vm: false,
-    };
+    pub(crate) const ALL: Self =
+        Self { azure_clients: true, cryptsetup: true, ibm_clients: true, kms: true, pykmip: true, vm: false };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
