@@ -52,11 +52,43 @@ fn last_step(log: &[Line]) -> String {
     lines_of(log, "rotate").into_iter().rev().find_map(text).unwrap_or_else(|| "nothing yet".to_owned())
 }
 
-/// The moments of a rotation: how long it takes to its first line and from each line to the next.
-fn moments(machine: &Machine, begin: Duration) -> Vec<Duration> {
-    let times: Vec<_> = machine.lines_of("whole").into_iter().map(|line| line.at).collect();
-    let before = [begin].into_iter().chain(times.iter().copied());
-    before.zip(&times).map(|(before, after)| after.saturating_sub(before)).collect()
+/// A rotation that was not cut, as a measure for those that are.
+struct Whole {
+    /// How long it took to its first line and from each line to the next.
+    lines: Vec<Duration>,
+    /// How often the disk was written to meanwhile, by the rotation and by who uses the device.
+    writes: u64,
+}
+
+impl Whole {
+    fn of(machine: &mut Machine, disk: &Disk) -> Self {
+        let (begin, writes) = (machine.on_for(), disk.writes());
+        machine.spawn("whole", &format!("{ROTATE} {NAME} /dev/vda")).unwrap();
+        let _ = machine.finish("whole", LIMIT).unwrap().want(0);
+        let writes = disk.writes() - writes;
+        let times: Vec<_> = machine.lines_of("whole").into_iter().map(|line| line.at).collect();
+        let before = [begin].into_iter().chain(times.iter().copied());
+        let lines: Vec<_> = before.zip(&times).map(|(before, after)| after.saturating_sub(before)).collect();
+        let took = (machine.on_for() - begin).as_secs_f64();
+        println!("a rotation of a device in use: {took:.2} s, {} lines, {writes} writes", lines.len());
+        Self { lines, writes }
+    }
+
+    /// Lets a rotation go on to about this share of it, from 0 to 1: until so many lines were said and some time has
+    /// passed, or until the disk has done so many writes. Returns what was waited for.
+    fn wait(&self, machine: &mut Machine, disk: &Disk, share: f64, random: &mut Random) -> String {
+        if random.next().is_multiple_of(2) {
+            let write = (share * self.writes as f64) as u64;
+            disk.stop_after(write);
+            assert!(disk.stops_within(LIMIT), "nobody writes to the device");
+            format!("at write {write}")
+        } else {
+            let line = ((share * self.lines.len() as f64) as usize).min(self.lines.len() - 1);
+            machine.follow("rotate", line, LIMIT).unwrap();
+            machine.go_on_for(self.lines[line].mul_f64(random.share())).unwrap();
+            format!("after line {line}")
+        }
+    }
 }
 
 fn open(machine: &mut Machine) {
@@ -85,21 +117,14 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
     open(&mut machine);
     let mut data = Data::create(&mut machine);
     data.keep_writing(&mut machine);
-    let begin = machine.on_for();
-    machine.spawn("whole", &format!("{ROTATE} {NAME} /dev/vda")).unwrap();
-    let _ = machine.finish("whole", LIMIT).unwrap().want(0);
-    let whole = machine.on_for() - begin;
-    let moments = moments(&machine, begin);
-    println!("a rotation of a device in use: {:.2} s, {} lines", whole.as_secs_f64(), moments.len());
+    let whole = Whole::of(&mut machine, &disk);
 
     let (mut steps, mut leftovers, mut lost) = (BTreeMap::new(), 0, 0);
     for cut in 0..cuts {
         machine.spawn("rotate", &format!("{ROTATE} {NAME} /dev/vda")).unwrap();
-        // Each has its own part of the rotation, so that all parts are hit: so many lines, and some time after.
-        let place = (cut as f64 + random.share()) / cuts as f64 * moments.len() as f64;
-        let line = (place as usize).min(moments.len() - 1);
-        machine.follow("rotate", line, LIMIT).unwrap();
-        machine.go_on_for(moments[line].mul_f64(random.share())).unwrap();
+        // Each has its own part of the rotation, so that all parts are hit.
+        let share = (cut as f64 + random.share()) / cuts as f64;
+        let place = whole.wait(&mut machine, &disk, share, &mut random);
         let log = machine.cut();
         let loss = match cut % 3 {
             0 => Loss::All,
@@ -116,7 +141,7 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
         let found = slots(&mut machine, "/dev/vda");
         assert!(!found.is_empty() && found.len() <= 2, "{found:?}");
         println!(
-            "cut {:2} after line {line:2}: boot {:.1} s, slots {found:?}, {unflushed} sectors in the cache, {gone} lost, {blocks} \
+            "cut {:2} {place:13}: boot {:.1} s, slots {found:?}, {unflushed} sectors in the cache, {gone} lost, {blocks} \
              blocks; {step}",
             cut + 1,
             machine.took().0.as_secs_f64()
@@ -125,7 +150,7 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
         leftovers += usize::from(found.len() > 1);
         lost += gone;
         // Every third leftover is met by a rotation that is cut itself.
-        if random.next() % 3 > 0 || cut + 1 == cuts {
+        if !random.next().is_multiple_of(3) || cut + 1 == cuts {
             let _ =
                 machine.run_for(&format!("kms rotate --grace 0s {NAME} /dev/vda"), LIMIT).unwrap().want(0);
             assert_eq!(slots(&mut machine, "/dev/vda").len(), 1, "the rotation has converged");

@@ -77,7 +77,7 @@ impl Data {
 
     /// Takes note of what a machine has announced before its end.
     pub(super) fn heard(&mut self, log: &[Line]) {
-        self.announced = log.iter().filter_map(announced).last().unwrap_or(self.announced);
+        self.announced = log.iter().rev().find_map(announced).unwrap_or(self.announced);
         let exit = lines_of(log, "writer").pop().filter(|line| line.text.starts_with("exit "));
         assert!(exit.is_none_or(|line| line.text == "exit 0"), "the device failed while it was in use");
     }

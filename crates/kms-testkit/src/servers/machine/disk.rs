@@ -49,6 +49,10 @@ struct Content {
     pending: BTreeMap<usize, Vec<[u8; SECTOR]>>,
     connections: usize,
     flushes: u64,
+    writes: u64,
+    /// The write that it does not do any more, and nothing after it.
+    stop_at: Option<u64>,
+    stopped: bool,
 }
 
 /// A disk of one machine at a time, which outlives machines.
@@ -125,6 +129,30 @@ impl Disk {
         lock(&self.shared).flushes
     }
 
+    /// How many writes it has done.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        lock(&self.shared).writes
+    }
+
+    /// Has it do so many writes more and then nothing at all, not even answer, as if the power were gone for it alone.
+    /// The next [`cut`](Self::cut) ends that.
+    pub fn stop_after(&self, writes: u64) {
+        let mut content = lock(&self.shared);
+        content.stop_at = Some(content.writes + writes);
+    }
+
+    /// Whether it has stopped, waiting for that no longer than `limit`.
+    #[must_use]
+    pub fn stops_within(&self, limit: Duration) -> bool {
+        let (content, condition) = &*self.shared;
+        let content = content.lock().unwrap_or_else(PoisonError::into_inner);
+        let (content, _) = condition
+            .wait_timeout_while(content, limit, |content| !content.stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        content.stopped
+    }
+
     /// Writes what reads give to a file, for programs of this machine.
     ///
     /// # Errors
@@ -153,6 +181,13 @@ impl Content {
             let sector = sector.try_into().expect("a whole sector");
             self.pending.entry(start / SECTOR + number).or_default().push(sector);
         }
+        self.writes += 1;
+    }
+
+    /// Whether this request is one that it does not get to any more.
+    fn stops_at(&mut self, what: u64) -> bool {
+        self.stopped |= what == WRITE && self.stop_at == Some(self.writes);
+        self.stopped
     }
 
     fn flush(&mut self) {
@@ -182,6 +217,7 @@ impl Content {
             }
         }
         self.current.clone_from(&self.durable);
+        (self.stop_at, self.stopped) = (None, false);
         (count, lost)
     }
 }
@@ -214,6 +250,12 @@ fn serve(mut stream: UnixStream, shared: &(Mutex<Content>, Condvar)) -> io::Resu
         }
         let data = if what == WRITE { take_all(&mut stream, length)? } else { Vec::new() };
         let mut content = lock(shared);
+        if content.stops_at(what) {
+            drop(content);
+            shared.1.notify_all();
+            // It takes what comes until the machine is gone.
+            return io::copy(&mut stream, &mut io::sink()).map(drop);
+        }
         let range = content.range(offset, length);
         let mut answer = Vec::new();
         let error = match (what, range) {
@@ -360,6 +402,20 @@ mod tests {
         }
         // Three versions of two sectors and two of the third.
         assert_eq!(seen.len(), 3 * 3 * 2);
+    }
+
+    #[test]
+    fn a_disk_that_is_to_stop_does_so_many_writes_more() {
+        let mut disk = content();
+        disk.write(0, &[1; SECTOR]);
+        disk.stop_at = Some(disk.writes + 1);
+        assert!(!disk.stops_at(WRITE));
+        disk.write(SECTOR, &[2; SECTOR]);
+        assert!(!disk.stops_at(READ));
+        assert!(disk.stops_at(WRITE) && disk.stops_at(READ));
+        disk.cut(Loss::None);
+        assert!(!disk.stops_at(WRITE));
+        assert_eq!(first_bytes(&disk)[..3], [1, 2, 0]);
     }
 
     #[test]
