@@ -5,6 +5,7 @@
 //! runs what is to be measured and asks the system what its children have used.
 
 #![expect(clippy::print_stdout, reason = "a program for people who measure")]
+#![allow(clippy::indexing_slicing, reason = "indices of JSON give null")]
 
 use std::{
     fs,
