@@ -27,8 +27,14 @@ pub(crate) struct Crash {
 impl Crash {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { runs, seed, provider } = self;
-        let needs =
-            Needs { azure_clients: false, kms: true, ibm_clients: false, pykmip: true, cryptsetup: true };
+        let needs = Needs {
+            azure_clients: false,
+            kms: true,
+            ibm_clients: false,
+            pykmip: true,
+            cryptsetup: true,
+            vm: false,
+        };
         let live = Live::start(sh, needs)?;
         let (profile, runs, seed) = (provision::it_profile(), runs.to_string(), seed.to_string());
         let provider = provider.iter();

@@ -7,6 +7,7 @@ use xshell::{Shell, cmd};
 use crate::{
     live::{Live, Needs},
     run::{root, run},
+    vm,
 };
 
 /// Run the live tests of one provider, or all of them
@@ -19,6 +20,12 @@ pub(crate) struct It {
     /// Show what the tests print
     #[arg(long)]
     nocapture: bool,
+    /// With `vm`: how often the power is cut
+    #[arg(long)]
+    cuts: Option<u32>,
+    /// With `vm`: the seed of the moments, as a run has printed it
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Whose tests to run.
@@ -41,13 +48,15 @@ enum Provider {
     /// Rotations on LUKS devices, by every provider
     Rotation,
     Vault,
+    /// A virtual machine as a host of OSDs
+    Vm,
 }
 
 impl Provider {
     /// The crate whose live tests these are, and how the files of its cross-crate tests begin.
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::All | Self::Harness => None,
+            Self::All | Self::Harness | Self::Vm => None,
             Self::Azure => Some(("kms-azure", "azure")),
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
@@ -62,8 +71,8 @@ impl Provider {
 
 impl It {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        let Self { provider, filter, nocapture } = self;
-        let live = Live::start(
+        let Self { provider, filter, nocapture, cuts, seed } = self;
+        let mut live = Live::start(
             sh,
             Needs {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
@@ -71,13 +80,20 @@ impl It {
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: matches!(provider, Provider::All | Provider::Kmip | Provider::Rotation),
                 cryptsetup: matches!(provider, Provider::All | Provider::Luks | Provider::Rotation),
+                vm: matches!(provider, Provider::All | Provider::Vm),
             },
         )?;
+        for (name, value) in [(vm::CUTS, cuts.map(u64::from)), (vm::SEED, seed)] {
+            if let Some(value) = value {
+                live.set(name, value.to_string());
+            }
+        }
         let filter = filter.iter();
         let nocapture = nocapture.then_some("--nocapture");
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
+            Provider::Vm => vec![vm::TESTS.to_owned()],
             _ => selected(sh, provider)?,
         };
         for selection in tests {

@@ -3,11 +3,11 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use kms_testkit::servers::{self, Kube, Scratch, process};
+use kms_testkit::servers::{self, Kube, Scratch, machine, process};
 use xshell::{Cmd, Shell};
 
 use crate::{
-    provision,
+    provision::{self, Vm},
     run::{block_on, clock, servers_dir},
 };
 
@@ -24,11 +24,14 @@ pub(crate) struct Needs {
     pub(crate) pykmip: bool,
     /// The program that works on LUKS devices.
     pub(crate) cryptsetup: bool,
+    /// A virtual machine.
+    pub(crate) vm: bool,
 }
 
 impl Needs {
+    /// All but virtual machines, which not every machine can have: see [`Live::add_vm`].
     pub(crate) const ALL: Self =
-        Self { azure_clients: true, cryptsetup: true, ibm_clients: true, kms: true, pykmip: true };
+        Self { azure_clients: true, cryptsetup: true, ibm_clients: true, kms: true, pykmip: true, vm: false };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -66,6 +69,7 @@ impl Live {
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;
         }
+        let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
         let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));
         for path in [&ids, &temp] {
@@ -80,7 +84,20 @@ impl Live {
             block_on(Kube::start_in(&programs, Scratch::kept(&place)?))?.context("start the API server")?;
         eprintln!("kube-apiserver is ready after {}", clock(kube.took()));
         env.push((servers::KUBE, place.into_os_string()));
-        Ok(Self { env, ids, _kube: kube, _folder: folder })
+        let mut live = Self { env, ids, _kube: kube, _folder: folder };
+        vm.into_iter().for_each(|vm| live.add_vm(vm));
+        Ok(live)
+    }
+
+    /// Gives the tests a virtual machine as well.
+    pub(crate) fn add_vm(&mut self, vm: Vm) {
+        self.env.push((machine::QEMU, vm.qemu.into_os_string()));
+        self.env.push((machine::FOLDER, vm.folder.into_os_string()));
+    }
+
+    /// Gives the tests this setting.
+    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.env.push((name, value.into()));
     }
 
     /// The command with the settings that tests read.

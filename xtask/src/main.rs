@@ -17,6 +17,7 @@ mod run;
 mod servers;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 

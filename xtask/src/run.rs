@@ -64,11 +64,12 @@ pub(crate) fn crates(sh: &Shell) -> Result<Vec<String>> {
 pub(crate) struct Steps {
     begin: Instant,
     done: Vec<(String, Duration, bool)>,
+    skipped: Vec<(String, String)>,
 }
 
 impl Steps {
     pub(crate) fn new() -> Self {
-        Self { begin: Instant::now(), done: Vec::new() }
+        Self { begin: Instant::now(), done: Vec::new(), skipped: Vec::new() }
     }
 
     /// Runs one step.
@@ -80,14 +81,27 @@ impl Steps {
         result.with_context(|| format!("{name} failed"))
     }
 
-    /// Prints how long each took.
+    /// Notes that a step cannot be done on this machine, and why.
+    pub(crate) fn skip(&mut self, name: &str, why: &str) {
+        eprintln!("\n=== {name}: SKIPPED: {why}");
+        self.skipped.push((name.to_owned(), why.to_owned()));
+    }
+
+    /// Prints how long each took, and what was not done.
     pub(crate) fn print(&self) {
-        let width = self.done.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
+        let names = self.done.iter().map(|(name, ..)| name).chain(self.skipped.iter().map(|(name, _)| name));
+        let width = names.map(String::len).max().unwrap_or_default();
         eprintln!();
         for (name, took, ok) in &self.done {
             eprintln!("{name:width$}  {:>8}  {}", clock(*took), if *ok { "ok" } else { "FAILED" });
         }
+        for (name, why) in &self.skipped {
+            eprintln!("{name:width$}  {:>8}  SKIPPED: {why}", "");
+        }
         eprintln!("{:width$}  {:>8}", "in all", clock(self.begin.elapsed()));
+        if !self.skipped.is_empty() {
+            eprintln!("{} of {} steps skipped", self.skipped.len(), self.skipped.len() + self.done.len());
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: every test there is.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use xshell::{Shell, cmd};
 
 use crate::{
     live::{Live, Needs},
     run::{Steps, root, run},
+    vm,
 };
 
 /// Run all tests: unit and documentation tests, downstream crates, live tests on real servers
@@ -26,11 +27,15 @@ impl Test {
 pub(crate) fn all(sh: &Shell, steps: &mut Steps) -> Result<()> {
     steps.step("test: units and documentation", || run(cmd!(sh, "cargo test --workspace")))?;
     steps.step("test: downstream crates", || downstream(sh))?;
+    let mut live = None;
     steps.step("test: real servers", || {
-        let live = Live::start(sh, Needs::ALL)?;
+        let live = live.insert(Live::start(sh, Needs::ALL)?);
+        let vm = vm::MODULE;
         // Without the documentation tests: there, `ignored` means something else.
-        run(live.apply(cmd!(sh, "cargo test --workspace --lib --bins --tests -- --ignored")))
-    })
+        run(live.apply(cmd!(sh, "cargo test --workspace --lib --bins --tests -- --ignored --skip {vm}")))
+    })?;
+    let mut live = live.context("no servers were started")?;
+    vm::step(sh, &mut live, steps)
 }
 
 /// The crates that use ours as anybody would, each with a lock file of its own.

@@ -13,8 +13,11 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::fd::OwnedFd,
-    path::Path,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +28,7 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
 };
+use rustix::fs::{major, minor};
 use tokio::time::sleep;
 
 use crate::on_disk::not_read;
@@ -100,8 +104,29 @@ impl Held {
 
 /// An open file of its own, closed when another program is started.
 fn open(path: &Path) -> Result<File> {
+    let node = kernel_node(path);
     // Only who may write may lock.
-    OpenOptions::new().read(true).write(true).open(path).map_err(not_read)
+    OpenOptions::new().read(true).write(true).open(node.as_deref().unwrap_or(path)).map_err(not_read)
+}
+
+/// The kernel's own node of a block device, if it is to be seen from here.
+///
+/// Locks belong to a node and not to the device behind it, and Rook makes nodes of its own for an OSD (`block-tmp`):
+/// whoever rotates by that one and whoever rotates by `/dev/sdb` have to find the same lock. The pods of Rook have the
+/// host's `/dev`.
+fn kernel_node(path: &Path) -> Option<PathBuf> {
+    let number = block_device(path)?;
+    let facts = format!("/sys/dev/block/{}:{}/uevent", major(number), minor(number));
+    let facts = std::fs::read_to_string(facts).ok()?;
+    let name = facts.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    let node = Path::new("/dev").join(name);
+    (block_device(&node) == Some(number)).then_some(node)
+}
+
+/// The number of a block device; none if it is none.
+fn block_device(path: &Path) -> Option<u64> {
+    let metadata = std::fs::metadata(path).ok()?;
+    metadata.file_type().is_block_device().then(|| metadata.rdev())
 }
 
 /// Whether the lock was free and is ours now.

@@ -1,8 +1,14 @@
 //! Mapped devices: `/dev/mapper/NAME`, by which an open LUKS device is read and written.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use kms_core::{Error, ErrorKind, Result};
+use tokio::time::sleep;
 
 use crate::{
     Cryptsetup,
@@ -15,6 +21,10 @@ use crate::{
 const MOST_BYTES: usize = 127;
 /// How long the clearing away of what a run that was stopped has left may take.
 const CLEARING: Duration = Duration::from_secs(10);
+/// How long one that has no table is given to get one.
+const FINISHING: Duration = Duration::from_secs(2);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a device is to an OSD (spec 8.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -234,6 +244,34 @@ impl Mapping {
              remove it with dmsetup remove",
         )
         .source(cause))
+    }
+
+    /// Removes a mapping of this name that has no table: whoever made it was stopped before it could load one. Says
+    /// whether there was one, or somebody else has finished it meanwhile.
+    ///
+    /// Such a mapping maps nothing, so nobody can use it. The kernel does not list it, only device-mapper does.
+    pub(crate) async fn clear_unfinished(&self) -> Result<bool> {
+        let Some(dmsetup) = self.cryptsetup.located("dmsetup") else { return Ok(false) };
+        let cryptsetup = self.cryptsetup.clone().with_limit(self.cryptsetup.limit().min(CLEARING));
+        let begin = Instant::now();
+        let mut found = false;
+        loop {
+            let call = Call::new(["info", "--columns", "--noheadings", "--options", "uuid"]);
+            let call = call.args(["--select", "tables_loaded=None", "--"].map(Into::into));
+            let answer = cryptsetup.run_program(&dmsetup, call.arg(self.name.as_str())).await?;
+            if answer.ended != Ended::Code(code::DONE) || !answer.output.starts_with(b"CRYPT-") {
+                return Ok(found);
+            }
+            found = true;
+            // Another process that opens it now loads the table in some milliseconds.
+            if begin.elapsed() >= FINISHING {
+                break;
+            }
+            sleep(LOOK).await;
+        }
+        let call = Call::new(["remove", "--"]).arg(self.name.as_str());
+        let answer = cryptsetup.run_program(&dmsetup, call).await?;
+        if answer.ended == Ended::Code(code::DONE) { Ok(true) } else { Err(failed(&answer)) }
     }
 
     pub(crate) fn at(&self, operation: &'static str) -> impl Fn(Error) -> Error + '_ {

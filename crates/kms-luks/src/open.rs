@@ -8,7 +8,7 @@ use crate::{
     error::{at, code},
     mapping::{foreign, hint},
     on_disk::{self, OnDisk, not_read},
-    process::{Call, Ended},
+    process::{Answer, Call, Ended},
     sysfs::Mapped,
 };
 
@@ -68,10 +68,17 @@ impl Device {
             Found::Stale => mapping.clear().await?,
             Found::Nothing => {}
         }
-        let call =
-            Call::new(["open", "--disable-keyring", "--allow-discards"]).args(NO_TOKEN.map(Into::into));
-        let call = call.arg("--key-file").key(kek)?.arg("--").arg(self.path()).arg(name.as_str());
-        let answer = match self.run(call).await {
+        let mut replaced = before == Found::Stale;
+        let mut answer = self.map(name, kek).await;
+        // It may be in its own way: what has no table yet is nowhere in /sys.
+        if matches!(&answer, Ok(answer) if answer.ended == Ended::Code(code::BUSY))
+            && self.found(name)? == Found::Nothing
+            && mapping.clear_unfinished().await?
+        {
+            replaced = true;
+            answer = self.map(name, kek).await;
+        }
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 // What hangs there would pass for open at the next start.
@@ -111,7 +118,14 @@ impl Device {
             )
             .context("node", self.cryptsetup().sysfs().node(name).display().to_string()));
         }
-        Ok(if before == Found::Stale { Opened::Replaced } else { Opened::Done })
+        Ok(if replaced { Opened::Replaced } else { Opened::Done })
+    }
+
+    /// Has cryptsetup map the device.
+    async fn map(&self, name: &MappingName, kek: &Kek) -> Result<Answer> {
+        let call =
+            Call::new(["open", "--disable-keyring", "--allow-discards"]).args(NO_TOKEN.map(Into::into));
+        self.run(call.arg("--key-file").key(kek)?.arg("--").arg(self.path()).arg(name.as_str())).await
     }
 
     fn found(&self, name: &MappingName) -> Result<Found> {

@@ -2,11 +2,15 @@
 //!
 //! Everything is kept under `target/` and made once.
 
+mod modules;
+mod vm;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use xshell::{Shell, cmd};
 
+pub(crate) use self::vm::{Vm, vm};
 use crate::run::{root, run, servers_dir};
 
 const OPENBAO: &str = "2.7.2";
