@@ -5,6 +5,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +21,9 @@ use kms_testkit::{
 use serde_json::json;
 
 use crate::Kms;
+
+/// Longer than an interrupted update of Key Protect keeps the next one waiting.
+const INTERRUPTED_FOR: Duration = Duration::from_secs(180);
 
 /// The providers. Whoever adds one adds it here, and every sweep has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -192,6 +196,8 @@ async fn vault(mount: &str) -> Result<Started> {
 
 async fn ibm() -> Result<Started> {
     let double = IbmKp::start().await?;
+    // An update that was interrupted blocks the next one for two minutes, by the times of the keys.
+    double.back(INTERRUPTED_FOR);
     let details = details(double.details(), &[("IBM_KP_CACERT", "ca")]);
     let kms = Kms::new()
         .document("cluster.yaml", &cluster("rook-ceph", details, "token"))

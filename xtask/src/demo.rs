@@ -27,7 +27,10 @@ path "sys/mounts" {
 }
 "#;
 
-/// Show the program at work: start OpenBao, then check, create, get, list and delete a key
+/// Room for a LUKS2 header of the usual size.
+const IMAGE_BYTES: u64 = 17 << 20;
+
+/// Show the program at work: start OpenBao, then check, create, get, list, rotate and delete a key
 #[derive(Args, Debug)]
 pub(crate) struct Demo {}
 
@@ -35,6 +38,7 @@ impl Demo {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         eprintln!("building kms (development profile: quick to build, slower to run)");
         let kms = provision::kms_dev(sh)?;
+        provision::cryptsetup(sh)?;
         let bao = provision::bao(sh)?;
         let begin = Instant::now();
         block_on(show(kms, bao))??;
@@ -86,12 +90,46 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
             "    (in the server, where Rook looks for it: rook/{id}, field {field}, {length} characters)\n"
         );
     }
+    rotate(&user, name)?;
     user.runs(&format!("delete {name}"), 0)?;
     user.runs("list", 0)?;
     user.runs(&format!("get {name}"), 3)?;
     let seen = requests.all()?.len();
-    println!("All 9 commands did what they should; together they sent {seen} requests to the server.");
+    println!("All 14 commands did what they should; together they sent {seen} requests to the server.");
     Ok(())
+}
+
+/// Formats an image, rotates its KEK, and proves by cryptsetup alone that the old one has lost its power.
+fn rotate(user: &User<'_>, name: &str) -> Result<()> {
+    let image = user.folder.join("osd.img");
+    std::fs::File::create(&image)
+        .and_then(|file| file.set_len(IMAGE_BYTES))
+        .context("make an image for an OSD")?;
+    println!("osd.img is an empty disk image that stands for the disk of an OSD.\n");
+    user.runs(&format!("format {name} osd.img"), 0)?;
+    let opens = |key: &str, wanted: bool| -> Result<()> {
+        let command = format!("cryptsetup open --test-passphrase --key-file {key} osd.img");
+        println!("$ {command}");
+        let mut words = command.split(' ');
+        let status = Command::new(words.next().unwrap_or_default())
+            .args(words)
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .current_dir(user.folder)
+            .status()
+            .context("run cryptsetup")?;
+        println!("    ({key} {} the device)\n", if status.success() { "opens" } else { "does not open" });
+        if status.success() != wanted {
+            bail!("{command}: {status}");
+        }
+        Ok(())
+    };
+    opens("kek", true)?;
+    user.runs(&format!("rotate {name} osd.img --grace 0"), 0)?;
+    user.runs(&format!("get {name} new-kek"), 0)?;
+    opens("kek", false)?;
+    opens("new-kek", true)?;
+    user.runs(&format!("verify {name} osd.img"), 0)?;
+    user.runs("slots osd.img", 0)
 }
 
 /// Who runs `kms` with the three files, in the folder where they are.

@@ -36,6 +36,10 @@ enum Provider {
     Kmip,
     /// CronJobs of rotation, for every provider
     Rook,
+    /// LUKS devices by cryptsetup
+    Luks,
+    /// Rotations on LUKS devices, by every provider
+    Rotation,
     Vault,
 }
 
@@ -49,6 +53,8 @@ impl Provider {
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
             Self::Rook => Some(("kms-rook", "rook")),
+            Self::Luks => Some(("kms-luks", "luks")),
+            Self::Rotation => Some(("kms-rotation", "rotate")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -63,7 +69,8 @@ impl It {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
-                pykmip: matches!(provider, Provider::All | Provider::Kmip),
+                pykmip: matches!(provider, Provider::All | Provider::Kmip | Provider::Rotation),
+                cryptsetup: matches!(provider, Provider::All | Provider::Luks | Provider::Rotation),
             },
         )?;
         let filter = filter.iter();
@@ -71,12 +78,7 @@ impl It {
         let tests: &[String] = &match provider {
             Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
             Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Azure
-            | Provider::Ibmkp
-            | Provider::K8sSecret
-            | Provider::Kmip
-            | Provider::Rook
-            | Provider::Vault => selected(sh, provider)?,
+            _ => selected(sh, provider)?,
         };
         for selection in tests {
             let selection = selection.split(' ');
@@ -98,6 +100,10 @@ fn selected(sh: &Shell, provider: Provider) -> Result<Vec<String>> {
     // What needs a cluster is behind a feature of its own there.
     let features = if provider == Provider::Rook { " --features client" } else { "" };
     let mut selection = vec![format!("--package {package}{features} --lib --tests")];
+    if provider == Provider::Rotation {
+        // What the program writes of a rotation, compared with its documentation.
+        selection.push("--package kms-cli --bins".to_owned());
+    }
     let mut files = Vec::new();
     let folder = root().join("tests/tests");
     let paths = if folder.exists() { sh.read_dir(&folder)? } else { Vec::new() };

@@ -22,10 +22,13 @@ pub(crate) struct Needs {
     pub(crate) ibm_clients: bool,
     /// A Python with PyKMIP.
     pub(crate) pykmip: bool,
+    /// The program that works on LUKS devices.
+    pub(crate) cryptsetup: bool,
 }
 
 impl Needs {
-    pub(crate) const ALL: Self = Self { azure_clients: true, kms: true, ibm_clients: true, pykmip: true };
+    pub(crate) const ALL: Self =
+        Self { azure_clients: true, cryptsetup: true, ibm_clients: true, kms: true, pykmip: true };
 }
 
 /// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
@@ -59,6 +62,9 @@ impl Live {
         }
         if needs.pykmip {
             env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
+        }
+        if needs.cryptsetup {
+            provision::cryptsetup(sh)?;
         }
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
         let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod crash;
 mod demo;
 mod deny;
 mod features;
@@ -30,6 +31,7 @@ enum Task {
     Bench(bench::Bench),
     Ci(ci::Ci),
     Codegen(codegen::Codegen),
+    Crash(crash::Crash),
     Demo(demo::Demo),
     Deny(deny::Deny),
     Features(features::Features),
@@ -56,6 +58,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(task) => task.run(&sh),
         Task::Ci(task) => task.run(&sh),
         Task::Codegen(task) => task.run(&sh),
+        Task::Crash(task) => task.run(&sh),
         Task::Demo(task) => task.run(&sh),
         Task::Deny(task) => task.run(&sh),
         Task::Features(task) => task.run(&sh),

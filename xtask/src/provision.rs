@@ -60,6 +60,13 @@ pub(crate) fn azure_clients(sh: &Shell) -> Result<[PathBuf; 2]> {
     Ok([python, node_modules(sh, "azure-keyvault-node", &AZURE_NODE)?])
 }
 
+/// Makes sure that `cryptsetup` is there, where the code under test looks for it.
+pub(crate) fn cryptsetup(sh: &Shell) -> Result<()> {
+    // Not in everybody's search path.
+    let program = "/usr/sbin/cryptsetup";
+    if sh.path_exists(program) { Ok(()) } else { need(sh, "cryptsetup", &["--version"], &["cryptsetup-bin"]) }
+}
+
 /// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.
 pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     let python = venv(sh, "ibm-keyprotect", &[IBM_PYTHON])?.join("bin/python");

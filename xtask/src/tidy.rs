@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: what the house style asks for and no lint looks at. Its checks of files are tests as well.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -38,24 +38,48 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 6] = [
+const ISOLATION: [(&str, &[&str]); 9] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
     ),
     (
+        "--package kms-luks --all-features",
+        &["http", "hyper", "kms-dispatch", "kms-http", "kube", "reqwest", "rustls"],
+    ),
+    (
+        "--package kms-rotation --all-features",
+        &["http", "hyper", "kms-dispatch", "kms-http", "kms-vault", "kube", "reqwest", "rustls"],
+    ),
+    (
+        "--package kms-dispatch --no-default-features --features azure",
+        &[
+            "kms-ibmkp",
+            "kms-k8s-secret",
+            "kms-kmip",
+            "kms-vault",
+            "kube",
+            "native-tls",
+            "openssl",
+            "openssl-sys",
+        ],
+    ),
+    (
         "--package kms-dispatch --no-default-features --features vault",
-        &["k8s-openapi", "kms-k8s-secret", "kube", "kube-client"],
+        &["azure_core", "k8s-openapi", "kms-azure", "kms-k8s-secret", "kube", "kube-client"],
     ),
     (
         "--package kms-dispatch --no-default-features --features kmip",
-        &["k8s-openapi", "kms-k8s-secret", "kms-vault", "kube", "kube-client"],
+        &["azure_core", "k8s-openapi", "kms-azure", "kms-k8s-secret", "kms-vault", "kube", "kube-client"],
     ),
     (
         "--package kms-dispatch --no-default-features --features k8s-secret",
-        &["kms-kmip", "kms-vault", "reqwest", "vaultrs"],
+        &["azure_core", "kms-azure", "kms-kmip", "kms-vault", "reqwest", "vaultrs"],
     ),
-    ("--package kms-dispatch --no-default-features", &["hyper", "kms-k8s-secret", "kms-vault", "rustls"]),
+    (
+        "--package kms-dispatch --no-default-features",
+        &["azure_core", "hyper", "kms-k8s-secret", "kms-vault", "rustls"],
+    ),
     // What Rook's objects are made of is for others too, without a client of Kubernetes.
     (
         "--package kms-rook --no-default-features",
@@ -84,6 +108,7 @@ impl Tidy {
                 }
             }
         }
+        found.extend(counts(sh)?);
         found.dedup();
         if !found.is_empty() {
             bail!("{} things are not tidy:\n{}", found.len(), found.join("\n"));
@@ -91,6 +116,40 @@ impl Tidy {
         eprintln!("tidy");
         Ok(())
     }
+}
+
+/// Compares the numbers of crates in the README's table of providers with what `cargo tree` says.
+fn counts(sh: &Shell) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let said = said_counts(&sh.read_file("README.md")?);
+    if said.is_empty() {
+        found.push("README.md: has no table of providers".to_owned());
+    }
+    for (feature, said) in said {
+        let package = "{p}";
+        let tree = cmd!(sh, "cargo tree --package kms-dispatch --no-default-features --features {feature} --edges normal --target x86_64-unknown-linux-gnu --prefix none --format {package}")
+            .quiet()
+            .read()?;
+        // Our own have a path behind them.
+        let others = tree.lines().filter(|line| !line.contains("(/")).map(|line| line.split(" (").next());
+        let count = others.collect::<BTreeSet<_>>().len();
+        if said != Some(count) {
+            found.push(format!("README.md: {feature} comes with {count} crates of others"));
+        }
+    }
+    Ok(found)
+}
+
+/// The features in the README's table of providers, and how many crates it says each comes with.
+fn said_counts(readme: &str) -> Vec<(String, Option<usize>)> {
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| `KMS_PROVIDER` |")).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(3);
+            let feature = cells.next().unwrap_or_default().trim_matches('`').to_owned();
+            (feature, cells.next().and_then(|cell| cell.parse().ok()))
+        })
+        .collect()
 }
 
 /// The checks that only read files; returns what is wrong.
@@ -203,6 +262,13 @@ mod tests {
         let sh = Shell::new().unwrap();
         sh.change_dir(crate::run::root());
         assert_eq!(files(&sh).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn numbers_of_crates_are_found_in_the_table() {
+        let text = "x\n| `KMS_PROVIDER` | keys | feature | crates | state |\n| --- | --- | --- | --- | --- |\n\
+                    | none | there | `a` | 7 | done |\n| `b` | here | `b` | many | done |\n\n| `c` | | `c` | 1 | |\n";
+        assert_eq!(said_counts(text), [("a".to_owned(), Some(7)), ("b".to_owned(), None)]);
     }
 
     #[test]

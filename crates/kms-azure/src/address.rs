@@ -23,12 +23,12 @@ const CLOUDS: [(&str, &[&str], &str, &str); 3] = [
 ];
 
 /// The domains of the vaults of all clouds.
-pub(crate) fn vault_domains() -> impl Iterator<Item = &'static str> {
+fn vault_domains() -> impl Iterator<Item = &'static str> {
     CLOUDS.iter().map(|(.., domain)| *domain)
 }
 
-/// Where Entra ID is in this cloud.
-pub(crate) fn authority_of(cloud: Option<&str>, problems: &mut Problems) -> Option<&'static str> {
+/// Where Entra ID is in this cloud, and the domain of its vaults.
+pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'static str, &'static str)> {
     let found = CLOUDS.iter().find(|(name, others, ..)| {
         cloud.is_none_or(|cloud| {
             name.eq_ignore_ascii_case(cloud) || others.iter().any(|other| other.eq_ignore_ascii_case(cloud))
@@ -38,7 +38,7 @@ pub(crate) fn authority_of(cloud: Option<&str>, problems: &mut Problems) -> Opti
         let known: Vec<_> = CLOUDS.iter().map(|(name, ..)| *name).collect();
         problems.add(format!("{} is none of the known clouds: {}", Key::Environment, known.join(", ")));
     }
-    found.map(|(_, _, authority, _)| *authority)
+    found.map(|(_, _, authority, domain)| (*authority, *domain))
 }
 
 /// An `https` address of a host alone.
@@ -86,6 +86,18 @@ pub(crate) fn client(text: &str, problems: &mut Problems) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
+/// What a token for this vault is for, where it does not say so: the vaults of its cloud, else those of `domain`.
+pub(crate) fn default_scope(vault: &Url, domain: &str) -> String {
+    let host = vault.host_str().unwrap_or_default();
+    let domain = vault_domains().find(|known| within(host, known)).unwrap_or(domain);
+    format!("https://{domain}/.default")
+}
+
+/// Whether a host is a domain, or within it.
+fn within(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// Whether a token for this scope may be given to the vault: one for vaults, or for this very host.
 ///
 /// The scope comes from the vault's challenge, which whoever answers there can set at will.
@@ -94,9 +106,6 @@ pub(crate) fn is_scope_for(scope: &str, vault: &Url) -> bool {
         return false;
     };
     let (Some(audience), Some(host)) = (audience.host_str(), vault.host_str()) else { return false };
-    let within = |host: &str, domain: &str| {
-        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
     // A vault of a cloud has to ask for a token of its own cloud; one of another name (a proxy, a custom domain) for
     // one of any vault, or of itself.
     match vault_domains().find(|domain| within(host, domain)) {
@@ -139,11 +148,19 @@ mod tests {
             (Some("azureusgovernment"), "https://login.microsoftonline.us"),
             (Some("AZURECHINACLOUD"), "https://login.chinacloudapi.cn"),
         ] {
-            assert_eq!(authority_of(cloud, &mut problems), Some(authority));
+            assert_eq!(super::cloud(cloud, &mut problems).map(|(authority, _)| authority), Some(authority));
         }
         assert!(problems.is_empty());
-        assert_eq!(authority_of(Some("AzureGermanCloud"), &mut problems), None);
+        assert_eq!(cloud(Some("AzureGermanCloud"), &mut problems), None);
         assert!(problems.iter().next().unwrap().contains("AzureUSGovernment, AzureChinaCloud"));
+    }
+
+    #[test]
+    fn a_vault_that_asks_for_nothing_gets_a_token_for_vaults_of_its_cloud() {
+        let scope = |vault: &str, domain: &str| default_scope(&Url::parse(vault).unwrap(), domain);
+        assert_eq!(scope("https://a.vault.azure.cn", "vault.azure.net"), "https://vault.azure.cn/.default");
+        assert_eq!(scope("https://kv.example", "vault.azure.net"), "https://vault.azure.net/.default");
+        assert_eq!(scope("https://notvault.azure.cn", "vault.azure.net"), "https://vault.azure.net/.default");
     }
 
     #[test]

@@ -22,16 +22,20 @@ use azure_identity::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
-use kms_http::{Lease, Token, TokenCache};
+use kms_http::{
+    Lease, Token, TokenCache,
+    http::{HeaderMap, header::WWW_AUTHENTICATE},
+};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 use url::Url;
 
 use crate::{
-    address::is_scope_for,
+    address::{default_scope, is_scope_for},
     assertion::{Federated, Signed},
-    certificate::{Certificate, hex},
+    certificate::{Certificate, date, hex},
+    challenge::Challenge,
     error::{from_sdk, wrapped},
     transport::{ToEntra, options},
 };
@@ -64,8 +68,7 @@ impl Source {
             Self::Certificate { tenant, client, certificate, send_chain } => format!(
                 "certificate with thumbprint {}, valid until {}, of application {client} in tenant {tenant}{}",
                 hex(&certificate.sha1),
-                OffsetDateTime::from_unix_timestamp(certificate.not_after)
-                    .map_or_else(|_cause| "?".to_owned(), |time| time.date().to_string()),
+                date(certificate.not_after),
                 if *send_chain { ", with its chain" } else { "" },
             ),
             Self::Workload { tenant, client, file } => {
@@ -132,18 +135,22 @@ pub(crate) struct Auth {
     pub(crate) vault: Url,
     cache: TokenCache<Claims>,
     refusal: Mutex<Option<Refusal>>,
-    /// The authority of the vault, as its challenge says.
-    challenge: Mutex<Option<String>>,
+    /// What tokens have to be for where the vault does not say it.
+    pub(crate) scope: String,
+    /// What the vault has asked for last.
+    challenge: Mutex<Challenge>,
     /// Whether the vault's challenge is known to the SDK.
     known: AtomicBool,
     renewing: AtomicBool,
 }
 
 impl Auth {
-    pub(crate) fn new(source: Source, authority: Url, entra: ToEntra, vault: Url) -> Self {
+    pub(crate) fn new(source: Source, authority: Url, entra: ToEntra, vault: Url, domain: &str) -> Self {
+        let scope = default_scope(&vault, domain);
         Self {
             source,
             authority,
+            scope,
             entra,
             vault,
             cache: TokenCache::new(),
@@ -159,10 +166,13 @@ impl Auth {
         self.known.load(Ordering::Acquire)
     }
 
-    /// Notes the vault's challenge.
-    pub(crate) fn challenged(&self, header: Option<&str>) {
-        let authority = header.and_then(|text| text.split("authorization=\"").nth(1)?.split('"').next());
-        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = authority.map(str::to_owned);
+    /// Notes the vault's challenge, and says what a token has to be for.
+    pub(crate) fn challenged(&self, headers: &HeaderMap) -> String {
+        let texts = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
+        let challenge = Challenge::read(texts);
+        let scope = challenge.scope.clone().unwrap_or_else(|| self.scope.clone());
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = challenge;
+        scope
     }
 
     /// The token of the cache, if this header holds it.
@@ -199,11 +209,10 @@ impl Auth {
             Some(claims) => error.context("identity", claims),
             None => error,
         };
-        match (
-            challenge.and_then(|authority| authority.rsplit('/').next().map(str::to_owned)),
-            self.source.tenant(),
-        ) {
-            (Some(theirs), Some(ours)) if theirs != ours => error.context("the vault's tenant", theirs),
+        match (challenge.tenant(), self.source.tenant()) {
+            (Some(theirs), Some(ours)) if !theirs.eq_ignore_ascii_case(ours) => {
+                error.context("the vault's tenant", theirs)
+            }
             _ => error,
         }
     }

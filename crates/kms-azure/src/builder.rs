@@ -12,7 +12,7 @@ use tracing::warn;
 use url::Url;
 
 use crate::{
-    address::{authority_of, client, host, tenant},
+    address::{client, cloud, host, tenant},
     api::Api,
     auth::{Auth, Source},
     certificate::Certificate,
@@ -48,6 +48,8 @@ enum Choice {
 struct Parsed {
     vault: Url,
     authority: Url,
+    /// The domain of the cloud's vaults.
+    domain: &'static str,
     choice: Choice,
     tenant: String,
     client: Option<String>,
@@ -135,7 +137,8 @@ impl AzureKeyVaultBuilder {
             problems.into_result()?;
             return Err(Error::config("the settings of Key Vault are not complete"));
         };
-        let Parsed { vault, authority, choice, tenant, client, send_chain, soft_deleted, wait } = parsed;
+        let Parsed { vault, authority, domain, choice, tenant, client, send_chain, soft_deleted, wait } =
+            parsed;
         let incomplete = || Error::config("the credential of Key Vault is not complete");
         let id = || client.clone().ok_or_else(incomplete);
         let source = match choice {
@@ -162,11 +165,9 @@ impl AzureKeyVaultBuilder {
         let proxies = Proxies::from_environment(self.source.environment());
         let http = client.clone().with_proxies(proxies).build()?;
         // The service for managed identities is on this very host, and no proxy can reach it.
-        let entra = match choice {
-            Choice::Managed => client.build()?,
-            _ => http.clone(),
-        };
-        let api = Api::new(Auth::new(source, authority, ToEntra { http: entra }, vault), http)?;
+        let managed = choice == Choice::Managed;
+        let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
+        let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
         let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
         Ok(AzureKeyVault { api, soft_deleted, wait, page_size, turns: Default::default() })
     }
@@ -197,10 +198,10 @@ impl AzureKeyVaultBuilder {
     fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
         let vault =
             settings.required(Key::VaultUrl, problems).and_then(|text| host(Key::VaultUrl, text, problems));
-        let cloud = authority_of(settings.text(Key::Environment), problems);
+        let cloud = cloud(settings.text(Key::Environment), problems);
         let authority = match settings.text(Key::AuthorityHost) {
             Some(text) => host(Key::AuthorityHost, text, problems),
-            None => cloud.and_then(|text| host(Key::AuthorityHost, text, problems)),
+            None => cloud.and_then(|(text, _)| host(Key::AuthorityHost, text, problems)),
         };
         // A variable that was left in the environment chooses nothing.
         let has_secret = self.source.given_names().any(|name| Key::find(name) == Some(Key::ClientSecret));
@@ -236,6 +237,7 @@ impl AzureKeyVaultBuilder {
         Some(Parsed {
             vault: vault?,
             authority: authority?,
+            domain: cloud?.1,
             choice: choice?,
             tenant: tenant?,
             client,

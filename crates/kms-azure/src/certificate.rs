@@ -1,25 +1,20 @@
 //! Certificate and private key of a service principal, in every form in which people keep them.
 
+mod file;
+
 use std::{
     fmt,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use azure_core::time::OffsetDateTime;
 use kms_core::{Error, Result};
-use p12_keystore::Pkcs12Archive;
-use rustls::{
-    crypto::ring,
-    sign::{CertifiedKey, SigningKey},
-};
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
-    pem::{PemObject, SectionKind},
-};
+use rustls::{crypto::ring, sign::SigningKey};
+use rustls_pki_types::CertificateDer;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 /// A certificate and what signs for it.
 pub(crate) struct Certificate {
@@ -43,19 +38,6 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Everything found in a file.
-#[derive(Default)]
-struct Found {
-    certificates: Vec<CertificateDer<'static>>,
-    keys: Vec<PrivateKeyDer<'static>>,
-}
-
-impl Drop for Found {
-    fn drop(&mut self) {
-        self.keys.iter_mut().for_each(Zeroize::zeroize);
-    }
-}
-
 impl Certificate {
     /// A certificate with its key: PEM in any order with any chain, or PKCS#12, which may be base64.
     ///
@@ -63,19 +45,7 @@ impl Certificate {
     ///
     /// `ConfigInvalid` with a reason of its own for each thing that can be wrong.
     pub(crate) fn parse(bytes: &[u8], password: &str) -> Result<Self> {
-        let mut found = if contains(bytes, b"-----BEGIN ") {
-            from_pem(bytes)?
-        } else {
-            match decoded(bytes) {
-                Some(der) => from_pkcs12(&der, password)?,
-                None => {
-                    return Err(Error::config(
-                        "neither PEM nor PKCS#12: expected blocks such as BEGIN CERTIFICATE and BEGIN PRIVATE KEY, or \
-                         a .pfx file",
-                    ));
-                }
-            }
-        };
+        let mut found = file::read(bytes, password)?;
         let key = match found.keys.as_slice() {
             [key] => key,
             [] => return Err(Error::config("there is no private key in it, only certificates")),
@@ -101,101 +71,51 @@ impl Certificate {
         if certificates.is_empty() {
             return Err(Error::config("there is no certificate in it, only a private key"));
         }
-        // A renewed certificate often keeps the key: of all that fit, the one that lasts longest counts.
+        let public = signer.public_key();
+        let public = public.as_ref().and_then(|der| SubjectPublicKeyInfo::from_der(der).ok());
+        let public = public.map(|(_, info)| info.subject_public_key.data).unwrap_or_default();
+        // A renewed certificate often keeps the key: of all that fit, the one that lasts longest counts. What the others
+        // are like is nobody's business: they are not used, or sent as they are.
         let mut best: Option<(usize, i64, i64)> = None;
+        let mut damaged = false;
         for (at, certificate) in certificates.iter().enumerate() {
-            let (not_before, not_after) = validity(certificate)?;
-            let fits = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&signer)).keys_match().is_ok();
-            if fits && best.is_none_or(|(.., last)| last < not_after) {
-                best = Some((at, not_before, not_after));
+            let Ok((rest, parsed)) = X509Certificate::from_der(certificate) else {
+                damaged = true;
+                continue;
+            };
+            damaged |= !rest.is_empty();
+            let fits = rest.is_empty() && parsed.public_key().subject_public_key.data == public;
+            let (from, to) =
+                (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+            if fits && best.is_none_or(|(.., last)| last < to) {
+                best = Some((at, from, to));
             }
         }
         let Some((at, not_before, not_after)) = best else {
-            return Err(Error::config("the private key belongs to none of the certificates in it"));
+            return Err(Error::config(if damaged {
+                "a certificate in it is damaged or has something behind it, and the private key belongs to none of \
+                 the others"
+            } else {
+                "the private key belongs to none of the certificates in it"
+            }));
         };
         if not_after < now {
-            return Err(Error::config(
-                "the certificate has expired; make a new one and upload it to the application",
-            ));
+            return Err(Error::config(format!(
+                "the certificate has expired on {}; make a new one and upload it to the application",
+                date(not_after)
+            )));
         }
         if not_before > now {
-            return Err(Error::config("the certificate is not valid yet; check the clock of this host"));
+            return Err(Error::config(format!(
+                "the certificate is not valid before {}; check the clock of this host",
+                date(not_before)
+            )));
         }
         let leaf = certificates.remove(at);
         let (sha1, sha256) = (Sha1::digest(&leaf).into(), Sha256::digest(&leaf).into());
         certificates.insert(0, leaf);
         Ok(Self { signer, chain: certificates, sha1, sha256, not_after })
     }
-}
-
-fn from_pem(bytes: &[u8]) -> Result<Found> {
-    if contains(bytes, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(bytes, b"Proc-Type: 4,ENCRYPTED") {
-        return Err(Error::config(
-            "the private key is encrypted, which is possible in PKCS#12 only; decrypt it (openssl pkey) or make a \
-             .pfx file",
-        ));
-    }
-    let mut found = Found::default();
-    for section in <(SectionKind, Vec<u8>) as PemObject>::pem_slice_iter(bytes) {
-        let (kind, der) = section.map_err(|_cause| {
-            Error::config("the PEM text is damaged: a block is cut off or is not base64")
-        })?;
-        match kind {
-            SectionKind::Certificate => found.certificates.push(CertificateDer::from(der)),
-            SectionKind::PrivateKey => found.keys.push(PrivatePkcs8KeyDer::from(der).into()),
-            SectionKind::RsaPrivateKey => found.keys.push(PrivatePkcs1KeyDer::from(der).into()),
-            SectionKind::EcPrivateKey => found.keys.push(PrivateSec1KeyDer::from(der).into()),
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-fn from_pkcs12(der: &[u8], password: &str) -> Result<Found> {
-    let archive = Pkcs12Archive::from_pkcs12(der, password).map_err(|_cause| {
-        // The library's words differ by where a wrong password is first noticed, so they are of no help.
-        Error::config(if password.is_empty() {
-            "the PKCS#12 file cannot be opened without a password; set AZURE_CLIENT_CERT_PASSWORD (or the file is \
-             damaged, or something follows it)"
-        } else {
-            "the PKCS#12 file cannot be opened with this password (or the file is damaged, or something follows it)"
-        })
-    })?;
-    let mut found = Found::default();
-    for bag in &archive.keys {
-        found.keys.push(PrivatePkcs8KeyDer::from(bag.key.as_der().to_vec()).into());
-    }
-    for bag in &archive.certs {
-        found.certificates.push(CertificateDer::from(bag.cert.as_der().to_vec()));
-    }
-    Ok(found)
-}
-
-/// The DER of a PKCS#12 file, which may be in base64, as Azure gives it out.
-fn decoded(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    const SEQUENCE: u8 = 0x30;
-    if bytes.first() == Some(&SEQUENCE) && bytes.get(1).is_some_and(|length| *length >= 0x80) {
-        return Some(Zeroizing::new(bytes.to_vec()));
-    }
-    let text: Zeroizing<Vec<u8>> =
-        Zeroizing::new(bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
-    let der = Zeroizing::new(STANDARD.decode(&*text).ok()?);
-    (der.first() == Some(&SEQUENCE)).then_some(der)
-}
-
-/// From when to when a certificate is valid, in seconds since 1970.
-fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64)> {
-    let (rest, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|_cause| Error::config("a certificate in it is damaged"))?;
-    if !rest.is_empty() {
-        return Err(Error::config("a certificate in it is followed by something else within its block"));
-    }
-    let validity = parsed.validity();
-    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 pub(crate) fn now() -> i64 {
@@ -207,8 +127,17 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The day of a time in seconds since 1970.
+pub(crate) fn date(seconds: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_or_else(|_cause| "an unknown day".to_owned(), |time| time.date().to_string())
+}
+
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use rustls_pki_types::pem::PemObject as _;
+
     use super::*;
 
     macro_rules! file {
@@ -223,27 +152,57 @@ mod tests {
         parts.concat()
     }
 
+    fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+        String::from_utf8(bytes.to_vec()).unwrap().replace(from, to).into_bytes()
+    }
+
     #[test]
     fn every_sane_form_is_taken() {
         let (cert, key, other) = (file!("cert.pem"), file!("key.pem"), file!("other-cert.pem"));
-        let crlf = String::from_utf8(joined(&[key, cert])).unwrap().replace('\n', "\r\n").into_bytes();
-        let base64 = STANDARD.encode(file!("modern.p12")).into_bytes();
+        let both = joined(&[cert, key]);
+        let base64 = |bytes: &[u8]| STANDARD.encode(bytes).into_bytes();
+        let damaged = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".as_slice();
         for (what, bytes, password) in [
-            ("certificate, key", joined(&[cert, key]), ""),
+            ("certificate, key", both.clone(), ""),
             ("key, certificate", joined(&[key, cert]), ""),
+            ("a password that nothing needs", both.clone(), PASSWORD),
             ("chain in any order", joined(&[other, key, cert, other]), ""),
+            ("a certificate of others that nobody can read", joined(&[damaged, key, cert]), ""),
             ("an expired one of the same key", joined(&[file!("expired.pem"), key, cert]), ""),
             ("PKCS#1", joined(&[cert, file!("key-pkcs1.pem")]), ""),
-            ("CRLF", crlf, ""),
+            ("PKCS#1 first", joined(&[file!("key-pkcs1.pem"), cert]), ""),
+            ("encrypted PKCS#8", joined(&[cert, file!("key-encrypted.pem")]), PASSWORD),
+            ("encrypted PKCS#8 first", joined(&[file!("key-encrypted.pem"), cert]), PASSWORD),
+            ("CRLF", replaced(&both, "\n", "\r\n"), ""),
+            ("CR", replaced(&both, "\n", "\r"), ""),
+            ("no line break at the end", both.trim_ascii_end().to_vec(), ""),
+            ("indented", replaced(&both, "\n", "\n    "), ""),
+            ("byte order mark", joined(&[b"\xef\xbb\xbf", key, cert]), ""),
             (
                 "text around the blocks",
-                joined(&[b"Bag Attributes\n", key, b"\nsubject=x\n", cert, b"\njunk"]),
+                joined(&[
+                    b"Bag Attributes\n    friendlyName: \xfc\n",
+                    key,
+                    b"\nsubject=x\n",
+                    cert,
+                    b"\njunk",
+                ]),
                 "",
             ),
-            ("PKCS#12, modern encryption", file!("modern.p12").to_vec(), PASSWORD),
-            ("PKCS#12, legacy encryption", file!("legacy.p12").to_vec(), PASSWORD),
-            ("PKCS#12 without password", file!("no-password.p12").to_vec(), ""),
-            ("PKCS#12 in base64", base64, PASSWORD),
+            ("PEM in base64", base64(&both), ""),
+            ("PKCS#12, AES-256", file!("modern.p12").to_vec(), PASSWORD),
+            ("PKCS#12, AES-128 and SHA-512", file!("aes128.p12").to_vec(), PASSWORD),
+            ("PKCS#12, 3DES and RC2-40", file!("legacy.p12").to_vec(), PASSWORD),
+            ("PKCS#12 with a chain", file!("chain.p12").to_vec(), PASSWORD),
+            ("PKCS#12 with an empty password", file!("no-password.p12").to_vec(), ""),
+            ("PKCS#12 with an empty password, 3DES", file!("legacy-empty.p12").to_vec(), ""),
+            ("PKCS#12 without encryption", file!("none.p12").to_vec(), ""),
+            ("PKCS#12 without encryption, of Python", file!("py-none.p12").to_vec(), ""),
+            ("PKCS#12 of Python", file!("py-best.p12").to_vec(), PASSWORD),
+            ("PKCS#12 without encryption, with a MAC", file!("none-mac.p12").to_vec(), PASSWORD),
+            ("PKCS#12 without encryption and MAC", file!("nomac.p12").to_vec(), ""),
+            ("PKCS#12 in base64", base64(file!("modern.p12")), PASSWORD),
+            ("PKCS#12 with a line break behind it", joined(&[file!("modern.p12"), b"\n"]), PASSWORD),
         ] {
             let found =
                 Certificate::parse(&bytes, password).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -252,8 +211,12 @@ mod tests {
             assert_eq!(found.sha1, <[u8; 20]>::from(Sha1::digest(&expected)), "{what}");
             assert!(!format!("{found:?}").contains("canary"));
         }
-        for key in [file!("ec-key.pem"), file!("ec-key-sec1.pem")] {
-            let found = Certificate::parse(&joined(&[file!("ec-cert.pem"), key]), "").unwrap();
+        for (bytes, password) in [
+            (joined(&[file!("ec-cert.pem"), file!("ec-key.pem")]), ""),
+            (joined(&[file!("ec-key-sec1.pem"), file!("ec-cert.pem")]), ""),
+            (file!("ec.p12").to_vec(), PASSWORD),
+        ] {
+            let found = Certificate::parse(&bytes, password).unwrap();
             assert!(found.signer.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
         }
     }
@@ -261,28 +224,36 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_with_its_own_reason() {
         let (cert, key) = (file!("cert.pem"), file!("key.pem"));
-        let mut followed = file!("modern.p12").to_vec();
-        followed.extend_from_slice(b"junk");
+        let modern = file!("modern.p12");
         let mut seen = std::collections::BTreeSet::new();
         for (bytes, password, why) in [
-            (joined(&[cert, file!("key-encrypted.pem")]), PASSWORD, "encrypted"),
-            (joined(&[file!("expired.pem"), key]), "", "expired"),
+            (joined(&[cert, file!("key-encrypted.pem")]), "", "is encrypted; set AZURE_CLIENT_CERT_PASSWORD"),
+            (
+                joined(&[cert, file!("key-encrypted.pem")]),
+                "wrong",
+                "cannot be opened with AZURE_CLIENT_CERT_PASSWORD",
+            ),
+            (joined(&[cert, file!("key-encrypted-old.pem")]), PASSWORD, "old form of OpenSSL"),
+            (joined(&[file!("expired.pem"), key]), "", "expired on 20"),
             (joined(&[file!("other-cert.pem"), key]), "", "belongs to none"),
             (cert.to_vec(), "", "no private key"),
             (key.to_vec(), "", "no certificate"),
             (joined(&[cert, key, file!("other-key.pem")]), "", "several"),
-            (joined(&[cert, key.get(..900).unwrap()]), "", "damaged"),
-            (file!("modern.p12").to_vec(), "", "without a password"),
-            (file!("modern.p12").to_vec(), "wrong", "with this password"),
+            (joined(&[cert, key.get(..900).unwrap()]), "", "PEM text is damaged"),
+            (modern.to_vec(), "", "without a password"),
+            (modern.to_vec(), "wrong", "file cannot be opened with AZURE_CLIENT_CERT_PASSWORD"),
+            (modern.get(..900).unwrap().to_vec(), PASSWORD, "cut off"),
+            (file!("rc2-128.p12").to_vec(), PASSWORD, "AES-256 or 3DES"),
             (b"canary".to_vec(), "", "neither PEM nor PKCS#12"),
-            (Vec::new(), "", "neither PEM nor PKCS#12"),
-            (followed, PASSWORD, "something follows it"),
+            (b"\xff\xfe-\0-\0".to_vec(), "", "UTF-16"),
+            (joined(&[modern, b"junk"]), PASSWORD, "followed by something else"),
         ] {
             let error = Certificate::parse(&bytes, password).unwrap_err();
             assert!(error.to_string().contains(why), "{why}: {error}");
             assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
-            seen.insert(error.to_string());
+            assert!(seen.insert(error.to_string()), "{error} is said of two things");
         }
-        assert!(seen.len() >= 10, "{seen:?}");
+        let error = Certificate::parse(b"", "").unwrap_err();
+        assert!(error.to_string().contains("neither PEM nor PKCS#12"), "{error}");
     }
 }

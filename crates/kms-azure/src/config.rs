@@ -13,7 +13,7 @@ kms_core::config_keys! {
         ClientId = "AZURE_CLIENT_ID", [], false;
         /// Secret with certificate and private key under `CLIENT_CERT`, as PEM or PKCS#12. Required for the credential `certificate`.
         CertSecretName = "AZURE_CERT_SECRET_NAME", [], false;
-        /// Password of a PKCS#12 file. The first alias is how Rook's library spells it.
+        /// Password of a PKCS#12 file or of an encrypted key. The first alias is how Rook's library spells it.
         ClientCertPassword = "AZURE_CLIENT_CERT_PASSWORD", ["AZURE_CIENT_CERT_PASSWORD", "AZURE_CLIENT_CERTIFICATE_PASSWORD"], true;
         /// Where Rook puts its temporary copy of the certificate.
         ClientCertPath = "AZURE_CLIENT_CERT_PATH", [], false, Support::NoEffect("the certificate is read from its Secret, never from a file");

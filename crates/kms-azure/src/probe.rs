@@ -5,7 +5,6 @@ use kms_core::{Error, ErrorKind, Probe, Result};
 use kms_http::send::endpoint;
 
 use crate::{
-    address::vault_domains,
     name::{Names, PREFIX},
     provider::AzureKeyVault,
 };
@@ -24,7 +23,7 @@ impl AzureKeyVault {
             ),
         );
         probe.pass("credential", auth.source.shown());
-        match auth.token(&self.scope()).await {
+        match auth.token(&auth.scope).await {
             Ok(token) => probe.pass("token", token.details.shown()),
             Err(error) => return probe.fail("token", error, &["vault", "rights"]),
         }
@@ -37,13 +36,6 @@ impl AzureKeyVault {
             Err(error) => return probe.fail("rights", error, &[]),
         }
         probe
-    }
-
-    /// What the vault's challenge will ask for.
-    fn scope(&self) -> String {
-        let host = self.api.auth.vault.host_str().unwrap_or_default();
-        let domain = vault_domains().find(|domain| host.ends_with(domain)).unwrap_or("vault.azure.net");
-        format!("https://{domain}/.default")
     }
 
     async fn first_page(&self) -> Result<String> {

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::{
     auth::Auth,
     error::{from_answer, from_entra, wrapped},
+    grant::normal,
 };
 
 /// Options of an SDK client that sends through `transport`: nothing is repeated by the SDK.
@@ -40,14 +41,22 @@ pub(crate) fn options(transport: impl SdkHttpClient + 'static) -> ClientOptions 
 #[derive(Clone, Debug)]
 pub(crate) struct ToEntra {
     pub(crate) http: HttpClient,
+    /// Whether it is the latter, whose answers the SDK reads in another form.
+    pub(crate) managed: bool,
 }
 
 #[async_trait]
 impl SdkHttpClient for ToEntra {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let answer = sent(&self.http, request).await.map_err(wrapped)?;
+        let mut answer = sent(&self.http, request, request.url()).await.map_err(wrapped)?;
         debug!(status = answer.status.as_u16(), "asked for a token");
-        if answer.status.is_success() { Ok(response(answer)) } else { Err(wrapped(from_entra(&answer))) }
+        if !answer.status.is_success() {
+            return Err(wrapped(from_entra(&answer)));
+        }
+        if !self.managed {
+            answer.body = normal(&answer.body).map_err(wrapped)?;
+        }
+        Ok(response(answer))
     }
 }
 
@@ -62,14 +71,13 @@ pub(crate) struct ToVault {
 #[async_trait]
 impl SdkHttpClient for ToVault {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        // The SDK follows the links of a list wherever they lead, with our token.
-        if request.url().origin() != self.vault.origin() {
-            let error =
-                Error::new(ErrorKind::Protocol, "the vault's list goes on at another host; not followed");
-            return Err(wrapped(error));
-        }
+        // The SDK follows the links of a list wherever they lead, with our token. A vault that is reached by another
+        // name than its own writes its own into them; it is meant, and nobody else.
+        let mut url = self.vault.clone();
+        url.set_path(request.url().path());
+        url.set_query(request.url().query());
         let token = request.headers().get_optional_str(&azure_core::http::headers::AUTHORIZATION);
-        let answer = sent(&self.http, request).await.map_err(wrapped)?;
+        let mut answer = sent(&self.http, request, &url).await.map_err(wrapped)?;
         let status = answer.status;
         debug!(
             method = request.method().as_ref(),
@@ -79,10 +87,15 @@ impl SdkHttpClient for ToVault {
             "asked the vault"
         );
         match (status, token) {
-            // The SDK answers a challenge by itself.
-            (StatusCode::UNAUTHORIZED, None) => self.auth.challenged(answer.header("www-authenticate")),
-            (StatusCode::UNAUTHORIZED, Some(token)) => {
-                self.auth.refused(token, from_answer(&answer, request.method() == SdkMethod::Put));
+            (StatusCode::UNAUTHORIZED, token) => {
+                if let Some(token) = token {
+                    self.auth.refused(token, from_answer(&answer, request.method() == SdkMethod::Put));
+                }
+                // The SDK answers a challenge by itself, if it is in the one form that it reads.
+                let scope = self.auth.challenged(&answer.headers);
+                if let Ok(header) = HeaderValue::from_str(&format!("Bearer scope=\"{scope}\"")) {
+                    answer.headers.insert(header::WWW_AUTHENTICATE, header);
+                }
             }
             (_, Some(token)) => self.auth.accepted(token),
             _ => {}
@@ -94,7 +107,7 @@ impl SdkHttpClient for ToVault {
     }
 }
 
-async fn sent(http: &HttpClient, request: &Request) -> Result<Answer> {
+async fn sent(http: &HttpClient, request: &Request, url: &Url) -> Result<Answer> {
     let wrong = || Error::new(ErrorKind::Unexpected, "the SDK's request cannot be sent");
     let mut headers = HeaderMap::new();
     for (name, value) in request.headers().iter() {
@@ -108,7 +121,7 @@ async fn sent(http: &HttpClient, request: &Request) -> Result<Answer> {
         Body::Bytes(bytes) => send::Body::secret(Zeroizing::new(bytes.to_vec())),
         Body::SeekableStream(_) => return Err(wrong()),
     };
-    http.send(Call { method, url: request.url().clone(), headers, body }).await
+    http.send(Call { method, url: url.clone(), headers, body }).await
 }
 
 fn response(answer: Answer) -> AsyncRawResponse {

@@ -166,6 +166,10 @@ impl Command {
             Self::Verify(args) => &mut args.files,
             Self::Open(args) => &mut args.files,
             Self::KeyManagement(args) => &mut args.files,
+            #[cfg(feature = "k8s-secret")]
+            Self::Cronjobs(args) => args.files(),
+            #[cfg(feature = "k8s-secret")]
+            Self::Render(args) => args.files(),
             Self::Slots(_)
             | Self::Close(_)
             | Self::Status(_)
@@ -174,10 +178,6 @@ impl Command {
             | Self::Completions(_)
             | Self::Man(_)
             | Self::Codegen(_) => return Vec::new(),
-            #[cfg(feature = "k8s-secret")]
-            Self::Cronjobs(args) => args.files(),
-            #[cfg(feature = "k8s-secret")]
-            Self::Render(args) => args.files(),
         };
         std::mem::take(&mut files.files)
     }

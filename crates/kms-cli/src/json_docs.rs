@@ -135,7 +135,7 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn the_page_describes_what_is_written_of_rotations() {
     let kms = Arc::new(Memory::new());
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,15 @@ use std::sync::Arc;
 
 #[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 use kms_core::config::{ConfigKey, Settings};
-use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
+#[cfg(not(all(
+    feature = "azure",
+    feature = "ibmkp",
+    feature = "k8s-secret",
+    feature = "kmip",
+    feature = "vault"
+)))]
+use kms_core::{Error, ErrorKind};
+use kms_core::{KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
 use tracing::warn;
 
 #[cfg(feature = "azure")]
@@ -96,9 +104,9 @@ fn check_block(spec: &SecuritySpec) -> Result<(Provider, Problems)> {
     Ok((provider, problems))
 }
 
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 /// Checks the names of the settings that are not strings. Builders never see them, since there is no value, and a name
 /// that is misspelt besides is to be told at once.
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 fn check_names<K: ConfigKey>(spec: &SecuritySpec, problems: &mut Problems) {
     let names = spec.kms.connection_details.not_text().map(|name| (name, ""));
     let _no_values = Settings::<K>::from_pairs(names, &[keys::KMS_PROVIDER], problems);
@@ -148,7 +156,13 @@ pub async fn connect(
         #[cfg(feature = "vault")]
         Provider::Vault => vault::connect(spec, secrets, &options, problems).await,
         // What is wrong with the settings is told all the same.
-        #[allow(unreachable_patterns, reason = "with all features every provider is there")]
+        #[cfg(not(all(
+            feature = "azure",
+            feature = "ibmkp",
+            feature = "k8s-secret",
+            feature = "kmip",
+            feature = "vault"
+        )))]
         _ => {
             let mut problems = problems;
             check_settings(provider, spec, &options, &mut problems);
@@ -158,6 +172,13 @@ pub async fn connect(
     }
 }
 
+#[cfg(not(all(
+    feature = "azure",
+    feature = "ibmkp",
+    feature = "k8s-secret",
+    feature = "kmip",
+    feature = "vault"
+)))]
 fn disabled(provider: Provider) -> Error {
     Error::new(ErrorKind::Disabled, format!("this build lacks the provider for {}", provider.title()))
         .context("feature", provider.feature())

@@ -119,13 +119,23 @@ impl Options {
         self
     }
 
-    #[allow(dead_code, reason = "Kubernetes Secrets have no settings")]
+    #[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
-    #[allow(dead_code, reason = "a build without providers has no use for it")]
+    #[cfg_attr(
+        not(any(
+            feature = "azure",
+            feature = "ibmkp",
+            feature = "k8s-secret",
+            feature = "kmip",
+            feature = "vault",
+            test
+        )),
+        expect(dead_code, reason = "no provider")
+    )]
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers.retry.deadline = deadline;

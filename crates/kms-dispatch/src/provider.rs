@@ -113,7 +113,6 @@ impl Provider {
     /// Whether this build has it.
     pub const fn is_compiled(self) -> bool {
         match self {
-            // Its feature exists, so that what depends on us need not change, but nothing is behind it yet.
             Self::AzureKeyVault => cfg!(feature = "azure"),
             Self::IbmKeyProtect => cfg!(feature = "ibmkp"),
             Self::Kmip => cfg!(feature = "kmip"),

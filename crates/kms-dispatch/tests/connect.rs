@@ -40,11 +40,28 @@ async fn a_provider_that_is_not_in_this_build_is_named_with_its_feature() {
 
 #[cfg(feature = "azure")]
 #[tokio::test]
-async fn a_missing_setting_is_told_before_any_secret_is_missed() {
-    let error =
-        connect(&spec(&AZURE[..4], ""), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
+async fn everything_that_is_wrong_with_the_settings_of_key_vault_is_told_at_once() {
+    let wrong = [
+        ("KMS_PROVIDER", "azure-kv"),
+        ("AZURE_VAULT_URL", "http://canary"),
+        ("AZURE_ENVIRONMENT", "canary"),
+        ("AZURE_CLIENTID", "canary"),
+    ];
+    let options = Options::default().with_environment([("AZURE_TENANT_ID", "tenant.example")]);
+    let error = connect(&spec(&wrong, ""), &SecretMap::new("a test"), options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
-    assert!(error.to_string().contains("AZURE_CERT_SECRET_NAME"), "{error}");
+    let text = error.to_string();
+    for problem in [
+        "AZURE_CLIENTID is not a known setting; did you mean AZURE_CLIENT_ID?",
+        "AZURE_CLIENT_ID is missing",
+        "AZURE_CERT_SECRET_NAME is missing",
+        "AZURE_VAULT_URL",
+        "AZURE_ENVIRONMENT",
+    ] {
+        assert!(text.contains(problem), "{problem:?} is not in: {text}");
+    }
+    assert!(!text.contains("canary") && !text.contains("AZURE_TENANT_ID"), "{text}");
+    assert_eq!(check(&spec(&AZURE, ""), &Options::default()).unwrap(), Provider::AzureKeyVault);
 }
 
 /// A block of settings that are not all strings, as only a document can have it.

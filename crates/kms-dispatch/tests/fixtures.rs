@@ -104,7 +104,7 @@ fn a_check_changes_nothing() {
             spec.kms.connection_details.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
         };
         let before = (all(spec), spec.kms.token_secret_name.clone());
-        let environment = [("VAULT_BACKEND_PATH", "other"), ("AZURE_CLIENT_SECRET", "canary")];
+        let environment = [("VAULT_BACKEND_PATH", "other"), ("AZURE_CLIENT_ID", "other")];
         check(spec, &Options::default().with_environment(environment)).unwrap();
         assert_eq!(before, (all(spec), spec.kms.token_secret_name.clone()));
     }

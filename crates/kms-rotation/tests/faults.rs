@@ -69,7 +69,7 @@ impl Other {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn nothing_is_written_where_updates_are_not_possible_or_not_allowed() {
     let bench = Bench::cheap(2).await;
     let before = bench.bytes();
@@ -87,7 +87,7 @@ async fn nothing_is_written_where_updates_are_not_possible_or_not_allowed() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_kms_that_does_not_tell_rights_is_asked_by_storing_the_same_kek() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
@@ -108,7 +108,7 @@ async fn a_kms_that_does_not_tell_rights_is_asked_by_storing_the_same_kek() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_lost_race_is_undone() {
     for devices in 1..=3 {
         let bench = Bench::cheap(devices).await;
@@ -125,7 +125,7 @@ async fn a_lost_race_is_undone() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_refusal_in_the_last_moment_is_undone() {
     let bench = Bench::cheap(2).await;
     let current = bench.current().await;
@@ -137,7 +137,7 @@ async fn a_refusal_in_the_last_moment_is_undone() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn when_only_the_answer_is_lost_the_rotation_goes_on() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
@@ -149,7 +149,7 @@ async fn when_only_the_answer_is_lost_the_rotation_goes_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn what_was_surely_not_stored_is_undone() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
@@ -163,7 +163,7 @@ async fn what_was_surely_not_stored_is_undone() {
 /// The write arrives when the run has already looked and seen the old KEK. Whenever that is, no slot is removed that
 /// the KEK of the KMS needs.
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_write_that_arrives_late_never_leaves_the_kms_with_a_kek_that_opens_nothing() {
     for update in [Guarantee::Atomic, Guarantee::CheckThenAct] {
         for calls in 1..=4 {
@@ -186,7 +186,7 @@ async fn a_write_that_arrives_late_never_leaves_the_kms_with_a_kek_that_opens_no
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_kms_that_goes_away_in_the_middle_leaves_what_the_next_run_finishes() {
     // The reads of a run: the KEK, and the KEK read back.
     for (passes, puts) in [(1, true), (1, false)] {
@@ -210,7 +210,7 @@ async fn a_kms_that_goes_away_in_the_middle_leaves_what_the_next_run_finishes() 
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_stale_answer_after_the_write_removes_nothing() {
     /// A KMS whose reads lag behind once the key was written.
     #[derive(Debug)]
@@ -283,7 +283,7 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
@@ -298,7 +298,7 @@ async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_key_that_is_deleted_meanwhile_leaves_both_slots() {
     let bench = Bench::cheap(1).await;
     bench.kms.push(Operation::Put, Fault::error(ErrorKind::NotFound).overtaken_by_delete());
@@ -312,7 +312,7 @@ async fn a_key_that_is_deleted_meanwhile_leaves_both_slots() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn of_two_rotations_at_once_one_wins_and_the_other_is_told() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;

@@ -49,7 +49,7 @@ impl Observer for Look<'_> {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn an_osd_that_has_fetched_the_old_kek_starts_during_the_grace() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
@@ -62,7 +62,7 @@ async fn an_osd_that_has_fetched_the_old_kek_starts_during_the_grace() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn without_waiting_the_old_slots_stay_until_somebody_finishes() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
@@ -90,7 +90,7 @@ async fn without_waiting_the_old_slots_stay_until_somebody_finishes() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_run_after_the_grace_removes_the_old_slots_and_rotates() {
     let bench = Bench::cheap(1).await;
     bench.rotate(&later()).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_run_after_the_grace_removes_the_old_slots_and_rotates() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_run_that_waits_finishes_a_young_rotation_and_makes_no_second_one() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
@@ -116,7 +116,7 @@ async fn a_run_that_waits_finishes_a_young_rotation_and_makes_no_second_one() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_kek_of_unknown_age_is_new_for_who_waits_and_old_for_who_does_not() {
     // A clock that is behind that of the KMS makes every KEK new, as an unknown age does.
     let behind = || SystemTime::UNIX_EPOCH;
@@ -130,7 +130,7 @@ async fn a_kek_of_unknown_age_is_new_for_who_waits_and_old_for_who_does_not() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_copy_of_the_kek_in_the_other_slot_is_removed_at_once() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
@@ -142,7 +142,7 @@ async fn a_copy_of_the_kek_in_the_other_slot_is_removed_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn another_kek_that_comes_during_the_grace_is_respected() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
@@ -162,7 +162,7 @@ async fn another_kek_that_comes_during_the_grace_is_respected() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_slot_that_becomes_somebody_elses_during_the_grace_is_left_to_them() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
@@ -222,7 +222,7 @@ async fn all(
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn of_many_osds_one_that_fails_stops_no_other_and_the_rights_are_asked_once() {
     let (bench, osds, _folder) = fleet(8).await;
     std::fs::write(osds[3].1.path(), "no device").unwrap();
@@ -242,7 +242,7 @@ async fn of_many_osds_one_that_fails_stops_no_other_and_the_rights_are_asked_onc
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn many_osds_wait_for_the_end_of_the_grace_together() {
     let (bench, osds, _folder) = fleet(6).await;
     let mut options = short();

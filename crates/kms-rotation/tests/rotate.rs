@@ -13,7 +13,7 @@ use kms_testkit::{
 };
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn the_new_kek_opens_every_device_and_the_old_one_none() {
     for devices in 1..=3 {
         let bench = Bench::cheap(devices).await;
@@ -46,7 +46,7 @@ async fn the_new_kek_opens_every_device_and_the_old_one_none() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_rotation_of_one_device_runs_cryptsetup_five_times_and_asks_the_kms_four_times() {
     let wrapper = Wrapper::new();
     let mut bench = Bench::cheap(1).await;
@@ -61,7 +61,7 @@ async fn a_rotation_of_one_device_runs_cryptsetup_five_times_and_asks_the_kms_fo
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn what_is_announced_is_all_that_happens() {
     let bench = Bench::cheap(1).await;
     let notes = Notes::default();
@@ -84,7 +84,7 @@ async fn what_is_announced_is_all_that_happens() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn twenty_rotations_leave_one_slot_and_others_keys_alone() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
@@ -107,7 +107,7 @@ async fn twenty_rotations_leave_one_slot_and_others_keys_alone() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn luks1_is_rotated_too() {
     let kek = kek();
     let bench = Bench::with(&kek, vec![Image::luks1(&kek)]).await;
@@ -120,7 +120,7 @@ async fn luks1_is_rotated_too() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_costly_slot_is_unlocked_once_and_replaced_by_a_cheap_one() {
     let kek = kek();
     let wrapper = Wrapper::new();
@@ -139,7 +139,7 @@ async fn a_costly_slot_is_unlocked_once_and_replaced_by_a_cheap_one() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_kek_in_another_slot_moves_to_the_pair_and_the_old_slot_is_reported() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
@@ -154,7 +154,7 @@ async fn a_kek_in_another_slot_moves_to_the_pair_and_the_old_slot_is_reported() 
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_pair_that_belongs_to_others_is_refused_and_left_alone() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
@@ -172,7 +172,7 @@ async fn a_pair_that_belongs_to_others_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_wrong_kek_in_the_kms_changes_nothing() {
     for devices in 1..=2 {
         let bench = Bench::cheap(devices).await;
@@ -191,7 +191,7 @@ async fn a_wrong_kek_in_the_kms_changes_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn one_device_of_another_kek_keeps_all_of_them_from_being_written_to() {
     for odd in 0..3 {
         let mut bench = Bench::cheap(3).await;
@@ -205,7 +205,7 @@ async fn one_device_of_another_kek_keeps_all_of_them_from_being_written_to() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_rehearsal_writes_nothing_and_says_what_would_be_done() {
     let bench = Bench::cheap(2).await;
     let before = bench.bytes();
@@ -217,7 +217,7 @@ async fn a_rehearsal_writes_nothing_and_says_what_would_be_done() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn superseded_versions_are_retired_when_asked_for() {
     let bench = Bench::cheap(1).await;
     let mut options = at_once();
@@ -229,7 +229,7 @@ async fn superseded_versions_are_retired_when_asked_for() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn verify_tells_each_device_apart() {
     let mut bench = Bench::cheap(3).await;
     let current = bench.current().await;

@@ -17,7 +17,7 @@ async fn bench(kek: &Kek, template: &Image, devices: usize) -> Bench {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn after_a_stop_at_any_moment_the_kek_opens_everything_and_the_next_run_converges() {
     let kek = kek();
     let template = Image::luks2(&kek);
@@ -41,7 +41,7 @@ async fn after_a_stop_at_any_moment_the_kek_opens_everything_and_the_next_run_co
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn after_two_stops_around_writes_everything_holds_too() {
     let kek = kek();
     let template = Image::luks2(&kek);
@@ -61,7 +61,7 @@ async fn after_two_stops_around_writes_everything_holds_too() {
 
 /// The run was killed with its write on the way, and the write arrives while the next run is at work.
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
     // The calls of the next run: read, store again, ask, store, read back.
     for calls in 1..=5 {
@@ -80,7 +80,7 @@ async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn ours_finishes_what_rook_began() {
     let kek = kek();
     let template = Image::luks2(&kek);
@@ -101,7 +101,7 @@ async fn ours_finishes_what_rook_began() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn rook_finishes_what_ours_began() {
     let kek = kek();
     let template = Image::luks2(&kek);
@@ -132,7 +132,7 @@ async fn rook_finishes_what_ours_began() {
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn ours_and_rook_taking_turns_at_every_step_lose_nothing() {
     let kek = kek();
     let template = Image::luks2(&kek);

@@ -221,6 +221,7 @@ mod tests {
         for part in Part::value_variants() {
             let text = text(*part);
             let unknown = match part {
+                Part::SettingsAzure => cfg!(not(feature = "azure")),
                 Part::SettingsIbmkp => cfg!(not(feature = "ibmkp")),
                 Part::SettingsKmip => cfg!(not(feature = "kmip")),
                 Part::SettingsVault => cfg!(not(feature = "vault")),

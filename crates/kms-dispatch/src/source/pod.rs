@@ -125,8 +125,6 @@ fn is_known(provider: Provider, name: &str) -> bool {
     match provider {
         #[cfg(feature = "azure")]
         Provider::AzureKeyVault => kms_azure::AzureConfigKey::find(name).is_some(),
-        #[cfg(not(feature = "azure"))]
-        Provider::AzureKeyVault => !is_service_link(name),
         #[cfg(feature = "ibmkp")]
         Provider::IbmKeyProtect => kms_ibmkp::IbmKpConfigKey::find(name).is_some(),
         #[cfg(feature = "kmip")]
@@ -135,6 +133,8 @@ fn is_known(provider: Provider, name: &str) -> bool {
         #[cfg(feature = "vault")]
         Provider::Vault => kms_vault::VaultConfigKey::find(name).is_some(),
         // Nobody here knows its settings, and nobody will use them.
+        #[cfg(not(feature = "azure"))]
+        Provider::AzureKeyVault => !is_service_link(name),
         #[cfg(not(feature = "vault"))]
         Provider::Vault => !is_service_link(name),
         #[cfg(not(feature = "ibmkp"))]

@@ -2,7 +2,7 @@
 //!
 //! None of the code under test takes part, so that both cannot be wrong alike.
 //! Slots need neither root nor a device-mapper; a test that uses them is
-//! `#[ignore = "needs cryptsetup: cargo xtask it luks"]`.
+//! `#[ignore = "needs cryptsetup: cargo xtask it rotation"]`.
 
 mod image;
 mod rook;

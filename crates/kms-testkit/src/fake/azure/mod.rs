@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod client;
 mod entra;
 mod fault;
 mod serve;
@@ -34,6 +35,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 pub use self::{
+    client::Client,
     fault::{Action, Fault},
     world::{Counts, HostCounts, Request, Switches, Version},
 };

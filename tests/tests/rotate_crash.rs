@@ -32,38 +32,38 @@ async fn sweep(which: Which) {
 
 // The doubles answer from threads of this process, which the sweep keeps waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn azure_loses_no_kek() {
     sweep(Which::Azure).await;
 }
 
 // The doubles answer from threads of this process, which the sweep keeps waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs cryptsetup: cargo xtask it luks"]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn key_protect_loses_no_kek() {
     sweep(Which::IbmKeyProtect).await;
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it rotation"]
 async fn kubernetes_secrets_lose_no_kek() {
     sweep(Which::KubernetesSecret).await;
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup, a KMIP server and a Kubernetes API server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup, a KMIP server and a Kubernetes API server: cargo xtask it rotation"]
 async fn kmip_loses_no_kek() {
     sweep(Which::Kmip).await;
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn version_1_of_kv_loses_no_kek() {
     sweep(Which::VaultV1).await;
 }
 
 #[tokio::test]
-#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it rotation"]
 async fn version_2_of_kv_loses_no_kek() {
     sweep(Which::VaultV2).await;
 }

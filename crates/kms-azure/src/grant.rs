@@ -1,0 +1,104 @@
+//! What Entra ID answers when it gives a token, in the form that the SDK reads.
+
+use kms_core::{Error, ErrorKind, ExposeSecret, Result};
+use kms_http::json::unreadable;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::{certificate::now, value::Secret};
+
+/// How long a token is used that does not say how long it is valid, in seconds.
+const UNSAID: i64 = 300;
+
+/// RFC 6749 section 5.1. Older services write numbers as texts, or say only when the token ends.
+#[derive(Deserialize)]
+struct Grant {
+    #[serde(default)]
+    access_token: Option<Secret>,
+    #[serde(default)]
+    expires_in: Option<Value>,
+    #[serde(default)]
+    expires_on: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Normal<'a> {
+    token_type: &'static str,
+    expires_in: i64,
+    access_token: &'a str,
+}
+
+/// The answer as the SDK wants it.
+///
+/// # Errors
+///
+/// `Protocol` if it is no JSON or holds no token.
+pub(crate) fn normal(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    let Grant { access_token, expires_in, expires_on } =
+        serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
+    let token = access_token.filter(|Secret(token)| !token.expose_secret().is_empty());
+    let Some(Secret(token)) = token else {
+        return Err(Error::new(ErrorKind::Protocol, "Entra ID's answer holds no token"));
+    };
+    let left = seconds(expires_in).or_else(|| seconds(expires_on).map(|end| end.saturating_sub(now())));
+    let token = token.expose_secret();
+    let mut json = Zeroizing::new(Vec::with_capacity(2 * token.len() + 128));
+    let normal = Normal {
+        token_type: "Bearer",
+        // The SDK computes with it.
+        expires_in: left.unwrap_or(UNSAID).clamp(0, 366 * 86_400),
+        access_token: token,
+    };
+    serde_json::to_writer(&mut *json, &normal)
+        .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the token cannot be handed to the SDK"))?;
+    Ok(json)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "whole seconds are meant, and clamped")]
+fn seconds(value: Option<Value>) -> Option<i64> {
+    match value? {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_may_be_texts_and_may_be_missing() {
+        let read = |text: &str| -> i64 {
+            let json: Value = serde_json::from_slice(&normal(text.as_bytes()).unwrap()).unwrap();
+            assert_eq!(
+                (json["access_token"].as_str(), json["token_type"].as_str()),
+                (Some("t"), Some("Bearer"))
+            );
+            json["expires_in"].as_i64().unwrap()
+        };
+        for (text, expected) in [
+            (r#"{"access_token":"t","expires_in":3599,"token_type":"bearer"}"#, 3_599),
+            (r#"{"access_token":"t","expires_in":"3599","ext_expires_in":"x"}"#, 3_599),
+            (r#"{"access_token":"t","expires_in":3599.5}"#, 3_599),
+            (r#"{"access_token":"t","expires_in":-5}"#, 0),
+            (r#"{"access_token":"t","expires_in":1e300}"#, 366 * 86_400),
+            (r#"{"access_token":"t","expires_in":null}"#, UNSAID),
+            (r#"{"access_token":"t"}"#, UNSAID),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+        let left = read(&format!(r#"{{"access_token":"t","expires_on":"{}"}}"#, now() + 1_000));
+        assert!((990..=1_000).contains(&left), "{left}");
+    }
+
+    #[test]
+    fn an_answer_without_a_token_is_none() {
+        for text in ["{}", r#"{"access_token":""}"#, r#"{"access_token":["canary"]}"#, "canary", "[]"] {
+            let error = normal(text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{text}");
+            assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What a rotation costs, beside the calls of cryptsetup that Rook makes and beside its own. Run by
+//! `cargo xtask bench rotate`.
+//!
+//! Every figure is of a process of its own with all that it has started: this program runs itself with `measure`, which
+//! runs what is to be measured and asks the system what its children have used.
+
+#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use kms_core::Kek;
+use kms_testkit::{
+    luks::Image,
+    servers::{OpenBao, OpenBaoConfig},
+};
+use kms_tests::{Kms, secret, vault_security};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::{Value, json};
+
+/// How often what is quick is measured.
+const RUNS: usize = 15;
+/// OSDs of a host that boots.
+const HOST: usize = 60;
+/// Of those with costly slots only so many are opened, and the figure is multiplied.
+const COSTLY: usize = 6;
+/// OSDs of a large cluster, and of a small one beside it.
+const FLEET: [usize; 2] = [100, 1000];
+
+/// What something has cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    wall_ms: f64,
+    cpu_ms: f64,
+    peak_kib: u64,
+}
+
+impl Cost {
+    fn json(self) -> Value {
+        json!({"wall_ms": self.wall_ms, "cpu_ms": self.cpu_ms, "peak_kib": self.peak_kib})
+    }
+
+    fn show(self, what: &str) {
+        let Self { wall_ms, cpu_ms, peak_kib } = self;
+        println!("{what:58} {wall_ms:>10.1} {cpu_ms:>10.1} {:>9.1}", f64_of(peak_kib) / 1024.0);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure to be shown")]
+fn f64_of(number: u64) -> f64 {
+    number as f64
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["measure", "commands", file] => measured(|| commands(Path::new(file))),
+        [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
+        _ => bail!("usage: bench_rotate OUT"),
+    }
+}
+
+/// Runs something, and prints what the processes have cost that it has started.
+fn measured(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let begin = Instant::now();
+    work()?;
+    let wall_ms = begin.elapsed().as_secs_f64() * 1000.0;
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let cpu = [usage.user_time(), usage.system_time()];
+    let cpu_ms: f64 = cpu
+        .iter()
+        .map(|time| {
+            f64::from(i32::try_from(time.tv_sec()).unwrap_or(0)) * 1000.0
+                + f64::from(i32::try_from(time.tv_usec()).unwrap_or(0)) / 1000.0
+        })
+        .sum();
+    println!("{}", json!({"wall_ms": wall_ms, "cpu_ms": cpu_ms, "peak_kib": usage.max_rss()}));
+    Ok(())
+}
+
+/// Runs the commands of a file, one on each line, their words divided by tabs.
+fn commands(file: &Path) -> Result<()> {
+    for line in fs::read_to_string(file)?.lines() {
+        let mut words = line.split('\t');
+        let status = Command::new(words.next().unwrap_or_default())
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
+        if !status.success() {
+            bail!("{line}: {status}");
+        }
+    }
+    Ok(())
+}
+
+/// What some commands cost.
+fn cost(folder: &Path, lines: &[Vec<String>]) -> Result<Cost> {
+    let file = folder.join("commands");
+    let text: Vec<String> = lines.iter().map(|words| words.join("\t")).collect();
+    fs::write(&file, text.join("\n"))?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(["measure", "commands"])
+        .arg(&file)
+        .current_dir(folder)
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!("a command failed: {}", output.status);
+    }
+    let value: Value = serde_json::from_slice(&output.stdout).context("what was measured")?;
+    let number = |name: &str| value[name].as_f64().unwrap_or_default();
+    Ok(Cost {
+        wall_ms: number("wall_ms"),
+        cpu_ms: number("cpu_ms"),
+        peak_kib: value["peak_kib"].as_u64().unwrap_or_default(),
+    })
+}
+
+fn words(text: &[&str]) -> Vec<String> {
+    text.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The median of the wall times, with the least CPU time and the largest memory.
+fn middle(mut costs: Vec<Cost>) -> Cost {
+    costs.sort_by(|a, b| a.wall_ms.total_cmp(&b.wall_ms));
+    let median = costs.get(costs.len() / 2).copied().unwrap_or_default();
+    let cpu_ms = costs.iter().map(|cost| cost.cpu_ms).fold(f64::INFINITY, f64::min);
+    let peak_kib = costs.iter().map(|cost| cost.peak_kib).max().unwrap_or_default();
+    Cost { cpu_ms, peak_kib, ..median }
+}
+
+/// A user of `kms` with a Vault.
+struct User {
+    kms: Kms,
+    server: OpenBao,
+}
+
+impl User {
+    async fn new() -> Result<Self> {
+        let server = OpenBao::start(OpenBaoConfig::default()).await?;
+        let token = server.admin().rook_token().await?;
+        let settings =
+            [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", "rookv2"), ("VAULT_CACERT", "vault-ca")];
+        let kms = Kms::new()
+            .document("cluster.yaml", &vault_security(&settings))
+            .document("token.yaml", &secret("vault-token", &[("token", &token)]))
+            .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
+        Ok(Self { kms, server })
+    }
+
+    /// A command line, to be run in the folder of the documents.
+    fn line(&self, args: &[&str]) -> Vec<String> {
+        let command = self.kms.command(args);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
+        std::iter::once(program).chain(args).collect()
+    }
+
+    fn cost(&self, lines: &[Vec<String>]) -> Result<Cost> {
+        cost(self.kms.folder(), lines)
+    }
+
+    fn store(&self, name: &str, kek: &Kek) {
+        let _ = self.kms.run_with(&["put", name, "--from", "-"], kek.expose_secret()).want(0);
+    }
+
+    fn kek(&self, name: &str) -> Result<Kek> {
+        Ok(Kek::parse(self.kms.run(&["get", name]).want(0).stdout)?)
+    }
+}
+
+/// Rook's four calls (spec 12.2 for one device): with cryptsetup's own costs, as Rook gives none.
+fn rooks(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
+    let (device, k1, k2) = (image.path().display().to_string(), image.key_file(old), image.key_file(new));
+    let (with_k1, with_k2) = (format!("--key-file={k1}"), format!("--key-file={k2}"));
+    vec![
+        words(&["cryptsetup", "--verbose", &with_k1, "--key-slot=1", "luksAddKey", &device, &k1]),
+        words(&["cryptsetup", "--verbose", &with_k1, "luksKillSlot", &device, "0"]),
+        words(&["cryptsetup", "--verbose", &with_k1, "--key-slot=0", "luksAddKey", &device, &k2]),
+        words(&["cryptsetup", "--verbose", &with_k2, "luksKillSlot", &device, "1"]),
+    ]
+}
+
+/// The calls of cryptsetup that a rotation of ours makes, from slot 0 to slot 1, with key files.
+fn bare(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
+    let (device, k1, k2) = (image.path().display().to_string(), image.key_file(old), image.key_file(new));
+    let open = ["cryptsetup", "open", "--test-passphrase", "--key-slot", "1", "--key-file", &k2, &device];
+    vec![
+        words(&["cryptsetup", "luksDump", "--dump-json-metadata", &device]),
+        words(&[
+            "cryptsetup",
+            "luksAddKey",
+            "--batch-mode",
+            "--key-slot",
+            "0",
+            "--new-key-slot",
+            "1",
+            "--pbkdf",
+            "pbkdf2",
+            "--pbkdf-force-iterations",
+            "1000",
+            "--key-file",
+            &k1,
+            &device,
+            &k2,
+        ]),
+        words(&open),
+        words(&open),
+        words(&["cryptsetup", "luksKillSlot", "--batch-mode", "--key-file", &k2, &device, "0"]),
+    ]
+}
+
+async fn all(out: &Path) -> Result<()> {
+    let user = User::new().await?;
+    println!("{:58} {:>10} {:>10} {:>9}", "", "wall ms", "CPU ms", "peak MiB");
+    let mut figures = serde_json::Map::new();
+    rotation(&user, &mut figures)?;
+    host(&user, &mut figures)?;
+    fleet(&user, &mut figures)?;
+    fs::write(out, serde_json::to_string_pretty(&figures)?).with_context(|| out.display().to_string())?;
+    println!("\nwritten to {}", out.display());
+    Ok(())
+}
+
+/// One rotation.
+fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    let old = Kek::generate()?;
+    let costly = Image::by_default(&old);
+    let folder = tempfile::tempdir()?;
+
+    let rook = costly.copy(folder.path().join("rook"));
+    let rook = user.cost(&rooks(&rook, &old, &Kek::generate()?))?;
+    rook.show("Rook's four calls, argon2id as formatted by default");
+    figures.insert("rook".to_owned(), rook.json());
+
+    user.store("costly", &old);
+    let device = costly.path().display().to_string();
+    let rotate = user.line(&["rotate", "costly", &device, "--grace", "0"]);
+    let first = user.cost(std::slice::from_ref(&rotate))?;
+    first.show("kms rotate, the first time on that device");
+    figures.insert("first".to_owned(), first.json());
+
+    let mut later = Vec::new();
+    let mut alone = Vec::new();
+    for round in 0..RUNS {
+        later.push(user.cost(std::slice::from_ref(&rotate))?);
+        // The same calls on an image of its own, in turns.
+        let kek = Kek::generate()?;
+        let place = folder.path().join(format!("bare-{round}"));
+        fs::create_dir(&place)?;
+        let image = Image::luks2(&kek).copy(place.join("image"));
+        let new = Kek::generate()?;
+        alone.push(cost(&place, &bare(&image, &kek, &new))?);
+    }
+    assert!(costly.opens(&user.kek("costly")?) && !costly.opens(&old));
+    let (later, alone) = (middle(later), middle(alone));
+    later.show("kms rotate, every later time");
+    alone.show("its five calls of cryptsetup alone");
+    figures.insert("later".to_owned(), later.json());
+    figures.insert("bare".to_owned(), alone.json());
+    let ratios = json!({
+        "first_cpu": rook.cpu_ms / first.cpu_ms,
+        "later_cpu": rook.cpu_ms / later.cpu_ms,
+        "later_memory": f64_of(rook.peak_kib) / f64_of(later.peak_kib),
+        "wall": later.wall_ms / alone.wall_ms,
+    });
+    println!("ratios: {ratios}");
+    figures.insert("ratios".to_owned(), ratios);
+    Ok(())
+}
+
+/// All OSDs of a host, as when it boots: is each opened by its KEK?
+fn host(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    let kek = Kek::generate()?;
+    user.store("boot", &kek);
+    for (what, image, count) in
+        [("cheap", Image::luks2(&kek), HOST), ("argon2id", Image::by_default(&kek), COSTLY)]
+    {
+        let verify = user.line(&["verify", "boot", &image.path().display().to_string()]);
+        let mut cost = user.cost(&vec![verify; count])?;
+        let factor = f64_of(u64::try_from(HOST / count)?);
+        cost.wall_ms *= factor;
+        cost.cpu_ms *= factor;
+        let note = if count == HOST { String::new() } else { format!(" ({count} measured)") };
+        cost.show(&format!("kms verify of {HOST} OSDs, {what}{note}"));
+        figures.insert(format!("verify_{what}"), cost.json());
+    }
+    Ok(())
+}
+
+/// All OSDs of a cluster.
+fn fleet(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    for count in FLEET {
+        let kek = Kek::generate()?;
+        let template = Image::luks2(&kek);
+        let folder = tempfile::tempdir()?;
+        let mut list = String::new();
+        for number in 0..count {
+            let name = format!("fleet-{count}-{number}");
+            user.store(&name, &kek);
+            let image = template.copy(folder.path().join(&name));
+            list.push_str(&format!("{name} {}\n", image.path().display()));
+        }
+        user.kms.file("list", &list);
+        let requests = user.server.requests()?;
+        let all = user.line(&["-q", "-o", "json", "rotate", "--all", "--list", "list", "--grace", "0"]);
+        let cost = user.cost(&[all])?;
+        let each = f64_of(u64::try_from(requests.all()?.len())?) / f64_of(u64::try_from(count)?);
+        cost.show(&format!("kms rotate --all of {count} OSDs, {each:.3} requests each"));
+        let mut figure = cost.json();
+        figure["requests_each"] = json!(each);
+        figures.insert(format!("fleet_{count}"), figure);
+    }
+    Ok(())
+}
