@@ -1,5 +1,5 @@
 //! What a rotation costs, beside the calls of cryptsetup that Rook makes and beside its own. Run by
-//! `cargo xtask bench rotate`.
+//! `cargo xtask bench rotate`; its part about a host that boots alone by `cargo xtask bench boot`.
 //!
 //! Every figure is of a process of its own with all that it has started: this program runs itself with `measure`, which
 //! runs what is to be measured and asks the system what its children have used.
@@ -60,8 +60,9 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["measure", "commands", file] => measured(|| commands(Path::new(file))),
+        ["boot", out] => tokio::runtime::Runtime::new()?.block_on(boot(Path::new(out))),
         [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
-        _ => bail!("usage: bench_rotate OUT"),
+        _ => bail!("usage: bench_rotate [boot] OUT"),
     }
 }
 
@@ -221,11 +222,28 @@ fn bare(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
 
 async fn all(out: &Path) -> Result<()> {
     let user = User::new().await?;
-    println!("{:58} {:>10} {:>10} {:>9}", "", "wall ms", "CPU ms", "peak MiB");
     let mut figures = serde_json::Map::new();
+    head();
     rotation(&user, &mut figures)?;
-    host(&user, &mut figures)?;
+    host(&user, &mut figures, COSTLY)?;
     fleet(&user, &mut figures)?;
+    write(out, &figures)
+}
+
+/// A host that boots, all of its OSDs measured with costly slots too.
+async fn boot(out: &Path) -> Result<()> {
+    let user = User::new().await?;
+    let mut figures = serde_json::Map::new();
+    head();
+    host(&user, &mut figures, HOST)?;
+    write(out, &figures)
+}
+
+fn head() {
+    println!("{:58} {:>10} {:>10} {:>9}", "", "wall ms", "CPU ms", "peak MiB");
+}
+
+fn write(out: &Path, figures: &serde_json::Map<String, Value>) -> Result<()> {
     fs::write(out, serde_json::to_string_pretty(&figures)?).with_context(|| out.display().to_string())?;
     println!("\nwritten to {}", out.display());
     Ok(())
@@ -278,12 +296,13 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
     Ok(())
 }
 
-/// All OSDs of a host, as when it boots: is each opened by its KEK?
-fn host(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+/// All OSDs of a host, as when it boots: is each opened by its KEK? Of those with costly slots `costly` are measured.
+fn host(user: &User, figures: &mut serde_json::Map<String, Value>, costly: usize) -> Result<()> {
     let kek = Kek::generate()?;
     user.store("boot", &kek);
+    let mut costs = Vec::new();
     for (what, image, count) in
-        [("cheap", Image::luks2(&kek), HOST), ("argon2id", Image::by_default(&kek), COSTLY)]
+        [("cheap", Image::luks2(&kek), HOST), ("argon2id", Image::by_default(&kek), costly)]
     {
         let verify = user.line(&["verify", "boot", &image.path().display().to_string()]);
         let mut cost = user.cost(&vec![verify; count])?;
@@ -293,6 +312,15 @@ fn host(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()>
         let note = if count == HOST { String::new() } else { format!(" ({count} measured)") };
         cost.show(&format!("kms verify of {HOST} OSDs, {what}{note}"));
         figures.insert(format!("verify_{what}"), cost.json());
+        costs.push(cost);
+    }
+    if let [cheap, argon2id] = costs.as_slice() {
+        let ratios = json!({
+            "boot_cpu": argon2id.cpu_ms / cheap.cpu_ms,
+            "boot_memory": f64_of(argon2id.peak_kib) / f64_of(cheap.peak_kib),
+        });
+        println!("ratios: {ratios}");
+        figures.insert("boot_ratios".to_owned(), ratios);
     }
     Ok(())
 }

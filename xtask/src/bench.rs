@@ -12,14 +12,11 @@ use crate::{provision, run::run};
 pub(crate) struct Bench {
     /// What
     what: What,
-    /// With `boot`: how many OSDs the host has
-    #[arg(long, default_value_t = 60)]
-    osds: u32,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// The cold boot of a host: every KEK is fetched and every device unlocked
+    /// The cold boot of a host: every KEK is fetched and every device unlocked, by our key slots and by cryptsetup's own
     Boot,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
@@ -29,7 +26,13 @@ enum What {
 
 impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        let Self { what, osds } = self;
+        let what = self.what;
+        // The example, and which part of it.
+        let (example, part, name) = match what {
+            What::Boot => ("bench_rotate", Some("boot"), "boot"),
+            What::Rotate => ("bench_rotate", None, "rotate"),
+            What::Vault => ("bench_vault", None, "vault"),
+        };
         if matches!(what, What::Boot | What::Rotate) {
             provision::cryptsetup(sh)?;
         }
@@ -38,13 +41,8 @@ impl Bench {
         let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
-        let (example, name, args) = match what {
-            What::Boot => ("bench_boot", "boot.json", vec![osds.to_string()]),
-            What::Rotate => ("bench_rotate", "rotate.json", Vec::new()),
-            What::Vault => ("bench_vault", "vault.json", Vec::new()),
-        };
-        let (profile, out) = (provision::it_profile(), folder.join(name));
-        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {out} {args...}")
+        let (profile, out) = (provision::it_profile(), folder.join(format!("{name}.json")));
+        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}")
             .env(servers::BAO, bao)
             .env(servers::KMS, kms))
     }

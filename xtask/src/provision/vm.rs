@@ -47,12 +47,10 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     }
     let qemu = "qemu-system-x86_64";
     need(sh, qemu, &["--version"], &["qemu-system-x86"])?;
-    // Administrators' programs are not on everybody's PATH.
-    let path = format!("{}:/usr/sbin:/sbin", sh.var("PATH").unwrap_or_default());
-    for (program, package) in [("cryptsetup", "cryptsetup-bin"), ("dmsetup", "dmsetup")] {
-        if cmd!(sh, "{program} --version").env("PATH", &path).quiet().ignore_stderr().read().is_err() {
-            apt(sh, &[package]).with_context(|| format!("{program} is missing"))?;
-        }
+    super::cryptsetup(sh)?;
+    // Not in everybody's search path.
+    if !["/usr/sbin/dmsetup", "/sbin/dmsetup"].iter().any(|path| sh.path_exists(path)) {
+        apt(sh, &["dmsetup"]).context("dmsetup is missing")?;
     }
     let folder = servers_dir().join("vm");
     let done = folder.join("done");

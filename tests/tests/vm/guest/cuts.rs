@@ -69,9 +69,10 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
     let cuts = number("KMS_IT_VM_CUTS").unwrap_or(CUTS).max(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
     let seed = number("KMS_IT_VM_SEED").unwrap_or(now).max(1);
-    println!("{cuts} cuts, --seed {seed}");
+    let kv = 1 + seed % 2;
+    println!("{cuts} cuts, --seed {seed}, KV version {kv}");
     let mut random = Random(seed);
-    let mut host = Host::new().await;
+    let mut host = Host::new(kv).await;
     Data::tools(&mut host.initramfs);
     let disk = Disk::new(host.folder.path(), "osd", 32).unwrap();
     let boot = || host.boot().disk(&disk).start().unwrap();

@@ -26,7 +26,7 @@ fn status(machine: &mut Machine, mapper: &str) -> Value {
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask it vm"]
 async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
-    let mut host = Host::new().await;
+    let mut host = Host::new(1).await;
     let disks = ["data", "other"].map(|name| Disk::new(host.folder.path(), name, 32).unwrap());
     let mut machine = disks.iter().fold(host.boot(), |boot, disk| boot.disk(disk)).start().unwrap();
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
@@ -127,7 +127,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask it vm"]
 async fn a_mapping_whose_disk_was_pulled_out_is_replaced_when_the_disk_is_back() {
-    let host = Host::new().await;
+    let host = Host::new(1).await;
     let disks = ["data", "other"].map(|name| Disk::new(host.folder.path(), name, 32).unwrap());
     let mut machine = disks.iter().fold(host.boot(), |boot, disk| boot.disk(disk)).start().unwrap();
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;

@@ -30,14 +30,15 @@ struct Host {
 }
 
 impl Host {
-    async fn new() -> Self {
+    /// One with its keys in KV of this version, 1 or 2.
+    async fn new(kv: u64) -> Self {
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
         let token = server.admin().rook_token().await.unwrap();
         let addr = format!("https://{}:{}", machine::HOST, server.port());
         let security = vault_security(&[
             ("VAULT_ADDR", &addr),
-            ("VAULT_BACKEND_PATH", "rook"),
-            ("VAULT_BACKEND", "v1"),
+            ("VAULT_BACKEND_PATH", if kv == 1 { "rook" } else { "rookv2" }),
+            ("VAULT_BACKEND", if kv == 1 { "v1" } else { "v2" }),
             ("VAULT_CACERT", "vault-ca"),
         ]);
         let mut initramfs = machine::osd_host().unwrap();
