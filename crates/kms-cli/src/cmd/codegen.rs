@@ -1,10 +1,9 @@
 //! `kms codegen`: the parts of the documentation that are made from the code.
 
 use clap::{CommandFactory, ValueEnum};
-use kms_core::{
-    Result,
-    config::{ConfigKey, Support},
-};
+use kms_core::Result;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::{ConfigKey, Support};
 use kms_dispatch::Provider;
 
 use super::providers::{self, yes_no};
@@ -84,6 +83,7 @@ fn head<const N: usize>(cells: [&str; N]) -> String {
     row(cells) + &row([(); N].map(|()| "---"))
 }
 
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 fn settings<K: ConfigKey>() -> String {
     let line = |key: &K| {
         let mut name = format!("`{}`", key.as_str());

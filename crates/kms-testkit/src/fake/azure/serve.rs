@@ -107,7 +107,9 @@ async fn answer(
     };
     match &action {
         Some(Action::DelayAnswer(time)) => tokio::time::sleep(*time).await,
-        Some(Action::Meet(all)) => drop(all.wait().await),
+        Some(Action::Meet(all)) => {
+            all.wait().await;
+        }
         _ => {}
     }
     let answer = match &action {
