@@ -218,15 +218,18 @@ mod tests {
 
     #[test]
     fn every_part_is_a_table_or_has_one() {
+        let absent: Vec<_> = [
+            ("SettingsAzure", cfg!(feature = "azure")),
+            ("SettingsIbmkp", cfg!(feature = "ibmkp")),
+            ("SettingsKmip", cfg!(feature = "kmip")),
+            ("SettingsVault", cfg!(feature = "vault")),
+        ]
+        .into_iter()
+        .filter_map(|(part, compiled)| (!compiled).then_some(part))
+        .collect();
         for part in Part::value_variants() {
             let text = text(*part);
-            let unknown = match part {
-                Part::SettingsAzure => cfg!(not(feature = "azure")),
-                Part::SettingsIbmkp => cfg!(not(feature = "ibmkp")),
-                Part::SettingsKmip => cfg!(not(feature = "kmip")),
-                Part::SettingsVault => cfg!(not(feature = "vault")),
-                _ => false,
-            };
+            let unknown = absent.contains(&format!("{part:?}").as_str());
             assert!(unknown || text.contains("| --- |"), "{part:?}: {text}");
         }
     }
