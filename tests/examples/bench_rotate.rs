@@ -4,7 +4,7 @@
 //! Every figure is of a process of its own with all that it has started: this program runs itself with `measure`, which
 //! runs what is to be measured and asks the system what its children have used.
 
-#![expect(clippy::print_stdout, reason = "a program for people who measure")]
+#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
 
 use std::{
     fs,

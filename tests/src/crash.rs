@@ -54,6 +54,7 @@ pub async fn worker(arguments: &[String]) -> anyhow::Result<()> {
 
 /// How a process ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum End {
     /// By itself, with success.
     Done,
@@ -105,7 +106,7 @@ impl<'a> Subject<'a> {
         let images: Vec<Image> = (0..devices).map(image).collect();
         let name: KeyName = format!("crash-{devices}-{}", kek.fingerprint()).parse().unwrap();
         store.provider.put(&name, &kek, PutMode::Create).await.unwrap();
-        let volume_key = images[0].volume_key(&kek);
+        let volume_key = template.volume_key(&kek);
         Self { store, worker: worker.to_owned(), name, images, volume_key, _folder: folder }
     }
 
@@ -171,8 +172,8 @@ impl<'a> Subject<'a> {
         for image in &self.images {
             let slots = image.slots();
             assert_eq!(slots.len(), 1, "{}: {when}: slots {slots:?}", self.store.which);
+            assert_eq!(image.volume_key(&kek), self.volume_key, "{}: {when}", self.store.which);
         }
-        assert_eq!(self.images[0].volume_key(&kek), self.volume_key, "{}: {when}", self.store.which);
     }
 
     /// One kill, a second one in the next run, and a run to the end. Gives the number of kills; 0 if the first run came

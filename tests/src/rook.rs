@@ -2,7 +2,10 @@
 //! and the accounts that work there.
 #![allow(clippy::indexing_slicing, reason = "JSON answers null for what is not there")]
 
-use std::path::Path;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+};
 
 use kms_testkit::servers::kube::{Kube, KubeNamespace};
 use serde_json::{Value, json};
@@ -80,16 +83,18 @@ impl Cluster {
         self.place.create_token(name, &[]).await.expect("a token")
     }
 
-    /// A kubeconfig for a token.
-    pub fn kubeconfig(&self, name: &str, token: &str) -> String {
-        let path = self.folder.path().join(name);
+    /// A kubeconfig for a token, which others do not replace.
+    pub fn kubeconfig(&self, token: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        token.hash(&mut hasher);
+        let path = self.folder.path().join(format!("{:x}", hasher.finish()));
         self.kube.write_kubeconfig(&path, self.place.name(), token).expect("a kubeconfig");
         path.display().to_string()
     }
 
     /// The program with a token, for this cluster.
     pub fn kms(&self, token: &str) -> Kms {
-        let config = self.kubeconfig("kms", token);
+        let config = self.kubeconfig(token);
         Kms::new().global(&[
             "--kubeconfig",
             &config,
@@ -114,7 +119,7 @@ impl Cluster {
         let mount = container["volumeMounts"].as_array().expect("mounts").iter();
         let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");
         let inside = inside["mountPath"].as_str().expect("a path");
-        let mut kms = Kms::new().env("KUBECONFIG", &self.kubeconfig("job", token));
+        let mut kms = Kms::new().env("KUBECONFIG", &self.kubeconfig(token));
         for var in container["env"].as_array().expect("variables") {
             if let Some(value) = self.value(var).await {
                 kms = kms.env(var["name"].as_str().expect("a name"), &value);

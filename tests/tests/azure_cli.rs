@@ -150,7 +150,8 @@ async fn a_check_names_the_step_that_fails() {
     }
     double.switch(|switches| switches.denied = ["set"].into());
     let ran = kms(&double, &[]).run(&["check"]).want(4);
-    assert!(ran.text().contains("FAILED  canary: store"), "{}", ran.text());
+    let failed = ran.stdout.lines().find(|line| line.starts_with("FAILED")).unwrap();
+    assert!(failed.contains("canary: store") && failed.contains("Secrets Officer"), "{}", ran.stdout);
     let _ = kms(&double, &[]).run(&["check", "--read-only"]).want(0);
 }
 

@@ -18,7 +18,7 @@ use azure_security_keyvault_secrets::{
 use futures_util::TryStreamExt;
 use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result};
 use kms_http::{HttpClient, json::unreadable};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::timeout,
@@ -29,7 +29,7 @@ use crate::{
     error::from_sdk,
     name::Names,
     transport::{ToVault, options},
-    value::{Secret, State, body, kek, tags},
+    value::{STATE_TAG, Secret, State, body, kek, tags},
 };
 
 /// How long those who come second wait for the first one to get the vault's challenge.
@@ -42,25 +42,46 @@ pub(crate) struct Bundle {
     value: Option<Secret>,
     #[serde(default)]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) attributes: Attributes,
-    #[serde(default)]
-    tags: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "or_default")]
+    tags: BTreeMap<String, Option<String>>,
     /// Only of a deleted one: where it can be had again.
     #[serde(default, rename = "recoveryId")]
-    pub(crate) recovery_id: Option<String>,
+    recovery_id: Option<String>,
+    /// Only of a deleted one: when that was, and when it is gone for good.
+    #[serde(default, rename = "deletedDate", deserialize_with = "seconds")]
+    deleted: Option<u64>,
+    #[serde(default, rename = "scheduledPurgeDate", deserialize_with = "seconds")]
+    purged: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Attributes {
     #[serde(default)]
     pub(crate) enabled: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(crate) created: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(crate) updated: Option<u64>,
     #[serde(default, rename = "recoveryLevel")]
-    pub(crate) recovery_level: Option<String>,
+    recovery_level: Option<String>,
+}
+
+/// A part that may be `null`.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(part: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(part).map(Option::unwrap_or_default)
+}
+
+/// A time in seconds since 1970. One that is none is as good as missing: a key is not unreadable for it.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the part of a second does not count"
+)]
+fn seconds<'de, D: Deserializer<'de>>(part: D) -> Result<Option<u64>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(part)?.unwrap_or_default();
+    Ok(value.as_u64().or_else(|| value.as_f64().filter(|time| *time >= 0.0).map(|time| time as u64)))
 }
 
 impl Attributes {
@@ -81,24 +102,43 @@ impl Bundle {
         self.part(1)
     }
 
-    pub(crate) fn version(&self) -> Result<KeyVersion> {
+    /// The version, if the id has one.
+    pub(crate) fn version_part(&self) -> Option<&str> {
         self.part(2)
+    }
+
+    pub(crate) fn version(&self) -> Result<KeyVersion> {
+        self.version_part()
             .map(KeyVersion::new)
             .ok_or_else(|| Error::new(ErrorKind::Protocol, "the vault does not say which version it means"))
     }
 
-    pub(crate) fn tags(&self) -> std::borrow::Cow<'_, BTreeMap<String, String>> {
-        self.tags.as_ref().map_or_else(Default::default, std::borrow::Cow::Borrowed)
+    pub(crate) fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.get(name)?.as_deref()
     }
 
     pub(crate) fn state(&self) -> State {
-        State::of(&self.tags())
+        State::of(self.tag(STATE_TAG))
     }
 
     /// Whether there is a value at all: Rook overwrites one that is empty.
     pub(crate) fn is_empty(&self) -> bool {
         use kms_core::ExposeSecret;
         self.value.as_ref().is_none_or(|Secret(value)| value.expose_secret().is_empty())
+    }
+
+    /// Whether the vault says that this secret cannot be purged.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.attributes.recovery_level.as_deref().is_some_and(|level| !level.contains("Purgeable"))
+    }
+
+    /// Whether what a delete has answered speaks of a way back. `None`: it says neither.
+    pub(crate) fn is_recoverable(&self) -> Option<bool> {
+        if self.recovery_id.is_some() || self.deleted.is_some() || self.purged.is_some() {
+            return Some(true);
+        }
+        // `Purgeable` alone is the level of a vault without soft delete.
+        self.attributes.recovery_level.as_deref().map(|level| level.contains("Recoverable"))
     }
 
     pub(crate) fn kek(&self, names: &Names) -> Result<Kek> {

@@ -4,43 +4,80 @@ use std::error::Error as StdError;
 
 use kms_core::{Error, ErrorKind, Retry};
 use kms_http::{Answer, http::StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 
 /// How much of the server's own words goes into an error.
 const MAX_WORDS: usize = 200;
+/// How many errors within errors are looked at.
+const MAX_DEPTH: usize = 4;
 /// The name of the code in errors.
 const CODE: &str = "code";
 /// The secret can be had again, and its name is taken until then.
 pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
 
-/// The body of an answer of Key Vault that is no success.
-#[derive(Debug, Default, Deserialize)]
+/// What an answer says of why it is no success, in whatever form: servers differ, and none of it decides before the
+/// status has.
+#[derive(Debug, Default)]
 struct Refusal {
-    #[serde(default)]
-    error: Problem,
+    /// Whether it is an error of the API at all, and not the page of a proxy.
+    of_service: bool,
+    code: Option<String>,
+    inner: Option<String>,
+    message: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Problem {
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    innererror: Option<Box<Self>>,
+impl Refusal {
+    fn read(body: &[u8]) -> Self {
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or_default();
+        let error = part(&json, "error");
+        // Errors within errors: the innermost code says most.
+        let (mut inner, mut deeper) = (None, error.clone());
+        for _ in 0..MAX_DEPTH {
+            deeper = match part(&deeper, "innererror") {
+                Value::Null => part(&deeper, "innerError"),
+                found => found,
+            };
+            inner = text(&part(&deeper, "code")).or(inner);
+        }
+        Self {
+            of_service: json.get("error").is_some() || body.is_empty(),
+            code: text(&part(&error, "code")),
+            inner,
+            message: text(&part(&error, "message")).or_else(|| text(&error)),
+        }
+    }
 }
 
 /// The body of an answer of Entra ID that is no success.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 struct EntraRefusal {
-    #[serde(default)]
-    error: Option<String>,
-    #[serde(default)]
-    error_description: Option<String>,
-    #[serde(default)]
-    error_codes: Vec<u32>,
-    #[serde(default)]
+    of_service: bool,
+    description: Option<String>,
+    /// The number behind `AADSTS`.
+    number: Option<u64>,
     trace_id: Option<String>,
+}
+
+impl EntraRefusal {
+    fn read(body: &[u8]) -> Self {
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+        let description = text("error_description");
+        let listed = json.get("error_codes").and_then(|codes| codes.get(0)).and_then(Value::as_u64);
+        // Every description begins with it.
+        let written = || {
+            let rest = description.as_deref()?.strip_prefix("AADSTS")?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        };
+        let number = listed.or_else(written);
+        Self { of_service: json.get("error").is_some(), description, number, trace_id: text("trace_id") }
+    }
 }
 
 /// The server's words as one short line.
@@ -52,10 +89,7 @@ fn words(text: &str) -> String {
 /// What an answer of Key Vault means that is no success. `held_key`: the request held a KEK, so that the server's
 /// words may quote it.
 pub(crate) fn from_answer(answer: &Answer, held_key: bool) -> Error {
-    let refusal: Option<Refusal> = serde_json::from_slice(&answer.body).ok();
-    let of_service = refusal.as_ref().is_some_and(|refusal| refusal.error.code.is_some());
-    let Problem { code, message, innererror } = refusal.unwrap_or_default().error;
-    let inner = innererror.and_then(|inner| inner.code);
+    let Refusal { of_service, code, inner, message } = Refusal::read(&answer.body);
     let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
     let mut error = match message.map(|message| words(&message)).filter(|text| !text.is_empty()) {
         Some(said) if !held_key => Error::new(kind, format!("{text}; the server said: {said}")),
@@ -129,6 +163,7 @@ fn meaning(
         StatusCode::TOO_MANY_REQUESTS => {
             (ErrorKind::RateLimited, "the vault's rate limit is reached", Retry::Always)
         }
+        StatusCode::NOT_IMPLEMENTED => (ErrorKind::Protocol, "the vault cannot do this at all", Retry::Never),
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "the vault cannot answer now", Retry::IfIdempotent)
         }
@@ -139,9 +174,8 @@ fn meaning(
 
 /// What an answer of Entra ID means that is no success.
 pub(crate) fn from_entra(answer: &Answer) -> Error {
-    let EntraRefusal { error: code, error_description, error_codes, trace_id } =
-        serde_json::from_slice(&answer.body).unwrap_or_default();
-    let is = |number: u32| error_codes.contains(&number);
+    let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
+    let is = |wanted: u64| number == Some(wanted);
     let (kind, text, retry) = match answer.status {
         StatusCode::TOO_MANY_REQUESTS => {
             (ErrorKind::RateLimited, "Entra ID's rate limit is reached", Retry::Always)
@@ -150,7 +184,7 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "Entra ID cannot answer now", Retry::Always)
         }
-        _ if code.is_none() => (
+        _ if !of_service => (
             ErrorKind::ConfigInvalid,
             "what answers there is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
             Retry::Never,
@@ -178,14 +212,14 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
         }
         _ => (ErrorKind::Unauthenticated, "Entra ID does not accept our credential", Retry::Never),
     };
-    let said = error_description.map(|text| words(&text)).filter(|text| !text.is_empty());
+    let said = description.map(|text| words(&text)).filter(|text| !text.is_empty());
     let mut error = match said {
         Some(said) => Error::new(kind, format!("{text}; the server said: {said}")),
         None => Error::new(kind, text),
     };
     error = error.retry(retry).retry_after(answer.retry_after());
     error = error.context("status", answer.status.as_u16().to_string());
-    if let Some(number) = error_codes.first() {
+    if let Some(number) = number {
         error = error.context(CODE, format!("AADSTS{number}"));
     }
     match trace_id {
@@ -196,7 +230,7 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
 
 /// Whether the vault gave this code.
 pub(crate) fn has_code(error: &Error, code: &str) -> bool {
-    error.contexts().any(|(name, found)| name == CODE && found == code)
+    error.contexts().any(|(name, found)| name == CODE && found.eq_ignore_ascii_case(code))
 }
 
 /// Our error on its way through the SDK.
@@ -277,6 +311,7 @@ mod tests {
             (429, "<html>".to_owned(), RateLimited, Retry::Always, "rate limit"),
             (500, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (503, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
+            (501, String::new(), Protocol, Retry::Never, "at all"),
             (302, String::new(), ConfigInvalid, Retry::Never, "not Key Vault"),
             (204, String::new(), Protocol, Retry::Never, "no sense"),
         ] {
@@ -310,6 +345,30 @@ mod tests {
             assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");
             assert!(error.to_string().contains(text), "{error}");
         }
+    }
+
+    #[test]
+    fn errors_in_other_forms_are_read_too() {
+        let deep = r#"{"error":{"code":"Conflict","innererror":{"code":"x","innererror":{"code":"ObjectIsDeletedButRecoverable"}}}}"#;
+        assert!(has_code(&from_answer(&answer(409, deep), false), RECOVERABLE));
+        let spelt = r#"{"error":{"code":409,"innerError":{"code":"objectisdeletedbutrecoverable"}}}"#;
+        assert!(has_code(&from_answer(&answer(409, spelt), false), RECOVERABLE));
+        for body in [
+            "",
+            r#"{"error":{}}"#,
+            r#"{"error":null}"#,
+            r#"{"error":"gone"}"#,
+            r#"{"error":{"code":7,"message":[]}}"#,
+        ] {
+            assert_eq!(from_answer(&answer(404, body), false).kind(), ErrorKind::NotFound, "{body}");
+        }
+        for body in ["[]", "null", "{}", "gone", r#"{"message":"x"}"#] {
+            assert_eq!(from_answer(&answer(404, body), false).kind(), ErrorKind::ConfigInvalid, "{body}");
+        }
+        let bare = r#"{"error":"unauthorized_client","error_description":"AADSTS700016: no."}"#;
+        assert!(from_entra(&answer(400, bare)).to_string().contains("AZURE_CLIENT_ID"));
+        let odd = r#"{"error":"invalid_client","error_codes":["700016"],"error_description":7}"#;
+        assert_eq!(from_entra(&answer(401, odd)).kind(), ErrorKind::Unauthenticated);
     }
 
     #[test]

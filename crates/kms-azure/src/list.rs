@@ -3,7 +3,12 @@
 use futures_util::{TryStreamExt, stream};
 use kms_core::{KeyInfo, KeyStream, Result};
 
-use crate::{PROVIDER, api::Bundle, name::key_name, provider::AzureKeyVault};
+use crate::{
+    PROVIDER,
+    api::Bundle,
+    name::{NAME_TAG, key_name},
+    provider::AzureKeyVault,
+};
 
 impl AzureKeyVault {
     pub(crate) fn list_all(&self) -> KeyStream<'_> {
@@ -18,7 +23,7 @@ impl AzureKeyVault {
 
 /// What a list says of one of our keys. Its times are those of the current version.
 fn info(found: &Bundle) -> Option<KeyInfo> {
-    let name = key_name(&found.name()?.to_ascii_lowercase(), &found.tags())?;
+    let name = key_name(&found.name()?.to_ascii_lowercase(), found.tag(NAME_TAG))?;
     let (created, updated) = found.attributes.times();
     Some(KeyInfo::new(name).with_times(created, updated))
 }

@@ -5,8 +5,6 @@
 //! A name for which that is too little gets a secret of another form, `<prefix><beginning>--x<hash>`, and is kept in
 //! full in a tag and in the value. Rook cannot store a key under such a name at all, so nothing of it is touched.
 
-use std::collections::BTreeMap;
-
 use kms_core::KeyName;
 use sha2::{Digest, Sha256};
 
@@ -51,10 +49,10 @@ impl Names {
     }
 }
 
-/// The name of the key that this secret with these tags holds, if it is one of ours.
-pub(crate) fn key_name(secret: &str, tags: &BTreeMap<String, String>) -> Option<KeyName> {
+/// The name of the key that this secret with this tag [`NAME_TAG`] holds, if it is one of ours.
+pub(crate) fn key_name(secret: &str, tag: Option<&str>) -> Option<KeyName> {
     let text = secret.strip_prefix(PREFIX)?;
-    let text = if is_plain(text) { text } else { tags.get(NAME_TAG)? };
+    let text = if is_plain(text) { text } else { tag? };
     KeyName::new(text).ok().filter(|found| Names::of(found).secret == secret)
 }
 
@@ -116,19 +114,17 @@ mod tests {
             // Key Vault makes no difference between upper and lower case.
             assert!(seen.insert(secret.to_lowercase()), "{text}: {secret}");
             assert_eq!(field, format!("{PREFIX}{text}"));
-            let tags: BTreeMap<_, _> = tag.into_iter().map(|tag| (NAME_TAG.to_owned(), tag)).collect();
-            assert_eq!(key_name(&secret, &tags).unwrap().as_str(), text);
+            assert_eq!(key_name(&secret, tag.as_deref()).unwrap().as_str(), text);
         }
     }
 
     #[test]
     fn secrets_of_others_are_none_of_ours() {
-        let tags = |name: &str| BTreeMap::from([(NAME_TAG.to_owned(), name.to_owned())]);
         let ours = names("a.b").secret;
-        assert_eq!(key_name("somebody-elses", &tags("a")), None);
-        assert_eq!(key_name(&ours, &BTreeMap::new()), None);
-        assert_eq!(key_name(&ours, &tags("a.c")), None);
-        assert_eq!(key_name(PREFIX, &tags("a")), None);
+        assert_eq!(key_name("somebody-elses", Some("a")), None);
+        assert_eq!(key_name(&ours, None), None);
+        assert_eq!(key_name(&ours, Some("a.c")), None);
+        assert_eq!(key_name(PREFIX, Some("a")), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ impl AzureKeyVault {
         let mut probe = Probe::new();
         let auth = &self.api.auth;
         probe.pass(
-            "settings",
+            "addresses",
             format!(
                 "vault {}, Entra ID at {}, soft-deleted names: {}",
                 endpoint(&auth.vault),

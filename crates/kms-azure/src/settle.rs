@@ -54,10 +54,13 @@ impl AzureKeyVault {
                     }
                 }
             }
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                warn!(%error, "whether others create the same key cannot be seen without the permission to list");
-                self.keep(names, mine).await?;
-                return Ok(mine.clone());
+            Err(error) if is_final(&error) => {
+                warn!(
+                    %error,
+                    "whether others create the same key at this moment cannot be seen, since its versions may not be \
+                     listed; whoever writes last is taken to have created it"
+                );
+                return self.last(name, names, kek, mine).await;
             }
             Err(error) => return Err(error),
         }
@@ -70,6 +73,20 @@ impl AzureKeyVault {
         }
         debug!("another one has created the key first");
         Err(Error::already_exists(name, Existing::Different))
+    }
+
+    /// Decides without a list: after a wait for those who have found the name free as well, the current version counts.
+    async fn last(&self, name: &KeyName, names: &Names, kek: &Kek, mine: &KeyVersion) -> Result<KeyVersion> {
+        sleep(WAIT).await;
+        match self.api.get(names, None).await? {
+            Some(current) if current.version()? == *mine => {
+                self.keep(names, mine).await?;
+                Ok(mine.clone())
+            }
+            Some(current) if current.kek(names)?.ct_eq(kek) => current.version(),
+            Some(_) => Err(Error::already_exists(name, Existing::Different)),
+            None => Err(Error::new(ErrorKind::Conflict, "the key was deleted while it was created")),
+        }
     }
 
     /// Marks a version as the one that counts, and says whether that was possible. Without the mark all still decide
@@ -89,15 +106,19 @@ impl AzureKeyVault {
     pub(crate) async fn undecided(&self, names: &Names, current: Bundle, heal: bool) -> Result<Decided> {
         let age =
             current.attributes.times().0.and_then(|created| SystemTime::now().duration_since(created).ok());
-        if age.is_none_or(|age| age < OLD) {
+        let is_old = age.is_some_and(|age| age >= OLD);
+        if !is_old {
             sleep(WAIT).await;
         }
         let result = if heal { self.decide(names).await } else { self.counting(names).await };
         match result {
             Ok(Some(decided)) => Ok(decided),
             Ok(None) => Err(Error::new(ErrorKind::NotFound, "the key was deleted while it was read")),
-            // Without the right to list or to write the current version is all there is to go by.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            // Without the right to list or to write the current version is all there is to go by. And a device is not to
+            // stay closed because a list is not to be had: its creators have long agreed on what is current, unless
+            // one of them has died over it.
+            Err(error) if is_final(&error) || (is_old && !heal) => {
+                debug!(%error, "the current version is taken for the one that counts");
                 Ok(Decided { kek: current.kek(names)?, current })
             }
             Err(error) => Err(error),
@@ -121,23 +142,38 @@ impl AzureKeyVault {
     async fn counting(&self, names: &Names) -> Result<Option<Decided>> {
         let versions = self.api.versions(names).await?;
         let Some(current) = self.api.get(names, None).await? else { return Ok(None) };
-        let winner = counting(&versions);
-        let winner = match winner {
-            Some(winner) if winner.id != current.id => winner.version()?,
-            _ => return Ok(Some(Decided { kek: current.kek(names)?, current })),
-        };
-        match self.api.get(names, Some(&winner)).await? {
-            Some(winner) => Ok(Some(Decided { kek: winner.kek(names)?, current })),
-            None => Ok(None),
+        let (ours, mut empty) = (current.version()?, Vec::new());
+        loop {
+            let winner = counting(&versions, &empty).map(Bundle::version).transpose()?;
+            let Some(winner) = winner.filter(|winner| *winner != ours) else {
+                return Ok(Some(Decided { kek: current.kek(names)?, current }));
+            };
+            match self.api.get(names, Some(&winner)).await? {
+                // Whoever has written over it has taken it for nothing.
+                Some(found) if found.is_empty() => empty.push(found),
+                Some(found) => return Ok(Some(Decided { kek: found.kek(names)?, current })),
+                None => return Ok(None),
+            }
         }
     }
 }
 
-/// Which of these versions counts.
-fn counting(versions: &[Bundle]) -> Option<&Bundle> {
+/// Whether another try would end likewise: a right is missing, or the server cannot do it.
+fn is_final(error: &Error) -> bool {
+    error.retryable() == Retry::Never && error.kind() != ErrorKind::Unauthenticated
+}
+
+/// Which of these versions counts. None does that is as old as an `empty` one.
+fn counting<'a>(versions: &'a [Bundle], empty: &[Bundle]) -> Option<&'a Bundle> {
     let place = |one: &&Bundle| (one.attributes.created, one.id.clone());
+    let after = empty.iter().map(|one| one.attributes.created).max();
     let of = |state: State| {
-        versions.iter().filter(move |one| one.state() == state && one.attributes.enabled != Some(false))
+        versions.iter().filter(move |one| {
+            one.state() == state
+                && one.attributes.enabled != Some(false)
+                && after.is_none_or(|after| one.attributes.created >= after)
+                && !empty.iter().any(|empty| empty.version_part() == one.version_part())
+        })
     };
     of(State::Plain)
         .max_by_key(place)
@@ -155,6 +191,28 @@ mod tests {
             "tags": {"rook-kms-state": state},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_was_empty_counts_for_nothing_and_neither_does_what_is_older() {
+        let empty = [version("e", 5, "")];
+        for (versions, expected) in [
+            (
+                vec![
+                    version("o", 4, ""),
+                    version("e", 5, ""),
+                    version("b", 5, "new"),
+                    version("a", 6, "new"),
+                ],
+                Some("b"),
+            ),
+            (vec![version("o", 4, "kept"), version("e", 5, ""), version("a", 6, "new")], Some("a")),
+            (vec![version("e", 5, ""), version("p", 5, ""), version("a", 6, "new")], Some("p")),
+            (vec![version("e", 5, "")], None),
+        ] {
+            let found = counting(&versions, &empty).map(|one| one.version().unwrap().to_string());
+            assert_eq!(found.as_deref(), expected);
+        }
     }
 
     #[test]
@@ -182,14 +240,14 @@ mod tests {
                         version(
                             one.version().unwrap().as_str(),
                             one.attributes.created.unwrap(),
-                            one.tags().get("rook-kms-state").unwrap(),
+                            one.tag("rook-kms-state").unwrap(),
                         )
                     })
                     .collect();
                 if turned {
                     versions.reverse();
                 }
-                let found = counting(&versions).map(|one| one.version().unwrap().to_string());
+                let found = counting(&versions, &[]).map(|one| one.version().unwrap().to_string());
                 assert_eq!(found.as_deref(), expected);
             }
         }

@@ -18,8 +18,10 @@ use crate::{
 /// What has become of a name that could not be written to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Freed {
-    /// A secret is there.
+    /// We have brought the soft-deleted secret back.
     Recovered,
+    /// A secret of somebody else is there by now.
+    Taken,
     /// It is worth another try.
     Free,
 }
@@ -41,6 +43,10 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { limit, deadline: Instant::now() + limit, pause: Duration::from_millis(100) }
+    }
+
     /// Waits a moment, a longer one each time.
     pub(crate) async fn pause(&mut self) -> Result<()> {
         if Instant::now() + self.pause > self.deadline {
@@ -75,12 +81,11 @@ impl AzureKeyVault {
         let mut patience = self.patience();
         loop {
             match self.api.get(names, None).await? {
-                // Rook overwrites an empty value too.
-                Some(current) if current.is_empty() => {
-                    return self.api.put(names, kek, State::Plain).await?.version();
+                Some(current) if !current.is_empty() => {
+                    return Err(self.taken(name, names, kek, current).await);
                 }
-                Some(current) => return Err(self.taken(name, names, kek, current).await),
-                None => {}
+                // Rook writes over an empty value too. Others may do so at this moment, so that it is settled likewise.
+                _ => {}
             }
             match self.api.put(names, kek, State::New).await {
                 Ok(made) => {
@@ -88,8 +93,9 @@ impl AzureKeyVault {
                     return settled.map_err(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    if self.free(names, error, &mut patience).await? == Freed::Recovered {
-                        return self.recovered(name, names, kek).await;
+                    match self.free(names, error, &mut patience).await? {
+                        Freed::Recovered => return self.recovered(name, names, kek).await,
+                        Freed::Taken | Freed::Free => {}
                     }
                 }
                 Err(error) => return Err(error),
@@ -162,7 +168,7 @@ impl AzureKeyVault {
             }
         }
         if self.api.get(names, None).await?.is_some() {
-            return Ok(Freed::Recovered);
+            return Ok(Freed::Taken);
         }
         patience.pause().await.map_err(|error| error.source(conflict))?;
         Ok(Freed::Free)
@@ -187,7 +193,7 @@ impl AzureKeyVault {
     }
 
     pub(crate) fn patience(&self) -> Patience {
-        Patience { limit: self.wait, deadline: Instant::now() + self.wait, pause: Duration::from_millis(100) }
+        Patience::new(self.wait)
     }
 
     pub(crate) async fn update(&self, names: &Names, kek: &Kek, expected: &KeyVersion) -> Result<KeyVersion> {
@@ -226,7 +232,11 @@ impl AzureKeyVault {
             match self.api.put(names, kek, State::Plain).await {
                 Ok(made) => return made.version(),
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    self.free(names, error, &mut patience).await?;
+                    let told = error.clone();
+                    // It can be read and not yet be written to.
+                    if self.free(names, error, &mut patience).await? == Freed::Taken {
+                        patience.pause().await.map_err(|late| late.source(told))?;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -236,6 +246,8 @@ impl AzureKeyVault {
     /// Disables the versions before the current one.
     pub(crate) async fn retire(&self, names: &Names, current: &KeyVersion) -> Result<usize> {
         let _turn = self.turn(names).lock().await;
+        // The list first: what is in it and is not the current version afterwards has surely been superseded.
+        let versions = self.api.versions(names).await?;
         let Some(Decided { current: found, .. }) = self.current(names, true).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such key"));
         };
@@ -243,7 +255,7 @@ impl AzureKeyVault {
             return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
         }
         let mut retired = 0;
-        for old in self.api.versions(names).await? {
+        for old in versions {
             let version = old.version()?;
             if version == *current || old.attributes.enabled == Some(false) {
                 continue;

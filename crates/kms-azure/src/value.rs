@@ -26,8 +26,9 @@ pub(crate) enum State {
 }
 
 impl State {
-    pub(crate) fn of(tags: &BTreeMap<String, String>) -> Self {
-        match tags.get(STATE_TAG).map(String::as_str) {
+    /// What the tag says.
+    pub(crate) fn of(tag: Option<&str>) -> Self {
+        match tag {
             Some("new") => Self::New,
             Some("kept") => Self::Kept,
             _ => Self::Plain,

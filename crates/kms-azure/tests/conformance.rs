@@ -58,3 +58,17 @@ async fn the_suite_passes_with_the_policy_purge_and_delays() {
     let problems = report.ledger_problems();
     assert!(problems.len() == 1 && problems[0].contains(CREATED_AGAIN), "{problems:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_that_says_as_little_as_it_may() {
+    let report = suite(
+        |switches| {
+            switches.sparse = true;
+            switches.codes = false;
+            switches.page = 5;
+        },
+        |setup| setup,
+    )
+    .await;
+    report.assert_ok();
+}

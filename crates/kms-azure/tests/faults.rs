@@ -33,6 +33,30 @@ async fn a_cached_token_that_the_vault_stops_accepting_is_replaced_once() {
     assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("ZGVm")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_meet_a_dead_token_get_one_new_one() {
+    for sparse in [false, true] {
+        let double = planted().await;
+        double.switch(|switches| switches.sparse = sparse);
+        let provider = std::sync::Arc::new(Setup::on(&double).build().await);
+        provider.get(&key("a"), Freshness::Any).await.unwrap();
+        double.forget();
+        double.roll_signing_key();
+        let tasks: Vec<_> = (0..30)
+            .map(|_| {
+                let provider = std::sync::Arc::clone(&provider);
+                tokio::spawn(async move { provider.get(&key("a"), Freshness::Any).await.unwrap() })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let counts = double.counts();
+        assert_eq!((counts.tokens, counts.challenges), (1, 0));
+        assert!(counts.vault.requests <= 60, "each is repeated once at most: {counts:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_never_works_is_no_reason_for_many_logins() {
     let double = planted().await;
@@ -179,7 +203,7 @@ async fn a_probe_says_who_we_are_and_names_the_step_that_fails() {
     let probe = Setup::on(&double).build().await.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
-    assert_eq!(steps, ["settings", "credential", "token", "vault", "rights"]);
+    assert_eq!(steps, ["addresses", "credential", "token", "vault", "rights"]);
     assert!(probe.passed.iter().any(|(_, found)| found.contains(OBJECT) && found.contains(CLIENT)));
     double.switch(|switches| switches.denied = ["get"].into());
     let probe = Setup::on(&double).build().await.probe().await;

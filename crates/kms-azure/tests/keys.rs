@@ -72,9 +72,11 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
     for round in 0..2 {
         let name = key(&format!("race-{round}"));
         let start = Arc::new(Barrier::new(50));
-        // Everybody finds the name free before the first one writes.
-        let look = Fault::new(Host::Vault, Action::DelayAnswer(Duration::from_millis(400)));
-        double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
+        // Everybody finds the name free, twice, before the first one writes.
+        for _ in 0..2 {
+            let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(50))));
+            double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
+        }
         let mut tasks = Vec::new();
         for _ in 0..50 {
             let (provider, name, start) =
@@ -115,96 +117,6 @@ async fn a_creation_that_was_interrupted_is_completed_by_a_reader() {
 }
 
 #[tokio::test]
-async fn a_soft_deleted_key_comes_back_if_it_is_the_same_and_is_in_the_way_if_not() {
-    let double = Azure::start().await.unwrap();
-    let provider = quick(Setup::on(&double).build().await);
-    let name = key("a");
-    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
-    assert_eq!(provider.delete(&name, DeleteMode::Soft).await.unwrap(), Deleted::Recoverable);
-    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
-    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
-    provider.delete(&name, DeleteMode::Soft).await.unwrap();
-    let error = provider.put(&name, &kek("ZGVm"), PutMode::Create).await.unwrap_err();
-    assert_eq!(error.existing(), Some(Existing::Different));
-    assert!(error.to_string().contains("AZURE_SOFT_DELETED"), "{error}");
-    // Nothing is lost.
-    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
-    // What may not be recovered is told with the permission.
-    provider.delete(&name, DeleteMode::Soft).await.unwrap();
-    double.switch(|switches| switches.denied = ["recover"].into());
-    let error = provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    assert!(error.to_string().contains("\"recover\" is needed"), "{error}");
-}
-
-#[tokio::test]
-async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
-    let double = Azure::start().await.unwrap();
-    double.switch(|switches| switches.delay = Duration::from_secs(10));
-    let purging = Setup::on(&double).set("AZURE_SOFT_DELETED", "purge").build().await;
-    let name = key("a");
-    purging.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
-    purging.delete(&name, DeleteMode::Soft).await.unwrap();
-    let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "1s").build().await;
-    let error = impatient.put(&name, &kek("ZGVm"), PutMode::Create).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("AZURE_SOFT_DELETE_WAIT"), "{error}");
-    // Ten seconds pass for the deletion, and ten for the purge.
-    let put = purging.put(&name, &PUT, PutMode::Create);
-    let clock = async {
-        for _ in 0..2 {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            double.advance(Duration::from_secs(10));
-        }
-    };
-    let (version, ()) = tokio::join!(put, clock);
-    version.unwrap();
-    assert!(purging.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&PUT));
-}
-
-static PUT: std::sync::LazyLock<Kek> = std::sync::LazyLock::new(|| kek("ZGVm"));
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_who_recover_one_key_both_succeed() {
-    let double = Azure::start().await.unwrap();
-    double.switch(|switches| switches.delay = Duration::from_millis(300));
-    let (one, other) = (Setup::on(&double).build().await, Setup::on(&double).build().await);
-    let name = key("a");
-    one.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
-    one.delete(&name, DeleteMode::Soft).await.unwrap();
-    let same = kek("YWJj");
-    let (a, b) =
-        tokio::join!(one.put(&name, &same, PutMode::Create), other.put(&name, &same, PutMode::Create));
-    for result in [a, b] {
-        if let Err(error) = result {
-            assert_eq!(error.existing(), Some(Existing::Same), "{error}");
-        }
-    }
-    assert!(other.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&same));
-    assert_eq!(double.versions(&secret("a")).len(), 1);
-}
-
-#[tokio::test]
-async fn what_may_not_be_purged_stays_recoverable_and_is_said_to() {
-    for protected in [true, false] {
-        let double = Azure::start().await.unwrap();
-        double.switch(|switches| {
-            switches.purge_protection = protected;
-            if !protected {
-                switches.denied.insert("purge");
-            }
-        });
-        let provider = quick(Setup::on(&double).build().await);
-        let name = key("a");
-        provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
-        assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Recoverable);
-        assert_eq!(double.is_deleted(&secret("a")), Some(true));
-        let purges = double.lines().iter().filter(|line| line.starts_with("DELETE /deletedsecrets")).count();
-        assert_eq!(purges, usize::from(!protected), "purge protection is not argued with");
-    }
-}
-
-#[tokio::test]
 async fn a_destroyed_key_is_gone_and_superseded_versions_are_disabled() {
     let double = Azure::start().await.unwrap();
     let provider = quick(Setup::on(&double).build().await);
@@ -225,6 +137,57 @@ async fn a_destroyed_key_is_gone_and_superseded_versions_are_disabled() {
     assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_list_whoever_writes_last_has_created_the_key() {
+    let double = Azure::start().await.unwrap();
+    double.switch(|switches| switches.denied = ["list"].into());
+    let name = key("a");
+    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(8))));
+    double.fault(look.of("GET").at("/secrets/").after(16).times(8));
+    let start = Arc::new(Barrier::new(8));
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let (provider, name, start) = (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
+        tasks.push(tokio::spawn(async move {
+            let new = kek(&format!("new-{number}"));
+            provider.get(&name, Freshness::Any).await.unwrap_err();
+            start.wait().await;
+            (provider.put(&name, &new, PutMode::Create).await, new)
+        }));
+    }
+    let mut stored = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (Ok(_), new) => stored.push(new),
+            (Err(error), _) => assert_eq!(error.existing(), Some(Existing::Different), "{error}"),
+        }
+    }
+    assert_eq!(stored.len(), 1);
+    let found = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
+    assert!(found.kek.ct_eq(&stored[0]));
+}
+
+#[tokio::test]
+async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    double.fault(Fault::new(Host::Vault, Action::LoseRequest).of("PATCH"));
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
+    let lost = || Fault::new(Host::Vault, Action::LoseRequest).at("/versions").times(100);
+    double.fault(lost());
+    // It may be under way still.
+    provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    double.heal();
+    double.back(Duration::from_secs(60));
+    let value = r#"{"rook-ceph-osd-encryption-key-b":"YWJj"}"#;
+    double.plant_tagged(&secret("b"), value, &[("rook-kms-state", "new")]);
+    double.advance(Duration::from_secs(60));
+    double.fault(lost());
+    assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    // What decides something is not decided by a guess.
+    provider.get(&key("b"), Freshness::Fresh).await.unwrap_err();
+}
+
 #[tokio::test]
 async fn a_server_that_takes_no_marks_still_keeps_keys() {
     let double = Azure::start().await.unwrap();
@@ -236,4 +199,61 @@ async fn a_server_that_takes_no_marks_still_keeps_keys() {
     assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
     let error = provider.put(&key("a"), &kek("ZGVm"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.existing(), Some(Existing::Different));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
+    let double = Azure::start().await.unwrap();
+    let name = key("a");
+    // Somebody has blanked a key: its old KEK does not come back.
+    double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"b2xk"}"#);
+    double.advance(Duration::from_secs(5));
+    double.plant(&secret("a"), "");
+    // Everybody finds the empty value before the first one writes.
+    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(10))));
+    double.fault(look.of("GET").at("/secrets/").after(20).times(10));
+    let start = Arc::new(Barrier::new(10));
+    let mut tasks = Vec::new();
+    for number in 0..10 {
+        let (provider, name, start) = (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
+        tasks.push(tokio::spawn(async move {
+            let (new, mode) = (kek(&format!("new-{number}")), PutMode::Create);
+            provider.get(&name, Freshness::Any).await.unwrap_err();
+            start.wait().await;
+            (provider.put(&name, &new, mode).await, new)
+        }));
+    }
+    let mut stored = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (Ok(_), new) => stored.push(new),
+            (Err(error), _) => assert_eq!(error.existing(), Some(Existing::Different), "{error}"),
+        }
+    }
+    assert_eq!(stored.len(), 1, "one of them has stored its KEK");
+    let found = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
+    assert!(found.kek.ct_eq(&stored[0]));
+}
+
+#[tokio::test]
+async fn a_version_that_comes_while_others_are_retired_stays_enabled() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let name = key("a");
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    let current = provider.put(&name, &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
+    // Somebody updates the key between the look at it and the look at its versions.
+    let slow = Fault::new(Host::Vault, Action::DelayAnswer(Duration::from_millis(300)));
+    double.fault(slow.of("GET").times(1));
+    let retire = provider.retire_superseded(&name, &current);
+    let update = async {
+        while double.requests().last().is_none_or(|request| request.method != "GET") {
+            tokio::task::yield_now().await;
+        }
+        double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"bmV3"}"#);
+    };
+    let (retired, ()) = tokio::join!(retire, update);
+    assert_eq!(retired.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(double.versions(&secret("a")).iter().all(|version| version.enabled));
+    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("bmV3")));
 }

@@ -150,6 +150,9 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a KEK and gives the version that it got.
     ///
+    /// Where updates are atomic, an update makes a new version even if the KEK is the one that is stored: whoever
+    /// stores it once more makes every write fail that was sent before and is still under way.
+    ///
     /// # Errors
     ///
     /// `AlreadyExists` with [`Error::existing`] for [`PutMode::Create`] on a key that is there, whatever its value:

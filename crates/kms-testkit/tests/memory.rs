@@ -103,6 +103,7 @@ enum Defect {
     UnsupportedIsTried,
     UpdateIgnoresTheVersion,
     UpdateOfAbsentCreates,
+    UpdateWithTheSameKekIsSkipped,
 }
 
 /// A memory provider with a defect.
@@ -206,6 +207,17 @@ impl KmsProvider for Broken {
                     && self.inner.get(name, Freshness::Any).await.is_err() =>
             {
                 self.inner.put(name, kek, PutMode::Create).await
+            }
+            // As the API server of Kubernetes does with an object that is written as it is.
+            Defect::UpdateWithTheSameKekIsSkipped => {
+                if let (PutMode::Update(expected), Ok(stored)) =
+                    (&mode, self.inner.get(name, Freshness::Fresh).await)
+                    && *expected == stored.version
+                    && stored.kek.ct_eq(kek)
+                {
+                    return Ok(stored.version);
+                }
+                self.inner.put(name, kek, mode).await
             }
             _ => self.inner.put(name, kek, mode).await,
         }
@@ -391,6 +403,7 @@ const NOTICED: &[(Defect, &[&str])] = &[
         ],
     ),
     (Defect::UpdateOfAbsentCreates, &["put_update_of_an_absent_key_is_not_found"]),
+    (Defect::UpdateWithTheSameKekIsSkipped, &["an_update_with_the_same_kek_makes_the_version_before_stale"]),
 ];
 
 #[tokio::test]
@@ -406,7 +419,7 @@ async fn every_defect_is_noticed_by_the_case_that_is_about_it() {
             defect,
             Defect::GetHangs | Defect::GetIsStale | Defect::GetPanics | Defect::NothingIsDeleted
         );
-        assert!(breaks_everything || failed.len() <= 8, "{defect:?} fails more than it should:\n{report}");
+        assert!(breaks_everything || failed.len() <= 9, "{defect:?} fails more than it should:\n{report}");
     }
 }
 

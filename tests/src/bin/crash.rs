@@ -1,6 +1,12 @@
 //! `crash run`: kills rotations until a number of kills is reached; see `cargo xtask crash`. `crash worker` is what is
 //! killed.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test program"
+)]
 
 use std::{
     process::{ExitCode, Stdio},

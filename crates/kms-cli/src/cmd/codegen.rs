@@ -1,10 +1,9 @@
 //! `kms codegen`: the parts of the documentation that are made from the code.
 
 use clap::{CommandFactory, ValueEnum};
-use kms_core::{
-    Result,
-    config::{ConfigKey, Support},
-};
+use kms_core::Result;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::{ConfigKey, Support};
 use kms_dispatch::Provider;
 
 use super::providers::{self, yes_no};
@@ -84,6 +83,7 @@ fn head<const N: usize>(cells: [&str; N]) -> String {
     row(cells) + &row([(); N].map(|()| "---"))
 }
 
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 fn settings<K: ConfigKey>() -> String {
     let line = |key: &K| {
         let mut name = format!("`{}`", key.as_str());
@@ -218,15 +218,18 @@ mod tests {
 
     #[test]
     fn every_part_is_a_table_or_has_one() {
+        let absent: Vec<_> = [
+            ("SettingsAzure", cfg!(feature = "azure")),
+            ("SettingsIbmkp", cfg!(feature = "ibmkp")),
+            ("SettingsKmip", cfg!(feature = "kmip")),
+            ("SettingsVault", cfg!(feature = "vault")),
+        ]
+        .into_iter()
+        .filter_map(|(part, compiled)| (!compiled).then_some(part))
+        .collect();
         for part in Part::value_variants() {
             let text = text(*part);
-            let unknown = match part {
-                Part::SettingsAzure => cfg!(not(feature = "azure")),
-                Part::SettingsIbmkp => cfg!(not(feature = "ibmkp")),
-                Part::SettingsKmip => cfg!(not(feature = "kmip")),
-                Part::SettingsVault => cfg!(not(feature = "vault")),
-                _ => false,
-            };
+            let unknown = absent.contains(&format!("{part:?}").as_str());
             assert!(unknown || text.contains("| --- |"), "{part:?}: {text}");
         }
     }

@@ -1,15 +1,15 @@
 //! A [`KmsProvider`] of one's own: a directory with a file for each key.
 //!
 //! It shows what there is to write for a store that [`kms_core`] does not know.
-//! Each file is the KEK and nothing else, its name is the name of the key, and its version is the fingerprint of what
-//! it holds.
+//! Each file is the KEK and nothing else, its name is the name of the key, and its version is the
+//! number of the file and the time when it was written.
 //! Writers take turns by a lock on a file, across processes too; readers need no lock, since files are replaced as a
 //! whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
 };
 
@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
+    provider::Deleted,
 };
 
 /// The name of the provider in messages.
@@ -76,7 +77,7 @@ impl Directory {
         let kek = Kek::parse_bytes(bytes).map_err(|cause| {
             Error::new(ErrorKind::Protocol, "the file is no KEK").context("key", name.as_str()).source(cause)
         })?;
-        let version = KeyVersion::new(kek.fingerprint());
+        let version = version(&metadata);
         Ok(Some(Stored::new(kek, version).with_times(None, metadata.modified().ok())))
     }
 
@@ -90,12 +91,12 @@ impl Directory {
             .open(&new)
             .and_then(|mut file| {
                 file.write_all(kek.expose_secret().as_bytes())?;
-                file.sync_all()
+                file.sync_all()?;
+                file.metadata()
             })
-            .and_then(|()| fs::rename(&new, self.file(name)))
-            .and_then(|()| File::open(&self.path)?.sync_all());
-        written.map_err(failed)?;
-        Ok(KeyVersion::new(kek.fingerprint()))
+            .and_then(|metadata| fs::rename(&new, self.file(name)).map(|()| metadata))
+            .and_then(|metadata| File::open(&self.path)?.sync_all().map(|()| metadata));
+        Ok(version(&written.map_err(failed)?))
     }
 
     fn put_now(&self, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<KeyVersion> {
@@ -152,6 +153,12 @@ fn failed(cause: io::Error) -> Error {
 
 fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}")).provider(PROVIDER)
+}
+
+/// Each write makes a file anew, so that storing the same KEK once more makes another version too: a write that was
+/// sent for the one before is to fail.
+fn version(metadata: &Metadata) -> KeyVersion {
+    KeyVersion::new(format!("{}-{}-{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 #[async_trait]

@@ -1,6 +1,8 @@
 //! What goes wrong on demand.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Barrier;
 
 use super::{Answer, Body, Host, Request};
 
@@ -16,6 +18,8 @@ pub enum Action {
     Delay(Duration),
     /// The request is done, and its answer takes so long.
     DelayAnswer(Duration),
+    /// The request is done, and its answer waits until all have come for whom the barrier is.
+    Meet(Arc<Barrier>),
     /// This answer instead; nothing is done. The body is sent as it is, as HTML.
     Reply {
         /// The status.

@@ -134,7 +134,9 @@ impl Azure {
 
     /// Signs with another key from now on: every token that was given so far is invalid.
     pub fn roll_signing_key(&self) {
-        self.world().signing_key = text::random_hex(32);
+        let mut world = self.world();
+        world.signing_key = text::random_hex(32);
+        world.opaque.clear();
     }
 
     /// Adds a fault. The first one that fits a request is the one that happens.
@@ -149,13 +151,18 @@ impl Azure {
 
     /// Stores a value, as if somebody else had done it.
     pub fn plant(&self, name: &str, value: &str) {
+        self.plant_tagged(name, value, &[]);
+    }
+
+    /// Stores a value with these tags, as if somebody else had done it.
+    pub fn plant_tagged(&self, name: &str, value: &str, tags: &[(&str, &str)]) {
         let mut world = self.world();
         let now = world.clock.now();
         let version = Version {
             id: text::random_hex(32),
             value: value.to_owned(),
             content_type: None,
-            tags: Default::default(),
+            tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             enabled: true,
             created: now,
             updated: now,

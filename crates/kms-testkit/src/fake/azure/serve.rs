@@ -105,8 +105,12 @@ async fn answer(
             }
         }
     };
-    if let Some(Action::DelayAnswer(time)) = &action {
-        tokio::time::sleep(*time).await;
+    match &action {
+        Some(Action::DelayAnswer(time)) => tokio::time::sleep(*time).await,
+        Some(Action::Meet(all)) => {
+            all.wait().await;
+        }
+        _ => {}
     }
     let answer = match &action {
         Some(Action::LoseAnswer) => return Err(io::Error::other("the answer is lost")),

@@ -31,14 +31,19 @@ pub(super) fn refused(status: u16, code: &str, message: &str, inner: Option<&str
 
 impl World {
     pub(super) fn vault(&mut self, request: &Request) -> Answer {
+        self.clock.offset += i64::try_from(self.switches.haste.as_millis()).expect("a sensible time");
         self.pass_time();
         let answer = self.routed(request).unwrap_or_else(|refusal| refusal);
-        answer.header("x-ms-request-id", uuid())
+        if self.switches.sparse { answer } else { answer.header("x-ms-request-id", uuid()) }
     }
 
     fn authorized(&mut self, request: &Request) -> Reply<()> {
-        let challenge =
-            format!(r#"Bearer authorization="{}/{TENANT}", resource="{RESOURCE}""#, self.url(Host::Entra));
+        let authority = format!("{}/{TENANT}", self.url(Host::Entra));
+        let challenge = if self.switches.sparse {
+            format!(r#"Bearer authorization_uri="{authority}", scope="{RESOURCE}/.default""#)
+        } else {
+            format!(r#"Bearer authorization="{authority}", resource="{RESOURCE}""#)
+        };
         let Some(header) = request.header("authorization") else {
             self.counts.challenges += 1;
             let message = "AKV10000: Request is missing a Bearer or PoP token.";
@@ -217,7 +222,12 @@ impl World {
         {
             return Err(self.conflict(entry.life));
         }
-        self.live(name)?;
+        let entry = self.live(name)?.clone();
+        if !self.switches.soft_delete {
+            self.secrets.remove(&name.to_lowercase());
+            let Some(last) = entry.versions.last() else { return Err(missing(name)) };
+            return Ok(Answer::json(200, self.bundle(&entry, last, false)));
+        }
         let life = Life::Deleted { since: self.clock.milliseconds(), complete: self.complete() };
         let entry = self.secrets.get_mut(&name.to_lowercase()).ok_or_else(|| missing(name))?;
         entry.life = life;
@@ -232,6 +242,7 @@ impl World {
             Some(entry) if entry.life == Life::Live => Err(missing(name)),
             Some(entry) => match self.deleted(name) {
                 Ok(_) => Ok(()),
+                Err(_) if self.switches.sparse => Err(missing(name)),
                 Err(_) => Err(self.conflict(entry.life)),
             },
         }
@@ -294,7 +305,11 @@ impl World {
 
     fn page(&self, path: &str, items: Vec<Value>, skip: usize, most: usize) -> Answer {
         let next = (skip + most < items.len()).then(|| {
-            let host = self.url(Host::Vault);
+            let host = if self.switches.sparse {
+                "https://elsewhere.example:8443".to_owned()
+            } else {
+                self.url(Host::Vault)
+            };
             format!("{host}/{path}?api-version=7.4&$skiptoken={}&maxresults={}", skip + most, most.min(25))
         });
         let items: Vec<Value> = items.into_iter().skip(skip).take(most).collect();
@@ -308,6 +323,14 @@ impl World {
             "attributes": {"enabled": version.enabled, "created": version.created, "updated": version.updated,
                            "recoveryLevel": level, "recoverableDays": DAYS},
         });
+        if !self.switches.soft_delete {
+            bundle["attributes"]["recoveryLevel"] = json!("Purgeable");
+        }
+        if self.switches.sparse {
+            bundle["attributes"] = json!({"enabled": version.enabled, "created": version.created});
+            bundle["tags"] = Value::Null;
+            bundle["contentType"] = Value::Null;
+        }
         if with_value {
             bundle["value"] = json!(version.value);
         }
@@ -327,6 +350,9 @@ impl World {
         };
         let Some(last) = entry.versions.last() else { return Value::Null };
         let mut bundle = self.bundle(entry, last, false);
+        if self.switches.sparse {
+            return bundle;
+        }
         bundle["recoveryId"] = json!(format!("{}/deletedsecrets/{}", self.url(Host::Vault), entry.name));
         bundle["deletedDate"] = json!(since);
         bundle["scheduledPurgeDate"] = json!(since + DAYS * 86_400);

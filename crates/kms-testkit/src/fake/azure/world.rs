@@ -31,6 +31,16 @@ pub struct Switches {
     pub retry_after: Option<&'static str>,
     /// Whether conflicts have codes of their own, as the service gives them.
     pub codes: bool,
+    /// Whether deleted secrets are kept. A vault from before soft delete keeps none.
+    pub soft_delete: bool,
+    /// Whether answers are as bare and as odd as a server may make them: optional parts are left out or `null`, a
+    /// challenge has the other names, tokens say nothing and their lifetime is a text, links name another host, and
+    /// what is not complete yet is simply not found.
+    pub sparse: bool,
+    /// How much time each request to the vault takes by its clock, so that nobody has to wait for delays.
+    pub haste: Duration,
+    /// A certificate, as PEM, that Entra ID knows in place of the usual one.
+    pub certificate: Option<String>,
     /// Whether the federated token that workloads present is this one.
     pub federated_token: Option<String>,
 }
@@ -46,6 +56,10 @@ impl Default for Switches {
             rate: None,
             retry_after: None,
             codes: true,
+            soft_delete: true,
+            sparse: false,
+            haste: Duration::ZERO,
+            certificate: None,
             federated_token: None,
         }
     }
@@ -157,6 +171,8 @@ pub(super) struct World {
     pub(super) secrets: BTreeMap<String, Entry>,
     /// What tokens are signed with.
     pub(super) signing_key: String,
+    /// Tokens that say nothing, and when they end.
+    pub(super) opaque: BTreeMap<String, i64>,
     /// The ids of assertions that were presented.
     pub(super) seen: BTreeSet<String>,
     window: Option<(Instant, u32)>,
@@ -173,6 +189,7 @@ impl World {
             ports: HashMap::new(),
             secrets: BTreeMap::new(),
             signing_key: random_hex(32),
+            opaque: BTreeMap::new(),
             seen: BTreeSet::new(),
             window: None,
         }

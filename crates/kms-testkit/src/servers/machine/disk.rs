@@ -244,7 +244,7 @@ fn serve(mut stream: UnixStream, shared: &(Mutex<Content>, Condvar)) -> io::Resu
             return Err(io::ErrorKind::InvalidData.into());
         }
         let (what, offset) = (field(6, 8), field(16, 24));
-        let length = usize::try_from(field(24, 28)).map_err(|_| io::ErrorKind::InvalidData)?;
+        let length = usize::try_from(field(24, 28)).map_err(|_cause| io::ErrorKind::InvalidData)?;
         if length > MAX_REQUEST {
             return Err(io::ErrorKind::InvalidData.into());
         }
