@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 ///
-/// Those of [`file`] and of `secrets`.
+/// Those of [`file()`] and of `secrets`.
 pub async fn secret_or_file(
     value: &str,
     entry: &str,

@@ -93,7 +93,7 @@ struct All {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
-    /// The OSDs in a file instead, each on a line: NAME DEVICE [METADATA] [WAL]; `-` is standard input
+    /// The OSDs in a file instead, each on a line: NAME DEVICE, then METADATA and WAL if there are any; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
     list: Option<PathBuf>,
 
