@@ -1,8 +1,7 @@
-//! Requests on the wire: URLs, headers, redirects of standbys, and reads that see every write.
+//! Requests and responses on the wire: URLs, headers, redirects of standbys, and reads that see every write.
 //!
-//! The requests are `vaultrs`' own types, asked for their method, path and body.
-//! They are not sent by its client: that one shows the token in `Debug`, hands answers with keys to its errors and
-//! traces, and reads the environment (docs/decisions/0003-vaultrs.md).
+//! `vaultrs` provides method, path and body of each request. Its client is not used: it shows the token in `Debug`,
+//! passes responses that hold keys to its errors and traces, and reads the environment (decision 0003).
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,11 +13,12 @@ use kms_core::{Error, ErrorKind, ExposeSecret, Freshness, Result, Retry, SecretS
 use kms_http::{
     Answer, Call, HttpClient,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    json::unreadable,
     send::{Body, endpoint, sensitive},
     token::RateLimit,
 };
 use rustify::Endpoint;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::debug;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
@@ -28,24 +28,26 @@ use crate::error::from_answer;
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
-/// The state of the storage that a write has led to, or that a read has to see.
+/// The index of the storage that a write has produced, or that a read has to see.
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
-/// What a server is to do with a read whose index it has not reached.
+/// How a server handles a read whose index it has not reached.
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
-/// Sends a request to the active node at once, where the server knows the header (Vault Enterprise).
+/// Forwards a request to the active node (Vault Enterprise; other servers ignore the header).
 const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
 
-/// How long after a write of ours reads are sent on to the active node in any case: a standby that has reached the
-/// index of a write drops what it has cached a little later.
+/// How long after a write by this client every read is forwarded to the active node: a standby that has reached the
+/// index of a write invalidates its cache a little later.
 const JUST_WRITTEN: Duration = Duration::from_secs(2);
 
-/// A value of an index that no storage reaches: the active node answers all the same, a standby forwards.
+/// An index that no storage reaches: the active node answers nevertheless, a standby forwards.
 const NEVER_REACHED: &str = "999999999999";
 
-/// Which of the two namespaces a request is for.
+/// The namespace of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Scope {
+    /// The namespace of the KV mount.
     Data,
+    /// The namespace of the login.
     Auth,
 }
 
@@ -62,16 +64,16 @@ pub(crate) struct Api {
     pub(crate) seen: Mutex<Seen>,
 }
 
-/// What the server's answers have shown of its storage.
+/// What the server's responses have shown of its storage.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The index of our own last write, and when its answer came.
+    /// The index of the last write by this client, and the time of its response.
     written: Option<(HeaderValue, Instant)>,
-    /// The id of the raft cluster. The inner `None`: the server sends no index, so every read is fresh.
+    /// The id of the raft cluster; `Some(None)` if the server sends no index, so that every read is fresh.
     cluster: Option<Option<String>>,
 }
 
-/// The content of an index header: base64 of this JSON (OpenBao with raft storage).
+/// The content of an index header, as JSON in base64 (OpenBao with raft storage).
 #[derive(Deserialize, Serialize)]
 struct Index {
     cluster: String,
@@ -79,45 +81,41 @@ struct Index {
 }
 
 impl Api {
-    /// A request without a body.
-    pub(crate) fn request(&self, endpoint: &impl Endpoint, scope: Scope) -> Result<Call> {
-        self.prepare(endpoint, scope)
-    }
-
-    /// A request that writes `body`, which is wiped afterwards.
+    /// Builds a request that writes `body`, which is wiped afterwards.
     pub(crate) fn write(&self, path: &str, body: Zeroizing<Vec<u8>>, scope: Scope) -> Result<Call> {
-        // `vaultrs` has one request that takes its body as bytes; the others keep secrets in strings that nobody
-        // wipes. Its path is mount and path with a slash between, so it serves for any path.
+        // This is the only request of `vaultrs` that takes its body as bytes; the others keep secrets in strings
+        // that are never wiped. It joins mount and path with a slash, so it serves for any path.
         let (mount, path) = path.split_once('/').unwrap_or((path, ""));
         let mut endpoint = vaultrs::api::kv1::requests::SetSecretRequest {
             mount: mount.to_owned(),
             path: path.to_owned(),
             data: body.to_vec(),
         };
-        let call = self.prepare(&endpoint, scope);
+        let call = self.request(&endpoint, scope);
         endpoint.data.zeroize();
         call
     }
 
-    /// A plain read.
+    /// Builds a read.
     pub(crate) fn read(&self, path: &str, scope: Scope) -> Result<Call> {
         let (mount, path) = path.split_once('/').unwrap_or((path, ""));
-        self.prepare(
+        self.request(
             &vaultrs::api::kv1::requests::GetSecretRequest { mount: mount.to_owned(), path: path.to_owned() },
             scope,
         )
     }
 
-    /// A read of the server's own state, which has no namespace and needs no token.
+    /// Builds a read of the server's own state, which has no namespace and needs no token.
     pub(crate) fn read_state(&self, path: &str) -> Result<Call> {
         let mut call = self.read(path, Scope::Data)?;
         call.headers.remove(NAMESPACE);
         Ok(call)
     }
 
-    fn prepare(&self, endpoint: &impl Endpoint, scope: Scope) -> Result<Call> {
+    /// Builds a request of `vaultrs`.
+    pub(crate) fn request(&self, endpoint: &impl Endpoint, scope: Scope) -> Result<Call> {
         let wrong = || Error::new(ErrorKind::Unexpected, "the request could not be built");
-        // The causes are dropped: they may quote the body.
+        // The causes may quote the body, so the errors drop them.
         let body = Zeroizing::new(endpoint.body().map_err(|_cause| wrong())?.unwrap_or_default());
         let method: Method = endpoint.method().into();
         let mut url = self.base.clone();
@@ -134,7 +132,7 @@ impl Api {
         Ok(Call { method, url, headers, body: Body::secret(body) })
     }
 
-    /// Sends a request and gives the answer, whatever its status. One redirect is followed.
+    /// Sends a request and returns the response, whatever its status. Follows one redirect.
     ///
     /// # Errors
     ///
@@ -143,7 +141,7 @@ impl Api {
         if let Some(token) = token {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
-        // The state of the server is told to everybody, without an index.
+        // These two paths need no token, and their responses carry no index.
         let shows_index = !["/sys/health", "/sys/leader"].iter().any(|path| call.url.path().ends_with(path));
         let reads = call.method == Method::GET || call.method.as_str() == "LIST";
         if let Some(limit) = &self.rate_limit {
@@ -154,8 +152,9 @@ impl Api {
         let answer = match answer.status.is_redirection() && self.follow_redirects {
             false => answer,
             true if reads => self.follow(call, &answer).await?,
-            // A standby redirects also when it has passed a write on and has not heard of it again: the active node
-            // may have done it, and died. So from here on nobody knows, and the write's own mark would refuse it.
+            // A standby also redirects after it has forwarded a write and lost the response: the active node may
+            // have executed the write and died. So the outcome is unknown from here on, and a 400 may mean that
+            // `cas` is stale because of this very write.
             true => match self.follow(call, &answer).await {
                 Ok(answer) if answer.status == StatusCode::BAD_REQUEST => {
                     return Err(from_answer(&answer).retry(Retry::IfIdempotent));
@@ -167,27 +166,26 @@ impl Api {
                 Err(error) => return Err(error),
             },
         };
-        self.remember(&answer, !reads, shows_index);
+        self.note_index(&answer, !reads, shows_index);
         if answer.status.is_success() { Ok(answer) } else { Ok(without_echo(answer, &sent, token)) }
     }
 
-    /// A standby that does not forward sends us to the active node: the same request again, there, once.
+    /// Sends the same request once to the address of a redirect: a standby that does not forward redirects to the
+    /// active node.
     async fn follow(&self, mut call: Call, answer: &Answer) -> Result<Answer> {
         let refused = |why: &str| {
-            Error::new(ErrorKind::Protocol, format!("the redirect of the server is not followed: {why}"))
+            Error::new(ErrorKind::Protocol, format!("the server's redirect is not followed: {why}"))
                 .context("server", endpoint(&self.base))
         };
         let location = answer.header("location").and_then(|location| call.url.join(location).ok());
         let Some(location) = location.filter(|url| url.host().is_some()) else {
-            return Err(refused("it leads nowhere"));
+            return Err(refused("it has no valid address"));
         };
         if call.url.scheme() == "https" && location.scheme() != "https" {
-            return Err(refused(
-                "it leads from https to http, where everybody on the way could read the token",
-            ));
+            return Err(refused("it leads from https to http, which would expose the token"));
         }
         if !location.username().is_empty() || location.password().is_some() {
-            return Err(refused("it carries credentials"));
+            return Err(refused("its address has credentials in it"));
         }
         debug!(from = endpoint(&call.url), to = endpoint(&location), "following the redirect of a standby");
         let (http, url) = self.http.clone().at(&location).await?;
@@ -196,7 +194,7 @@ impl Api {
         if answer.status.is_redirection() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
-                "two servers redirect to each other: none is active now",
+                "two servers redirect to each other: no server is active",
             )
             .retry(Retry::Always)
             .context("server", endpoint(&location)));
@@ -204,8 +202,8 @@ impl Api {
         Ok(answer)
     }
 
-    /// Keeps what an answer shows of the storage. With raft, every success has an index; refusals have none.
-    fn remember(&self, answer: &Answer, wrote: bool, shows_index: bool) {
+    /// Notes what a response shows of the storage. With raft, every success has an index and a refusal has none.
+    fn note_index(&self, answer: &Answer, wrote: bool, shows_index: bool) {
         if !(answer.status.is_success() && shows_index) {
             return;
         }
@@ -225,29 +223,30 @@ impl Api {
         }
     }
 
-    /// Whether it is known by now how this server makes reads fresh.
+    /// Whether it is known how this server makes reads fresh.
     pub(crate) fn knows_freshness(&self) -> bool {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.is_some()
     }
 
-    /// Whether it is known that this server has no standbys.
-    pub(crate) fn is_alone(&self) -> bool {
+    /// Whether this server is known to have no standbys.
+    pub(crate) fn has_no_standbys(&self) -> bool {
         matches!(self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster, Some(None))
     }
 
-    /// Gives up finding out: reads are sent on by the header of Vault Enterprise alone.
+    /// Stops looking for the cluster's id: the header of Vault Enterprise alone forwards reads.
     pub(crate) fn stop_learning(&self) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.get_or_insert(None);
     }
 
-    /// Adds to a read what makes it see our own writes, or every write; to a write, that the active node does it.
+    /// Adds the headers that make a read see this client's writes, or every write, and that make the active node
+    /// execute a write.
     ///
-    /// A standby serves reads from its own copy, which is 50 to 130 ms old. With the index of a write and the
-    /// wish to be forwarded, it passes the read on to the active node if it has not seen that write yet; with an
-    /// index that is never reached it always does.
+    /// A standby serves reads from its own copy, which is 50 to 130 ms old. It forwards a read to the active node if
+    /// the read carries the index of a write that the standby has not replicated, and always if the index is never
+    /// reached.
     ///
-    /// A write is no different: a standby first looks into its own copy, and passes on only what it would have to
-    /// write. The delete of a key that it has not heard of is answered with 204 and never passed on.
+    /// Writes need the same headers: a standby first looks into its own copy, and forwards only what changes it. It
+    /// answers the delete of a key that it has not replicated with 204, and never forwards it.
     pub(crate) fn freshen(&self, call: &mut Call, freshness: Freshness) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let written = seen.written.as_ref();
@@ -266,10 +265,10 @@ impl Api {
     }
 }
 
-/// Takes out of a refusal what the server repeats of our request: its words go into errors, and the request has the
-/// KEK or a credential in it. Paths, which it may well quote, are in the URL too, and stay.
+/// Replaces the body of a refusal that repeats part of the request. The server's words go into errors, and the
+/// request holds the KEK or a credential. Parts of the path, which the server may quote, stay.
 fn without_echo(mut answer: Answer, sent: &Call, token: Option<&SecretString>) -> Answer {
-    /// Shorter pieces are found by chance.
+    /// Shorter pieces occur by chance.
     const PIECE: usize = 8;
 
     let token = token.map(|token| token.expose_secret().as_bytes()).unwrap_or_default();
@@ -281,6 +280,21 @@ fn without_echo(mut answer: Answer, sent: &Call, token: Option<&SecretString>) -
         answer.body = Zeroizing::new(br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec());
     }
     answer
+}
+
+/// The `data` of a response body.
+pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> {
+    #[derive(Deserialize)]
+    struct Envelope<D> {
+        data: Option<D>,
+    }
+
+    serde_json::from_slice::<Envelope<D>>(body).map(|envelope| envelope.data).map_err(|cause| unreadable(&cause))
+}
+
+/// The `data` of a response that has to have status 200.
+pub(crate) fn data_of<D: DeserializeOwned>(answer: &Answer) -> Result<Option<D>> {
+    if answer.status == StatusCode::OK { data(&answer.body) } else { Err(from_answer(answer)) }
 }
 
 fn cluster_of(index: &HeaderValue) -> Option<String> {

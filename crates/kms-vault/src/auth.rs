@@ -1,7 +1,7 @@
 //! Credentials, logins, and the life of a token.
 //!
-//! A token is kept for all callers, renewed while that extends it, and replaced by a new login when it does not or
-//! when the server no longer takes it. Nothing runs in the background: a token is looked after when it is used.
+//! All callers share one token. It is renewed while a renewal extends it, and replaced by a new login when a renewal
+//! does not or when the server refuses the token. There is no background task: a token is renewed when it is used.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,41 +13,41 @@ use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    api::{Api, Scope},
+    api::{Api, Scope, data_of},
     error::{from_answer, with_words},
 };
 
-/// A token from outside is looked up after this time, to learn when it ends. Short-lived programs are spared the
-/// request.
+/// How long a token of the settings is in use before it is looked up, to learn when it ends. Short-lived programs
+/// never send the request.
 const LOOKUP_AFTER: Duration = Duration::from_secs(60);
-/// Longer than any token that is not asked about lasts.
+/// Longer than the life of any token that was not looked up.
 const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// What has to be left of a token that is handed out: the time that one slow call may take.
+/// How long a token has to be valid when a request gets it: the time that one slow request may take.
 const MARGIN: Duration = Duration::from_secs(30);
-/// A token that cannot be renewed and ends within this time is warned of.
+/// A warning is logged for a token that cannot be renewed and ends within this time.
 const ENDS_SOON: Duration = Duration::from_secs(3600);
 
-/// How we show who we are.
-pub(crate) enum Method {
-    /// A token that somebody gave us.
+/// How the client authenticates.
+pub(crate) enum AuthMethod {
+    /// A token of the settings.
     Token(SecretString),
-    /// The token of a Kubernetes service account, read anew at each login.
+    /// The token of a Kubernetes service account, read again at each login.
     Kubernetes { mount: String, role: String, path: PathBuf },
     /// AppRole.
     AppRole { mount: String, role_id: String, secret_id: SecretString },
     /// The client certificate of the TLS connection.
     Certificate { mount: String, name: Option<String> },
-    /// Nothing: an agent between us and the server adds its token.
+    /// An agent between client and server adds its own token.
     Agent,
 }
 
-impl fmt::Debug for Method {
+impl fmt::Debug for AuthMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())
     }
 }
 
-impl Method {
+impl AuthMethod {
     /// The method and the public part of what is presented.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -66,33 +66,33 @@ impl Method {
     }
 }
 
-/// What is remembered of a token besides its value.
+/// What is known of a token besides its value.
 #[derive(Debug)]
 pub(crate) struct Details {
     renewable: bool,
-    /// How long it lasted when it was new. A renewal that gives much less has met the maximum.
+    /// The life of the token when it was new. A renewal that returns much less has met the maximum.
     length: Duration,
-    /// Whether it is from outside and nothing has been asked about it yet.
+    /// Whether the token is of the settings and has not been looked up yet.
     unknown: bool,
 }
 
-/// Why the server did not take a request, found out after it said 403.
-pub(crate) enum Verdict {
-    /// There is a new token; the request may be sent once more.
-    Renewed(Arc<Token<Details>>),
-    /// The token is good, so it is the right that is missing.
-    Denied(Error),
+/// Why the server has answered 403.
+pub(crate) enum Forbidden {
+    /// The token was stale. This is a new one, with which the request may be sent once more.
+    StaleToken(Arc<Token<Details>>),
+    /// The token is valid and lacks the right.
+    MissingRight(Error),
 }
 
 /// The credentials of one client.
 #[derive(Debug)]
 pub(crate) struct Auth {
-    pub(crate) method: Method,
+    pub(crate) method: AuthMethod,
     tokens: TokenCache<Details>,
 }
 
 #[derive(Deserialize)]
-struct LoginAnswer {
+struct LoginResponse {
     auth: Option<LoginAuth>,
 }
 
@@ -111,7 +111,7 @@ impl Drop for LoginAuth {
     }
 }
 
-/// What a token says of itself.
+/// The response of a token's lookup of itself.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Lookup {
     #[serde(default)]
@@ -125,30 +125,32 @@ pub(crate) struct Lookup {
 }
 
 impl Auth {
-    pub(crate) fn new(method: Method) -> Self {
+    pub(crate) fn new(method: AuthMethod) -> Self {
         Self { method, tokens: TokenCache::new() }
     }
 
-    /// A token that is good now, as far as we know. `None` if an agent adds one.
+    /// A token that is valid as far as the client knows. `None` if an agent adds the token.
     ///
     /// # Errors
     ///
     /// Those of a login.
     pub(crate) async fn token(&self, api: &Api) -> Result<Option<Arc<Token<Details>>>> {
-        if matches!(self.method, Method::Agent) {
+        if matches!(self.method, AuthMethod::Agent) {
             return Ok(None);
         }
         self.tokens.get(|before| self.fetch(api, before)).await.map(Some)
     }
 
-    /// Finds out what a 403 means. The server gives the same answer for a token that is bad, revoked, expired or
-    /// without the right, so the token is asked about itself; however many callers come here at once, that and the
-    /// login that may follow are done once.
+    /// Finds out why the server has answered 403.
+    ///
+    /// The server gives the same response for a token that is wrong, revoked, expired or without the right, so the
+    /// token is looked up. However many callers come here at the same time, the lookup and the login that may follow
+    /// happen once.
     ///
     /// # Errors
     ///
-    /// `Unauthenticated` if the token is no longer good and there is no way to get another one.
-    pub(crate) async fn examine(&self, api: &Api, refused: &Token<Details>) -> Result<Verdict> {
+    /// `Unauthenticated` if the token is no longer valid and the client cannot log in for another one.
+    pub(crate) async fn examine_forbidden(&self, api: &Api, refused: &Token<Details>) -> Result<Forbidden> {
         let fetch = async |before: Option<Arc<Token<Details>>>| {
             let value = before.as_ref().map_or(&refused.value, |token| &token.value);
             match self.lookup(api, value).await {
@@ -156,14 +158,14 @@ impl Auth {
                     let policies = lookup.policies.unwrap_or_default().join(", ");
                     Err(Error::new(
                         ErrorKind::PermissionDenied,
-                        "the token is good, but has no right to do this",
+                        "the token is valid, but has no right to do this",
                     )
                     .context("policies", policies))
                 }
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => match &self.method {
-                    Method::Token(_) => Err(Error::new(
+                    AuthMethod::Token(_) => Err(Error::new(
                         ErrorKind::Unauthenticated,
-                        "the token is not accepted: it is wrong, revoked or expired, or may not even look itself up",
+                        "the server refuses the token: it is wrong, revoked or expired, or may not look itself up",
                     )),
                     _ => self.login(api).await,
                 },
@@ -171,52 +173,47 @@ impl Auth {
             }
         };
         match self.tokens.replace(refused.generation(), fetch).await {
-            Ok(token) => Ok(Verdict::Renewed(token)),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(Verdict::Denied(error)),
+            Ok(token) => Ok(Forbidden::StaleToken(token)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(Forbidden::MissingRight(error)),
             Err(error) => Err(error),
         }
     }
 
-    /// What the token says of itself.
+    /// Looks the token up.
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` if the server does not take the token.
+    /// `PermissionDenied` if the server refuses the token.
     pub(crate) async fn lookup(&self, api: &Api, token: &SecretString) -> Result<Lookup> {
         let answer = api.send(api.read("auth/token/lookup-self", Scope::Auth)?, Some(token)).await?;
-        if answer.status != StatusCode::OK {
-            return Err(from_answer(&answer));
-        }
-        let envelope: crate::stored::Envelope<Lookup> =
-            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
-        envelope.data.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server says nothing of the token"))
+        data_of(&answer)?.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response describes no token"))
     }
 
     async fn fetch(&self, api: &Api, before: Option<Arc<Token<Details>>>) -> Result<Token<Details>> {
         match (&self.method, before) {
-            (Method::Token(token), None) => {
+            (AuthMethod::Token(token), None) => {
                 let lease = Lease::starting(LOOKUP_AFTER, LONG);
                 let details = Details { renewable: false, length: Duration::ZERO, unknown: true };
                 Ok(Token::new(token.clone(), Some(lease), details))
             }
-            (Method::Token(_), Some(before)) if before.details.unknown => Ok(self.learn(api, &before).await),
+            (AuthMethod::Token(_), Some(before)) if before.details.unknown => Ok(self.learn(api, &before).await),
             (_, Some(before)) if before.details.renewable => match self.renew(api, &before).await {
                 Ok(token) => Ok(token),
                 Err(error) if error.retryable() != Retry::Never => Err(error),
                 Err(error) => {
                     debug!(%error, "the token can no longer be renewed");
-                    self.anew(api, &before).await
+                    self.replace(api, &before).await
                 }
             },
-            (Method::Token(_), Some(before)) => self.anew(api, &before).await,
+            (AuthMethod::Token(_), Some(before)) => self.replace(api, &before).await,
             _ => self.login(api).await,
         }
     }
 
-    /// A new login, or for a token from outside the same one on and on, until the server refuses it.
-    async fn anew(&self, api: &Api, before: &Token<Details>) -> Result<Token<Details>> {
+    /// Logs in again. A token of the settings stays in use until the server refuses it.
+    async fn replace(&self, api: &Api, before: &Token<Details>) -> Result<Token<Details>> {
         match &self.method {
-            Method::Token(token) => {
+            AuthMethod::Token(token) => {
                 let details = Details { renewable: false, length: before.details.length, unknown: false };
                 Ok(Token::new(token.clone(), None, details))
             }
@@ -224,12 +221,12 @@ impl Auth {
         }
     }
 
-    /// Learns how long a token from outside lasts. One that may not look itself up is used as it is.
+    /// Looks up how long a token of the settings lasts. A token that may not look itself up is used as it is.
     async fn learn(&self, api: &Api, before: &Token<Details>) -> Token<Details> {
         let lookup = match self.lookup(api, &before.value).await {
             Ok(lookup) => lookup,
             Err(error) => {
-                debug!(%error, "the token could not be looked up, so it will not be renewed");
+                debug!(%error, "the token could not be looked up and will not be renewed");
                 Lookup::default()
             }
         };
@@ -237,7 +234,7 @@ impl Auth {
         if !length.is_zero() && !renewable && length < ENDS_SOON {
             warn!(
                 seconds = lookup.ttl,
-                "the Vault token ends soon and cannot be renewed; put a new one in its Secret"
+                "the Vault token ends soon and cannot be renewed; put a new token into its Secret"
             );
         }
         let lease = (renewable && !length.is_zero()).then(|| Lease::from_now(length, MARGIN));
@@ -250,10 +247,10 @@ impl Auth {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer).operation("renew token"));
         }
-        let login: LoginAnswer = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
-        let auth = login.auth.ok_or_else(|| Error::new(ErrorKind::Protocol, "the token was not renewed"))?;
+        let login: LoginResponse = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+        let auth = login.auth.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response to the renewal has no token"))?;
         let length = Duration::from_secs(auth.lease_duration);
-        // Close to its maximum, a token gets shorter and shorter leases: then it is time for another one.
+        // Close to its maximum life, a token gets ever shorter leases. Then a new login has to replace it.
         let renewable = auth.renewable && length > before.details.length / 2;
         debug!(seconds = auth.lease_duration, renewable, "renewed the token");
         let details = Details { renewable, length: before.details.length.max(length), unknown: false };
@@ -261,21 +258,21 @@ impl Auth {
     }
 
     async fn login(&self, api: &Api) -> Result<Token<Details>> {
-        let (mount, body, who) = match &self.method {
-            Method::Token(_) | Method::Agent => {
-                return Err(Error::new(ErrorKind::Unexpected, "there is nothing to log in with"));
+        let (mount, body, identifiers) = match &self.method {
+            AuthMethod::Token(_) | AuthMethod::Agent => {
+                return Err(Error::new(ErrorKind::Unexpected, "this authentication method has no login"));
             }
-            Method::Kubernetes { mount, role, path } => {
+            AuthMethod::Kubernetes { mount, role, path } => {
                 let jwt = read_jwt(path)?;
-                let who = identity(jwt.expose_secret());
+                let identity = identity(jwt.expose_secret());
                 let body = json(&[("jwt", jwt.expose_secret()), ("role", role)])?;
-                (mount, body, [("role", role.clone()), ("identity", who)].to_vec())
+                (mount, body, vec![("role", role.clone()), ("identity", identity)])
             }
-            Method::AppRole { mount, role_id, secret_id } => {
+            AuthMethod::AppRole { mount, role_id, secret_id } => {
                 let body = json(&[("role_id", role_id), ("secret_id", secret_id.expose_secret())])?;
-                (mount, body, [("role id", role_id.clone())].to_vec())
+                (mount, body, vec![("role id", role_id.clone())])
             }
-            Method::Certificate { mount, name } => {
+            AuthMethod::Certificate { mount, name } => {
                 let body = json(&name.as_deref().map_or_else(Vec::new, |name| vec![("name", name)]))?;
                 (mount, body, vec![("name", name.clone().unwrap_or_else(|| "any".to_owned()))])
             }
@@ -284,23 +281,22 @@ impl Auth {
         let answer = api.send(call, None).await.map_err(|error| error.operation("log in"))?;
         if answer.status != StatusCode::OK {
             let error = match answer.status {
-                // Wrong roles, secret ids and certificates are 400, all else that is refused is 403.
-                StatusCode::BAD_REQUEST => with_words(refused(&self.method), &answer),
-                StatusCode::FORBIDDEN => with_words(refused(&self.method), &answer),
+                // The server answers 400 to wrong roles, secret ids and certificates, and 403 to other refused logins.
+                StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
+                    with_words(login_refused(&self.method), &answer)
+                }
                 _ => from_answer(&answer),
             };
             let error = error.operation("log in").context("auth mount", mount.as_str());
-            return Err(who.into_iter().fold(error, |error, (name, value)| error.context(name, value)));
+            return Err(identifiers.into_iter().fold(error, |error, (name, value)| error.context(name, value)));
         }
-        let mut login: LoginAnswer =
+        let mut login: LoginResponse =
             serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
-        let mut auth = login
-            .auth
-            .take()
-            .ok_or_else(|| Error::new(ErrorKind::Protocol, "the login gave no token").operation("log in"))?;
+        let no_token =
+            || Error::new(ErrorKind::Protocol, "the response to the login has no token").operation("log in");
+        let mut auth = login.auth.take().ok_or_else(no_token)?;
         let token = auth.client_token.take().filter(|token| !token.is_empty()).map(SecretString::from);
-        let token = token
-            .ok_or_else(|| Error::new(ErrorKind::Protocol, "the login gave no token").operation("log in"))?;
+        let token = token.ok_or_else(no_token)?;
         let length = Duration::from_secs(auth.lease_duration);
         debug!(seconds = auth.lease_duration, renewable = auth.renewable, method = ?self.method, "logged in");
         let lease = (!length.is_zero()).then(|| Lease::from_now(length, MARGIN));
@@ -308,14 +304,15 @@ impl Auth {
     }
 }
 
-fn refused(method: &Method) -> Error {
+/// The error for a refused login: the settings to check depend on the method.
+fn login_refused(method: &AuthMethod) -> Error {
     let hint = match method {
-        Method::Kubernetes { .. } => {
-            "the server refused the login: check that the role binds this service account and namespace and its \
+        AuthMethod::Kubernetes { .. } => {
+            "the server refused the login: check that the role binds this service account, its namespace and its \
              audience, and that the server's token reviewer and its address of the Kubernetes API are valid"
         }
-        Method::AppRole { .. } => "the server refused the login: check role id and secret id",
-        _ => "the server refused the login: check that the certificate's role allows this client certificate",
+        AuthMethod::AppRole { .. } => "the server refused the login: check the role id and the secret id",
+        _ => "the server refused the login: check that the certificate role allows this client certificate",
     };
     Error::new(ErrorKind::Unauthenticated, hint)
 }
@@ -325,11 +322,11 @@ fn json(pairs: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>> {
     let mut body = Zeroizing::new(Vec::with_capacity(2 + length));
     let map: std::collections::BTreeMap<_, _> = pairs.iter().copied().collect();
     serde_json::to_writer(&mut *body, &map)
-        .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the login could not be written"))?;
+        .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the login could not be encoded"))?;
     Ok(body)
 }
 
-/// Reads the service account's token. The kubelet replaces the file; while it does, it may be empty.
+/// Reads the token of the service account. The file may be empty while the kubelet replaces it.
 fn read_jwt(path: &std::path::Path) -> Result<SecretString> {
     let mut text = std::fs::read_to_string(path).map_err(|cause| {
         Error::config(
@@ -341,14 +338,14 @@ fn read_jwt(path: &std::path::Path) -> Result<SecretString> {
     let jwt = SecretString::from(text.trim());
     text.zeroize();
     if jwt.expose_secret().is_empty() {
-        return Err(Error::new(ErrorKind::Unavailable, "the service account token is empty for now")
+        return Err(Error::new(ErrorKind::Unavailable, "the file of the service account token is empty")
             .retry(Retry::Always)
             .context("file", path.display().to_string()));
     }
     Ok(jwt)
 }
 
-/// Who a service account token says we are: subject and audiences, never the token itself.
+/// Subject, audiences and issuer of a service account token, never the token itself.
 pub(crate) fn identity(jwt: &str) -> String {
     #[derive(Deserialize)]
     struct Claims {
@@ -368,7 +365,7 @@ pub(crate) fn identity(jwt: &str) -> String {
         jwt.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
     let claims = claims.map(Zeroizing::new).and_then(|json| serde_json::from_slice::<Claims>(&json).ok());
     let Some(Claims { sub, iss, aud }) = claims else {
-        return "not readable: the token is no JWT".to_owned();
+        return "unknown: the token is not a JWT".to_owned();
     };
     let audiences = match aud {
         Some(Audiences::One(one)) => one,
@@ -397,7 +394,7 @@ mod tests {
     #[test]
     fn credentials_are_not_shown() {
         let secret = || SecretString::from("canary");
-        let approle = Method::AppRole { mount: "approle".into(), role_id: "r".into(), secret_id: secret() };
-        assert!(!format!("{approle:?}{:?}", Method::Token(secret())).contains("canary"));
+        let approle = AuthMethod::AppRole { mount: "approle".into(), role_id: "r".into(), secret_id: secret() };
+        assert!(!format!("{approle:?}{:?}", AuthMethod::Token(secret())).contains("canary"));
     }
 }

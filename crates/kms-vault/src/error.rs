@@ -1,13 +1,13 @@
-//! The one table from what Vault answers to what it means.
+//! The one table from the responses of Vault to error kinds.
 
 use kms_core::{Error, ErrorKind, Result, Retry};
 use kms_http::{Answer, http::StatusCode};
 use serde::Deserialize;
 
-/// How much of the server's own words goes into an error.
+/// How many characters of the server's words an error quotes.
 const MAX_WORDS: usize = 200;
 
-/// The body of an answer that is no success.
+/// The body of a response that is not a success.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -17,36 +17,36 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the body. A body that is none of Vault's (of a load balancer, say) is `None`.
+    /// Decodes the body. `None` if the body is not of Vault but, for example, of a load balancer.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
         serde_json::from_slice(&answer.body).ok()
     }
 
-    /// The body of a 404. One that is not Vault's says nothing about keys: something else has answered.
+    /// Decodes the body of a 404.
     ///
     /// # Errors
     ///
-    /// `Protocol` in that case.
-    pub(crate) fn of_missing(answer: &Answer) -> Result<Self> {
+    /// `Protocol` if the body is not of Vault: the response of another server says nothing about keys.
+    pub(crate) fn of_not_found(answer: &Answer) -> Result<Self> {
         Self::of(answer).ok_or_else(|| {
             Error::new(
                 ErrorKind::Protocol,
-                "what answered 404 is not Vault: check VAULT_ADDR with its path, and the proxies on the way",
+                "the server that answered 404 is not Vault; check VAULT_ADDR with its path, and the proxies in between",
             )
         })
     }
 
-    /// Whether the server says what is wrong. A 404 without words only means that nothing is there.
+    /// Whether the server gives a reason. A 404 without one means that the path is empty.
     pub(crate) fn has_words(&self) -> bool {
         self.errors.as_ref().is_some_and(|errors| !errors.is_empty())
     }
 
-    /// Whether the server warns: it does so on a 404 when a v1 path is used on a v2 mount.
+    /// Whether the server warns, as it does with a 404 for a v1 path on a v2 mount.
     pub(crate) fn has_warnings(&self) -> bool {
         self.warnings.as_ref().is_some_and(|warnings| !warnings.is_empty())
     }
 
-    /// The server's own words in one line, cut off.
+    /// The server's words on one line, truncated.
     fn words(&self) -> Option<String> {
         let words = self.errors.as_ref()?.iter().find(|words| !words.trim().is_empty())?;
         let line: String = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -54,7 +54,7 @@ impl Refusal {
     }
 }
 
-/// Adds the server's words to an error. They quote no secret: Vault's messages speak of paths, roles and limits.
+/// Adds the server's words to an error. Vault's messages name paths, roles and limits, and never quote a secret.
 pub(crate) fn with_words(error: Error, answer: &Answer) -> Error {
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
         Some(words) => error.context("server said", words),
@@ -62,42 +62,43 @@ pub(crate) fn with_words(error: Error, answer: &Answer) -> Error {
     }
 }
 
-/// What an answer means that no operation has a better word for.
+/// The error for a response that the operation does not handle itself.
 pub(crate) fn from_answer(answer: &Answer) -> Error {
     let refusal = Refusal::of(answer);
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     let error = match answer.status {
         StatusCode::BAD_REQUEST if refusal.is_none() => error(
             ErrorKind::Protocol,
-            "the server does not understand us; is VAULT_ADDR an http address, and the server speaks https?",
+            "the server does not understand the request; if VAULT_ADDR is an http address, check whether the server \
+             expects https",
             Retry::Never,
         ),
         StatusCode::BAD_REQUEST => {
-            error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never)
+            error(ErrorKind::Protocol, "the server rejects the request as malformed", Retry::Never)
         }
         StatusCode::UNAUTHORIZED => {
-            error(ErrorKind::Unauthenticated, "the server does not know us", Retry::Never)
+            error(ErrorKind::Unauthenticated, "the server does not accept the credentials", Retry::Never)
         }
         StatusCode::FORBIDDEN => error(ErrorKind::PermissionDenied, "permission denied", Retry::Never),
-        // Without words it is the operation's to say what is missing; with words the mount or the namespace is.
+        // With a reason, the mount or the namespace is missing; without one, the operation says what is missing.
         StatusCode::NOT_FOUND if refusal.as_ref().is_some_and(Refusal::has_words) => error(
             ErrorKind::ConfigInvalid,
             "the server has no such mount or namespace; check VAULT_BACKEND_PATH, VAULT_NAMESPACE and \
              VAULT_AUTH_MOUNT_PATH",
             Retry::Never,
         ),
-        StatusCode::NOT_FOUND => error(ErrorKind::NotFound, "there is nothing at that path", Retry::Never),
+        StatusCode::NOT_FOUND => error(ErrorKind::NotFound, "the path is empty", Retry::Never),
         StatusCode::METHOD_NOT_ALLOWED => {
-            error(ErrorKind::ConfigInvalid, "the mount cannot do this; is it a KV mount?", Retry::Never)
+            error(ErrorKind::ConfigInvalid, "the mount does not support this request; check that it is a KV mount", Retry::Never)
         }
         StatusCode::PAYLOAD_TOO_LARGE => {
             error(ErrorKind::ConfigInvalid, "the KEK is too large", Retry::Never)
         }
-        // Enterprise: the state that the request depends on has not arrived yet.
+        // Vault Enterprise: the server has not replicated the state that the request depends on.
         StatusCode::PRECONDITION_FAILED => {
             error(ErrorKind::Unavailable, "the server has not caught up yet", Retry::Always)
         }
-        // With words it is a quota; without, a standby that has not applied the index we sent (servers.md A4).
+        // With a reason, a quota is reached; without one, a standby has not replicated the index of the request.
         StatusCode::TOO_MANY_REQUESTS if refusal.as_ref().is_some_and(|refusal| !refusal.has_words()) => {
             error(ErrorKind::Unavailable, "the standby has not caught up yet", Retry::Always)
         }
@@ -107,23 +108,28 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
         StatusCode::NOT_IMPLEMENTED => {
             error(ErrorKind::Unavailable, "the server is not initialised", Retry::Never)
         }
-        // Vault itself answers in JSON, and has not looked at the request; a proxy may have passed it on.
+        // A response in JSON is of Vault itself, which has not executed the request; a proxy may have forwarded it.
         StatusCode::SERVICE_UNAVAILABLE if refusal.as_ref().is_some_and(Refusal::has_words) => error(
             ErrorKind::Unavailable,
-            "the server is sealed or not ready; unseal it, then this works again",
+            "the server is sealed or not ready; unseal it",
             Retry::Always,
         ),
         status if status.is_server_error() || matches!(status.as_u16(), 472 | 473) => {
-            error(ErrorKind::Unavailable, "the server cannot answer now", Retry::IfIdempotent)
+            error(ErrorKind::Unavailable, "the server cannot answer at present", Retry::IfIdempotent)
         }
         status if status.is_redirection() => {
-            error(ErrorKind::Unavailable, "the server sends us to another one", Retry::Always)
+            error(ErrorKind::Unavailable, "the server redirects to another server", Retry::Always)
         }
-        _ => error(ErrorKind::Protocol, "the server's answer makes no sense", Retry::Never),
+        _ => error(ErrorKind::Protocol, "the server's response has an unexpected status", Retry::Never),
     };
     with_words(error, answer)
         .context("status", answer.status.as_u16().to_string())
         .retry_after(answer.retry_after())
+}
+
+/// The error for an operation that this version of KV does not support.
+pub(crate) fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{what} is not possible with this KV mount"))
 }
 
 #[cfg(test)]

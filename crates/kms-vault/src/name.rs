@@ -1,19 +1,19 @@
-//! From the name of a key to the name of a secret in the KV mount and back.
+//! Maps the name of a key to the name of a secret in the KV mount, and back.
 
 use kms_core::KeyName;
 
-/// What Rook puts before the name of the PVC (spec 2).
+/// The prefix that Rook puts before the name of the PVC (rook-behaviour §2).
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
-/// The name of the secret, and of the only field in it (spec 4.5).
+/// The name of the secret, and of its only field (rook-behaviour §4.5).
 ///
-/// Every key name is made of characters that a path segment may hold, and Vault has no limit of length that a key
-/// name could reach, so the mapping is the same for all.
+/// A path segment may hold every character of a key name, and no key name reaches a length limit of Vault, so all
+/// names are mapped the same way.
 pub(crate) fn secret_id(name: &KeyName) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// The name of the key, if the secret is one of ours.
+/// The name of the key. `None` if the secret is not a KEK of Rook's layout.
 pub(crate) fn key_name(secret_id: &str) -> Option<KeyName> {
     KeyName::new(secret_id.strip_prefix(PREFIX)?).ok()
 }

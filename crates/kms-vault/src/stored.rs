@@ -1,53 +1,39 @@
-//! The KV secrets engine: its two versions, and what their bodies look like (spec 4.4 to 4.6).
+//! What the KMS keeps: secrets of KV v1 and v2, encoded and decoded (rook-behaviour §4.4, §4.5, §4.6).
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
-use kms_core::{Error, ErrorKind, Kek, KeyName, Result, SecretString};
+use kms_core::{Error, ErrorKind, Kek, KeyName, KeyVersion, Result, SecretString};
 use kms_http::json::unreadable;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::name::secret_id;
+use crate::{api::data, name::secret_id};
 
-/// What an error about a stored value names.
+/// The context that marks an error about a malformed stored value.
 const FIELD: &str = "field";
 
-/// A version of the KV engine.
+/// The version of a KV secrets engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum KvVersion {
     V1,
     V2,
 }
 
-/// A KV mount.
-#[derive(Clone, Debug)]
-pub(crate) struct Mount {
-    /// Its path without slashes at the ends.
-    pub(crate) path: String,
-    pub(crate) version: KvVersion,
-}
-
-impl Mount {
-    /// Where the secret is read and written.
-    pub(crate) fn data(&self, name: &KeyName) -> String {
-        match self.version {
-            KvVersion::V1 => format!("{}/{}", self.path, secret_id(name)),
-            KvVersion::V2 => format!("{}/data/{}", self.path, secret_id(name)),
+impl KvVersion {
+    /// The path at which a mount of this version reads and writes the secret of a key.
+    pub(crate) fn data_path(self, mount: &str, name: &KeyName) -> String {
+        match self {
+            Self::V1 => format!("{mount}/{}", secret_id(name)),
+            Self::V2 => format!("{mount}/data/{}", secret_id(name)),
         }
     }
 }
 
-/// The envelope of every answer.
-#[derive(Deserialize)]
-pub(crate) struct Envelope<D> {
-    pub(crate) data: Option<D>,
-}
-
-/// The fields of a secret. Values stay where they are in the body, which is wiped.
+/// The fields of a secret. The values stay in the response body, which is wiped on drop.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
-/// The data of a v2 read.
+/// The `data` of a v2 read.
 #[derive(Deserialize)]
 struct Versioned<'a> {
     #[serde(borrow)]
@@ -55,7 +41,7 @@ struct Versioned<'a> {
     metadata: VersionMetadata,
 }
 
-/// What v2 says of one version.
+/// The metadata of one version on v2.
 #[derive(Debug, Deserialize)]
 pub(crate) struct VersionMetadata {
     #[serde(default)]
@@ -64,12 +50,13 @@ pub(crate) struct VersionMetadata {
 }
 
 impl VersionMetadata {
+    /// The time at which this version was stored.
     pub(crate) fn created(&self) -> Option<SystemTime> {
         time(&self.created_time)
     }
 }
 
-/// What v2 says of a secret.
+/// The metadata of a secret on v2.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SecretMetadata {
     pub(crate) current_version: u64,
@@ -90,25 +77,25 @@ struct VersionState {
 }
 
 impl SecretMetadata {
-    /// Whether there is a current version that can be read.
+    /// Whether the current version can be read.
     pub(crate) fn is_live(&self) -> bool {
-        // With `delete_version_after` the time of deletion is known from the start, and lies ahead.
+        // With `delete_version_after` every version has a deletion time from the start, in the future.
         let deleted =
             |version: &VersionState| time(&version.deletion_time).is_some_and(|at| at <= SystemTime::now());
         self.current().is_some_and(|version| !deleted(version) && !version.destroyed)
     }
 
-    /// When the secret was first stored.
+    /// The time at which the first version was stored.
     pub(crate) fn created(&self) -> Option<SystemTime> {
         time(&self.created_time)
     }
 
-    /// When the current version was stored.
+    /// The time at which the current version was stored.
     pub(crate) fn updated(&self) -> Option<SystemTime> {
         time(&self.current()?.created_time)
     }
 
-    /// The versions before `current` whose value is still there, deleted ones included.
+    /// The versions before `current` whose value still exists, soft-deleted ones included.
     pub(crate) fn superseded(&self, current: u64) -> Vec<u64> {
         let numbers = self.versions.iter().filter(|(_, state)| !state.destroyed);
         numbers.filter_map(|(number, _)| number.parse().ok()).filter(|number| *number < current).collect()
@@ -119,75 +106,76 @@ impl SecretMetadata {
     }
 }
 
-/// The keys of a list.
-#[derive(Deserialize)]
-pub(crate) struct Listed {
-    pub(crate) keys: Vec<String>,
-}
-
 fn time(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
-/// What a read of a secret has come to.
-pub(crate) enum Read {
-    Found {
-        kek: Kek,
-        version: Option<VersionMetadata>,
-    },
-    /// The secret is there and its value is the empty text: Rook takes that for a place that is still free.
-    Empty {
-        version: Option<u64>,
-    },
-    /// The name was written once, and its last version is deleted or destroyed.
-    Deleted {
-        version: u64,
-    },
+/// What a read has found at the path of a secret.
+pub(crate) enum Secret {
+    /// A KEK; v1 has no metadata.
+    Stored { kek: Kek, metadata: Option<VersionMetadata> },
+    /// A secret whose value is the empty string. Rook treats such a path as free.
+    Empty { version: Option<u64> },
+    /// Only metadata: the last version is deleted or destroyed.
+    Deleted { version: u64 },
+    /// Nothing: no version was ever written, or all metadata is gone.
     Absent,
 }
 
-/// Reads the answer of a successful read of v1.
-pub(crate) fn parse_v1(name: &KeyName, body: &[u8]) -> Result<Read> {
-    let envelope: Envelope<&RawValue> = serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
-    let Some(data) = envelope.data else { return Ok(Read::Absent) };
-    let fields: Fields<'_> = serde_json::from_str(data.get()).map_err(|cause| unreadable(&cause))?;
-    Ok(match field(name, &fields)? {
-        Some(kek) => Read::Found { kek, version: None },
-        None => Read::Empty { version: None },
-    })
-}
-
-/// Reads the answer of a read of v2: that of a success, or of a 404 with a body.
-pub(crate) fn parse_v2(name: &KeyName, body: &[u8]) -> Result<Read> {
-    let envelope: Envelope<&RawValue> = serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
-    let Some(data) = envelope.data else { return Ok(Read::Absent) };
-    let versioned: Versioned<'_> = serde_json::from_str(data.get()).map_err(|cause| unreadable(&cause))?;
-    match versioned.data {
-        Some(fields) => Ok(match field(name, &fields)? {
-            Some(kek) => Read::Found { kek, version: Some(versioned.metadata) },
-            None => Read::Empty { version: Some(versioned.metadata.version) },
-        }),
-        None => Ok(Read::Deleted { version: versioned.metadata.version }),
+impl Secret {
+    /// The version number that a conditional write on v2 has to name; 0 if no version exists.
+    pub(crate) fn current_version(&self) -> u64 {
+        match self {
+            Self::Stored { metadata, .. } => metadata.as_ref().map_or(0, |metadata| metadata.version),
+            Self::Deleted { version } => *version,
+            Self::Empty { version } => version.unwrap_or(0),
+            Self::Absent => 0,
+        }
     }
 }
 
-/// Whether a body is that of a v2 read: it says of which version. A v1 secret can look like one otherwise, if somebody
-/// has written it there in the belief that the mount is v2. `None` if it is neither.
-pub(crate) fn shows_v2(body: &[u8]) -> Option<bool> {
+/// The version of a key on KV v1, which has no version numbers: the fingerprint of the KEK.
+pub(crate) fn fingerprint(kek: &Kek) -> KeyVersion {
+    KeyVersion::new(format!("fingerprint-{}", kek.fingerprint()))
+}
+
+/// Decodes the body of a successful v1 read.
+pub(crate) fn decode_v1(name: &KeyName, body: &[u8]) -> Result<Secret> {
+    let Some(fields) = data::<Fields<'_>>(body)? else { return Ok(Secret::Absent) };
+    Ok(match field(name, &fields)? {
+        Some(kek) => Secret::Stored { kek, metadata: None },
+        None => Secret::Empty { version: None },
+    })
+}
+
+/// Decodes the body of a v2 read: of a success, or of a 404 that carries metadata.
+pub(crate) fn decode_v2(name: &KeyName, body: &[u8]) -> Result<Secret> {
+    let Some(versioned) = data::<Versioned<'_>>(body)? else { return Ok(Secret::Absent) };
+    let Versioned { data, metadata } = versioned;
+    let Some(fields) = data else { return Ok(Secret::Deleted { version: metadata.version }) };
+    Ok(match field(name, &fields)? {
+        Some(kek) => Secret::Stored { kek, metadata: Some(metadata) },
+        None => Secret::Empty { version: Some(metadata.version) },
+    })
+}
+
+/// Whether the body of a read has the form of v2, which includes metadata. `None` if the body is malformed.
+///
+/// The metadata decides, since a client that took a v1 mount for v2 may have written a secret with a field `data`.
+pub(crate) fn has_v2_form(body: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
     struct Data {
         metadata: Option<IgnoredAny>,
     }
 
-    let envelope = serde_json::from_slice::<Envelope<Data>>(body).ok()?;
-    envelope.data.map(|data| data.metadata.is_some())
+    data::<Data>(body).ok()?.map(|data| data.metadata.is_some())
 }
 
-/// The KEK among the fields of a secret: the field that has the secret's own name. `None` if that is empty.
+/// The KEK of a secret: the field that has the secret's own name. `None` if its value is the empty string.
 fn field(name: &KeyName, fields: &Fields<'_>) -> Result<Option<Kek>> {
     let id = secret_id(name);
-    let malformed = |what: &str| {
-        Error::new(ErrorKind::Protocol, format!("what is stored is no KEK: {what}"))
+    let malformed = |why: &str| {
+        Error::new(ErrorKind::Protocol, format!("the stored value is not a KEK: {why}"))
             .context("key", name.as_str())
             .context(FIELD, id.as_str())
     };
@@ -201,12 +189,12 @@ fn field(name: &KeyName, fields: &Fields<'_>) -> Result<Option<Kek>> {
     Kek::from_stored(unquote(raw)?).map(Some).map_err(|error| malformed(error.message()))
 }
 
-/// Whether an error says that something is stored which is no KEK.
+/// Whether an error says that the stored value is not a KEK.
 pub(crate) fn is_malformed(error: &Error) -> bool {
     error.kind() == ErrorKind::Protocol && error.contexts().any(|(name, _)| name == FIELD)
 }
 
-/// The text of a JSON string. Without escapes, as base64 is, no copy is made on the way.
+/// Unquotes a JSON string. A string without escapes, such as base64, is copied only into the secret.
 fn unquote(raw: &str) -> Result<SecretString> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -221,18 +209,18 @@ fn unquote(raw: &str) -> Result<SecretString> {
     }
 }
 
-/// The body of a v1 write: `{"<id>":"<kek>"}`.
-pub(crate) fn body_v1(name: &KeyName, kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
+/// Encodes the body of a v1 write: `{"<id>":"<kek>"}`.
+pub(crate) fn encode_v1(name: &KeyName, kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
     let mut body = buffer(name, kek);
-    fields(&mut body, name, kek)?;
+    write_fields(&mut body, name, kek)?;
     Ok(body)
 }
 
-/// The body of a v2 write: `{"data":{"<id>":"<kek>"}}`, with the version that has to be there.
-pub(crate) fn body_v2(name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Zeroizing<Vec<u8>>> {
+/// Encodes the body of a v2 write: `{"data":{"<id>":"<kek>"}}`, and the version that has to be current.
+pub(crate) fn encode_v2(name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Zeroizing<Vec<u8>>> {
     let mut body = buffer(name, kek);
     body.extend_from_slice(b"{\"data\":");
-    fields(&mut body, name, kek)?;
+    write_fields(&mut body, name, kek)?;
     if let Some(cas) = cas {
         body.extend_from_slice(format!(",\"options\":{{\"cas\":{cas}}}").as_bytes());
     }
@@ -240,13 +228,13 @@ pub(crate) fn body_v2(name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Zer
     Ok(body)
 }
 
-/// A buffer that need not grow: growing would leave copies of the KEK behind. An escaped character takes six bytes.
+/// A buffer that never grows, since growing would leave copies of the KEK behind. An escaped character takes six bytes.
 fn buffer(name: &KeyName, kek: &Kek) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::with_capacity(128 + name.as_str().len() + 6 * kek.expose_secret().len()))
 }
 
-fn fields(body: &mut Zeroizing<Vec<u8>>, name: &KeyName, kek: &Kek) -> Result<()> {
-    let failed = |_cause| Error::new(ErrorKind::Unexpected, "the request could not be written");
+fn write_fields(body: &mut Zeroizing<Vec<u8>>, name: &KeyName, kek: &Kek) -> Result<()> {
+    let failed = |_cause| Error::new(ErrorKind::Unexpected, "the request could not be encoded");
     body.push(b'{');
     serde_json::to_writer(&mut **body, &secret_id(name)).map_err(failed)?;
     body.push(b':');
@@ -263,25 +251,24 @@ mod tests {
         KeyName::new("set1-data-0x7dwl").unwrap()
     }
 
-    fn kek(read: Read) -> String {
-        match read {
-            Read::Found { kek, .. } => kek.expose_secret().to_owned(),
-            Read::Deleted { .. } | Read::Empty { .. } | Read::Absent => panic!("nothing found"),
+    fn kek(secret: Secret) -> String {
+        match secret {
+            Secret::Stored { kek, .. } => kek.expose_secret().to_owned(),
+            Secret::Deleted { .. } | Secret::Empty { .. } | Secret::Absent => panic!("nothing found"),
         }
     }
 
     #[test]
     fn paths_and_bodies_are_those_of_rook() {
         let (name, kek) = (name(), Kek::parse("QUJD+/==").unwrap());
-        let v1 = Mount { path: "rook/ver1".to_owned(), version: KvVersion::V1 };
-        let v2 = Mount { path: "rook".to_owned(), version: KvVersion::V2 };
-        assert_eq!(v1.data(&name), "rook/ver1/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
-        assert_eq!(v2.data(&name), "rook/data/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
+        let (v1, v2) = (KvVersion::V1, KvVersion::V2);
+        assert_eq!(v1.data_path("rook/ver1", &name), "rook/ver1/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
+        assert_eq!(v2.data_path("rook", &name), "rook/data/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
         let fields = r#"{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD+/=="}"#;
-        assert_eq!(String::from_utf8(body_v1(&name, &kek).unwrap().to_vec()).unwrap(), fields);
-        let plain = body_v2(&name, &kek, None).unwrap();
+        assert_eq!(String::from_utf8(encode_v1(&name, &kek).unwrap().to_vec()).unwrap(), fields);
+        let plain = encode_v2(&name, &kek, None).unwrap();
         assert_eq!(String::from_utf8(plain.to_vec()).unwrap(), format!(r#"{{"data":{fields}}}"#));
-        let guarded = body_v2(&name, &kek, Some(3)).unwrap();
+        let guarded = encode_v2(&name, &kek, Some(3)).unwrap();
         let expected = format!(r#"{{"data":{fields},"options":{{"cas":3}}}}"#);
         assert_eq!(String::from_utf8(guarded.to_vec()).unwrap(), expected);
     }
@@ -291,17 +278,17 @@ mod tests {
         let kek = Kek::parse("\u{1}\"\\".repeat(Kek::MAX_BYTES / 3)).unwrap();
         let name = KeyName::new("n".repeat(253)).unwrap();
         let before = buffer(&name, &kek).capacity();
-        assert_eq!(body_v2(&name, &kek, Some(u64::MAX)).unwrap().capacity(), before);
+        assert_eq!(encode_v2(&name, &kek, Some(u64::MAX)).unwrap().capacity(), before);
     }
 
     #[test]
     fn answers_of_both_versions_are_read() {
         let v1 = br#"{"data":{"other":{"x":[1]},"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD"},"warnings":null}"#;
-        assert_eq!(kek(parse_v1(&name(), v1).unwrap()), "QUJD");
+        assert_eq!(kek(decode_v1(&name(), v1).unwrap()), "QUJD");
         let v2 = br#"{"data":{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"a\"\u0062"},
             "metadata":{"created_time":"2026-11-25T13:12:34.835233324Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":7}}}"#;
-        match parse_v2(&name(), v2).unwrap() {
-            Read::Found { kek, version: Some(metadata) } => {
+        match decode_v2(&name(), v2).unwrap() {
+            Secret::Stored { kek, metadata: Some(metadata) } => {
                 assert_eq!(kek.expose_secret(), "a\"b");
                 assert_eq!(metadata.version, 7);
                 assert!(metadata.created().is_some());
@@ -309,14 +296,14 @@ mod tests {
             _ => panic!("nothing found"),
         }
         let deleted = br#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-25T00:00:00Z","destroyed":false,"version":2}}}"#;
-        assert!(matches!(parse_v2(&name(), deleted).unwrap(), Read::Deleted { version: 2 }));
-        assert!(matches!(parse_v2(&name(), br#"{"data":null}"#).unwrap(), Read::Absent));
+        assert!(matches!(decode_v2(&name(), deleted).unwrap(), Secret::Deleted { version: 2 }));
+        assert!(matches!(decode_v2(&name(), br#"{"data":null}"#).unwrap(), Secret::Absent));
         let empty = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":""}}"#;
-        assert!(matches!(parse_v1(&name(), empty).unwrap(), Read::Empty { version: None }));
+        assert!(matches!(decode_v1(&name(), empty).unwrap(), Secret::Empty { version: None }));
         let with_break = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD\n"}}"#;
-        assert_eq!(kek(parse_v1(&name(), with_break).unwrap()), "QUJD\n");
-        assert_eq!([shows_v2(v2), shows_v2(deleted), shows_v2(v1)], [Some(true), Some(true), Some(false)]);
-        assert_eq!(shows_v2(b"no JSON"), None);
+        assert_eq!(kek(decode_v1(&name(), with_break).unwrap()), "QUJD\n");
+        assert_eq!([has_v2_form(v2), has_v2_form(deleted), has_v2_form(v1)], [Some(true), Some(true), Some(false)]);
+        assert_eq!(has_v2_form(b"no JSON"), None);
     }
 
     #[test]
@@ -331,7 +318,7 @@ mod tests {
             (r#"{"canary"#.to_owned(), "ends too early"),
         ] {
             let body = format!(r#"{{"data":{fields}}}"#);
-            let Err(error) = parse_v1(&name(), body.as_bytes()) else { panic!("{fields} was read") };
+            let Err(error) = decode_v1(&name(), body.as_bytes()) else { panic!("{fields} was read") };
             assert_eq!(error.kind(), ErrorKind::Protocol);
             assert!(error.to_string().contains(why), "{fields}: {error}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");

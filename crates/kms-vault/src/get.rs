@@ -1,0 +1,88 @@
+//! Reads one key.
+
+use kms_core::{Error, ErrorKind, Freshness, KeyName, KeyVersion, Result, Stored};
+use kms_http::http::StatusCode;
+use vaultrs::api::kv2::requests as kv2;
+
+use crate::{
+    api::{Scope, data},
+    error::{Refusal, from_answer},
+    mount::Mount,
+    name::secret_id,
+    stored::{KvVersion, Secret, SecretMetadata, decode_v1, decode_v2, fingerprint},
+};
+
+/// Reads the KEK of a key.
+pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+    match read(mount, name, freshness).await? {
+        Secret::Stored { kek, metadata: None } => {
+            mount.note_present(name);
+            let version = fingerprint(&kek);
+            Ok(Stored::new(kek, version))
+        }
+        Secret::Stored { kek, metadata: Some(metadata) } => {
+            mount.note_present(name);
+            let updated = metadata.created();
+            // The first version is as old as the key.
+            let created = if metadata.version == 1 { updated } else { None };
+            Ok(Stored::new(kek, KeyVersion::new(metadata.version.to_string())).with_times(created, updated))
+        }
+        Secret::Deleted { version } => Err(Error::new(
+            ErrorKind::NotFound,
+            "the key is deleted; restore a version of it with vault kv undelete",
+        )
+        .context("version", version.to_string())),
+        Secret::Empty { .. } => Err(Error::new(
+            ErrorKind::Protocol,
+            "the stored KEK is the empty string; create the key to store one",
+        )),
+        Secret::Absent => Err(Error::key_not_found(name)),
+    }
+}
+
+/// Reads the secret of a key.
+///
+/// A standby may not have replicated the key yet, so only the active node's word counts for an absent or deleted key.
+pub(crate) async fn read(mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Secret> {
+    let secret = read_once(mount, name, freshness).await?;
+    let secret = match secret {
+        Secret::Absent | Secret::Deleted { .. } if freshness == Freshness::Any && !mount.api.has_no_standbys() => {
+            read_once(mount, name, Freshness::Fresh).await?
+        }
+        secret => secret,
+    };
+    if matches!(secret, Secret::Absent) {
+        mount.confirm_version().await?;
+    }
+    Ok(secret)
+}
+
+async fn read_once(mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Secret> {
+    let version = mount.version().await?;
+    let call = mount.api.read(&version.data_path(&mount.path, name), Scope::Data)?;
+    let answer = mount.send_read(call, freshness).await?;
+    match (answer.status, version) {
+        (StatusCode::OK, KvVersion::V1) => decode_v1(name, &answer.body),
+        (StatusCode::OK, KvVersion::V2) => {
+            mount.check_v2_form(&answer.body)?;
+            decode_v2(name, &answer.body)
+        }
+        (StatusCode::NOT_FOUND, version) => mount.not_found(name, version, &answer),
+        _ => Err(from_answer(&answer)),
+    }
+}
+
+/// Reads the metadata of a secret on KV v2. `None` if the secret is absent.
+pub(crate) async fn metadata(
+    mount: &Mount,
+    name: &KeyName,
+    freshness: Freshness,
+) -> Result<Option<SecretMetadata>> {
+    let endpoint = kv2::ReadSecretMetadataRequest { mount: mount.path.clone(), path: secret_id(name) };
+    let answer = mount.send_read(mount.api.request(&endpoint, Scope::Data)?, freshness).await?;
+    match answer.status {
+        StatusCode::OK => data(&answer.body),
+        StatusCode::NOT_FOUND if !Refusal::of_not_found(&answer)?.has_words() => Ok(None),
+        _ => Err(from_answer(&answer)),
+    }
+}
