@@ -99,7 +99,6 @@ impl KmsProvider for AzureKeyVault {
             PutMode::Create => self.create(name, &names, kek).await,
             PutMode::Update(version) => self.update(&names, kek, version).await,
             PutMode::Overwrite => self.overwrite(&names, kek).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
         };
         result.map_err(|error| self.told(error, "put", name))
     }
