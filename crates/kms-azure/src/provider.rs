@@ -8,9 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
-    provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
 };
 use tokio::sync::Mutex;
 
