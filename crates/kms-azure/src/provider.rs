@@ -8,9 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
-    provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
 };
 use tokio::sync::Mutex;
 
@@ -99,7 +98,6 @@ impl KmsProvider for AzureKeyVault {
             PutMode::Create => self.create(name, &names, kek).await,
             PutMode::Update(version) => self.update(&names, kek, version).await,
             PutMode::Overwrite => self.overwrite(&names, kek).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
         };
         result.map_err(|error| self.told(error, "put", name))
     }

@@ -55,7 +55,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use kms_core::KmsProvider;
+use kms_core::{KmsProvider, layer::Contract};
 use tokio::time::timeout;
 
 use self::bench::{Bench, Case, Stop};
@@ -80,29 +80,35 @@ pub struct Subject {
 impl Subject {
     /// A provider alone.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
-        Self { provider, second: None, unreachable: None, denied: None }
+        Self { provider: contract(provider), second: None, unreachable: None, denied: None }
     }
 
     /// With a second client of the same store, which shares nothing with the first. Races are then between the two.
     #[must_use]
     pub fn with_second(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.second = Some(provider);
+        self.second = Some(contract(provider));
         self
     }
 
     /// With a client whose server does not answer.
     #[must_use]
     pub fn with_unreachable(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.unreachable = Some(provider);
+        self.unreachable = Some(contract(provider));
         self
     }
 
     /// With a client whose credentials the server does not accept.
     #[must_use]
     pub fn with_denied(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.denied = Some(provider);
+        self.denied = Some(contract(provider));
         self
     }
+}
+
+/// A provider is tested in the innermost of the standard layers, on which it relies: a bare one need not check what it
+/// is asked for, nor name operation and key in its errors.
+fn contract(provider: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
+    Arc::new(Contract::new(provider))
 }
 
 impl From<Arc<dyn KmsProvider>> for Subject {
