@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use kms_core::{
-    KmsProvider, Result, SecretSource, SecuritySpec,
-    config::Problems,
-    layer::{self, LayerOptions},
-};
+use kms_core::{KmsProvider, ProviderBuilder, Result, SecretSource, SecuritySpec, config::Problems};
 use kms_vault::VaultBuilder;
 
 use crate::Options;
@@ -31,7 +27,5 @@ pub(crate) async fn connect(
     options: &Options,
     problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let vault = builder(spec, options).build_noting(secrets, problems).await?;
-    let limits = options.limits(vault.layer_options(LayerOptions::default()));
-    Ok(layer::standard(Arc::new(vault), &limits))
+    builder(spec, options).connect(secrets, problems, |limits| options.limits(limits)).await
 }

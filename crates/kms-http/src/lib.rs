@@ -5,6 +5,7 @@
 //! What can go wrong on the way is told apart in [`send`]; tokens that several callers share are kept in
 //! [`token::TokenCache`].
 
+pub mod address;
 pub mod client;
 #[cfg(feature = "json")]
 pub mod json;

@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use kms_core::{Error, Result, SecretSource};
+use kms_core::{Error, Result, SecretSource, config::Problems};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
+
+use crate::tls::certificates;
 
 /// Reads what a setting names: a file if it has a slash, which no name of a Secret has, else the data key `entry` of a
 /// Secret.
@@ -34,4 +37,24 @@ pub fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             .context("cause", cause.kind().to_string())
     };
     fs::read(path).map(Zeroizing::new).map_err(read)
+}
+
+/// Reads the CA certificates that a setting names: a file, or the data key `cert` of a Secret.
+///
+/// `None` if the setting is absent, or if the certificates cannot be read, which is then in `problems`.
+///
+/// # Errors
+///
+/// Those of `secrets` that are not problems of the configuration.
+pub async fn ca_certificates(
+    setting: &str,
+    value: Option<&str>,
+    secrets: &dyn SecretSource,
+    problems: &mut Problems,
+) -> Result<Option<Vec<CertificateDer<'static>>>> {
+    let Some(value) = value else { return Ok(None) };
+    match problems.absorb(setting, secret_or_file(value, "cert", secrets).await)? {
+        Some(pem) => problems.absorb(setting, certificates(&pem)),
+        None => Ok(None),
+    }
 }

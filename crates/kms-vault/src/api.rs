@@ -289,7 +289,9 @@ pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> 
         data: Option<D>,
     }
 
-    serde_json::from_slice::<Envelope<D>>(body).map(|envelope| envelope.data).map_err(|cause| unreadable(&cause))
+    serde_json::from_slice::<Envelope<D>>(body)
+        .map(|envelope| envelope.data)
+        .map_err(|cause| unreadable(&cause))
 }
 
 /// The `data` of a response that has to have status 200.

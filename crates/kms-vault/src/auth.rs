@@ -196,7 +196,9 @@ impl Auth {
                 let details = Details { renewable: false, length: Duration::ZERO, unknown: true };
                 Ok(Token::new(token.clone(), Some(lease), details))
             }
-            (AuthMethod::Token(_), Some(before)) if before.details.unknown => Ok(self.learn(api, &before).await),
+            (AuthMethod::Token(_), Some(before)) if before.details.unknown => {
+                Ok(self.learn(api, &before).await)
+            }
             (_, Some(before)) if before.details.renewable => match self.renew(api, &before).await {
                 Ok(token) => Ok(token),
                 Err(error) if error.retryable() != Retry::Never => Err(error),
@@ -247,8 +249,11 @@ impl Auth {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer).operation("renew token"));
         }
-        let login: LoginResponse = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
-        let auth = login.auth.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response to the renewal has no token"))?;
+        let login: LoginResponse =
+            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+        let auth = login
+            .auth
+            .ok_or_else(|| Error::new(ErrorKind::Protocol, "the response to the renewal has no token"))?;
         let length = Duration::from_secs(auth.lease_duration);
         // Close to its maximum life, a token gets ever shorter leases. Then a new login has to replace it.
         let renewable = auth.renewable && length > before.details.length / 2;
@@ -288,7 +293,9 @@ impl Auth {
                 _ => from_answer(&answer),
             };
             let error = error.operation("log in").context("auth mount", mount.as_str());
-            return Err(identifiers.into_iter().fold(error, |error, (name, value)| error.context(name, value)));
+            return Err(identifiers
+                .into_iter()
+                .fold(error, |error, (name, value)| error.context(name, value)));
         }
         let mut login: LoginResponse =
             serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
@@ -394,7 +401,8 @@ mod tests {
     #[test]
     fn credentials_are_not_shown() {
         let secret = || SecretString::from("canary");
-        let approle = AuthMethod::AppRole { mount: "approle".into(), role_id: "r".into(), secret_id: secret() };
+        let approle =
+            AuthMethod::AppRole { mount: "approle".into(), role_id: "r".into(), secret_id: secret() };
         assert!(!format!("{approle:?}{:?}", AuthMethod::Token(secret())).contains("canary"));
     }
 }

@@ -24,7 +24,9 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
     }
     let (api, path, id) = (&mount.api, mount.path.clone(), secret_id(name));
     let call = match (version, mode) {
-        (KvVersion::V1, _) => api.request(&kv1::DeleteSecretRequest { mount: path, path: id }, Scope::Data)?,
+        (KvVersion::V1, _) => {
+            api.request(&kv1::DeleteSecretRequest { mount: path, path: id }, Scope::Data)?
+        }
         (KvVersion::V2, DeleteMode::Soft) => {
             api.request(&kv2::DeleteLatestSecretVersionRequest { mount: path, path: id }, Scope::Data)?
         }

@@ -88,9 +88,11 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
             Retry::Never,
         ),
         StatusCode::NOT_FOUND => error(ErrorKind::NotFound, "the path is empty", Retry::Never),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            error(ErrorKind::ConfigInvalid, "the mount does not support this request; check that it is a KV mount", Retry::Never)
-        }
+        StatusCode::METHOD_NOT_ALLOWED => error(
+            ErrorKind::ConfigInvalid,
+            "the mount does not support this request; check that it is a KV mount",
+            Retry::Never,
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => {
             error(ErrorKind::ConfigInvalid, "the KEK is too large", Retry::Never)
         }
@@ -109,11 +111,9 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
             error(ErrorKind::Unavailable, "the server is not initialised", Retry::Never)
         }
         // A response in JSON is of Vault itself, which has not executed the request; a proxy may have forwarded it.
-        StatusCode::SERVICE_UNAVAILABLE if refusal.as_ref().is_some_and(Refusal::has_words) => error(
-            ErrorKind::Unavailable,
-            "the server is sealed or not ready; unseal it",
-            Retry::Always,
-        ),
+        StatusCode::SERVICE_UNAVAILABLE if refusal.as_ref().is_some_and(Refusal::has_words) => {
+            error(ErrorKind::Unavailable, "the server is sealed or not ready; unseal it", Retry::Always)
+        }
         status if status.is_server_error() || matches!(status.as_u16(), 472 | 473) => {
             error(ErrorKind::Unavailable, "the server cannot answer at present", Retry::IfIdempotent)
         }

@@ -46,7 +46,9 @@ pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> 
 pub(crate) async fn read(mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Secret> {
     let secret = read_once(mount, name, freshness).await?;
     let secret = match secret {
-        Secret::Absent | Secret::Deleted { .. } if freshness == Freshness::Any && !mount.api.has_no_standbys() => {
+        Secret::Absent | Secret::Deleted { .. }
+            if freshness == Freshness::Any && !mount.api.has_no_standbys() =>
+        {
             read_once(mount, name, Freshness::Fresh).await?
         }
         secret => secret,

@@ -1,7 +1,7 @@
 //! Lists keys.
 
 use futures_util::{StreamExt, stream};
-use kms_core::{Error, ErrorKind, Freshness, KeyInfo, KeyName, KeyStream, KeyVersion, Result};
+use kms_core::{ErrorKind, Freshness, KeyInfo, KeyName, KeyStream, KeyVersion, Result};
 use kms_http::http::StatusCode;
 use serde::Deserialize;
 use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use kms_core::{Error, ErrorKind, Freshness, KeyName, Result};
+use kms_core::{Error, ErrorKind, Freshness, KeyLocks, KeyName, Result};
 use kms_http::{Answer, Call, http::StatusCode};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -37,7 +37,7 @@ pub(crate) struct Mount {
     /// Names of keys that this client has read or written, which a delete need not look for.
     seen: Mutex<BTreeSet<KeyName>>,
     /// Serialise the writers of one process on KV v1, which has no conditional write.
-    pub(crate) v1_locks: [tokio::sync::Mutex<()>; 16],
+    pub(crate) v1_locks: KeyLocks,
 }
 
 /// A mount as `sys/internal/ui/mounts` and `sys/mounts` describe it.
@@ -66,7 +66,7 @@ impl Mount {
             version: OnceCell::new_with(version),
             version_confirmed: AtomicBool::new(false),
             seen: Mutex::default(),
-            v1_locks: Default::default(),
+            v1_locks: KeyLocks::new(),
         }
     }
 
@@ -88,7 +88,10 @@ impl Mount {
         };
         let second = self.api.send(call, Some(&token.value)).await?;
         if second.status == StatusCode::FORBIDDEN {
-            return denied(Error::new(ErrorKind::PermissionDenied, "a new token has no right to do this either"));
+            return denied(Error::new(
+                ErrorKind::PermissionDenied,
+                "a new token has no right to do this either",
+            ));
         }
         Ok(second)
     }
@@ -170,7 +173,8 @@ impl Mount {
             }
             Err(error) => return Err(error),
         };
-        let is_ours = |info: &MountInfo| info.path.as_ref().is_none_or(|found| found.trim_matches('/') == path);
+        let is_ours =
+            |info: &MountInfo| info.path.as_ref().is_none_or(|found| found.trim_matches('/') == path);
         let Some(info) = info.filter(is_ours) else {
             return Err(Error::config(
                 "there is no mount at VAULT_BACKEND_PATH; enable a KV secrets engine at that path",
@@ -190,7 +194,8 @@ impl Mount {
         let answer = self.send(self.api.request(&sys::ListMountsRequest {}, Scope::Data)?).await?;
         let mounts: Option<BTreeMap<String, MountInfo>> =
             data_of(&answer).map_err(|error| error.context("mount", &self.path))?;
-        let found = mounts.unwrap_or_default().into_iter().find(|(path, _)| path.trim_matches('/') == self.path);
+        let found =
+            mounts.unwrap_or_default().into_iter().find(|(path, _)| path.trim_matches('/') == self.path);
         Ok(found.map(|(_, info)| info))
     }
 

@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
+    PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 use crate::{PROVIDER, delete, get, list, mount::Mount, probe, put, stored::KvVersion};
@@ -13,8 +13,8 @@ use crate::{PROVIDER, delete, get, list, mount::Mount, probe, put, stored::KvVer
 /// A KV mount of HashiCorp Vault or OpenBao that stores KEKs as Rook does.
 pub struct Vault {
     pub(crate) mount: Mount,
-    timeout: Option<Duration>,
-    retries: Option<u32>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: Option<u32>,
 }
 
 impl fmt::Debug for Vault {
@@ -34,18 +34,6 @@ impl fmt::Debug for Vault {
 impl Vault {
     pub(crate) fn new(mount: Mount, timeout: Option<Duration>, retries: Option<u32>) -> Self {
         Self { mount, timeout, retries }
-    }
-
-    /// Applies `VAULT_CLIENT_TIMEOUT` and `VAULT_MAX_RETRIES` to the options of the layers.
-    #[must_use]
-    pub fn layer_options(&self, mut options: LayerOptions) -> LayerOptions {
-        if let Some(timeout) = self.timeout {
-            options.attempt_timeout = timeout;
-        }
-        if let Some(retries) = self.retries {
-            options.retry.attempts = retries.saturating_add(1);
-        }
-        options
     }
 }
 

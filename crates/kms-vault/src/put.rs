@@ -42,7 +42,7 @@ pub(crate) async fn put(mount: &Mount, name: &KeyName, kek: &Kek, mode: &PutMode
         (KvVersion::V2, PutMode::Update(expected)) => update_v2(mount, name, kek, expected).await,
         (KvVersion::V2, PutMode::Overwrite) => overwrite_v2(mount, name, kek).await,
         (KvVersion::V1, mode) => {
-            let _lock = mount.v1_locks.lock(name).await;
+            let _lock = mount.v1_locks.lock(name.as_str()).await;
             match mode {
                 PutMode::Create => drop(check_absent(mount, name, kek).await?),
                 PutMode::Update(expected) => check_version_v1(mount, name, expected).await?,

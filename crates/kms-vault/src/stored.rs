@@ -262,7 +262,10 @@ mod tests {
     fn paths_and_bodies_are_those_of_rook() {
         let (name, kek) = (name(), Kek::parse("QUJD+/==").unwrap());
         let (v1, v2) = (KvVersion::V1, KvVersion::V2);
-        assert_eq!(v1.data_path("rook/ver1", &name), "rook/ver1/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
+        assert_eq!(
+            v1.data_path("rook/ver1", &name),
+            "rook/ver1/rook-ceph-osd-encryption-key-set1-data-0x7dwl"
+        );
         assert_eq!(v2.data_path("rook", &name), "rook/data/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
         let fields = r#"{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD+/=="}"#;
         assert_eq!(String::from_utf8(encode_v1(&name, &kek).unwrap().to_vec()).unwrap(), fields);
@@ -302,7 +305,10 @@ mod tests {
         assert!(matches!(decode_v1(&name(), empty).unwrap(), Secret::Empty { version: None }));
         let with_break = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD\n"}}"#;
         assert_eq!(kek(decode_v1(&name(), with_break).unwrap()), "QUJD\n");
-        assert_eq!([has_v2_form(v2), has_v2_form(deleted), has_v2_form(v1)], [Some(true), Some(true), Some(false)]);
+        assert_eq!(
+            [has_v2_form(v2), has_v2_form(deleted), has_v2_form(v1)],
+            [Some(true), Some(true), Some(false)]
+        );
         assert_eq!(has_v2_form(b"no JSON"), None);
     }
 

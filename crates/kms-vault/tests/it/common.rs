@@ -1,7 +1,7 @@
 //! A provider for a server of the test.
 
 use kms_core::{
-    ConnectionDetails, Kek, KeyName, Result,
+    ConnectionDetails, Kek, KeyName, ProviderBuilder, Result,
     secret::{SecretData, SecretMap},
 };
 use kms_testkit::servers::openbao::OpenBao;

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{kek, key};
 use kms_core::{
-    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, PutMode, Retry,
+    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, ProviderBuilder, PutMode,
+    Retry,
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{Setup, kek, key};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode, Retry,
-    UpdateRight, layer,
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt,
+    ProviderBuilder, PutMode, Retry, UpdateRight, layer,
 };
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec};
+use kms_vault::VaultBuilder;
 use serde_json::{Value, json};
 
 const ID: &str = "rook-ceph-osd-encryption-key-set1-data-0x7dwl";
@@ -177,7 +178,7 @@ async fn a_denied_right_and_a_dead_token_are_told_apart() {
     let error = vault.put(&key(NAME), &kek("canary-kek"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let text = error.to_string();
-    assert!(text.contains("the token is good") && text.contains("reader") && text.contains(ID), "{text}");
+    assert!(text.contains("the token is valid") && text.contains("reader") && text.contains(ID), "{text}");
     assert!(!text.contains("canary") && !text.contains(&token), "{text}");
 
     server.admin().revoke(&token).await.unwrap();
@@ -494,7 +495,7 @@ async fn a_server_that_stays_silent_is_given_up_within_the_deadline() {
     let relay = server.relay().await.unwrap();
     let setup = Setup::on(&server).await.address(&relay.url()).mount("rook");
     let vault = setup.set("VAULT_CLIENT_TIMEOUT", "300ms").set("VAULT_MAX_RETRIES", "2").build().await;
-    let options = vault.layer_options(layer::LayerOptions::default());
+    let options = VaultBuilder::layer_options(&vault, layer::LayerOptions::default());
     let vault = layer::standard(Arc::new(vault), &options);
     vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
     relay.freeze(true);

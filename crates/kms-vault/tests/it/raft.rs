@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{kek, key};
 use kms_core::{
-    ConnectionDetails, ErrorKind, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
+    ConnectionDetails, ErrorKind, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, ProviderBuilder,
+    PutMode,
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };
