@@ -23,8 +23,6 @@ enum Name {
 
 #[derive(Debug)]
 struct Module {
-    /// The module's path without `crate`.
-    path: Vec<String>,
     parent: Option<usize>,
     /// The file that holds the module, by its index.
     file: usize,
@@ -94,7 +92,6 @@ impl<'a> CrateFiles<'a> {
     ) -> usize {
         let this = self.modules.len();
         self.modules.push(Module {
-            path: path.clone(),
             parent,
             file,
             names: BTreeMap::new(),
@@ -106,7 +103,8 @@ impl<'a> CrateFiles<'a> {
         let mut depth = 0_usize;
         let mut at = 0;
         while let Some(token) = tokens.get(at) {
-            let word = tokens.get(at + 1).filter(|next| next.kind == Kind::Word).map(|next| next.text.clone());
+            let word =
+                tokens.get(at + 1).filter(|next| next.kind == Kind::Word).map(|next| next.text.clone());
             match token.text.as_str() {
                 _ if token.kind == Kind::Literal => (),
                 "{" | "(" | "[" => depth += 1,
@@ -220,7 +218,9 @@ impl<'a> CrateFiles<'a> {
                 }
                 None => {
                     let through = here.globs.iter().find_map(|glob| {
-                        let Some(Target::Module(inside)) = self.resolve(module, glob, depth) else { return None };
+                        let Some(Target::Module(inside)) = self.resolve(module, glob, depth) else {
+                            return None;
+                        };
                         self.modules.get(inside)?.names.get(first)?;
                         self.resolve(inside, &[vec!["self".to_owned()], rest.to_vec()].concat(), depth)
                     });

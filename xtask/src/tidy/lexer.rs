@@ -119,12 +119,8 @@ fn push(tree: TokenTree, lines: &[&str], flat: &mut Vec<Token>) {
                 Delimiter::Parenthesis => ("(", ")"),
                 Delimiter::None => return flatten(group.stream(), lines, flat),
             };
-            let bracket = |text: &str, line| Token {
-                kind: Kind::Mark,
-                text: text.to_owned(),
-                line,
-                last_line: line,
-            };
+            let bracket =
+                |text: &str, line| Token { kind: Kind::Mark, text: text.to_owned(), line, last_line: line };
             flat.push(bracket(open, group.span_open().start().line));
             flatten(group.stream(), lines, flat);
             return flat.push(bracket(close, group.span_close().start().line));
@@ -143,15 +139,26 @@ mod tests {
 
     #[test]
     fn comments_documentation_and_blank_lines_are_no_code() {
-        assert_eq!(count("//! doc\n\n/// doc\nfn a() {\n    // why\n    /* and\n    why */\n    b()\n}\n"), 3);
+        assert_eq!(
+            count("//! doc\n\n/// doc\nfn a() {\n    // why\n    /* and\n    why */\n    b()\n}\n"),
+            3
+        );
         assert_eq!(count("#[derive(Debug)]\n#[doc = \"shown\"]\nstruct A;\n"), 3);
     }
 
     #[test]
     fn tests_are_no_code() {
         assert_eq!(count("fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n"), 2);
-        assert_eq!(count("#[cfg(test)]\nmod tests;\n#[cfg(test)]\nfn f<A, B>(a: A) -> B {\n}\nfn c() {}\n"), 1);
-        assert_eq!(count("#[cfg(all(test, feature = \"x\"))]\nuse a::b;\nstruct C {\n    #[cfg(test)]\n    d: E,\n}\n"), 2);
+        assert_eq!(
+            count("#[cfg(test)]\nmod tests;\n#[cfg(test)]\nfn f<A, B>(a: A) -> B {\n}\nfn c() {}\n"),
+            1
+        );
+        assert_eq!(
+            count(
+                "#[cfg(all(test, feature = \"x\"))]\nuse a::b;\nstruct C {\n    #[cfg(test)]\n    d: E,\n}\n"
+            ),
+            2
+        );
         assert_eq!(count("#[cfg(feature = \"test\")]\nuse a::b;\n"), 2);
     }
 

@@ -1,6 +1,9 @@
 //! What single lines and files must have: documentation, issue numbers, no paths of one machine, reasons.
 
-use super::{size, workspace::{File, Workspace}};
+use super::{
+    size,
+    workspace::{File, Workspace},
+};
 
 /// A file with more code lines than this, not counting tests, is worth a split.
 const LONG: usize = 500;

@@ -47,13 +47,19 @@ fn counted(workspace: &Workspace, left: &[(&str, usize)]) -> Vec<String> {
         let here = phrases(file);
         match left.remove(file.path.as_str()) {
             Some(allowed) if here.len() < allowed => {
-                found.push(format!("{}: only {} phrases left: lower the allowance of {allowed}", file.path, here.len()));
+                found.push(format!(
+                    "{}: only {} phrases left: lower the allowance of {allowed}",
+                    file.path,
+                    here.len()
+                ));
             }
             Some(allowed) if here.len() == allowed => (),
             _ => found.extend(here),
         }
     }
-    found.extend(left.into_keys().map(|path| format!("{path}: has an allowance for phrases and does not exist")));
+    found.extend(
+        left.into_keys().map(|path| format!("{path}: has an allowance for phrases and does not exist")),
+    );
     found
 }
 

@@ -86,36 +86,14 @@ fn citations(file: &File, known: &Known) -> Vec<String> {
         for citation in cited(line) {
             let between = line.get(behind..citation.at).unwrap_or_default();
             let named = ["rook-behaviour", "field-reports"].into_iter().find(|name| names(between, name));
-            source = named.or(source.filter(|_| joins(between)));
+            source = named.or_else(|| source.filter(|_| joins(between)));
             behind = citation.end;
-            let text = &citation.text;
-            let is_report = text.starts_with("UP-") || text.starts_with("SR-");
-            match source {
-                _ if is_report && in_reports => (),
-                _ if !is_report && in_rook => {
-                    if !known.rook.contains(text) {
-                        tell(format!("there is no {text} in this page"));
-                    }
-                }
-                Some("field-reports") if is_report => {
-                    if !known.reports.contains(text) {
-                        tell(format!("{REPORTS} has no {text}"));
-                    }
-                }
-                Some("rook-behaviour") if !is_report => {
-                    if !known.rook.contains(text) {
-                        tell(format!("{ROOK} has no {text}"));
-                    }
-                }
-                _ if is_report => tell(format!("{text}: write: field-reports {text}")),
-                // Other specifications have sections too, and so has the word "appendix".
-                _ if text.starts_with('W') => tell(format!("{text}: write: rook-behaviour {text}")),
-                _ => (),
-            }
+            let problem = unresolved(&citation.text, source, (in_rook, in_reports), known);
+            problem.into_iter().for_each(&mut tell);
         }
         let rest = line.get(behind..).unwrap_or_default();
         carried = ["rook-behaviour", "field-reports"].into_iter().find(|name| names(rest, name));
-        carried = carried.or(source.filter(|_| joins(rest)));
+        carried = carried.or_else(|| source.filter(|_| joins(rest)));
         for old in UNKNOWN {
             if has_word(&line.to_lowercase(), old) {
                 tell(format!("\"{old}\" is not in this repository"));
@@ -133,6 +111,28 @@ fn citations(file: &File, known: &Known) -> Vec<String> {
         }
     }
     found
+}
+
+/// What is wrong with a citation from the page `source`, in one of the two pages or elsewhere.
+fn unresolved(
+    text: &str,
+    source: Option<&str>,
+    (in_rook, in_reports): (bool, bool),
+    known: &Known,
+) -> Option<String> {
+    let is_report = text.starts_with("UP-") || text.starts_with("SR-");
+    if is_report {
+        let cited = source == Some("field-reports");
+        return match in_reports || cited {
+            true => (!known.reports.contains(text)).then(|| format!("{REPORTS} has no {text}")),
+            false => Some(format!("{text}: write: field-reports {text}")),
+        };
+    }
+    if in_rook || source == Some("rook-behaviour") {
+        return (!known.rook.contains(text)).then(|| format!("{ROOK} has no {text}"));
+    }
+    // Other specifications have sections and appendices too.
+    text.starts_with('W').then(|| format!("{text}: write: rook-behaviour {text}"))
 }
 
 /// Whether a text ends with the name of a page whose sections follow: `rook-behaviour `, `(rook-behaviour\n`.
@@ -248,7 +248,8 @@ fn links(file: &File, workspace: &Workspace) -> Vec<String> {
             if target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+            let (path, anchor) =
+                target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
             let path = if path.is_empty() { file.path.clone() } else { beside(&file.path, path) };
             let folder = format!("{path}/");
             let is_folder = workspace.files.iter().any(|file| file.path.starts_with(&folder));
@@ -285,7 +286,10 @@ mod tests {
 
     fn found(path: &str, text: &str) -> Vec<String> {
         check(&Workspace::of(&[
-            (ROOK, "<a id=\"s6-4\"></a>\n\n## 6.4 Codes (§6.4)\n\n| <a id=\"w16\"></a>W16 |\n<a id=\"appendix-b\"></a>\n"),
+            (
+                ROOK,
+                "<a id=\"s6-4\"></a>\n\n## 6.4 Codes (§6.4)\n\n| <a id=\"w16\"></a>W16 |\n<a id=\"appendix-b\"></a>\n",
+            ),
             (REPORTS, "<a id=\"up-111\"></a>UP-111\n<a id=\"sr-05\"></a>SR-05\n"),
             ("docs/decisions/0008-rotation.md", "# Rotation\n"),
             (path, text),
@@ -337,12 +341,14 @@ mod tests {
     fn a_page_may_name_its_own_entries() {
         assert_eq!(found("b.rs", "").len(), 0);
         let own = check(&Workspace::of(&[(ROOK, "<a id=\"s1\"></a>\n§1 and §2\n")]));
-        assert_eq!(own, ["docs/rook-behaviour.md:2: there is no §2 in this page"]);
+        assert_eq!(own, ["docs/rook-behaviour.md:2: docs/rook-behaviour.md has no §2"]);
     }
 
     #[test]
     fn links_need_their_file_and_their_anchor() {
-        for good in ["[a](../docs/rook-behaviour.md#s6-4)", "[b](#a-b-c)", "[c](../docs/)", "[d](https://x.org/#y)"] {
+        for good in
+            ["[a](../docs/rook-behaviour.md#s6-4)", "[b](#a-b-c)", "[c](../docs/)", "[d](https://x.org/#y)"]
+        {
             assert!(found("crates/README.md", &format!("# A `b`: c\n{good}\n")).is_empty(), "{good}");
         }
         for bad in ["[a](../docs/none.md)", "[b](#d)", "[c](../docs/rook-behaviour.md#s9)"] {

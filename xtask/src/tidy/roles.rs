@@ -53,7 +53,8 @@ fn provider(workspace: &Workspace, name: &str, own: &[(&str, &str, &str)]) -> Ve
             continue;
         };
         // A folder belongs to its first part: `certificate/file.rs` to `certificate/`.
-        let role = inside.split_once('/').map_or_else(|| inside.to_owned(), |(folder, _)| format!("{folder}/"));
+        let role =
+            inside.split_once('/').map_or_else(|| inside.to_owned(), |(folder, _)| format!("{folder}/"));
         // A role that needs more than one file is a folder of that name.
         let known = |(role_file, _): &(&str, &str)| {
             role == **role_file || role.strip_suffix('/') == role_file.strip_suffix(".rs")
@@ -81,7 +82,7 @@ fn provider(workspace: &Workspace, name: &str, own: &[(&str, &str, &str)]) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::workspace::File, *};
 
     fn workspace(more: &[(&str, &str)]) -> Workspace {
         let files = REQUIRED.map(|file| (format!("crates/kms-vault/{file}"), ""));
@@ -119,7 +120,7 @@ mod tests {
         let long = "fn f() {}\n".repeat(PROVIDER_LINES);
         let mut workspace = workspace(&[]);
         workspace.files.retain(|file| !file.path.ends_with("provider.rs"));
-        workspace.files.push(super::super::workspace::File::new("crates/kms-vault/src/provider.rs", &long));
+        workspace.files.push(File::new("crates/kms-vault/src/provider.rs", &long));
         assert_eq!(provider(&workspace, "kms-vault", &[]).len(), 1);
     }
 }

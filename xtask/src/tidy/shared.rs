@@ -17,9 +17,9 @@ const VARIETY: usize = 6;
 
 /// Words that keep their text in a line's shape; every other word may differ.
 const KEYWORDS: [&str; 36] = [
-    "Err", "None", "Ok", "Self", "Some", "as", "async", "await", "break", "const", "continue", "crate", "else",
-    "enum", "fn", "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return",
-    "self", "static", "struct", "super", "trait", "type", "where", "while",
+    "Err", "None", "Ok", "Self", "Some", "as", "async", "await", "break", "const", "continue", "crate",
+    "else", "enum", "fn", "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub",
+    "ref", "return", "self", "static", "struct", "super", "trait", "type", "where", "while",
 ];
 
 /// One line of code: its number and its tokens with names, strings and numbers made equal.
@@ -113,7 +113,8 @@ fn shared(files: &[Lines<'_>]) -> Vec<String> {
         let rest = |file: &Lines<'_>, at: usize| -> Vec<String> {
             file.lines.iter().skip(at).map(|line| line.shape.clone()).collect()
         };
-        let length = rest(first, one.1).iter().zip(&rest(second, other.1)).take_while(|(a, b)| a == b).count();
+        let length =
+            rest(first, one.1).iter().zip(&rest(second, other.1)).take_while(|(a, b)| a == b).count();
         let line = |file: &Lines<'_>, at: usize| file.lines.get(at).map_or(0, |line| line.number);
         found.push(format!(
             "{}:{} and {}:{} share {length} lines of the same shape",
@@ -132,8 +133,9 @@ mod tests {
 
     /// A function of `lines` lines, each of a shape of its own, with names that begin with `name`.
     fn function(name: &str, lines: usize) -> String {
-        let body: String =
-            (0..lines - 2).map(|line| format!("    {name}{line}({});\n", vec!["1"; line].join(", "))).collect();
+        let body: String = (0..lines - 2)
+            .map(|line| format!("    {name}{line}({});\n", vec!["1"; line].join(", ")))
+            .collect();
         format!("fn {name}() {{\n{body}}}\n")
     }
 
@@ -146,7 +148,9 @@ mod tests {
         let found = found(&function("a", 12), &format!("struct S;\n{}", function("b", 12)));
         assert_eq!(
             found,
-            ["crates/kms-azure/src/lib.rs:2 and crates/kms-vault/src/lib.rs:1 share 12 lines of the same shape"]
+            [
+                "crates/kms-azure/src/lib.rs:2 and crates/kms-vault/src/lib.rs:1 share 12 lines of the same shape"
+            ]
         );
     }
 

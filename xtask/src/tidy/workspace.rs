@@ -16,10 +16,6 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned() }
-    }
-
     /// Whether the name ends with `extension`, given without its dot.
     pub(super) fn is(&self, extension: &str) -> bool {
         self.path.rsplit_once('.').is_some_and(|(_, ending)| ending == extension)
@@ -77,6 +73,13 @@ impl Workspace {
             .collect();
         names.sort_unstable();
         names
+    }
+}
+
+#[cfg(test)]
+impl File {
+    pub(super) fn new(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned() }
     }
 }
 
