@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Setup;
+use crate::common::Setup;
 use kms_core::{KmsProvider, layer};
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::{
