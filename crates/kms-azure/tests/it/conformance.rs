@@ -20,7 +20,8 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
     let options = provider.layer_options(layer::LayerOptions::default());
     let wrap = |provider| -> Arc<dyn KmsProvider> { layer::standard(Arc::new(provider), &options) };
     let stranger =
-        [include_str!("../certificates/other-key.pem"), include_str!("../certificates/other-cert.pem")].concat();
+        [include_str!("../certificates/other-key.pem"), include_str!("../certificates/other-cert.pem")]
+            .concat();
     let subject = Subject::new(wrap(provider))
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().certificate(stranger).build().await))

@@ -15,8 +15,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use async_trait::async_trait;
 use crate::common::{Setup, kek, key};
+use async_trait::async_trait;
 use kms_core::{
     DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, KmsProviderExt as _, PutMode, Result,
 };

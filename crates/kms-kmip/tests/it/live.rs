@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crate::common::{Setup, kek, key};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::TryStreamExt as _;
 use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer};
 use kms_kmip::MemoryIndex;
