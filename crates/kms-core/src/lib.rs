@@ -25,6 +25,7 @@
 //! ```
 
 pub mod capability;
+pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod kek;
@@ -38,6 +39,7 @@ pub mod security;
 
 pub use crate::{
     capability::{Capability, Guarantee, UpdateRight},
+    cluster::ClusterRef,
     error::{Error, ErrorKind, Existing, Result, Retry},
     kek::Kek,
     name::{KeyName, KeyVersion},

@@ -8,15 +8,16 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
+use kms_core::{
+    ClusterRef, Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest,
+};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{
+use crate::{
     Entries,
     yaml::{self, Mistake, Node, Value},
 };
-use crate::ClusterRef;
 
 /// Base64 with or without padding: some editors and scripts lose it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
