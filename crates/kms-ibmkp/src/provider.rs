@@ -15,9 +15,9 @@ use tracing::debug;
 use crate::{
     PROVIDER,
     api::{Api, CORRELATION_ID, Request},
-    key::Cluster,
+    get::{Located, States, Want, newest},
     name::Names,
-    store::{Located, States, Want, newest},
+    stored::Cluster,
 };
 
 /// The largest KEK, in bytes. IBM names no limit for standard keys; 7,500 bytes of base64 are known to be taken, and

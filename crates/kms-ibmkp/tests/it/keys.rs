@@ -1,12 +1,8 @@
 //! What is sent and stored, whose keys are whose, and what becomes of deleted ones.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{collections::BTreeSet, time::Duration};
 
-use common::{Setup, kek, key, quick};
+use crate::common::{Setup, kek, key, quick};
 use futures_util::TryStreamExt;
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,

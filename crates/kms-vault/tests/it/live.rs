@@ -1,13 +1,9 @@
 //! What a real OpenBao makes of us: requests counted at the server, tokens that die, servers that are sealed, rate
 //! limits, TLS, and Rook's exact layout.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{Setup, kek, key};
+use crate::common::{Setup, kek, key};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode, Retry,
     UpdateRight, layer,

@@ -7,9 +7,9 @@ use tracing::{debug, warn};
 use crate::{
     api::{CORRELATION_ID, Reply, Request},
     error::{ALIAS_TAKEN, Refusal, TOO_BROAD, has_code},
-    key::{Envelope, Key, import_body},
     name::Names,
     provider::IbmKeyProtect,
+    stored::{Envelope, Key, import_body},
 };
 
 /// How often a key is looked for that changes while we look.

@@ -24,10 +24,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    key::Key,
+    get::{Imported, Located, Look, States, Want, changing},
     name::Names,
     provider::IbmKeyProtect,
-    store::{Imported, Located, Look, States, Want, changing},
+    stored::Key,
 };
 
 /// How often an update starts anew when it meets another one.

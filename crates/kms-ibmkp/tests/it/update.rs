@@ -1,12 +1,8 @@
 //! Updates that stop anywhere, and others that meet.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{Setup, kek, key, quick};
+use crate::common::{Setup, kek, key, quick};
 use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KmsProvider, PutMode};
 use kms_testkit::fake::ibmkp::{Action, Destroyed, Fault, Host, IbmKp, Key};
 

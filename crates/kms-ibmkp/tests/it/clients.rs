@@ -3,13 +3,9 @@
 //! `KMS_IT_IBM_PYTHON` is a Python with `keyprotect` 3.0.1, `KMS_IT_IBM_NODE_PATH` a folder `node_modules` with
 //! `@ibm-cloud/ibm-key-protect` 0.1.2, and `KMS_IT_IBM_GO` the program built of `tests/clients/ibmkp/go`.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{path::PathBuf, process::Output};
 
-use common::{Setup, key, quick};
+use crate::common::{Setup, key, quick};
 use futures_util::TryStreamExt;
 use kms_core::{DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode};
 use kms_testkit::{

@@ -1,6 +1,4 @@
 //! A provider for a server of the test.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use kms_core::{
     ConnectionDetails, Kek, KeyName, Result,

@@ -1,9 +1,5 @@
 //! The shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client certificates.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 
 use kms_core::{KmsProvider, layer};
@@ -12,7 +8,7 @@ use kms_testkit::{
     servers::openbao::{OpenBao, OpenBaoConfig},
 };
 
-use common::Setup;
+use crate::common::Setup;
 
 async fn suite(setup: Setup<'_>, version: &str) {
     let options = layer::LayerOptions::default();

@@ -1,13 +1,9 @@
 //! What a real server cannot be made to do, by a scripted one over plain HTTP: resets, storms of 429, answers that are
 //! none, redirects that must not be followed.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{kek, key};
+use crate::common::{kek, key};
 use kms_core::{
     ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, PutMode, Retry,
     layer::{self, LayerOptions},

@@ -1,10 +1,6 @@
 //! Logins with the token of a service account, reviewed by a real API server.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::{Setup, kek, key};
+use crate::common::{Setup, kek, key};
 use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode};
 use kms_testkit::servers::{
     kube::{Kube, KubeNamespace},

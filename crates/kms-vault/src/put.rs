@@ -10,9 +10,9 @@ use vaultrs::api::kv1::requests as kv1;
 use crate::{
     api::Scope,
     error::{Refusal, from_answer},
-    kv::{self, KvVersion, Mount, Read},
     name::secret_id,
     provider::Vault,
+    stored::{self, KvVersion, Mount, Read},
 };
 
 /// How often a write without expectation is tried on a mount that demands one.
@@ -63,10 +63,10 @@ impl Vault {
         self.api.freshen(&mut call, freshness);
         let answer = self.send(call).await?;
         let read = match (answer.status, mount.version) {
-            (StatusCode::OK, KvVersion::V1) => kv::parse_v1(name, &answer.body)?,
+            (StatusCode::OK, KvVersion::V1) => stored::parse_v1(name, &answer.body)?,
             (StatusCode::OK, KvVersion::V2) => {
                 self.saw_v2(mount, &answer.body)?;
-                kv::parse_v2(name, &answer.body)?
+                stored::parse_v2(name, &answer.body)?
             }
             (StatusCode::NOT_FOUND, version) => self.absent(mount, name, version, &answer)?,
             _ => return Err(from_answer(&answer)),
@@ -89,7 +89,7 @@ impl Vault {
         if self.is_proven() {
             return Ok(());
         }
-        match kv::shows_v2(body) {
+        match stored::shows_v2(body) {
             Some(true) => self.set_proven(),
             Some(false) => return Err(said_v2(mount)),
             None => {}
@@ -158,7 +158,7 @@ impl Vault {
         match version {
             KvVersion::V1 => Ok(Read::Absent),
             // Without a body that says so, nothing has ever been written there.
-            KvVersion::V2 => Ok(kv::parse_v2(name, &answer.body).unwrap_or(Read::Absent)),
+            KvVersion::V2 => Ok(stored::parse_v2(name, &answer.body).unwrap_or(Read::Absent)),
         }
     }
 
@@ -188,10 +188,10 @@ impl Vault {
     /// Writes a secret. `cas` is the version that has to be there, on KV v2.
     async fn write(&self, mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Written> {
         let body = match mount.version {
-            KvVersion::V1 => kv::body_v1(name, kek)?,
+            KvVersion::V1 => stored::body_v1(name, kek)?,
             KvVersion::V2 => {
                 self.guard_write(mount, name).await?;
-                kv::body_v2(name, kek, cas)?
+                stored::body_v2(name, kek, cas)?
             }
         };
         let mut call = self.api.write(&mount.data(name), body, Scope::Data)?;
@@ -203,7 +203,7 @@ impl Vault {
                 Ok(Written::Version(fingerprint(kek)))
             }
             (StatusCode::OK, KvVersion::V2) => {
-                let envelope: kv::Envelope<kv::VersionMetadata> =
+                let envelope: stored::Envelope<stored::VersionMetadata> =
                     serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
                 let metadata = envelope.data.ok_or_else(|| {
                     Error::new(ErrorKind::Protocol, "the server does not say what it has stored")
@@ -270,7 +270,7 @@ impl Vault {
             }
             Ok(other) => Ok(other),
             // What is there is no KEK, but it is there.
-            Err(error) if kv::is_malformed(&error) => {
+            Err(error) if stored::is_malformed(&error) => {
                 Err(Error::already_exists(name, Existing::Unknown).source(error))
             }
             Err(error) => Err(error),

@@ -1,12 +1,8 @@
 //! A cluster of three: standbys, redirects, reads that have to be fresh, and the loss of the leader under load.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{kek, key};
+use crate::common::{kek, key};
 use kms_core::{
     ConnectionDetails, ErrorKind, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
     layer::{self, LayerOptions},

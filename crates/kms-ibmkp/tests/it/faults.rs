@@ -1,15 +1,11 @@
 //! Tokens, counts, storms, lost answers, answers that are none.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use common::{Setup, kek, key, quick};
+use crate::common::{Setup, kek, key, quick};
 use kms_core::{
     DeleteMode, Error, ErrorKind, Freshness, KmsProvider, PutMode, Retry,
     layer::{self, LayerOptions},

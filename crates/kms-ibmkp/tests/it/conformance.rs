@@ -1,9 +1,5 @@
 //! The shared suite on the double, with each of the things about Key Protect that nobody outside IBM knows.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 
 use kms_core::{KmsProvider, layer};
@@ -12,7 +8,7 @@ use kms_testkit::{
     fake::ibmkp::{API_KEY, Destroyed, IbmKp, Switches},
 };
 
-use common::Setup;
+use crate::common::Setup;
 
 async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> Setup<'_>) {
     let double = IbmKp::start().await.unwrap();
