@@ -3,8 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use kms_core::{ClusterRef, Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec};
+use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec};
 use kms_dispatch::{Options, Provider, connect, keys::is_setting};
+use kms_kube::ClusterRef;
 use kms_source::{Directory, Manifests, PodEnvironment};
 use tracing::{info, warn};
 

@@ -25,7 +25,6 @@
 //! ```
 
 pub mod capability;
-pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod kek;
@@ -39,7 +38,6 @@ pub mod security;
 
 pub use crate::{
     capability::{Capability, Guarantee, UpdateRight},
-    cluster::ClusterRef,
     error::{Error, ErrorKind, Existing, Result, Retry},
     kek::Kek,
     name::{KeyName, KeyVersion},

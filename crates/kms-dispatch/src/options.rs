@@ -2,7 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use kms_core::{ClusterRef, layer::LayerOptions};
+use kms_core::layer::LayerOptions;
+use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
 /// What [`connect`](crate::connect) may want to know beside the `security` block. The default knows nothing.

@@ -8,9 +8,8 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use kms_core::{
-    ClusterRef, Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest,
-};
+use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
+use kms_kube::ClusterRef;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 

@@ -1,25 +1,26 @@
-//! Which CephCluster is meant.
+//! The name of a CephCluster.
 
-/// Names a CephCluster in Kubernetes.
+/// The CephCluster that keys belong to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterRef {
-    /// The Kubernetes namespace of the CephCluster and of its Secrets.
+    /// Its Kubernetes namespace, which is also the namespace of its Secrets.
     pub kube_namespace: String,
-    /// The name of the CephCluster.
+    /// Its name.
     pub name: String,
-    /// The uid of the CephCluster, if it is known. A Secret that a provider creates for a key has the cluster with this
-    /// uid as its owner.
+    /// Its uid, if known. With it, the cluster owns each Secret that is created for a key.
+    ///
+    /// Take it from the API server only: Kubernetes deletes a Secret whose owner does not exist, and the key in it.
     pub uid: Option<String>,
 }
 
 impl ClusterRef {
-    /// Names a cluster whose uid is not known.
+    /// A cluster whose uid is unknown.
     pub fn new(kube_namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { kube_namespace: kube_namespace.into(), name: name.into(), uid: None }
     }
 
-    /// Adds the uid.
+    /// Sets the uid.
     #[must_use]
     pub fn with_uid(mut self, uid: impl Into<String>) -> Self {
         self.uid = Some(uid.into());
