@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::common::Setup;
+use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::{
-    conformance::{Options, Subject, run},
     fake::kmip::{KmipDouble, Quirks},
     servers::{PyKmip, pykmip::Flavour},
 };
+
+use crate::common::Setup;
 
 async fn suite(setup: Setup, bad: &kms_testkit::servers::pki::Identity, with_index: bool) {
     let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
