@@ -372,7 +372,8 @@ mod tests {
     fn a_report_needs_a_test_that_exists() {
         let row = |tests: &str| {
             let text = format!("| <a id=\"up-1\"></a>UP-1 | [x](https://x.org) | `y` | {tests} |\n");
-            check(&Workspace::of(&[(REPORTS, &text), ("a.rs", "fn it_works() {}\n"), ("docs/a.toml", "")])).len()
+            check(&Workspace::of(&[(REPORTS, &text), ("a.rs", "fn it_works() {}\n"), ("docs/a.toml", "")]))
+                .len()
         };
         assert_eq!((row("`it_works`, [`a.toml`](a.toml)"), row("`it_fails`"), row("")), (0, 1, 1));
     }
