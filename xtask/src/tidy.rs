@@ -38,7 +38,7 @@ const NOT_PROVIDERS: [&str; 2] = ["kms-core", "kms-dispatch"];
 const LONG: usize = 500;
 
 /// Crates that must not be below others: `cargo tree` arguments, and the names that may not turn up.
-const ISOLATION: [(&str, &[&str]); 9] = [
+const ISOLATION: [(&str, &[&str]); 10] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
@@ -79,6 +79,11 @@ const ISOLATION: [(&str, &[&str]); 9] = [
     (
         "--package kms-dispatch --no-default-features",
         &["azure_core", "hyper", "kms-k8s-secret", "kms-vault", "rustls"],
+    ),
+    // The model of a CephCluster needs no client.
+    (
+        "--package kms-kube --no-default-features",
+        &["http", "hyper", "k8s-openapi", "kube", "rustls", "serde_json"],
     ),
     // What Rook's objects are made of is for others too, without a client of Kubernetes.
     (

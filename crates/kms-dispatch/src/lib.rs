@@ -19,6 +19,7 @@ pub mod source;
 
 pub use crate::{
     connect::{check, connect},
-    options::{ClusterRef, Options},
+    options::Options,
     provider::Provider,
 };
+pub use kms_kube::ClusterRef;

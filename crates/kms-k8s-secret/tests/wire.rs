@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
+use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
 use kms_k8s_secret::{
     ConnectOptions, Connection, IdentifierStore, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster,
     connect,
 };
-use kms_testkit::{
-    fake::http::{Answer, HttpServer},
-    leak::{self, Canary, Recording},
-};
+use kms_testkit::fake::http::{Answer, HttpServer};
 use serde_json::{Value, json};
 
 async fn connection(server: &HttpServer) -> Connection {

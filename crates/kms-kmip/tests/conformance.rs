@@ -8,10 +8,10 @@ mod common;
 use std::sync::Arc;
 
 use common::Setup;
+use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::{
-    conformance::{Options, Subject, run},
     fake::kmip::{KmipDouble, Quirks},
     servers::{PyKmip, pykmip::Flavour},
 };

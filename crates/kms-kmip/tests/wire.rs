@@ -10,12 +10,10 @@ use std::{
 };
 
 use common::{CLUSTER, Setup, kek, key};
+use kms_conformance::leak::{Canary, Recording};
 use kms_core::{DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode, Retry};
 use kms_kmip::{KeyIndex as _, Kmip, MemoryIndex};
-use kms_testkit::{
-    fake::kmip::{KmipDouble, Quirks, Trick},
-    leak::{Canary, Recording},
-};
+use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 
 const REGISTER: u32 = 0x03;
 const GET: u32 = 0x0a;

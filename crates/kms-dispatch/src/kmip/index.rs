@@ -19,7 +19,7 @@ pub(super) async fn of(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>> {
         None if options.names_kubernetes() => connect(options.kube_options()).await?,
         None => return Ok(None),
     };
-    let ClusterRef { kube_namespace, name, uid } = cluster;
+    let ClusterRef { kube_namespace, name, uid, .. } = cluster;
     let mut store = IdentifierStore::new(connection, kube_namespace)?;
     if let Some(uid) = uid {
         store = store.with_owner(Owner::new(name, uid));

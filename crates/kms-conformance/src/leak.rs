@@ -1,7 +1,7 @@
 //! Looks for secrets in what is logged and printed.
 //!
 //! ```
-//! use kms_testkit::leak::{Canary, Recording};
+//! use kms_conformance::leak::{Canary, Recording};
 //!
 //! let token = Canary::new("the token", "s.7hR2kkq0Zr9sWq81mB4vTnXc");
 //! let recording = Recording::start().unwrap();

@@ -1,9 +1,9 @@
-//! One suite that every provider has to pass.
+//! One suite that every implementation of [`KmsProvider`] has to pass.
 //!
-//! The cases are chosen by what the provider's [`Capability`](kms_core::Capability) says, in both directions: what it
-//! can do has to work, and what it cannot has to be answered with `Unsupported`.
-//! Each case uses key names that nobody else has and deletes them at its end, so that the suite may run on a server
-//! that is in use, and several at a time.
+//! The suite picks its cases by the provider's [`Capability`](kms_core::Capability), in both directions: what the
+//! provider claims must work, and everything else must fail with `Unsupported`.
+//! Each case uses random key names and deletes its keys, so the suite may run on a server that is in use, and several
+//! runs may share a server.
 //!
 //! [`suite`] is all that most tests need:
 //!
@@ -12,16 +12,16 @@
 //! # use std::sync::Arc;
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! kms_testkit::conformance::suite(Arc::new(Memory::new())).await.assert_ok();
+//! kms_conformance::suite(Arc::new(Memory::new())).await.assert_ok();
 //! # }
 //! ```
 //!
-//! [`run`] takes more: a second client of the same store, clients that have to fail, and the secrets that must not
-//! be seen in any log.
+//! [`run`] takes more: a second client of the same store, clients that must fail, and secrets that must not appear in
+//! any log.
 //!
 //! ```
+//! use kms_conformance::{Options, Subject};
 //! use kms_core::memory::Memory;
-//! use kms_testkit::conformance::{self, Options, Subject};
 //! # use std::sync::Arc;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,15 +29,24 @@
 //! let store = Arc::new(Memory::new());
 //! let subject = Subject::new(store.clone()).with_second(store);
 //! let options = Options::default().with_prefix("ci").with_secret("the token", "s.7hR2kkq0Zr9sWq81mB4vTnXc");
-//! conformance::run(&subject, &options).await.assert_ok();
+//! kms_conformance::run(&subject, &options).await.assert_ok();
 //! # }
 //! ```
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "this crate is only ever run by tests, and a panic is how a test fails"
+)]
 
 mod bench;
 mod delete;
 mod faults;
 mod get;
+pub mod leak;
 mod leaks;
+mod ledger;
 mod limits;
 mod list;
 mod names;
@@ -58,17 +67,19 @@ use futures_util::FutureExt;
 use kms_core::{KmsProvider, layer::Contract};
 use tokio::time::timeout;
 
-use self::bench::{Bench, Case, Stop};
-pub use self::report::{CaseReport, Outcome, Report};
-use crate::{
+use self::{
+    bench::{Bench, Case, Stop},
     leak::Canary,
-    ledger::{Exception, LEDGER},
+};
+pub use self::{
+    ledger::Exception,
+    report::{CaseReport, Outcome, Report},
 };
 
-/// The name of the check that ends a run.
+/// The name of the check at the end of a run.
 const NOTHING_LEFT: &str = "nothing_is_left_behind";
 
-/// What is tested: a provider, and others that some cases need.
+/// The provider under test, and further clients that some cases need.
 #[derive(Clone, Debug)]
 pub struct Subject {
     provider: Arc<dyn KmsProvider>,
@@ -78,26 +89,26 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A provider alone.
+    /// Tests a provider, without further clients.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
         Self { provider: contract(provider), second: None, unreachable: None, denied: None }
     }
 
-    /// With a second client of the same store, which shares nothing with the first. Races are then between the two.
+    /// Adds a second client of the same store that shares nothing with the first. Races then run between the two.
     #[must_use]
     pub fn with_second(mut self, provider: Arc<dyn KmsProvider>) -> Self {
         self.second = Some(contract(provider));
         self
     }
 
-    /// With a client whose server does not answer.
+    /// Adds a client whose server does not answer.
     #[must_use]
     pub fn with_unreachable(mut self, provider: Arc<dyn KmsProvider>) -> Self {
         self.unreachable = Some(contract(provider));
         self
     }
 
-    /// With a client whose credentials the server does not accept.
+    /// Adds a client whose credentials the server rejects.
     #[must_use]
     pub fn with_denied(mut self, provider: Arc<dyn KmsProvider>) -> Self {
         self.denied = Some(contract(provider));
@@ -117,7 +128,7 @@ impl From<Arc<dyn KmsProvider>> for Subject {
     }
 }
 
-/// How the suite is run.
+/// Settings of a run.
 #[derive(Clone)]
 pub struct Options {
     prefix: String,
@@ -139,18 +150,18 @@ impl Default for Options {
             rounds: 5,
             case_limit: Duration::from_secs(60),
             server_version: String::new(),
-            exceptions: LEDGER.to_vec(),
+            exceptions: Vec::new(),
             secrets: Vec::new(),
         }
     }
 }
 
 impl Options {
-    /// How the names of all keys begin; a random part follows. Default: `conformance`.
+    /// Sets how the names of all keys begin; a random part follows. Default: `conformance`.
     ///
     /// # Panics
     ///
-    /// If no key name can begin so, or if it has more than 20 bytes.
+    /// If no key name can begin with the prefix, or if it is longer than 20 bytes.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -159,53 +170,53 @@ impl Options {
         self
     }
 
-    /// How many keys the list case makes: more than fit on one page of the server. Default: 30.
+    /// Sets how many keys the list case creates; choose more than fit on one page of the server. Default: 30.
     #[must_use]
     pub fn with_list_count(mut self, count: usize) -> Self {
         self.list_count = count.max(1);
         self
     }
 
-    /// How many tasks take part in a race. Default: 50.
+    /// Sets how many tasks take part in a race. Default: 50.
     #[must_use]
     pub fn with_racers(mut self, racers: usize) -> Self {
         self.racers = racers.max(2);
         self
     }
 
-    /// How often each race is run. Default: 5.
+    /// Sets how often each race runs. Default: 5.
     #[must_use]
     pub fn with_rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds.max(1);
         self
     }
 
-    /// How long a case may take. Default: 60 seconds.
+    /// Sets the time limit of a case. Default: 60 seconds.
     #[must_use]
     pub fn with_case_limit(mut self, limit: Duration) -> Self {
         self.case_limit = limit;
         self
     }
 
-    /// The version of the server, for the exceptions.
+    /// Sets the version of the server, which exceptions may depend on.
     #[must_use]
     pub fn with_server_version(mut self, version: impl Into<String>) -> Self {
         self.server_version = version.into();
         self
     }
 
-    /// Exceptions besides those of the [`LEDGER`].
+    /// Adds cases that the server cannot pass.
     #[must_use]
     pub fn with_exceptions(mut self, exceptions: impl IntoIterator<Item = Exception>) -> Self {
         self.exceptions.extend(exceptions);
         self
     }
 
-    /// A credential that the provider uses: it must not be seen in any log, value or error.
+    /// Adds a credential of the provider, which must not appear in any log, value or error.
     ///
     /// # Panics
     ///
-    /// If it has less than 8 bytes, since such a short one is found by chance.
+    /// If the secret has fewer than 8 bytes, since so short a text is found by chance.
     #[must_use]
     pub fn with_secret(mut self, label: &'static str, secret: &str) -> Self {
         self.secrets.push(Arc::new(Canary::new(label, secret)));
@@ -232,15 +243,15 @@ impl fmt::Debug for Options {
 
 /// Runs the suite on a provider with the default options.
 ///
-/// Cases that need more than a provider are skipped; see [`run`].
+/// Cases that need further clients are skipped; see [`run`].
 pub async fn suite(provider: Arc<dyn KmsProvider>) -> Report {
     run(&Subject::new(provider), &Options::default()).await
 }
 
-/// Runs the suite, case after case.
+/// Runs the suite, one case after the other.
 ///
-/// It needs a tokio runtime with time; with several threads the races are harder.
-/// No case makes the run panic, whatever the provider does; [`Report::assert_ok`] does.
+/// It needs a tokio runtime with a timer; races are harder on a runtime with several threads.
+/// A panic of the provider fails the case, not the run; [`Report::assert_ok`] panics if a case failed.
 pub async fn run(subject: &Subject, options: &Options) -> Report {
     let run = bench::random_text();
     let mut cases = Vec::new();
@@ -258,7 +269,7 @@ pub async fn run(subject: &Subject, options: &Options) -> Report {
     Report::new(subject.provider.provider(), &options.server_version, cases, &options.exceptions)
 }
 
-/// The names of all cases, in the order in which they are run.
+/// Returns the names of all cases, in the order in which they run.
 pub fn case_names() -> impl Iterator<Item = &'static str> {
     groups().into_iter().flatten().map(|case| case.name).chain([NOTHING_LEFT])
 }
@@ -279,13 +290,13 @@ fn groups() -> [&'static [Case]; 11] {
     ]
 }
 
-/// Runs a case and cleans up after it, whatever comes of it.
+/// Runs a case, and deletes its keys even if it fails.
 async fn tried(case: &Case, bench: &Bench, limit: Duration) -> Outcome {
     let verdict = guarded((case.run)(bench), limit).await;
     let cleaned = guarded(bench.clean_up(), limit).await;
     match (verdict, cleaned) {
         (Ok(()), Ok(())) => Outcome::Passed,
-        (Ok(()), Err(Stop::Fail(why) | Stop::Skip(why))) => Outcome::Failed(format!("cleaning up: {why}")),
+        (Ok(()), Err(Stop::Fail(why) | Stop::Skip(why))) => Outcome::Failed(format!("clean-up: {why}")),
         (Err(Stop::Skip(why)), _) => Outcome::Skipped(why),
         (Err(Stop::Fail(why)), _) => Outcome::Failed(why),
     }
@@ -310,21 +321,21 @@ async fn nothing_left(bench: &Bench) -> bench::Verdict {
     Ok(())
 }
 
-/// Fails a case unless something is true.
+/// Fails a case unless the condition is true.
 macro_rules! check {
     ($condition:expr, $($message:tt)+) => {
         if !$condition {
-            return Err($crate::conformance::bench::Stop::Fail(format!($($message)+)));
+            return Err($crate::bench::Stop::Fail(format!($($message)+)));
         }
     };
 }
 use check;
 
-/// Makes the table of cases of a group, named after their functions.
+/// Declares the table of cases of a group; each case has the name of its function.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        pub(super) const CASES: &[$crate::conformance::bench::Case] = &[$(
-            $crate::conformance::bench::Case { name: stringify!($name), run: |bench| Box::pin($name(bench)) },
+        pub(super) const CASES: &[$crate::bench::Case] = &[$(
+            $crate::bench::Case { name: stringify!($name), run: |bench| Box::pin($name(bench)) },
         )*];
     };
 }

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use kms_conformance::{Exception, Options, Outcome, Report, Subject};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, Kek, KeyName, KeyStream,
     KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
@@ -18,11 +19,7 @@ use kms_core::{
     memory::Memory,
     provider::Deleted,
 };
-use kms_testkit::{
-    conformance::{self, Options, Outcome, Report, Subject},
-    fake::{Fault, Operation, Scripted},
-    ledger::Exception,
-};
+use kms_testkit::fake::{Fault, Operation, Scripted};
 
 const TOKEN: &str = "s.2kRt8wq0Zr9sWq81mB4vTnXc";
 
@@ -59,12 +56,12 @@ fn assert_complete(report: &Report) {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_passes_every_case() {
     let store = Arc::new(Memory::new());
-    assert_complete(&conformance::run(&subject(store.clone()).with_second(store), &options()).await);
+    assert_complete(&kms_conformance::run(&subject(store.clone()).with_second(store), &options()).await);
 }
 
 #[tokio::test]
 async fn memory_passes_on_a_single_thread() {
-    conformance::suite(Arc::new(Memory::new())).await.assert_ok();
+    kms_conformance::suite(Arc::new(Memory::new())).await.assert_ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +69,7 @@ async fn memory_behind_the_standard_layers_passes_every_case() {
     let store: Arc<dyn KmsProvider> = Arc::new(Memory::new());
     let client = || layer::standard(store.clone(), &LayerOptions::default());
     let subject = subject(client()).with_second(client());
-    assert_complete(&conformance::run(&subject, &options()).await);
+    assert_complete(&kms_conformance::run(&subject, &options()).await);
 }
 
 /// What a [`Broken`] provider does wrong.
@@ -338,7 +335,7 @@ async fn run_broken(defect: Defect) -> Report {
         Defect::GetHangs => Duration::from_millis(20),
         _ => Duration::from_secs(60),
     };
-    conformance::run(&subject(provider), &options().with_case_limit(limit)).await
+    kms_conformance::run(&subject(provider), &options().with_case_limit(limit)).await
 }
 
 /// Each defect is noticed by these cases. Some are noticed by more; those are named that say best what is wrong.
@@ -454,14 +451,14 @@ async fn the_ledger_excuses_what_fails_and_nothing_else() {
     let options =
         || options().with_server_version("1.2").with_exceptions(failing.iter().map(|case| excuse(case)));
 
-    let report = conformance::run(&broken(), &options()).await;
+    let report = kms_conformance::run(&broken(), &options()).await;
     report.assert_ok();
     let excused = report.cases().iter().find(|found| found.name == case).unwrap();
     assert!(matches!(excused.outcome, Outcome::Excused { reason: "it forgets one", .. }), "{report}");
 
     // The next version of the server does not forget any more.
     let whole = subject(Arc::new(Broken::new(Defect::ExistingIsGuessed)));
-    let report = conformance::run(&whole, &options()).await;
+    let report = kms_conformance::run(&whole, &options()).await;
     assert!(report.ledger_problems().iter().any(|problem| problem.contains(case)), "{report}");
 }
 
