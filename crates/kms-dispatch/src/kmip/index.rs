@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use kms_core::{KeyName, Result};
 use kms_k8s_secret::{Identifier, IdentifierStore, Owner, connect};
 use kms_kmip::{IndexEntry, KeyIndex};
+use kms_kube::ClusterRef;
 
-use crate::{ClusterRef, Options};
+use crate::Options;
 
 /// The index that the options lead to: if they name the CephCluster, and a way to its Kubernetes.
 ///

@@ -1,29 +1,69 @@
-//! The environment of a pod that Rook has made (spec 13, appendix B).
+//! The environment of a pod that Rook created (rook-behaviour §13, appendix B).
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
-use kms_core::config::ConfigKey;
 use kms_core::{
     ConnectionDetails, Error, ErrorKind, KmsSpec, Result, SecretData, SecretSource, SecuritySpec,
 };
 use zeroize::Zeroizing;
 
-use super::{Entries, read_entry};
-use crate::{Provider, keys::KMS_PROVIDER};
+use crate::{Entries, read_entry};
+
+/// The setting that names the provider.
+const KMS_PROVIDER: &str = "KMS_PROVIDER";
 
 /// What the `security` block of a pod calls the credentials that are in its environment and in its files.
 const CREDENTIALS: &str = "pod-environment";
 
-/// The files that Rook mounts for KMIP, by the keys of the Secret that they come from.
+/// The files that Rook mounts for KMIP, each with its key in the Secret.
 const KMIP_FILES: [(&str, &str); 3] =
     [("CA_CERT", "ca.crt"), ("CLIENT_CERT", "client.crt"), ("CLIENT_KEY", "client.key")];
 
-/// The KMS part of a pod's environment, turned back into the `security` block that it was made of.
+/// How Rook writes the settings of one provider into the environment of a pod (rook-behaviour §13.1, §13.2).
+struct Convention {
+    /// The value of `KMS_PROVIDER`.
+    provider: &'static str,
+    /// The beginning of the names of all variables of this provider.
+    prefix: &'static str,
+    /// Whether Rook puts the prefix in front of the name of the setting, so that it is removed here.
+    prefix_is_added: bool,
+    /// A variable without which the provider cannot work.
+    required: &'static str,
+}
+
+const CONVENTIONS: [Convention; 4] = [
+    Convention {
+        provider: "azure-kv",
+        prefix: "AZURE_",
+        prefix_is_added: false,
+        required: "AZURE_VAULT_URL",
+    },
+    Convention {
+        provider: "ibmkeyprotect",
+        prefix: "IBM_",
+        prefix_is_added: false,
+        required: "IBM_KP_SERVICE_INSTANCE_ID",
+    },
+    Convention { provider: KMIP, prefix: "KMIP_", prefix_is_added: true, required: "KMIP_KMIP_ENDPOINT" },
+    Convention { provider: "vault", prefix: "VAULT_", prefix_is_added: false, required: "VAULT_ADDR" },
+];
+
+const KMIP: &str = "kmip";
+
+impl Convention {
+    /// The name of the setting that a variable stands for. `None` if the variable is not one of this provider.
+    fn setting_name<'a>(&self, variable: &'a str) -> Option<&'a str> {
+        let rest = variable.strip_prefix(self.prefix)?;
+        Some(if self.prefix_is_added { rest } else { variable })
+    }
+}
+
+/// The KMS part of a pod's environment, turned back into the `security` block that Rook made it from.
 ///
-/// It differs from that block where Rook does (spec 13.1): `VAULT_BACKEND_PATH` is always there, TLS settings are
-/// paths of files, and the Secret with the credentials is this source itself, called `pod-environment`.
+/// The block differs from the original where Rook's environment does (rook-behaviour §13.1): `VAULT_BACKEND_PATH` is
+/// always present, TLS settings are paths of files, and the Secret with the credentials is this source itself, under the
+/// name `pod-environment`.
 #[derive(Debug)]
 pub struct PodEnvironment {
     security: SecuritySpec,
@@ -33,12 +73,18 @@ pub struct PodEnvironment {
 }
 
 impl PodEnvironment {
-    /// Sorts an environment. `root` is the directory below which `etc/kmip` is: `/`, but for tests.
+    /// Sorts an environment into settings and credentials.
     ///
-    /// Variables that have nothing to do with the KMS are left alone. So are those that Kubernetes adds for Services
-    /// (`VAULT_PORT`, `VAULT_SERVICE_HOST` …), and those with the prefix of another provider than the one that
-    /// `KMS_PROVIDER` names.
-    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, root: &Path) -> Self {
+    /// `root` is the directory that contains `etc/kmip`: `/` except in tests. `is_setting` says whether a provider, given
+    /// by its `KMS_PROVIDER` name, has a setting of a name; `None` if the settings of that provider are not known here.
+    ///
+    /// Variables without the prefix of the provider that `KMS_PROVIDER` names are ignored. So are the variables that
+    /// Kubernetes adds for Services (`VAULT_PORT`, `VAULT_SERVICE_HOST` …).
+    pub fn new<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        root: &Path,
+        is_setting: impl Fn(&str, &str) -> Option<bool>,
+    ) -> Self {
         let pairs: Vec<(&str, &str)> = pairs.into_iter().collect();
         let value = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let mut pod = Self {
@@ -53,24 +99,23 @@ impl PodEnvironment {
             return pod;
         };
 
-        // `Provider::of` has the say about the value; a name that it refuses is handed on as it is.
+        // An unknown provider stays in the block, which is refused where the block is used.
         let mut details: Vec<(String, Zeroizing<String>)> =
             vec![(KMS_PROVIDER.to_owned(), Zeroizing::new(provider.to_owned()))];
-        let alone = ConnectionDetails::from_iter([(KMS_PROVIDER, provider)]);
-        let named = Provider::of(&SecuritySpec::new(KmsSpec::new(alone, ""))).ok();
+        let convention = CONVENTIONS.iter().find(|known| known.provider == provider.trim());
         for (name, value) in pairs.iter().filter(|(name, _)| *name != KMS_PROVIDER && *name != prefixed) {
-            let Some(name) = named.and_then(|provider| setting_name(provider, name)) else { continue };
+            let Some(convention) = convention else { break };
+            let Some(name) = convention.setting_name(name) else { continue };
+            let known = || is_setting(convention.provider, name).unwrap_or_else(|| !is_service_link(name));
             match credential(name) {
                 Some(_) if value.trim().is_empty() => {}
                 Some(key) => pod.credentials.insert(key, value.as_bytes().to_vec()),
-                None if named.is_some_and(|provider| is_known(provider, name)) => {
-                    details.push((name.to_owned(), Zeroizing::new((*value).to_owned())));
-                }
+                None if known() => details.push((name.to_owned(), Zeroizing::new((*value).to_owned()))),
                 None if is_service_link(name) => {}
                 None => pod.passed_over.push(name.to_owned()),
             }
         }
-        if named == Some(Provider::Kmip) {
+        if convention.is_some_and(|convention| convention.provider == KMIP) {
             pod.kmip_mount = Some(root.join("etc/kmip"));
         }
         let has_credentials = pod.kmip_mount.is_some() || !pod.credentials.is_empty();
@@ -86,30 +131,17 @@ impl PodEnvironment {
         &self.security
     }
 
-    /// The variables that look like settings of the provider, and are none: often a mistyped name.
+    /// The variables that have the provider's prefix but are not settings of it, often because the name is mistyped.
     pub fn passed_over(&self) -> impl Iterator<Item = &str> {
         self.passed_over.iter().map(String::as_str)
     }
 }
 
-/// The settings without which a provider cannot work. If one of them is there and `KMS_PROVIDER` is not, somebody
-/// has forgotten it: to keep keys in Kubernetes Secrets is not what they want.
+/// The settings that only make sense together with `KMS_PROVIDER`. They are kept, so that a block without `KMS_PROVIDER`
+/// is refused instead of being read as "keys are in Kubernetes Secrets".
 fn without_provider(pairs: &[(&str, &str)]) -> ConnectionDetails {
-    const SIGNS: [&str; 4] =
-        ["AZURE_VAULT_URL", "IBM_KP_SERVICE_INSTANCE_ID", "KMIP_KMIP_ENDPOINT", "VAULT_ADDR"];
-    pairs.iter().filter(|(name, _)| SIGNS.contains(name)).copied().collect()
-}
-
-/// The name of the setting that a variable stands for, if it has the provider's prefix. KMIP's is taken off once, as
-/// Rook puts it on once (spec 13.2).
-fn setting_name(provider: Provider, variable: &str) -> Option<&str> {
-    match provider {
-        Provider::AzureKeyVault => variable.starts_with("AZURE_").then_some(variable),
-        Provider::IbmKeyProtect => variable.starts_with("IBM_").then_some(variable),
-        Provider::Kmip => variable.strip_prefix("KMIP_"),
-        Provider::KubernetesSecret => None,
-        Provider::Vault => variable.starts_with("VAULT_").then_some(variable),
-    }
+    let is_required = |name: &str| CONVENTIONS.iter().any(|convention| convention.required == name);
+    pairs.iter().filter(|(name, _)| is_required(name)).copied().collect()
 }
 
 /// The key in the Secret of credentials, for a variable that Rook fills from there.
@@ -118,29 +150,6 @@ fn credential(variable: &str) -> Option<&'static str> {
         "IBM_KP_SERVICE_API_KEY" => Some("IBM_KP_SERVICE_API_KEY"),
         "VAULT_TOKEN" => Some("token"),
         _ => None,
-    }
-}
-
-fn is_known(provider: Provider, name: &str) -> bool {
-    match provider {
-        #[cfg(feature = "azure")]
-        Provider::AzureKeyVault => kms_azure::AzureConfigKey::find(name).is_some(),
-        #[cfg(feature = "ibmkp")]
-        Provider::IbmKeyProtect => kms_ibmkp::IbmKpConfigKey::find(name).is_some(),
-        #[cfg(feature = "kmip")]
-        Provider::Kmip => kms_kmip::KmipConfigKey::find(name).is_some(),
-        Provider::KubernetesSecret => false,
-        #[cfg(feature = "vault")]
-        Provider::Vault => kms_vault::VaultConfigKey::find(name).is_some(),
-        // Nobody here knows its settings, and nobody will use them.
-        #[cfg(not(feature = "azure"))]
-        Provider::AzureKeyVault => !is_service_link(name),
-        #[cfg(not(feature = "vault"))]
-        Provider::Vault => !is_service_link(name),
-        #[cfg(not(feature = "ibmkp"))]
-        Provider::IbmKeyProtect => !is_service_link(name),
-        #[cfg(not(feature = "kmip"))]
-        Provider::Kmip => !is_service_link(name),
     }
 }
 
@@ -186,8 +195,16 @@ impl SecretSource for PodEnvironment {
 mod tests {
     use super::*;
 
+    fn is_setting(provider: &str, name: &str) -> Option<bool> {
+        match provider {
+            "kmip" => Some(matches!(name, "KMIP_ENDPOINT" | "READ_TIMEOUT")),
+            "vault" => Some(name == "VAULT_ADDR"),
+            _ => None,
+        }
+    }
+
     fn pod(pairs: &[(&str, &str)]) -> PodEnvironment {
-        PodEnvironment::new(pairs.iter().copied(), Path::new("/nonexistent"))
+        PodEnvironment::new(pairs.iter().copied(), Path::new("/nonexistent"), is_setting)
     }
 
     fn details(pod: &PodEnvironment) -> Vec<(&str, &str)> {
@@ -238,12 +255,8 @@ mod tests {
             ("KMIP_READ_TIMEOUTS", "20"),
         ]);
         let expected = [("KMIP_ENDPOINT", "kmip:5696"), ("KMS_PROVIDER", "kmip"), ("READ_TIMEOUT", "20")];
-        if Provider::Kmip.is_compiled() {
-            assert_eq!(details(&pod), expected);
-            assert_eq!(pod.passed_over().collect::<Vec<_>>(), ["READ_TIMEOUTS"]);
-        } else {
-            assert!(expected.iter().all(|setting| details(&pod).contains(setting)));
-        }
+        assert_eq!(details(&pod), expected);
+        assert_eq!(pod.passed_over().collect::<Vec<_>>(), ["READ_TIMEOUTS"]);
     }
 
     #[tokio::test]
@@ -252,7 +265,7 @@ mod tests {
         let mount = root.path().join("etc/kmip");
         std::fs::create_dir_all(&mount).unwrap();
         let pairs = [("KMIP_KMS_PROVIDER", "kmip"), ("KMIP_KMIP_ENDPOINT", "kmip:5696")];
-        let pod = PodEnvironment::new(pairs, root.path());
+        let pod = PodEnvironment::new(pairs, root.path(), is_setting);
         let name = &pod.security().kms.token_secret_name;
         let error = pod.secret(name).await.unwrap_err();
         assert!(error.to_string().contains("etc/kmip/ca.crt"), "{error}");
@@ -266,12 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_is_not_named_is_not_guessed() {
-        let forgotten = pod(&[("VAULT_ADDR", "https://v"), ("VAULT_PORT", "x")]);
-        assert!(Provider::of(forgotten.security()).is_err());
-        // As the webhook of Azure's workload identity adds it to every pod, whatever is in it.
-        let unrelated = pod(&[("AZURE_CLIENT_ID", "x"), ("AZURE_TENANT_ID", "x"), ("VAULT_PORT", "x")]);
-        assert_eq!(Provider::of(unrelated.security()).unwrap(), Provider::KubernetesSecret);
-        assert!(Provider::of(pod(&[("KMS_PROVIDER", "Vault")]).security()).is_err());
+    fn where_the_settings_are_not_known_only_service_links_are_left_out() {
+        let pairs = [
+            ("KMS_PROVIDER", " ibmkeyprotect "),
+            ("IBM_KP_BASE_URL", "https://x"),
+            ("IBM_KP_PORT", "tcp://10.0.0.1:443"),
+        ];
+        let expected = [("IBM_KP_BASE_URL", "https://x"), ("KMS_PROVIDER", " ibmkeyprotect ")];
+        assert_eq!(details(&pod(&pairs)), expected);
     }
 }

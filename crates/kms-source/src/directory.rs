@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec};
 
-use super::{Entries, is_object_name, read_entry};
+use crate::{Entries, is_object_name, read_entry};
 
 /// Secrets in a directory: `DIR/<secret>/<key>`, as Kubernetes mounts them, or the files of Rook's own mounts.
 ///

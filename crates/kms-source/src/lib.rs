@@ -1,4 +1,4 @@
-//! Where a `security` block and the Secrets that it names come from, when it is not the Kubernetes API.
+#![doc = include_str!("../README.md")]
 
 mod directory;
 #[cfg(feature = "manifests")]

@@ -9,14 +9,14 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
+use kms_kube::ClusterRef;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{
+use crate::{
     Entries,
     yaml::{self, Mistake, Node, Value},
 };
-use crate::ClusterRef;
 
 /// Base64 with or without padding: some editors and scripts lose it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
