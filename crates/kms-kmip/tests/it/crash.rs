@@ -10,15 +10,13 @@
     reason = "a test fails by panicking, and shows what it has measured"
 )]
 
-mod common;
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
+use crate::common::{Setup, kek, key};
 use async_trait::async_trait;
-use common::{Setup, kek, key};
 use kms_core::{
     DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, KmsProviderExt as _, PutMode, Result,
 };

@@ -5,9 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Setup, key, quick, secret};
+use crate::common::{Setup, key, quick, secret};
 use futures_util::TryStreamExt;
 use kms_core::{DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode, provider::Deleted};
 use kms_testkit::fake::azure::{Azure, Client};

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{Setup, kek, key, quick, secret};
+use crate::common::{Setup, kek, key, quick, secret};
 use futures_util::TryStreamExt;
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, provider::Deleted,

@@ -2,18 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use common::{CLUSTER, Setup, kek, key};
 use kms_conformance::leak::{Canary, Recording};
 use kms_core::{DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode, Retry};
 use kms_kmip::{KeyIndex as _, Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
+
+use crate::common::{CLUSTER, Setup, kek, key};
 
 const REGISTER: u32 = 0x03;
 const GET: u32 = 0x0a;
@@ -105,7 +104,7 @@ async fn keys_of_rook_are_read_whatever_length_they_declare() {
     }
     // Rotated and deleted as one of ours, though it has no name.
     let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
-    let version = kmip.put(&key("a"), &common::kek(), PutMode::Update(stored.version)).await.unwrap();
+    let version = kmip.put(&key("a"), &crate::common::kek(), PutMode::Update(stored.version)).await.unwrap();
     assert_eq!(server.objects(), 4);
     assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
     kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap();

@@ -7,12 +7,10 @@
     reason = "a test fails by panicking, and shows what it has measured"
 )]
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{Setup, kek, key};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::{Setup, kek, key};
 use futures_util::TryStreamExt as _;
 use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer};
 use kms_kmip::MemoryIndex;

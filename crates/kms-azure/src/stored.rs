@@ -1,32 +1,32 @@
-//! What a secret holds: Rook's form, byte for byte.
+//! What a secret holds: the KEK in Rook's form, byte for byte, and two tags.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use kms_core::{Error, ErrorKind, ExposeSecret, Kek, Result, SecretString};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::name::{NAME_TAG, Names};
 
-/// The largest value that Key Vault keeps, in bytes.
+/// The largest value that Key Vault stores, in bytes.
 const MAX_VALUE: usize = 25_000;
-/// The tag that says how far the creation of a version has come.
+/// The tag with the [`State`] of a version.
 pub(crate) const STATE_TAG: &str = "rook-kms-state";
 
 /// How far the creation of a version has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
-    /// Written, and not yet known to be the only one or the first.
+    /// Written; its creator has not yet compared it with versions of concurrent creators.
     New,
-    /// The version that all who created the key have agreed on.
+    /// The version that all concurrent creators have agreed on.
     Kept,
-    /// Written by somebody who knew what they replaced, or by Rook.
+    /// Written by an update, an overwrite, or Rook.
     Plain,
 }
 
 impl State {
-    /// What the tag says.
+    /// The state that the tag [`STATE_TAG`] says.
     pub(crate) fn of(tag: Option<&str>) -> Self {
         match tag {
             Some("new") => Self::New,
@@ -50,23 +50,23 @@ pub(crate) fn tags(names: &Names, state: State) -> BTreeMap<&'static str, &str> 
     tags
 }
 
-#[derive(Serialize)]
-struct SetSecret<'a> {
-    value: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<&'static str, &'a str>,
-}
-
-/// The value of a secret: `{"rook-ceph-osd-encryption-key-<PVC>":"<KEK>"}`, as Go's `json.Marshal` writes it.
-fn value(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
+/// The value of a secret: `{"rook-ceph-osd-encryption-key-<PVC>":"<KEK>"}`, as Go's `json.Marshal` writes it
+/// (rook-behaviour §7.3).
+///
+/// # Errors
+///
+/// `ConfigInvalid` if the value is larger than Key Vault stores.
+pub(crate) fn encode(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
+    let unwritable = || Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON");
     let kek = kek.expose_secret();
     // Room for every escape, so that the buffer never grows and leaves no copy behind.
     let mut json = Zeroizing::new(Vec::with_capacity(names.field.len() + 6 * kek.len() + 8));
-    serde_json::to_writer(&mut *json, &BTreeMap::from([(names.field.as_str(), kek)])).map_err(unwritable)?;
-    let json = std::str::from_utf8(&json).map_err(|_cause| unwritable_text())?;
+    serde_json::to_writer(&mut *json, &BTreeMap::from([(names.field.as_str(), kek)]))
+        .map_err(|_cause| unwritable())?;
+    let json = std::str::from_utf8(&json).map_err(|_cause| unwritable())?;
     let mut text = Zeroizing::new(String::with_capacity(6 * json.len()));
     for c in json.chars() {
-        // What Go escapes and serde_json does not.
+        // Go escapes these five characters, serde_json does not.
         match c {
             '<' => text.push_str("\\u003c"),
             '>' => text.push_str("\\u003e"),
@@ -78,56 +78,44 @@ fn value(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
     }
     if text.len() > MAX_VALUE {
         return Err(Error::config(format!(
-            "the KEK takes {} bytes as JSON, Key Vault keeps at most {MAX_VALUE}",
+            "the KEK takes {} bytes as JSON, and Key Vault stores at most {MAX_VALUE}",
             text.len()
         )));
     }
     Ok(text)
 }
 
-/// The body of a request that stores a KEK.
-pub(crate) fn body(names: &Names, kek: &Kek, state: State) -> Result<Zeroizing<Vec<u8>>> {
-    let value = value(names, kek)?;
-    let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + 1024));
-    serde_json::to_writer(&mut *body, &SetSecret { value: &value, tags: tags(names, state) })
-        .map_err(unwritable)?;
-    Ok(body)
-}
-
-fn unwritable(cause: serde_json::Error) -> Error {
-    drop(cause);
-    unwritable_text()
-}
-
-fn unwritable_text() -> Error {
-    Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON")
-}
-
-/// The KEK in a value: the field of Rook's object, or the whole value where it is no object (spec 7.3).
-pub(crate) fn kek(names: &Names, value: &SecretString) -> Result<Kek> {
+/// The KEK in a value: the field of Rook's object, or the whole value if it is not a JSON object
+/// (rook-behaviour §7.3).
+///
+/// # Errors
+///
+/// `Protocol` if the object has no such field, or the text is not a valid KEK.
+pub(crate) fn decode(names: &Names, value: &SecretString) -> Result<Kek> {
     let text = value.expose_secret();
     let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(text) else {
-        return parsed(value.clone());
+        return parse(value.clone());
     };
     let field = fields.get(names.field.as_str()).ok_or_else(|| {
         Error::new(
             ErrorKind::Protocol,
-            "the secret holds a JSON object without the field of that key: it is another key, or none of Rook's",
+            "the secret holds a JSON object without the field of this key: it belongs to another key, or to another \
+             program",
         )
     })?;
     match serde_json::from_str::<Secret>(field.get()) {
-        Ok(Secret(kek)) => parsed(kek),
-        Err(_) => Err(Error::new(ErrorKind::Protocol, "the secret's field for the KEK is no text")),
+        Ok(Secret(kek)) => parse(kek),
+        Err(_) => Err(Error::new(ErrorKind::Protocol, "the secret's field for the KEK is not a string")),
     }
 }
 
-fn parsed(text: SecretString) -> Result<Kek> {
+fn parse(text: SecretString) -> Result<Kek> {
     Kek::parse(text).map_err(|error| {
-        Error::new(ErrorKind::Protocol, format!("what the secret holds is no KEK: {}", error.message()))
+        Error::new(ErrorKind::Protocol, format!("the secret does not hold a KEK: {}", error.message()))
     })
 }
 
-/// A text that is wiped.
+/// A string that is wiped on drop and never shown.
 pub(crate) struct Secret(pub(crate) SecretString);
 
 impl<'de> Deserialize<'de> for Secret {
@@ -151,7 +139,7 @@ mod tests {
     }
 
     fn stored(text: &str) -> String {
-        value(&names("set1-data-0"), &Kek::parse(text.to_owned()).unwrap()).unwrap().to_string()
+        encode(&names("set1-data-0"), &Kek::parse(text.to_owned()).unwrap()).unwrap().to_string()
     }
 
     #[test]
@@ -165,18 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_create_and_a_tagged_one_have_these_bodies() {
-        let kek = Kek::parse("YWJj".to_owned()).unwrap();
-        let text =
-            |name, state| String::from_utf8(body(&names(name), &kek, state).unwrap().to_vec()).unwrap();
-        assert_eq!(text("a", State::Plain), r#"{"value":"{\"rook-ceph-osd-encryption-key-a\":\"YWJj\"}"}"#);
-        assert!(text("a", State::New).ends_with(r#","tags":{"rook-kms-state":"new"}}"#));
-        assert!(text("a.b", State::Plain).ends_with(r#","tags":{"rook-kms-name":"a.b"}}"#));
-    }
-
-    #[test]
     fn rooks_object_and_a_raw_value_are_read() {
-        let read = |text: &str| kek(&names("a"), &SecretString::from(text));
+        let read = |text: &str| decode(&names("a"), &SecretString::from(text));
         for (text, expected) in [
             (r#"{"rook-ceph-osd-encryption-key-a":"YWJj"}"#, "YWJj"),
             (r#" { "x" : 1, "rook-ceph-osd-encryption-key-a" : "\u003cYWJj" } "#, "<YWJj"),
@@ -202,8 +180,8 @@ mod tests {
     fn every_kek_comes_back() {
         for text in ["\u{1}".repeat(3000), "<".repeat(4000), "ü\n\"x".to_owned()] {
             let value = SecretString::from(stored(&text));
-            assert_eq!(kek(&names("set1-data-0"), &value).unwrap().expose_secret(), text);
+            assert_eq!(decode(&names("set1-data-0"), &value).unwrap().expose_secret(), text);
         }
-        assert!(value(&names("a"), &Kek::parse("\u{1}".repeat(8000)).unwrap()).is_err());
+        assert!(encode(&names("a"), &Kek::parse("\u{1}".repeat(8000)).unwrap()).is_err());
     }
 }

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Setup, kek, key, quick, secret};
+use crate::common::{Setup, kek, key, quick, secret};
 use kms_core::{DeleteMode, ErrorKind, Existing, Freshness, KmsProvider, PutMode, provider::Deleted};
 use kms_testkit::fake::azure::{Action, Azure, Fault, Host};
 

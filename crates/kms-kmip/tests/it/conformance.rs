@@ -3,11 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Setup;
 use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_kmip::{Kmip, MemoryIndex};
@@ -15,6 +12,8 @@ use kms_testkit::{
     fake::kmip::{KmipDouble, Quirks},
     servers::{PyKmip, pykmip::Flavour},
 };
+
+use crate::common::Setup;
 
 async fn suite(setup: Setup, bad: &kms_testkit::servers::pki::Identity, with_index: bool) {
     let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };

@@ -1,6 +1,5 @@
 //! A provider for a double of the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Setup, key, secret};
+use crate::common::{Setup, key, secret};
 use kms_core::{ErrorKind, Freshness, KmsProvider};
 use kms_testkit::fake::azure::Azure;
 
 macro_rules! file {
     ($name:literal) => {
-        include_bytes!(concat!("certificates/", $name)).as_slice()
+        include_bytes!(concat!("../certificates/", $name)).as_slice()
     };
 }
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
 use kms_conformance::{Options, Report, Subject, run};
@@ -13,7 +11,7 @@ use kms_testkit::{
     ledger::LEDGER,
 };
 
-use common::Setup;
+use crate::common::Setup;
 
 async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> Setup<'_>) -> Report {
     let double = Azure::start().await.unwrap();
@@ -23,7 +21,8 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
     let options = provider.layer_options(layer::LayerOptions::default());
     let wrap = |provider| -> Arc<dyn KmsProvider> { layer::standard(Arc::new(provider), &options) };
     let stranger =
-        [include_str!("certificates/other-key.pem"), include_str!("certificates/other-cert.pem")].concat();
+        [include_str!("../certificates/other-key.pem"), include_str!("../certificates/other-cert.pem")]
+            .concat();
     let subject = Subject::new(wrap(provider))
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().certificate(stranger).build().await))
