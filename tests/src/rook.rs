@@ -1,6 +1,5 @@
 //! A Rook cluster in a namespace of a real API server: a CephCluster, its OSDs as Rook's operator has printed them,
 //! and the accounts that work there.
-#![allow(clippy::indexing_slicing, reason = "JSON answers null for what is not there")]
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

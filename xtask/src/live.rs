@@ -3,12 +3,13 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use kms_testkit::servers::{self, Kube, Scratch, machine, process};
+use kms_testkit::servers::{self, Kube, Scratch, process};
 use xshell::{Cmd, Shell};
 
 use crate::{
     provision::{self, Vm},
     run::{block_on, clock, servers_dir},
+    vm,
 };
 
 /// What the tests of a run need besides servers.
@@ -91,8 +92,8 @@ impl Live {
 
     /// Gives the tests a virtual machine as well.
     pub(crate) fn add_vm(&mut self, vm: Vm) {
-        self.env.push((machine::QEMU, vm.qemu.into_os_string()));
-        self.env.push((machine::FOLDER, vm.folder.into_os_string()));
+        self.env.push((vm::QEMU, vm.qemu.into_os_string()));
+        self.env.push((vm::FOLDER, vm.folder.into_os_string()));
     }
 
     /// Gives the tests this setting.

@@ -19,7 +19,7 @@ use kms_core::{
     memory::Memory,
     provider::Deleted,
 };
-use kms_testkit::fake::{Fault, Operation, Scripted};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 const TOKEN: &str = "s.2kRt8wq0Zr9sWq81mB4vTnXc";
 
@@ -28,7 +28,7 @@ fn failing(kind: ErrorKind) -> Arc<dyn KmsProvider> {
     use Operation::{Delete, Get, List, Probe, Put, Retire};
     let scripted = Scripted::new();
     for operation in [Delete, Get, List, Probe, Put, Retire] {
-        scripted.push_times(100, operation, || Fault::error(kind));
+        scripted.push_times(100, operation, || InjectedFault::error(kind));
     }
     Arc::new(scripted)
 }
@@ -518,7 +518,8 @@ async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn ensure_behind_the_layers_survives_a_lost_answer() {
     let scripted = Arc::new(Scripted::new());
-    scripted.push(Operation::Put, Fault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied());
+    scripted
+        .push(Operation::Put, InjectedFault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied());
     let kms = layer::standard(scripted.clone(), &LayerOptions::default());
     let name = KeyName::new("set1-data-0").unwrap();
     let candidate = Kek::generate().unwrap();

@@ -23,6 +23,7 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::print_stdout,
+    clippy::result_large_err,
     clippy::unwrap_used,
     reason = "this crate is only ever run by tests, and a panic is how a test fails"
 )]

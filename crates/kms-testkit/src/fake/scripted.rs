@@ -47,7 +47,7 @@ pub struct Call {
 
 /// What goes wrong with a call.
 #[derive(Debug)]
-pub struct Fault {
+pub struct InjectedFault {
     end: End,
     applied: Applied,
     overtaken: Option<Overtaken>,
@@ -74,7 +74,7 @@ enum Overtaken {
     Put(Kek),
 }
 
-impl Fault {
+impl InjectedFault {
     fn new(end: End) -> Self {
         Self { end, applied: Applied::No, overtaken: None, after_items: 0 }
     }
@@ -164,7 +164,7 @@ enum Late {
 
 #[derive(Debug, Default)]
 struct State {
-    queues: BTreeMap<Operation, VecDeque<Fault>>,
+    queues: BTreeMap<Operation, VecDeque<InjectedFault>>,
     calls: Vec<Call>,
     late: Vec<(usize, Late)>,
 }
@@ -194,12 +194,12 @@ impl Scripted {
     }
 
     /// Adds a fault to the queue of an operation.
-    pub fn push(&self, operation: Operation, fault: Fault) {
+    pub fn push(&self, operation: Operation, fault: InjectedFault) {
         self.state().queues.entry(operation).or_default().push_back(fault);
     }
 
     /// Adds `times` faults to the queue of an operation.
-    pub fn push_times(&self, times: usize, operation: Operation, fault: impl Fn() -> Fault) {
+    pub fn push_times(&self, times: usize, operation: Operation, fault: impl Fn() -> InjectedFault) {
         for _ in 0..times {
             self.push(operation, fault());
         }
@@ -231,7 +231,7 @@ impl Scripted {
     }
 
     /// Counts a call, lets late writes arrive that are due, and takes the fault.
-    async fn begin(&self, operation: Operation) -> Fault {
+    async fn begin(&self, operation: Operation) -> InjectedFault {
         let (fault, due) = {
             let mut state = self.state();
             state.calls.push(Call { operation, at: Instant::now() });
@@ -241,7 +241,7 @@ impl Scripted {
             let (due, late) = std::mem::take(&mut state.late).into_iter().partition(|(calls, _)| *calls == 0);
             state.late = late;
             let fault = state.queues.get_mut(&operation).and_then(VecDeque::pop_front);
-            (fault.unwrap_or_else(Fault::pass), due)
+            (fault.unwrap_or_else(InjectedFault::pass), due)
         };
         let due: Vec<(usize, Late)> = due;
         for (_, write) in due {

@@ -215,6 +215,26 @@ impl Pki {
     }
 }
 
+/// TLS of a server that shows `identity` and, if `client_ca` is set, demands client certificates of that CA (PEM).
+pub(crate) fn server_config(identity: &Identity, client_ca: Option<&str>) -> Result<rustls::ServerConfig> {
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&ring))
+        .with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+                roots.add(certificate?)?;
+            }
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    Ok(builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?)?)
+}
+
 /// Writes `text` to `path`, readable by the owner only.
 ///
 /// # Errors

@@ -109,12 +109,9 @@ impl Directory {
             }
             (PutMode::Update(_), None) => Err(Error::key_not_found(name)),
             (PutMode::Update(expected), Some(stored)) if *expected != stored.version => {
-                Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-                    .context("key", name.as_str()))
+                Err(Error::key_changed(name))
             }
             (PutMode::Create | PutMode::Overwrite | PutMode::Update(_), _) => self.write(name, kek),
-            // There may be more modes one day.
-            (_, _) => Err(unsupported("do this kind of put")),
         }
     }
 

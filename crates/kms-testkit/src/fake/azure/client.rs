@@ -89,7 +89,7 @@ impl<'a> Client<'a> {
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
             let asked: Vec<_> =
-                self.double.requests().into_iter().rev().take(3).map(|one| one.line()).collect();
+                self.double.requests().into_iter().rev().take(3).map(|request| request.line()).collect();
             bail!("{} {args:?}: {words}, last asked: {asked:?}", self.script);
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
