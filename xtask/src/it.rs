@@ -13,22 +13,22 @@ use crate::{
 /// Run the live tests of one provider, or all of them
 #[derive(Args, Debug)]
 pub(crate) struct It {
-    /// Which ones
+    /// Whose tests to run
     provider: Provider,
     /// Only tests whose name contains this
     filter: Option<String>,
     /// Show what the tests print
     #[arg(long)]
     nocapture: bool,
-    /// With `vm`: how often the power is cut
+    /// With `vm`: the number of power cuts
     #[arg(long)]
     cuts: Option<u32>,
-    /// With `vm`: the seed of the moments, as a run has printed it
+    /// With `vm`: the seed of the moments, as an earlier run printed it
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Whose tests to run.
+/// Selects tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Provider {
     All,
@@ -53,7 +53,7 @@ enum Provider {
 }
 
 impl Provider {
-    /// The crate whose live tests these are, and how the files of its cross-crate tests begin.
+    /// The crate of these live tests, and the beginning of the modules of its cross-crate tests.
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness | Self::Vm => None,

@@ -1,4 +1,4 @@
-//! `cargo xtask servers`: servers to try things on, which run until they are told to stop.
+//! `cargo xtask servers`: servers for experiments, which run until `down` stops them.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Variables and their values.
 type Lines = Vec<(String, String)>;
 
-/// Start servers that go on running, or stop them
+/// Start servers that keep running, or stop them
 #[derive(Args, Debug)]
 pub(crate) struct Servers {
     #[command(subcommand)]
@@ -26,9 +26,9 @@ pub(crate) struct Servers {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Start and print how to use them
+    /// Start servers and print their settings
     Up { which: Which },
-    /// Stop
+    /// Stop servers
     Down { which: Which },
 }
 

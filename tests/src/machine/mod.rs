@@ -96,10 +96,10 @@ impl<'a> Boot<'a> {
             .arg(format!("file:{}", console.display()))
             .args(["-serial", "stdio"]);
         for disk in disks {
-            // The guest is told of a cache that it has to flush, and every flush reaches the disk.
+            // The guest sees a cache that it has to flush, and every flush reaches the disk.
             command.arg("-drive").arg(format!("file={disk},format=raw,if=virtio,cache=writeback"));
         }
-        // Settings of whoever runs this have no say, and neither have proxies.
+        // The environment of the caller, proxies included, has no influence.
         command.env_clear().env("HOME", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(path) = servers::optional_setting("PATH") {
             command.env("PATH", path);
@@ -190,7 +190,7 @@ impl Ran {
     ///
     /// # Panics
     ///
-    /// When it is none.
+    /// If it is not JSON.
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
@@ -440,7 +440,15 @@ pub fn osd_host() -> Result<Initramfs> {
     for name in ["cryptsetup", "dmsetup"] {
         initramfs.program(&find_program(name)?)?;
     }
-    initramfs.program(&setting(servers::KMS)?)?;
+    // Without symbols, which the guest would keep in its memory. `strip` comes with the linker.
+    let folder = Scratch::new()?;
+    let stripped = folder.path().join("kms");
+    let program = setting(servers::KMS)?;
+    let output = Command::new("strip").arg("-o").args([&stripped, &program]).output().context("run strip")?;
+    if !output.status.success() {
+        bail!("strip: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    initramfs.program(&stripped)?;
     Ok(initramfs)
 }
 

@@ -11,7 +11,7 @@ const NAME: &str = "set1-data-0x7dwl";
 const ID: &str = "rook-ceph-osd-encryption-key-set1-data-0x7dwl";
 const CLUSTERS: &str = "/apis/ceph.rook.io/v1/namespaces";
 
-/// A namespace with the service account that Rook's pods have, and what Rook grants to it (spec 16).
+/// A namespace with the service account that Rook's pods have, and what Rook grants to it (rook-behaviour §16).
 async fn cluster() -> (Kube, KubeNamespace, String) {
     let kube = Kube::for_tests().await.unwrap();
     let place = kube.create_namespace("rook-ceph").await.unwrap();
@@ -125,7 +125,7 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     let by_name = kms(&kube, &place, &kube_token).global(&["--cluster", &which]);
     assert_eq!(by_name.run(&["get", NAME]).want(0).stdout, "QUJD");
 
-    // Rook's arguments and environment (spec 11, appendix B); the API is found by the kubeconfig here.
+    // Rook's arguments and environment (rook-behaviour §11, appendix B); the API is found by the kubeconfig here.
     let config = by_name.folder().join("kubeconfig").display().to_string();
     let pod = Kms::new()
         .env("POD_NAMESPACE", place.name())

@@ -194,7 +194,7 @@ async fn what_rook_wrote_is_read_and_a_kek_in_its_place_is_left_alone() {
     let _ = kms.run(&["delete", NAME]).want(0);
     let _ = kms.run(&["delete", "other"]).want(0);
 
-    // A KEK of the time before KMIP (W3).
+    // A KEK of the time before KMIP (rook-behaviour W3).
     place.call("POST", &place.path("secrets"), rooks(&other)).await.unwrap();
     let before = secret_of_key(&place).await;
     let count = objects(&server).await;

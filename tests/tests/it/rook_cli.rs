@@ -108,7 +108,7 @@ async fn one_that_fails_is_told_and_gives_the_exit_code_and_the_others_are_done(
     assert_eq!(document["cron_jobs"][2]["error"]["kind"], "conflict");
     let _ = kms.run(&["cronjobs", "apply", "--force-conflicts"]).want(0);
 
-    // A Deployment that somebody has broken.
+    // A broken Deployment.
     let label = json!({"metadata": {"labels": {"ceph.rook.io/pvc": ""}}});
     let path = format!("/apis/apps/v1/namespaces/{}/deployments/rook-ceph-osd-2", cluster.place.name());
     let patch = Some(("application/merge-patch+json", label.to_string()));
@@ -128,7 +128,7 @@ async fn without_a_right_it_is_named() {
     let ran = cluster.kms(&token).run(&["cronjobs", "apply"]).want(4);
     assert!(ran.stderr.contains("may not list deployments"), "{}", ran.stderr);
     assert!(!ran.text().contains(&token));
-    // The schedule and the settings are told before anything is asked of the API server but the CephCluster.
+    // The program reports a bad schedule and bad settings after the only request, which reads the CephCluster.
     let bad = Cluster::new(json!({"keyRotation": {"enabled": true, "schedule": "every week"}})).await;
     let token = bad.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
     let ran = bad.kms(&token).run(&["cronjobs", "apply"]).want(2);

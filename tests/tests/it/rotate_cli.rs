@@ -1,4 +1,5 @@
-//! Rotations by the program on a real OpenBao: requests, output, exit codes, and what nobody may see.
+//! Rotations by the program on a real OpenBao: requests, output, exit codes, and what must stay secret.
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Stdio},

@@ -34,11 +34,11 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Everything that a test of TLS needs.
+/// All certificates that tests of TLS need.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Pki {
-    /// The CA of all but the `bad` ones.
+    /// The CA of all identities but the `bad` ones.
     pub ca: Identity,
     /// The server: localhost, `*.vault.test`, 127.0.0.1, `::1` and 10.0.2.2 (this host as a QEMU guest sees it).
     pub server: Identity,
@@ -50,7 +50,7 @@ pub struct Pki {
     pub client2: Identity,
     /// `CN=client1`, valid in 2020 only.
     pub expired_client: Identity,
-    /// Another CA, which nobody trusts.
+    /// Another CA, which no client or server trusts.
     pub bad_ca: Identity,
     /// `CN=client1`, issued by `bad_ca`.
     pub bad_client: Identity,

@@ -1,4 +1,4 @@
-//! The double of Key Protect by itself: what it refuses, its clocks, its switches, its faults.
+//! The double of Key Protect alone: its refusals, clocks, switches and faults.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn bodies_are_checked_field_by_field() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_token_that_is_good_and_the_right_instance() {
+async fn no_client_gets_in_without_a_valid_token_and_the_right_instance() {
     let double = IbmKp::start().await.unwrap();
     let (good, path) = (client(&double).await, "/api/v2/keys");
     assert_eq!(good.send("GET", path, &Value::Null).await.unwrap().status, 200);

@@ -78,7 +78,7 @@ impl Whole {
         if random.next().is_multiple_of(2) {
             let write = (share * self.writes as f64) as u64;
             disk.stop_after(write);
-            assert!(disk.stops_within(LIMIT), "nobody writes to the device");
+            assert!(disk.stops_within(LIMIT), "no process writes to the device");
             format!("at write {write}")
         } else {
             let line = ((share * self.lines.len() as f64) as usize).min(self.lines.len() - 1);

@@ -1,5 +1,5 @@
-//! Opening and closing on real device-mapper: what is in the way is told from what is in use, and nothing is taken from
-//! a running OSD (spec 8.5, 8.6).
+//! Opening and closing on real device-mapper: stale mappings are distinguished from used ones, and a running OSD keeps
+//! its mapping (rook-behaviour §8.5, rook-behaviour §8.6).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{FSID, Host, NAME};
 
-/// What the kernel was told to map, without the key.
+/// The table of a mapping, without the key.
 fn table(machine: &mut Machine, mapper: &str) -> String {
     machine.run(&format!("dmsetup table {mapper}")).unwrap().want(0).text
 }
@@ -25,7 +25,7 @@ fn status(machine: &mut Machine, mapper: &str) -> Value {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask it vm"]
-async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
+async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     let mut host = Host::new(1).await;
     let disks = ["data", "other"].map(|name| Disk::new(host.folder.path(), name, 32).unwrap());
     let mut machine = disks.iter().fold(host.boot(), |boot, disk| boot.disk(disk)).start().unwrap();
@@ -59,14 +59,14 @@ async fn devices_are_opened_once_grow_and_are_closed_when_nobody_uses_them() {
     assert_eq!((table(&mut machine, &mapper), status(&mut machine, &mapper)), (mapped, before));
     let _ = machine.run("dmsetup info second").unwrap().want(1);
 
-    // Somebody else's mapping is not ours to close or to replace.
+    // `kms` neither closes nor replaces a mapping of another program.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
     run("dmsetup create foreign --table '0 2048 error'", 0);
     run("kms open other /dev/vdb --mapper foreign", 1);
     run("kms close foreign", 1);
     assert_eq!(run("dmsetup table foreign", 0), "0 2048 error");
 
-    // One whose making was broken off is in nobody's use: before its table was loaded, and after.
+    // A mapping whose creation was interrupted is unused: before its table was loaded, and after.
     let uuid = run("cryptsetup luksUUID /dev/vdb", 0).replace('-', "");
     for load in ["true", "dmsetup load half --table '0 2048 error'"] {
         let create = format!("dmsetup create half --notable --uuid CRYPT-LUKS2-{uuid}-half && {load}");

@@ -10,7 +10,7 @@ use super::{Host, NAME, data::Data, slots};
 const GRACE: &str = "1h";
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// In front of the real cryptsetup: while there is a file, whoever wants to map a device waits, the KEK in hand.
+/// A script in front of cryptsetup: while a file exists, a process that maps a device waits with the KEK in hand.
 const SLOW: &str = "#!/bin/sh
 case \"$*\" in
     *--disable-keyring*)
@@ -88,7 +88,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
         assert!(refused.contains("another process is at work"), "{refused}");
     }
 
-    // Broken off, it leaves the old KEK's slot to whoever comes next.
+    // An interrupted rotation leaves the old KEK's slot to the next run.
     let _ = machine.run("killall kms").unwrap().want(0);
     assert_ne!(machine.finish("rotate", LIMIT).unwrap().code, 0);
     assert!(opens(&mut machine, "/tmp/second"));

@@ -1,4 +1,4 @@
-//! Parts of tokens, certificates and signatures.
+//! Parts of tokens, certificates, signatures and errors.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls::{
@@ -6,12 +6,23 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
+use crate::fake::http::Response;
+
 /// The certificate of the service principal that Entra ID knows, and its key.
 pub(super) const SERVICE_PRINCIPAL: &str = include_str!("sp.pem");
+
+/// A response with an error of Key Vault.
+pub(super) fn refused(status: u16, code: &str, message: &str, inner: Option<&str>) -> Response {
+    let mut error = json!({"code": code, "message": message});
+    if let Some(inner) = inner {
+        error["innererror"] = json!({"code": inner});
+    }
+    Response::value(status, json!({"error": error}))
+}
 
 /// A part of a token.
 pub(super) fn part(json: &Value) -> String {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Host, TENANT,
     entra::RESOURCE,
+    text::refused,
     world::{Entry, Life, Version, World},
 };
 use crate::fake::{
@@ -22,15 +23,6 @@ const MAX_VALUE: usize = 25_600;
 const DAYS: i64 = 90;
 
 type Reply<T = Response> = Result<T, Response>;
-
-/// An answer that is no success.
-pub(super) fn refused(status: u16, code: &str, message: &str, inner: Option<&str>) -> Response {
-    let mut error = json!({"code": code, "message": message});
-    if let Some(inner) = inner {
-        error["innererror"] = json!({"code": inner});
-    }
-    Response::value(status, json!({"error": error}))
-}
 
 impl World {
     pub(super) fn vault(&mut self, request: &Request) -> Response {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Host, vault};
+use super::{Host, text};
 use crate::fake::{
     cloud::{Base, Cloud, text::random_hex},
     http::{Request, Response},
@@ -141,7 +141,7 @@ impl Cloud for World {
         let response = match host {
             Host::Keys if !self.within_rate() => {
                 let message = "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached";
-                vault::refused(429, "Throttled", message, None).retry_after(self.switches.retry_after)
+                text::refused(429, "Throttled", message, None).retry_after(self.switches.retry_after)
             }
             Host::Keys => self.vault(request),
             Host::Tokens => self.entra(request),

@@ -16,13 +16,13 @@ use crate::fake::{
     http::{Request, Response},
 };
 
-/// What a key is called in bodies.
+/// The type of a key in bodies.
 const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";
 const ALIAS_TYPE: &str = "application/vnd.ibm.kms.alias+json";
 const ERROR_TYPE: &str = "application/vnd.ibm.kms.error+json";
 const RING_TYPE: &str = "application/vnd.ibm.kms.key_ring+json";
 
-/// Words that no alias may be.
+/// Words that are not valid aliases.
 const RESERVED: [&str; 16] = [
     "allowed_ip",
     "key",
@@ -42,7 +42,7 @@ const RESERVED: [&str; 16] = [
     "versions",
 ];
 
-/// A request taken apart.
+/// A request and its parsed query.
 struct Call<'a> {
     request: &'a Request,
     query: Vec<(String, String)>,
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Why nobody is let in: without reasons, as the service says it.
+    /// The refusal of a request without a valid token and the right instance. Like the service, it gives no reasons.
     fn refused(&self, request: &Request) -> Option<Response> {
         const NO: &str = "Unauthorized: The user does not have access to the specified resource";
         let Some(token) = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
@@ -128,7 +128,7 @@ impl World {
         (!good || request.header("bluemix-instance") != Some(INSTANCE)).then(|| plain(401, NO))
     }
 
-    /// The id of the key that is meant.
+    /// The id of the key with this id or alias.
     fn find(&self, call: &Call<'_>, which: &str) -> Result<String, Response> {
         let key = self.keys.get(which).or_else(|| self.by_alias(which));
         let key = key.filter(|key| call.ring().is_none_or(|ring| ring == key.ring));
@@ -167,7 +167,7 @@ impl World {
     }
 }
 
-/// The envelope of every answer.
+/// The envelope of every response.
 fn envelope(kind: &str, resources: Vec<Value>) -> Value {
     json!({"metadata": {"collectionType": kind, "collectionTotal": resources.len()}, "resources": resources})
 }
@@ -209,7 +209,7 @@ fn taken() -> Response {
     )
 }
 
-/// Whether this may be an alias.
+/// Whether the text is a valid alias.
 fn is_alias(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     let uuid =

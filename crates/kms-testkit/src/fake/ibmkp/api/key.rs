@@ -1,4 +1,4 @@
-//! One key: reading, aliases, and what becomes of it.
+//! Operations on one key.
 
 use serde_json::json;
 
@@ -8,13 +8,13 @@ use crate::fake::{
     ibmkp::world::{Destroyed, Key, World},
 };
 
-/// How long after its deletion a key can be purged at the earliest, in seconds.
+/// The time between the deletion of a key and the first possible purge, in seconds.
 const PURGE_AFTER: i64 = 4 * 3600;
-/// How long it can be restored, in seconds.
+/// The time in which a deleted key can be restored, in seconds.
 const RESTORE_WITHIN: i64 = 30 * 24 * 3600;
 
 impl World {
-    /// Runs something on the key that is meant.
+    /// Runs `work` on the key with this id or alias.
     fn on(
         &mut self,
         call: &Call<'_>,

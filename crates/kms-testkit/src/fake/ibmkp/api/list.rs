@@ -11,7 +11,7 @@ use crate::fake::{
     },
 };
 
-/// The parameters that a list has.
+/// The parameters of a list.
 const PARAMETERS: [&str; 7] = ["limit", "offset", "state", "extractable", "search", "sort", "filter"];
 
 fn wrong(message: &str) -> Response {
@@ -57,7 +57,7 @@ impl World {
         Ok(Response::value(200, body))
     }
 
-    /// The keys that are meant, by id, and whether some were not looked at.
+    /// The selected keys, by id, and whether the search was incomplete.
     fn selected(&self, call: &Call<'_>) -> Result<(Vec<&Key>, bool), Response> {
         if let Some((unknown, _)) = call.query.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
             return Err(wrong(&format!("The query_param `{unknown}` is not known")));
