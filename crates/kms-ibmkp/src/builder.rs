@@ -17,8 +17,8 @@ use crate::{
     api::Api,
     auth::Auth,
     config::IbmKpConfigKey as Key,
-    key::Cluster,
     provider::IbmKeyProtect,
+    stored::Cluster,
 };
 
 /// Where Key Protect is when nothing is said (spec 1.8).

@@ -6,13 +6,13 @@ mod auth;
 mod builder;
 mod config;
 mod error;
-mod key;
+mod get;
 mod list;
 mod name;
 mod probe;
 mod provider;
-mod store;
-mod update;
+mod put;
+mod stored;
 
 pub use crate::{builder::IbmKeyProtectBuilder, config::IbmKpConfigKey, provider::IbmKeyProtect};
 

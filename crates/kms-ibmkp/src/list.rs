@@ -7,10 +7,10 @@ use kms_core::{Error, KeyInfo, KeyName, KeyStream, Result};
 
 use crate::{
     PROVIDER,
-    key::Key,
+    get::{States, newest},
     name::{Names, key_name},
     provider::IbmKeyProtect,
-    store::{States, newest},
+    stored::Key,
 };
 
 /// Where a list is.

@@ -4,10 +4,10 @@ use kms_core::{Error, ErrorKind, Probe, Result};
 use kms_http::send::endpoint;
 
 use crate::{
-    key::Cluster,
+    get::{Look, States, Want},
     name::hash,
     provider::IbmKeyProtect,
-    store::{Look, States, Want},
+    stored::Cluster,
 };
 
 impl IbmKeyProtect {

@@ -15,9 +15,9 @@ use tracing::debug;
 use crate::{
     PROVIDER,
     api::{Api, CORRELATION_ID, Request},
-    key::Cluster,
+    get::{Located, States, Want, newest},
     name::Names,
-    store::{Located, States, Want, newest},
+    stored::Cluster,
 };
 
 /// The largest KEK, in bytes. IBM names no limit for standard keys; 7,500 bytes of base64 are known to be taken, and
@@ -151,7 +151,6 @@ impl KmsProvider for IbmKeyProtect {
             PutMode::Create => self.create(name, &names, kek).await,
             PutMode::Update(version) => self.replace(&names, kek, version).await,
             PutMode::Overwrite => self.overwrite(name, &names, kek).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
         };
         result.map_err(|error| told(error, "put", name))
     }

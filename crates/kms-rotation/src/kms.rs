@@ -1,13 +1,11 @@
 //! Requests to the KMS, and whether a write that was sent can still arrive.
 
 use kms_core::{
-    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Retry, Stored, UpdateRight,
+    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Stored, UpdateRight,
+    WriteOutcome,
 };
 
 use crate::{Step, run::Run};
-
-/// The context that the retry layer adds to the error of a write with an unknown outcome.
-const OUTCOME: &str = "outcome";
 
 impl Run<'_> {
     /// Reads the KEK, fresh, since every decision depends on it.
@@ -116,19 +114,9 @@ impl Run<'_> {
 
     /// Whether a write that failed with this error can never be applied later.
     fn is_final(&self, error: &Error) -> bool {
-        if error.retryable() == Retry::IfIdempotent || error.contexts().any(|(name, _)| name == OUTCOME) {
-            return false;
-        }
-        match error.kind() {
-            // The outcome of an earlier try is unknown, but with compare-and-set it can only fail now.
-            ErrorKind::Conflict => self.is_atomic(),
-            ErrorKind::PermissionDenied
-            | ErrorKind::Unauthenticated
-            | ErrorKind::Unsupported
-            | ErrorKind::ConfigInvalid
-            | ErrorKind::RateLimited => true,
-            _ => false,
-        }
+        // The outcome of an earlier try is unknown, but with compare-and-set it can only fail now.
+        error.write_outcome() == WriteOutcome::NotApplied
+            && (error.kind() != ErrorKind::Conflict || self.is_atomic())
     }
 }
 

@@ -187,7 +187,7 @@ impl Auth {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer));
         }
-        let envelope: crate::kv::Envelope<Lookup> =
+        let envelope: crate::stored::Envelope<Lookup> =
             serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
         envelope.data.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server says nothing of the token"))
     }

@@ -21,8 +21,8 @@ use crate::{
     api::{Api, Seen},
     auth::{Auth, Method},
     config::VaultConfigKey as Key,
-    kv::KvVersion,
     provider::Vault,
+    stored::KvVersion,
 };
 
 /// Nobody waits longer than this for one answer.

@@ -5,12 +5,12 @@ mod auth;
 mod builder;
 mod config;
 mod error;
-mod kv;
 mod mount;
 mod name;
 mod probe;
 mod provider;
-mod store;
+mod put;
+mod stored;
 
 pub use crate::{builder::VaultBuilder, config::VaultConfigKey, provider::Vault};
 

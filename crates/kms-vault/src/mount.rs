@@ -10,8 +10,8 @@ use vaultrs::api::sys::requests as sys;
 use crate::{
     api::Scope,
     error::from_answer,
-    kv::{self, KvVersion, Mount},
     provider::Vault,
+    stored::{self, KvVersion, Mount},
 };
 
 /// A mount as `sys/internal/ui/mounts` and `sys/mounts` describe it.
@@ -41,7 +41,7 @@ impl Vault {
         let call = self.api.read(&format!("sys/internal/ui/mounts/{path}"), Scope::Data)?;
         let info = match self.send(call).await {
             Ok(answer) if answer.status == StatusCode::OK => {
-                let envelope: kv::Envelope<MountInfo> =
+                let envelope: stored::Envelope<MountInfo> =
                     serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
                 envelope.data
             }
@@ -81,7 +81,7 @@ impl Vault {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer).context("mount", &self.mount_path));
         }
-        let envelope: kv::Envelope<BTreeMap<String, MountInfo>> =
+        let envelope: stored::Envelope<BTreeMap<String, MountInfo>> =
             serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
         let mounts = envelope.data.unwrap_or_default().into_iter();
         Ok(mounts.filter(|(path, _)| path.trim_matches('/') == self.mount_path).map(|(_, info)| info).next())

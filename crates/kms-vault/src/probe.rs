@@ -11,9 +11,9 @@ use crate::{
     api::Scope,
     auth::{Method, identity},
     error::from_answer,
-    kv::{self, KvVersion, Mount},
     name::secret_id,
     provider::Vault,
+    stored::{self, KvVersion, Mount},
 };
 
 /// How many keys one request asks about.
@@ -171,7 +171,7 @@ impl Vault {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer));
         }
-        let envelope: kv::Envelope<BTreeMap<String, Vec<String>>> =
+        let envelope: stored::Envelope<BTreeMap<String, Vec<String>>> =
             serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
         Ok(Some(envelope.data.unwrap_or_default()))
     }

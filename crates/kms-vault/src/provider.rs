@@ -26,9 +26,9 @@ use crate::{
     api::{Api, Scope},
     auth::{Auth, Verdict},
     error::{Refusal, from_answer, with_words},
-    kv::{self, KvVersion, Mount, Read, SecretMetadata},
     name::{key_name, secret_id},
-    store::{changed, fingerprint, unsupported},
+    put::{changed, fingerprint, unsupported},
+    stored::{self, KvVersion, Mount, Read, SecretMetadata},
 };
 
 /// How many keys of a list are looked at at once.
@@ -156,7 +156,7 @@ impl Vault {
         let answer = self.send(call).await?;
         match answer.status {
             StatusCode::OK => {
-                let envelope: kv::Envelope<SecretMetadata> =
+                let envelope: stored::Envelope<SecretMetadata> =
                     serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
                 Ok(envelope.data)
             }
@@ -171,7 +171,7 @@ impl Vault {
             (KvVersion::V1, _) => match self.read(mount, name, Freshness::Fresh).await {
                 Ok(read) => matches!(read, Read::Found { .. } | Read::Empty { .. }),
                 // Whatever it is, it lies under our name and can be deleted.
-                Err(error) if kv::is_malformed(&error) => true,
+                Err(error) if stored::is_malformed(&error) => true,
                 Err(error) => return Err(error),
             },
             (KvVersion::V2, mode) => match self.metadata(mount, name, Freshness::Fresh).await {
@@ -206,7 +206,7 @@ impl Vault {
         let answer = self.send(call).await?;
         match answer.status {
             StatusCode::OK => {
-                let envelope: kv::Envelope<kv::Listed> =
+                let envelope: stored::Envelope<stored::Listed> =
                     serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
                 let keys = envelope.data.map(|data| data.keys).unwrap_or_default();
                 Ok((mount, keys.iter().filter_map(|id| key_name(id)).collect()))

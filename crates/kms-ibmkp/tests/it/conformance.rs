@@ -1,0 +1,75 @@
+//! The shared suite on the double, with each of the things about Key Protect that nobody outside IBM knows.
+
+use std::sync::Arc;
+
+use kms_conformance::{Options, Subject, run};
+use kms_core::{KmsProvider, layer};
+use kms_testkit::{
+    fake::ibmkp::{API_KEY, Destroyed, IbmKp, Switches},
+    ledger::LEDGER,
+};
+
+use crate::common::Setup;
+
+async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> Setup<'_>) {
+    let double = IbmKp::start().await.unwrap();
+    double.switch(change);
+    let setup = adapt(Setup::on(&double));
+    let options = layer::LayerOptions::default();
+    let wrap = |provider| -> Arc<dyn KmsProvider> { layer::standard(Arc::new(provider), &options) };
+    let subject = Subject::new(wrap(setup.build().await))
+        .with_second(wrap(setup.build().await))
+        .with_denied(Arc::new(setup.clone().api_key("wrong-canary-api-key").build().await))
+        .with_unreachable(Arc::new(
+            setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await,
+        ));
+    let options = Options::default()
+        .with_exceptions(LEDGER.iter().copied())
+        .with_secret("API key", API_KEY)
+        .with_racers(16)
+        .with_rounds(2);
+    run(&subject, &options).await.assert_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_where_destroyed_keys_are_gone() {
+    suite(|_| {}, |setup| setup.page_size(7)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_where_destroyed_keys_are_shown_and_keep_their_aliases() {
+    suite(
+        |switches| {
+            switches.destroyed = Destroyed::Shown;
+            switches.alias_stays = true;
+        },
+        |setup| setup.cluster("rook-ceph/rook-ceph"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_in_an_instance_too_large_to_search() {
+    suite(
+        |switches| {
+            switches.search_limit = 3;
+            switches.alias_stays = true;
+            switches.create_returns_payload = true;
+        },
+        |setup| setup.page_size(10).set("IBM_KP_KEY_RING", "default"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_where_lists_and_metadata_show_no_aliases() {
+    suite(
+        |switches| {
+            switches.destroyed = Destroyed::Shown;
+            switches.hides_aliases = true;
+            switches.delete_by_alias = true;
+        },
+        |setup| setup.cluster("rook-ceph/rook-ceph").page_size(1000),
+    )
+    .await;
+}

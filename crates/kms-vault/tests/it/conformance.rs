@@ -1,0 +1,60 @@
+//! The shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client certificates.
+
+use std::sync::Arc;
+
+use kms_conformance::{Options, Subject, run};
+use kms_core::{KmsProvider, layer};
+use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
+
+use crate::common::Setup;
+
+async fn suite(setup: Setup<'_>, version: &str) {
+    let options = layer::LayerOptions::default();
+    let wrap = |vault| -> Arc<dyn KmsProvider> { layer::standard(Arc::new(vault), &options) };
+    let subject = Subject::new(wrap(setup.build().await))
+        .with_second(wrap(setup.build().await))
+        .with_denied(Arc::new(setup.clone().token("s.wrong-canary-token").build().await))
+        .with_unreachable(Arc::new(setup.clone().address("https://127.0.0.1:9").build().await));
+    let options = Options::default().with_server_version(version).with_secret("token", &setup.token);
+    run(&subject, &options).await.assert_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_suite_passes_on_kv_v1() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    suite(Setup::on(&server).await.mount("rook"), "kv-v1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_suite_passes_on_kv_v2() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    suite(Setup::on(&server).await.mount("rookv2"), "kv-v2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_suite_passes_on_a_v2_mount_that_demands_check_and_set() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let demand = serde_json::json!({"cas_required": true});
+    server.admin().call("POST", "rookv2/config", demand).await.unwrap();
+    suite(Setup::on(&server).await.mount("rookv2"), "kv-v2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_suite_passes_in_a_namespace_with_client_certificates() {
+    let server = OpenBao::start(OpenBaoConfig::mutual_tls()).await.unwrap();
+    let team = server.admin().create_namespace("team").await.unwrap();
+    team.mount_kv("kv/ver2", 2).await.unwrap();
+    team.put_policy(
+        "rook",
+        r#"path "kv/ver2/*" { capabilities = ["create", "read", "update", "delete", "list"] }"#,
+    )
+    .await
+    .unwrap();
+    let token = team.rook_token().await.unwrap();
+    let setup = Setup::on(&server).await.token(&token).mount("kv/ver2").set("VAULT_NAMESPACE", "/team/");
+    suite(setup, "kv-v2").await;
+}

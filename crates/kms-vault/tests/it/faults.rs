@@ -1,0 +1,307 @@
+//! What a real server cannot be made to do, by a scripted one over plain HTTP: resets, storms of 429, answers that are
+//! none, redirects that must not be followed.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::common::{kek, key};
+use kms_core::{
+    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, PutMode, Retry,
+    layer::{self, LayerOptions},
+    secret::{SecretData, SecretMap},
+};
+use kms_testkit::fake::http::{HttpServer, Response};
+use kms_vault::{Vault, VaultBuilder};
+
+const TOKEN: &str = "s.canary-token";
+
+async fn client(url: &str, settings: &[(&str, &str)]) -> Vault {
+    let mut secrets = SecretMap::new("the test");
+    secrets.insert(SecretData::new("t").with("token", TOKEN.as_bytes().to_vec()));
+    let details: ConnectionDetails =
+        [("VAULT_ADDR", url), ("VAULT_ALLOW_HTTP", "true"), ("VAULT_BACKEND", "v2")]
+            .into_iter()
+            .chain(settings.iter().copied())
+            .collect();
+    VaultBuilder::new().with_details(&details).with_token_secret("t").build(&secrets).await.unwrap()
+}
+
+fn quick(vault: Vault) -> Arc<dyn KmsProvider> {
+    let mut options = LayerOptions::default();
+    options.retry.floor = Duration::from_millis(1);
+    options.retry.cap = Duration::from_millis(5);
+    layer::standard(Arc::new(vault), &options)
+}
+
+fn found(kek: &str, version: u64) -> Response {
+    let body = format!(
+        r#"{{"data":{{"data":{{"rook-ceph-osd-encryption-key-a":"{kek}"}},"metadata":{{"created_time":"","version":{version}}}}}}}"#
+    );
+    Response::json(200, body)
+}
+
+/// Has the client see that the mount is v2, by a first answer that shows it: otherwise it would look before it writes.
+async fn shown(vault: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    vault
+}
+
+fn written(version: u64) -> Response {
+    Response::json(200, format!(r#"{{"data":{{"created_time":"","version":{version}}}}}"#))
+}
+
+#[tokio::test]
+async fn a_get_is_repeated_through_every_passing_fault() {
+    for fault in [
+        Response::reset(),
+        Response::close(),
+        Response::status(500),
+        Response::status(502).body("<html>bad gateway</html>"),
+        Response::json(503, r#"{"errors":["Vault is sealed"]}"#),
+        Response::status(412),
+        Response::too_many_requests(None),
+        Response::too_many_requests(Some("0")),
+        found("canary", 1).reset_after(20),
+        found("canary", 1).close_after(20),
+    ] {
+        let shown = format!("{fault:?}");
+        let server = HttpServer::scripted([fault.clone(), fault, found("QUJD", 1)]).await.unwrap();
+        let stored = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap();
+        assert_eq!(stored.kek.expose_secret(), "QUJD");
+        assert_eq!(server.requests().len(), 3, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
+    for (answer, kind) in [
+        (Response::json(200, "canary-kek"), ErrorKind::Protocol),
+        (Response::json(200, ""), ErrorKind::Protocol),
+        (
+            Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"#),
+            ErrorKind::Protocol,
+        ),
+        (
+            Response::json(200, r#"{"data":{"data":["canary-kek"],"metadata":{"version":1}}}"#),
+            ErrorKind::Protocol,
+        ),
+        (
+            Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
+            ErrorKind::ConfigInvalid,
+        ),
+        (Response::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
+        (Response::status(418).body("canary-kek"), ErrorKind::Protocol),
+        (Response::status(204), ErrorKind::Protocol),
+        (Response::json(200, "").huge(b' ', 64 << 20), ErrorKind::Protocol),
+    ] {
+        let server = HttpServer::scripted([answer]).await.unwrap();
+        let error = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never), "{error:?}");
+        assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
+        assert_eq!(server.requests().len(), 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
+    // Written, answer lost; the look finds it.
+    let server =
+        HttpServer::scripted([found("first", 1), Response::reset(), found("QUJD", 1)]).await.unwrap();
+    let version = shown(quick(client(&server.url(), &[]).await))
+        .await
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap();
+    assert_eq!(version, KeyVersion::new("1"));
+    let methods: Vec<_> = server.requests().iter().map(|request| request.method.clone()).collect();
+    assert_eq!(methods, ["GET", "POST", "GET"]);
+
+    // Not written; the look finds nothing, so it is written once more.
+    let server = HttpServer::scripted([
+        found("first", 1),
+        Response::reset(),
+        Response::json(404, r#"{"errors":[]}"#),
+        written(1),
+    ])
+    .await
+    .unwrap();
+    shown(quick(client(&server.url(), &[]).await))
+        .await
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap();
+    assert_eq!(server.requests().len(), 4);
+
+    // Somebody else was there first.
+    let server =
+        HttpServer::scripted([found("first", 1), Response::reset(), found("other", 1)]).await.unwrap();
+    let error = shown(quick(client(&server.url(), &[]).await))
+        .await
+        .put(&key("a"), &kek("QUJD"), PutMode::Create)
+        .await
+        .unwrap_err();
+    assert_eq!(error.existing(), Some(kms_core::Existing::Different), "{error}");
+}
+
+#[tokio::test]
+async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
+    let server = HttpServer::start(|_| Response::too_many_requests(Some("0"))).await.unwrap();
+    let mut options = LayerOptions::default();
+    options.retry.floor = Duration::from_millis(20);
+    options.retry.cap = Duration::from_millis(40);
+    options.retry.deadline = Duration::from_millis(300);
+    let vault = layer::standard(Arc::new(client(&server.url(), &[]).await), &options);
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    // A loaded machine may be in the middle of a try when the time is up.
+    assert!(matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Timeout), "{error}");
+    assert_eq!(error.retryable(), Retry::Never);
+    // A pause of at least 20 ms each, whatever the server says.
+    assert!(server.requests().len() <= 15, "{} requests", server.requests().len());
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_once_with_method_body_and_token() {
+    let active = HttpServer::scripted([written(1)]).await.unwrap();
+    let location = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", active.url());
+    let redirect = Response::status(307).header("location", location.clone());
+    let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
+    let vault = shown(Arc::new(client(&standby.url(), &[("VAULT_NAMESPACE", "team")]).await)).await;
+    vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
+    let (first, second) = (standby.requests().remove(1), active.requests().remove(0));
+    assert_eq!((&second.method, &second.path, &second.body), (&first.method, &first.path, &first.body));
+    assert_eq!(second.header("x-vault-token"), Some(TOKEN));
+    assert_eq!(second.header("x-vault-namespace"), Some("team"));
+
+    let other =
+        HttpServer::scripted([Response::status(307).header("location", location.clone())]).await.unwrap();
+    let again = format!("{}/v1/x", other.url());
+    let loops = HttpServer::scripted([Response::status(307).header("location", again)]).await.unwrap();
+    let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
+
+    // The standby may have passed the write on before: nobody knows what a refusal by the active node means.
+    let active = HttpServer::scripted([Response::json(
+        400,
+        r#"{"errors":["check-and-set parameter did not match"]}"#,
+    )]);
+    let active = active.await.unwrap();
+    let there = format!("{}/v1/x", active.url());
+    let redirect = Response::status(307).header("location", there);
+    let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
+    let vault = shown(Arc::new(client(&standby.url(), &[]).await)).await;
+    let error = vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
+
+    let kept = HttpServer::scripted([Response::status(307).header("location", location)]).await.unwrap();
+    let vault = client(&kept.url(), &[("VAULT_DISABLE_REDIRECTS", "true")]).await;
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+
+    for location in ["http://user:canary@127.0.0.1:1/", "::", ""] {
+        let server =
+            HttpServer::scripted([Response::status(307).header("location", location)]).await.unwrap();
+        let error = client(&server.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert!(error.to_string().contains("redirect"), "{location}: {error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_carry_token_namespace_and_nothing_of_the_environment() {
+    let server = HttpServer::scripted([found("QUJD", 1)]).await.unwrap();
+    let base = format!("{}/base/", server.url());
+    let vault =
+        client(&base, &[("VAULT_NAMESPACE", "/team/storage/"), ("VAULT_BACKEND_PATH", "/rook/ver2/")]).await;
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    let request = server.requests().remove(0);
+    assert_eq!(request.line(), "GET /base/v1/rook/ver2/data/rook-ceph-osd-encryption-key-a");
+    assert_eq!(request.header("x-vault-token"), Some(TOKEN));
+    assert_eq!(request.header("x-vault-request"), Some("true"));
+    assert_eq!(request.header("x-vault-namespace"), Some("team/storage"));
+}
+
+#[tokio::test]
+async fn what_the_server_repeats_of_our_request_is_not_shown() {
+    let echo = |request: &kms_testkit::fake::http::Request| {
+        let said = format!("bad {} with {TOKEN}", request.text().replace('"', "'"));
+        Response::json(500, format!(r#"{{"errors":["{said}"]}}"#))
+    };
+    let server = HttpServer::start(echo).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+    let error = vault.put(&key("a"), &kek("canary-canary-kek"), PutMode::Overwrite).await.unwrap_err();
+    let text = format!("{error}{error:?}");
+    assert!(text.contains("not shown") && !text.contains("canary"), "{text}");
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert!(!format!("{error}{error:?}").contains(TOKEN), "{error}");
+    let path = r#"{"errors":["no access to secret/rook-ceph-osd-encryption-key-a"]}"#;
+    let server = HttpServer::scripted([Response::json(500, path)]).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert!(error.to_string().contains("server said: no access to secret/"), "{error}");
+}
+
+#[tokio::test]
+async fn a_404_of_somebody_else_says_nothing_about_keys() {
+    let server = HttpServer::start(|_| Response::status(404).body("<html>not found</html>")).await.unwrap();
+    for backend in ["v1", "v2"] {
+        let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+        for error in [
+            vault.get(&key("a"), Freshness::Any).await.unwrap_err(),
+            vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err(),
+            vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err(),
+            futures_util::TryStreamExt::try_collect::<Vec<_>>(vault.list()).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_of_any_length_is_taken() {
+    for seconds in [0, 1, u64::MAX] {
+        let login =
+            format!(r#"{{"auth":{{"client_token":"s.t","lease_duration":{seconds},"renewable":true}}}}"#);
+        let server = HttpServer::scripted([Response::json(200, login), found("QUJD", 1)]).await.unwrap();
+        let details = [
+            ("VAULT_ADDR", server.url()),
+            ("VAULT_ALLOW_HTTP", "true".to_owned()),
+            ("VAULT_BACKEND", "v2".to_owned()),
+            ("VAULT_AUTH_METHOD", "approle".to_owned()),
+            ("VAULT_APPROLE_ROLE_ID", "r".to_owned()),
+            ("VAULT_APPROLE_SECRET_ID", "s".to_owned()),
+        ];
+        let details: ConnectionDetails = details.into_iter().collect();
+        let vault = VaultBuilder::new().with_details(&details).build(&SecretMap::new("none")).await.unwrap();
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
+    let server =
+        HttpServer::scripted([found("first", 1), Response::reset(), Response::json(404, r#"{"errors":[]}"#)])
+            .await
+            .unwrap();
+    let vault = shown(quick(client(&server.url(), &[]).await)).await;
+    vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_rate_limit_of_our_own_is_kept() {
+    let server = HttpServer::start(|_| found("QUJD", 1)).await.unwrap();
+    let vault = client(&server.url(), &[("VAULT_RATE_LIMIT", "50:1")]).await;
+    let start = std::time::Instant::now();
+    for _ in 0..6 {
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+    }
+    // Five pauses of 20 ms; a slow machine can only make it longer.
+    assert!(start.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn an_explicit_proxy_gets_every_request() {
+    let proxy = HttpServer::scripted([found("QUJD", 1)]).await.unwrap();
+    let vault = client("http://vault.invalid:8200", &[("VAULT_PROXY_ADDR", &proxy.url())]).await;
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(proxy.requests()[0].path.starts_with("http://vault.invalid:8200/v1/"), "{:?}", proxy.requests());
+}
