@@ -4,10 +4,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec};
-use kms_dispatch::{
-    ClusterRef, Options, Provider, connect,
-    source::{Directory, Manifests, PodEnvironment},
-};
+use kms_dispatch::{Options, Provider, connect, keys::is_setting};
+use kms_kube::ClusterRef;
+use kms_source::{Directory, Manifests, PodEnvironment};
 use tracing::{info, warn};
 
 #[cfg(feature = "k8s-secret")]
@@ -356,7 +355,7 @@ fn security_of(origin: &Origin) -> &SecuritySpec {
 
 /// The KMS part of the environment.
 pub(crate) fn pod(environment: &Environment) -> PodEnvironment {
-    PodEnvironment::new(environment.pairs(), Path::new("/"))
+    PodEnvironment::new(environment.pairs(), Path::new("/"), is_setting)
 }
 
 /// Whether the environment says anything of a KMS.

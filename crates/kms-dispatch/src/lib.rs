@@ -15,10 +15,9 @@ mod provider;
 mod vault;
 
 pub mod keys;
-pub mod source;
 
 pub use crate::{
     connect::{check, connect},
-    options::{ClusterRef, Options},
+    options::Options,
     provider::Provider,
 };

@@ -3,33 +3,8 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use kms_core::layer::LayerOptions;
+use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
-
-/// The CephCluster that the keys belong to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ClusterRef {
-    /// Its Kubernetes namespace: that of the Secrets too.
-    pub kube_namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its uid, if it is known. With it, a Secret that is made for a key has the cluster for its owner.
-    pub uid: Option<String>,
-}
-
-impl ClusterRef {
-    /// A cluster whose uid is not known.
-    pub fn new(kube_namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { kube_namespace: kube_namespace.into(), name: name.into(), uid: None }
-    }
-
-    /// The same with its uid.
-    #[must_use]
-    pub fn with_uid(mut self, uid: impl Into<String>) -> Self {
-        self.uid = Some(uid.into());
-        self
-    }
-}
 
 /// What [`connect`](crate::connect) may want to know beside the `security` block. The default knows nothing.
 #[derive(Clone, Default)]

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
+use kms_conformance::leak::{self, Canary};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
     SecretSource, UpdateRight, provider::Deleted,
@@ -16,10 +17,7 @@ use kms_k8s_secret::{
     ConnectOptions, IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner,
     ceph_cluster, connect, secret_name,
 };
-use kms_testkit::{
-    leak::{self, Canary},
-    servers::wait,
-};
+use kms_testkit::servers::wait;
 use serde_json::{Value, json};
 
 async fn names(provider: &dyn KmsProvider) -> BTreeSet<String> {

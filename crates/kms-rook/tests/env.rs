@@ -11,8 +11,8 @@ mod common;
 
 use common::{CASES, fixture, security};
 use kms_core::{ConnectionDetails, KmsSpec, SecuritySpec};
-use kms_dispatch::source::PodEnvironment;
 use kms_rook::{RgwPurpose, env, rgw_volume, volumes};
+use kms_source::PodEnvironment;
 use serde_json::{Value, json};
 
 fn block(token_secret: &str, details: &[(&str, &str)]) -> SecuritySpec {
@@ -70,7 +70,7 @@ fn a_pod_understands_the_environment() {
         let found = env(&wanted).unwrap().vars;
         let pairs =
             found.iter().map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or("from a Secret")));
-        let pod = PodEnvironment::new(pairs, std::path::Path::new("/"));
+        let pod = PodEnvironment::new(pairs, std::path::Path::new("/"), kms_dispatch::keys::is_setting);
         let mut given: Vec<_> = pod.security().kms.connection_details.iter().collect();
         // What Rook adds and rewrites on the way (spec 13.1).
         given.retain(|(name, value)| *name != "VAULT_BACKEND_PATH" || *value != "secret/");

@@ -1,0 +1,269 @@
+//! The model of a CephCluster (rook-behaviour §1.1).
+
+use std::collections::BTreeMap;
+
+use kms_core::{SecuritySpec, config::nearest};
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::{cluster_ref::ClusterRef, lenient::valid_or_absent};
+
+/// A CephCluster, as far as it concerns the keys of its OSDs.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+#[serde(from = "Document")]
+pub struct CephCluster {
+    /// Its name; `None` if the document lacks the name or the namespace.
+    ///
+    /// A cluster that was deserialized never has a uid, since a manifest may be older than the cluster of that name.
+    pub reference: Option<ClusterRef>,
+    /// Whether the cluster is being deleted.
+    pub deleting: bool,
+    /// Its `spec`; the default if the document has none.
+    pub spec: CephClusterSpec,
+}
+
+/// `spec` of a CephCluster, as far as it concerns the keys of its OSDs.
+#[derive(Debug, Default, Deserialize)]
+#[non_exhaustive]
+#[serde(from = "SpecDocument")]
+pub struct CephClusterSpec {
+    /// The `security` block; the default if there is none, which means Kubernetes Secrets.
+    pub security: SecuritySpec,
+    /// The device sets; `None` if the spec has no `storage`.
+    pub device_sets: Option<Vec<DeviceSet>>,
+    /// The labels that Rook adds to key rotation jobs: `labels.all`, then `labels.keyrotation`, which wins.
+    pub job_labels: BTreeMap<String, String>,
+    /// The annotations that Rook adds to key rotation jobs, chosen like the labels.
+    pub job_annotations: BTreeMap<String, String>,
+    /// The field that looks like a misspelling of `security`, if `security` is absent.
+    misspelt_security: Option<String>,
+}
+
+/// One entry of `spec.storage.storageClassDeviceSets`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceSet {
+    /// Its name.
+    pub name: String,
+    /// Whether its OSDs are encrypted, and so have keys in the KMS.
+    pub encrypted: bool,
+}
+
+impl CephClusterSpec {
+    /// A spec with this `security` block and nothing else.
+    pub fn new(security: SecuritySpec) -> Self {
+        Self { security, ..Self::default() }
+    }
+
+    /// Checks that no field looks like a misspelling of `security`.
+    ///
+    /// Without a `security` block the keys are Kubernetes Secrets, so a misspelt block must not be taken for an absent
+    /// one. Where Rook's custom resource definitions are installed, the API server drops such a field.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` with the name of the field.
+    pub fn check_spelling(&self) -> kms_core::Result<()> {
+        match &self.misspelt_security {
+            Some(field) => Err(kms_core::Error::config(did_you_mean("spec", field, SECURITY))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds the field that looks like a misspelling of `known`; `None` if `known` itself is among the fields.
+pub fn misspelt<'a>(known: &'static str, fields: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    if fields.clone().any(|field| field == known) {
+        return None;
+    }
+    let mut fields = fields;
+    fields.find(|field| nearest(field, [known]).is_some())
+}
+
+/// The message for a field that [`misspelt`] found in a block.
+pub fn did_you_mean(block: &str, field: &str, known: &str) -> String {
+    format!("{block}.{field} is not known; did you mean {known}?")
+}
+
+const SECURITY: &str = "security";
+
+/// A CephCluster as it is written.
+#[derive(Deserialize)]
+pub(crate) struct Document {
+    #[serde(default)]
+    metadata: Option<Metadata>,
+    #[serde(default)]
+    spec: Option<CephClusterSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    namespace: Option<String>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+impl From<Document> for CephCluster {
+    fn from(document: Document) -> Self {
+        let Document { metadata, spec } = document;
+        let Metadata { name, namespace, deletion_timestamp } = metadata.unwrap_or_default();
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Self {
+            reference: given(namespace)
+                .zip(given(name))
+                .map(|(namespace, name)| ClusterRef::new(namespace, name)),
+            deleting: deletion_timestamp.is_some(),
+            spec: spec.unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct SpecDocument {
+    #[serde(default)]
+    security: Option<SecuritySpec>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    storage: Option<Storage>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    labels: Option<JobEntries>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    annotations: Option<JobEntries>,
+    /// The other fields, whose names are checked.
+    #[serde(flatten)]
+    other: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Storage {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    storage_class_device_sets: Option<Vec<DeviceSetDocument>>,
+}
+
+#[derive(Deserialize)]
+struct DeviceSetDocument {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    encrypted: Option<bool>,
+}
+
+/// The entries of `spec.labels` or `spec.annotations` that Rook adds to a rotation job.
+#[derive(Default, Deserialize)]
+struct JobEntries {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    all: Option<BTreeMap<String, Text>>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    keyrotation: Option<BTreeMap<String, Text>>,
+}
+
+/// A value; `None` if it is not a text, which a label or an annotation has to be.
+#[derive(Deserialize)]
+struct Text(#[serde(deserialize_with = "valid_or_absent")] Option<String>);
+
+impl JobEntries {
+    fn merged(self) -> BTreeMap<String, String> {
+        let Self { all, keyrotation } = self;
+        let entries = [all, keyrotation].into_iter().flatten().flatten();
+        entries.filter_map(|(name, Text(value))| Some((name, value?))).collect()
+    }
+}
+
+impl From<SpecDocument> for CephClusterSpec {
+    fn from(document: SpecDocument) -> Self {
+        let SpecDocument { security, storage, labels, annotations, other } = document;
+        let fields = other.keys().map(String::as_str).chain(security.is_some().then_some(SECURITY));
+        Self {
+            misspelt_security: misspelt(SECURITY, fields).map(str::to_owned),
+            security: security.unwrap_or_default(),
+            device_sets: storage.map(|storage| {
+                let sets = storage.storage_class_device_sets.unwrap_or_default();
+                sets.into_iter().map(DeviceSet::from).collect()
+            }),
+            job_labels: labels.unwrap_or_default().merged(),
+            job_annotations: annotations.unwrap_or_default().merged(),
+        }
+    }
+}
+
+impl From<DeviceSetDocument> for DeviceSet {
+    fn from(document: DeviceSetDocument) -> Self {
+        let DeviceSetDocument { name, encrypted } = document;
+        Self { name: name.unwrap_or_default(), encrypted: encrypted.unwrap_or(false) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> CephClusterSpec {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_misspelt_block_is_no_absent_one() {
+        for field in ["securty", "Security"] {
+            let error = spec(&format!(r#"{{"storage": {{}}, "{field}": {{"a": "canary"}}}}"#))
+                .check_spelling()
+                .unwrap_err();
+            assert_eq!(error.to_string(), format!("spec.{field} is not known; did you mean security?"));
+        }
+        for text in
+            ["{}", r#"{"cephVersion": {"image": "x"}, "mon": null}"#, r#"{"security": {}, "securty": 1}"#]
+        {
+            spec(text).check_spelling().unwrap();
+        }
+    }
+
+    #[test]
+    fn device_sets_are_read_as_far_as_they_are_there() {
+        let sets = |text: &str| {
+            let sets = spec(text).device_sets?;
+            Some(sets.into_iter().map(|set| (set.name, set.encrypted)).collect::<Vec<_>>())
+        };
+        assert!(sets("{}").is_none());
+        assert_eq!(sets(r#"{"storage": {"useAllNodes": true}}"#), Some(Vec::new()));
+        let two = sets(
+            r#"{"storage": {"storageClassDeviceSets": [{"name": "a", "count": 3, "encrypted": true}, {"name": "b"}]}}"#,
+        );
+        assert_eq!(two, Some(vec![("a".to_owned(), true), ("b".to_owned(), false)]));
+    }
+
+    #[test]
+    fn a_cluster_has_a_reference_if_it_has_name_and_namespace_and_never_a_uid() {
+        let read = |metadata: &str| {
+            serde_json::from_str::<CephCluster>(&format!(r#"{{"metadata": {metadata}}}"#)).unwrap()
+        };
+        let cluster = read(r#"{"name": "my", "namespace": "rook-ceph", "uid": "1-2"}"#);
+        assert_eq!(cluster.reference, Some(ClusterRef::new("rook-ceph", "my")));
+        assert!(!cluster.deleting);
+        for metadata in [
+            r#"{"name": "my"}"#,
+            r#"{"name": "my", "namespace": ""}"#,
+            r#"{"name": 1, "namespace": "a"}"#,
+            "null",
+        ] {
+            assert_eq!(read(metadata).reference, None, "{metadata}");
+        }
+        assert!(read(r#"{"deletionTimestamp": "2026-01-01T00:00:00Z"}"#).deleting);
+        assert!(!read(r#"{"deletionTimestamp": null}"#).deleting);
+    }
+
+    #[test]
+    fn jobs_get_the_entries_for_all_and_for_key_rotation() {
+        let spec = spec(
+            r#"{"labels": {"all": {"a": "1", "b": "1", "n": 1}, "keyrotation": {"b": "2"}, "osd": {"c": "3"}},
+                "annotations": {"keyrotation": "x", "all": {"d": "4"}}}"#,
+        );
+        let pairs = |map: &BTreeMap<String, String>| {
+            map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(pairs(&spec.job_labels), ["a=1", "b=2"]);
+        assert_eq!(pairs(&spec.job_annotations), ["d=4"]);
+    }
+}

@@ -1,0 +1,20 @@
+//! Fields that are read if they have the expected type, and are treated as absent otherwise.
+
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+/// Reads a field; a value of another type is treated as absent.
+pub(crate) fn valid_or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Lenient<T> {
+        Valid(T),
+        Other(IgnoredAny),
+    }
+
+    Ok(match Lenient::deserialize(deserializer)? {
+        Lenient::Valid(value) => Some(value),
+        Lenient::Other(_) => None,
+    })
+}
