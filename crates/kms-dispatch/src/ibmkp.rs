@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use kms_core::{
-    KmsProvider, Result, SecretSource, SecuritySpec,
-    config::Problems,
-    layer::{self, LayerOptions},
-};
+use kms_core::{KmsProvider, ProviderBuilder, Result, SecretSource, SecuritySpec, config::Problems};
 use kms_ibmkp::IbmKeyProtectBuilder;
 
 use crate::Options;
@@ -36,7 +32,5 @@ pub(crate) async fn connect(
     options: &Options,
     problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let key_protect = builder(spec, options).build_noting(secrets, problems).await?;
-    let limits = options.limits(key_protect.layer_options(LayerOptions::default()));
-    Ok(layer::standard(Arc::new(key_protect), &limits))
+    builder(spec, options).connect(secrets, problems, |limits| options.limits(limits)).await
 }

@@ -1,6 +1,6 @@
 //! Requests on the wire: addresses, headers, tokens, correlation ids.
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Kek, KeyLocks, Result};
 use kms_http::{
     Answer, Call, HttpClient,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
@@ -12,18 +12,54 @@ use zeroize::Zeroizing;
 
 use crate::{
     auth::{Auth, accepted, authorization},
-    error::{from_answer, from_answer_to_key},
+    error::{ALIAS_TAKEN, CORRELATION_ID, Refusal, TOO_BROAD, from_answer, from_answer_to_key, has_code},
+    name::Names,
+    stored::{Cluster, Envelope, KEY_TYPE, Key, import_body},
 };
 
 const INSTANCE: HeaderName = HeaderName::from_static("bluemix-instance");
 const CORRELATION: HeaderName = HeaderName::from_static("correlation-id");
 const KEY_RING: HeaderName = HeaderName::from_static("x-kms-key-ring");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// The name of the correlation id in errors.
-pub(crate) const CORRELATION_ID: &str = "correlation id";
 
-/// What a key is called in bodies and headers.
-pub(crate) const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";
+/// The states of keys that still are there: pre-active, active, suspended, deactivated.
+const ALIVE: &str = "0,1,2,3";
+/// The same with the destroyed ones.
+const ALL: &str = "0,1,2,3,5";
+/// Those alone.
+const GONE: &str = "5";
+
+/// Which keys a search is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum States {
+    Alive,
+    All,
+    Gone,
+}
+
+/// What is under an id or alias.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Found(Box<Key>),
+    /// It was there and has been deleted. The key itself is known where the service still shows it.
+    Destroyed(Option<String>),
+    /// The correlation id of the request that says so.
+    Absent(String),
+}
+
+/// Whether the material of a key is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Want {
+    Material,
+    Metadata,
+}
+
+/// What an import has come to.
+#[derive(Debug)]
+pub(crate) enum Imported {
+    Id(String),
+    AliasTaken(Error),
+}
 
 /// One request, before it has a token and an id.
 #[derive(Debug)]
@@ -96,6 +132,12 @@ pub(crate) struct Api {
     pub(crate) instance: HeaderValue,
     pub(crate) key_ring: Option<HeaderValue>,
     pub(crate) auth: Auth,
+    /// The cluster whose keys these are, if the caller has named it.
+    pub(crate) cluster: Option<Cluster>,
+    /// The number of keys that one page of a list has.
+    pub(crate) page_size: usize,
+    /// Updates within one process wait for each other here instead of competing at the service.
+    pub(crate) locks: KeyLocks,
 }
 
 impl Api {
@@ -127,6 +169,120 @@ impl Api {
             Ok(None) => Ok(reply),
             Err(error) => Err(reply.about(error)),
         }
+    }
+
+    /// Looks at what is under an id or alias.
+    pub(crate) async fn look(&self, which: &str, want: Want) -> Result<Look> {
+        let mut path = vec!["keys", which];
+        if want == Want::Metadata {
+            path.push("metadata");
+        }
+        let reply = self.send(Request::get(path)).await?;
+        match reply.status() {
+            StatusCode::OK => {
+                let key = Envelope::of(&reply.answer).and_then(Envelope::first);
+                let mut key = key.map_err(|error| reply.about(error))?;
+                key.correlation_id.clone_from(&reply.correlation_id);
+                if key.is_destroyed() {
+                    Ok(Look::Destroyed(Some(key.id)))
+                } else {
+                    Ok(Look::Found(Box::new(key)))
+                }
+            }
+            StatusCode::GONE => Ok(Look::Destroyed(None)),
+            // Only Key Protect itself can say that there is no key; a proxy's 404 says nothing.
+            StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => {
+                Ok(Look::Absent(reply.correlation_id))
+            }
+            _ => Err(reply.refused()),
+        }
+    }
+
+    /// One page of the list.
+    pub(crate) async fn page(
+        &self,
+        states: States,
+        search: Option<&str>,
+        offset: usize,
+    ) -> Result<Envelope, Searched> {
+        let (limit, offset) = (self.page_size.to_string(), offset.to_string());
+        let states = match states {
+            States::Alive => ALIVE,
+            States::All => ALL,
+            States::Gone => GONE,
+        };
+        let mut request =
+            Request::get(["keys"]).query("limit", &limit).query("offset", &offset).query("state", states);
+        if let Some(search) = search {
+            request = request.query("search", search);
+        }
+        let reply = self.send(request).await?;
+        match reply.status() {
+            StatusCode::OK => {
+                let mut envelope = Envelope::of(&reply.answer).map_err(|error| reply.about(error))?;
+                for key in envelope.resources.iter_mut().flatten() {
+                    key.correlation_id.clone_from(&reply.correlation_id);
+                }
+                Ok(envelope)
+            }
+            _ if has_code(&reply.answer, TOO_BROAD) => Err(Searched::TooBroad),
+            _ => Err(reply.refused().into()),
+        }
+    }
+
+    /// Imports a KEK under an alias, which the service gives to one key only.
+    pub(crate) async fn import(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        alias: &str,
+        successor_of: Option<&str>,
+    ) -> Result<Imported> {
+        let body = import_body(names, kek, self.cluster.as_ref(), alias, successor_of)?;
+        let reply = self.send(Request::new(Method::POST, ["keys"]).body(body)).await?;
+        match reply.status() {
+            StatusCode::CREATED | StatusCode::OK => {
+                if let Ok(key) = Envelope::of(&reply.answer).and_then(Envelope::first) {
+                    return Ok(Imported::Id(key.id));
+                }
+                // It is there; the answer only fails to say under which id.
+                debug!(
+                    alias,
+                    reply.correlation_id, "the answer to an import holds no key; asking for its id"
+                );
+                match self.look(alias, Want::Metadata).await? {
+                    Look::Found(key) => Ok(Imported::Id(key.id)),
+                    _ => {
+                        Err(reply
+                            .about(Error::new(ErrorKind::Protocol, "the key was imported and is not there")))
+                    }
+                }
+            }
+            _ if has_code(&reply.answer, ALIAS_TAKEN) => Ok(Imported::AliasTaken(reply.refused())),
+            _ => Err(reply.refused()),
+        }
+    }
+
+    /// Gives an alias to a key. `false` if another one has it, or this one has it already.
+    pub(crate) async fn add_alias(&self, id: &str, alias: &str) -> Result<bool> {
+        let reply = self.send(Request::new(Method::POST, ["keys", id, "aliases", alias])).await?;
+        match reply.status() {
+            StatusCode::CREATED | StatusCode::OK => Ok(true),
+            _ if has_code(&reply.answer, ALIAS_TAKEN) => Ok(false),
+            _ => Err(reply.refused()),
+        }
+    }
+
+    /// Takes an alias from a key. `false` if it does not have it.
+    pub(crate) async fn remove_alias(&self, id: &str, alias: &str) -> Result<bool> {
+        let reply = self.send(Request::new(Method::DELETE, ["keys", id, "aliases", alias])).await?;
+        done_or_absent(&reply)
+    }
+
+    /// Deletes a key, as Rook does. `false` if it is gone.
+    pub(crate) async fn destroy(&self, id: &str) -> Result<bool> {
+        let request = Request::new(Method::DELETE, ["keys", id]).query("force", "true");
+        done_or_absent(&self.send(request.prefer("return=representation")).await?)
     }
 
     fn prepare(&self, request: Request<'_>) -> Result<Call> {
@@ -168,6 +324,39 @@ impl Api {
             Ok(answer) => Ok(Reply { answer, correlation_id, held_key }),
             Err(error) => Err(error.context(CORRELATION_ID, correlation_id)),
         }
+    }
+}
+
+/// Why a search gave nothing.
+#[derive(Debug)]
+pub(crate) enum Searched {
+    TooBroad,
+    Failed(Error),
+}
+
+impl From<Error> for Searched {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Searched> for Error {
+    fn from(searched: Searched) -> Self {
+        match searched {
+            Searched::Failed(error) => error,
+            Searched::TooBroad => {
+                Self::new(ErrorKind::Protocol, "the service calls a plain list too broad a search")
+            }
+        }
+    }
+}
+
+fn done_or_absent(reply: &Reply) -> Result<bool> {
+    match reply.status() {
+        StatusCode::NO_CONTENT | StatusCode::OK => Ok(true),
+        StatusCode::GONE => Ok(false),
+        StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => Ok(false),
+        _ => Err(reply.refused()),
     }
 }
 

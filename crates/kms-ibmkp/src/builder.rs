@@ -1,19 +1,21 @@
-//! From settings to a provider.
+//! Builds an [`IbmKeyProtect`] from settings.
 
 use std::fmt;
 
+use async_trait::async_trait;
 use kms_core::{
-    ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
+    ExposeSecret, KeyLocks, ProviderBuilder, Result, SecretSource, SecretString,
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
 };
 use kms_http::{
-    HttpClientBuilder, Proxies, Roots, TlsOptions, http::HeaderValue, pem::secret_or_file, tls::certificates,
+    HttpClientBuilder, Proxies, Roots, TlsOptions, address::AddressRules, http::HeaderValue,
+    pem::ca_certificates,
 };
 use tracing::warn;
 use url::Url;
 
 use crate::{
-    address::{address, base_url, instance, key_ring, token_path},
+    address::{base_url, instance, key_ring, token_path},
     api::Api,
     auth::Auth,
     config::IbmKpConfigKey as Key,
@@ -21,17 +23,18 @@ use crate::{
     stored::Cluster,
 };
 
-/// Where Key Protect is when nothing is said (spec 1.8).
+/// The address of Key Protect that Rook uses if no setting gives one (rook-behaviour §1.8).
 const DEFAULT_BASE_URL: &str = "https://us-south.kms.cloud.ibm.com";
-/// Where IAM is when nothing is said (spec 1.8).
+/// The address of IAM that Rook uses if no setting gives one (rook-behaviour §1.8).
 const DEFAULT_TOKEN_URL: &str = "https://iam.cloud.ibm.com/oidc/token";
 
-/// How many keys are asked for at once, and the most that the service gives.
+/// The default number of keys in one page of a list, and the most that the service returns.
 const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
 
-/// Builds an [`IbmKeyProtect`].
+/// Builds an [`IbmKeyProtect`]; see [`ProviderBuilder`].
 ///
-/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+/// The token Secret holds the API key, under `IBM_KP_SERVICE_API_KEY`. The usual proxy variables of the environment
+/// count for IAM and Key Protect alike.
 #[derive(Default)]
 pub struct IbmKeyProtectBuilder {
     source: SettingsSource<Key>,
@@ -40,147 +43,88 @@ pub struct IbmKeyProtectBuilder {
     page_size: Option<u32>,
 }
 
-impl IbmKeyProtectBuilder {
-    /// A builder without settings.
-    pub fn new() -> Self {
-        Self::default()
+impl fmt::Debug for IbmKeyProtectBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, cluster, allow_http, page_size } = self;
+        f.debug_struct("IbmKeyProtectBuilder")
+            .field("source", source)
+            .field("cluster", cluster)
+            .field("allow_http", allow_http)
+            .field("page_size", page_size)
+            .finish()
+    }
+}
+
+/// The settings that need neither Secrets nor files.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Parsed {
+    base: Url,
+    token_url: Url,
+    instance: HeaderValue,
+    key_ring: Option<HeaderValue>,
+    cluster: Option<Cluster>,
+    page_size: usize,
+}
+
+/// The credentials and certificates, read from Secrets and files.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Credentials {
+    api_key: SecretString,
+    tls: TlsOptions,
+}
+
+#[async_trait]
+impl ProviderBuilder for IbmKeyProtectBuilder {
+    const TITLE: &'static str = "Key Protect";
+    const ENVIRONMENT_FILES: &'static [Key] = &[Key::CaCert];
+
+    type Key = Key;
+    type Parsed = Parsed;
+    type Credentials = Credentials;
+    type Provider = IbmKeyProtect;
+
+    fn source(&self) -> &SettingsSource<Key> {
+        &self.source
     }
 
-    /// Takes the settings of a CephCluster.
-    #[must_use]
-    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.source.add_details(details);
-        self
+    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
+        &mut self.source
     }
 
-    /// Sets one setting.
-    #[must_use]
-    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.source.add(key, value);
-        self
-    }
-
-    /// Offers the variables of the environment: those that are known count where nothing else is given. The usual
-    /// proxy variables are understood too, and hold for IAM and Key Protect alike.
-    #[must_use]
-    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.source.add_environment(pairs, &[Key::CaCert]);
-        self
-    }
-
-    /// Names the Secret with the API key, under `IBM_KP_SERVICE_API_KEY`.
-    #[must_use]
-    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.source.set_token_secret(name);
-        self
-    }
-
-    /// Says which cluster the keys are for, `namespace/name`: it goes into their descriptions and tags, and keys that
-    /// are marked as another cluster's are left alone.
+    /// Names the cluster whose keys these are, as `namespace/name`. The name goes into the descriptions and tags of the
+    /// keys; keys that are marked as another cluster's are neither returned nor changed.
     ///
-    /// Clusters of the same namespace and name that share an instance need something more to tell them apart.
-    #[must_use]
-    pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
+    /// Clusters of the same namespace and name that share an instance need a longer name here.
+    fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
         self.cluster = cluster.into();
         self
     }
 
-    /// Allows `http://` addresses, as `IBM_KP_ALLOW_HTTP` does.
-    #[must_use]
-    pub fn with_allow_http(mut self, allow: bool) -> Self {
+    fn with_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
         self
     }
 
-    /// How many keys of a list are asked for at once, from 1 to 5,000. Default 1,000.
-    #[must_use]
-    pub fn with_page_size(mut self, keys: u32) -> Self {
-        self.page_size = Some(keys);
-        self
-    }
-
-    /// Checks the settings without asking for any Secret and without I/O.
-    pub fn check(&self, problems: &mut Problems) {
-        let settings = self.source.settings(problems);
-        self.parse(&settings, problems);
-        self.check_credentials(&settings, problems);
-    }
-
-    fn check_credentials(&self, settings: &Settings<Key>, problems: &mut Problems) {
+    fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
         if self.source.token_secret().is_none() && settings.text(Key::ServiceApiKey).is_none() {
             problems.add(
                 "there are no credentials: name a Secret with the key IBM_KP_SERVICE_API_KEY in tokenSecretName",
             );
         }
-    }
-
-    /// Builds the provider. Secrets and files are read, neither IAM nor Key Protect is asked yet.
-    ///
-    /// # Errors
-    ///
-    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
-    pub async fn build(self, secrets: &dyn SecretSource) -> Result<IbmKeyProtect> {
-        self.build_noting(secrets, Problems::new()).await
-    }
-
-    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`build`](Self::build).
-    pub async fn build_noting(
-        self,
-        secrets: &dyn SecretSource,
-        mut problems: Problems,
-    ) -> Result<IbmKeyProtect> {
-        self.warn_of_spellings();
-        let settings = self.source.settings(&mut problems);
-        let parsed = self.parse(&settings, &mut problems);
-        self.check_credentials(&settings, &mut problems);
-        let read = async {
-            let api_key = self.api_key(&settings, secrets, &mut problems).await?;
-            Ok((api_key, self.tls(&settings, secrets, &mut problems).await?))
+        let rules = AddressRules {
+            example: "https://eu-de.kms.cloud.ibm.com",
+            exposed: "API key and keys",
+            allow_http_setting: "IBM_KP_ALLOW_HTTP",
+            allow_http: settings.boolean(Key::AllowHttp, problems).unwrap_or(false) || self.allow_http,
         };
-        let (api_key, tls) = match read.await {
-            Ok(read) => read,
-            Err(error) => return Err(problems.with(error)),
-        };
-        let (Some(parsed), Some(api_key), true) = (parsed, api_key, problems.is_empty()) else {
-            problems.into_result()?;
-            return Err(Error::config("the settings of Key Protect are not complete"));
-        };
-        // One client for both hosts: CA and proxy hold for IAM and Key Protect alike (W35).
-        let http = HttpClientBuilder::new()
-            .with_tls(tls)
-            .with_proxies(Proxies::from_environment(self.source.environment()))
-            .build()?;
-        let Parsed { base, token_url, instance, key_ring, cluster, page_size } = parsed;
-        let auth = Auth::new(http.clone(), token_url, api_key);
-        let api = Api { http, base, instance, key_ring, auth };
-        Ok(IbmKeyProtect { api, cluster, page_size, turns: Default::default() })
-    }
-
-    /// A cluster that goes back to Rook finds the default address where only the other spelling is set (SR-05).
-    fn warn_of_spellings(&self) {
-        for key in [Key::BaseUrl, Key::TokenUrl] {
-            for alias in key.aliases() {
-                if self.source.given_names().any(|name| name == *alias) {
-                    warn!(
-                        "{alias} counts as {key}; Rook's documentation calls it so, and its code does not read it"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Everything that needs neither Secrets nor files.
-    fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
-        let allow_http = settings.boolean(Key::AllowHttp, problems).unwrap_or(false) || self.allow_http;
         let base = settings.text(Key::BaseUrl).unwrap_or(DEFAULT_BASE_URL);
-        let base = address(Key::BaseUrl, base, allow_http, problems).and_then(|url| base_url(url, problems));
+        let base = rules.parse(Key::BaseUrl.as_str(), base, problems).and_then(|url| base_url(url, problems));
         let token_url = settings.text(Key::TokenUrl).unwrap_or(DEFAULT_TOKEN_URL);
-        let token_url =
-            address(Key::TokenUrl, token_url, allow_http, problems).and_then(|url| token_path(url, problems));
+        let token_url = rules
+            .parse(Key::TokenUrl.as_str(), token_url, problems)
+            .and_then(|url| token_path(url, problems));
         let instance =
             settings.required(Key::ServiceInstanceId, problems).and_then(|text| instance(text, problems));
         let key_ring = match settings.text(Key::KeyRing) {
@@ -199,7 +143,65 @@ impl IbmKeyProtectBuilder {
         })
     }
 
-    /// The API key: of the token Secret if one is named, as in Rook, else of the settings.
+    async fn read(
+        &self,
+        settings: &Settings<Key>,
+        _parsed: Option<&Parsed>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<Credentials>> {
+        self.warn_of_spellings();
+        let api_key = self.api_key(settings, secrets, problems).await?;
+        let mut tls = TlsOptions::new();
+        let roots =
+            ca_certificates(Key::CaCert.as_str(), settings.text(Key::CaCert), secrets, problems).await?;
+        if let Some(roots) = roots {
+            tls.roots = Roots::Only(roots);
+        }
+        Ok(api_key.map(|api_key| Credentials { api_key, tls }))
+    }
+
+    async fn assemble(
+        self,
+        _settings: Settings<Key>,
+        parsed: Parsed,
+        credentials: Credentials,
+    ) -> Result<IbmKeyProtect> {
+        // One client for both hosts: CA and proxy count for IAM and Key Protect alike (rook-behaviour W35).
+        let http = HttpClientBuilder::new()
+            .with_tls(credentials.tls)
+            .with_proxies(Proxies::from_environment(self.source.environment()))
+            .build()?;
+        let Parsed { base, token_url, instance, key_ring, cluster, page_size } = parsed;
+        let auth = Auth::new(http.clone(), token_url, credentials.api_key);
+        let locks = KeyLocks::new();
+        Ok(IbmKeyProtect { api: Api { http, base, instance, key_ring, auth, cluster, page_size, locks } })
+    }
+}
+
+impl IbmKeyProtectBuilder {
+    /// Sets the number of keys in one page of a list, from 1 to 5,000. Default 1,000.
+    #[must_use]
+    pub fn with_page_size(mut self, keys: u32) -> Self {
+        self.page_size = Some(keys);
+        self
+    }
+
+    /// Warns of spellings that Rook does not read: a cluster that goes back to Rook would get the default address
+    /// (field-reports SR-05).
+    fn warn_of_spellings(&self) {
+        for key in [Key::BaseUrl, Key::TokenUrl] {
+            for alias in
+                key.aliases().iter().filter(|alias| self.source.given_names().any(|name| name == **alias))
+            {
+                warn!(
+                    "{alias} counts as {key}; it is the name in Rook's documentation, which Rook's code does not read"
+                );
+            }
+        }
+    }
+
+    /// Reads the API key: of the token Secret if one is named, as in Rook, otherwise of the settings.
     async fn api_key(
         &self,
         settings: &Settings<Key>,
@@ -220,51 +222,14 @@ impl IbmKeyProtectBuilder {
         }
         Ok(Some(api_key))
     }
-
-    async fn tls(
-        &self,
-        settings: &Settings<Key>,
-        secrets: &dyn SecretSource,
-        problems: &mut Problems,
-    ) -> Result<TlsOptions> {
-        let mut tls = TlsOptions::new();
-        let setting = Key::CaCert.as_str();
-        let Some(value) = settings.text(Key::CaCert) else { return Ok(tls) };
-        let pem = problems.absorb(setting, secret_or_file(value, "cert", secrets).await)?;
-        if let Some(pem) = pem
-            && let Some(roots) = problems.absorb(setting, certificates(&pem))?
-        {
-            tls.roots = Roots::Only(roots);
-        }
-        Ok(tls)
-    }
-}
-
-impl fmt::Debug for IbmKeyProtectBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, cluster, allow_http, page_size } = self;
-        f.debug_struct("IbmKeyProtectBuilder")
-            .field("source", source)
-            .field("cluster", cluster)
-            .field("allow_http", allow_http)
-            .field("page_size", page_size)
-            .finish()
-    }
-}
-
-/// Settings that are parsed.
-struct Parsed {
-    base: Url,
-    token_url: Url,
-    instance: HeaderValue,
-    key_ring: Option<HeaderValue>,
-    cluster: Option<Cluster>,
-    page_size: usize,
 }
 
 #[cfg(test)]
 mod tests {
-    use kms_core::secret::{SecretData, SecretMap};
+    use kms_core::{
+        ConnectionDetails,
+        secret::{SecretData, SecretMap},
+    };
 
     use super::*;
 
@@ -382,7 +347,7 @@ mod tests {
         let error = build("broken", &[INSTANCE]).await.unwrap_err();
         assert!(error.to_string().contains("the API key has blanks"), "{error}");
         assert!(!format!("{error:?}").contains("ary"), "{error:?}");
-        // In a pod Rook gives it as a variable of the environment (spec 13.1).
+        // In a pod, Rook passes the API key as a variable of the environment (rook-behaviour §13.1).
         IbmKeyProtectBuilder::new()
             .with_environment([INSTANCE, ("IBM_KP_SERVICE_API_KEY", "canary")])
             .build(&secrets())

@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// How much of the server's own words goes into an error.
 const MAX_WORDS: usize = 200;
 
+/// The name of the correlation id in errors.
+pub(crate) const CORRELATION_ID: &str = "correlation id";
+
 /// The alias is in use already.
 pub(crate) const ALIAS_TAKEN: &str = "KEY_ALIAS_NOT_UNIQUE_ERR";
 /// There are more keys than a search looks through.
@@ -61,6 +64,11 @@ impl Refusal {
         let line: String = words.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(line.chars().take(MAX_WORDS).collect())
     }
+}
+
+/// The error for a key that other clients change faster than this one can follow.
+pub(crate) fn changing() -> Error {
+    Error::new(ErrorKind::Conflict, "other clients keep changing the key; try again later")
 }
 
 /// Whether the answer gives this code as its reason.

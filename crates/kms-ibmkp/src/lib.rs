@@ -5,6 +5,7 @@ mod api;
 mod auth;
 mod builder;
 mod config;
+mod delete;
 mod error;
 mod get;
 mod list;

@@ -6,10 +6,9 @@ use futures_util::stream;
 use kms_core::{Error, KeyInfo, KeyName, KeyStream, Result};
 
 use crate::{
-    PROVIDER,
-    get::{States, newest},
+    api::{Api, States},
+    get::newest,
     name::{Names, key_name},
-    provider::IbmKeyProtect,
     stored::Key,
 };
 
@@ -25,59 +24,59 @@ struct State {
     done: bool,
 }
 
-impl IbmKeyProtect {
-    pub(crate) fn list_all(&self) -> KeyStream<'_> {
-        Box::pin(stream::try_unfold(State::default(), move |mut state| async move {
-            loop {
-                if let Some(info) = state.ready.pop_front() {
-                    return Ok(Some((info, state)));
-                }
-                if state.done {
-                    return Ok(None);
-                }
-                let page = self.next_page(&mut state).await;
-                page.map_err(|error| error.operation("list").provider(PROVIDER))?;
+pub(crate) fn list(api: &Api) -> KeyStream<'_> {
+    Box::pin(stream::try_unfold(State::default(), move |mut state| async move {
+        loop {
+            if let Some(info) = state.ready.pop_front() {
+                return Ok(Some((info, state)));
             }
-        }))
-    }
+            if state.done {
+                return Ok(None);
+            }
+            next_page(api, &mut state).await?;
+        }
+    }))
+}
 
-    async fn next_page(&self, state: &mut State) -> Result<()> {
-        let envelope = self.page(States::Alive, None, state.offset).await.map_err(Error::from)?;
-        let keys = envelope.resources.unwrap_or_default();
-        state.offset += keys.len();
-        state.done = keys.len() < self.page_size;
-        for key in keys {
-            let Some(name) = self.name_of(&key) else { continue };
-            let names = Names::of(&name);
-            if !key.has_no_alias_but(&names) || state.shown.contains(&name) {
-                continue;
-            }
-            if key.has_alias(&names.alias) {
-                state.unaliased.remove(&name);
-                state.ready.push_back(info(name.clone(), &key));
-                state.shown.insert(name);
-            } else {
-                state.unaliased.entry(name).or_default().push(key);
-            }
+async fn next_page(api: &Api, state: &mut State) -> Result<()> {
+    let envelope = api.page(States::Alive, None, state.offset).await.map_err(Error::from)?;
+    let keys = envelope.resources.unwrap_or_default();
+    state.offset += keys.len();
+    state.done = keys.len() < api.page_size;
+    for key in keys {
+        let Some(name) = name_of(api, &key) else { continue };
+        let names = Names::of(&name);
+        if !key.has_no_alias_but(&names) || state.shown.contains(&name) {
+            continue;
         }
-        if state.done {
-            for (name, keys) in std::mem::take(&mut state.unaliased) {
-                if let Some(key) = newest(keys, &Names::of(&name)) {
-                    state.ready.push_back(info(name, &key));
-                }
-            }
+        if key.has_alias(&names.alias) {
+            state.unaliased.remove(&name);
+            state.ready.push_back(info(name.clone(), &key));
+            state.shown.insert(name);
+        } else {
+            state.unaliased.entry(name).or_default().push(key);
         }
-        Ok(())
     }
+    if state.done {
+        for (name, keys) in std::mem::take(&mut state.unaliased) {
+            if let Some(key) = newest(keys, &Names::of(&name)) {
+                state.ready.push_back(info(name, &key));
+            }
+        }
+    }
+    Ok(())
+}
 
-    /// The name of a key that is ours: Rook's form, or our tags, and no other cluster's mark.
-    fn name_of(&self, key: &Key) -> Option<KeyName> {
-        if key.id.is_empty() || !key.is_extractable() || key.is_destroyed() || self.check_reader(key).is_err()
-        {
-            return None;
-        }
-        key_name(key.name.as_deref()?, key.tags())
+/// The name of a key that is ours: Rook's form, or our tags, and no other cluster's mark.
+fn name_of(api: &Api, key: &Key) -> Option<KeyName> {
+    if key.id.is_empty()
+        || !key.is_extractable()
+        || key.is_destroyed()
+        || key.check_reader(api.cluster.as_ref()).is_err()
+    {
+        return None;
     }
+    key_name(key.name.as_deref()?, key.tags())
 }
 
 fn info(name: KeyName, key: &Key) -> KeyInfo {

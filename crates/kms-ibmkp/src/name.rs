@@ -1,25 +1,25 @@
-//! From the name of a key to its alias in Key Protect and back.
+//! Maps the name of a key to its alias in Key Protect, and back.
 //!
-//! Rook takes the name of the PVC as it is, for the key's name and for its alias (spec 5).
-//! An alias has 2 to 90 letters, digits, `-` and `_`, is no UUID and no word of the API.
-//! A name that is none gets an alias of another form, `<beginning>_<hash>`, and is kept in full in the key's tags.
-//! No PVC can have an underscore in its name, so no name that Rook could write is touched.
+//! Rook uses the name of the PVC as the key's name and as its alias (rook-behaviour §5).
+//! An alias has 2 to 90 letters, digits, `-` and `_`, and is neither a UUID nor a word of the API.
+//! Names that are not valid aliases get an alias of the form `<beginning>_<hash>`; the key's tags hold the full name.
+//! The name of a PVC has no underscore, so every name that Rook can write stays as it is.
 
 use kms_core::KeyName;
 use sha2::{Digest, Sha256};
 
-/// How long an alias and a key's name may be.
+/// The lengths that an alias and the name of a key may have.
 const LENGTHS: std::ops::RangeInclusive<usize> = 2..=90;
-/// Hexadecimal digits of the hash in an alias of ours: 160 bits.
+/// The number of hexadecimal digits of the hash in an alias: 160 bits.
 const HASH_DIGITS: usize = 40;
-/// How much of a name is left readable in such an alias.
+/// The number of characters of the name that an alias with a hash begins with.
 const READABLE: usize = 40;
-/// Bytes of a name in one tag, which has room for 30 characters.
+/// The number of bytes of a name in one tag, which has at most 30 characters.
 const CHUNK: usize = 18;
-/// How the tags begin that keep a name; a number of two digits and a dot follow.
+/// The prefix of the tags that hold a name, before a number of two digits and a dot.
 const NAME_TAG: &str = "kms-name-";
 
-/// Words that stand behind `/keys/` in the API, so that no alias may be one of them.
+/// Words that follow `/keys/` in the API, which no alias may be.
 const RESERVED: [&str; 16] = [
     "allowed_ip",
     "key",
@@ -39,14 +39,16 @@ const RESERVED: [&str; 16] = [
     "wrap",
 ];
 
-/// What a key is called in Key Protect.
+/// The names that a key has in Key Protect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Names {
-    /// Its alias, and its name.
+    /// The name of the key.
+    pub(crate) key: KeyName,
+    /// The alias of the key, which is also its name in Key Protect.
     pub(crate) alias: String,
-    /// The alias of its successor while an update is under way.
+    /// The alias of the key's successor while an update is in flight.
     pub(crate) next: String,
-    /// The tags that keep its name, where the alias does not.
+    /// The tags that hold the name if the alias does not.
     pub(crate) tags: Vec<String>,
 }
 
@@ -64,11 +66,11 @@ impl Names {
             (format!("{readable}_{}", hash("name", text, HASH_DIGITS)), name_tags(text))
         };
         let next = format!("next_{}", hash("next", &alias, HASH_DIGITS));
-        Self { alias, next, tags }
+        Self { key: name.clone(), alias, next, tags }
     }
 }
 
-/// The name of the key that has this name in Key Protect and these tags, if it is one of ours.
+/// The name of the key that has this name and these tags in Key Protect. `None` if it is not a KEK of this program.
 pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
     if !is_marked(name) {
         return KeyName::new(name).ok().filter(|found| Names::of(found).alias == name);
@@ -79,7 +81,7 @@ pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
     KeyName::new(text).ok().filter(|found| Names::of(found).alias == name)
 }
 
-/// So many hexadecimal digits that stand for a text.
+/// A hash of a text, truncated to this number of hexadecimal digits.
 pub(crate) fn hash(purpose: &str, text: &str, digits: usize) -> String {
     let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(text).finalize();
     let mut hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -88,12 +90,12 @@ pub(crate) fn hash(purpose: &str, text: &str, digits: usize) -> String {
 }
 
 fn name_tags(text: &str) -> Vec<String> {
-    // Names of keys are ASCII, so each chunk is text.
+    // The names of keys are ASCII, so each chunk is valid UTF-8.
     let chunks = text.as_bytes().chunks(CHUNK).map(String::from_utf8_lossy);
     chunks.enumerate().map(|(at, chunk)| format!("{NAME_TAG}{at:02}.{chunk}")).collect()
 }
 
-/// Whether Key Protect takes this as an alias.
+/// Whether Key Protect accepts this as an alias.
 fn is_alias(text: &str) -> bool {
     LENGTHS.contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -101,7 +103,7 @@ fn is_alias(text: &str) -> bool {
         && !RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Whether this has the form of the aliases that we make.
+/// Whether this has the form of an alias with a hash.
 fn is_marked(text: &str) -> bool {
     text.rsplit_once('_').is_some_and(|(_, hash)| {
         hash.len() == HASH_DIGITS && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -146,7 +148,7 @@ mod tests {
         texts.extend([names("a.b").alias, names("a.b").next, names("a").next]);
         let mut seen = BTreeSet::new();
         for text in texts {
-            let Names { alias, next, tags } = names(&text);
+            let Names { alias, next, tags, .. } = names(&text);
             assert!(is_alias(&alias) && is_alias(&next), "{text}: {alias} {next}");
             assert!(seen.insert(alias.clone()) && seen.insert(next.clone()), "{text}: {alias}");
             assert!(tags.len() <= 20 && tags.iter().all(|tag| tag.len() <= 30), "{tags:?}");

@@ -13,9 +13,12 @@ use serde::{
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{CORRELATION_ID, KEY_TYPE},
+    error::CORRELATION_ID,
     name::{Names, hash},
 };
+
+/// The media type of a key, in headers and bodies.
+pub(crate) const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";
 
 /// How the tag begins that says whose key this is. The hash of the cluster's name follows, since a tag has 30
 /// characters.
@@ -164,6 +167,33 @@ impl Key {
     pub(crate) fn comes_after(&self, id: &str) -> bool {
         let mark = after(id);
         self.tags().contains(&mark)
+    }
+
+    /// Fails if the key is marked as another cluster's. Keys of Rook, and of clients that name no cluster, have no mark.
+    pub(crate) fn check_owner(&self, cluster: Option<&Cluster>) -> Result<()> {
+        match (self.cluster(), cluster) {
+            (None, _) => Ok(()),
+            (Some(mark), Some(cluster)) if cluster.mark == mark => Ok(()),
+            (Some(_), Some(_)) => {
+                Err(self.foreign("the key belongs to another cluster that shares this instance"))
+            }
+            (Some(_), None) => Err(self.foreign(
+                "the key belongs to a cluster, and this client works for no named cluster; name the cluster",
+            )),
+        }
+    }
+
+    /// Fails for a read if the key is marked as another cluster's. A client that names no cluster may read every key.
+    pub(crate) fn check_reader(&self, cluster: Option<&Cluster>) -> Result<()> {
+        if cluster.is_none() { Ok(()) } else { self.check_owner(cluster) }
+    }
+
+    fn foreign(&self, message: &'static str) -> Error {
+        let description: String = self.description.as_deref().unwrap_or("none").chars().take(200).collect();
+        Error::new(ErrorKind::PermissionDenied, message)
+            .context("id", &self.id)
+            .context(CORRELATION_ID, &self.correlation_id)
+            .context("description", description.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     pub(crate) fn created(&self) -> Option<SystemTime> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kms_core::{
-    ConnectionDetails, Kek, KeyName, KmsProvider, Result,
+    ConnectionDetails, Kek, KeyName, KmsProvider, ProviderBuilder, Result,
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };

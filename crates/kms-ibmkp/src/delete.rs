@@ -1,0 +1,158 @@
+//! Deletes keys and superseded keys; restores and purges deleted ones.
+
+use kms_core::{
+    DeleteMode, Error, ErrorKind, Existing, KeyName, KeyVersion, Result, Retry, provider::Deleted,
+};
+use kms_http::http::{Method, StatusCode};
+use tracing::debug;
+
+use crate::{
+    api::{Api, Look, Request, States, Want},
+    get::{locate, newest, search},
+    name::Names,
+};
+
+/// Deletes a key. Key Protect keeps every deleted key for 30 days, whatever the mode; see [`purge`].
+pub(crate) async fn delete(api: &Api, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+    if delete_all(api, &Names::of(name), mode).await? {
+        Ok(Deleted::Recoverable)
+    } else {
+        Err(Error::key_not_found(name))
+    }
+}
+
+/// Deletes every key of a name: older ones first, so that none of them comes to light, the current one last.
+async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> {
+    let current = match api.look(&names.alias, Want::Metadata).await? {
+        Look::Found(key) => Some(*key),
+        Look::Destroyed(_) | Look::Absent(_) => None,
+    };
+    let mut keys = search(api, names, States::Alive).await?;
+    if let Some(current) = &current {
+        current.check_owner(api.cluster.as_ref())?;
+        keys.retain(|key| key.id != current.id);
+    }
+    let before = keys.len();
+    keys.retain(|key| key.check_owner(api.cluster.as_ref()).is_ok());
+    if current.is_none() && keys.is_empty() && before > 0 {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "the only key of that name belongs to another cluster",
+        ));
+    }
+    keys.sort_by(|one, other| one.age().cmp(&other.age()));
+    let mut deleted = false;
+    let current_id = current.as_ref().map(|key| key.id.clone());
+    for key in keys.into_iter().chain(current) {
+        // Whether a deleted key keeps its alias is not documented; without it the name is free for sure. That the
+        // current one has it is known even where the service does not show it.
+        let found_by_alias = current_id.as_ref() == Some(&key.id);
+        let aliased = [&names.alias, &names.next]
+            .into_iter()
+            .filter(|alias| key.has_alias(alias) || (found_by_alias && **alias == names.alias));
+        for alias in aliased.clone() {
+            api.remove_alias(&key.id, alias).await?;
+        }
+        match api.destroy(&key.id).await {
+            Ok(done) => deleted |= done,
+            // The outcome is unknown, so look: whoever repeats the delete would only hear that there is no key.
+            Err(error)
+                if error.retryable() == Retry::IfIdempotent
+                    && matches!(
+                        api.look(&key.id, Want::Metadata).await,
+                        Ok(Look::Destroyed(_) | Look::Absent(_))
+                    ) =>
+            {
+                deleted = true;
+            }
+            Err(error) => {
+                if error.retryable() == Retry::Never {
+                    for alias in aliased {
+                        api.add_alias(&key.id, alias).await?;
+                    }
+                }
+                return Err(error.context("id", &key.id));
+            }
+        }
+        debug!(id = key.id, ?mode, "deleted; it can be restored for 30 days, and purged after 4 hours");
+    }
+    Ok(deleted)
+}
+
+/// Deletes the keys of a name that have been replaced.
+pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+    let names = &Names::of(name);
+    let Some(key) = locate(api, names, Want::Metadata).await?.key() else {
+        return Err(Error::key_not_found(name));
+    };
+    if key.id != current.as_str() {
+        return Err(Error::key_changed(name));
+    }
+    key.check_owner(api.cluster.as_ref())?;
+    let keys = search(api, names, States::All).await?;
+    let mut retired = 0;
+    for old in &keys {
+        // A key of that name without a mark, which nothing follows, is none of an update.
+        let replaced = old.is_tagged() || keys.iter().any(|other| other.comes_after(&old.id));
+        let in_use = old.id == key.id || old.has_alias(&names.alias) || old.has_alias(&names.next);
+        if replaced && !in_use && !old.is_destroyed() && old.check_owner(api.cluster.as_ref()).is_ok() {
+            retired += usize::from(api.destroy(&old.id).await?);
+        }
+    }
+    Ok(retired)
+}
+
+/// Restores the last deleted key of a name, and gives it its alias again.
+pub(crate) async fn restore(api: &Api, name: &KeyName) -> Result<KeyVersion> {
+    let names = Names::of(name);
+    if let Some(key) = locate(api, &names, Want::Metadata).await?.key() {
+        return Err(Error::already_exists(name, Existing::Unknown).context("id", &key.id));
+    }
+    let mut gone = search(api, &names, States::Gone).await?;
+    gone.retain(|key| key.check_owner(api.cluster.as_ref()).is_ok());
+    let Some(key) = newest(gone, &names) else {
+        return Err(Error::new(ErrorKind::NotFound, "there is no deleted key of that name"));
+    };
+    let request = Request::new(Method::POST, ["keys", &key.id, "restore"]);
+    let reply = api.send(request).await?;
+    if !reply.status().is_success() {
+        return Err(reply.refused().context("id", &key.id));
+    }
+    if !key.has_alias(&names.alias) || !alias_leads_to(api, &names, &key.id).await? {
+        api.add_alias(&key.id, &names.alias).await?;
+    }
+    debug!(id = key.id, "restored");
+    Ok(key.version())
+}
+
+async fn alias_leads_to(api: &Api, names: &Names, id: &str) -> Result<bool> {
+    Ok(locate(api, names, Want::Metadata)
+        .await?
+        .key()
+        .is_some_and(|key| key.id == id && key.has_alias(&names.alias)))
+}
+
+/// Purges every deleted key of a name, and returns how many there were.
+pub(crate) async fn purge(api: &Api, name: &KeyName) -> Result<usize> {
+    let names = Names::of(name);
+    let mut gone = search(api, &names, States::Gone).await?;
+    gone.retain(|key| key.check_owner(api.cluster.as_ref()).is_ok());
+    if gone.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "there is no deleted key of that name"));
+    }
+    let mut purged = 0;
+    for key in gone {
+        let reply = api.send(Request::new(Method::DELETE, ["keys", &key.id, "purge"])).await?;
+        match reply.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => purged += 1,
+            StatusCode::NOT_FOUND if reply.refused().kind() == ErrorKind::NotFound => {}
+            _ => {
+                return Err(reply
+                    .refused()
+                    .context("id", &key.id)
+                    .context("purged before", purged.to_string()));
+            }
+        }
+    }
+    Ok(purged)
+}
