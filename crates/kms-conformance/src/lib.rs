@@ -116,8 +116,8 @@ impl Subject {
     }
 }
 
-/// A provider is tested in the innermost of the standard layers, on which it relies: a bare one need not check what it
-/// is asked for, nor name operation and key in its errors.
+/// Wraps a provider in the innermost standard layer, which refuses unsupported puts and names operation and key in errors
+/// on behalf of every provider.
 fn contract(provider: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
     Arc::new(Contract::new(provider))
 }
