@@ -104,7 +104,7 @@ impl Provider {
     }
 
     /// What the provider can do at best: for Vault with version 2 of KV, for KMIP with its identifiers in Kubernetes.
-    /// `None` for a registered provider.
+    /// `None` for a registered provider. The size of a KEK is not stated.
     ///
     /// It is stated here too because it is shown and decided on (`kms providers`, CronJobs) without a connection and in
     /// builds that lack the provider. What a provider can do with its present configuration is what
