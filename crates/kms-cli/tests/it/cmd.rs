@@ -1,10 +1,8 @@
 //! Runs the program on the cases in `tests/cmd`, and compares what it prints.
 //!
 //! A case gives arguments, environment, files and standard input, and what is to come of it. Its comment says what it
-//! is about. After a change that is meant, `KMS_SNAPSHOTS=overwrite cargo test -p kms-cli --test cmd` writes the
+//! is about. After a change that is meant, `KMS_SNAPSHOTS=overwrite cargo test -p kms-cli --test it cmd` writes the
 //! outputs anew; read the difference before you keep it.
-#![cfg(all(feature = "k8s-secret", feature = "vault"))]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
     collections::BTreeMap,

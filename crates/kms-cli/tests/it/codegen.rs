@@ -1,77 +1,66 @@
-//! `kms codegen`: the parts of the documentation that are made from the code.
+//! Compares the generated parts of the documentation with the program.
+//!
+//! A generated part stands between `<!-- codegen:NAME -->` and `<!-- /codegen:NAME -->` in a Markdown file.
+//! `cargo xtask codegen` writes the parts anew; with `--check` it runs this test as plain `cargo test` does.
 
-use clap::{CommandFactory, ValueEnum};
-use kms_core::Result;
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kms_cli::Exit;
 use kms_core::config::{ConfigKey, Support};
-use kms_dispatch::Provider;
+use kms_dispatch::{
+    Provider,
+    keys::{AzureConfigKey, IbmKpConfigKey, KmipConfigKey, VaultConfigKey},
+};
 
-use super::providers::{self, yes_no};
-use crate::{cli::Cli, exit::Exit, output::Output};
-
-/// The arguments.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {
-    /// Which part
-    pub(crate) name: Part,
+/// The text of a part.
+fn part(name: &str) -> Result<String, String> {
+    Ok(match name {
+        "cli-reference" => cli_reference(),
+        "exit-codes" => exit_codes(),
+        "providers" => provider_table(),
+        "settings-azure" => settings::<AzureConfigKey>(),
+        "settings-ibmkp" => settings::<IbmKpConfigKey>(),
+        "settings-kmip" => settings::<KmipConfigKey>(),
+        "settings-vault" => settings::<VaultConfigKey>(),
+        _ => return Err(format!("there is no generated part {name}")),
+    })
 }
 
-/// The parts, by the names that they have in `<!-- codegen:NAME -->`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Part {
-    CliReference,
-    ExitCodes,
-    Providers,
-    SettingsAzure,
-    SettingsIbmkp,
-    SettingsKmip,
-    SettingsVault,
+/// The Markdown files of the repository.
+fn markdown_files(root: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "git lists no files in {}", root.display());
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().map(|path| root.join(path)).filter(|path| path.exists()).collect()
 }
 
-/// Prints the part.
-pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
-    output.bytes(text(args.name).as_bytes())?;
-    Ok(Exit::Done)
-}
-
-pub(crate) fn text(part: Part) -> String {
-    match part {
-        Part::CliReference => cli_reference(),
-        Part::ExitCodes => exit_codes(),
-        Part::Providers => provider_table(),
-        #[cfg(feature = "azure")]
-        Part::SettingsAzure => settings::<kms_dispatch::keys::AzureConfigKey>(),
-        #[cfg(not(feature = "azure"))]
-        Part::SettingsAzure => String::new(),
-        #[cfg(feature = "ibmkp")]
-        Part::SettingsIbmkp => settings::<kms_dispatch::keys::IbmKpConfigKey>(),
-        #[cfg(not(feature = "ibmkp"))]
-        Part::SettingsIbmkp => String::new(),
-        #[cfg(feature = "kmip")]
-        Part::SettingsKmip => settings::<kms_dispatch::keys::KmipConfigKey>(),
-        #[cfg(not(feature = "kmip"))]
-        Part::SettingsKmip => String::new(),
-        #[cfg(feature = "vault")]
-        Part::SettingsVault => settings::<kms_dispatch::keys::VaultConfigKey>(),
-        #[cfg(not(feature = "vault"))]
-        Part::SettingsVault => String::new(),
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how a developer asks for new parts")]
+fn the_generated_parts_of_the_documentation_are_up_to_date() {
+    let overwrite = std::env::var_os("KMS_CODEGEN").is_some();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut stale = Vec::new();
+    for path in markdown_files(&root) {
+        let old = fs::read_to_string(&path).unwrap();
+        let new = render(&old, &mut part).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if new == old {
+            continue;
+        }
+        if overwrite {
+            fs::write(&path, new).unwrap();
+        } else {
+            stale.push(format!("{}: {}", path.display(), difference(&old, &new)));
+        }
     }
-}
-
-/// How many settings a provider has, as far as this build knows them.
-pub(crate) fn settings_count(provider: Provider) -> Option<usize> {
-    match provider {
-        #[cfg(feature = "azure")]
-        Provider::AzureKeyVault => Some(kms_dispatch::keys::AzureConfigKey::ALL.len()),
-        #[cfg(feature = "ibmkp")]
-        Provider::IbmKeyProtect => Some(kms_dispatch::keys::IbmKpConfigKey::ALL.len()),
-        #[cfg(feature = "kmip")]
-        Provider::Kmip => Some(kms_dispatch::keys::KmipConfigKey::ALL.len()),
-        Provider::KubernetesSecret => Some(0),
-        #[cfg(feature = "vault")]
-        Provider::Vault => Some(kms_dispatch::keys::VaultConfigKey::ALL.len()),
-        _ => None,
-    }
+    assert!(stale.is_empty(), "run cargo xtask codegen:\n{}", stale.join("\n"));
 }
 
 /// A line of a Markdown table.
@@ -83,7 +72,6 @@ fn head<const N: usize>(cells: [&str; N]) -> String {
     row(cells) + &row([(); N].map(|()| "---"))
 }
 
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 fn settings<K: ConfigKey>() -> String {
     let line = |key: &K| {
         let mut name = format!("`{}`", key.as_str());
@@ -104,31 +92,43 @@ fn settings<K: ConfigKey>() -> String {
     head(["Setting", "Meaning", "Support"]) + &K::ALL.iter().map(line).collect::<String>()
 }
 
+/// The exit codes, as a table.
 fn exit_codes() -> String {
     let line = |exit: Exit| row([&exit.code().to_string(), exit.meaning()]);
     head(["Code", "Meaning"]) + &Exit::ALL.map(line).concat()
 }
 
+/// The providers, as a table.
 fn provider_table() -> String {
-    let line = |entry: providers::Entry| {
-        let kms_provider = match entry.kms_provider {
+    let settings_count = |provider| match provider {
+        Provider::AzureKeyVault => AzureConfigKey::ALL.len().to_string(),
+        Provider::IbmKeyProtect => IbmKpConfigKey::ALL.len().to_string(),
+        Provider::Kmip => KmipConfigKey::ALL.len().to_string(),
+        Provider::KubernetesSecret => "0".to_owned(),
+        Provider::Vault => VaultConfigKey::ALL.len().to_string(),
+        _ => String::new(),
+    };
+    let yes_no = |yes| if yes { "yes" } else { "no" };
+    let line = |provider: Provider| {
+        let kms_provider = match provider.as_str() {
             "" => "absent".to_owned(),
             name => format!("`{name}`"),
         };
-        let feature = format!("`{}`", entry.feature);
-        let abilities = |ability: &dyn Fn(&providers::Abilities) -> String| {
-            entry.abilities.as_ref().map_or_else(|| "not yet".to_owned(), ability)
-        };
+        let feature = format!("`{}`", provider.feature());
+        let unknown = || ["not yet"; 4];
+        let [create, update, list, soft_delete] = provider.capability().map_or_else(unknown, |can| {
+            [can.create.as_str(), can.update.as_str(), yes_no(can.list), yes_no(can.soft_delete)]
+        });
         row([
-            entry.title,
+            provider.title(),
             &kms_provider,
             &feature,
-            &entry.settings.map_or_else(String::new, |count| count.to_string()),
-            &abilities(&|abilities| abilities.create.to_owned()),
-            &abilities(&|abilities| abilities.update.to_owned()),
-            &abilities(&|abilities| yes_no(abilities.list).to_owned()),
-            &abilities(&|abilities| yes_no(abilities.soft_delete).to_owned()),
-            entry.keeps,
+            &settings_count(provider),
+            create,
+            update,
+            list,
+            soft_delete,
+            provider.description(),
         ])
     };
     head([
@@ -141,11 +141,12 @@ fn provider_table() -> String {
         "List",
         "Soft delete",
         "What it keeps",
-    ]) + &providers::entries().into_iter().map(line).collect::<String>()
+    ]) + &Provider::ALL.into_iter().map(line).collect::<String>()
 }
 
+/// The reference of the command line, as Markdown.
 fn cli_reference() -> String {
-    let mut program = Cli::command().term_width(0);
+    let mut program = kms_cli::command().term_width(0);
     program.build();
     let mut text = format!("```text\n{}\n```\n\n", program.render_usage());
     text.push_str("Options of every command:\n\n");
@@ -212,34 +213,92 @@ fn arguments(command: &clap::Command, wanted: impl Fn(&clap::Arg) -> bool) -> St
     if lines.is_empty() { lines } else { head(["Argument", "Meaning"]) + &lines }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_part_is_a_table_or_has_one() {
-        let absent: Vec<_> = [
-            ("SettingsAzure", cfg!(feature = "azure")),
-            ("SettingsIbmkp", cfg!(feature = "ibmkp")),
-            ("SettingsKmip", cfg!(feature = "kmip")),
-            ("SettingsVault", cfg!(feature = "vault")),
-        ]
-        .into_iter()
-        .filter_map(|(part, compiled)| (!compiled).then_some(part))
-        .collect();
-        for part in Part::value_variants() {
-            let text = text(*part);
-            let unknown = absent.contains(&format!("{part:?}").as_str());
-            assert!(unknown || text.contains("| --- |"), "{part:?}: {text}");
+/// `text` with each generated part made anew by `part`.
+fn render(text: &str, part: &mut impl FnMut(&str) -> Result<String, String>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut inside: Option<String> = None;
+    for line in text.split_inclusive('\n') {
+        let name = line.trim().strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+        if let Some(open) = &inside {
+            if name.and_then(|name| name.strip_prefix("/codegen:")) == Some(open) {
+                inside = None;
+                out.push_str(line);
+            }
+            continue;
+        }
+        out.push_str(line);
+        if let Some(name) = name.and_then(|name| name.strip_prefix("codegen:")) {
+            out.push_str(part(name)?.trim_end());
+            out.push('\n');
+            inside = Some(name.to_owned());
         }
     }
+    match inside {
+        Some(name) => Err(format!("the part {name} has no end")),
+        None => Ok(out),
+    }
+}
 
-    #[test]
-    fn a_table_has_the_same_cells_in_each_row() {
-        for text in [exit_codes(), provider_table()] {
-            let cells: Vec<_> =
-                text.lines().map(|line| line.replace("\\|", "").matches('|').count()).collect();
-            assert!(cells.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+/// The first line that differs.
+fn difference(old: &str, new: &str) -> String {
+    let (mut old, mut new) = (old.lines(), new.lines());
+    let mut number = 1;
+    loop {
+        match (old.next(), new.next()) {
+            (None, None) => return "the end of the file differs".to_owned(),
+            (before, after) if before == after => number += 1,
+            (before, after) => {
+                let show = |line: Option<&str>| line.map_or("(nothing)", str::trim).to_owned();
+                return format!("line {number} is\n  {}\nand should be\n  {}", show(before), show(after));
+            }
         }
     }
+}
+
+#[test]
+fn every_part_is_a_table_or_has_one() {
+    for name in [
+        "cli-reference",
+        "exit-codes",
+        "providers",
+        "settings-azure",
+        "settings-ibmkp",
+        "settings-kmip",
+        "settings-vault",
+    ] {
+        let text = part(name).unwrap();
+        assert!(text.contains("| --- |"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_table_has_the_same_cells_in_each_row() {
+    for text in [exit_codes(), provider_table()] {
+        let cells: Vec<_> = text.lines().map(|line| line.replace("\\|", "").matches('|').count()).collect();
+        assert!(cells.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+    }
+}
+
+fn upper(text: &str) -> Result<String, String> {
+    render(text, &mut |name| Ok(name.to_uppercase()))
+}
+
+#[test]
+fn parts_are_replaced_and_the_rest_stays() {
+    let text = "a\n<!-- codegen:one -->\nold\n<!-- /codegen:one -->\nb\n";
+    let new = "a\n<!-- codegen:one -->\nONE\n<!-- /codegen:one -->\nb\n";
+    assert_eq!(upper(text).unwrap(), new);
+    assert_eq!(upper(new).unwrap(), new);
+    assert_eq!(upper("no part").unwrap(), "no part");
+}
+
+#[test]
+fn a_part_without_an_end_is_refused() {
+    assert!(upper("<!-- codegen:one -->\n<!-- /codegen:two -->\n").is_err());
+}
+
+#[test]
+fn the_first_difference_is_shown() {
+    assert!(difference("a\nb\n", "a\nc\n").starts_with("line 2 is\n  b\n"));
+    assert!(difference("a\n", "a\nc\n").contains("(nothing)"));
 }

@@ -1,6 +1,4 @@
 //! Runs the program against an API server of Kubernetes that says what a test needs.
-#![cfg(all(feature = "k8s-secret", feature = "vault"))]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::process::{Command, Stdio};
 

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::{
     cli::{Cli, Command},
-    cmd,
+    cmd::{clusters, devices, keys, program},
     osd_host::Host,
     output::{ErrorDocument, Failure, Format, Output},
 };
 
-const PAGE: &str = include_str!("../../../docs/json-output.md");
+const PAGE: &str = include_str!("../../../../docs/json-output.md");
 
 /// The fields of a section with their types, as documented.
 fn documented(section: &str) -> BTreeMap<String, String> {
@@ -97,16 +97,29 @@ fn check(section: &str, documents: &[String]) {
 async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
-    let mut output = Output::to(cli.global.output, &mut bytes);
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
     let cryptsetup = host.cryptsetup();
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
-    match cli.command {
-        Command::Slots(args) => cmd::slots::run(args, cryptsetup, &mut output).await,
-        Command::Format(args) => cmd::format::run(args, cryptsetup, connect, &mut output).await,
-        Command::Open(args) => cmd::open::run(args, cryptsetup, connect, &mut output).await,
-        Command::Close(args) => cmd::close::run(args, cryptsetup, &mut output).await,
-        Command::Status(args) => cmd::status::run(args, cryptsetup, &mut output),
-        Command::Resize(args) => cmd::resize::run(args, cryptsetup, &mut output).await,
+    match command {
+        Command::Devices(devices::Command::Slots(args)) => {
+            devices::slots::run(args, cryptsetup, &mut output).await
+        }
+        Command::Devices(devices::Command::Format(args)) => {
+            devices::format::run(args, cryptsetup, connect, &mut output).await
+        }
+        Command::Devices(devices::Command::Open(args)) => {
+            devices::open::run(args, cryptsetup, connect, &mut output).await
+        }
+        Command::Devices(devices::Command::Close(args)) => {
+            devices::close::run(args, cryptsetup, &mut output).await
+        }
+        Command::Devices(devices::Command::Status(args)) => {
+            devices::status::run(args, cryptsetup, &mut output)
+        }
+        Command::Devices(devices::Command::Resize(args)) => {
+            devices::resize::run(args, cryptsetup, &mut output).await
+        }
         other => panic!("{other:?} is not run here"),
     }
     .unwrap();
@@ -118,15 +131,18 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
 async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
-    let mut output = Output::to(cli.global.output, &mut bytes);
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
     let cryptsetup = kms_luks::Cryptsetup::new();
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
-    let exit = match cli.command {
-        Command::Rotate(args) => {
-            let around = cmd::rotate::Surroundings { cryptsetup, kube_namespace: None, quiet: true };
-            cmd::rotate::run(args, around, connect, &mut output).await
+    let exit = match command {
+        Command::Devices(devices::Command::Rotate(args)) => {
+            let host = devices::rotate::Host { cryptsetup, kube_namespace: None, quiet: true };
+            devices::rotate::run(args, host, connect, &mut output).await
         }
-        Command::Verify(args) => cmd::verify::run(args, cryptsetup, connect, &mut output).await,
+        Command::Devices(devices::Command::Verify(args)) => {
+            devices::verify::run(args, cryptsetup, connect, &mut output).await
+        }
         other => panic!("{other:?} is not run here"),
     };
     let exit = exit.unwrap().code();
@@ -204,16 +220,19 @@ async fn the_page_describes_what_is_written_of_devices() {
 async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
-    let mut output = Output::to(cli.global.output, &mut bytes);
-    match cli.command {
-        Command::Create(args) => cmd::create::run(args, kms, &mut output).await,
-        Command::Delete(args) => cmd::delete::run(args, kms, &mut output).await,
-        Command::Get(args) => cmd::get::run(args, kms, &mut output).await,
-        Command::List(args) => cmd::list::run(args, kms, SystemTime::now(), &mut output).await,
-        Command::Providers(args) => cmd::providers::run(args, &mut output),
-        Command::Put(args) => {
-            let kek = cmd::put::read(&args).unwrap();
-            cmd::put::run(args, &kek, kms, &mut output).await
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
+    match command {
+        Command::Keys(keys::Command::Create(args)) => keys::create::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Delete(args)) => keys::delete::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Get(args)) => keys::get::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::List(args)) => {
+            keys::list::run(args, kms, SystemTime::now(), &mut output).await
+        }
+        Command::Program(program::Command::Providers(args)) => program::providers::run(args, &mut output),
+        Command::Keys(keys::Command::Put(args)) => {
+            let kek = keys::put::read(&args).unwrap();
+            keys::put::run(args, &kek, kms, &mut output).await
         }
         other => panic!("{other:?} is not run here"),
     }
@@ -250,8 +269,8 @@ async fn the_page_describes_what_is_written() {
     let failing = Scripted::new();
     failing.push(Operation::Get, Fault::error(ErrorKind::Unavailable));
     let checks = [
-        cmd::check::tests::checked(&kms, Format::Json, false).await.1,
-        cmd::check::tests::checked(&failing, Format::Json, false).await.1,
+        keys::check::tests::checked(&kms, Format::Json, false).await.1,
+        keys::check::tests::checked(&failing, Format::Json, false).await.1,
     ];
     check("kms check", &checks);
 
@@ -269,7 +288,7 @@ async fn the_page_describes_what_is_written() {
 /// The documents about objects of Kubernetes.
 #[cfg(feature = "k8s-secret")]
 async fn rook() {
-    check("kms cronjobs apply", &[cmd::cronjobs::apply::tests::printed(Format::Json).1]);
+    check("kms cronjobs apply", &[clusters::cronjobs::apply::tests::printed(Format::Json).1]);
 
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-rook/tests/fixtures/rook/vault-tls");
     let read = |file: &str| std::fs::read_to_string(fixtures.join(file)).unwrap();
@@ -292,8 +311,12 @@ async fn rook() {
         let mut bytes = Vec::new();
         let mut output = Output::to(global.output, &mut bytes);
         match command {
-            Command::Cronjobs(args) => cmd::cronjobs::run(args, &global, &mut output).await.unwrap(),
-            Command::Render(args) => cmd::render::run(args, &global, &mut output).await.unwrap(),
+            Command::Clusters(clusters::Command::Cronjobs(args)) => {
+                clusters::cronjobs::run(args, &global, &mut output).await.unwrap()
+            }
+            Command::Clusters(clusters::Command::Render(args)) => {
+                clusters::render::run(args, &global, &mut output).await.unwrap()
+            }
             other => panic!("{other:?}"),
         };
         drop(output);

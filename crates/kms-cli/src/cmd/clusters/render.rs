@@ -7,11 +7,11 @@ use kms_rook::{KmsEnv, Mounted, RgwPurpose, env, rgw_volume, volumes};
 use serde::Serialize;
 use tracing::warn;
 
+use super::source::Source;
 use crate::{
-    cli::{Files, Global},
+    args::{Files, Global},
     exit::Exit,
     output::{Format, Output},
-    rook::Source,
 };
 
 /// The arguments.

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
+use kms_kube::ClusterRef;
 use kms_rook::{Cluster, Discovery, Fault, client::RookNamespace, discover};
 use serde_json::Value;
 use tracing::warn;
 
-use crate::{
-    cli::{ClusterName, Global},
-    context::read_manifests_keeping,
-    kubernetes::Kubernetes,
-};
+use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
 
 /// The kind of an OSD's object.
 const DEPLOYMENT: &str = "Deployment";
@@ -22,7 +19,7 @@ const DEPLOYMENT: &str = "Deployment";
 pub(crate) struct Source {
     pub(crate) cluster: Cluster,
     /// Its name and namespace, if they are known.
-    pub(crate) name: Option<ClusterName>,
+    pub(crate) name: Option<ClusterRef>,
     osds: Osds,
 }
 
@@ -48,9 +45,9 @@ impl Source {
         }
     }
 
-    async fn from_kubernetes(global: &Global, named: &ClusterName) -> Result<Self> {
+    async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
-        let info = kubernetes.cluster(named).await?;
+        let info = kubernetes.cluster_info(named).await?;
         let place = RookNamespace::new(kubernetes.connection().await?.clone(), &info.kube_namespace)
             .with_policy(kubernetes.policy());
         Ok(Self {
@@ -61,11 +58,8 @@ impl Source {
     }
 
     fn from_files(global: &Global) -> Result<Self> {
-        let mut manifests = read_manifests_keeping(global, &[DEPLOYMENT])?;
-        let name = manifests.cluster().map(|cluster| ClusterName {
-            kube_namespace: cluster.kube_namespace.clone(),
-            name: cluster.name.clone(),
-        });
+        let mut manifests = read_manifests(global, &[DEPLOYMENT])?;
+        let name = manifests.cluster().cloned();
         let security = manifests.take_security().ok_or_else(|| {
             Error::config("the files given with -f have no CephCluster and no security block: add one")
         })?;
@@ -109,7 +103,7 @@ impl Source {
     }
 }
 
-fn is_elsewhere(deployment: &Deployment, cluster: Option<&ClusterName>) -> bool {
+fn is_elsewhere(deployment: &Deployment, cluster: Option<&ClusterRef>) -> bool {
     match (&deployment.metadata.namespace, cluster) {
         (Some(namespace), Some(cluster)) => *namespace != cluster.kube_namespace,
         _ => false,

@@ -5,7 +5,7 @@ use kms_luks::{Cryptsetup, Mapping};
 use serde::Serialize;
 
 use crate::{
-    cli::MapperArg,
+    args::MapperArg,
     exit::Exit,
     output::{Format, Output},
 };

@@ -7,9 +7,9 @@ use kms_core::{Kek, KmsProvider, KmsProviderExt, Result};
 use kms_luks::{Cryptsetup, Device, FormatOptions, Identity, Slot};
 use serde::Serialize;
 
-use super::open::warn_if_shortened;
+use super::warn_if_shortened;
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     output::{Format, Output},
 };

@@ -8,8 +8,9 @@ use kms_luks::{Cryptsetup, Device, DeviceKind, Identity, Labelled, MappingName, 
 use serde::Serialize;
 use tracing::warn;
 
+use super::warn_if_shortened;
 use crate::{
-    cli::{Files, NameArg, mapping_name},
+    args::{Files, NameArg, mapping_name},
     exit::Exit,
     output::{Format, Output},
 };
@@ -260,13 +261,6 @@ fn plans(args: Args, cryptsetup: &Cryptsetup) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// Says that a header cannot hold a whole name.
-pub(crate) fn warn_if_shortened(identity: &Identity) {
-    if identity.is_shortened() {
-        warn!("a LUKS header holds 47 bytes, so the label is cut to {}", identity.label());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -276,15 +270,16 @@ mod tests {
     use kms_testkit::fake::{Operation, Scripted};
 
     use super::*;
-    use crate::{
-        cli::{Cli, Command},
-        osd_host::Host,
-    };
+    use crate::osd_host::Host;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
 
     fn parsed(args: &[&str]) -> Result<Args, clap::Error> {
-        let cli = Cli::try_parse_from(["kms", "open"].iter().chain(args))?;
-        let Command::Open(args) = cli.command else { panic!("not open") };
-        Ok(args)
+        Ok(Line::try_parse_from(["open"].iter().chain(args))?.args)
     }
 
     async fn open(host: &Host, kms: Option<&Arc<Scripted>>, args: &[&str]) -> Result<String> {

@@ -7,11 +7,11 @@ use kms_luks::{Cryptsetup, Slot};
 use kms_rotation::{DeviceCheck, Osd, Silent, Verified, verify};
 use serde::Serialize;
 
-use super::rfc3339;
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     output::{ErrorDocument, Format, Output},
+    time::rfc3339,
 };
 
 /// The arguments.

@@ -4,12 +4,11 @@ use kms_core::{Error, KmsProvider, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
+use super::canary::{self, RoundTrip};
 use crate::{
-    canary::{self, RoundTrip},
-    cli::{Files, Global},
-    context::Context,
-    environment::Environment,
+    args::Files,
     exit::Exit,
+    invocation::Invocation,
     output::{ErrorDocument, Format, Output, chain, table},
 };
 
@@ -75,22 +74,17 @@ impl Report {
 }
 
 /// Tries everything, step by step.
-pub(crate) async fn run(
-    args: Args,
-    global: &Global,
-    environment: &Environment,
-    output: &mut Output<'_>,
-) -> Result<Exit> {
-    let context = Context::new(global, environment).await?;
-    let mut warnings = context.warnings();
-    let provider = Provider::of(context.security());
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
+    let target = invocation.target().await?;
+    let mut warnings = target.warnings();
+    let provider = Provider::of(target.security());
     let name = provider.as_ref().map_or("unknown", |provider| provider.feature());
     let title = provider.as_ref().map_or("unknown", |provider| provider.title());
     let mut report = Report::default();
-    match context.connect().await {
+    match target.connect().await {
         Ok(kms) => {
             let settings: Vec<_> =
-                context.security().kms.connection_details.iter().map(|(name, _)| name).collect();
+                target.security().kms.connection_details.iter().map(|(name, _)| name).collect();
             let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
             report.pass(SETTINGS, format!("{title}: {settings}"));
             with_provider(&args, &*kms, &mut report, &mut warnings).await?;

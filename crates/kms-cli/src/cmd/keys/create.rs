@@ -4,7 +4,7 @@ use kms_core::{Kek, KmsProvider, KmsProviderExt, PutMode, Result};
 use serde::Serialize;
 
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     output::{Format, Output},
 };

@@ -4,7 +4,7 @@ use kms_core::{DeleteMode, ErrorKind, KmsProvider, Result, provider::Deleted};
 use serde::Serialize;
 
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     output::{Format, Output},
 };

@@ -12,7 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     input::STDIN,
     output::{Format, Output, not_written},

@@ -6,11 +6,11 @@ use futures_util::TryStreamExt;
 use kms_core::{KeyInfo, KmsProvider, Result};
 use serde::Serialize;
 
-use super::rfc3339;
 use crate::{
-    cli::Files,
+    args::Files,
     exit::Exit,
     output::{Format, Output, table},
+    time::rfc3339,
 };
 
 /// The arguments.

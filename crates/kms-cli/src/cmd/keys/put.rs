@@ -6,7 +6,7 @@ use kms_core::{Kek, KmsProvider, PutMode, Result};
 use serde::Serialize;
 
 use crate::{
-    cli::{Files, NameArg},
+    args::{Files, NameArg},
     exit::Exit,
     input,
     output::{Format, Output},

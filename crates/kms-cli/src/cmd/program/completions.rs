@@ -1,9 +1,9 @@
 //! `kms completions`: for shells.
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use kms_core::Result;
 
-use crate::{cli::Cli, exit::Exit, output::Output};
+use crate::{exit::Exit, output::Output};
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -13,10 +13,10 @@ pub(crate) struct Args {
 }
 
 /// Prints the script.
-pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
+pub(crate) fn run(args: Args, program: Command, output: &mut Output<'_>) -> Result<Exit> {
     // Into memory first: the generator panics on a stream that fails.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut visible(Cli::command()), "kms", &mut script);
+    clap_complete::generate(args.shell, &mut visible(program), "kms", &mut script);
     output.bytes(&script)?;
     Ok(Exit::Done)
 }
@@ -47,7 +47,7 @@ mod tests {
     fn every_shell_has_a_script() {
         for shell in clap_complete::Shell::value_variants() {
             let mut bytes = Vec::new();
-            run(Args { shell: *shell }, &mut Output::to(Format::Text, &mut bytes)).unwrap();
+            run(Args { shell: *shell }, crate::command(), &mut Output::to(Format::Text, &mut bytes)).unwrap();
             let script = String::from_utf8(bytes).unwrap();
             for offered in ["kubeconfig", "version", "check", "read-only", "completions"] {
                 assert!(script.contains(offered), "{shell} does not offer {offered}");

@@ -1,10 +1,8 @@
 //! `kms man`: the manual page.
 
-use clap::CommandFactory;
 use kms_core::{Error, Result};
 
 use crate::{
-    cli::Cli,
     exit::Exit,
     output::{Output, not_written},
 };
@@ -18,8 +16,7 @@ pub(crate) struct Args {
 }
 
 /// Prints it in roff.
-pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
-    let mut program = Cli::command();
+pub(crate) fn run(args: Args, mut program: clap::Command, output: &mut Output<'_>) -> Result<Exit> {
     // Gives the subcommands the options and the full names that they inherit.
     program.build();
     let command = match &args.command {
@@ -43,7 +40,7 @@ mod tests {
     fn page(command: Option<&str>) -> Result<String> {
         let mut bytes = Vec::new();
         let args = Args { command: command.map(str::to_owned) };
-        run(args, &mut Output::to(Format::Text, &mut bytes))?;
+        run(args, crate::command(), &mut Output::to(Format::Text, &mut bytes))?;
         Ok(String::from_utf8(bytes).unwrap())
     }
 

@@ -1,10 +1,11 @@
 //! `kms providers`: what there is.
 
 use kms_core::Result;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+use kms_core::config::ConfigKey;
 use kms_dispatch::Provider;
 use serde::Serialize;
 
-use super::codegen;
 use crate::{
     exit::Exit,
     output::{Format, Output, table},
@@ -66,7 +67,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         kms_provider: provider.as_str(),
         feature: provider.feature(),
         compiled: provider.is_compiled(),
-        settings: codegen::settings_count(provider),
+        settings: settings_count(provider),
         keeps: provider.description(),
         abilities: provider.capability().map(Abilities::of),
     };
@@ -103,6 +104,22 @@ pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub(crate) fn yes_no(yes: bool) -> &'static str {
+fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
+}
+
+/// The number of settings of a provider. `None` if this build does not have the provider.
+fn settings_count(provider: Provider) -> Option<usize> {
+    match provider {
+        #[cfg(feature = "azure")]
+        Provider::AzureKeyVault => Some(kms_dispatch::keys::AzureConfigKey::ALL.len()),
+        #[cfg(feature = "ibmkp")]
+        Provider::IbmKeyProtect => Some(kms_dispatch::keys::IbmKpConfigKey::ALL.len()),
+        #[cfg(feature = "kmip")]
+        Provider::Kmip => Some(kms_dispatch::keys::KmipConfigKey::ALL.len()),
+        Provider::KubernetesSecret => Some(0),
+        #[cfg(feature = "vault")]
+        Provider::Vault => Some(kms_dispatch::keys::VaultConfigKey::ALL.len()),
+        _ => None,
+    }
 }

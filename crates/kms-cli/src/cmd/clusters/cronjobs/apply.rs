@@ -10,10 +10,10 @@ use tracing::{error, warn};
 
 use super::{Job, Names, is_wanted, warn_of_withheld};
 use crate::{
-    cli::Files,
+    args::Files,
+    cmd::clusters::source::Source,
     exit::Exit,
     output::{ErrorDocument, Format, Output, chain, table},
-    rook::Source,
 };
 
 /// The arguments of `apply`.

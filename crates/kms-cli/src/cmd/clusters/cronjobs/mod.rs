@@ -6,15 +6,15 @@ mod render;
 use std::time::Duration;
 
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use kms_core::{Error, Result, config::parse_duration};
+use kms_core::{Error, Result};
 use kms_rook::{Fault, JobOptions, Naming};
 use tracing::{error, warn};
 
 use crate::{
-    cli::{Files, Global},
+    args::{Files, Global, duration},
+    cmd::clusters::source::Source,
     exit::Exit,
     output::{Output, chain},
-    rook::Source,
 };
 
 /// The image whose CronJobs run it unless another one is given.
@@ -62,7 +62,7 @@ struct Job {
     service_account: Option<String>,
 
     /// How long the old KEK stays valid after a rotation, if not as long as `kms` takes by itself: 5m, 90s
-    #[arg(long, value_name = "D", value_parser = grace)]
+    #[arg(long, value_name = "D", value_parser = duration)]
     grace: Option<Duration>,
 
     #[command(flatten)]
@@ -98,10 +98,6 @@ impl Job {
             None => options,
         }
     }
-}
-
-fn grace(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|why| format!("it is {why}"))
 }
 
 /// Does it.
@@ -159,12 +155,11 @@ fn told(faults: &[Fault], of: usize) -> Result<()> {
 mod tests {
     use std::path::Path;
 
-    use clap::Parser;
     use kms_core::{Capability, SecuritySpec};
     use kms_rook::{Cluster, JobMaker, Osd};
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cmd::clusters::{Command, tests::parsed};
 
     fn fixture<T: serde::de::DeserializeOwned>(case: &str, file: &str) -> T {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-rook/tests/fixtures/rook");
@@ -182,8 +177,8 @@ mod tests {
                 let job = maker.cron_job(&osd).spec.job_template.spec.unwrap();
                 let [container] = job.template.spec.unwrap().containers.try_into().unwrap();
                 let line = [container.command.unwrap(), container.args.unwrap()].concat();
-                let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-                assert!(matches!(cli.command, Command::KeyManagement(_)), "{line:?}");
+                let command = parsed(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+                assert!(matches!(command, Command::KeyManagement(_)), "{line:?}");
             }
         }
     }
@@ -197,10 +192,9 @@ mod tests {
         let job = documents.iter().find(|document| document["kind"] == "CronJob").unwrap();
         let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
         let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
-        let cli = Cli::try_parse_from(std::iter::once("kms").chain(args)).unwrap();
-        let Command::Cronjobs(Args { command: Cronjobs::Apply(_) }) = cli.command else {
-            panic!("{:?}", cli.command)
-        };
+        let line: Vec<_> = std::iter::once("kms").chain(args).map(str::to_owned).collect();
+        let command = parsed(&line).unwrap();
+        assert!(matches!(command, Command::Cronjobs(Args { command: Cronjobs::Apply(_) })), "{command:?}");
         // It is of the version that this is.
         assert_eq!(container["image"], IMAGE);
     }

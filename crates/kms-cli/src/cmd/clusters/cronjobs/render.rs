@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::{Job, is_wanted, told, warn_of_withheld};
 use crate::{
-    cli::Files,
+    args::Files,
+    cmd::clusters::source::Source,
     exit::Exit,
     output::{Format, Output},
-    rook::Source,
 };
 
 /// The account for which rights are printed unless another one is given.

@@ -16,7 +16,7 @@ use super::{
     find::Found,
     journal::Journal,
     progress::Progress,
-    witness::{Ended, Witness, tell},
+    sink::{Ended, ResultSink, note_everywhere},
 };
 use crate::{
     exit::Exit,
@@ -28,7 +28,7 @@ pub(super) struct All<'a> {
     pub(super) options: &'a Options,
     pub(super) jobs: NonZeroUsize,
     pub(super) progress: Progress,
-    pub(super) witnesses: Vec<Box<dyn Witness>>,
+    pub(super) sinks: Vec<Box<dyn ResultSink>>,
     pub(super) journal: Option<Journal>,
 }
 
@@ -107,7 +107,7 @@ impl All<'_> {
 
     async fn ended(&mut self, summary: &mut Summary, begin: Instant, name: &KeyName, result: Result<Report>) {
         let ended = Ended { name, result: result.as_ref(), at: SystemTime::now(), took: begin.elapsed() };
-        tell(&mut self.witnesses, &ended).await;
+        note_everywhere(&mut self.sinks, &ended).await;
         match result {
             Ok(report) => {
                 for warning in &report.warnings {

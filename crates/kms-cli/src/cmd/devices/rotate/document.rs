@@ -6,9 +6,9 @@ use kms_rotation::{DeviceReport, Options, Outcome, Report};
 use serde::Serialize;
 
 use crate::{
-    cmd::rfc3339,
     exit::Exit,
     output::{Format, Output},
+    time::rfc3339,
 };
 
 /// A rotation.

@@ -7,9 +7,9 @@ use tokio::sync::OnceCell;
 
 use super::{
     document::headline,
-    witness::{Ended, Witness},
+    sink::{Ended, ResultSink},
 };
-use crate::{cli::Global, kubernetes::Kubernetes, output::chain};
+use crate::{args::Global, kubernetes::Kubernetes, output::chain};
 
 /// Annotations and an Event at the Deployment of the OSD. It connects when the first rotation has ended.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl AtDeployment {
 }
 
 #[async_trait]
-impl Witness for AtDeployment {
+impl ResultSink for AtDeployment {
     async fn ended(&mut self, ended: &Ended<'_>) -> Result<()> {
         let status = match ended.result {
             Ok(report) => {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use kms_core::{Error, Result};
 use kms_rotation::Report;
 
-use super::witness::{Ended, Witness};
+use super::sink::{Ended, ResultSink};
 use crate::output::not_written;
 
 /// The metrics: name, type and meaning.
@@ -160,7 +160,7 @@ fn note(values: &mut Values, ended: &Ended<'_>) {
 }
 
 #[async_trait]
-impl Witness for Metrics {
+impl ResultSink for Metrics {
     async fn ended(&mut self, ended: &Ended<'_>) -> Result<()> {
         self.update(|values| note(values, ended))
             .map_err(|cause| not_written(self.path.display().to_string(), cause))

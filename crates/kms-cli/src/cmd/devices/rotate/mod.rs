@@ -9,20 +9,19 @@ mod kubernetes;
 mod metrics;
 mod one;
 mod progress;
-mod witness;
+mod sink;
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::builder::TypedValueParser;
-use kms_core::{KeyName, KmsProvider, Result, config::parse_duration};
+use kms_core::{KeyName, KmsProvider, Result};
 use kms_luks::Cryptsetup;
 use kms_rotation::Options;
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::kubernetes::AtDeployment;
-pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, witness::Witness};
+pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, sink::ResultSink};
 use crate::{
-    cli::{Files, key_name},
+    args::{Files, duration, key_name},
     exit::Exit,
     output::Output,
 };
@@ -57,7 +56,7 @@ pub(crate) struct Args {
     dry_run: bool,
 
     /// How long the old KEK stays valid, so that an OSD that has fetched it can still start: 600, 10m; 0 for not at all
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = grace())]
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
     grace: Duration,
 
     /// Do not wait for the end of the grace: the next run removes the old key slots
@@ -106,12 +105,6 @@ struct All {
     resume: Option<PathBuf>,
 }
 
-/// A duration that may be zero.
-pub(crate) fn grace() -> impl TypedValueParser<Value = Duration> {
-    clap::builder::NonEmptyStringValueParser::new()
-        .try_map(|text| parse_duration(&text).map_err(|why| format!("it is {why}")))
-}
-
 impl Args {
     fn options(&self) -> Options {
         let mut options = Options::default();
@@ -124,20 +117,20 @@ impl Args {
     }
 
     /// Who is told of each OSD, before anything is rotated: a file that cannot be written is to be known now.
-    fn witnesses(&self) -> Result<Vec<Box<dyn Witness>>> {
-        let mut witnesses: Vec<Box<dyn Witness>> = Vec::new();
+    fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
+        let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
         if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {
-            witnesses.push(Box::new(metrics::Metrics::open(path)?));
+            sinks.push(Box::new(metrics::Metrics::open(path)?));
         }
-        Ok(witnesses)
+        Ok(sinks)
     }
 }
 
-/// Where the OSDs are, and how the work is reported.
+/// The host whose OSDs are rotated, and how progress is shown.
 #[derive(Debug)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Host<'a> {
     pub(crate) cryptsetup: Cryptsetup,
-    /// The namespace of the cluster, if it is known: OSDs of other clusters are not ours.
+    /// The namespace of the cluster, if it is known. OSDs in other namespaces are left alone.
     pub(crate) kube_namespace: Option<&'a str>,
     pub(crate) quiet: bool,
 }
@@ -145,25 +138,25 @@ pub(crate) struct Surroundings<'a> {
 /// Rotates.
 pub(crate) async fn run(
     args: Args,
-    around: Surroundings<'_>,
+    host: Host<'_>,
     connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let (options, mut witnesses) = (args.options(), args.witnesses()?);
-    let progress = Progress::new(around.quiet, output.format());
+    let (options, mut sinks) = (args.options(), args.sinks()?);
+    let progress = Progress::new(host.quiet, output.format());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
             let paths = [Some(device), args.metadata, args.wal].into_iter().flatten();
-            let osd = kms_rotation::Osd::new(name, &around.cryptsetup, paths)?;
+            let osd = kms_rotation::Osd::new(name, &host.cryptsetup, paths)?;
             let kms = connect().await?;
-            let report = rotate_one(&*kms, &osd, &options, &progress, &mut witnesses).await?;
+            let report = rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
             document::show(&report, output)?;
             Ok(document::exit(&report, &options))
         }
         _ => {
             let found = match &args.all.list {
-                Some(list) => find::listed(list, &around.cryptsetup)?,
-                None => find::on_host(&args.all.data_dir, around.kube_namespace, &around.cryptsetup)?,
+                Some(list) => find::listed(list, &host.cryptsetup)?,
+                None => find::on_host(&args.all.data_dir, host.kube_namespace, &host.cryptsetup)?,
             };
             let jobs = args.all.jobs.unwrap_or_else(|| {
                 std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS)
@@ -171,7 +164,7 @@ pub(crate) async fn run(
             let journal = args.all.resume.filter(|_| !options.dry_run);
             let journal = journal.as_deref().map(journal::Journal::open).transpose()?;
             let kms = connect().await?;
-            let run = all::All { options: &options, jobs, progress, witnesses, journal };
+            let run = all::All { options: &options, jobs, progress, sinks, journal };
             run.run(&*kms, found, output).await
         }
     }

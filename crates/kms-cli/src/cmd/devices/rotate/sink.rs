@@ -1,4 +1,4 @@
-//! Who is told how the rotation of an OSD has ended.
+//! Where the result of a rotation is noted.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,23 +16,23 @@ pub(crate) struct Ended<'a> {
     pub(crate) result: Result<&'a Report, &'a Error>,
     /// When it ended.
     pub(crate) at: SystemTime,
-    /// How long it took; with many OSDs, since all were begun.
+    /// How long it took. With many OSDs, the time since the start of the whole run.
     pub(crate) took: Duration,
 }
 
-/// Somebody who notes results: a file of metrics, an annotation in Kubernetes.
+/// Notes the results of rotations, in a file of metrics or at an object in Kubernetes.
 ///
-/// A rotation that is done is done, so what goes wrong here is warned of and fails nothing.
+/// A failure to note a result is a warning: the rotation itself has ended.
 #[async_trait]
-pub(crate) trait Witness: Send {
-    /// Notes how the rotation of one OSD has ended.
+pub(crate) trait ResultSink: Send {
+    /// Notes the result for one OSD.
     async fn ended(&mut self, ended: &Ended<'_>) -> Result<()>;
 }
 
-/// Tells all of them.
-pub(crate) async fn tell(witnesses: &mut [Box<dyn Witness>], ended: &Ended<'_>) {
-    for witness in witnesses {
-        if let Err(error) = witness.ended(ended).await {
+/// Notes a result in all places.
+pub(crate) async fn note_everywhere(sinks: &mut [Box<dyn ResultSink>], ended: &Ended<'_>) {
+    for sink in sinks {
+        if let Err(error) = sink.ended(ended).await {
             warn!("the result of {} was not noted: {}", ended.name, chain(&error));
         }
     }
