@@ -34,7 +34,7 @@ impl FileSettings {
                 document.kube_namespace, document.name
             )));
         }
-        let cluster = named.or(manifests.cluster()).cloned();
+        let cluster = named.or_else(|| manifests.cluster()).cloned();
         let security = manifests.take_security().unwrap_or_default();
         Ok(Self { manifests, security, cluster, is_cluster_named: named.is_some() })
     }

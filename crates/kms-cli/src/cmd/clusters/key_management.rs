@@ -105,7 +105,7 @@ async fn rotate_key(
     options: &Options,
     invocation: &Invocation<'_>,
 ) -> Result<()> {
-    let osd = Osd::new(name.name, &invocation.cryptsetup(), paths)?;
+    let osd = Osd::new(name.name, invocation.cryptsetup().devices(paths))?;
     let kms = connect(invocation).await?;
     let Global { quiet, output, .. } = invocation.global;
     let progress = rotate::Progress::new(quiet, output);
