@@ -8,6 +8,8 @@
 )]
 
 mod bench;
+mod memory;
+mod model;
 /// On images with real LUKS headers.
 mod devices {
     mod faults;
