@@ -28,10 +28,10 @@ pub(super) async fn rotate(kms: Seat, devices: Vec<Device>, update: Update) -> R
         add(device, &current, NEW, 0).await?;
     }
     match update {
-        Update::Unconditional => kms.write(NEW, None).await.map_err(|_| "update")?,
+        Update::Unconditional => kms.write(NEW, None).await.map_err(|_error| "update")?,
         Update::ReadThenSet => {
             let (_, version, _) = kms.get_text().await;
-            kms.write(NEW, Some(version)).await.map_err(|_| "update")?
+            kms.write(NEW, Some(version)).await.map_err(|_error| "update")?
         }
         Update::Refused => return Err("update"),
     };
@@ -46,7 +46,8 @@ pub(super) async fn rotate(kms: Seat, devices: Vec<Device>, update: Update) -> R
 }
 
 async fn kill(device: &Device, kek: &str, slot: u8) -> Result<(), &'static str> {
-    let code = device.act(Access::Kill(slot), |disk| disk.kill(kek, slot)).await.map_err(|_| "device")?;
+    let code =
+        device.act(Access::Kill(slot), |disk| disk.kill(kek, slot)).await.map_err(|_error| "device")?;
     // Rook takes "Keyslot is not active" for success.
     if code == DONE || code == FAILED { Ok(()) } else { Err("kill") }
 }
@@ -56,14 +57,14 @@ async fn add(device: &Device, kek: &str, new: &str, slot: u8) -> Result<(), &'st
     for _ in 0..3 {
         let salt = device.salt();
         let added = device.act(Access::Add(slot), |disk| disk.add(None, kek, slot, new, salt)).await;
-        match added.map_err(|_| "device")? {
+        match added.map_err(|_error| "device")? {
             DONE => return Ok(()),
             FAILED => {}
             _ => return Err("add"),
         }
         let salt = device.salt();
         let changed = device.act(Access::Add(slot), |disk| disk.change(new, slot, salt)).await;
-        if changed.map_err(|_| "device")? == DONE {
+        if changed.map_err(|_error| "device")? == DONE {
             return Ok(());
         }
         kill(device, kek, slot).await?;
