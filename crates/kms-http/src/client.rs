@@ -306,8 +306,7 @@ impl HttpClient {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or_default();
         let found = tokio::net::lookup_host((host.as_str(), port)).await;
-        let addresses: Vec<SocketAddr> =
-            found.map_err(|cause| unknown_host(&host).source(cause))?.collect();
+        let addresses: Vec<SocketAddr> = found.map_err(|cause| unknown_host(&host).source(cause))?.collect();
         let mut named = url.clone();
         named.set_host(Some(&name)).map_err(|_cause| wrong())?;
         let config = self.builder.tls.client_config()?;

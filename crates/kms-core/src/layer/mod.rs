@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::{
     contract::Contract,
-    retry::{Retried, RetryPolicy, retry},
+    retry::{Retried, RetryPolicy, retry, retry as retried},
     timeout::TimedOut,
     trace::Traced,
 };
