@@ -12,10 +12,12 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::Version,
-    client::{Client, Endpoint, Limits},
+    api::Api,
+    client::Client,
     config::KmipConfigKey as Key,
+    connection::{Endpoint, Limits},
     index::KeyIndex,
+    message::Version,
     provider::Kmip,
 };
 
@@ -163,7 +165,11 @@ impl KmipBuilder {
         };
         let connector = TlsConnector::from(Arc::new(tls.client_config()?));
         let client = Client::new(endpoint, server_name, connector, limits, version);
-        Ok(Kmip::new(client, self.index, self.cluster, leaf.as_ref().to_vec()))
+        Ok(Kmip {
+            api: Api::new(client, self.cluster),
+            index: self.index,
+            certificate: leaf.as_ref().to_vec(),
+        })
     }
 
     /// Everything that needs neither Secrets nor files.
@@ -404,7 +410,7 @@ mod tests {
             ] {
                 match (builder().with_config(key, text).build(&secrets).await, limit) {
                     (Ok(kmip), Some(limit)) => {
-                        let limits = kmip.client.limits;
+                        let limits = kmip.api.client.limits;
                         let found = if key == Key::ReadTimeout { limits.read } else { limits.write };
                         assert_eq!(found, limit, "{text}");
                         let options = kmip.layer_options(LayerOptions::default());
@@ -418,7 +424,7 @@ mod tests {
                 }
             }
         }
-        let default = builder().build(&secrets).await.unwrap().client.limits;
+        let default = builder().build(&secrets).await.unwrap().api.client.limits;
         assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
     }
 

@@ -416,18 +416,22 @@ async fn hostile_answers_are_errors_of_their_own() {
     let huge = [header(0x7fff_fff8), vec![0; 4096]].concat();
     for (what, trick, why) in [
         ("2 GiB", Trick::Raw(huge), "announced: 2147483640"),
-        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "larger than KMIP_MAX_RESPONSE_SIZE"),
+        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "exceeds KMIP_MAX_RESPONSE_SIZE"),
         (
             "HTTP",
             Trick::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
-            "does not begin as a KMIP response",
+            "does not begin like a KMIP response",
         ),
-        ("a request", Trick::Raw(b"\x42\x00\x78\x01\0\0\0\0".to_vec()), "does not begin as a KMIP response"),
-        ("empty", Trick::Raw(header(0)), "it has no item"),
-        ("garbage", Trick::Raw([header(16), vec![0xff; 16]].concat()), "it is no TTLV"),
-        ("deep", Trick::Raw(deep), "it is no TTLV"),
-        ("cut in the header", Trick::Cut(4), "closed in the middle of the answer"),
-        ("cut in the body", Trick::Cut(40), "closed in the middle of the answer"),
+        (
+            "a request",
+            Trick::Raw(b"\x42\x00\x78\x01\0\0\0\0".to_vec()),
+            "does not begin like a KMIP response",
+        ),
+        ("empty", Trick::Raw(header(0)), "it has no batch item"),
+        ("garbage", Trick::Raw([header(16), vec![0xff; 16]].concat()), "it is not TTLV"),
+        ("deep", Trick::Raw(deep), "it is not TTLV"),
+        ("cut in the header", Trick::Cut(4), "closed in the middle of the response"),
+        ("cut in the body", Trick::Cut(40), "closed in the middle of the response"),
     ] {
         server.trick(0, trick);
         let error = get(&kmip).await.unwrap_err();
@@ -516,5 +520,5 @@ async fn each_tls_fault_is_an_error_of_its_own() {
         }
     });
     let error = get(&indexed(&server, &setup).await).await.unwrap_err();
-    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    assert!(error.to_string().contains("does not use TLS"), "{error}");
 }
