@@ -30,7 +30,6 @@ pub(crate) async fn put(
         PutMode::Create => create(api, soft_delete, name, names, kek).await,
         PutMode::Update(version) => update(api, name, names, kek, version).await,
         PutMode::Overwrite => overwrite(api, soft_delete, names, kek).await,
-        _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
     }
 }
 
@@ -167,7 +166,7 @@ async fn update(
         return Err(Error::key_not_found(name));
     };
     if current.version()? != *expected {
-        return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
+        return Err(Error::key_changed(name));
     }
     let made = match api.put(names, kek, State::Plain).await {
         Ok(made) => made.version()?,

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use kms_azure::AzureKeyVaultBuilder;
-use kms_core::{
-    KmsProvider, Result, SecretSource, SecuritySpec,
-    config::Problems,
-    layer::{self, LayerOptions},
-};
+use kms_core::{KmsProvider, ProviderBuilder, Result, SecretSource, SecuritySpec, config::Problems};
 
 use crate::Options;
 
@@ -30,7 +26,5 @@ pub(crate) async fn connect(
     options: &Options,
     problems: Problems,
 ) -> Result<Arc<dyn KmsProvider>> {
-    let key_vault = builder(spec, options).build_noting(secrets, problems).await?;
-    let limits = options.limits(key_vault.layer_options(LayerOptions::default()));
-    Ok(layer::standard(Arc::new(key_vault), &limits))
+    builder(spec, options).connect(secrets, problems, |limits| options.limits(limits)).await
 }

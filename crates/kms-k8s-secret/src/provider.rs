@@ -192,7 +192,6 @@ impl KmsProvider for KubernetesSecret {
             PutMode::Create => self.create(name, kek).await,
             PutMode::Overwrite => self.overwrite(name, kek).await,
             PutMode::Update(expected) => self.update(name, kek, &expected).await,
-            _ => return Err(self.unsupported("put", "this way to put a key is not known")),
         }
         .map_err(|error| self.failed(error, "put", name))
     }

@@ -14,7 +14,7 @@ use kms_k8s_secret::{
     ConnectOptions, Connection, IdentifierStore, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster,
     connect,
 };
-use kms_testkit::fake::http::{Answer, HttpServer};
+use kms_testkit::fake::http::{HttpServer, Response};
 use serde_json::{Value, json};
 
 async fn connection(server: &HttpServer) -> Connection {
@@ -42,15 +42,15 @@ fn secret(pvc: &str, kek: &str, version: &str) -> Value {
     })
 }
 
-fn ok(body: &Value) -> Answer {
-    Answer::json(200, body.to_string())
+fn ok(body: &Value) -> Response {
+    Response::json(200, body.to_string())
 }
 
-fn status(code: u16, reason: &str, name: &str) -> Answer {
+fn status(code: u16, reason: &str, name: &str) -> Response {
     let details = json!({"name": name, "kind": "secrets"});
     let body =
         json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "details": details});
-    Answer::json(code, body.to_string())
+    Response::json(code, body.to_string())
 }
 
 #[tokio::test]
@@ -94,9 +94,9 @@ async fn requests_are_those_of_the_documentation() {
 #[tokio::test]
 async fn nothing_is_repeated_and_the_wait_is_handed_on() {
     for (answer, kind, retry, wait) in [
-        (Answer::too_many_requests(Some("7")), ErrorKind::RateLimited, Retry::Always, Some(7)),
-        (Answer::status(503), ErrorKind::Unavailable, Retry::IfIdempotent, None),
-        (Answer::status(504), ErrorKind::Timeout, Retry::IfIdempotent, None),
+        (Response::too_many_requests(Some("7")), ErrorKind::RateLimited, Retry::Always, Some(7)),
+        (Response::status(503), ErrorKind::Unavailable, Retry::IfIdempotent, None),
+        (Response::status(504), ErrorKind::Timeout, Retry::IfIdempotent, None),
     ] {
         let server = HttpServer::scripted([answer]).await.unwrap();
         let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
@@ -110,14 +110,14 @@ async fn nothing_is_repeated_and_the_wait_is_handed_on() {
 async fn a_broken_answer_is_worth_another_look() {
     let whole = secret("a", "eA==", "7").to_string();
     for (answer, kind) in [
-        (Answer::reset(), ErrorKind::Unavailable),
-        (Answer::close(), ErrorKind::Unavailable),
-        (Answer::json(200, whole.clone()).promising(9999).close_after(20), ErrorKind::Unavailable),
-        (Answer::json(200, &whole.as_bytes()[..40]), ErrorKind::Protocol),
-        (Answer::json(200, "[1]"), ErrorKind::Protocol),
-        (Answer::json(200, "<html>"), ErrorKind::Protocol),
-        (Answer::json(200, "{\"metadata\":{}}"), ErrorKind::Protocol),
-        (Answer::status(200).huge(b' ', 40 * 1024 * 1024), ErrorKind::Protocol),
+        (Response::reset(), ErrorKind::Unavailable),
+        (Response::close(), ErrorKind::Unavailable),
+        (Response::json(200, whole.clone()).promising(9999).close_after(20), ErrorKind::Unavailable),
+        (Response::json(200, &whole.as_bytes()[..40]), ErrorKind::Protocol),
+        (Response::json(200, "[1]"), ErrorKind::Protocol),
+        (Response::json(200, "<html>"), ErrorKind::Protocol),
+        (Response::json(200, "{\"metadata\":{}}"), ErrorKind::Protocol),
+        (Response::status(200).huge(b' ', 40 * 1024 * 1024), ErrorKind::Protocol),
     ] {
         let shown = format!("{answer:?}");
         let server = HttpServer::scripted([answer]).await.unwrap();
@@ -144,7 +144,7 @@ async fn nothing_of_an_answer_is_shown() {
     let mut shown = String::new();
     for body in bodies {
         for code in [200, 400, 403, 404, 409, 422, 500] {
-            let server = HttpServer::scripted([Answer::json(code, body.clone())]).await.unwrap();
+            let server = HttpServer::scripted([Response::json(code, body.clone())]).await.unwrap();
             let provider = provider(&server).await;
             for result in [
                 provider.get(&key("a"), Freshness::Any).await.map(drop),
@@ -223,7 +223,7 @@ async fn a_key_that_exists_and_cannot_be_read_is_unknown() {
 
 #[tokio::test]
 async fn without_rooks_definitions_there_is_no_ceph_cluster() {
-    let server = HttpServer::scripted([Answer::status(404).body("404 page not found\n")]).await.unwrap();
+    let server = HttpServer::scripted([Response::status(404).body("404 page not found\n")]).await.unwrap();
     let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("definitions are not installed"), "{error}");
@@ -231,8 +231,9 @@ async fn without_rooks_definitions_there_is_no_ceph_cluster() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let server =
-        HttpServer::scripted([Answer::status(302).header("location", "http://127.0.0.1:1/")]).await.unwrap();
+    let server = HttpServer::scripted([Response::status(302).header("location", "http://127.0.0.1:1/")])
+        .await
+        .unwrap();
     let error = provider(&server).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert_eq!(server.requests().len(), 1);

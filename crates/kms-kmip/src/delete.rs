@@ -2,13 +2,15 @@
 
 use std::sync::PoisonError;
 
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{
+    DeleteMode, Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result, Retry, provider::Deleted,
+};
 
 use crate::{
     api::Api,
     classify::Object,
     error::{Class, ExchangeError},
-    index::{Index, IndexEntry, KeyIndex, adopt, changed, dangling, entry},
+    index::{Index, adopt, dangling, entry},
     label::NO_CLUSTER,
     message::Operation,
     stored::state,
@@ -18,8 +20,19 @@ use crate::{
 const ROUNDS: usize = 8;
 
 /// Destroys a key with all objects that were ever stored under its name, the KEK last.
-pub(crate) async fn delete(api: &Api, index: Index<'_>, name: &KeyName) -> Result<()> {
-    let Some(index) = index else { return delete_found(api, name).await };
+pub(crate) async fn delete(api: &Api, index: Index<'_>, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+    if mode != DeleteMode::Destroy {
+        let message = "KMIP has no soft delete: a destroyed object is gone for good";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    match index {
+        Some(index) => delete_entry(api, index, name).await?,
+        None => delete_found(api, name).await?,
+    }
+    Ok(Deleted::Destroyed)
+}
+
+async fn delete_entry(api: &Api, index: &dyn KeyIndex, name: &KeyName) -> Result<()> {
     for _ in 0..ROUNDS {
         let entry = match entry(index, name).await? {
             Some(entry) => entry,
@@ -78,7 +91,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
     let Some(index) = index else {
         let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
         if objects.current.uid != current {
-            return Err(changed());
+            return Err(Error::key_changed(name));
         }
         let strays = destroy_all(api, &objects.strays).await?;
         return Ok(strays + destroy_all(api, &objects.superseded).await?);
@@ -91,7 +104,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
         }
     };
     if *entry.uid != current {
-        return Err(changed());
+        return Err(Error::key_changed(name));
     }
     let object = api.object(current).await?.ok_or_else(|| dangling(name, current))?;
     let others = leftovers(api, name, &object).await?;

@@ -2,87 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kms_core::{Error, ErrorKind, KeyName, Result};
+use kms_core::{Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result};
 use zeroize::Zeroizing;
 
 /// The longest identifier that is accepted from an index, in bytes.
 const MAX_IDENTIFIER: usize = 1024;
 /// A base64 text of this many bytes or more is taken for a KEK. Identifiers in base64 have 16 to 32 bytes.
 const KEK_BYTES: usize = 64;
-
-/// What an index holds for a key.
-#[non_exhaustive]
-pub struct IndexEntry {
-    /// The Unique Identifier on the server. Wiped on drop: by mistake it may be a KEK (spec W3).
-    pub uid: Zeroizing<String>,
-    /// Which state of the entry was read: a resource version.
-    pub version: String,
-}
-
-impl IndexEntry {
-    /// An entry.
-    pub fn new(uid: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { uid: Zeroizing::new(uid.into()), version: version.into() }
-    }
-}
-
-impl fmt::Debug for IndexEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { uid: _, version } = self;
-        f.debug_struct("IndexEntry").field("version", version).finish_non_exhaustive()
-    }
-}
-
-/// Keeps the Unique Identifier of each key, with conditional writes: Rook's Secrets (spec 6.6).
-///
-/// Every read sees every write that was answered before.
-/// A provider without one finds its objects by their names.
-#[async_trait]
-pub trait KeyIndex: fmt::Debug + Send + Sync {
-    /// What is written down for a key; `None` if nothing is.
-    ///
-    /// # Errors
-    ///
-    /// `Protocol` if there is something that can be no identifier: no data, or more than text.
-    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>>;
-
-    /// Writes down the identifier of a new key, and gives the version of the entry.
-    ///
-    /// # Errors
-    ///
-    /// `AlreadyExists` if there is an entry, whatever it holds. The index decides between two writers.
-    async fn create(&self, name: &KeyName, uid: &str) -> Result<String>;
-
-    /// Replaces the identifier if the entry is still in `version`, and gives its new version.
-    ///
-    /// The version has to change even if the identifier stays the same: that is how writers that are under way are
-    /// turned away before an object is destroyed.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
-    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String>;
-
-    /// Removes the entry if it is still in `version`.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
-    async fn delete(&self, name: &KeyName, version: &str) -> Result<()>;
-
-    /// All keys that have an entry that is known to be an identifier.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>>;
-}
 
 /// An index in memory, for tests.
 #[derive(Debug, Default)]
@@ -96,7 +27,7 @@ impl MemoryIndex {
         Self::default()
     }
 
-    /// Writes an entry whatever is there, as somebody else would.
+    /// Writes an entry unconditionally, as another client could.
     pub fn set(&self, name: &KeyName, uid: &str) {
         let mut guard = self.entries();
         let (count, entries) = &mut *guard;
@@ -104,7 +35,7 @@ impl MemoryIndex {
         entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
     }
 
-    /// Forgets an entry, as somebody else would.
+    /// Removes an entry, as another client could.
     pub fn remove(&self, name: &KeyName) {
         self.entries().1.remove(name);
     }
@@ -118,7 +49,7 @@ fn copy(entry: &IndexEntry) -> IndexEntry {
     IndexEntry::new(entry.uid.as_str(), entry.version.as_str())
 }
 
-/// Fails unless the entry is in the version that is expected.
+/// Fails unless the entry is in the expected version.
 fn expect(name: &KeyName, found: Option<&IndexEntry>, version: &str) -> Result<()> {
     match found {
         None => Err(Error::key_not_found(name)),
@@ -189,18 +120,13 @@ pub(crate) async fn entry(index: &dyn KeyIndex, name: &KeyName) -> Result<Option
 ///
 /// `Conflict` if another writer has created one.
 pub(crate) async fn adopt(index: &dyn KeyIndex, name: &KeyName, uid: String) -> Result<IndexEntry> {
-    let version = index.create(name, &uid).await.map_err(as_conflict)?;
+    let version = index.create(name, &uid).await.map_err(|error| as_conflict(error, name))?;
     Ok(IndexEntry::new(uid, version))
 }
 
-/// The error for a key that another writer has changed.
-pub(crate) fn changed() -> Error {
-    Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-}
-
 /// The error for an entry that another writer has created first.
-pub(crate) fn as_conflict(error: Error) -> Error {
-    if error.kind() == ErrorKind::AlreadyExists { changed() } else { error }
+pub(crate) fn as_conflict(error: Error, name: &KeyName) -> Error {
+    if error.kind() == ErrorKind::AlreadyExists { Error::key_changed(name) } else { error }
 }
 
 /// The error for an entry whose object the server does not have.

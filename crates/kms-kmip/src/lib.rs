@@ -20,12 +20,7 @@ mod put;
 mod stored;
 mod ttlv;
 
-pub use crate::{
-    builder::KmipBuilder,
-    config::KmipConfigKey,
-    index::{IndexEntry, KeyIndex, MemoryIndex},
-    provider::Kmip,
-};
+pub use crate::{builder::KmipBuilder, config::KmipConfigKey, index::MemoryIndex, provider::Kmip};
 
 /// The name of this provider in messages.
 pub const PROVIDER: &str = "kmip";

@@ -1,13 +1,12 @@
-//! The provider: operations and their errors put together.
+//! The provider: one operation a method.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt as _, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
-    provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyIndex, KeyName, KeyStream, KeyVersion, KmsProvider,
+    Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
 };
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     api::Api,
     delete::{delete, retire},
     get::get,
-    index::{Index, KeyIndex},
+    index::Index,
     list::list,
     probe::probe,
     put::put,
@@ -58,11 +57,6 @@ impl Kmip {
     }
 }
 
-/// Adds operation, provider and key to an error.
-fn annotate_error(error: Error, operation: &'static str, name: &KeyName) -> Error {
-    error.operation(operation).provider(PROVIDER).context("key", name.as_str())
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl KmsProvider for Kmip {
@@ -84,38 +78,24 @@ impl KmsProvider for Kmip {
 
     /// Stores a KEK. A dropped future may leave one superfluous object on the server, which never counts.
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.check_put(kek, &mode)?;
-        let result = put(&self.api, self.index(), name, kek, &mode).await;
-        result.map_err(|error| annotate_error(error, "put", name))
+        put(&self.api, self.index(), name, kek, &mode).await
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        let result = get(&self.api, self.index(), name, freshness).await;
-        result.map_err(|error| annotate_error(error, "get", name))
+        get(&self.api, self.index(), name, freshness).await
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let result = if mode == DeleteMode::Destroy {
-            delete(&self.api, self.index(), name).await.map(|()| Deleted::Destroyed)
-        } else {
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                "KMIP has no soft delete: a destroyed object is gone for good",
-            ))
-        };
-        result.map_err(|error| annotate_error(error, "delete", name))
+        delete(&self.api, self.index(), name, mode).await
     }
 
     fn list(&self) -> KeyStream<'_> {
-        let keys = stream::once(list(&self.api, self.index()))
-            .map_ok(|keys| stream::iter(keys.into_iter().map(Ok)))
-            .try_flatten();
-        Box::pin(keys.map_err(|error: Error| error.operation("list").provider(PROVIDER)))
+        let keys = stream::once(list(&self.api, self.index()));
+        Box::pin(keys.map_ok(|keys| stream::iter(keys.into_iter().map(Ok))).try_flatten())
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        let result = retire(&self.api, self.index(), name, current.as_str()).await;
-        result.map_err(|error| annotate_error(error, "retire", name))
+        retire(&self.api, self.index(), name, current.as_str()).await
     }
 
     /// `Unknown` for every key: KMIP offers no way to ask.

@@ -7,7 +7,9 @@
 
 use std::sync::PoisonError;
 
-use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
+use kms_core::{
+    Error, ErrorKind, Existing, IndexEntry, Kek, KeyIndex, KeyName, KeyVersion, PutMode, Result, Retry,
+};
 use subtle::ConstantTimeEq as _;
 use tracing::{debug, warn};
 
@@ -17,7 +19,7 @@ use crate::{
     delete::{destroy, destroy_all, others},
     error::Class,
     get::fetch,
-    index::{Index, IndexEntry, KeyIndex, adopt, as_conflict, changed, dangling, entry},
+    index::{Index, adopt, as_conflict, dangling, entry},
     label::{Label, Shape, Tag, Texts},
     message::Operation,
     stored::encode,
@@ -47,7 +49,6 @@ pub(crate) async fn put(
         PutMode::Create => create(api, index, name, kek, &material).await,
         PutMode::Overwrite => overwrite(api, index, name, &material).await,
         PutMode::Update(expected) => update(api, index, name, &material, expected.as_str()).await,
-        _ => Err(Error::new(ErrorKind::Unsupported, "this way to put a key is not known")),
     };
     Ok(KeyVersion::new(uid?))
 }
@@ -81,7 +82,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match entry(index, name).await? {
                 Some(entry) => Ok(Race::Lost(entry.uid.as_str().to_owned())),
-                None => Err(changed().retry(Retry::Always)),
+                None => Err(Error::key_changed(name).retry(Retry::Always)),
             },
             Err(error) => Err(error),
         };
@@ -98,7 +99,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
             // A concurrent delete may have destroyed the object as a leftover.
             if api.object(&uid).await?.is_none() {
                 index.delete(name, &version).await?;
-                return Err(changed().retry(Retry::Always));
+                return Err(Error::key_changed(name).retry(Retry::Always));
             }
             return Ok(Race::Won(uid));
         }
@@ -117,7 +118,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
         }
         None if exists => {
             take_back(api, &uid).await?;
-            Err(changed().retry(Retry::Always))
+            Err(Error::key_changed(name).retry(Retry::Always))
         }
         // A retry finds the object by its name. Reading back would not be enough: the object is stored, but has no
         // entry.
@@ -185,12 +186,12 @@ async fn update(
         None => None,
     };
     let race = match (index, entry) {
-        (Some(_), Some(entry)) if *entry.uid != expected => return Err(changed()),
+        (Some(_), Some(entry)) if *entry.uid != expected => return Err(Error::key_changed(name)),
         (Some(index), Some(entry)) => update_indexed(api, index, name, material, entry, false).await?,
         (index, None) | (index @ None, Some(_)) => {
             let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
             if objects.current.uid != expected {
-                return Err(changed());
+                return Err(Error::key_changed(name));
             }
             match index {
                 // An object without an entry is found by its name, and gets one.
@@ -204,7 +205,7 @@ async fn update(
     };
     match race {
         Race::Won(uid) => Ok(uid),
-        Race::Lost(_) => Err(changed()),
+        Race::Lost(_) => Err(Error::key_changed(name)),
     }
 }
 
@@ -227,7 +228,8 @@ async fn update_indexed(
     strays.retain(|object| object.generation() >= generation);
     if !strays.is_empty() {
         // A writer that has registered one of these and is about to swap the entry fails on its new version.
-        entry.version = index.swap(name, &entry.version, &entry.uid).await.map_err(as_conflict)?;
+        entry.version =
+            index.swap(name, &entry.version, &entry.uid).await.map_err(|error| as_conflict(error, name))?;
         destroy_all(api, &strays).await?;
     }
     let before = current.as_ref().and_then(|object| object.tag.as_ref());
@@ -238,7 +240,7 @@ async fn update_indexed(
             if api.object(&uid).await?.is_none() {
                 // Only a delete destroys objects that are not in the index, and it begins with a swap of the entry.
                 index.swap(name, &version, &entry.uid).await?;
-                return Err(changed());
+                return Err(Error::key_changed(name));
             }
             if !labels_generations(api) {
                 let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);

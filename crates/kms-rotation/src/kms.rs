@@ -1,14 +1,12 @@
 //! The side of the KMS: what is read, and what can still happen to what was sent.
 
 use kms_core::{
-    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Retry, Stored, UpdateRight,
+    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Stored, UpdateRight,
+    WriteOutcome,
 };
 use tokio::time::Instant;
 
 use crate::{Step, run::Run};
-
-/// What the error of the retry layer has as context when nobody knows what came of a write.
-const OUTCOME: &str = "outcome";
 
 impl Run<'_> {
     /// Reads the KEK, fresh: every decision is made on it.
@@ -117,19 +115,9 @@ impl Run<'_> {
 
     /// Whether a write that failed so can surely not be applied later.
     fn is_final(&self, error: &Error) -> bool {
-        if error.retryable() == Retry::IfIdempotent || error.contexts().any(|(name, _)| name == OUTCOME) {
-            return false;
-        }
-        match error.kind() {
-            // Of a try before this one nobody knows, but where the server decides, it can only fail now.
-            ErrorKind::Conflict => self.is_atomic(),
-            ErrorKind::PermissionDenied
-            | ErrorKind::Unauthenticated
-            | ErrorKind::Unsupported
-            | ErrorKind::ConfigInvalid
-            | ErrorKind::RateLimited => true,
-            _ => false,
-        }
+        // The outcome of a try before a conflict is unknown, but where the server decides, that try can only fail now.
+        error.write_outcome() == WriteOutcome::NotApplied
+            && (error.kind() != ErrorKind::Conflict || self.is_atomic())
     }
 }
 

@@ -12,7 +12,7 @@ use kms_core::{
     KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 use kms_rotation::{Outcome, Silent, rotate};
-use kms_testkit::fake::{Fault, Operation};
+use kms_testkit::fake::{InjectedFault, Operation};
 
 /// A provider with other abilities, or other answers about rights.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ async fn a_kms_that_does_not_tell_rights_is_asked_by_storing_the_same_kek() {
     let old = bench.current().await;
     let before = bench.bytes();
     let kms = Other::around(&bench, Guarantee::Atomic, UpdateRight::Unknown);
-    bench.kms.push(Operation::Put, Fault::error(ErrorKind::PermissionDenied));
+    bench.kms.push(Operation::Put, InjectedFault::error(ErrorKind::PermissionDenied));
     let error = rotate(&kms, &bench.osd(), &at_once(), &Silent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert_eq!((bench.bytes(), bench.version().await.as_str()), (before, "1"));
@@ -114,7 +114,10 @@ async fn a_lost_race_is_undone() {
         let bench = Bench::cheap(devices).await;
         // The other one has stored the KEK that is in use once more, as a rotation does that begins.
         let current = bench.current().await;
-        bench.kms.push(Operation::Put, Fault::error(ErrorKind::Conflict).overtaken_by(current.duplicate()));
+        bench.kms.push(
+            Operation::Put,
+            InjectedFault::error(ErrorKind::Conflict).overtaken_by(current.duplicate()),
+        );
         let error = bench.rotate(&at_once()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.to_string().contains("devices: as before"), "{error}");
@@ -129,7 +132,7 @@ async fn a_lost_race_is_undone() {
 async fn a_refusal_in_the_last_moment_is_undone() {
     let bench = Bench::cheap(2).await;
     let current = bench.current().await;
-    bench.kms.push(Operation::Put, Fault::error(ErrorKind::PermissionDenied));
+    bench.kms.push(Operation::Put, InjectedFault::error(ErrorKind::PermissionDenied));
     let error = bench.rotate(&at_once()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("as before"), "{error}");
@@ -141,7 +144,7 @@ async fn a_refusal_in_the_last_moment_is_undone() {
 async fn when_only_the_answer_is_lost_the_rotation_goes_on() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
-    let fault = Fault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent).applied();
+    let fault = InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent).applied();
     bench.kms.push(Operation::Put, fault);
     let report = bench.rotate(&at_once()).await.unwrap();
     assert_eq!(report.outcome, Outcome::Rotated);
@@ -153,7 +156,7 @@ async fn when_only_the_answer_is_lost_the_rotation_goes_on() {
 async fn what_was_surely_not_stored_is_undone() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
-    bench.kms.push(Operation::Put, Fault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent));
+    bench.kms.push(Operation::Put, InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent));
     let error = bench.rotate(&at_once()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("as before"), "{error}");
@@ -169,8 +172,9 @@ async fn a_write_that_arrives_late_never_leaves_the_kms_with_a_kek_that_opens_no
         for calls in 1..=4 {
             let bench = Bench::cheap(2).await;
             let kms = Other::around(&bench, update, UpdateRight::Granted);
-            let fault =
-                Fault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied_before_call(calls);
+            let fault = InjectedFault::error(ErrorKind::Timeout)
+                .retry(Retry::IfIdempotent)
+                .applied_before_call(calls);
             bench.kms.push(Operation::Put, fault);
             let first = rotate(&kms, &bench.osd(), &at_once(), &Silent).await;
             bench.holds(&format!("{update:?}, call {calls}: {first:?}")).await;
@@ -192,11 +196,14 @@ async fn a_kms_that_goes_away_in_the_middle_leaves_what_the_next_run_finishes() 
     for (passes, puts) in [(1, true), (1, false)] {
         let bench = Bench::cheap(2).await;
         for _ in 0..passes {
-            bench.kms.push(Operation::Get, Fault::pass());
+            bench.kms.push(Operation::Get, InjectedFault::pass());
         }
-        bench.kms.push(Operation::Get, Fault::error(ErrorKind::Unavailable));
+        bench.kms.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));
         if !puts {
-            bench.kms.push(Operation::Put, Fault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent));
+            bench.kms.push(
+                Operation::Put,
+                InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent),
+            );
         }
         let error = bench.rotate(&at_once()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -290,7 +297,7 @@ async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed
     let old = bench.current().await;
     let theirs = kek();
     image.add(&old, 6, &theirs);
-    bench.kms.push(Operation::Put, Fault::pass().overtaken_by(theirs.duplicate()));
+    bench.kms.push(Operation::Put, InjectedFault::pass().overtaken_by(theirs.duplicate()));
     let error = bench.rotate(&at_once()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(image.slots(), [0, 1, 6]);
@@ -301,7 +308,7 @@ async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_key_that_is_deleted_meanwhile_leaves_both_slots() {
     let bench = Bench::cheap(1).await;
-    bench.kms.push(Operation::Put, Fault::error(ErrorKind::NotFound).overtaken_by_delete());
+    bench.kms.push(Operation::Put, InjectedFault::error(ErrorKind::NotFound).overtaken_by_delete());
     let error = bench.rotate(&at_once()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(bench.images[0].slots(), [0, 1]);

@@ -7,7 +7,7 @@ use common::{Bench, Stop, at_once, kek, name};
 use kms_core::{ErrorKind, Kek, Retry};
 use kms_rotation::Outcome;
 use kms_testkit::{
-    fake::{Fault, Operation},
+    fake::{InjectedFault, Operation},
     luks::{Image, Rook},
 };
 
@@ -66,7 +66,8 @@ async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
     // The calls of the next run: read, store again, ask, store, read back.
     for calls in 1..=5 {
         let bench = Bench::cheap(2).await;
-        let fault = Fault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied_before_call(calls);
+        let fault =
+            InjectedFault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied_before_call(calls);
         bench.kms.push(Operation::Put, fault);
         // Killed when the write was sent: its next announcement is that of the write's end.
         let sent = 2 * 2;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kms_core::{KeyName, Result};
+use kms_core::{IndexEntry, KeyIndex, KeyName, Result};
 use kms_k8s_secret::{Identifier, IdentifierStore, Owner, connect};
-use kms_kmip::{IndexEntry, KeyIndex};
 use kms_kube::ClusterRef;
 
 use crate::Options;

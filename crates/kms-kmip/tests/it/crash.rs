@@ -18,9 +18,10 @@ use std::sync::{
 use crate::common::{Setup, kek, key};
 use async_trait::async_trait;
 use kms_core::{
-    DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, KmsProviderExt as _, PutMode, Result,
+    DeleteMode, ErrorKind, Freshness, IndexEntry, Kek, KeyIndex, KeyName, KmsProvider, KmsProviderExt as _,
+    PutMode, Result,
 };
-use kms_kmip::{IndexEntry, KeyIndex, Kmip, MemoryIndex};
+use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 use tokio::sync::Notify;
 

@@ -8,8 +8,10 @@ use std::{
 };
 
 use kms_conformance::leak::{Canary, Recording};
-use kms_core::{DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode, Retry};
-use kms_kmip::{KeyIndex as _, Kmip, MemoryIndex};
+use kms_core::{
+    DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, PutMode, Retry,
+};
+use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 
 use crate::common::{CLUSTER, Setup, kek, key};
