@@ -6,6 +6,7 @@ use super::workspace::{File, Workspace};
 
 const ROOK: &str = "docs/rook-behaviour.md";
 const REPORTS: &str = "docs/field-reports.md";
+const THREATS: &str = "docs/threat-model.md";
 
 /// This file spells old forms out.
 const HERE: &str = "xtask/src/tidy/references.rs";
@@ -21,7 +22,7 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
         if file.is("md") {
             found.extend(links(file, workspace));
         }
-        if file.path == REPORTS {
+        if file.path == REPORTS || file.path == THREATS {
             found.extend(missing_tests(file, workspace));
         }
     }
@@ -269,15 +270,17 @@ fn links(file: &File, workspace: &Workspace) -> Vec<String> {
     found
 }
 
-/// Tests that the last cell of a report's row names in back-ticks, and that do not exist. Files are links, which have
-/// a check of their own.
+/// Tests that a report's row names in its last cell, or a line that begins with "Tests.", and that do not exist.
+/// Tests that are files are links, which have a check of their own.
 fn missing_tests(file: &File, workspace: &Workspace) -> Vec<String> {
     let mut found = Vec::new();
-    for (number, line) in file.text.lines().enumerate().filter(|(_, line)| line.starts_with("| <a id=")) {
-        let tests = line.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+    for (number, line) in file.text.lines().enumerate() {
+        let row = line.strip_prefix("| <a id=").map(|row| row.trim_end_matches(['|', ' ']));
+        let cell = row.and_then(|row| row.rsplit('|').next()).or_else(|| line.strip_prefix("**Tests.**"));
+        let Some(tests) = cell else { continue };
         let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         if names.is_empty() {
-            found.push(format!("{}:{}: the report has no test", file.path, number + 1));
+            found.push(format!("{}:{}: names no test", file.path, number + 1));
         }
         for name in names.into_iter().filter(|name| !name.contains('.')) {
             let signature = format!("fn {name}(");
@@ -375,6 +378,8 @@ mod tests {
             check(&Workspace::of(&[(REPORTS, &text), ("a.rs", "fn it_works() {}\n"), ("docs/a.toml", "")]))
                 .len()
         };
+        let threats = check(&Workspace::of(&[(THREATS, "**Tests.** `it_fails`\n")]));
+        assert_eq!(threats, ["docs/threat-model.md:1: there is no test it_fails"]);
         assert_eq!((row("`it_works`, [`a.toml`](a.toml)"), row("`it_fails`"), row("")), (0, 1, 1));
     }
 

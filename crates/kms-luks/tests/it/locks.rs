@@ -1,7 +1,4 @@
 //! Two processes and one device, and what a process that was killed leaves behind.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::{
     fs,
@@ -11,9 +8,10 @@ use std::{
     time::Duration,
 };
 
-use common::{Image, kek, slots};
 use kms_core::{ErrorKind, Kek};
 use kms_luks::{Added, Cryptsetup, Device, Slot};
+
+use crate::common::{Image, kek, slots};
 
 /// Where the other process finds its folder.
 const FOLDER: &str = "KMS_LUKS_TEST_FOLDER";
@@ -35,7 +33,7 @@ async fn the_other_process() {
 /// Starts this program again as the other process.
 fn other_process(image: &Image) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_other_process", "--ignored"])
+        .args(["--exact", "locks::the_other_process", "--ignored"])
         .env(FOLDER, image.beside(""))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

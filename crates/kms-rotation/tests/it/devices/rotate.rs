@@ -1,16 +1,16 @@
 //! Rotations that nothing disturbs.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod common;
+use std::path::PathBuf;
 
-use common::{Bench, Notes, at_once, kek, name};
 use kms_core::{ErrorKind, KmsProvider, PutMode};
 use kms_luks::Cryptsetup;
-use kms_rotation::{Outcome, Silent, verify};
+use kms_rotation::{Osd, Outcome, Silent, verify};
 use kms_testkit::{
     fake::Operation,
     luks::{Image, Wrapper},
 };
+
+use crate::bench::{Bench, Notes, at_once, kek, name};
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
@@ -133,7 +133,7 @@ async fn a_costly_slot_is_unlocked_once_and_replaced_by_a_cheap_one() {
     let unlocks = |call: &&String| call.contains("--key-slot 0");
     assert_eq!(calls.iter().filter(unlocks).count(), 1, "{calls:?}");
     assert!(calls.iter().filter(|call| call.starts_with("open")).all(|call| call.contains("--key-slot 1")));
-    let header = bench.osd().devices()[0].header().await.unwrap();
+    let header = bench.osd().devices()[0].table().await.unwrap();
     assert_eq!(header.slots().map(|slot| slot.kdf.name().to_owned()).collect::<Vec<_>>(), ["pbkdf2"]);
     assert!(bench.images[0].opens_slot(1, &new));
 }
@@ -243,4 +243,18 @@ async fn verify_tells_each_device_apart() {
     assert_eq!(found.devices[0].leftovers.len(), 1);
     assert_eq!(found.devices[0].foreign.len(), 1);
     assert!(found.failure().unwrap().to_string().contains("opens no key slot"));
+}
+
+#[test]
+fn an_osd_has_one_to_three_devices_each_once() {
+    let osd = |paths: &[&str]| {
+        let paths = paths.iter().map(PathBuf::from);
+        Osd::new("a".parse().unwrap(), Cryptsetup::new().devices(paths))
+    };
+    assert_eq!(osd(&["x", "y", "z"]).unwrap().devices().len(), 3);
+    for (paths, why) in
+        [(&[][..], "not 0"), (&["a", "b", "c", "d"], "not 4"), (&["/", "a", "/."], "named twice")]
+    {
+        assert!(osd(paths).unwrap_err().to_string().contains(why), "{why}");
+    }
 }

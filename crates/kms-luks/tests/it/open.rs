@@ -1,8 +1,5 @@
 //! Devices are opened: with a kernel and a cryptsetup of the test's own, which a VM runs for real, and as far as the
 //! machine of the test lets it.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::{
     fs,
@@ -10,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use common::{Image, kek};
 use kms_core::{Error, ErrorKind};
 use kms_luks::{Cryptsetup, Device, Mapping, MappingName, Opened, Sysfs};
+
+use crate::common::{Image, kek};
 
 const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 const DM_UUID: &str = "CRYPT-LUKS2-0123456789abcdef0123456789abcdef-osd";

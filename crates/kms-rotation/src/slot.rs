@@ -12,7 +12,7 @@ const LUKS2_SLOTS: u8 = 32;
 pub struct Slot(u8);
 
 impl Slot {
-    /// The slot that a device is formatted with, and the one that Rook's rotation ends with (spec 12.2).
+    /// The slot that a device is formatted with, and the one that Rook's rotation ends with (rook-behaviour §12.2).
     pub const CURRENT: Self = Self(0);
     /// The slot that Rook's rotation uses in between.
     pub const OTHER: Self = Self(1);

@@ -1,7 +1,4 @@
 //! The time in which the old KEK goes on opening the devices.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::{
     num::NonZeroUsize,
@@ -9,10 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Bench, at_once, kek, name, tomorrow};
 use kms_core::{Kek, KeyName, KmsProvider, PutMode};
 use kms_rotation::{Observer, Options, Osd, Outcome, Phase, Report, Step, rotate_all};
 use kms_testkit::{fake::Operation, luks::Image};
+
+use crate::bench::{Bench, at_once, kek, name, tomorrow};
 
 /// Ten minutes, and no waiting.
 fn later() -> Options {
@@ -207,7 +205,9 @@ async fn all(
 ) -> Vec<(KeyName, Result<Report, String>)> {
     let list = osds
         .iter()
-        .map(|(name, image)| Osd::new(name.clone(), &bench.cryptsetup, [image.path().to_owned()]).unwrap())
+        .map(|(name, image)| {
+            Osd::new(name.clone(), bench.cryptsetup.devices([image.path().to_owned()])).unwrap()
+        })
         .collect();
     let mut ended = Vec::new();
     rotate_all(

@@ -1,6 +1,4 @@
 //! Images with real LUKS headers, and programs that stand in for cryptsetup.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     fs,

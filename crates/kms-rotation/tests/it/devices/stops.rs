@@ -1,15 +1,13 @@
 //! Rotations that are stopped at every moment, and what the next run, ours or Rook's, makes of it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Bench, Stop, at_once, kek, name};
 use kms_core::{ErrorKind, Kek, Retry};
 use kms_rotation::Outcome;
 use kms_testkit::{
     fake::{InjectedFault, Operation},
     luks::{Image, Rook},
 };
+
+use crate::bench::{Bench, Stop, at_once, kek, name};
 
 /// A bench that has been brought into some state before.
 async fn bench(kek: &Kek, template: &Image, devices: usize) -> Bench {

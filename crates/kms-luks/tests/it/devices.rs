@@ -1,12 +1,11 @@
 //! Devices that are not what they should be.
 
-mod common;
-
 use std::fs;
 
-use common::{Image, kek, slots};
 use kms_core::ErrorKind;
 use kms_luks::{Cryptsetup, Device, Slot};
+
+use crate::common::{Image, kek, slots};
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it luks"]

@@ -1,18 +1,16 @@
 //! Rotations in which the KMS fails, lies, or belongs to somebody else for a moment.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use common::{Bench, at_once, kek, name};
 use kms_core::{
     Capability, DeleteMode, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
     KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 use kms_rotation::{Outcome, Silent, rotate};
 use kms_testkit::fake::{InjectedFault, Operation};
+
+use crate::bench::{Bench, at_once, kek, name};
 
 /// A provider with other abilities, or other answers about rights.
 #[derive(Debug)]

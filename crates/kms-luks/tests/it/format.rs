@@ -1,12 +1,11 @@
 //! Devices are formatted and labelled by the real cryptsetup.
 
-mod common;
-
 use std::{fs, os::unix::fs::FileExt};
 
-use common::{Image, kek, slots};
 use kms_core::ErrorKind;
 use kms_luks::{FormatOptions, Identity, Labelled, LuksVersion, Slot, SlotKdf};
+
+use crate::common::{Image, kek, slots};
 
 const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
 

@@ -1,6 +1,4 @@
 //! An OSD on images, its KEK in a KMS in memory, and what must hold at every moment.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -74,7 +72,7 @@ impl Bench {
 
     pub(crate) fn osd(&self) -> Osd {
         let paths: Vec<PathBuf> = self.images.iter().map(|image| image.path().to_owned()).collect();
-        Osd::new(name(), &self.cryptsetup, paths).unwrap()
+        Osd::new(name(), self.cryptsetup.devices(paths)).unwrap()
     }
 
     pub(crate) async fn rotate(&self, options: &Options) -> Result<Report> {

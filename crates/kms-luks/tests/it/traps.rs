@@ -1,12 +1,11 @@
 //! Every known way to lose a slot that is still needed, and none of them works.
 
-mod common;
-
 use std::fs;
 
-use common::{CHEAP, Image, kek, slot, slots};
 use kms_core::ErrorKind;
 use kms_luks::{Cryptsetup, Slot};
+
+use crate::common::{CHEAP, Image, kek, slot, slots};
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it luks"]

@@ -1,13 +1,11 @@
 //! How cryptsetup is run: what it is given, how long it may take, which one it may be.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::{fs, time::Duration};
 
-use common::{Image, kek, runs, slots, until};
 use kms_core::{ErrorKind, Kek};
 use kms_luks::{Added, Cryptsetup, Slot};
+
+use crate::common::{Image, kek, runs, slots, until};
 
 /// Long enough for a script to start, also on a machine that is busy.
 const SHORT: Duration = Duration::from_secs(2);

@@ -1,10 +1,9 @@
 //! Slots of real headers: made, tested, found, removed.
 
-mod common;
-
-use common::{CHEAP, Image, kek, slot, slots};
 use kms_core::{ErrorKind, Kek};
 use kms_luks::{Added, Changed, Cryptsetup, Hash, Kdf, LuksVersion, Slot, SlotKdf};
+
+use crate::common::{CHEAP, Image, kek, slot, slots};
 
 const ARGON2: [&str; 9] = [
     "--batch-mode",
