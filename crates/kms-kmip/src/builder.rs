@@ -65,7 +65,8 @@ impl ProviderBuilder for KmipBuilder {
     }
 
     fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
-        self.cluster = Some(cluster.into());
+        // Without a name (`namespace/`) the cluster is not known, and objects of every cluster count.
+        self.cluster = Some(cluster.into()).filter(|cluster| !cluster.ends_with('/'));
         self
     }
 

@@ -1,7 +1,6 @@
 //! What Rook writes into the environment of its pods leads back to the `security` block that it was made of.
 //!
 //! The fixtures are printed by Rook's own operator code.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{collections::BTreeMap, path::Path};
 

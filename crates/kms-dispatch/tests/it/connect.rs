@@ -1,6 +1,4 @@
-//! `check` and `connect` without a server.
-
-#![allow(clippy::expect_used, reason = "a panic is how a test fails")]
+//! Providers of this workspace.
 
 use kms_core::{ConnectionDetails, ErrorKind, KmsSpec, SecuritySpec, secret::SecretMap};
 use kms_dispatch::{Options, Provider, check, connect};

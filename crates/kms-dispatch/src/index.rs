@@ -1,4 +1,4 @@
-//! Identifiers of KMIP objects in Kubernetes Secrets, as Rook keeps them (spec 6.6).
+//! The index of a provider that uses one: identifiers in Kubernetes Secrets, as Rook keeps them (rook-behaviour §6.6).
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use kms_kube::ClusterRef;
 
 use crate::Options;
 
-/// The index that the options lead to: if they name the CephCluster, and a way to its Kubernetes.
+/// Makes the index that the options lead to; `None` unless they name the CephCluster and a way to its Kubernetes.
 ///
-/// A cluster alone is no such way: it may have been read from a file, far away from any Kubernetes.
-pub(super) async fn of(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>> {
+/// A cluster alone is not a way to Kubernetes: it may have been read from a file, far away from any.
+pub(crate) async fn index(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>> {
     let Some(cluster) = options.cluster() else { return Ok(None) };
     let connection = match options.kube_connection() {
         Some(connection) => connection.clone(),
