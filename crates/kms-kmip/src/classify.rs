@@ -65,7 +65,7 @@ pub(crate) struct Objects {
 ///
 /// # Errors
 ///
-/// `Conflict` if the KEK cannot be told from other objects: they belong to several clusters and ours is not known, or
+/// `Conflict` if which object is the KEK is undecidable: they belong to several clusters and ours is not known, or
 /// there are several that we have not registered.
 pub(crate) fn classify(
     name: &KeyName,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_is_of_the_key_whoever_has_registered_it() {
+    fn a_replaced_object_belongs_to_the_key_even_if_rook_registered_it() {
         let ours = Some("ns/name");
         let mut second = object("2", Some(NO_CLUSTER), 1, 2);
         let mut third = object("3", ours, 2, 3);

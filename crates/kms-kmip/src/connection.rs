@@ -84,7 +84,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether the connection is still open, as far as can be told without sending anything.
+    /// Whether the connection is still open, as far as it shows without sending anything.
     ///
     /// The server may have closed it, and no bytes may have arrived meanwhile: they would be taken for the response to
     /// the next request.

@@ -113,7 +113,7 @@ impl Scene {
                     }
                 };
                 if killed && done {
-                    // The trick is told when it begins; the request is done in the same turn of its task.
+                    // The double reports a trick when it begins, and completes the request in the same turn of its task.
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 self.server.no_tricks();

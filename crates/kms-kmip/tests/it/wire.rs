@@ -293,7 +293,7 @@ async fn what_a_server_takes_is_found_out_once() {
         kmip.put(&key("b"), &kek(), PutMode::Create).await.unwrap();
         assert_eq!(count(&server, REGISTER), tries + 1);
     }
-    // An update that nobody could tell from the key before is refused, and leaves nothing.
+    // An update that could not be distinguished from its predecessor is refused, and leaves nothing.
     let (server, setup) = with(Quirks { no_application: true, one_name: true, ..Quirks::default() }).await;
     let kmip = setup.build().await;
     let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
@@ -315,7 +315,7 @@ async fn of_many_objects_the_one_with_our_name_and_tag_is_taken() {
     assert_eq!(material(&get(&kmip).await.unwrap()), of(3));
     server.insert(&[4; 128], &[name], &[("rook-kms", CLUSTER)]);
     assert_eq!(material(&get(&kmip).await.unwrap()), of(4));
-    // Another cluster sees its own, and one that is not known is told that there are several.
+    // Another cluster sees its own object; without a cluster the error says that there are several.
     let other = setup.clone().cluster(Some("other/cluster")).build().await;
     assert_eq!(material(&get(&other).await.unwrap()), of(2));
     let error = get(&setup.cluster(None).build().await).await.unwrap_err();
