@@ -11,6 +11,7 @@
 mod bench;
 mod memory;
 mod model;
+mod slot_store;
 /// On images with real LUKS headers.
 mod devices {
     mod faults;
