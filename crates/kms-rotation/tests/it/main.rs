@@ -4,10 +4,15 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and the model prints what it found"
 )]
 
 mod bench;
+mod memory;
+mod model;
+mod slot_store;
+mod transitions;
 /// On images with real LUKS headers.
 mod devices {
     mod faults;
