@@ -6,7 +6,7 @@ use kms_core::{
     Error, KmsProvider, Result,
     layer::{self, LayerOptions},
 };
-use kms_k8s_secret::{KubernetesSecretBuilder, Owner};
+use kms_k8s_secret::KubernetesSecretBuilder;
 
 use crate::Options;
 
@@ -24,8 +24,8 @@ pub(crate) async fn connect(options: &Options) -> Result<Arc<dyn KmsProvider>> {
         Some(connection) => builder.with_client(connection.clone()),
         None => builder.with_options(options.kube_options()),
     };
-    if let Some(uid) = &cluster.uid {
-        builder = builder.with_owner(Owner::new(&cluster.name, uid));
+    if let Some(owner) = cluster.owner() {
+        builder = builder.with_owner(owner);
     }
     let provider = builder.build().await?;
     Ok(layer::standard(Arc::new(provider), &options.limits(LayerOptions::default())))

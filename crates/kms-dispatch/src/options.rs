@@ -18,7 +18,7 @@ pub struct Options {
     attempt_timeout: Option<Duration>,
     attempts: Option<u32>,
     #[cfg(feature = "k8s-secret")]
-    kube_connection: Option<kms_k8s_secret::Connection>,
+    kube_connection: Option<kms_kube::Connection>,
 }
 
 impl Options {
@@ -48,7 +48,7 @@ impl Options {
     /// Uses a connection to the Kubernetes API that is there already, instead of making one.
     #[cfg(feature = "k8s-secret")]
     #[must_use]
-    pub fn with_kube_connection(mut self, connection: kms_k8s_secret::Connection) -> Self {
+    pub fn with_kube_connection(mut self, connection: kms_kube::Connection) -> Self {
         self.kube_connection = Some(connection);
         self
     }
@@ -130,13 +130,13 @@ impl Options {
     }
 
     #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_connection(&self) -> Option<&kms_k8s_secret::Connection> {
+    pub(crate) fn kube_connection(&self) -> Option<&kms_kube::Connection> {
         self.kube_connection.as_ref()
     }
 
     #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_options(&self) -> kms_k8s_secret::ConnectOptions {
-        let mut options = kms_k8s_secret::ConnectOptions::new();
+    pub(crate) fn kube_options(&self) -> kms_kube::ConnectOptions {
+        let mut options = kms_kube::ConnectOptions::new();
         options = match &self.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
             None => options.with_inferred_config(),

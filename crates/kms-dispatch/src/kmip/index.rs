@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kms_core::{KeyName, Result};
-use kms_k8s_secret::{Identifier, IdentifierStore, Owner, connect};
+use kms_k8s_secret::{Identifier, IdentifierStore};
 use kms_kmip::{IndexEntry, KeyIndex};
+use kms_kube::connect;
 
-use crate::{ClusterRef, Options};
+use crate::Options;
 
 /// The index that the options lead to: if they name the CephCluster, and a way to its Kubernetes.
 ///
@@ -19,10 +20,9 @@ pub(super) async fn of(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>> {
         None if options.names_kubernetes() => connect(options.kube_options()).await?,
         None => return Ok(None),
     };
-    let ClusterRef { kube_namespace, name, uid, .. } = cluster;
-    let mut store = IdentifierStore::new(connection, kube_namespace)?;
-    if let Some(uid) = uid {
-        store = store.with_owner(Owner::new(name, uid));
+    let mut store = IdentifierStore::new(connection, &cluster.kube_namespace)?;
+    if let Some(owner) = cluster.owner() {
+        store = store.with_owner(owner);
     }
     Ok(Some(Arc::new(SecretIndex(store))))
 }

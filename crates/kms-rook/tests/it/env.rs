@@ -1,15 +1,7 @@
 //! Environment and volumes against what Rook makes of the same blocks: the data of its operator, and the examples of
 //! its unit tests (spec 17.1).
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
 
-mod common;
-
-use common::{CASES, fixture, security};
+use crate::common::{CASES, fixture, security};
 use kms_core::{ConnectionDetails, KmsSpec, SecuritySpec};
 use kms_dispatch::source::PodEnvironment;
 use kms_rook::{RgwPurpose, env, rgw_volume, volumes};

@@ -1,21 +1,15 @@
 //! What a real API server does with what this crate sends, and the other way round.
 
-#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
-
-mod common;
-
 use std::{collections::BTreeSet, time::SystemTime};
 
-use common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
+use crate::common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
 use kms_core::{
     DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
     SecretSource, UpdateRight, provider::Deleted,
 };
-use kms_k8s_secret::{
-    ConnectOptions, IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner,
-    ceph_cluster, connect, secret_name,
-};
+use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, secret_name};
+use kms_kube::{ConnectOptions, KubernetesSecretSource, Owner, ceph_cluster, connect};
 use kms_testkit::{
     leak::{self, Canary},
     servers::wait,

@@ -1,4 +1,4 @@
-//! Requests that do no harm when they are sent twice, sent as often as it is worth it.
+//! Retries of requests that may safely be sent more than once.
 
 use std::future::Future;
 
@@ -7,14 +7,16 @@ use kms_core::{
     layer::{LayerOptions, RetryPolicy, retried},
 };
 
-use crate::PROVIDER;
+use super::names::KUBERNETES;
 
-/// Sends something as often as it is worth it. A try that hangs leaves time for another one.
+/// Sends a request, and retries it as the policy says. A try that hangs ends early enough for another one.
+///
+/// The request must be safe to send more than once, since the outcome of a try that timed out is unknown.
 ///
 /// # Errors
 ///
-/// The last one, marked so that nobody above starts again.
-pub async fn repeated<T, F>(
+/// The error of the last try, marked so that no caller retries again.
+pub async fn retry<T, F>(
     policy: &RetryPolicy,
     operation: &'static str,
     request: impl Fn() -> F + Send + Sync,
@@ -29,7 +31,7 @@ where
             Err(Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
                 .retry(Retry::IfIdempotent)
                 .operation(operation)
-                .provider(PROVIDER))
+                .provider(KUBERNETES))
         })
     };
     retried(policy, operation, limited).await

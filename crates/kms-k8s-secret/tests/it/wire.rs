@@ -1,18 +1,12 @@
 //! Answers that a real API server cannot be made to give.
 
-#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{kek, key};
+use crate::common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
-use kms_k8s_secret::{
-    ConnectOptions, Connection, IdentifierStore, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster,
-    connect,
-};
+use kms_k8s_secret::{IdentifierStore, KubernetesSecret, KubernetesSecretBuilder};
+use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
 use kms_testkit::{
     fake::http::{Answer, HttpServer},
     leak::{self, Canary, Recording},
