@@ -15,7 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode};
-use kms_dispatch::{Options, source::Manifests};
+use kms_dispatch::Options;
+use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kms_core::{Guarantee, KmsProvider};
-use kms_dispatch::{Options, connect, source::Manifests};
+use kms_dispatch::{Options, connect};
+use kms_source::Manifests;
 use kms_testkit::{
     fake::{
         azure::Azure,

@@ -2,9 +2,9 @@
 //! and the same keys in the hands of Microsoft's own clients.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use kms_conformance::leak::Canary;
 use kms_testkit::{
     fake::azure::{Azure, CLIENT_SECRET, Client, OBJECT},
-    leak::Canary,
     servers::kube::Kube,
 };
 use kms_tests::{Kms, secret};

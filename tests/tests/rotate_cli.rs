@@ -6,9 +6,9 @@ use std::{
     process::{Child, Stdio},
 };
 
+use kms_conformance::leak::Canary;
 use kms_core::Kek;
 use kms_testkit::{
-    leak::Canary,
     luks::{Image, Wrapper},
     servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec},
 };

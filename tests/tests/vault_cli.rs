@@ -3,10 +3,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use kms_testkit::{
-    leak::Canary,
-    servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec},
-};
+use kms_conformance::leak::Canary;
+use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec};
 use kms_tests::{Kms, secret, vault_security};
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Who we are, and the token that says so.
+//! Authentication: the credential, and the token that Entra ID issues for it.
 
 use std::{
     fmt,
@@ -42,12 +42,12 @@ use crate::{
 
 /// How long Entra ID may take for one token.
 const LIMIT: Duration = Duration::from_secs(10);
-/// A token that is over so soon is renewed.
+/// A token that expires within this time is renewed.
 const MARGIN: Duration = Duration::from_secs(300);
-/// A new token that was refused is not followed by another one sooner than this.
+/// How long after the refusal of a new token no other one is requested.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The credential that was chosen.
+/// The configured credential.
 pub(crate) enum Source {
     Certificate { tenant: String, client: String, certificate: Arc<Certificate>, send_chain: bool },
     Workload { tenant: String, client: String, file: std::path::PathBuf },
@@ -57,13 +57,13 @@ pub(crate) enum Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
+        f.write_str(&self.describe())
     }
 }
 
 impl Source {
-    /// What may be shown of it.
-    pub(crate) fn shown(&self) -> String {
+    /// The credential without its secret parts, for messages.
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Certificate { tenant, client, certificate, send_chain } => format!(
                 "certificate with thumbprint {}, valid until {}, of application {client} in tenant {tenant}{}",
@@ -92,7 +92,7 @@ impl Source {
     }
 }
 
-/// What a token says of its owner. Not verified: that is the vault's business.
+/// What a token says about its owner. The signature is not verified; the vault does that.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Claims {
     #[serde(default)]
@@ -113,34 +113,34 @@ impl Claims {
         serde_json::from_slice(&json).unwrap_or_default()
     }
 
-    /// Whose token it is, by the ids that a role or an access policy names (UP-85).
-    pub(crate) fn shown(&self) -> String {
+    /// The token's owner, by the ids that a role assignment or an access policy names (field-reports UP-85).
+    pub(crate) fn describe(&self) -> String {
         let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".to_owned());
         format!("object id {}, application id {}, tenant {}", id(&self.oid), id(&self.appid), id(&self.tid))
     }
 }
 
-/// The last token that a vault refused.
-struct Refusal {
+/// The last token that the vault refused.
+struct RefusedToken {
     generation: u64,
     at: Instant,
     error: Error,
 }
 
-/// The token of this configuration, shared by all callers.
+/// Issues the token of one configuration, shared by all callers.
 pub(crate) struct Auth {
     pub(crate) source: Source,
     pub(crate) authority: Url,
     pub(crate) entra: ToEntra,
     pub(crate) vault: Url,
     cache: TokenCache<Claims>,
-    refusal: Mutex<Option<Refusal>>,
-    /// What tokens have to be for where the vault does not say it.
+    refusal: Mutex<Option<RefusedToken>>,
+    /// The scope of tokens if the vault's challenge names none.
     pub(crate) scope: String,
-    /// What the vault has asked for last.
+    /// The vault's last challenge.
     challenge: Mutex<Challenge>,
-    /// Whether the vault's challenge is known to the SDK.
-    known: AtomicBool,
+    /// Whether the SDK knows the vault's challenge.
+    challenge_known: AtomicBool,
     renewing: AtomicBool,
 }
 
@@ -156,17 +156,17 @@ impl Auth {
             cache: TokenCache::new(),
             refusal: Mutex::default(),
             challenge: Mutex::default(),
-            known: AtomicBool::new(false),
+            challenge_known: AtomicBool::new(false),
             renewing: AtomicBool::new(false),
         }
     }
 
-    /// Whether the vault has been asked with a token before.
-    pub(crate) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Acquire)
+    /// Whether the vault has accepted a token, and so its challenge is known.
+    pub(crate) fn is_challenge_known(&self) -> bool {
+        self.challenge_known.load(Ordering::Acquire)
     }
 
-    /// Notes the vault's challenge, and says what a token has to be for.
+    /// Records the vault's challenge, and returns the scope that a token needs.
     pub(crate) fn challenged(&self, headers: &HeaderMap) -> String {
         let texts = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
         let challenge = Challenge::read(texts);
@@ -175,35 +175,35 @@ impl Auth {
         scope
     }
 
-    /// The token of the cache, if this header holds it.
+    /// The cached token; `None` if this header holds another one.
     fn held(&self, header: &str) -> Option<Arc<Token<Claims>>> {
         self.cache.peek().filter(|token| header.strip_prefix("Bearer ") == Some(token.value.expose_secret()))
     }
 
-    /// Notes that the vault has accepted a token.
+    /// Records that the vault has accepted a token.
     pub(crate) fn accepted(&self, header: &str) {
-        self.known.store(true, Ordering::Release);
+        self.challenge_known.store(true, Ordering::Release);
         if let Some(token) = self.held(header) {
             token.details.accepted.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Notes that the vault has refused a token, so that it is not given out again.
+    /// Records that the vault has refused a token, so that it is not used again.
     pub(crate) fn refused(&self, header: &str, error: Error) {
         if let Some(token) = self.held(header) {
             debug!(generation = token.generation(), "the vault refuses the token");
-            let refusal = Refusal { generation: token.generation(), at: Instant::now(), error };
+            let refusal = RefusedToken { generation: token.generation(), at: Instant::now(), error };
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
         }
     }
 
-    /// What is to be known of the present token, for errors and probes.
+    /// The owner of the cached token, for errors and probes.
     pub(crate) fn claims(&self) -> Option<String> {
-        self.cache.peek().map(|token| token.details.shown())
+        self.cache.peek().map(|token| token.details.describe())
     }
 
-    /// A hint for when a token is refused: the vault may belong to another tenant.
-    fn hint(&self, error: Error) -> Error {
+    /// Adds what explains a refused token: its owner, and the vault's tenant if it is another one.
+    fn explain(&self, error: Error) -> Error {
         let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let error = match self.claims() {
             Some(claims) => error.context("identity", claims),
@@ -221,12 +221,13 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// Those of Entra ID; `Unauthenticated` if the vault has just refused a new one.
+    /// Those of Entra ID; `Unauthenticated` if the vault has just refused a new token; `Protocol` if `scope` is not one
+    /// for vaults.
     pub(crate) async fn token(self: &Arc<Self>, scope: &str) -> Result<Arc<Token<Claims>>> {
         if !is_scope_for(scope, &self.vault) {
             return Err(Error::new(
                 ErrorKind::Protocol,
-                "the vault asks for a token that is not for vaults; it is not given",
+                "the vault asks for a token for another service than Key Vault; none is sent",
             ));
         }
         let fetch = |_before| self.fetch(scope);
@@ -239,22 +240,22 @@ impl Auth {
                 .map(|refusal| (refusal.at, refusal.error.clone()))
         };
         if let Some((at, error)) = refused {
-            // A token that never worked is no dead one: another would fare no better.
+            // A token that was never accepted has not expired, so a new one would be refused too.
             if !current.details.accepted.load(Ordering::Relaxed) && at.elapsed() < PAUSE {
-                return Err(self.hint(error));
+                return Err(self.explain(error));
             }
             return self.cache.replace(current.generation(), fetch).await;
         }
         let (now, lease) = (Instant::now(), current.lease);
         match lease {
-            // Renewed in the background: the SDK keeps everybody waiting while it asks us for a token.
+            // Renewed in the background, since the SDK lets all requests wait while it gets a token.
             Some(lease) if now >= lease.refresh && now < lease.end => {
                 if !self.renewing.swap(true, Ordering::AcqRel) {
                     let (this, scope) = (Arc::clone(self), scope.to_owned());
                     tokio::spawn(async move {
                         let result = this.cache.get(|_before| this.fetch(&scope)).await;
                         if let Err(error) = result {
-                            debug!(%error, "the token could not be renewed yet, and is used on");
+                            debug!(%error, "the token could not be renewed yet; the present one stays in use");
                         }
                         this.renewing.store(false, Ordering::Release);
                     });
@@ -265,23 +266,25 @@ impl Auth {
         }
     }
 
-    /// Asks Entra ID. The credential is made anew each time: the SDK's have a cache of their own, which would give the
-    /// same token again after the vault has refused it.
+    /// Requests a token from Entra ID, with a new credential each time: the SDK's credentials have a cache of their own,
+    /// which would return the same token again after the vault has refused it.
     async fn fetch(&self, scope: &str) -> Result<Token<Claims>> {
         let credential = self.credential()?;
         let token = match timeout(LIMIT, credential.get_token(&[scope], None)).await {
             Ok(result) => result.map_err(|error| from_sdk(&error))?,
             Err(_) => {
-                return Err(
-                    Error::new(ErrorKind::Timeout, "no token within the time limit").retry(Retry::Always)
-                );
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    "Entra ID has issued no token within the time limit",
+                )
+                .retry(Retry::Always));
             }
         };
         let end = SystemTime::from(token.expires_on);
         let left = end.duration_since(SystemTime::now()).unwrap_or_default();
         let text = token.token.secret();
         let claims = Claims::of(text);
-        debug!(identity = claims.shown(), seconds = left.as_secs(), "has a new token");
+        debug!(identity = claims.describe(), seconds = left.as_secs(), "got a new token");
         Ok(Token::new(SecretString::from(text), Some(Lease::from_now(left, MARGIN)), claims))
     }
 
@@ -325,7 +328,7 @@ impl Auth {
         made.map_err(|error| from_sdk(&error))
     }
 
-    /// Where the SDK asks for a token of this tenant.
+    /// The address at which the SDK requests a token of this tenant.
     fn token_url(&self, tenant: &str) -> String {
         format!("{}/{tenant}/oauth2/v2.0/token", self.authority.as_str().trim_end_matches('/'))
     }
@@ -340,7 +343,7 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What the SDK's client asks for tokens.
+/// The SDK's view of [`Auth`].
 #[derive(Debug)]
 pub(crate) struct Credential(pub(crate) Arc<Auth>);
 
@@ -353,8 +356,7 @@ impl TokenCredential for Credential {
     ) -> azure_core::Result<AccessToken> {
         let scope = scopes.first().copied().unwrap_or_default();
         let token = self.0.token(scope).await.map_err(wrapped)?;
-        // Said to be over at once, so that the SDK asks again for each request: whether a token is still good is
-        // decided here.
+        // Declared as expired, so that the SDK asks for each request: `Auth` decides whether a token is still valid.
         Ok(AccessToken::new(token.value.expose_secret().to_owned(), OffsetDateTime::now_utc()))
     }
 }

@@ -17,7 +17,8 @@ use crate::{
     auth::{Auth, Source},
     certificate::Certificate,
     config::AzureConfigKey as Key,
-    provider::{AzureKeyVault, SoftDeleted},
+    provider::AzureKeyVault,
+    soft_delete::{SoftDelete, SoftDeleted},
     transport::ToEntra,
 };
 
@@ -54,8 +55,7 @@ struct Parsed {
     tenant: String,
     client: Option<String>,
     send_chain: bool,
-    soft_deleted: SoftDeleted,
-    wait: Duration,
+    soft_delete: SoftDelete,
 }
 
 impl AzureKeyVaultBuilder {
@@ -137,8 +137,7 @@ impl AzureKeyVaultBuilder {
             problems.into_result()?;
             return Err(Error::config("the settings of Key Vault are not complete"));
         };
-        let Parsed { vault, authority, domain, choice, tenant, client, send_chain, soft_deleted, wait } =
-            parsed;
+        let Parsed { vault, authority, domain, choice, tenant, client, send_chain, soft_delete } = parsed;
         let incomplete = || Error::config("the credential of Key Vault is not complete");
         let id = || client.clone().ok_or_else(incomplete);
         let source = match choice {
@@ -169,7 +168,7 @@ impl AzureKeyVaultBuilder {
         let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
         let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
         let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
-        Ok(AzureKeyVault { api, soft_deleted, wait, page_size, turns: Default::default() })
+        Ok(AzureKeyVault { api, soft_delete, page_size, locks: Default::default() })
     }
 
     /// What the credential and TLS take from Secrets and files.
@@ -224,7 +223,7 @@ impl AzureKeyVaultBuilder {
             _ => {}
         }
         let send_chain = settings.boolean(Key::SendChain, problems).unwrap_or(false);
-        let soft_deleted = match settings.text(Key::SoftDeleted) {
+        let policy = match settings.text(Key::SoftDeleted) {
             None => Some(SoftDeleted::Recover),
             Some(text) if text.eq_ignore_ascii_case("recover") => Some(SoftDeleted::Recover),
             Some(text) if text.eq_ignore_ascii_case("purge") => Some(SoftDeleted::Purge),
@@ -242,8 +241,7 @@ impl AzureKeyVaultBuilder {
             tenant: tenant?,
             client,
             send_chain,
-            soft_deleted: soft_deleted?,
-            wait,
+            soft_delete: SoftDelete { policy: policy?, wait },
         })
     }
 
@@ -369,7 +367,7 @@ mod tests {
     async fn the_settings_of_rook_are_enough() {
         let provider = build(&[&LEAST[..], &[("KMS_PROVIDER", "azure-kv")]].concat()).await.unwrap();
         assert_eq!(provider.api.auth.authority.as_str(), "https://login.microsoftonline.com/");
-        assert_eq!(provider.soft_deleted, SoftDeleted::Recover);
+        assert_eq!(provider.soft_delete.policy, SoftDeleted::Recover);
         // What Rook leaves behind does no harm (W4).
         let left = [&LEAST[..], &[("AZURE_CLIENT_CERT_PATH", "cert.pem123")]].concat();
         build(&left).await.unwrap();

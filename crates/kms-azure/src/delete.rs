@@ -1,139 +1,157 @@
-//! Deleting, and what the vault makes of it.
+//! Deleting, destroying, and disabling superseded versions.
 
 use std::time::Duration;
 
-use kms_core::{DeleteMode, Error, ErrorKind, KeyName, Result, provider::Deleted};
+use kms_core::{DeleteMode, Error, ErrorKind, KeyName, KeyVersion, Result, provider::Deleted};
 use tracing::warn;
 
 use crate::{
-    api::Bundle,
+    api::{Api, SecretBundle},
+    get::{Decided, current},
     name::Names,
-    provider::AzureKeyVault,
-    store::{Event, Patience},
+    soft_delete::{Deadline, Event, SoftDelete, until},
 };
 
-/// A vault that says nothing of a way back, and does not show for so long what it has deleted, keeps nothing.
+/// A vault whose response does not mention recovery, and that does not list the deleted secret for this long, has no
+/// soft delete.
 const UNSEEN: Duration = Duration::from_secs(12);
 
-impl AzureKeyVault {
-    pub(crate) async fn remove(&self, name: &KeyName, names: &Names, mode: DeleteMode) -> Result<Deleted> {
-        let _turn = self.turn(names).lock().await;
-        let mut patience = self.patience();
-        let deleted = loop {
-            match self.api.delete(names).await {
-                Ok(Some(deleted)) => break deleted,
-                // A destroy that was interrupted after its first half goes on here.
-                Ok(None) if mode == DeleteMode::Destroy => match self.deleted_before(names).await? {
-                    Some(deleted) => break deleted,
-                    None => return Err(Error::key_not_found(name)),
-                },
-                Ok(None) => return Err(Error::key_not_found(name)),
-                // Somebody deletes it at this moment, or brings it back: which of them shows a moment later.
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    patience.pause().await.map_err(|late| late.source(error))?;
-                }
-                Err(error) => return Err(error),
+/// Deletes a key, and purges it if it is to be destroyed.
+pub(crate) async fn delete(
+    api: &Api,
+    soft_delete: &SoftDelete,
+    name: &KeyName,
+    mode: DeleteMode,
+) -> Result<Deleted> {
+    let names = &Names::of(name);
+    let mut deadline = soft_delete.deadline();
+    let deleted = loop {
+        match api.delete(names).await {
+            Ok(Some(deleted)) => break deleted,
+            // A destroy that was interrupted after its first half goes on here.
+            Ok(None) if mode == DeleteMode::Destroy => match deleted_before(api, names).await? {
+                Some(deleted) => break deleted,
+                None => return Err(Error::key_not_found(name)),
+            },
+            Ok(None) => return Err(Error::key_not_found(name)),
+            // Another client deletes or recovers it at this moment; a later try shows which.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                deadline.pause().await.map_err(|late| late.source(error))?;
             }
-        };
-        // A vault without soft delete keeps nothing.
-        if !self.is_kept(names, &deleted).await? {
-            return Ok(Deleted::Destroyed);
+            Err(error) => return Err(error),
         }
-        if mode != DeleteMode::Destroy {
-            return Ok(Deleted::Recoverable);
-        }
-        if deleted.is_protected() {
-            warn!(
-                secret = names.secret,
-                "the vault's purge protection forbids destroying the key; it stays recoverable until its time has come"
-            );
-            return Ok(Deleted::Recoverable);
-        }
-        self.purge_deleted(names, &mut patience).await
+    };
+    if !is_recoverable(api, soft_delete, names, &deleted).await? {
+        return Ok(Deleted::Destroyed);
     }
+    if mode != DeleteMode::Destroy {
+        return Ok(Deleted::Recoverable);
+    }
+    if deleted.is_protected() {
+        warn!(
+            secret = names.secret,
+            "the vault's purge protection forbids destroying the key; it stays recoverable until its retention ends"
+        );
+        return Ok(Deleted::Recoverable);
+    }
+    purge(api, names, &mut deadline).await
+}
 
-    /// The secret of that name that was deleted before and can be purged.
-    async fn deleted_before(&self, names: &Names) -> Result<Option<Bundle>> {
-        match self.api.deleted(names).await {
-            Ok(found) => Ok(found.filter(|found| !found.is_protected())),
-            // Whoever may not look there may not purge either.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
-            Err(error) => Err(error),
+/// The secret of that name if it was deleted before and can be purged.
+async fn deleted_before(api: &Api, names: &Names) -> Result<Option<SecretBundle>> {
+    match api.deleted(names).await {
+        Ok(found) => Ok(found.filter(|found| !found.is_protected())),
+        // An identity that may not list deleted secrets may not purge them either.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the vault keeps the secret that was just deleted: one without soft delete does not.
+async fn is_recoverable(
+    api: &Api,
+    soft_delete: &SoftDelete,
+    names: &Names,
+    deleted: &SecretBundle,
+) -> Result<bool> {
+    if let Some(known) = deleted.is_recoverable() {
+        return Ok(known);
+    }
+    let mut deadline = Deadline::new(soft_delete.wait.min(UNSEEN));
+    loop {
+        match api.deleted(names).await {
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) => {}
+            Err(error) => match error.kind() {
+                ErrorKind::PermissionDenied => return Ok(true),
+                // The server has no endpoint for deleted secrets.
+                ErrorKind::Protocol | ErrorKind::ConfigInvalid => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+        if deadline.pause().await.is_err() {
+            return Ok(false);
         }
     }
+}
 
-    /// Whether the vault keeps what was just deleted.
-    async fn is_kept(&self, names: &Names, deleted: &Bundle) -> Result<bool> {
-        if let Some(known) = deleted.is_recoverable() {
-            return Ok(known);
-        }
-        let mut patience = Patience::new(self.wait.min(UNSEEN));
-        loop {
-            match self.api.deleted(names).await {
-                Ok(Some(_)) => return Ok(true),
-                Ok(None) => {}
-                Err(error) => match error.kind() {
-                    ErrorKind::PermissionDenied => return Ok(true),
-                    // It knows no deleted secrets.
-                    ErrorKind::Protocol | ErrorKind::ConfigInvalid => return Ok(false),
-                    _ => return Err(error),
-                },
-            }
-            if patience.pause().await.is_err() {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Purges, as soon as the deletion is complete.
-    async fn purge_deleted(&self, names: &Names, patience: &mut Patience) -> Result<Deleted> {
-        let mut seen = false;
-        loop {
-            match self.api.purge(names).await {
-                Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    warn!(
-                        secret = names.secret, %error,
-                        "the key is deleted and not destroyed: we may not purge it; it stays recoverable until its time \
-                         has come, or until somebody with the permission \"purge\" purges it"
-                    );
-                    return Ok(Deleted::Recoverable);
-                }
-                // The deletion is not complete.
-                Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
-                // Somebody else has purged it.
-                Err(error) if error.kind() == ErrorKind::NotFound && seen => break,
-                // Or the deletion is not complete, on a server that does not say so.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    seen = match self.api.deleted(names).await {
-                        Ok(found) => found.is_some(),
-                        Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
-                        Err(error) => return Err(error),
-                    };
-                }
-                Err(error) => return Err(error),
-            }
-            if let Err(error) = patience.pause().await {
-                warn!(secret = names.secret, %error, "the key is deleted and not destroyed, and may be recoverable");
+/// Purges a secret as soon as its deletion is complete.
+async fn purge(api: &Api, names: &Names, deadline: &mut Deadline) -> Result<Deleted> {
+    let mut seen = false;
+    loop {
+        match api.purge(names).await {
+            Ok(()) => break,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                warn!(
+                    secret = names.secret, %error,
+                    "the key is deleted but not destroyed, since our identity may not purge it; it stays recoverable \
+                     until its retention ends, or until an identity with the permission \"purge\" purges it"
+                );
                 return Ok(Deleted::Recoverable);
             }
+            // The deletion is not complete.
+            Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
+            // Another client has purged it.
+            Err(error) if error.kind() == ErrorKind::NotFound && seen => break,
+            // Another client has purged it, or the deletion is not complete and the server does not say so.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                seen = match api.deleted(names).await {
+                    Ok(found) => found.is_some(),
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
+                    Err(error) => return Err(error),
+                };
+            }
+            Err(error) => return Err(error),
         }
-        // It is gone already; the name is free a moment later.
-        self.until(names, Event::Purged, patience).await.ok();
-        Ok(Deleted::Destroyed)
+        if let Err(error) = deadline.pause().await {
+            warn!(secret = names.secret, %error, "the key is deleted but not destroyed, and may be recoverable");
+            return Ok(Deleted::Recoverable);
+        }
     }
+    // The key is destroyed already; the vault frees its name a moment later.
+    until(api, names, Event::Purged, deadline).await.ok();
+    Ok(Deleted::Destroyed)
+}
 
-    /// Brings a soft-deleted key back.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if no soft-deleted secret of that name is there.
-    pub async fn restore(&self, name: &KeyName) -> Result<()> {
-        let names = Names::of(name);
-        let result = async {
-            self.api.recover(&names).await?;
-            self.until(&names, Event::Recovered, &mut self.patience()).await
-        };
-        result.await.map_err(|error| self.told(error, "restore", name))
+/// Disables the versions before the current one, and returns their number.
+pub(crate) async fn retire(api: &Api, name: &KeyName, version: &KeyVersion) -> Result<usize> {
+    let names = &Names::of(name);
+    // The list comes first: a listed version that is not current afterwards is superseded for certain.
+    let versions = api.versions(names).await?;
+    let Some(Decided { current, .. }) = current(api, names, true).await? else {
+        return Err(Error::key_not_found(name));
+    };
+    if current.version()? != *version {
+        return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
     }
+    let mut retired = 0;
+    for old in versions {
+        let old_version = old.version()?;
+        if old_version == *version || old.attributes.enabled == Some(false) {
+            continue;
+        }
+        api.disable(names, &old_version).await?;
+        retired += 1;
+    }
+    Ok(retired)
 }

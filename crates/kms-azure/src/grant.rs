@@ -1,4 +1,4 @@
-//! What Entra ID answers when it gives a token, in the form that the SDK reads.
+//! Entra ID's token response, and the form of it that the SDK reads.
 
 use kms_core::{Error, ErrorKind, ExposeSecret, Result};
 use kms_http::json::unreadable;
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{certificate::now, value::Secret};
+use crate::{certificate::now, stored::Secret};
 
-/// How long a token is used that does not say how long it is valid, in seconds.
-const UNSAID: i64 = 300;
+/// How long a token is used whose response does not say how long it is valid, in seconds.
+const DEFAULT_LIFETIME: i64 = 300;
 
-/// RFC 6749 section 5.1. Older services write numbers as texts, or say only when the token ends.
+/// A token response (RFC 6749 section 5.1). Older services write numbers as strings, or only the time of expiry.
 #[derive(Deserialize)]
 struct Grant {
     #[serde(default)]
@@ -23,35 +23,35 @@ struct Grant {
 }
 
 #[derive(Serialize)]
-struct Normal<'a> {
+struct SdkGrant<'a> {
     token_type: &'static str,
     expires_in: i64,
     access_token: &'a str,
 }
 
-/// The answer as the SDK wants it.
+/// The response in the one form that the SDK reads.
 ///
 /// # Errors
 ///
-/// `Protocol` if it is no JSON or holds no token.
-pub(crate) fn normal(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+/// `Protocol` if it is not JSON or holds no token.
+pub(crate) fn normalize(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let Grant { access_token, expires_in, expires_on } =
         serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
     let token = access_token.filter(|Secret(token)| !token.expose_secret().is_empty());
     let Some(Secret(token)) = token else {
-        return Err(Error::new(ErrorKind::Protocol, "Entra ID's answer holds no token"));
+        return Err(Error::new(ErrorKind::Protocol, "Entra ID's response holds no token"));
     };
     let left = seconds(expires_in).or_else(|| seconds(expires_on).map(|end| end.saturating_sub(now())));
     let token = token.expose_secret();
     let mut json = Zeroizing::new(Vec::with_capacity(2 * token.len() + 128));
-    let normal = Normal {
+    let grant = SdkGrant {
         token_type: "Bearer",
-        // The SDK computes with it.
-        expires_in: left.unwrap_or(UNSAID).clamp(0, 366 * 86_400),
+        // The SDK adds it to the present time, which must not overflow.
+        expires_in: left.unwrap_or(DEFAULT_LIFETIME).clamp(0, 366 * 86_400),
         access_token: token,
     };
-    serde_json::to_writer(&mut *json, &normal)
-        .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the token cannot be handed to the SDK"))?;
+    serde_json::to_writer(&mut *json, &grant)
+        .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the token cannot be passed to the SDK"))?;
     Ok(json)
 }
 
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn numbers_may_be_texts_and_may_be_missing() {
         let read = |text: &str| -> i64 {
-            let json: Value = serde_json::from_slice(&normal(text.as_bytes()).unwrap()).unwrap();
+            let json: Value = serde_json::from_slice(&normalize(text.as_bytes()).unwrap()).unwrap();
             assert_eq!(
                 (json["access_token"].as_str(), json["token_type"].as_str()),
                 (Some("t"), Some("Bearer"))
@@ -84,8 +84,8 @@ mod tests {
             (r#"{"access_token":"t","expires_in":3599.5}"#, 3_599),
             (r#"{"access_token":"t","expires_in":-5}"#, 0),
             (r#"{"access_token":"t","expires_in":1e300}"#, 366 * 86_400),
-            (r#"{"access_token":"t","expires_in":null}"#, UNSAID),
-            (r#"{"access_token":"t"}"#, UNSAID),
+            (r#"{"access_token":"t","expires_in":null}"#, DEFAULT_LIFETIME),
+            (r#"{"access_token":"t"}"#, DEFAULT_LIFETIME),
         ] {
             assert_eq!(read(text), expected, "{text}");
         }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_token_is_none() {
         for text in ["{}", r#"{"access_token":""}"#, r#"{"access_token":["canary"]}"#, "canary", "[]"] {
-            let error = normal(text.as_bytes()).unwrap_err();
+            let error = normalize(text.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{text}");
             assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
         }

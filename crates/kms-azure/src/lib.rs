@@ -10,15 +10,16 @@ mod challenge;
 mod config;
 mod delete;
 mod error;
+mod get;
 mod grant;
 mod list;
 mod name;
 mod probe;
 mod provider;
-mod settle;
-mod store;
+mod put;
+mod soft_delete;
+mod stored;
 mod transport;
-mod value;
 
 pub use crate::{builder::AzureKeyVaultBuilder, config::AzureConfigKey, provider::AzureKeyVault};
 

@@ -1,4 +1,4 @@
-//! Keys in a vault.
+//! The provider: locks, operations and their errors put together.
 
 use std::{
     fmt,
@@ -7,77 +7,77 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
-    provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{PROVIDER, api::Api, name::Names};
+use crate::{
+    PROVIDER,
+    api::Api,
+    delete::{delete, retire},
+    get::get,
+    list::list,
+    probe::probe,
+    put::put,
+    soft_delete::{SoftDelete, restore},
+};
 
-/// What a create does with a soft-deleted secret of the same name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum SoftDeleted {
-    /// Recovers it, and succeeds if it holds the same KEK.
-    Recover,
-    /// Purges it.
-    Purge,
-}
-
-impl SoftDeleted {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Recover => "recover",
-            Self::Purge => "purge",
-        }
-    }
-}
-
-/// An Azure Key Vault that keeps KEKs as Rook does.
+/// An Azure Key Vault that stores KEKs as Rook does.
 pub struct AzureKeyVault {
     pub(crate) api: Api,
-    pub(crate) soft_deleted: SoftDeleted,
-    /// How long to wait for what the vault completes later.
-    pub(crate) wait: Duration,
+    pub(crate) soft_delete: SoftDelete,
     pub(crate) page_size: Option<i32>,
-    /// Within one process writers of a name wait for each other here instead of meeting at the vault.
-    pub(crate) turns: [Mutex<()>; 16],
+    /// Writers of one name within this process wait for each other here instead of competing at the vault.
+    pub(crate) locks: [Mutex<()>; 16],
 }
 
 impl fmt::Debug for AzureKeyVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { api, soft_deleted, wait, page_size, turns: _ } = self;
+        let Self { api, soft_delete, page_size, locks: _ } = self;
         f.debug_struct("AzureKeyVault")
             .field("api", api)
-            .field("soft_deleted", soft_deleted)
-            .field("wait", wait)
+            .field("soft_delete", soft_delete)
             .field("page_size", page_size)
             .finish_non_exhaustive()
     }
 }
 
 impl AzureKeyVault {
-    /// What the settings say of retries and time limits: one try may wait for the vault to complete a deletion.
+    /// Raises the time limits of the layers, since one attempt may wait for the vault to complete a deletion.
     #[must_use]
     pub fn layer_options(&self, mut options: LayerOptions) -> LayerOptions {
-        let whole = self.wait + Duration::from_secs(15);
+        let whole = self.soft_delete.wait + Duration::from_secs(15);
         options.attempt_timeout = options.attempt_timeout.max(whole);
         options.retry.deadline = options.retry.deadline.max(whole);
         options
     }
 
-    pub(crate) fn turn(&self, names: &Names) -> &Mutex<()> {
-        let mut hasher = DefaultHasher::new();
-        names.secret.hash(&mut hasher);
-        let [first, ..] = &self.turns;
-        let at = usize::try_from(hasher.finish() % 16).unwrap_or(0);
-        self.turns.get(at).unwrap_or(first)
+    /// Recovers a soft-deleted key.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no soft-deleted secret of that name.
+    pub async fn restore(&self, name: &KeyName) -> Result<()> {
+        restore(&self.api, &self.soft_delete, name)
+            .await
+            .map_err(|error| annotate_error(error, "restore", name))
     }
 
-    pub(crate) fn told(&self, error: Error, operation: &'static str, name: &KeyName) -> Error {
-        error.operation(operation).provider(PROVIDER).context("key", name.as_str())
+    async fn lock(&self, name: &KeyName) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let [first, ..] = &self.locks;
+        let at = usize::try_from(hasher.finish() % 16).unwrap_or(0);
+        self.locks.get(at).unwrap_or(first).lock().await
     }
+}
+
+/// Adds operation, provider and key to an error.
+fn annotate_error(error: Error, operation: &'static str, name: &KeyName) -> Error {
+    error.operation(operation).provider(PROVIDER).context("key", name.as_str())
 }
 
 #[async_trait]
@@ -87,56 +87,45 @@ impl KmsProvider for AzureKeyVault {
     }
 
     fn capability(&self) -> Capability {
-        // Key Vault has no conditional write. Creators agree on one KEK by looking at all versions, which rests on
-        // everybody keeping to it; two updates at the same moment may both have been stored.
+        // Key Vault has no conditional write. Creators agree on one KEK by comparing all versions, which holds only if
+        // every writer does so. Two concurrent updates may both be stored.
         Capability::full().with_create(Guarantee::CheckThenAct).with_update(Guarantee::CheckThenAct)
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
         self.check_put(kek, &mode)?;
-        let names = Names::of(name);
-        let result = match &mode {
-            PutMode::Create => self.create(name, &names, kek).await,
-            PutMode::Update(version) => self.update(&names, kek, version).await,
-            PutMode::Overwrite => self.overwrite(&names, kek).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
-        };
-        result.map_err(|error| self.told(error, "put", name))
+        let _lock = self.lock(name).await;
+        let result = put(&self.api, &self.soft_delete, name, kek, &mode).await;
+        result.map_err(|error| annotate_error(error, "put", name))
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        let names = Names::of(name);
-        let result = async {
-            match self.current(&names, freshness == Freshness::Fresh).await? {
-                Some(decided) => {
-                    let (created, updated) = decided.current.attributes.times();
-                    Ok(Stored::new(decided.kek, decided.current.version()?).with_times(created, updated))
-                }
-                None => Err(Error::key_not_found(name)),
-            }
-        };
-        result.await.map_err(|error| self.told(error, "get", name))
+        get(&self.api, name, freshness).await.map_err(|error| annotate_error(error, "get", name))
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let names = Names::of(name);
-        self.remove(name, &names, mode).await.map_err(|error| self.told(error, "delete", name))
+        let _lock = self.lock(name).await;
+        let result = delete(&self.api, &self.soft_delete, name, mode).await;
+        result.map_err(|error| annotate_error(error, "delete", name))
     }
 
     fn list(&self) -> KeyStream<'_> {
-        self.list_all()
+        let keys = list(&self.api, self.page_size);
+        Box::pin(keys.map_err(|error| error.operation("list").provider(PROVIDER)))
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        self.retire(&Names::of(name), current).await.map_err(|error| self.told(error, "retire", name))
+        let _lock = self.lock(name).await;
+        let result = retire(&self.api, name, current).await;
+        result.map_err(|error| annotate_error(error, "retire", name))
     }
 
-    /// Nothing that the vault offers shows it: only an update does.
+    /// `Unknown` for every key: Key Vault offers no way to ask.
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
         Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
     async fn probe(&self) -> Probe {
-        self.run_probe().await
+        probe(&self.api, self.soft_delete.policy).await
     }
 }

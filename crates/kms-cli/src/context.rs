@@ -4,10 +4,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec};
-use kms_dispatch::{
-    ClusterRef, Options, Provider, connect,
-    source::{Directory, Manifests, PodEnvironment},
-};
+use kms_dispatch::{Options, Provider, connect, keys::is_setting};
+use kms_kube::ClusterRef;
+use kms_source::{Directory, Manifests, PodEnvironment};
 use tracing::{info, warn};
 
 #[cfg(feature = "k8s-secret")]
@@ -104,12 +103,17 @@ impl Context {
     ) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, patience);
         let info = kubernetes.cluster(named).await?;
-        let cluster = ClusterRef::new(&info.kube_namespace, &info.owner.name).with_uid(&info.owner.uid);
-        let kube_secrets = Some(info.kube_namespace.clone());
-        let mut context =
-            Self::with(global, environment, Origin::Cluster(info.security), Some(cluster), kube_secrets);
+        let kube_secrets = Some(named.kube_namespace.clone());
+        let mut context = Self::with(
+            global,
+            environment,
+            Origin::Cluster(info.spec.security),
+            info.reference,
+            kube_secrets,
+        );
         context.kubernetes = kubernetes;
-        context.device_sets = info.device_sets;
+        context.device_sets =
+            info.spec.device_sets.map(|sets| sets.into_iter().map(|set| (set.name, set.encrypted)).collect());
         context.deleting = info.deleting;
         Ok(context)
     }
@@ -274,7 +278,7 @@ impl Context {
                     if info.deleting && !self.deleting {
                         warn!("{BEING_DELETED}");
                     }
-                    return Ok(Some(info.owner.uid));
+                    return Ok(info.reference.and_then(|reference| reference.uid));
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                     chain(&error)
@@ -356,7 +360,7 @@ fn security_of(origin: &Origin) -> &SecuritySpec {
 
 /// The KMS part of the environment.
 pub(crate) fn pod(environment: &Environment) -> PodEnvironment {
-    PodEnvironment::new(environment.pairs(), Path::new("/"))
+    PodEnvironment::new(environment.pairs(), Path::new("/"), is_setting)
 }
 
 /// Whether the environment says anything of a KMS.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::{Result, SecretData, SecretSource, layer::RetryPolicy};
-use kms_k8s_secret::{
-    CephClusterInfo, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, repeated,
+use kms_kube::{
+    CephCluster, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
 };
 use tokio::sync::OnceCell;
 
@@ -49,13 +49,13 @@ impl Kubernetes {
         self.policy
     }
 
-    pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephClusterInfo> {
+    pub(crate) async fn cluster(&self, cluster: &ClusterName) -> Result<CephCluster> {
         let ClusterName { kube_namespace, name } = cluster;
         let read = || async {
             let connection = self.connection().await?.clone();
             ceph_cluster(connection, kube_namespace, name).await
         };
-        repeated(&self.policy, "read CephCluster", read).await
+        retry(&self.policy, "read CephCluster", read).await
     }
 
     /// The Secrets of a namespace.
@@ -78,7 +78,7 @@ impl SecretSource for Secrets<'_> {
             let connection = self.kubernetes.connection().await?.clone();
             KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
         };
-        let read = repeated(&self.kubernetes.policy, "read Secret", read).await;
+        let read = retry(&self.kubernetes.policy, "read Secret", read).await;
         read.map_err(|error| error.context("secret", name))
     }
 }

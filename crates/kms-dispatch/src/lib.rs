@@ -15,11 +15,9 @@ mod provider;
 mod vault;
 
 pub mod keys;
-pub mod source;
 
 pub use crate::{
     connect::{check, connect},
     options::Options,
     provider::Provider,
 };
-pub use kms_kube::ClusterRef;

@@ -65,13 +65,13 @@ async fn everything_that_is_wrong_with_the_settings_of_key_vault_is_told_at_once
 }
 
 /// A block of settings that are not all strings, as only a document can have it.
-#[cfg(all(feature = "manifests", any(feature = "k8s-secret", feature = "vault")))]
-fn block(text: &str) -> kms_dispatch::source::Manifests {
-    let parsed = kms_dispatch::source::Manifests::parse([("a.yaml", text.as_bytes())]);
+#[cfg(any(feature = "k8s-secret", feature = "vault"))]
+fn block(text: &str) -> kms_source::Manifests {
+    let parsed = kms_source::Manifests::parse([("a.yaml", text.as_bytes())]);
     parsed.expect("it is valid")
 }
 
-#[cfg(all(feature = "manifests", feature = "vault"))]
+#[cfg(feature = "vault")]
 #[tokio::test]
 async fn problems_of_the_block_of_the_settings_and_of_the_secrets_are_in_one_error() {
     let manifests = block(
@@ -105,7 +105,7 @@ async fn problems_of_the_block_of_the_settings_and_of_the_secrets_are_in_one_err
     assert!(!text.contains("canary"), "{text}");
 }
 
-#[cfg(all(feature = "manifests", feature = "vault"))]
+#[cfg(feature = "vault")]
 #[tokio::test]
 async fn problems_of_the_settings_are_told_also_when_secrets_cannot_be_read() {
     #[derive(Debug)]
@@ -129,7 +129,7 @@ async fn problems_of_the_settings_are_told_also_when_secrets_cannot_be_read() {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 
-#[cfg(all(feature = "manifests", feature = "k8s-secret"))]
+#[cfg(feature = "k8s-secret")]
 #[tokio::test]
 async fn a_misspelt_block_is_not_taken_for_kubernetes_secrets() {
     let manifests = block("security: {kmss: {connectionDetails: {KMS_PROVIDER: vault}}}");

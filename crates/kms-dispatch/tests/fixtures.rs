@@ -1,16 +1,13 @@
 //! What Rook writes into the environment of its pods leads back to the `security` block that it was made of.
 //!
 //! The fixtures are printed by Rook's own operator code.
-#![cfg(feature = "manifests")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{collections::BTreeMap, path::Path};
 
 use kms_core::{SecretSource, SecuritySpec};
-use kms_dispatch::{
-    Options, Provider, check,
-    source::{Manifests, PodEnvironment},
-};
+use kms_dispatch::{Options, Provider, check, keys::is_setting};
+use kms_source::{Manifests, PodEnvironment};
 use serde_json::Value;
 
 const CASES: [(&str, Provider); 7] = [
@@ -69,7 +66,7 @@ async fn the_environment_of_a_pod_leads_back_to_the_block() {
         let mount = tempfile::tempdir().unwrap();
         let pairs = environment(case);
         let pairs = || pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let pod = PodEnvironment::new(pairs(), mount.path());
+        let pod = PodEnvironment::new(pairs(), mount.path(), is_setting);
 
         assert_eq!(effective(pod.security()), effective(block), "{case}");
         assert_eq!(pod.passed_over().count(), 0, "{case}");
@@ -108,4 +105,17 @@ fn a_check_changes_nothing() {
         check(spec, &Options::default().with_environment(environment)).unwrap();
         assert_eq!(before, (all(spec), spec.kms.token_secret_name.clone()));
     }
+}
+
+#[test]
+fn a_provider_that_is_not_named_is_not_guessed() {
+    let pod = |pairs: &[(&str, &str)]| {
+        PodEnvironment::new(pairs.iter().copied(), Path::new("/nonexistent"), is_setting)
+    };
+    let forgotten = pod(&[("VAULT_ADDR", "https://v"), ("VAULT_PORT", "x")]);
+    assert!(Provider::of(forgotten.security()).is_err());
+    // As the webhook of Azure's workload identity adds it to every pod, whatever is in it.
+    let unrelated = pod(&[("AZURE_CLIENT_ID", "x"), ("AZURE_TENANT_ID", "x"), ("VAULT_PORT", "x")]);
+    assert_eq!(Provider::of(unrelated.security()).unwrap(), Provider::KubernetesSecret);
+    assert!(Provider::of(pod(&[("KMS_PROVIDER", "Vault")]).security()).is_err());
 }

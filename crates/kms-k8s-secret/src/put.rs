@@ -70,7 +70,8 @@ impl Target<'_> {
     /// Replaces the KEK in a Secret that is still in the expected version.
     pub(crate) async fn update(self, name: &KeyName, kek: &Kek, expected: &KeyVersion) -> Result<KeyVersion> {
         let names = Names::of(name);
-        let mut secret = self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
+        let mut secret =
+            self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
         if secret.metadata.resource_version.as_deref() != Some(expected.as_str()) {
             return Err(key_changed());
         }

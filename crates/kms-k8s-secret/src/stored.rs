@@ -171,11 +171,10 @@ pub(crate) fn created(metadata: &ObjectMeta) -> Option<SystemTime> {
 /// When the value that is the KEK was last written, as the API server has recorded it.
 pub(crate) fn updated(metadata: &ObjectMeta) -> Option<SystemTime> {
     let field = format!("/f:data/f:{DATA_KEY}");
-    let writers = metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&field).is_some()));
+    let writers =
+        metadata.managed_fields.iter().flatten().filter(|entry| {
+            entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&field).is_some())
+        });
     writers.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max().map(SystemTime::from)
 }
 

@@ -70,9 +70,7 @@ pub fn rbac(
         settings.clear();
     }
     let keys: Vec<String> = match provider {
-        Provider::KubernetesSecret | Provider::Kmip => {
-            osds.iter().map(|osd| key_secret(&osd.name)).collect()
-        }
+        Provider::KubernetesSecret | Provider::Kmip => osds.iter().map(|osd| key_secret(&osd.name)).collect(),
         _ => Vec::new(),
     };
     let deployments: Vec<String> = osds.iter().map(|osd| osd.deployment.clone()).collect();

@@ -13,7 +13,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let provider = Arc::new(kms_core::memory::Memory::new());
-//! kms_testkit::conformance::suite(provider).await.assert_ok();
+//! kms_conformance::suite(provider).await.assert_ok();
 //! # }
 //! ```
 
@@ -27,9 +27,11 @@
     reason = "this crate is only ever run by tests, and a panic is how a test fails"
 )]
 
-pub mod conformance;
+// For tests that still name the suite by its old path.
+pub use kms_conformance as conformance;
+pub use kms_conformance::leak;
+
 pub mod fake;
-pub mod leak;
 pub mod ledger;
 #[cfg(feature = "servers")]
 pub mod luks;

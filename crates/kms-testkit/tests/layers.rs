@@ -12,16 +12,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
+use kms_conformance::leak::Recording;
 use kms_core::{
     DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, KmsProvider, PutMode,
     Result, Retry,
     layer::{self, LayerOptions, Retried, RetryPolicy, TimedOut},
     provider::Deleted,
 };
-use kms_testkit::{
-    fake::{Fault, Operation, Scripted},
-    leak::Recording,
-};
+use kms_testkit::fake::{Fault, Operation, Scripted};
 use tokio::time::Instant;
 
 const OPERATIONS: [Operation; 7] = [

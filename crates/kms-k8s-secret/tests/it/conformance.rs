@@ -1,8 +1,8 @@
 //! The shared suite on a real API server.
 
 use crate::common::{ADMIN_TOKEN, Place};
+use kms_conformance::{Options, Subject};
 use kms_k8s_secret::KubernetesSecretBuilder;
-use kms_testkit::conformance::{self, Options, Subject};
 
 const BAD_TOKEN: &str = "bad-token-Zr9sWq81mB4vTnXc";
 
@@ -25,5 +25,5 @@ async fn the_provider_passes_the_suite() {
         .with_list_count(230)
         .with_secret("the administrator's token", ADMIN_TOKEN)
         .with_secret("the refused token", BAD_TOKEN);
-    conformance::run(&subject, &options).await.assert_ok();
+    kms_conformance::run(&subject, &options).await.assert_ok();
 }

@@ -4,16 +4,14 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use crate::common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
+use kms_conformance::leak::{self, Canary};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
     SecretSource, UpdateRight, provider::Deleted,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, secret_name};
 use kms_kube::{ConnectOptions, KubernetesSecretSource, Owner, ceph_cluster, connect};
-use kms_testkit::{
-    leak::{self, Canary},
-    servers::wait,
-};
+use kms_testkit::servers::wait;
 use serde_json::{Value, json};
 
 async fn names(provider: &dyn KmsProvider) -> BTreeSet<String> {
@@ -77,9 +75,10 @@ async fn what_is_created_is_what_rook_writes_field_by_field() {
 
     let connection = place.connection(ADMIN_TOKEN).await;
     let info = ceph_cluster(connection.clone(), place.namespace.name(), "rook-ceph").await.unwrap();
-    assert_eq!(info.owner, Owner::new("rook-ceph", &uid));
+    let owner = info.reference.unwrap().owner().unwrap();
+    assert_eq!(owner, Owner::new("rook-ceph", &uid));
     let provider =
-        KubernetesSecretBuilder::new().with_client(connection).with_owner(info.owner).build().await.unwrap();
+        KubernetesSecretBuilder::new().with_client(connection).with_owner(owner).build().await.unwrap();
     let version = provider.put(&key("by-us"), &kek("cm9vaw=="), PutMode::Create).await.unwrap();
 
     let mut rooks = place.secret("rook-ceph-osd-encryption-key-by-rook").await;
@@ -391,15 +390,19 @@ async fn a_ceph_cluster_is_read() {
     });
     let uid = place.namespace.create_ceph_cluster("one", security).await.unwrap();
     let info = ceph_cluster(connection.clone(), namespace, "one").await.unwrap();
-    assert_eq!((info.owner, info.kube_namespace.as_str()), (Owner::new("one", uid), namespace));
-    assert_eq!(info.security.kms.connection_details.get("KMS_PROVIDER"), Some("vault"));
-    assert_eq!(info.security.kms.token_secret_name, "t");
-    assert!(info.security.key_rotation.enabled);
+    let reference = info.reference.unwrap();
+    assert_eq!(
+        (reference.owner(), reference.kube_namespace.as_str()),
+        (Some(Owner::new("one", uid)), namespace)
+    );
+    assert_eq!(info.spec.security.kms.connection_details.get("KMS_PROVIDER"), Some("vault"));
+    assert_eq!(info.spec.security.kms.token_secret_name, "t");
+    assert!(info.spec.security.key_rotation.enabled);
 
     for (name, security) in [("two", Value::Null), ("three", json!({"kms": null, "keyRotation": null}))] {
         place.namespace.create_ceph_cluster(name, security).await.unwrap();
         let info = ceph_cluster(connection.clone(), namespace, name).await.unwrap();
-        assert!(info.security.kms.connection_details.is_empty());
+        assert!(info.spec.security.kms.connection_details.is_empty());
     }
 
     let error = ceph_cluster(connection.clone(), namespace, "nosuch").await.unwrap_err();

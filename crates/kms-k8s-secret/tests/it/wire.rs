@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use crate::common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
+use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
 use kms_k8s_secret::{IdentifierStore, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
-use kms_testkit::{
-    fake::http::{Answer, HttpServer},
-    leak::{self, Canary, Recording},
-};
+use kms_testkit::fake::http::{Answer, HttpServer};
 use serde_json::{Value, json};
 
 async fn connection(server: &HttpServer) -> Connection {
@@ -222,7 +220,7 @@ async fn without_rooks_definitions_there_is_no_ceph_cluster() {
     let server = HttpServer::scripted([Answer::status(404).body("404 page not found\n")]).await.unwrap();
     let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("definitions are not installed"), "{error}");
+    assert!(error.to_string().contains("install Rook's custom resource definitions"), "{error}");
 }
 
 #[tokio::test]

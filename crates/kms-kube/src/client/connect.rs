@@ -256,7 +256,10 @@ fn check_server(url: &Uri, cleartext: bool) -> Result<String> {
             "the API server has an http address, so keys and credentials could be read on the way: use https",
         )
         .context("server", server)),
-        _ => Err(Error::config("the address of the API server must begin with https").context("server", server)),
+        _ => {
+            Err(Error::config("the address of the API server must begin with https")
+                .context("server", server))
+        }
     }
 }
 

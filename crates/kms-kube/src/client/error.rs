@@ -314,10 +314,7 @@ fn owned_by_others(status: Option<&Status>) -> String {
     });
     let more = causes.len().saturating_sub(MAX_FIELDS);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!(
-        "another manager has set fields to other values: {}{more}",
-        fields.collect::<Vec<_>>().join(", ")
-    )
+    format!("another manager has set fields to other values: {}{more}", fields.collect::<Vec<_>>().join(", "))
 }
 
 /// The error for a response that cannot be read.
@@ -351,8 +348,12 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
             Retry::IfIdempotent,
             "the TLS connection to the API server failed: check the server's address and the client certificate",
         ),
-        TransportFailure::Connect => (ErrorKind::Unavailable, Retry::Always, "the API server cannot be reached"),
-        TransportFailure::Timeout => (ErrorKind::Timeout, Retry::IfIdempotent, "the API server did not answer in time"),
+        TransportFailure::Connect => {
+            (ErrorKind::Unavailable, Retry::Always, "the API server cannot be reached")
+        }
+        TransportFailure::Timeout => {
+            (ErrorKind::Timeout, Retry::IfIdempotent, "the API server did not answer in time")
+        }
         TransportFailure::Broken => {
             (ErrorKind::Unavailable, Retry::IfIdempotent, "the connection to the API server broke")
         }

@@ -22,7 +22,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     connect::Connection,
-    error::{Failure, Target, refused, unrefused, unreadable},
+    error::{Failure, Target, refused, unreadable, unrefused},
     names::FIELD_MANAGER,
 };
 
@@ -102,9 +102,8 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     body: Option<Bytes>,
     target: &Target<'_>,
 ) -> Result<T, Failure> {
-    let request = request.map_err(|cause| {
-        Error::new(ErrorKind::Unexpected, "the request could not be built").source(cause)
-    })?;
+    let request = request
+        .map_err(|cause| Error::new(ErrorKind::Unexpected, "the request could not be built").source(cause))?;
     let request = request.map(|own| body.map_or_else(|| Body::from(own), Body::from));
     let response = connection.client().send(request).await.map_err(|error| {
         let Failure { cause, error } = unrefused(error, target);

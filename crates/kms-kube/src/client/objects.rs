@@ -131,7 +131,9 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         let sent: Result<Object, _> =
             exchange(&self.connection, request, None, &self.target("delete", Some(name))).await;
         match sent {
-            Err(failure) if failure.cause != Cause::Absent => Err(self.annotate_error("delete", failure.error)),
+            Err(failure) if failure.cause != Cause::Absent => {
+                Err(self.annotate_error("delete", failure.error))
+            }
             _ => Ok(()),
         }
     }

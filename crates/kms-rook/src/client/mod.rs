@@ -71,11 +71,7 @@ impl RookNamespace {
         Objects::new(self.connection.clone(), &self.kube_namespace)
     }
 
-    async fn retry<T, F>(
-        &self,
-        operation: &'static str,
-        request: impl Fn() -> F + Send + Sync,
-    ) -> Result<T>
+    async fn retry<T, F>(&self, operation: &'static str, request: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
         T: Send,

@@ -261,7 +261,8 @@ fn no_credential_that_stands_in_the_block_is_in_the_job() {
         ("VAULT_APPROLE_ROLE_ID", "role"),
         ("VAULT_APPROLE_SECRET_ID", "s3cr3t"),
     ];
-    let cluster = CephClusterSpec::new(SecuritySpec::new(KmsSpec::new(ConnectionDetails::from_iter(details), "")));
+    let cluster =
+        CephClusterSpec::new(SecuritySpec::new(KmsSpec::new(ConnectionDetails::from_iter(details), "")));
     let options = JobOptions::new(IMAGE);
     let maker = JobMaker::new(&cluster, &options).unwrap();
     assert_eq!(maker.withheld(), ["VAULT_APPROLE_SECRET_ID"]);

@@ -3,8 +3,8 @@
 
 use crate::common::{CASES, fixture, security};
 use kms_core::{ConnectionDetails, KmsSpec, SecuritySpec};
-use kms_dispatch::source::PodEnvironment;
 use kms_rook::{RgwPurpose, env, rgw_volume, volumes};
+use kms_source::PodEnvironment;
 use serde_json::{Value, json};
 
 fn block(token_secret: &str, details: &[(&str, &str)]) -> SecuritySpec {
@@ -48,7 +48,7 @@ fn the_same_block_gives_the_same_whatever_was_asked_before() {
         let before = details();
         let first = (env(&security).unwrap(), volumes(&security).unwrap());
         for other in CASES {
-            env(&common::security(other)).unwrap();
+            env(&crate::common::security(other)).unwrap();
         }
         assert_eq!((env(&security).unwrap(), volumes(&security).unwrap()), first, "{case}");
         assert_eq!(details(), before, "{case}");
@@ -62,7 +62,7 @@ fn a_pod_understands_the_environment() {
         let found = env(&wanted).unwrap().vars;
         let pairs =
             found.iter().map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or("from a Secret")));
-        let pod = PodEnvironment::new(pairs, std::path::Path::new("/"));
+        let pod = PodEnvironment::new(pairs, std::path::Path::new("/"), kms_dispatch::keys::is_setting);
         let mut given: Vec<_> = pod.security().kms.connection_details.iter().collect();
         // What Rook adds and rewrites on the way (spec 13.1).
         given.retain(|(name, value)| *name != "VAULT_BACKEND_PATH" || *value != "secret/");

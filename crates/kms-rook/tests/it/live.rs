@@ -458,7 +458,9 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
     let place = Place::with_osds().await;
     let osds = place.admin().await.osds().await.unwrap().osds;
     let (security, kube_namespace) = (crate::common::security("kmip"), place.namespace.name());
-    let rights = rbac(&security, kube_namespace, "rook-ceph", "rook-kms-rotation", &osds).unwrap();
+    let key_secret = |name: &KeyName| format!("rook-ceph-osd-encryption-key-{name}");
+    let rights =
+        rbac(&security, kube_namespace, "rook-ceph", "rook-kms-rotation", &osds, key_secret).unwrap();
     let rules = serde_json::to_value(&rights.role.rules).unwrap();
     let token = place.account("rook-kms-rotation", &rules).await;
     // What is printed is taken by the API server as it is.
@@ -492,7 +494,9 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
 async fn the_api_server_takes_the_schedules_that_we_take() {
     let place = Place::new().await;
     let path = format!("{}?dryRun=All", place.path("batch/v1", "cronjobs"));
-    for (schedules, status) in [(crate::schedules::SCHEDULES_TAKEN, 201), (crate::schedules::SCHEDULES_REFUSED, 422)] {
+    for (schedules, status) in
+        [(crate::schedules::SCHEDULES_TAKEN, 201), (crate::schedules::SCHEDULES_REFUSED, 422)]
+    {
         for schedule in schedules {
             let mut job = fixture("default", "cronjob.json");
             move_to(&mut job, place.namespace.name());

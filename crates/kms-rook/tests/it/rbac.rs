@@ -7,7 +7,10 @@ use kms_rook::{Osd, rbac};
 fn every_secret_is_named_and_none_may_be_listed() {
     let osds: Vec<Osd> = CASES.iter().map(|case| Osd::of(&deployment(case)).unwrap().unwrap()).collect();
     for case in CASES {
-        let rbac = rbac(&security(case), "rook-ceph", "rook-ceph", "rook-kms", &osds, |name| format!("rook-ceph-osd-encryption-key-{name}")).unwrap();
+        let rbac = rbac(&security(case), "rook-ceph", "rook-ceph", "rook-kms", &osds, |name| {
+            format!("rook-ceph-osd-encryption-key-{name}")
+        })
+        .unwrap();
         let mut of_settings = Vec::new();
         let mut of_keys = 0;
         for rule in rbac.role.rules.unwrap() {

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
+use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
-use kms_testkit::{
-    conformance::{Options, Subject, run},
-    servers::openbao::{OpenBao, OpenBaoConfig},
-};
+use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
 
 use crate::common::Setup;
 

@@ -1,0 +1,191 @@
+//! What becomes of deleted keys: kept, recovered, purged, at once or later. The double's clock moves, nobody waits.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use crate::common::{Setup, kek, key, quick, secret};
+use kms_core::{DeleteMode, ErrorKind, Existing, Freshness, KmsProvider, PutMode, provider::Deleted};
+use kms_testkit::fake::azure::{Action, Azure, Fault, Host};
+
+/// A deletion takes ten seconds, and every request three.
+fn slow(double: &Azure) {
+    double.switch(|switches| {
+        switches.delay = Duration::from_secs(10);
+        switches.haste = Duration::from_secs(3);
+    });
+}
+
+#[tokio::test]
+async fn a_soft_deleted_key_comes_back_if_it_is_the_same_and_is_in_the_way_if_not() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let name = key("a");
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    assert_eq!(provider.delete(&name, DeleteMode::Soft).await.unwrap(), Deleted::Recoverable);
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    provider.delete(&name, DeleteMode::Soft).await.unwrap();
+    let error = provider.put(&name, &kek("ZGVm"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.existing(), Some(Existing::Different));
+    assert!(error.to_string().contains("AZURE_SOFT_DELETED"), "{error}");
+    // Nothing is lost.
+    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    // What may not be recovered is told with the permission.
+    provider.delete(&name, DeleteMode::Soft).await.unwrap();
+    double.switch(|switches| switches.denied = ["recover"].into());
+    let error = provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("\"recover\" is needed"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_recover_one_key_both_succeed() {
+    let double = Azure::start().await.unwrap();
+    double.switch(|switches| switches.delay = Duration::from_millis(300));
+    let (one, other) = (Setup::on(&double).build().await, Setup::on(&double).build().await);
+    let name = key("a");
+    one.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    one.delete(&name, DeleteMode::Soft).await.unwrap();
+    let same = kek("YWJj");
+    let (a, b) =
+        tokio::join!(one.put(&name, &same, PutMode::Create), other.put(&name, &same, PutMode::Create));
+    for result in [a, b] {
+        if let Err(error) = result {
+            assert_eq!(error.existing(), Some(Existing::Same), "{error}");
+        }
+    }
+    assert!(other.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&same));
+    assert_eq!(double.versions(&secret("a")).len(), 1);
+}
+
+#[tokio::test]
+async fn what_may_not_be_purged_stays_recoverable_and_is_said_to() {
+    for protected in [true, false] {
+        let double = Azure::start().await.unwrap();
+        double.switch(|switches| {
+            switches.purge_protection = protected;
+            if !protected {
+                switches.denied.insert("purge");
+            }
+        });
+        let provider = quick(Setup::on(&double).build().await);
+        let name = key("a");
+        provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+        assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Recoverable);
+        assert_eq!(double.is_deleted(&secret("a")), Some(true));
+        let purges = double.lines().iter().filter(|line| line.starts_with("DELETE /deletedsecrets")).count();
+        assert_eq!(purges, usize::from(!protected), "purge protection is not argued with");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
+    for sparse in [false, true] {
+        let double = Azure::start().await.unwrap();
+        double.switch(|switches| switches.sparse = sparse);
+        let purging = Setup::on(&double).set("AZURE_SOFT_DELETED", "purge").build().await;
+        let recovering = Setup::on(&double).build().await;
+        let (name, old, new) = (key("a"), kek("YWJj"), kek("ZGVm"));
+        purging.put(&name, &old, PutMode::Create).await.unwrap();
+        slow(&double);
+        purging.delete(&name, DeleteMode::Soft).await.unwrap();
+        purging.put(&name, &new, PutMode::Create).await.unwrap();
+        assert!(purging.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&new));
+        recovering.delete(&name, DeleteMode::Soft).await.unwrap();
+        recovering.put(&name, &new, PutMode::Create).await.unwrap();
+        assert!(recovering.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&new));
+        // Whoever overwrites wants the new one, whatever was there (UP-51).
+        recovering.delete(&name, DeleteMode::Soft).await.unwrap();
+        recovering.put(&name, &old, PutMode::Overwrite).await.unwrap();
+        assert!(recovering.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&old));
+        // Destroyed is destroyed, however late the vault shows what it has deleted.
+        assert_eq!(recovering.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
+        double.advance(Duration::from_secs(10));
+        assert_eq!(double.is_deleted(&secret("a")), None);
+        assert!(double.lines().iter().any(|line| line.starts_with("DELETE /deletedsecrets/")));
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_deletion_in_vain_is_told_so() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    double.switch(|switches| switches.delay = Duration::from_secs(10));
+    provider.delete(&key("a"), DeleteMode::Soft).await.unwrap();
+    for mode in [PutMode::Create, PutMode::Overwrite] {
+        let error = provider.put(&key("a"), &kek("ZGVm"), mode).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("AZURE_SOFT_DELETE_WAIT"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_never_complete_is_not_called_a_destruction() {
+    for sparse in [false, true] {
+        let double = Azure::start().await.unwrap();
+        double.switch(|switches| {
+            switches.delay = Duration::from_secs(10);
+            switches.sparse = sparse;
+        });
+        let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
+        double.plant(&secret("a"), "YWJj");
+        let left = impatient.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        // A server that neither names a way back nor shows the secret cannot be told from one that keeps nothing.
+        assert_eq!(left, if sparse { Deleted::Destroyed } else { Deleted::Recoverable });
+    }
+}
+
+#[tokio::test]
+async fn a_vault_without_soft_delete_destroys_at_once() {
+    for (sparse, mode) in
+        [(false, DeleteMode::Destroy), (false, DeleteMode::Soft), (true, DeleteMode::Destroy)]
+    {
+        let double = Azure::start().await.unwrap();
+        double.switch(|switches| {
+            switches.soft_delete = false;
+            switches.sparse = sparse;
+        });
+        let provider = quick(Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "300ms").build().await);
+        let name = key("a");
+        for text in ["YWJj", "ZGVm"] {
+            provider.put(&name, &kek(text), PutMode::Create).await.unwrap();
+            assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek(text)));
+            assert_eq!(provider.delete(&name, mode).await.unwrap(), Deleted::Destroyed);
+        }
+        assert_eq!(provider.delete(&name, mode).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!double.lines().iter().any(|line| line.starts_with("DELETE /deletedsecrets/")));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_being_recovered_is_not_taken_for_a_deleted_one() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    let name = key("a");
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    provider.delete(&name, DeleteMode::Soft).await.unwrap();
+    double.switch(|switches| switches.delay = Duration::from_secs(10));
+    let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "200ms").build().await;
+    impatient.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap_err();
+    // It comes back, and that it is not there would be untrue.
+    let error = impatient.delete(&name, DeleteMode::Soft).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    slow(&double);
+    assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
+}
+
+#[tokio::test]
+async fn a_destroy_that_was_interrupted_goes_on() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let name = key("a");
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    provider.delete(&name, DeleteMode::Soft).await.unwrap();
+    // What is in the way for a moment is no reason to say that the key is not there.
+    let reply = Action::Reply { status: 503, retry_after: None, body: "<html>".to_owned() };
+    double.fault(Fault::new(Host::Vault, reply).at("/deletedsecrets/"));
+    assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
+    assert_eq!(double.is_deleted(&secret("a")), None);
+}

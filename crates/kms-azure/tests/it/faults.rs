@@ -1,0 +1,209 @@
+//! Tokens that die, throttling, denials, clocks: on the double.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use crate::common::{Setup, kek, key, quick, secret};
+use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode, Retry};
+use kms_testkit::fake::azure::{Action, Azure, CLIENT, CLIENT_SECRET, Fault, Host, OBJECT};
+
+async fn planted() -> Azure {
+    let double = Azure::start().await.unwrap();
+    double.plant(&secret("a"), "YWJj");
+    double
+}
+
+#[tokio::test]
+async fn a_cached_token_that_the_vault_stops_accepting_is_replaced_once() {
+    let double = planted().await;
+    let provider = Setup::on(&double).build().await;
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    double.forget();
+    double.roll_signing_key();
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    let counts = double.counts();
+    assert_eq!((counts.tokens, counts.vault.requests, counts.challenges), (1, 2, 0));
+    // The same for a write, whose body is sent again.
+    double.roll_signing_key();
+    provider.put(&key("b"), &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
+    assert_eq!(double.counts().tokens, 2);
+    assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("ZGVm")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_meet_a_dead_token_get_one_new_one() {
+    for sparse in [false, true] {
+        let double = planted().await;
+        double.switch(|switches| switches.sparse = sparse);
+        let provider = std::sync::Arc::new(Setup::on(&double).build().await);
+        provider.get(&key("a"), Freshness::Any).await.unwrap();
+        double.forget();
+        double.roll_signing_key();
+        let tasks: Vec<_> = (0..30)
+            .map(|_| {
+                let provider = std::sync::Arc::clone(&provider);
+                tokio::spawn(async move { provider.get(&key("a"), Freshness::Any).await.unwrap() })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let counts = double.counts();
+        assert_eq!((counts.tokens, counts.challenges), (1, 0));
+        assert!(counts.vault.requests <= 60, "each is repeated once at most: {counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_never_works_is_no_reason_for_many_logins() {
+    let double = planted().await;
+    let provider = quick(Setup::on(&double).build().await);
+    // The vault's clock is a day ahead of Entra's: simulated by tokens that are over at once.
+    double.switch(|switches| switches.token_seconds = 0);
+    for _ in 0..5 {
+        let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+        assert!(error.to_string().contains(OBJECT) && error.to_string().contains("clocks"), "{error}");
+    }
+    assert!(double.counts().tokens <= 10, "{:?}", double.counts());
+}
+
+#[tokio::test]
+async fn a_clock_that_moves_costs_one_token() {
+    let double = planted().await;
+    let provider = Setup::on(&double).build().await;
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    // Within Entra's tolerance for the assertion, beyond the life of the token.
+    double.switch(|switches| switches.token_seconds = 200);
+    double.roll_signing_key();
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    double.advance(Duration::from_secs(240));
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    assert_eq!(double.counts().tokens, 3);
+    double.advance(Duration::from_secs(3_600));
+    let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert!(error.to_string().contains("AADSTS700024") && error.to_string().contains("clock"), "{error}");
+    double.back(Duration::from_secs(3_840));
+}
+
+#[tokio::test]
+async fn throttling_is_waited_out_and_a_denial_is_not_repeated() {
+    let double = planted().await;
+    let provider = quick(Setup::on(&double).build().await);
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    let reply = |status, retry_after| Action::Reply { status, retry_after, body: "<html>".to_owned() };
+    double.fault(Fault::new(Host::Vault, reply(429, Some("1"))));
+    let start = std::time::Instant::now();
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    double.fault(Fault::new(Host::Vault, reply(429, None)).times(2));
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    double.forget();
+    double.switch(|switches| switches.denied = ["get"].into());
+    let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (ErrorKind::PermissionDenied, Retry::Never));
+    let text = error.to_string();
+    assert!(
+        text.contains("Key Vault Secrets Officer") && text.contains(OBJECT) && text.contains(CLIENT),
+        "{text}"
+    );
+    assert_eq!(double.counts().vault.requests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_in_a_storm_of_throttling() {
+    let double = Azure::start().await.unwrap();
+    double.switch(|switches| {
+        switches.rate = Some(40);
+        switches.retry_after = Some("1");
+    });
+    let provider = quick(Setup::on(&double).build().await);
+    let tasks: Vec<_> = (0..20)
+        .map(|number| {
+            let provider = std::sync::Arc::clone(&provider);
+            tokio::spawn(async move {
+                let (name, kek) = (key(&format!("k{number}")), kek(&format!("value-{number}")));
+                (provider.put(&name, &kek, PutMode::Create).await, name, kek)
+            })
+        })
+        .collect();
+    for task in tasks {
+        let (result, name, kek) = task.await.unwrap();
+        match result {
+            Ok(_) => assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::RateLimited, "{error}"),
+        }
+    }
+    assert_eq!(double.counts().tokens, 1);
+}
+
+#[tokio::test]
+async fn entra_in_trouble_is_told_apart_from_a_wrong_credential() {
+    let double = planted().await;
+    let provider = Setup::on(&double).build().await;
+    let reply = |status, retry_after| Action::Reply { status, retry_after, body: "<html>".to_owned() };
+    for (status, wait, kind) in [
+        (429, Some("7"), ErrorKind::RateLimited),
+        (503, None, ErrorKind::Unavailable),
+        (404, None, ErrorKind::ConfigInvalid),
+    ] {
+        double.fault(Fault::new(Host::Entra, reply(status, wait)));
+        let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(error.wait().map(|wait| wait.as_secs()), wait.map(|_| 7));
+    }
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    for (setting, value, number) in [
+        ("AZURE_TENANT_ID", "99999999-9999-9999-9999-999999999999", "AADSTS90002"),
+        ("AZURE_CLIENT_ID", "99999999-9999-9999-9999-999999999999", "AADSTS700016"),
+    ] {
+        let error = Setup::on(&double)
+            .set(setting, value)
+            .build()
+            .await
+            .get(&key("a"), Freshness::Any)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        assert!(error.to_string().contains(number) && error.to_string().contains(setting), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_secret_and_a_workload_identity_are_taken_where_they_are_chosen() {
+    let double = planted().await;
+    let with_secret = Setup::on(&double).set("AZURE_CLIENT_SECRET", CLIENT_SECRET);
+    assert!(with_secret.try_build().await.unwrap_err().to_string().contains("AZURE_CREDENTIAL"));
+    let provider = with_secret.set("AZURE_CREDENTIAL", "client-secret").build().await;
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(!format!("{provider:?}").contains(CLIENT_SECRET));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "federated-one\n").unwrap();
+    let provider = Setup::on(&double)
+        .set("AZURE_CREDENTIAL", "workload-identity")
+        .set("AZURE_FEDERATED_TOKEN_FILE", file.to_str().unwrap())
+        .build()
+        .await;
+    double.switch(|switches| switches.federated_token = Some("federated-one".to_owned()));
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+    double.switch(|switches| switches.federated_token = Some("federated-two".to_owned()));
+    std::fs::write(&file, "federated-two").unwrap();
+    double.roll_signing_key();
+    provider.get(&key("a"), Freshness::Any).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_says_who_we_are_and_names_the_step_that_fails() {
+    let double = planted().await;
+    let probe = Setup::on(&double).build().await.probe().await;
+    assert!(probe.failed.is_none(), "{probe:?}");
+    let steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, ["addresses", "credential", "token", "vault", "rights"]);
+    assert!(probe.passed.iter().any(|(_, found)| found.contains(OBJECT) && found.contains(CLIENT)));
+    double.switch(|switches| switches.denied = ["get"].into());
+    let probe = Setup::on(&double).build().await.probe().await;
+    assert_eq!(probe.failed.unwrap().0, "rights");
+}

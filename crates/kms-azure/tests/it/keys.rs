@@ -1,0 +1,257 @@
+//! What is stored, found, deleted and asked: on the double.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::{sync::Arc, time::Duration};
+
+use crate::common::{Setup, kek, key, quick, secret};
+use futures_util::TryStreamExt;
+use kms_core::{
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, provider::Deleted,
+};
+use kms_testkit::fake::azure::{Action, Azure, Fault, Host};
+use tokio::sync::Barrier;
+
+#[tokio::test]
+async fn a_thousand_reads_cost_one_token_one_challenge_and_one_handshake_per_host() {
+    let double = Azure::start().await.unwrap();
+    double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"YWJj"}"#);
+    let provider = Setup::on(&double).build().await;
+    for _ in 0..1_000 {
+        assert!(provider.get(&key("a"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    }
+    let counts = double.counts();
+    assert_eq!((counts.tokens, counts.challenges), (1, 1));
+    assert_eq!((counts.entra.handshakes, counts.vault.handshakes), (1, 1));
+    assert_eq!((counts.entra.requests, counts.vault.requests), (1, 1_001));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_start_together_share_token_and_challenge() {
+    let double = Azure::start().await.unwrap();
+    double.plant(&secret("a"), "YWJj");
+    let provider = Arc::new(Setup::on(&double).build().await);
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let provider = Arc::clone(&provider);
+            tokio::spawn(async move { provider.get(&key("a"), Freshness::Any).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let counts = double.counts();
+    assert_eq!((counts.tokens, counts.challenges), (1, 1));
+}
+
+#[tokio::test]
+async fn a_key_is_stored_byte_for_byte_as_rook_does_and_a_raw_value_is_read() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    let new = Kek::generate().unwrap();
+    provider.put(&key("set1-data-0x7dwl"), &new, PutMode::Create).await.unwrap();
+    let versions = double.versions(&secret("set1-data-0x7dwl"));
+    assert_eq!(versions.len(), 1);
+    assert_eq!(
+        versions[0].value,
+        format!(r#"{{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"{}"}}"#, new.expose_secret())
+    );
+    double.plant(&secret("raw"), "YWJjZA==");
+    assert!(provider.get(&key("raw"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJjZA==")));
+    double.plant("somebody-elses", "x");
+    let mut names: Vec<_> = provider.list().map_ok(|info| info.name.to_string()).try_collect().await.unwrap();
+    names.sort();
+    assert_eq!(names, ["raw", "set1-data-0x7dwl"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
+    let double = Azure::start().await.unwrap();
+    for round in 0..2 {
+        let name = key(&format!("race-{round}"));
+        let start = Arc::new(Barrier::new(50));
+        // Everybody finds the name free, twice, before the first one writes.
+        for _ in 0..2 {
+            let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(50))));
+            double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
+        }
+        let mut tasks = Vec::new();
+        for _ in 0..50 {
+            let (provider, name, start) =
+                (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
+            tasks.push(tokio::spawn(async move {
+                // A login of its own first, so that the writes meet.
+                provider.get(&name, Freshness::Any).await.unwrap_err();
+                start.wait().await;
+                provider.ensure(&name, Kek::generate().unwrap()).await.unwrap()
+            }));
+        }
+        let mut results = Vec::new();
+        for task in tasks {
+            results.push(task.await.unwrap());
+        }
+        let versions = double.versions(&secret(name.as_str())).len();
+        assert!(versions > 1, "the writes have not met");
+        let stored = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
+        let different = results.iter().filter(|one| !one.stored.kek.ct_eq(&stored.kek)).count();
+        assert_eq!(different, 0, "of 50 got another KEK, {versions} versions");
+        assert_eq!(results.iter().filter(|one| one.created).count(), 1);
+        // What Rook reads is the current version.
+        let current = double.versions(&secret(name.as_str())).pop().unwrap().value;
+        assert!(current.contains(stored.kek.expose_secret()));
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_was_interrupted_is_completed_by_a_reader() {
+    let double = Azure::start().await.unwrap();
+    let (one, other) = (Setup::on(&double).build().await, Setup::on(&double).build().await);
+    // The mark after the write is lost.
+    double.fault(Fault::new(Host::Vault, Action::LoseRequest).of("PATCH"));
+    one.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
+    let stored = other.get(&key("a"), Freshness::Fresh).await.unwrap();
+    assert!(stored.kek.ct_eq(&kek("YWJj")));
+    assert_eq!(double.versions(&secret("a"))[0].tags["rook-kms-state"], "kept");
+}
+
+#[tokio::test]
+async fn a_destroyed_key_is_gone_and_superseded_versions_are_disabled() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let name = key("my.set_Data");
+    let first = provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    let second = provider.put(&name, &kek("ZGVm"), PutMode::Update(first.clone())).await.unwrap();
+    assert_eq!(
+        provider.put(&name, &kek("Z2hp"), PutMode::Update(first.clone())).await.unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    assert_eq!(provider.retire_superseded(&name, &first).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(provider.retire_superseded(&name, &second).await.unwrap(), 1);
+    assert_eq!(provider.retire_superseded(&name, &second).await.unwrap(), 0);
+    let names: Vec<_> = provider.list().map_ok(|info| info.name.to_string()).try_collect().await.unwrap();
+    assert_eq!(names, ["my.set_Data"]);
+    assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
+    assert!(double.lines().iter().any(|line| line.starts_with("DELETE /deletedsecrets/")));
+    assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_list_whoever_writes_last_has_created_the_key() {
+    let double = Azure::start().await.unwrap();
+    double.switch(|switches| switches.denied = ["list"].into());
+    let name = key("a");
+    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(8))));
+    double.fault(look.of("GET").at("/secrets/").after(16).times(8));
+    let start = Arc::new(Barrier::new(8));
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let (provider, name, start) = (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
+        tasks.push(tokio::spawn(async move {
+            let new = kek(&format!("new-{number}"));
+            provider.get(&name, Freshness::Any).await.unwrap_err();
+            start.wait().await;
+            (provider.put(&name, &new, PutMode::Create).await, new)
+        }));
+    }
+    let mut stored = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (Ok(_), new) => stored.push(new),
+            (Err(error), _) => assert_eq!(error.existing(), Some(Existing::Different), "{error}"),
+        }
+    }
+    assert_eq!(stored.len(), 1);
+    let found = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
+    assert!(found.kek.ct_eq(&stored[0]));
+}
+
+#[tokio::test]
+async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    double.fault(Fault::new(Host::Vault, Action::LoseRequest).of("PATCH"));
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
+    let lost = || Fault::new(Host::Vault, Action::LoseRequest).at("/versions").times(100);
+    double.fault(lost());
+    // It may be under way still.
+    provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    double.heal();
+    double.back(Duration::from_secs(60));
+    let value = r#"{"rook-ceph-osd-encryption-key-b":"YWJj"}"#;
+    double.plant_tagged(&secret("b"), value, &[("rook-kms-state", "new")]);
+    double.advance(Duration::from_secs(60));
+    double.fault(lost());
+    assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    // What decides something is not decided by a guess.
+    provider.get(&key("b"), Freshness::Fresh).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_marks_still_keeps_keys() {
+    let double = Azure::start().await.unwrap();
+    let refusal =
+        Action::Reply { status: 405, retry_after: None, body: r#"{"error":{"code":"no"}}"#.to_owned() };
+    double.fault(Fault::new(Host::Vault, refusal).of("PATCH").times(100));
+    let provider = Setup::on(&double).build().await;
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
+    let error = provider.put(&key("a"), &kek("ZGVm"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.existing(), Some(Existing::Different));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
+    let double = Azure::start().await.unwrap();
+    let name = key("a");
+    // Somebody has blanked a key: its old KEK does not come back.
+    double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"b2xk"}"#);
+    double.advance(Duration::from_secs(5));
+    double.plant(&secret("a"), "");
+    // Everybody finds the empty value before the first one writes.
+    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(10))));
+    double.fault(look.of("GET").at("/secrets/").after(20).times(10));
+    let start = Arc::new(Barrier::new(10));
+    let mut tasks = Vec::new();
+    for number in 0..10 {
+        let (provider, name, start) = (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
+        tasks.push(tokio::spawn(async move {
+            let (new, mode) = (kek(&format!("new-{number}")), PutMode::Create);
+            provider.get(&name, Freshness::Any).await.unwrap_err();
+            start.wait().await;
+            (provider.put(&name, &new, mode).await, new)
+        }));
+    }
+    let mut stored = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (Ok(_), new) => stored.push(new),
+            (Err(error), _) => assert_eq!(error.existing(), Some(Existing::Different), "{error}"),
+        }
+    }
+    assert_eq!(stored.len(), 1, "one of them has stored its KEK");
+    let found = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
+    assert!(found.kek.ct_eq(&stored[0]));
+}
+
+#[tokio::test]
+async fn a_version_that_comes_while_others_are_retired_stays_enabled() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let name = key("a");
+    provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+    let current = provider.put(&name, &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
+    // Somebody updates the key between the look at it and the look at its versions.
+    let slow = Fault::new(Host::Vault, Action::DelayAnswer(Duration::from_millis(300)));
+    double.fault(slow.of("GET").times(1));
+    let retire = provider.retire_superseded(&name, &current);
+    let update = async {
+        while double.requests().last().is_none_or(|request| request.method != "GET") {
+            tokio::task::yield_now().await;
+        }
+        double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"bmV3"}"#);
+    };
+    let (retired, ()) = tokio::join!(retire, update);
+    assert_eq!(retired.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(double.versions(&secret("a")).iter().all(|version| version.enabled));
+    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("bmV3")));
+}

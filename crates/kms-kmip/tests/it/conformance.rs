@@ -1,0 +1,122 @@
+//! The shared suite: on the double with the ways of other vendors, and on a real PyKMIP at each version of the
+//! protocol, with an index and without.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use kms_conformance::{Options, Subject, run};
+use kms_core::{KmsProvider, layer};
+use kms_kmip::{Kmip, MemoryIndex};
+use kms_testkit::{
+    fake::kmip::{KmipDouble, Quirks},
+    servers::{PyKmip, pykmip::Flavour},
+};
+
+use crate::common::Setup;
+
+async fn suite(setup: Setup, bad: &kms_testkit::servers::pki::Identity, with_index: bool) {
+    let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
+    let wrap = |kmip: Kmip| -> Arc<dyn KmsProvider> {
+        let options = kmip.layer_options(layer::LayerOptions::default());
+        layer::standard(Arc::new(kmip), &options)
+    };
+    let subject = Subject::new(wrap(setup.build().await))
+        .with_second(wrap(setup.build().await))
+        .with_denied(Arc::new(setup.clone().client(bad).build().await))
+        .with_unreachable(Arc::new(setup.clone().endpoint("127.0.0.1:9").build().await));
+    let key = setup.client_key();
+    let options = Options::default().with_secret("the client key", &key);
+    run(&subject, &options).await.assert_ok();
+}
+
+async fn on_pykmip(version: &str, flavour: Flavour, with_index: bool) {
+    let server = PyKmip::start(flavour).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki()).version(version);
+    suite(setup, &server.pki().bad_client, with_index).await;
+}
+
+async fn on_double(quirks: Quirks, with_index: bool) {
+    let only_rooks = quirks.only_rooks;
+    let server = KmipDouble::start(quirks).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki());
+    suite(setup, &server.pki().bad_client, with_index).await;
+    // Objects as Rook writes them say nothing of each other: what another process has replaced is not found.
+    assert!(server.objects() == 0 || only_rooks, "{} objects are left behind", server.objects());
+}
+
+/// Every way in which servers differ that does not keep them from being used.
+fn different() -> Quirks {
+    Quirks {
+        versions: vec![(2, 1), (2, 0), (1, 2)],
+        discovery_at_1_0: true,
+        lenient_versions: true,
+        echo_version: true,
+        zero_time: true,
+        bare_errors: true,
+        lifecycle_reason: true,
+        destroyed_reason: true,
+        destroy_twice: true,
+        later_not_found: true,
+        uuids: true,
+        born_active: true,
+        locate_ignores_filter: true,
+        locate_not_found: true,
+        no_empty_payload: true,
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_plain_server() {
+    on_double(Quirks::default(), false).await;
+    on_double(Quirks::default(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_that_differs_in_everything() {
+    on_double(different(), true).await;
+    on_double(Quirks { destroy_twice: false, ..different() }, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_of_2_1_alone() {
+    on_double(Quirks { versions: vec![(2, 1)], ..Quirks::default() }, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_that_takes_no_application_specific_information() {
+    on_double(Quirks { no_application: true, get_needs_active: true, ..Quirks::default() }, false).await;
+    on_double(Quirks { no_application: true, ..Quirks::default() }, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_that_knows_no_such_long_keys() {
+    on_double(Quirks { longest_key: Some(256), ..Quirks::default() }, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_with_an_index_on_a_server_that_takes_what_rook_writes_and_nothing_else() {
+    on_double(Quirks { only_rooks: true, no_names: true, ..Quirks::default() }, true).await;
+}
+
+macro_rules! suites {
+    ($($name:ident = $version:literal, $flavour:ident, $index:literal;)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs a KMIP server: cargo xtask it kmip"]
+        async fn $name() {
+            on_pykmip($version, Flavour::$flavour, $index).await;
+        }
+    )*};
+}
+
+suites! {
+    the_suite_passes_at_1_0_with_an_index = "1.0", Tls13, true;
+    the_suite_passes_at_1_0_without_an_index = "1.0", Tls13, false;
+    the_suite_passes_at_1_2_with_an_index = "1.2", Tls13, true;
+    the_suite_passes_at_1_2_without_an_index = "1.2", Stock, false;
+    the_suite_passes_at_1_4_with_an_index = "1.4", Tls13, true;
+    the_suite_passes_at_1_4_without_an_index = "1.4", Stock, false;
+    the_suite_passes_at_2_0_with_an_index = "2.0", Tls13, true;
+    the_suite_passes_at_2_0_without_an_index = "2.0", Tls13, false;
+}

@@ -1,0 +1,8 @@
+//! The tests of this crate that go through its public interface, in one program.
+
+mod common;
+mod conformance;
+mod crash;
+mod fuzz;
+mod live;
+mod wire;

@@ -1,0 +1,175 @@
+//! Phrases that make a reader stop, with better ones: `docs/style.md`, Plain English.
+
+use std::collections::BTreeMap;
+
+use super::workspace::{File, Workspace};
+
+/// Each phrase in lower case, and what to write.
+const PHRASES: [(&str, &str); 22] = [
+    ("are told", "say what the message is about"),
+    ("as good as missing", "write: is treated as absent"),
+    ("be told", "say what the message is about"),
+    ("come about", "say what makes the thing"),
+    ("comes about", "say what makes the thing"),
+    ("come to be", "say what makes the thing"),
+    ("comes to be", "say what makes the thing"),
+    ("for what is to", "name the purpose"),
+    ("if it is none", "name the value: `None` if …"),
+    ("is none of", "write: is not"),
+    ("is told", "say what the message is about"),
+    ("it is none", "name the value: `None` if …"),
+    ("nobody", "name the actor: the caller, the server, no process"),
+    ("none is", "name the thing that is absent"),
+    ("somebody", "name the actor: the operator, another process, an attacker"),
+    ("that are none", "write: that are not …"),
+    ("that is none", "write: that is not a …"),
+    ("was told", "say what the message was about"),
+    ("what for", "write: why, or name the purpose"),
+    ("what is to be", "write what the reader has to do"),
+    ("whoever", "name the actor: the caller, the implementer, the operator"),
+    ("whomever", "name the actor"),
+];
+
+/// This file spells the phrases out.
+const HERE: &str = "xtask/src/tidy/phrases.rs";
+
+/// Phrases that are left in a file, to be brought down to nothing.
+const LEFT: [(&str, usize); 0] = [];
+
+pub(super) fn check(workspace: &Workspace) -> Vec<String> {
+    counted(workspace, &LEFT)
+}
+
+fn counted(workspace: &Workspace, left: &[(&str, usize)]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left: BTreeMap<&str, usize> = left.iter().copied().collect();
+    for file in workspace.files.iter().filter(|file| (file.is("rs") || file.is("md")) && file.path != HERE) {
+        let here = phrases(file);
+        match left.remove(file.path.as_str()) {
+            Some(allowed) if here.len() < allowed => {
+                found.push(format!(
+                    "{}: only {} phrases left: lower the allowance of {allowed}",
+                    file.path,
+                    here.len()
+                ));
+            }
+            Some(allowed) if here.len() == allowed => (),
+            _ => found.extend(here),
+        }
+    }
+    found.extend(
+        left.into_keys().map(|path| format!("{path}: has an allowance for phrases and does not exist")),
+    );
+    found
+}
+
+/// One word, its line, and whether only white space parts it from the one before.
+#[derive(Debug)]
+struct Word {
+    text: String,
+    line: usize,
+    joined: bool,
+}
+
+fn phrases(file: &File) -> Vec<String> {
+    let words = words(&file.text, file.is("md"));
+    let mut found = Vec::new();
+    for (at, first) in words.iter().enumerate() {
+        for (phrase, better) in PHRASES {
+            let mut rest = words.iter().skip(at);
+            let matches = phrase.split(' ').enumerate().all(|(number, part)| {
+                rest.next().is_some_and(|word| word.text == part && (number == 0 || word.joined))
+            });
+            if matches {
+                found.push(format!("{}:{}: \"{phrase}\": {better}", file.path, first.line));
+            }
+        }
+    }
+    found
+}
+
+/// The words of a text. Code between back-ticks, code blocks and quotations are left out.
+fn words(text: &str, markdown: bool) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut fenced = false;
+    let mut joined = false;
+    for (number, line) in text.lines().enumerate() {
+        let mut line = line.trim();
+        if !markdown {
+            // A sentence goes on in the next line of a comment.
+            line = line.trim_start_matches('/').trim_start_matches('!').trim_start();
+        }
+        if line.starts_with("```") {
+            fenced = !fenced;
+        }
+        if fenced || line.starts_with("```") || (markdown && line.starts_with('>')) {
+            joined = false;
+            continue;
+        }
+        let spoken = without_code(line);
+        let mut rest = spoken.as_str();
+        while !rest.is_empty() {
+            let end = rest.find(|one: char| !one.is_alphabetic()).unwrap_or(rest.len());
+            let (word, behind) = rest.split_at(end);
+            if !word.is_empty() {
+                words.push(Word { text: word.to_lowercase(), line: number + 1, joined });
+                joined = true;
+            }
+            let end = behind.find(char::is_alphabetic).unwrap_or(behind.len());
+            let (between, behind) = behind.split_at(end);
+            joined &= between.chars().all(|one| one.is_whitespace() || one == '\\');
+            rest = behind;
+        }
+    }
+    words
+}
+
+/// A line with each span between two back-ticks replaced by one back-tick.
+fn without_code(line: &str) -> String {
+    let parts: Vec<&str> = line.split('`').collect();
+    // Without its partner the last back-tick opens nothing.
+    let whole = parts.len() % 2 == 1;
+    let last = parts.len() - 1;
+    let kept = parts.iter().enumerate().filter(|(at, _)| at % 2 == 0 || (!whole && *at == last));
+    kept.map(|(_, part)| *part).collect::<Vec<_>>().join("`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, text: &str) -> usize {
+        phrases(&File::new(path, text)).len()
+    }
+
+    #[test]
+    fn phrases_are_found_whatever_their_case_and_over_line_ends() {
+        assert_eq!(found("a.rs", "/// Whoever reads this.\n"), 1);
+        assert_eq!(found("a.rs", "    // one that\n    // is none\n"), 1);
+        assert_eq!(found("a.rs", "    \"the caller is \\\n     told\"\n"), 1);
+        assert_eq!(found("a.md", "The rest is\ntold later.\n"), 1);
+    }
+
+    #[test]
+    fn parts_of_words_and_of_sentences_are_no_phrases() {
+        assert_eq!(found("a.rs", "/// whoevers. None. Is it?\nfn is_told() {}\n"), 0);
+        assert_eq!(found("a.rs", "/// If there is none, is it lost?\n"), 0);
+    }
+
+    #[test]
+    fn what_others_say_is_exempt() {
+        assert_eq!(found("a.rs", "/// The server says `nobody`, and `x`.\n"), 0);
+        assert_eq!(found("a.rs", "/// A lone ` and nobody.\n"), 1);
+        assert_eq!(found("a.md", "> nobody\n\n```text\nwhoever\n```\n"), 0);
+    }
+
+    #[test]
+    fn an_allowance_is_exact() {
+        let workspace = Workspace::of(&[("a.md", "nobody, nobody\n")]);
+        assert_eq!(counted(&workspace, &[]).len(), 2);
+        assert_eq!(counted(&workspace, &[("a.md", 1)]).len(), 2);
+        assert!(counted(&workspace, &[("a.md", 2)]).is_empty());
+        assert!(counted(&workspace, &[("a.md", 3)]).concat().contains("lower the allowance"));
+        assert_eq!(counted(&workspace, &[("a.md", 2), ("gone.md", 1)]).len(), 1);
+    }
+}

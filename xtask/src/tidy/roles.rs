@@ -1,0 +1,126 @@
+//! The role map: one role, one file, the same in every provider (`docs/style.md`).
+
+use std::collections::BTreeSet;
+
+use super::{size, workspace::Workspace};
+
+/// The provider crates.
+pub(super) const PROVIDERS: [&str; 5] = ["kms-azure", "kms-ibmkp", "kms-k8s-secret", "kms-kmip", "kms-vault"];
+
+/// Every role that a provider may have, and what its file holds. A role that a service lacks is a missing file.
+const ROLES: [(&str, &str); 14] = [
+    ("lib.rs", "the crate's documentation and public names"),
+    ("config.rs", "the settings"),
+    ("builder.rs", "from settings to a provider"),
+    ("auth.rs", "credentials and login"),
+    ("api.rs", "requests and responses on the wire"),
+    ("stored.rs", "what the KMS keeps, encoded and decoded"),
+    ("name.rs", "key names and the service's own names"),
+    ("provider.rs", "the trait's implementation: orchestration only"),
+    ("get.rs", "reads a KEK"),
+    ("put.rs", "stores a KEK"),
+    ("delete.rs", "deletes a KEK"),
+    ("list.rs", "lists key names"),
+    ("probe.rs", "logs in and checks the rights"),
+    ("error.rs", "from the service's codes to `ErrorKind` and `Retry`"),
+];
+
+/// Files without which no crate is a provider.
+const REQUIRED: [&str; 6] =
+    ["README.md", "src/builder.rs", "src/error.rs", "src/lib.rs", "src/name.rs", "src/provider.rs"];
+
+/// Files and folders that one service alone has, and why.
+const OWN: [(&str, &str, &str); 0] = [];
+
+/// `provider.rs` orchestrates; with more code lines than this it does the work itself.
+const PROVIDER_LINES: usize = 200;
+
+pub(super) fn check(workspace: &Workspace) -> Vec<String> {
+    PROVIDERS.iter().flat_map(|name| provider(workspace, name, &OWN)).collect()
+}
+
+fn provider(workspace: &Workspace, name: &str, own: &[(&str, &str, &str)]) -> Vec<String> {
+    let prefix = format!("crates/{name}/");
+    let mut found = Vec::new();
+    for file in REQUIRED {
+        if workspace.get(&format!("{prefix}{file}")).is_none() {
+            found.push(format!("crates/{name}: {file} is missing"));
+        }
+    }
+    let mut used = BTreeSet::new();
+    for file in &workspace.files {
+        let Some(inside) = file.path.strip_prefix(&prefix).and_then(|path| path.strip_prefix("src/")) else {
+            continue;
+        };
+        // A folder belongs to its first part: `certificate/file.rs` to `certificate/`.
+        let role =
+            inside.split_once('/').map_or_else(|| inside.to_owned(), |(folder, _)| format!("{folder}/"));
+        // A role that needs more than one file is a folder of that name.
+        let known = |(role_file, _): &(&str, &str)| {
+            role == **role_file || role.strip_suffix('/') == role_file.strip_suffix(".rs")
+        };
+        if ROLES.iter().any(known) {
+            continue;
+        }
+        let own = own.iter().find(|(package, path, _)| *package == name && *path == role);
+        match own {
+            Some((_, path, _)) => _ = used.insert(*path),
+            None => found.push(format!("{}: no role of a provider has this file", file.path)),
+        }
+    }
+    for (_, path, _) in own.iter().filter(|(package, path, _)| *package == name && !used.contains(path)) {
+        found.push(format!("crates/{name}: {path} is in the list of own files and does not exist"));
+    }
+    if let Some(file) = workspace.get(&format!("{prefix}src/provider.rs")) {
+        let lines = size::of_file(file);
+        if lines >= PROVIDER_LINES {
+            found.push(format!("{}: {lines} code lines; {PROVIDER_LINES} is the limit", file.path));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::workspace::File, *};
+
+    fn workspace(more: &[(&str, &str)]) -> Workspace {
+        let files = REQUIRED.map(|file| (format!("crates/kms-vault/{file}"), ""));
+        let more = more.iter().map(|(path, text)| (format!("crates/kms-vault/{path}"), *text));
+        let files: Vec<(String, &str)> = files.into_iter().chain(more).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        Workspace::of(&files)
+    }
+
+    #[test]
+    fn roles_may_be_files_or_folders_and_may_be_missing() {
+        let workspace = workspace(&[("src/put.rs", ""), ("src/api/mod.rs", ""), ("tests/any.rs", "")]);
+        assert_eq!(provider(&workspace, "kms-vault", &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_missing_file_that_every_provider_has_is_found() {
+        let mut workspace = workspace(&[]);
+        workspace.files.retain(|file| !file.path.ends_with("name.rs"));
+        assert_eq!(provider(&workspace, "kms-vault", &[]), ["crates/kms-vault: src/name.rs is missing"]);
+    }
+
+    #[test]
+    fn a_file_without_a_role_needs_an_entry_and_an_entry_needs_its_file() {
+        let workspace = workspace(&[("src/mount.rs", ""), ("src/store/x.rs", "")]);
+        let own = [("kms-vault", "mount.rs", "mounts"), ("kms-vault", "store/", "x")];
+        assert_eq!(provider(&workspace, "kms-vault", &[]).len(), 2);
+        assert!(provider(&workspace, "kms-vault", &own).is_empty());
+        let gone = [own[0], own[1], ("kms-vault", "gone.rs", "nothing")];
+        assert_eq!(provider(&workspace, "kms-vault", &gone).len(), 1);
+    }
+
+    #[test]
+    fn a_provider_that_does_the_work_itself_is_found() {
+        let long = "fn f() {}\n".repeat(PROVIDER_LINES);
+        let mut workspace = workspace(&[]);
+        workspace.files.retain(|file| !file.path.ends_with("provider.rs"));
+        workspace.files.push(File::new("crates/kms-vault/src/provider.rs", &long));
+        assert_eq!(provider(&workspace, "kms-vault", &[]).len(), 1);
+    }
+}
