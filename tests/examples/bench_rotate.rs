@@ -1,8 +1,8 @@
 //! What a rotation costs, beside the calls of cryptsetup that Rook makes and beside its own. Run by
 //! `cargo xtask bench rotate`; its part about a host that boots alone by `cargo xtask bench boot`.
 //!
-//! Every figure is of a process of its own with all that it has started: this program runs itself with `measure`, which
-//! runs what is to be measured and asks the system what its children have used.
+//! Every figure covers one process with all its children: this program runs itself with `measure`, which runs the
+//! measured command and asks the kernel for the resources of its children.
 
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
 
@@ -179,7 +179,7 @@ impl User {
     }
 }
 
-/// Rook's four calls (spec 12.2 for one device): with cryptsetup's own costs, as Rook gives none.
+/// Rook's four calls (rook-behaviour §12.2 for one device): with cryptsetup's own costs, as Rook gives none.
 fn rooks(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
     let (device, k1, k2) = (image.path().display().to_string(), image.key_file(old), image.key_file(new));
     let (with_k1, with_k2) = (format!("--key-file={k1}"), format!("--key-file={k2}"));

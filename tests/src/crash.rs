@@ -44,7 +44,7 @@ pub async fn worker(arguments: &[String]) -> anyhow::Result<()> {
     let [at, name, count, rest @ ..] = arguments else { anyhow::bail!("too few arguments") };
     let (devices, rest) = rest.split_at(count.parse()?);
     let kms = stores::provider(rest).await?;
-    let osd = Osd::new(name.parse()?, &Cryptsetup::new(), devices.iter().map(PathBuf::from))?;
+    let osd = Osd::new(name.parse()?, Cryptsetup::new().devices(devices.iter().map(PathBuf::from)))?;
     let mut options = Options::default();
     options.grace = Duration::ZERO;
     let killer = Killer { at: at.parse().ok(), count: AtomicUsize::new(0) };

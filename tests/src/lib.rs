@@ -1,9 +1,16 @@
 //! What the end-to-end tests share: the program `kms` as a user runs it, and the documents that it is given.
 //!
 //! The tests themselves are under `tests/`; they need real servers and are run by `cargo xtask test`.
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 pub mod crash;
+pub mod machine;
 pub mod rook;
 pub mod stores;
 

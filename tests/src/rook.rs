@@ -1,6 +1,5 @@
 //! A Rook cluster in a namespace of a real API server: a CephCluster, its OSDs as Rook's operator has printed them,
 //! and the accounts that work there.
-#![allow(clippy::indexing_slicing, reason = "JSON answers null for what is not there")]
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -15,7 +14,7 @@ use crate::{Kms, Ran};
 /// The token of the administrator.
 pub const ADMIN: &str = "admintoken";
 
-/// What the account of OSDs may do in a cluster of Rook (spec 16), as far as keys are concerned.
+/// The rights of the OSDs' account in a cluster of Rook that concern keys (rook-behaviour §16).
 const RIGHTS_OF_OSDS: [(&str, &str, &[&str]); 2] =
     [("", "secrets", &["get", "update"]), ("ceph.rook.io", "cephclusters", &["get", "list"])];
 

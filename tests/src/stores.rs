@@ -26,7 +26,7 @@ use crate::Kms;
 /// Longer than an interrupted update of Key Protect keeps the next one waiting.
 const INTERRUPTED_FOR: Duration = Duration::from_secs(180);
 
-/// The providers. Whoever adds one adds it here, and every sweep has it.
+/// The providers. Every sweep covers all of them, so add new providers here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Which {

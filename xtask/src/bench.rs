@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what things cost beside the limit or beside Rook's way, in one run on one machine.
+//! `cargo xtask bench`: the cost of operations, beside the least possible cost or beside Rook's, in one run on one machine.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -7,16 +7,16 @@ use xshell::{Shell, cmd};
 
 use crate::{provision, run::run};
 
-/// Measure what things cost, beside the least that could do the same or beside what Rook does
+/// Measure operations, beside the least possible cost or beside Rook
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
-    /// What
+    /// The operation to measure
     what: What,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// The cold boot of a host: every KEK is fetched and every device unlocked, by our key slots and by cryptsetup's own
+    /// The cold boot of a host: fetch every KEK and unlock every device, with our key slots and with cryptsetup's defaults
     Boot,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
@@ -41,7 +41,7 @@ impl Bench {
         let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
-        let (profile, out) = (provision::it_profile(), folder.join(format!("{name}.json")));
+        let (profile, out) = (provision::bench_profile(), folder.join(format!("{name}.json")));
         run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}")
             .env(servers::BAO, bao)
             .env(servers::KMS, kms))

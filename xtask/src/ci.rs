@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: everything that must hold before a change goes in.
+//! `cargo xtask ci`: every check that a change must pass.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,41 +8,38 @@ use crate::{
     codegen::Codegen,
     deny::Deny,
     features::Features,
-    run::{Steps, crates, run},
+    provision::Background,
+    run::{Steps, run},
     test,
     tidy::Tidy,
 };
 
-/// Run everything that must hold: format, lints, documentation, all tests, features, tidiness, dependencies
+/// Run every check: format, tidiness, lints, documentation, all tests, features, dependencies
 #[derive(Args, Debug)]
 pub(crate) struct Ci {}
 
 impl Ci {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let mut steps = Steps::new();
-        let result = all(sh, &mut steps);
+        let result = Background::start(sh).and_then(|servers| all(sh, &mut steps, servers));
         steps.print();
         result
     }
 }
 
-fn all(sh: &Shell, steps: &mut Steps) -> Result<()> {
+fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<()> {
+    // The quick steps come first, so that a slip is reported at once.
     steps.step("fmt", || run(cmd!(sh, "cargo fmt --all --check")))?;
-    // The cheap ones first, so that a slip is known at once.
     steps.step("tidy", || Tidy::default().run(sh))?;
+    // Once for the workspace; `features` lints each crate alone.
     steps.step("clippy", || {
-        let packages = crates(sh)?.into_iter().chain(["kms-tests".to_owned(), "xtask".to_owned()]);
-        // Crate by crate: together they would see each other's features.
-        for name in packages {
-            run(cmd!(sh, "cargo clippy --package {name} --all-targets --all-features -- --deny warnings"))?;
-        }
-        Ok(())
+        run(cmd!(sh, "cargo clippy --workspace --all-targets --all-features -- --deny warnings"))
     })?;
     steps.step("doc", || {
         run(cmd!(sh, "cargo doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "--deny warnings"))
     })?;
+    test::all(sh, steps, servers)?;
     steps.step("codegen", || Codegen::check().run(sh))?;
-    test::all(sh, steps)?;
     steps.step("features", || Features {}.run(sh))?;
     steps.step("deny", || Deny::default().run(sh))
 }

@@ -6,7 +6,6 @@ use xshell::{Shell, cmd};
 
 use crate::{
     live::{Live, Needs},
-    provision,
     run::run,
 };
 
@@ -36,11 +35,9 @@ impl Crash {
             vm: false,
         };
         let live = Live::start(sh, needs)?;
-        let (profile, runs, seed) = (provision::it_profile(), runs.to_string(), seed.to_string());
+        let (runs, seed) = (runs.to_string(), seed.to_string());
         let provider = provider.iter();
-        run(live.apply(cmd!(
-            sh,
-            "cargo run {profile...} --package kms-tests --bin crash -- run {runs} {seed} {provider...}"
-        )))
+        run(live
+            .apply(cmd!(sh, "cargo run --package kms-tests --bin crash -- run {runs} {seed} {provider...}")))
     }
 }

@@ -99,7 +99,7 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Formats an image, rotates its KEK, and proves by cryptsetup alone that the old one has lost its power.
+/// Formats an image, rotates its KEK, and proves by cryptsetup alone that the old KEK no longer opens it.
 fn rotate(user: &User<'_>, name: &str) -> Result<()> {
     let image = user.folder.join("osd.img");
     std::fs::File::create(&image)
@@ -132,7 +132,7 @@ fn rotate(user: &User<'_>, name: &str) -> Result<()> {
     user.runs("slots osd.img", 0)
 }
 
-/// Who runs `kms` with the three files, in the folder where they are.
+/// Runs `kms` with the three files, in their folder.
 struct User<'a> {
     kms: PathBuf,
     folder: &'a Path,
@@ -147,7 +147,7 @@ impl User<'_> {
         let output = Command::new(&self.kms)
             .args(files.split(' '))
             .args(line.split(' '))
-            // Settings of whoever runs this would have a say otherwise.
+            // Without the environment, whose settings would have an influence.
             .env_clear()
             .current_dir(self.folder)
             .output()

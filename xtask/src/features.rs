@@ -14,24 +14,32 @@ const POWERSET: [&str; 2] = ["kms-cli", "kms-dispatch"];
 /// The features that choose providers.
 const PROVIDERS: &str = "azure,ibmkp,k8s-secret,kmip,vault";
 
-/// Check each crate without features, with each one, and providers in every combination
+/// Check each crate alone: without features, with each feature, with all, and with every combination of providers
 #[derive(Args, Debug)]
 pub(crate) struct Features {}
 
 impl Features {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let hack = provision::cargo_tool(sh, "cargo-hack", CARGO_HACK)?;
-        // Crate by crate, so that no other member of the workspace adds features. Development dependencies add none
-        // either: since resolver 2 they count only where tests are built. Clippy, since it can deny warnings here
-        // without building the dependencies anew.
-        for name in run::crates(sh)? {
+        // Crate by crate: in one command, the features of one member would be on for all. Clippy instead of check,
+        // since it can deny warnings without a new build of the dependencies.
+        let names = run::crates(sh)?;
+        for name in &names {
             let lint = |what: &[&str]| {
                 run::run(cmd!(sh, "{hack} hack clippy --package {name} {what...} -- --deny warnings"))
             };
+            // Without tests, whose dependencies would add features.
             lint(&["--each-feature"])?;
             if POWERSET.contains(&name.as_str()) {
                 lint(&["--feature-powerset", "--include-features", PROVIDERS])?;
             }
+        }
+        // With tests, so that `cargo test --package` finds the features that it needs.
+        for name in names.iter().map(String::as_str).chain(["kms-tests", "xtask"]) {
+            run::run(cmd!(
+                sh,
+                "cargo clippy --package {name} --all-targets --all-features -- --deny warnings"
+            ))?;
         }
         Ok(())
     }

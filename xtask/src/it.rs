@@ -13,22 +13,22 @@ use crate::{
 /// Run the live tests of one provider, or all of them
 #[derive(Args, Debug)]
 pub(crate) struct It {
-    /// Which ones
+    /// Whose tests to run
     provider: Provider,
     /// Only tests whose name contains this
     filter: Option<String>,
     /// Show what the tests print
     #[arg(long)]
     nocapture: bool,
-    /// With `vm`: how often the power is cut
+    /// With `vm`: the number of power cuts
     #[arg(long)]
     cuts: Option<u32>,
-    /// With `vm`: the seed of the moments, as a run has printed it
+    /// With `vm`: the seed of the moments, as an earlier run printed it
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Whose tests to run.
+/// Selects tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Provider {
     All,
@@ -53,7 +53,7 @@ enum Provider {
 }
 
 impl Provider {
-    /// The crate whose live tests these are, and how the files of its cross-crate tests begin.
+    /// The crate of these live tests, and the beginning of the modules of its cross-crate tests.
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness | Self::Vm => None,
@@ -88,51 +88,58 @@ impl It {
                 live.set(name, value.to_string());
             }
         }
-        let filter = filter.iter();
         let nocapture = nocapture.then_some("--nocapture");
-        let tests: &[String] = &match provider {
-            Provider::All => vec!["--workspace --lib --bins --tests".to_owned()],
-            Provider::Harness => vec!["--package kms-testkit --features servers --tests".to_owned()],
-            Provider::Vm => vec![vm::TESTS.to_owned()],
-            _ => selected(sh, provider)?,
-        };
-        for selection in tests {
-            let selection = selection.split(' ');
-            let (filter, nocapture) = (filter.clone(), nocapture.iter());
-            run(live.apply(cmd!(sh, "cargo test {selection...} -- --ignored {filter...} {nocapture...}")))?;
+        let (filter, nocapture) = (filter.as_slice(), nocapture.as_slice());
+        for Selection { tests, skip } in selections(sh, provider)? {
+            let tests = tests.split(' ');
+            let skip = skip.iter().flat_map(|module| ["--skip", module]);
+            run(live
+                .apply(cmd!(sh, "cargo test {tests...} -- --ignored {skip...} {filter...} {nocapture...}")))?;
         }
         Ok(())
     }
 }
 
-/// The tests of a provider: its crate's, and those in `tests/tests` whose file is not another provider's.
-fn selected(sh: &Shell, provider: Provider) -> Result<Vec<String>> {
-    let Some((package, _)) = provider.parts() else { return Ok(Vec::new()) };
+/// Tests, as arguments of `cargo test`, and modules of them that are left out.
+struct Selection {
+    tests: String,
+    skip: Vec<String>,
+}
+
+/// The tests of a provider: those of its crate, and those of `tests/` whose module is not another provider's.
+fn selections(sh: &Shell, provider: Provider) -> Result<Vec<Selection>> {
+    let whole = |tests: &str| Selection { tests: tests.to_owned(), skip: Vec::new() };
+    if provider == Provider::All {
+        return Ok(vec![whole("--workspace --lib --bins --tests")]);
+    }
+    if provider == Provider::Harness {
+        return Ok(vec![whole("--package kms-testkit --features servers --tests")]);
+    }
+    let mut selections = Vec::new();
+    if let Some((package, _)) = provider.parts() {
+        // The tests that need a cluster are behind a feature there.
+        let features = if provider == Provider::Rook { " --features client" } else { "" };
+        selections.push(whole(&format!("--package {package}{features} --lib --tests")));
+    }
+    if provider == Provider::Rotation {
+        // The output of `kms rotate`, compared with its documentation.
+        selections.push(whole("--package kms-cli --bins"));
+    }
     let others: Vec<&str> = Provider::value_variants()
         .iter()
         .filter(|other| **other != provider)
         .filter_map(|other| Some(other.parts()?.1))
         .collect();
-    // What needs a cluster is behind a feature of its own there.
-    let features = if provider == Provider::Rook { " --features client" } else { "" };
-    let mut selection = vec![format!("--package {package}{features} --lib --tests")];
-    if provider == Provider::Rotation {
-        // What the program writes of a rotation, compared with its documentation.
-        selection.push("--package kms-cli --bins".to_owned());
-    }
-    let mut files = Vec::new();
-    let folder = root().join("tests/tests");
-    let paths = if folder.exists() { sh.read_dir(&folder)? } else { Vec::new() };
-    for path in paths {
-        if path.extension().is_some_and(|extension| extension == "rs")
-            && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
-            && !others.iter().any(|other| stem.starts_with(other))
-        {
-            files.push(format!("--test {stem}"));
+    let mut skip = Vec::new();
+    for path in sh.read_dir(root().join("tests/tests/it"))? {
+        let Some(module) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        let of_another = others.iter().any(|other| module.starts_with(other));
+        let wanted = if provider == Provider::Vm { module == "vm" } else { module != "vm" && !of_another };
+        if !wanted {
+            skip.push(format!("{module}::"));
         }
     }
-    if !files.is_empty() {
-        selection.push(format!("--package kms-tests {}", files.join(" ")));
-    }
-    Ok(selection)
+    let tests = if provider == Provider::Vm { "--test it" } else { "--tests" };
+    selections.push(Selection { tests: format!("--package kms-tests {tests}"), skip });
+    Ok(selections)
 }

@@ -1,17 +1,18 @@
-//! What live tests are given: programs, one shared API server, and a folder for everything temporary.
+//! The environment of live tests: programs, one shared API server, and a folder for temporary files.
 
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use kms_testkit::servers::{self, Kube, Scratch, machine, process};
+use kms_testkit::servers::{self, Kube, Scratch, process};
 use xshell::{Cmd, Shell};
 
 use crate::{
     provision::{self, Vm},
     run::{block_on, clock, servers_dir},
+    vm,
 };
 
-/// What the tests of a run need besides servers.
+/// Things that the tests of a run need besides servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// The program under test.
@@ -29,12 +30,18 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// All but virtual machines, which not every machine can have: see [`Live::add_vm`].
-    pub(crate) const ALL: Self =
-        Self { azure_clients: true, cryptsetup: true, ibm_clients: true, kms: true, pykmip: true, vm: false };
+    /// All but `kms`, which the caller sets, and the virtual machine: see [`Live::add_vm`].
+    pub(crate) const ALL: Self = Self {
+        azure_clients: true,
+        cryptsetup: true,
+        ibm_clients: true,
+        kms: false,
+        pykmip: true,
+        vm: false,
+    };
 }
 
-/// The surroundings of one run of live tests. On drop everything that the tests left running is stopped.
+/// The environment of one run of live tests. Dropping it stops every server that the tests left running.
 #[derive(Debug)]
 pub(crate) struct Live {
     env: Vec<(&'static str, OsString)>,
@@ -45,7 +52,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Provisions the servers and what else these tests run, and starts an API server.
+    /// Provisions servers and programs, and starts an API server.
     pub(crate) fn start(sh: &Shell, needs: Needs) -> Result<Self> {
         let programs = provision::kube(sh)?;
         let mut env = vec![
@@ -53,7 +60,7 @@ impl Live {
             (servers::KUBE_BIN, programs.clone().into_os_string()),
         ];
         if needs.kms {
-            env.push((servers::KMS, provision::kms(sh)?.into_os_string()));
+            env.push((servers::KMS, provision::kms_dev(sh)?.into_os_string()));
         }
         if needs.azure_clients {
             let names = ["KMS_IT_AZURE_PYTHON", "KMS_IT_AZURE_NODE_PATH"];
@@ -77,7 +84,7 @@ impl Live {
         }
         process::sweep_on_exit(&ids);
         env.push((servers::PIDS, ids.clone().into_os_string()));
-        // What a test that was killed left behind goes with the folder.
+        // Files of a killed test are removed with the folder.
         env.push(("TMPDIR", temp.into_os_string()));
         let place = folder.path().join("kube");
         let kube =
@@ -91,8 +98,8 @@ impl Live {
 
     /// Gives the tests a virtual machine as well.
     pub(crate) fn add_vm(&mut self, vm: Vm) {
-        self.env.push((machine::QEMU, vm.qemu.into_os_string()));
-        self.env.push((machine::FOLDER, vm.folder.into_os_string()));
+        self.env.push((vm::QEMU, vm.qemu.into_os_string()));
+        self.env.push((vm::FOLDER, vm.folder.into_os_string()));
     }
 
     /// Gives the tests this setting.

@@ -1,4 +1,4 @@
-//! What is done around the code: tests with real servers, checks, and a demonstration. `cargo xtask --help` lists it.
+//! Tasks around the code: tests with real servers, checks, and a demonstration. `cargo xtask --help` lists them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
@@ -37,6 +37,7 @@ enum Task {
     Deny(deny::Deny),
     Features(features::Features),
     It(it::It),
+    Provision(provision::Provision),
     Servers(servers::Servers),
     Test(test::Test),
     Tidy(tidy::Tidy),
@@ -64,6 +65,7 @@ fn run(task: Task) -> Result<()> {
         Task::Deny(task) => task.run(&sh),
         Task::Features(task) => task.run(&sh),
         Task::It(task) => task.run(&sh),
+        Task::Provision(task) => task.run(&sh),
         Task::Servers(task) => task.run(&sh),
         Task::Test(task) => task.run(&sh),
         Task::Tidy(task) => task.run(&sh),

@@ -1,4 +1,4 @@
-//! Running other programs, and what the commands share.
+//! Running other programs, timed steps, and further common parts of the commands.
 
 use std::{
     future::Future,
@@ -19,12 +19,12 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The folder of what is provisioned and of running servers.
+/// The folder of provisioned programs and of running servers.
 pub(crate) fn servers_dir() -> PathBuf {
     root().join("target/servers")
 }
 
-/// Runs `cmd` with its output shown. It is stopped with all its children when we are.
+/// Runs `cmd` and shows its output. The command and its children stop with this process.
 pub(crate) fn run(cmd: Cmd<'_>) -> Result<()> {
     let text = cmd.to_string();
     eprintln!("$ {text}");
@@ -38,7 +38,7 @@ pub(crate) fn run(cmd: Cmd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `future` on the one runtime of this program, so that connections live on between calls.
+/// Runs `future` on the one runtime of this program, so that connections survive between calls.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(Runtime::new);
     match &*RUNTIME {
@@ -81,13 +81,13 @@ impl Steps {
         result.with_context(|| format!("{name} failed"))
     }
 
-    /// Notes that a step cannot be done on this machine, and why.
+    /// Records that this machine cannot run a step, and why.
     pub(crate) fn skip(&mut self, name: &str, why: &str) {
         eprintln!("\n=== {name}: SKIPPED: {why}");
         self.skipped.push((name.to_owned(), why.to_owned()));
     }
 
-    /// Prints how long each took, and what was not done.
+    /// Prints the time of each step, and the skipped steps.
     pub(crate) fn print(&self) {
         let names = self.done.iter().map(|(name, ..)| name).chain(self.skipped.iter().map(|(name, _)| name));
         let width = names.map(String::len).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `cargo xtask servers`: servers to try things on, which run until they are told to stop.
+//! `cargo xtask servers`: servers for experiments, which run until `down` stops them.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Variables and their values.
 type Lines = Vec<(String, String)>;
 
-/// Start servers that go on running, or stop them
+/// Start servers that keep running, or stop them
 #[derive(Args, Debug)]
 pub(crate) struct Servers {
     #[command(subcommand)]
@@ -26,9 +26,9 @@ pub(crate) struct Servers {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Start and print how to use them
+    /// Start servers and print their settings
     Up { which: Which },
-    /// Stop
+    /// Stop servers
     Down { which: Which },
 }
 
@@ -140,8 +140,8 @@ async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Lin
             ];
             Ok((raft.detach(), owned(lines)))
         }
-        Which::Azure => double(sh, folder, "azure_double").await,
-        Which::Ibmkp => double(sh, folder, "ibmkp_double").await,
+        Which::Azure => double(sh, folder, "azure").await,
+        Which::Ibmkp => double(sh, folder, "ibmkp").await,
         Which::Kmip => {
             let python = provision::pykmip(sh)?;
             let kmip = PyKmip::start_in(python, Scratch::kept(folder)?, Flavour::Tls13).await?;
@@ -173,9 +173,9 @@ fn owned(lines: Vec<(&'static str, String)>) -> Lines {
 
 /// Starts one of the doubles of kms-testkit, and gives the settings that it prints.
 async fn double(sh: &Shell, folder: &Path, name: &'static str) -> Result<(Vec<u32>, Lines)> {
-    run(cmd!(sh, "cargo build --package kms-testkit --features doubles --example {name}"))?;
-    let program = provision::target_dir(sh).join("debug/examples").join(name);
-    let process = process::Launch::new(name, program, folder).arg("--folder").arg(folder).start()?;
+    run(cmd!(sh, "cargo build --package kms-testkit --features servers --example double"))?;
+    let program = provision::target_dir(sh).join("debug/examples/double");
+    let process = process::Launch::new(name, program, folder).arg(name).arg(folder).start()?;
     let lines = wait::until(name, wait::START, async || {
         let log = process.log();
         let settings: Vec<_> = log.lines().filter_map(|line| line.split_once('=')).collect();

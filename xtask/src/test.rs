@@ -1,55 +1,57 @@
-//! `cargo xtask test`: every test there is.
+//! `cargo xtask test`: every test.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
+use kms_testkit::servers;
 use xshell::{Shell, cmd};
 
 use crate::{
     live::{Live, Needs},
+    provision::{self, Background},
     run::{Steps, root, run},
     vm,
 };
 
-/// Run all tests: unit and documentation tests, downstream crates, live tests on real servers
+/// Run all tests: unit and documentation tests, downstream crates, live tests on real servers, a virtual machine
 #[derive(Args, Debug)]
 pub(crate) struct Test {}
 
 impl Test {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let mut steps = Steps::new();
-        let result = all(sh, &mut steps);
+        let result = Background::start(sh).and_then(|servers| all(sh, &mut steps, servers));
         steps.print();
         result
     }
 }
 
-/// The steps, also of `cargo xtask ci`.
-pub(crate) fn all(sh: &Shell, steps: &mut Steps) -> Result<()> {
+/// Runs the tests as steps. `servers` are provisioned meanwhile.
+pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<()> {
     steps.step("test: units and documentation", || run(cmd!(sh, "cargo test --workspace")))?;
     steps.step("test: downstream crates", || downstream(sh))?;
-    let mut live = None;
+    steps.step("test: servers are provisioned", || servers.wait())?;
+    let mut live = Live::start(sh, Needs::ALL)?;
+    // The program that the first step has built.
+    live.set(servers::KMS, provision::target_dir(sh).join("debug/kms"));
     steps.step("test: real servers", || {
-        let live = live.insert(Live::start(sh, Needs::ALL)?);
         let vm = vm::MODULE;
-        // Without the documentation tests: there, `ignored` means something else.
+        // Without documentation tests, where `ignored` has another meaning.
         run(live.apply(cmd!(sh, "cargo test --workspace --lib --bins --tests -- --ignored --skip {vm}")))
     })?;
-    let mut live = live.context("no servers were started")?;
     vm::step(sh, &mut live, steps)
 }
 
-/// The crates that use ours as anybody would, each with a lock file of its own.
+/// Tests the crates that use ours as a stranger's crate would, each with its own lock file.
 fn downstream(sh: &Shell) -> Result<()> {
-    let folder = root().join("tests/downstream");
-    if !folder.exists() {
-        return Ok(());
-    }
-    for path in sh.read_dir(&folder)?.into_iter().filter(|path| path.join("Cargo.toml").exists()) {
+    for path in sh.read_dir(root().join("tests/downstream"))? {
+        if !path.join("Cargo.toml").exists() {
+            continue;
+        }
         let _folder = sh.push_dir(&path);
-        // One folder for all of them, so that what they share is built once.
-        let target = root().join("target/downstream");
-        let locked = path.join("Cargo.lock").exists().then_some("--locked");
-        run(cmd!(sh, "cargo test {locked...}").env("CARGO_TARGET_DIR", &target))?;
+        // The folder and profile of the workspace, so that cargo reuses the libraries that both build alike.
+        run(cmd!(sh, "cargo test --locked")
+            .env("CARGO_TARGET_DIR", provision::target_dir(sh))
+            .env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
     }
     Ok(())
 }

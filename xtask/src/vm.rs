@@ -1,4 +1,4 @@
-//! The tests in a virtual machine: which they are, and how they are run or passed over.
+//! Selects the tests in a virtual machine, and runs or skips them.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
@@ -9,17 +9,18 @@ use crate::{
     run::{Steps, run},
 };
 
-/// The tests, as arguments of `cargo test`.
-pub(crate) const TESTS: &str = "--package kms-tests --test vm";
+/// The module of these tests in the binary `it` of `tests/`.
+pub(crate) const MODULE: &str = "vm::";
 
-/// What the path of each of them begins with.
-pub(crate) const MODULE: &str = "guest::";
+/// The environment variables that `kms_tests::machine` reads: the emulator, and the folder with kernel and busybox.
+pub(crate) const QEMU: &str = "KMS_IT_QEMU";
+pub(crate) const FOLDER: &str = "KMS_IT_VM";
 
-/// How often the power is cut, and the seed of the moments, for the test that does it.
+/// The environment variables of the test that cuts the power: the number of cuts, and the seed of their moments.
 pub(crate) const CUTS: &str = "KMS_IT_VM_CUTS";
 pub(crate) const SEED: &str = "KMS_IT_VM_SEED";
 
-/// Runs them, as a step of its own. Where there can be no virtual machine that is said, and nothing fails.
+/// Runs the tests as a step of their own, or skips the step where this machine cannot run a virtual machine.
 pub(crate) fn step(sh: &Shell, live: &mut Live, steps: &mut Steps) -> Result<()> {
     const NAME: &str = "test: virtual machine";
     match provision::vm(sh) {
@@ -30,7 +31,6 @@ pub(crate) fn step(sh: &Shell, live: &mut Live, steps: &mut Steps) -> Result<()>
         }
     }
     steps.step(NAME, || {
-        let tests = TESTS.split(' ');
-        run(live.apply(cmd!(sh, "cargo test {tests...} -- --ignored --nocapture")))
+        run(live.apply(cmd!(sh, "cargo test --workspace --test it -- --ignored --nocapture {MODULE}")))
     })
 }

@@ -6,35 +6,35 @@ kms_core::config_keys! {
     /// A setting of Key Vault.
     pub enum AzureConfigKey of "Key Vault" {
         /// Address of the vault, such as `https://name.vault.azure.net`. Required.
-        VaultUrl = "AZURE_VAULT_URL", [], false;
+        VaultUrl = "AZURE_VAULT_URL";
         /// Directory (tenant) of the service principal. Required, but for a managed identity.
-        TenantId = "AZURE_TENANT_ID", [], false;
+        TenantId = "AZURE_TENANT_ID";
         /// Application (client) id of the service principal, or that of a user-assigned managed identity. Required but for a system-assigned managed identity.
-        ClientId = "AZURE_CLIENT_ID", [], false;
+        ClientId = "AZURE_CLIENT_ID";
         /// Secret with certificate and private key under `CLIENT_CERT`, as PEM or PKCS#12. Required for the credential `certificate`.
-        CertSecretName = "AZURE_CERT_SECRET_NAME", [], false;
+        CertSecretName = "AZURE_CERT_SECRET_NAME";
         /// Password of a PKCS#12 file or of an encrypted key. The first alias is how Rook's library spells it.
-        ClientCertPassword = "AZURE_CLIENT_CERT_PASSWORD", ["AZURE_CIENT_CERT_PASSWORD", "AZURE_CLIENT_CERTIFICATE_PASSWORD"], true;
+        ClientCertPassword = secret "AZURE_CLIENT_CERT_PASSWORD" | "AZURE_CIENT_CERT_PASSWORD" | "AZURE_CLIENT_CERTIFICATE_PASSWORD";
         /// Where Rook puts its temporary copy of the certificate.
-        ClientCertPath = "AZURE_CLIENT_CERT_PATH", [], false, Support::NoEffect("the certificate is read from its Secret, never from a file");
+        ClientCertPath = "AZURE_CLIENT_CERT_PATH", Support::NoEffect("the certificate is read from its Secret, never from a file");
         /// Which credential: `certificate` (default), `workload-identity`, `managed-identity` or `client-secret`. Not known to Rook.
-        Credential = "AZURE_CREDENTIAL", [], false;
+        Credential = "AZURE_CREDENTIAL";
         /// Client secret, for the credential `client-secret`. Better kept in the token Secret, under this same name.
-        ClientSecret = "AZURE_CLIENT_SECRET", [], true;
+        ClientSecret = secret "AZURE_CLIENT_SECRET";
         /// File with the token of the service account, for the credential `workload-identity`; read anew each time.
-        FederatedTokenFile = "AZURE_FEDERATED_TOKEN_FILE", [], false;
+        FederatedTokenFile = "AZURE_FEDERATED_TOKEN_FILE";
         /// Whether the whole certificate chain is sent (`x5c`), for authentication by subject name and issuer.
-        SendChain = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", [], false;
+        SendChain = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN";
         /// Cloud: `AzurePublicCloud` (default), `AzureUSGovernment` or `AzureChinaCloud`.
-        Environment = "AZURE_ENVIRONMENT", [], false;
+        Environment = "AZURE_ENVIRONMENT";
         /// Address of Entra ID, in place of that of the cloud.
-        AuthorityHost = "AZURE_AUTHORITY_HOST", [], false;
+        AuthorityHost = "AZURE_AUTHORITY_HOST";
         /// CA certificates for vault and Entra ID: name of a Secret with the key `cert`, or a file. Not known to Rook.
-        CaCert = "AZURE_CACERT", [], false;
+        CaCert = "AZURE_CACERT";
         /// What a create does with a soft-deleted secret of the same name: `recover` (default) or `purge`. Not known to Rook.
-        SoftDeleted = "AZURE_SOFT_DELETED", [], false;
+        SoftDeleted = "AZURE_SOFT_DELETED";
         /// How long to wait until the vault has completed a deletion, recovery or purge. Default 60s. Not known to Rook.
-        SoftDeleteWait = "AZURE_SOFT_DELETE_WAIT", [], false;
+        SoftDeleteWait = "AZURE_SOFT_DELETE_WAIT";
     }
 }
 

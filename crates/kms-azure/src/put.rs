@@ -30,7 +30,6 @@ pub(crate) async fn put(
         PutMode::Create => create(api, soft_delete, name, names, kek).await,
         PutMode::Update(version) => update(api, name, names, kek, version).await,
         PutMode::Overwrite => overwrite(api, soft_delete, names, kek).await,
-        _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
 use clap::Parser;
 use kms_core::{Error, ErrorKind, KmsProvider, memory::Memory};
-use kms_testkit::fake::{Fault, Operation, Scripted};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 use serde_json::Value;
 
 use crate::{
@@ -248,7 +248,7 @@ async fn the_page_describes_what_is_written() {
     check("kms providers", &[run(&kms, &["providers"]).await]);
 
     let failing = Scripted::new();
-    failing.push(Operation::Get, Fault::error(ErrorKind::Unavailable));
+    failing.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));
     let checks = [
         cmd::check::tests::checked(&kms, Format::Json, false).await.1,
         cmd::check::tests::checked(&failing, Format::Json, false).await.1,

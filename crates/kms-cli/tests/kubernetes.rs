@@ -4,7 +4,7 @@
 
 use std::process::{Command, Stdio};
 
-use kms_testkit::fake::http::{Answer, HttpServer, Request};
+use kms_testkit::fake::http::{HttpServer, Request, Response};
 use serde_json::{Value, json};
 
 /// In no output, whatever happens.
@@ -14,7 +14,7 @@ const OF_THE_CLUSTER: &str = "https://127.0.0.1:1";
 const OF_THE_POD: &str = "https://127.0.0.1:2";
 
 /// A CephCluster whose KMS is Vault.
-fn cluster(change: impl FnOnce(&mut Value)) -> Answer {
+fn cluster(change: impl FnOnce(&mut Value)) -> Response {
     let mut cluster = json!({
         "kind": "CephCluster",
         "metadata": {"name": "my", "namespace": "rook-ceph", "uid": "1"},
@@ -27,17 +27,17 @@ fn cluster(change: impl FnOnce(&mut Value)) -> Answer {
         },
     });
     change(&mut cluster);
-    Answer::json(200, cluster.to_string())
+    Response::json(200, cluster.to_string())
 }
 
-fn secret() -> Answer {
+fn secret() -> Response {
     // The canary in base64.
-    Answer::json(200, json!({"metadata": {"name": "token"}, "data": {"token": "czNjcjN0"}}).to_string())
+    Response::json(200, json!({"metadata": {"name": "token"}, "data": {"token": "czNjcjN0"}}).to_string())
 }
 
-fn refused(code: u16, reason: &str) -> Answer {
+fn refused(code: u16, reason: &str) -> Response {
     let body = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code});
-    Answer::json(code, body.to_string())
+    Response::json(code, body.to_string())
 }
 
 fn is_for(request: &Request, resource: &str) -> bool {
@@ -88,8 +88,8 @@ async fn the_ceph_cluster_and_its_secrets_are_asked_for_again() {
     let server = HttpServer::start(move |request| {
         requests += 1;
         match requests {
-            1 | 3 => Answer::status(503),
-            4 => Answer::too_many_requests(Some("0")),
+            1 | 3 => Response::status(503),
+            4 => Response::too_many_requests(Some("0")),
             _ if is_for(request, "cephclusters") => cluster(|_| ()),
             _ => secret(),
         }
@@ -115,7 +115,7 @@ async fn an_api_server_that_is_away_is_waited_for_as_long_as_the_timeout_says_an
     assert!(stderr.contains("kubernetes: read CephCluster: ") && stderr.contains("tries: "), "{stderr}");
     assert!(!stderr.contains("tries: 1)") && stderr.lines().count() == 1, "{stderr}");
 
-    let server = HttpServer::scripted([Answer::never()]).await.unwrap();
+    let server = HttpServer::scripted([Response::never()]).await.unwrap();
     let (code, _, stderr) = kms(&server.url(), &args, &[]).await;
     assert_eq!(code, 5, "{stderr}");
     assert!(server.requests().len() >= 2, "one try took all the time: {stderr}");
@@ -125,7 +125,7 @@ async fn an_api_server_that_is_away_is_waited_for_as_long_as_the_timeout_says_an
 async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_read() {
     for (answer, unreadable) in [
         (refused(403, "Forbidden"), "a Secret that the CephCluster names"),
-        (Answer::status(503), "a Secret that the CephCluster names"),
+        (Response::status(503), "a Secret that the CephCluster names"),
     ] {
         let secrets = answer.clone();
         let server = HttpServer::start(move |request| {

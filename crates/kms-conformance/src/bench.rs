@@ -1,4 +1,4 @@
-//! What the cases have at hand.
+//! The tools of the cases: clients, names, KEKs and checks.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +14,10 @@ use kms_core::{
 use super::{Options, Subject, check};
 use crate::leak;
 
-/// How a case ends.
+/// The result of a case, or of a part of it.
 pub(super) type Verdict<T = ()> = std::result::Result<T, Stop>;
 
-/// Why a case ended early.
+/// The reason why a case ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
     Fail(String),
@@ -26,7 +26,7 @@ pub(super) enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Fail(format!("an error where there should be none: {}", described(&error)))
+        Self::Fail(format!("an unexpected error: {}", described(&error)))
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Case {
     pub(super) run: for<'a> fn(&'a Bench) -> BoxFuture<'a, Verdict>,
 }
 
-/// What one case works with.
+/// The tools of one case.
 pub(super) struct Bench {
     subject: Subject,
     pub(super) options: Options,
@@ -56,7 +56,7 @@ pub(super) struct Bench {
     names: Mutex<BTreeSet<KeyName>>,
 }
 
-/// Sixteen hexadecimal digits that nobody else has.
+/// Sixteen random hexadecimal digits.
 pub(super) fn random_text() -> String {
     kek().fingerprint()
 }
@@ -103,7 +103,7 @@ impl Bench {
         self.subject.provider.capability()
     }
 
-    /// Skips the case unless the provider can do what it is about.
+    /// Skips the case unless the provider supports it.
     pub(super) fn need(&self, can: bool, why_not: &str) -> Verdict {
         if can { Ok(()) } else { Err(Stop::Skip(why_not.to_owned())) }
     }
@@ -122,17 +122,17 @@ impl Bench {
         )
     }
 
-    /// How the names of all keys of this run begin.
+    /// The beginning of the names of all keys of this run.
     pub(super) fn run_prefix(&self) -> String {
         format!("{}-{}-", self.options.prefix, self.run)
     }
 
-    /// How the names of all keys of this case begin.
+    /// The beginning of the names of all keys of this case.
     pub(super) fn prefix(&self) -> String {
         format!("{}{}-", self.run_prefix(), self.case)
     }
 
-    /// A name that begins as all those of this case; the key is deleted when the case is done.
+    /// A name of this case. The key is deleted at the end of the case.
     pub(super) fn name(&self, label: &str) -> KeyName {
         self.owned(KeyName::new(format!("{}{label}", self.prefix())).expect("the name is valid"))
     }
@@ -143,13 +143,13 @@ impl Bench {
         self.name(&"x".repeat(filler))
     }
 
-    /// Notes a name whose key is to be deleted when the case is done.
+    /// Notes a name, whose key is deleted at the end of the case.
     pub(super) fn owned(&self, name: KeyName) -> KeyName {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         name
     }
 
-    /// Stores a KEK under a name that is free.
+    /// Stores a KEK under an unused name.
     pub(super) async fn stored(&self, name: &KeyName, kek: &Kek) -> Verdict<KeyVersion> {
         let mode = match self.capability().create {
             Guarantee::Unsupported => PutMode::Overwrite,
@@ -158,14 +158,14 @@ impl Bench {
         Ok(self.provider().put(name, kek, mode).await?)
     }
 
-    /// Makes a key.
+    /// Creates a key.
     pub(super) async fn made(&self, label: &str) -> Verdict<(KeyName, Kek, KeyVersion)> {
         let (name, kek) = (self.name(label), kek());
         let version = self.stored(&name, &kek).await?;
         Ok((name, kek, version))
     }
 
-    /// Fails unless the store holds this KEK, and gives its version.
+    /// Fails unless the store holds this KEK, and returns its version.
     pub(super) async fn holds(&self, name: &KeyName, kek: &Kek) -> Verdict<KeyVersion> {
         let stored = self.provider().get(name, Freshness::Fresh).await?;
         check!(
@@ -179,13 +179,13 @@ impl Bench {
         Ok(stored.version)
     }
 
-    /// Fails unless there is no such key.
+    /// Fails unless the key is absent.
     pub(super) async fn absent(&self, name: &KeyName) -> Verdict {
         let result = self.provider().get(name, Freshness::Fresh).await;
         refused(&format!("get of {name}"), result, &[ErrorKind::NotFound]).map(drop)
     }
 
-    /// The keys in the list whose names begin so.
+    /// The listed keys whose names begin with the prefix.
     pub(super) async fn listed(&self, prefix: &str) -> Verdict<Vec<KeyInfo>> {
         let mut found = Vec::new();
         let mut list = self.provider().list();
@@ -214,7 +214,7 @@ impl Bench {
     }
 }
 
-/// Fails unless something was refused with one of these kinds, and gives the error.
+/// Fails unless the result is an error of one of these kinds, and returns the error.
 pub(super) fn refused<T: std::fmt::Debug>(
     what: &str,
     result: Result<T>,
@@ -222,13 +222,13 @@ pub(super) fn refused<T: std::fmt::Debug>(
 ) -> Verdict<Error> {
     let names = || kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
     match result {
-        Ok(value) => Err(Stop::Fail(format!("{what} gave {value:?} instead of {}", names()))),
+        Ok(value) => Err(Stop::Fail(format!("{what} returned {value:?} instead of {}", names()))),
         Err(error) if kinds.contains(&error.kind()) => Ok(error),
         Err(error) => Err(Stop::Fail(format!("{what}: {} instead of {}", described(&error), names()))),
     }
 }
 
-/// What a result shows of itself.
+/// The text that a result shows of itself.
 pub(super) fn shown<T: std::fmt::Debug>(result: &Result<T>) -> String {
     match result {
         Ok(value) => leak::shown(value),

@@ -1,4 +1,4 @@
-//! Deleting.
+//! Deleting keys.
 
 use kms_core::{DeleteMode, ErrorKind, provider::Deleted};
 
@@ -40,7 +40,7 @@ async fn delete_destroys_every_version_of_a_key(bench: &Bench) -> Verdict {
         bench.provider().put(&name, &kek(), kms_core::PutMode::Overwrite).await?;
     }
     bench.provider().delete(&name, DeleteMode::Destroy).await?;
-    // No older version comes to light.
+    // No older version reappears.
     bench.absent(&name).await
 }
 

@@ -1,4 +1,4 @@
-//! Calls that are given up, servers that do not answer, credentials that are not accepted.
+//! Dropped calls, unreachable servers, refused credentials.
 
 use std::{
     pin::pin,
@@ -13,7 +13,7 @@ use super::{
     cases, check,
 };
 
-/// How often a call is polled at most before it is dropped.
+/// The largest number of polls before a call is dropped.
 const POLLS: usize = 12;
 
 cases![
@@ -23,11 +23,11 @@ cases![
     refused_credentials_are_said_to_be_refused,
 ];
 
-/// Polls a future `times` times at most, with other tasks running in between, and drops it.
+/// Polls a future up to `times` times, while other tasks run in between, and drops it.
 async fn dropped_after<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..times {
-        // Nobody needs to wake it: it has its turns one after another.
+        // It needs no waker, since this loop polls it.
         let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         match polled {
             Poll::Ready(value) => return Some(value),
@@ -39,23 +39,23 @@ async fn dropped_after<T>(times: usize, future: impl Future<Output = T>) -> Opti
 
 async fn a_dropped_put_is_done_or_not_done_and_the_provider_goes_on(bench: &Bench) -> Verdict {
     let (name, first, _) = bench.made("dropped").await?;
-    // A dropped put may still be on its way and arrive at any time, so each of these may be the current one.
+    // A dropped put may still be in flight and arrive at any time, so each of these KEKs may be the current one.
     let mut written = vec![first];
     for polls in 0..POLLS {
         written.push(kek());
-        // An update: one that arrives after the key has been removed at the end cannot bring it back.
+        // An update that arrives after the key was deleted cannot create it again.
         let mode = match bench.capability().update {
             Guarantee::Unsupported => PutMode::Overwrite,
             _ => PutMode::Update(bench.provider().get(&name, Freshness::Fresh).await?.version),
         };
         match dropped_after(polls, bench.provider().put(&name, &written[polls + 1], mode)).await {
-            // One of those before has arrived meanwhile.
+            // An earlier put has arrived meanwhile.
             Some(Err(error)) if error.kind() == ErrorKind::Conflict => {}
             put => drop(put.transpose()?),
         }
         let stored = bench.provider().get(&name, Freshness::Fresh).await?;
         let whole = written.iter().any(|kek| kek.ct_eq(&stored.kek));
-        check!(whole, "after {polls} polls the key holds what nobody has written");
+        check!(whole, "after {polls} polls the key holds a KEK that no call has written");
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ async fn a_dropped_read_leaves_the_provider_usable(bench: &Bench) -> Verdict {
     bench.holds(&name, &kek).await.map(drop)
 }
 
-/// The errors of all operations of a provider that is to fail.
+/// Calls all operations of a provider that must fail, and returns their errors.
 pub(super) async fn failures(
     bench: &Bench,
     provider: &dyn KmsProvider,
@@ -122,7 +122,7 @@ async fn refused_credentials_are_said_to_be_refused(bench: &Bench) -> Verdict {
         let error =
             refused::<()>(operation, Err(error), &[ErrorKind::PermissionDenied, ErrorKind::Unauthenticated])?;
         let retry = error.retryable();
-        check!(retry == Retry::Never, "{operation} is said to be worth repeating: {}", described(&error));
+        check!(retry == Retry::Never, "{operation} is reported as worth a retry: {}", described(&error));
     }
     Ok(())
 }

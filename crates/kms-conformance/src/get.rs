@@ -1,4 +1,4 @@
-//! Reading.
+//! Reading keys.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use super::{
     cases, check,
 };
 
-/// How far the clocks of client and server may differ.
+/// The largest accepted difference between the clocks of client and server.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 3600);
 
 cases![

@@ -1,4 +1,4 @@
-//! Looks for secrets in what is logged and printed.
+//! Finds secrets in logs and in printed text.
 //!
 //! ```
 //! use kms_conformance::leak::{Canary, Recording};
@@ -31,16 +31,16 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 
-/// Bytes of a secret that are looked for at once: a message that is cut off still shows one of the pieces.
+/// Bytes of one piece of a secret: a message that is cut off still contains a whole piece.
 const PIECE: usize = 16;
-/// A shorter secret is found everywhere by chance.
+/// Shorter secrets are found by chance.
 const SHORTEST: usize = 8;
-/// Characters of a line that are shown before a secret that was found.
+/// Characters of a line that are shown before a secret.
 const SHOWN: usize = 200;
 
-/// A secret that is to be found nowhere.
+/// A secret that must not appear in any text.
 ///
-/// It is looked for piece by piece, as it is and in the forms in which programs write secrets: escaped as in JSON
+/// The search looks for each piece, as it is and in the forms in which programs write secrets: escaped as in JSON
 /// and as by `Debug`, percent-encoded, in base64 (at any offset within an encoded text), in hexadecimal, and as a
 /// list of numbers.
 pub struct Canary {
@@ -49,13 +49,13 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// A canary of this secret. `label` names it in messages.
+    /// Returns a canary for this secret. `label` names it in messages.
     ///
     /// # Panics
     ///
-    /// If the secret has less than 8 bytes, since such a short one is found by chance.
+    /// If the secret has fewer than 8 bytes, since so short a text is found by chance.
     pub fn new(label: &'static str, secret: &str) -> Self {
-        assert!(secret.len() >= SHORTEST, "{label} is too short to be looked for");
+        assert!(secret.len() >= SHORTEST, "{label} is too short to search for");
         let mut needles = BTreeSet::new();
         for piece in pieces(secret) {
             let bytes = piece.as_bytes();
@@ -76,7 +76,7 @@ impl Canary {
         Self { label, needles: needles.into_iter().collect() }
     }
 
-    /// Which secret, in which form and after which text it is found, if it is. The answer does not show it.
+    /// Finds the secret in a text. The result names the secret, its form and the text before it, and does not show it.
     pub fn found_in(&self, text: &str) -> Option<String> {
         let found =
             self.needles.iter().filter_map(|(form, needle)| Some((text.find(needle.as_str())?, form)));
@@ -115,8 +115,8 @@ fn pieces(secret: &str) -> Vec<&str> {
     pieces
 }
 
-/// What base64 makes of `bytes` when they stand `offset` bytes into a group of three, without the characters at both
-/// ends that depend on the neighbours.
+/// The base64 of `bytes` that begin `offset` bytes into a group of three, without the characters at both ends that
+/// depend on the neighbours.
 fn base64_within(bytes: &[u8], offset: usize, engine: &impl Engine) -> String {
     let mut padded = vec![0; offset];
     padded.extend_from_slice(bytes);
@@ -144,12 +144,12 @@ fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// What a value shows of itself: `Debug`, short and long.
+/// The text that a value shows of itself: `Debug`, short and long.
 pub fn shown(value: &impl fmt::Debug) -> String {
     format!("{value:?}\n{value:#?}\n")
 }
 
-/// What an error and its causes show of themselves: `Debug`, short and long, and `Display`.
+/// The text that an error and its causes show of themselves: `Debug`, short and long, and `Display`.
 pub fn shown_error(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -160,10 +160,10 @@ pub fn shown_error(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Records what the whole process logs, from all threads, at every level, through `tracing` and through `log`.
+/// Records all logs of the process: of all threads, at every level, through `tracing` and through `log`.
 ///
-/// The first recording makes itself the global default of both, once for the process; nothing is kept while no
-/// recording is on.
+/// The first recording installs itself as the global default of both for the life of the process. Nothing is kept
+/// while no recording is active.
 #[derive(Debug)]
 pub struct Recording {
     start: usize,
@@ -174,7 +174,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// If somebody else has set the global default of `tracing` or of `log`: then nothing can be said about leaks.
+    /// If other code has set the global default of `tracing` or of `log`, which would hide leaks.
     pub fn start() -> Result<Self, String> {
         static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
         INSTALLED.get_or_init(install).clone()?;
@@ -183,7 +183,7 @@ impl Recording {
         Ok(Self { start: kept.text.len() })
     }
 
-    /// What was logged since the start: a line for each event, span and record.
+    /// The log since the start: a line for each event, span and record.
     pub fn text(&self) -> String {
         kept().text[self.start..].to_owned()
     }
@@ -229,7 +229,7 @@ fn install() -> Result<(), String> {
     Ok(())
 }
 
-/// Takes what is logged.
+/// The subscriber and logger behind recordings.
 struct Tap;
 
 /// The fields of an event or of a span as text.
@@ -256,7 +256,7 @@ impl Tap {
 
 impl<S: Subscriber> Layer<S> for Tap {
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        // Asked each time, so that nothing is formatted while nobody records.
+        // Decided for each event, so that nothing is formatted while no recording is active.
         Interest::sometimes()
     }
 

@@ -1,7 +1,6 @@
-//! No KEK and no credential is in any log, value or error.
+//! No KEK and no credential appears in any log, value or error.
 //!
-//! A KEK that nobody has seen before goes through every call and every way in which it can fail, while all that the
-//! process logs is recorded.
+//! Fresh KEKs go through every call and every failure of a call, while all logs of the process are recorded.
 
 use futures_util::StreamExt;
 use kms_core::{DeleteMode, Freshness, Guarantee, KeyVersion, KmsProviderExt, PutMode};
@@ -14,7 +13,7 @@ use crate::leak::{self, Canary, Recording};
 
 cases![no_log_shows_a_kek_or_a_credential, no_value_or_error_shows_a_kek_or_a_credential];
 
-/// What a provider has shown of itself.
+/// All text that a provider has shown.
 struct Shown {
     canaries: Vec<Canary>,
     values: String,
@@ -41,13 +40,13 @@ async fn no_value_or_error_shows_a_kek_or_a_credential(bench: &Bench) -> Verdict
     shown.search(bench, &shown.values)
 }
 
-/// Calls everything in every way. What comes of it is the business of the other cases.
+/// Calls every method in every mode. Other cases judge the results.
 async fn exercised(bench: &Bench) -> Verdict<Shown> {
     let recording = Recording::start().map_err(Stop::Fail)?;
     let mark = random_text();
-    tracing::trace!(mark, "the recording is on");
+    tracing::trace!(mark, "the recording is active");
 
-    // One as Rook makes it, and two that are written differently in each format.
+    // A KEK as Rook generates it, and two texts that formats escape differently.
     let random = || format!("{}{}", random_text(), random_text());
     let keks = [
         kek(),
@@ -64,7 +63,7 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
         if capability.create == Guarantee::Unsupported {
             values += &shown(&provider.put(&name, kek, PutMode::Overwrite).await);
         }
-        // New, the same again, another one.
+        // A new KEK, the same KEK again, another KEK.
         values += &shown(&provider.put(&name, kek, PutMode::Create).await);
         values += &shown(&provider.put(&name, kek, PutMode::Create).await);
         values += &shown(&provider.put(&name, other, PutMode::Create).await);
@@ -109,7 +108,7 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
     }
 
     let log = recording.text();
-    check!(log.contains(&mark), "the recording does not hear what is logged");
+    check!(log.contains(&mark), "the recording misses logs");
     let canaries = keks.iter().map(|kek| Canary::new("a KEK", kek.expose_secret())).collect();
     Ok(Shown { canaries, values, log })
 }

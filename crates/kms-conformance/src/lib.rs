@@ -64,7 +64,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use kms_core::KmsProvider;
+use kms_core::{KmsProvider, layer::Contract};
 use tokio::time::timeout;
 
 use self::{
@@ -91,29 +91,35 @@ pub struct Subject {
 impl Subject {
     /// Tests a provider, without further clients.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
-        Self { provider, second: None, unreachable: None, denied: None }
+        Self { provider: contract(provider), second: None, unreachable: None, denied: None }
     }
 
     /// Adds a second client of the same store that shares nothing with the first. Races then run between the two.
     #[must_use]
     pub fn with_second(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.second = Some(provider);
+        self.second = Some(contract(provider));
         self
     }
 
     /// Adds a client whose server does not answer.
     #[must_use]
     pub fn with_unreachable(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.unreachable = Some(provider);
+        self.unreachable = Some(contract(provider));
         self
     }
 
     /// Adds a client whose credentials the server rejects.
     #[must_use]
     pub fn with_denied(mut self, provider: Arc<dyn KmsProvider>) -> Self {
-        self.denied = Some(provider);
+        self.denied = Some(contract(provider));
         self
     }
+}
+
+/// Wraps a provider in the innermost standard layer, which refuses unsupported puts and names operation and key in errors
+/// on behalf of every provider.
+fn contract(provider: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
+    Arc::new(Contract::new(provider))
 }
 
 impl From<Arc<dyn KmsProvider>> for Subject {

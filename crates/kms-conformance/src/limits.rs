@@ -1,4 +1,4 @@
-//! KEKs of every size and of every kind of text come back byte for byte.
+//! KEKs of every size and of every kind of text are returned byte for byte.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{ErrorKind, Kek, PutMode};
@@ -8,7 +8,7 @@ use super::{
     cases,
 };
 
-/// Texts that something on the way may take for something else.
+/// Texts that a format or a program on the way may misread.
 const TEXTS: &[&str] = &[
     "a passphrase with spaces",
     " a space at both ends ",

@@ -1,4 +1,4 @@
-//! Listing.
+//! Listing keys.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Names: every name that is valid is a key of its own, and comes back as it went in.
+//! Names: every valid name is a separate key, and lists return names unchanged.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{
     cases, check,
 };
 
-/// Endings that a careless mapping to the names of a store takes for the same one.
+/// Endings that a careless mapping to the names of a store confuses.
 const LOOK_ALIKE: &[&str] = &[
     "x-y",
     "x_y",
@@ -57,7 +57,7 @@ cases![
     names_that_look_alike_are_different_keys,
 ];
 
-/// Stores a KEK of its own under each name, then reads them all, and lists them.
+/// Stores a different KEK under each name, then reads and lists all of them.
 async fn all_distinct(bench: &Bench, names: Vec<KeyName>) -> Verdict {
     let keys: Vec<(KeyName, Kek)> = names.into_iter().map(|name| (name, kek())).collect();
     for (name, kek) in &keys {
@@ -98,7 +98,7 @@ async fn names_of_every_length_work(bench: &Bench) -> Verdict {
     all_distinct(bench, lengths.map(|length| bench.name_of_length(length)).collect()).await
 }
 
-/// There are few such names and they may be in use, so it looks for one that is free.
+/// There are few such names and they may be in use, so the case searches an unused one.
 async fn a_name_of_one_character_works(bench: &Bench) -> Verdict {
     let start = usize::from_str_radix(&random_text()[..4], 16).unwrap_or_default();
     let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -116,7 +116,7 @@ async fn a_name_of_one_character_works(bench: &Bench) -> Verdict {
                 bench.owned(name.clone());
                 return bench.holds(&name, &kek).await.map(drop).map_err(|stop| about(&name, stop));
             }
-            // Somebody else has taken it meanwhile.
+            // Another client has taken it meanwhile.
             Err(_) if bench.provider().get(&name, Freshness::Fresh).await.is_ok() => {}
             Err(stop) => return Err(about(&name, stop)),
         }

@@ -1,4 +1,4 @@
-//! What the provider says of itself.
+//! Capability and probe.
 
 use kms_core::Freshness;
 
@@ -17,7 +17,7 @@ cases![
 async fn the_provider_has_a_name_and_a_sound_capability(bench: &Bench) -> Verdict {
     let name = bench.provider().provider();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    check!(!name.is_empty() && name.chars().all(plain), "{name:?} is no name of a provider");
+    check!(!name.is_empty() && name.chars().all(plain), "{name:?} is not a valid provider name");
     let largest = bench.capability().max_kek_bytes;
     check!(largest >= 172, "a generated KEK of 172 bytes is above the limit of {largest}");
     Ok(())
@@ -28,7 +28,7 @@ async fn probe_passes(bench: &Bench) -> Verdict {
     if let Some((step, error)) = &probe.failed {
         check!(false, "{step}: {}", described(error));
     }
-    check!(!probe.passed.is_empty(), "the probe says nothing of what it found");
+    check!(!probe.passed.is_empty(), "the probe reports no step");
     check!(probe.not_run.is_empty(), "nothing failed, but these were not tried: {:?}", probe.not_run);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Storing.
+//! Storing keys.
 
 use kms_core::{Error, ErrorKind, Existing, Guarantee, KeyVersion, PutMode};
 
@@ -121,7 +121,7 @@ async fn put_update_with_a_stale_version_changes_nothing(bench: &Bench) -> Verdi
 async fn put_update_with_a_foreign_version_changes_nothing(bench: &Bench) -> Verdict {
     bench.need_update()?;
     let (name, stored, version) = bench.made("there").await?;
-    for foreign in ["", "0", "a version of nobody's", "18446744073709551616"] {
+    for foreign in ["", "0", "a foreign version", "18446744073709551616"] {
         let result = bench.provider().put(&name, &kek(), PutMode::Update(KeyVersion::new(foreign))).await;
         refused(
             &format!("put with version {foreign:?}"),
@@ -136,7 +136,7 @@ async fn put_update_with_a_foreign_version_changes_nothing(bench: &Bench) -> Ver
 
 async fn put_update_of_an_absent_key_is_not_found(bench: &Bench) -> Verdict {
     bench.need_update()?;
-    // A version that is well-formed, from another key.
+    // A well-formed version, of another key.
     let (_, _, version) = bench.made("other").await?;
     let name = bench.name("absent");
     let result = bench.provider().put(&name, &kek(), PutMode::Update(version)).await;

@@ -1,4 +1,4 @@
-//! Many at a time.
+//! Concurrent calls.
 //!
 //! The tasks are spawned, so that a runtime with several threads runs them in parallel; half of them use the second
 //! client where there is one.
@@ -26,7 +26,7 @@ cases![
     two_who_delete_one_key_both_leave_nothing,
 ];
 
-/// Runs `count` tasks that start at the same moment, and gives what each returns.
+/// Runs `count` tasks that start at the same moment, and returns their results.
 async fn race<T, F>(
     bench: &Bench,
     count: usize,
@@ -50,7 +50,7 @@ where
         .collect();
     let mut results = Vec::new();
     for task in tasks {
-        results.push(task.await.map_err(|error| Stop::Fail(format!("a task did not end well: {error}")))?);
+        results.push(task.await.map_err(|error| Stop::Fail(format!("a task failed: {error}")))?);
     }
     Ok(results)
 }
@@ -98,7 +98,7 @@ async fn many_who_create_one_key_have_one_winner(bench: &Bench) -> Verdict {
                 Err(error) => {
                     let error = refused::<()>("put", Err(error), &[ErrorKind::AlreadyExists])?;
                     let existing = error.existing();
-                    check!(existing == Some(Existing::Different), "a loser was told {existing:?}");
+                    check!(existing == Some(Existing::Different), "a loser got {existing:?}");
                 }
             }
         }
@@ -131,18 +131,18 @@ async fn two_who_update_one_version_have_one_winner(bench: &Bench) -> Verdict {
         check!(winners.len() == 1, "{} updates of one version have succeeded", winners.len());
         let (kek, version) = &winners[0];
         let read = bench.holds(&name, kek).await?;
-        check!(read == *version, "the winner was told version {version}, get says {read}");
+        check!(read == *version, "the winner got version {version}, get returns {read}");
     }
     Ok(())
 }
 
-/// The text that a KEK of the next case stands for: some providers keep base64 only.
+/// The text behind a KEK of the next case, which is base64 since some providers accept nothing else.
 fn written(kek: &Kek) -> String {
     let bytes = STANDARD.decode(kek.expose_secret()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Each adds its number to the text that is stored, and starts anew when it lost a race: none may be missing.
+/// Each writer adds its number to the stored text, and retries when it lost a race. No number may be missing.
 async fn many_who_update_in_turn_lose_no_update(bench: &Bench) -> Verdict {
     need_atomic(bench, bench.capability().update, "updating")?;
     const WRITERS: usize = 8;
@@ -151,7 +151,7 @@ async fn many_who_update_in_turn_lose_no_update(bench: &Bench) -> Verdict {
     let results = race(bench, WRITERS, |provider, number| {
         let name = name.clone();
         async move {
-            // Each loss is a win of somebody else, so nobody needs more rounds than there are writers.
+            // Each lost round is a win of another writer, so a writer needs at most one round per writer.
             for _ in 0..2 * WRITERS {
                 let stored = provider.get(&name, Freshness::Fresh).await?;
                 // Lets the others read the same version, also where there is one thread.
@@ -224,7 +224,7 @@ async fn a_read_during_updates_gives_one_of_the_keks(bench: &Bench) -> Verdict {
     })
     .await?;
     for result in results {
-        check!(result?, "a reader got a KEK that nobody has stored");
+        check!(result?, "a reader got a KEK that was never stored");
     }
     Ok(())
 }
@@ -237,12 +237,12 @@ async fn two_who_delete_one_key_both_leave_nothing(bench: &Bench) -> Verdict {
             async move { provider.delete(&name, DeleteMode::Destroy).await }
         })
         .await?;
-        // A provider that looks before it deletes may tell both of them that they did it.
+        // A provider that reads before it deletes may report success to both.
         let done = results.iter().filter(|result| result.is_ok()).count();
         check!(done >= 1, "both failed: {results:?}");
         for result in results {
             if let Err(error) = result {
-                check!(error.kind() == ErrorKind::NotFound, "the loser was told: {}", described(&error));
+                check!(error.kind() == ErrorKind::NotFound, "the loser got: {}", described(&error));
             }
         }
         bench.absent(&name).await?;

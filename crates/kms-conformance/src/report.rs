@@ -1,44 +1,44 @@
-//! What came of a run.
+//! The report of a run.
 
 use std::{fmt, time::Duration};
 
 use super::case_names;
 use crate::ledger::Exception;
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It failed, as the ledger says that it does.
+    /// The case failed, and an exception excuses it.
     Excused {
-        /// What went wrong.
+        /// The failure.
         failure: String,
-        /// Why it is excused.
+        /// The reason of the exception.
         reason: &'static str,
     },
-    /// It failed, and this went wrong.
+    /// The case failed for this reason.
     Failed(String),
-    /// It passed.
+    /// The case passed.
     Passed,
-    /// It was not run, for this reason.
+    /// The case was skipped for this reason.
     Skipped(String),
 }
 
-/// A case with what came of it.
+/// A case and its outcome.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct CaseReport {
     /// The name of the case: a sentence.
     pub name: &'static str,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How long it took.
+    /// The time that the case took.
     pub took: Duration,
 }
 
-/// What came of a run. `Display` is a table.
+/// The report of a run. `Display` is a table.
 #[derive(Clone, Debug)]
-#[must_use = "a run whose report nobody looks at proves nothing"]
+#[must_use = "a run proves nothing unless its report is checked"]
 pub struct Report {
     provider: &'static str,
     server_version: String,
@@ -62,35 +62,37 @@ impl Report {
                     let Outcome::Failed(failure) = outcome else { continue };
                     *outcome = Outcome::Excused { failure: std::mem::take(failure), reason };
                 }
-                Some(Outcome::Passed) => ledger.push(format!("{name} passes: strike it out")),
-                Some(Outcome::Skipped(_)) => ledger.push(format!("{name} is not run: strike it out")),
-                None => ledger.push(format!("{name} is no case; there are {} others", case_names().count())),
+                Some(Outcome::Passed) => ledger.push(format!("{name} passes: remove its exception")),
+                Some(Outcome::Skipped(_)) => ledger.push(format!("{name} is not run: remove its exception")),
+                None => {
+                    ledger.push(format!("there is no case {name} among the {} cases", case_names().count()))
+                }
             }
         }
         Self { provider, server_version: server_version.to_owned(), cases, ledger }
     }
 
-    /// All cases, in the order in which they were run.
+    /// All cases, in the order in which they ran.
     pub fn cases(&self) -> &[CaseReport] {
         &self.cases
     }
 
-    /// The names of the cases that failed and are not excused.
+    /// The names of the cases that failed without an exception.
     pub fn failed(&self) -> Vec<&'static str> {
         self.named(|outcome| matches!(outcome, Outcome::Failed(_)))
     }
 
-    /// The names of the cases that were not run.
+    /// The names of the skipped cases.
     pub fn skipped(&self) -> Vec<&'static str> {
         self.named(|outcome| matches!(outcome, Outcome::Skipped(_)))
     }
 
-    /// What is wrong with the ledger: entries whose cases pass or are not run, and entries without a case.
+    /// Exceptions that are wrong: their cases pass, are skipped, or do not exist.
     pub fn ledger_problems(&self) -> &[String] {
         &self.ledger
     }
 
-    /// Whether nothing failed but what is excused, and the ledger is right.
+    /// Whether every failure has an exception, and every exception a failure.
     pub fn is_ok(&self) -> bool {
         self.failed().is_empty() && self.ledger.is_empty()
     }
@@ -99,7 +101,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// As said above.
+    /// If the run is not ok.
     pub fn assert_ok(&self) {
         assert!(self.is_ok(), "{self}");
     }
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_entry_whose_case_does_not_fail_fails_the_run() {
-        for (case, what) in [("a", "passes"), ("c", "not run"), ("d", "no case")] {
+        for (case, what) in [("a", "passes"), ("c", "not run"), ("d", "there is no case")] {
             let report =
                 report(&[Exception::new("x", "b", "known"), Exception::new("x", case, "not true any more")]);
             assert!(!report.is_ok());

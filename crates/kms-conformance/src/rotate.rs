@@ -1,4 +1,4 @@
-//! Versions, as a rotation makes and retires them.
+//! Versions, as a rotation creates and retires them.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{
     cases, check,
 };
 
-/// How often the key is rotated.
+/// The number of rotations.
 const UPDATES: usize = 3;
 
 cases![
@@ -23,7 +23,7 @@ cases![
     may_update_changes_nothing,
 ];
 
-/// A key that was rotated, with all its versions, the last one being the current one.
+/// Creates a rotated key, and returns all its versions, the current one last.
 async fn rotated(bench: &Bench) -> Verdict<(KeyName, Kek, Vec<KeyVersion>)> {
     bench.need_update()?;
     let (name, mut current, version) = bench.made("rotated").await?;
@@ -50,8 +50,8 @@ async fn each_update_makes_a_version_of_its_own(bench: &Bench) -> Verdict {
     Ok(())
 }
 
-/// Whoever stores what is stored already makes every write fail that was sent before and is still on its way. A
-/// rotation relies on it, before it removes a key slot whose KEK might yet arrive in the KMS.
+/// An update with the stored KEK makes every earlier write fail that is still in flight. A rotation relies on it before
+/// it removes a key slot whose KEK might yet arrive in the KMS.
 async fn an_update_with_the_same_kek_makes_the_version_before_stale(bench: &Bench) -> Verdict {
     bench.need_update()?;
     bench.need(bench.capability().update == Guarantee::Atomic, "updates are not atomic")?;
@@ -70,7 +70,7 @@ async fn superseded_versions_are_retired_and_the_current_one_stays(bench: &Bench
     let (name, current, versions) = rotated(bench).await?;
     let version = bench.holds(&name, &current).await?;
     let retired = bench.provider().retire_superseded(&name, &version).await?;
-    // A server may be set to keep fewer, but it keeps one at least, or it has no versions.
+    // A server may be configured to keep fewer versions, but at least one.
     check!((1..versions.len()).contains(&retired), "{retired} retired of {UPDATES}");
     let after = bench.holds(&name, &current).await?;
     check!(after == version, "version {version} has become {after}");
@@ -115,11 +115,11 @@ async fn may_update_agrees_with_update(bench: &Bench) -> Verdict {
     let names = [name.clone(), bench.name("absent"), name.clone()];
     let rights = bench.provider().may_update(&names).await?;
     check!(rights.len() == names.len(), "{} names were asked about: {rights:?}", names.len());
-    check!(bench.provider().may_update(&[]).await?.is_empty(), "an answer to no question");
+    check!(bench.provider().may_update(&[]).await?.is_empty(), "rights for no names");
     bench.provider().put(&name, &kek(), PutMode::Update(version)).await?;
     check!(
         !rights.contains(&UpdateRight::Denied),
-        "the update was made, and is said to be denied: {rights:?}"
+        "the update succeeded, and may_update denied it: {rights:?}"
     );
     Ok(())
 }

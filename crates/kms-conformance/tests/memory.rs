@@ -1,4 +1,4 @@
-//! The conformance suite on the reference provider, and on providers that are broken in ways which it has to notice.
+//! The suite on the reference provider, and on broken providers, whose defects it must notice.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -19,16 +19,16 @@ use kms_core::{
     memory::Memory,
     provider::Deleted,
 };
-use kms_testkit::fake::{Fault, Operation, Scripted};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 const TOKEN: &str = "s.2kRt8wq0Zr9sWq81mB4vTnXc";
 
-/// A provider of which every call fails in the same way.
+/// A provider whose calls all fail in the same way.
 fn failing(kind: ErrorKind) -> Arc<dyn KmsProvider> {
     use Operation::{Delete, Get, List, Probe, Put, Retire};
     let scripted = Scripted::new();
     for operation in [Delete, Get, List, Probe, Put, Retire] {
-        scripted.push_times(100, operation, || Fault::error(kind));
+        scripted.push_times(100, operation, || InjectedFault::error(kind));
     }
     Arc::new(scripted)
 }
@@ -43,7 +43,7 @@ fn options() -> Options {
     Options::default().with_secret("the token", TOKEN)
 }
 
-/// Nothing is skipped but what is about the absence of a capability.
+/// Only the cases about absent capabilities are skipped.
 fn assert_complete(report: &Report) {
     report.assert_ok();
     for name in report.skipped() {
@@ -338,7 +338,7 @@ async fn run_broken(defect: Defect) -> Report {
     kms_conformance::run(&subject(provider), &options().with_case_limit(limit)).await
 }
 
-/// Each defect is noticed by these cases. Some are noticed by more; those are named that say best what is wrong.
+/// The cases that must notice each defect. Further cases may fail too; these describe the defect best.
 const NOTICED: &[(Defect, &[&str])] = &[
     (
         Defect::CreateIsCheckedTooEarly,
@@ -383,10 +383,7 @@ const NOTICED: &[(Defect, &[&str])] = &[
     (
         Defect::UnsupportedIsTried,
         &[
-            "a_kek_above_the_limit_is_refused_and_not_stored",
             "list_is_unsupported_where_it_is_not_possible",
-            "put_create_is_unsupported_where_it_is_not_possible",
-            "put_update_is_unsupported_where_it_is_not_possible",
             "retire_is_unsupported_where_it_is_not_possible",
             "soft_delete_is_unsupported_where_it_is_not_possible",
         ],
@@ -417,6 +414,20 @@ async fn every_defect_is_noticed_by_the_case_that_is_about_it() {
             Defect::GetHangs | Defect::GetIsStale | Defect::GetPanics | Defect::NothingIsDeleted
         );
         assert!(breaks_everything || failed.len() <= 9, "{defect:?} fails more than it should:\n{report}");
+    }
+}
+
+/// A provider need not check its puts: the layer [`Contract`](kms_core::layer::Contract) does, for the suite too.
+#[tokio::test]
+async fn the_contract_layer_refuses_unsupported_puts_for_the_provider() {
+    let report = run_broken(Defect::UnsupportedIsTried).await;
+    for case in [
+        "a_kek_above_the_limit_is_refused_and_not_stored",
+        "put_create_is_unsupported_where_it_is_not_possible",
+        "put_update_is_unsupported_where_it_is_not_possible",
+    ] {
+        let found = report.cases().iter().find(|found| found.name == case).unwrap();
+        assert_eq!(found.outcome, Outcome::Passed, "{report}");
     }
 }
 
@@ -464,7 +475,7 @@ async fn the_ledger_excuses_what_fails_and_nothing_else() {
 
 #[tokio::test]
 async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
-    /// Somebody else writes right after each put.
+    /// Another client writes right after each put.
     #[derive(Debug)]
     struct Overtaken(Memory);
 
@@ -518,7 +529,8 @@ async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn ensure_behind_the_layers_survives_a_lost_answer() {
     let scripted = Arc::new(Scripted::new());
-    scripted.push(Operation::Put, Fault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied());
+    scripted
+        .push(Operation::Put, InjectedFault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied());
     let kms = layer::standard(scripted.clone(), &LayerOptions::default());
     let name = KeyName::new("set1-data-0").unwrap();
     let candidate = Kek::generate().unwrap();

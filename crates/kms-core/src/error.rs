@@ -105,6 +105,16 @@ pub enum Existing {
     Unknown,
 }
 
+/// What is known of a write that failed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum WriteOutcome {
+    /// The write was refused, and cannot be applied later.
+    NotApplied,
+    /// The write may have been applied, or may still be applied after the caller has heard of the error.
+    Unknown,
+}
+
 /// An error of a KMS provider, of its configuration or of a layer around it.
 ///
 /// `Display` is one line without the cause; the cause is the [`source`](StdError::source).
@@ -119,6 +129,7 @@ struct Inner {
     retry: Retry,
     retry_after: Option<Duration>,
     existing: Option<Existing>,
+    write_outcome: Option<WriteOutcome>,
     operation: Option<&'static str>,
     provider: Option<&'static str>,
     message: Cow<'static, str>,
@@ -134,6 +145,7 @@ impl Error {
             retry: Retry::Never,
             retry_after: None,
             existing: None,
+            write_outcome: None,
             operation: None,
             provider: None,
             message: message.into(),
@@ -157,6 +169,11 @@ impl Error {
     /// An [`ErrorKind::ConfigInvalid`].
     pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::ConfigInvalid, message)
+    }
+
+    /// An [`ErrorKind::Conflict`]: the key is not in the version that the caller has read.
+    pub fn key_changed(name: &crate::KeyName) -> Self {
+        Self::new(ErrorKind::Conflict, "the key has changed since it was read").context("key", name.as_str())
     }
 
     /// An [`ErrorKind::NotFound`] about a key.
@@ -184,6 +201,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
         self.0.retry_after = wait;
+        self
+    }
+
+    /// Says what is known of the write that failed, where kind and [`Retry`] do not show it.
+    #[must_use]
+    pub fn outcome(mut self, outcome: WriteOutcome) -> Self {
+        self.0.write_outcome = Some(outcome);
         self
     }
 
@@ -228,6 +252,31 @@ impl Error {
         self.0.existing
     }
 
+    /// Whether the write that failed with this error was applied, or can still be.
+    ///
+    /// What [`outcome`](Self::outcome) said counts first. Otherwise a refusal that the server (or this client) decides
+    /// before it writes is [`WriteOutcome::NotApplied`], and everything else is [`WriteOutcome::Unknown`]. For a
+    /// [`ErrorKind::Conflict`] that holds for the last try; of a try before it, only a server that
+    /// [decides](crate::Guarantee::Atomic) between writers makes sure.
+    pub fn write_outcome(&self) -> WriteOutcome {
+        let Inner { kind, retry, write_outcome, .. } = &*self.0;
+        match (write_outcome, retry, kind) {
+            (Some(outcome), _, _) => *outcome,
+            (None, Retry::IfIdempotent, _) => WriteOutcome::Unknown,
+            (
+                None,
+                _,
+                ErrorKind::ConfigInvalid
+                | ErrorKind::Conflict
+                | ErrorKind::PermissionDenied
+                | ErrorKind::RateLimited
+                | ErrorKind::Unauthenticated
+                | ErrorKind::Unsupported,
+            ) => WriteOutcome::NotApplied,
+            _ => WriteOutcome::Unknown,
+        }
+    }
+
     /// What was being done.
     pub fn failed_operation(&self) -> Option<&'static str> {
         self.0.operation
@@ -270,13 +319,24 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, retry, retry_after, existing, operation, provider, message, context, source } =
-            &*self.0;
+        let Inner {
+            kind,
+            retry,
+            retry_after,
+            existing,
+            write_outcome,
+            operation,
+            provider,
+            message,
+            context,
+            source,
+        } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("retry", retry)
             .field("retry_after", retry_after)
             .field("existing", existing)
+            .field("write_outcome", write_outcome)
             .field("operation", operation)
             .field("provider", provider)
             .field("message", message)
@@ -314,6 +374,20 @@ mod tests {
     fn every_kind_has_a_name_of_its_own() {
         let names: std::collections::BTreeSet<_> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(names.len(), ErrorKind::ALL.len());
+    }
+
+    #[test]
+    fn a_write_is_final_only_where_the_error_shows_it() {
+        let refused = Error::new(ErrorKind::PermissionDenied, "no right");
+        assert_eq!(refused.write_outcome(), WriteOutcome::NotApplied);
+        for (unknown, why) in [
+            (refused.clone().outcome(WriteOutcome::Unknown), "a try before may have been applied"),
+            (refused.retry(Retry::IfIdempotent), "the connection was lost"),
+            (Error::new(ErrorKind::Protocol, "not JSON"), "the server may have written"),
+            (Error::new(ErrorKind::Timeout, "no answer"), "the server may write later"),
+        ] {
+            assert_eq!(unknown.write_outcome(), WriteOutcome::Unknown, "{why}");
+        }
     }
 
     #[test]

@@ -24,11 +24,14 @@
 //! # }
 //! ```
 
+pub mod builder;
 pub mod capability;
 pub mod config;
 pub mod error;
+pub mod index;
 pub mod kek;
 pub mod layer;
+pub mod locks;
 pub mod memory;
 pub mod name;
 pub mod options;
@@ -37,9 +40,12 @@ pub mod secret;
 pub mod security;
 
 pub use crate::{
+    builder::ProviderBuilder,
     capability::{Capability, Guarantee, UpdateRight},
-    error::{Error, ErrorKind, Existing, Result, Retry},
+    error::{Error, ErrorKind, Existing, Result, Retry, WriteOutcome},
+    index::{IndexEntry, KeyIndex},
     kek::Kek,
+    locks::KeyLocks,
     name::{KeyName, KeyVersion},
     options::{DeleteMode, Freshness, PutMode},
     provider::{Ensured, KeyInfo, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},

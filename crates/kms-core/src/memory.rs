@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::stream;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
+    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A KMS in memory.
@@ -82,10 +82,7 @@ impl KmsProvider for Memory {
                 return Err(Error::key_not_found(name).operation("put").provider(self.provider()));
             }
             (PutMode::Update(expected), Some((number, _))) if number.to_string() != expected.as_str() => {
-                return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-                    .operation("put")
-                    .provider(self.provider())
-                    .context("key", name.as_str()));
+                return Err(Error::key_changed(name).operation("put").provider(self.provider()));
             }
             _ => {}
         }
@@ -150,10 +147,7 @@ impl KmsProvider for Memory {
         };
         let number = key.current().map(|(number, _)| number).unwrap_or_default();
         if number.to_string() != current.as_str() {
-            return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-                .operation("retire")
-                .provider(self.provider())
-                .context("key", name.as_str()));
+            return Err(Error::key_changed(name).operation("retire").provider(self.provider()));
         }
         let before = key.versions.len();
         key.versions.retain(|version, _| *version == number);

@@ -4,19 +4,19 @@ kms_core::config_keys! {
     /// A setting of Key Protect.
     pub enum IbmKpConfigKey of "Key Protect" {
         /// GUID of the Key Protect instance. Required.
-        ServiceInstanceId = "IBM_KP_SERVICE_INSTANCE_ID", [], false;
+        ServiceInstanceId = "IBM_KP_SERVICE_INSTANCE_ID";
         /// API key of IAM. Better kept in the token Secret, under this same name.
-        ServiceApiKey = "IBM_KP_SERVICE_API_KEY", [], true;
+        ServiceApiKey = secret "IBM_KP_SERVICE_API_KEY";
         /// Address of Key Protect in the region of the instance. Default `https://us-south.kms.cloud.ibm.com`.
-        BaseUrl = "IBM_KP_BASE_URL", ["IBM_BASE_URL"], false;
+        BaseUrl = "IBM_KP_BASE_URL" | "IBM_BASE_URL";
         /// Address at which IAM gives tokens, with its path. Default `https://iam.cloud.ibm.com/oidc/token`.
-        TokenUrl = "IBM_KP_TOKEN_URL", ["IBM_TOKEN_URL"], false;
+        TokenUrl = "IBM_KP_TOKEN_URL" | "IBM_TOKEN_URL";
         /// Key ring of the keys. Without it new keys go into the ring `default`, and keys of every ring are found. Not known to Rook.
-        KeyRing = "IBM_KP_KEY_RING", [], false;
+        KeyRing = "IBM_KP_KEY_RING";
         /// CA certificates for both hosts: name of a Secret with the key `cert`, or a file. Not known to Rook.
-        CaCert = "IBM_KP_CACERT", [], false;
+        CaCert = "IBM_KP_CACERT";
         /// Whether `http://` addresses are allowed, over which everybody on the way reads API key and keys. Not known to Rook.
-        AllowHttp = "IBM_KP_ALLOW_HTTP", [], false;
+        AllowHttp = "IBM_KP_ALLOW_HTTP";
     }
 }
 

@@ -151,7 +151,6 @@ impl KmsProvider for IbmKeyProtect {
             PutMode::Create => self.create(name, &names, kek).await,
             PutMode::Update(version) => self.replace(&names, kek, version).await,
             PutMode::Overwrite => self.overwrite(name, &names, kek).await,
-            _ => Err(Error::new(ErrorKind::Unsupported, "this way of storing is not known")),
         };
         result.map_err(|error| told(error, "put", name))
     }

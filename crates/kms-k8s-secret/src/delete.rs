@@ -1,10 +1,10 @@
 //! Deleting a key.
 
-use kms_core::{KeyName, Result, Retry, provider::Deleted};
+use kms_core::{Error, KeyName, Result, Retry, provider::Deleted};
 use kms_kube::{Cause, Secrets};
 
 use crate::{
-    error::{key_changed, key_error},
+    error::key_error,
     name::Names,
     stored::{check_gone, check_ours},
 };
@@ -17,7 +17,7 @@ pub(crate) async fn destroy(secrets: &Secrets, name: &KeyName) -> Result<Deleted
     // The type of a Secret cannot change, so it is enough to delete the object with this UID.
     match secrets.delete(&names.secret, &secret).await {
         Ok(object) => check_gone(object).map(|()| Deleted::Destroyed),
-        Err(failure) if failure.cause == Cause::Changed => Err(key_changed().retry(Retry::Always)),
+        Err(failure) if failure.cause == Cause::Changed => Err(Error::key_changed(name).retry(Retry::Always)),
         Err(failure) => Err(key_error(failure, name)),
     }
 }

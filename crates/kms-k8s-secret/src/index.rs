@@ -3,17 +3,16 @@
 //! Rook keeps identifiers in Secrets of the same name and shape as KEKs. This crate marks its own with
 //! [`KMIP_ANNOTATION`]. A Secret of Rook has no mark, so the reader has to check that the value is an identifier.
 
-use std::fmt;
-
+use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kms_core::{Error, ErrorKind, Existing, KeyName, Result};
+use kms_core::{Error, ErrorKind, Existing, IndexEntry, KeyIndex, KeyName, Result};
 use kms_kube::{Base64, Cause, Connection, Object, Owner, Secret, Secrets};
 use zeroize::Zeroizing;
 
 use crate::{
     PROVIDER,
-    error::{key_changed, key_error},
+    error::key_error,
     list::list,
     name::Names,
     stored::{
@@ -24,22 +23,6 @@ use crate::{
 
 /// The annotation that changes with each write of an identifier.
 const WRITE_ANNOTATION: &str = "kms.ceph.rook.io/kmip-write";
-
-/// The value in the Secret of a key.
-#[non_exhaustive]
-pub struct Identifier {
-    /// The text. Wiped on drop, since it may be a KEK in a Secret that this crate did not write.
-    pub text: Zeroizing<String>,
-    /// The resource version of the Secret.
-    pub version: String,
-}
-
-impl fmt::Debug for Identifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { text: _, version } = self;
-        f.debug_struct("Identifier").field("version", version).finish_non_exhaustive()
-    }
-}
 
 /// Secrets of one namespace that hold identifiers of keys.
 #[derive(Clone, Debug)]
@@ -65,12 +48,30 @@ impl IdentifierStore {
         self
     }
 
-    /// Reads the Secret of a key, by whichever program it was written; `None` if the Secret is absent.
-    ///
-    /// # Errors
-    ///
-    /// `Protocol` if the Secret does not hold a text, or belongs to another key.
-    pub async fn get(&self, name: &KeyName) -> Result<Option<Identifier>> {
+    /// Reads a Secret that may be changed, in the expected version.
+    async fn in_version(&self, name: &KeyName, names: &Names, expected: &str) -> Result<Secret> {
+        let secret = self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
+        if secret.metadata.resource_version.as_deref() != Some(expected) {
+            return Err(Error::key_changed(name));
+        }
+        check_type(&secret)?;
+        check_name(&secret, names)?;
+        Ok(secret)
+    }
+
+    fn annotate_error(&self, error: Error, operation: &'static str, names: &Names) -> Error {
+        error
+            .operation(operation)
+            .provider(PROVIDER)
+            .context("namespace", self.secrets.kube_namespace())
+            .context("secret", names.secret.as_str())
+    }
+}
+
+#[async_trait]
+impl KeyIndex for IdentifierStore {
+    /// Reads the Secret of a key, marked or not. The entry may be a KEK in a Secret that this crate did not write.
+    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>> {
         let names = Names::of(name);
         let read = async {
             match self.secrets.read(&names.secret).await {
@@ -82,12 +83,7 @@ impl IdentifierStore {
         read.await.map_err(|error| self.annotate_error(error, "get", &names))
     }
 
-    /// Creates a Secret, and returns its version.
-    ///
-    /// # Errors
-    ///
-    /// `AlreadyExists` if a Secret has that name, whatever it holds.
-    pub async fn create(&self, name: &KeyName, identifier: &str) -> Result<String> {
+    async fn create(&self, name: &KeyName, identifier: &str) -> Result<String> {
         let names = Names::of(name);
         let write = async {
             let value = Base64::encode(identifier);
@@ -104,14 +100,8 @@ impl IdentifierStore {
         write.await.map_err(|error| self.annotate_error(error, "create", &names))
     }
 
-    /// Replaces the identifier in a Secret that is still in `version`, and returns the new version, which always
-    /// differs. Everything else in the Secret stays.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the Secret has changed, `NotFound` if it is gone, `Protocol` if it is not a Secret of Rook's type for this
-    /// key.
-    pub async fn swap(&self, name: &KeyName, version: &str, identifier: &str) -> Result<String> {
+    /// Replaces the identifier. Everything else in the Secret stays.
+    async fn swap(&self, name: &KeyName, version: &str, identifier: &str) -> Result<String> {
         let names = Names::of(name);
         let write = async {
             let mut secret = self.in_version(name, &names, version).await?;
@@ -124,13 +114,7 @@ impl IdentifierStore {
         write.await.map_err(|error| self.annotate_error(error, "swap", &names))
     }
 
-    /// Deletes a Secret that is still in `version`.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the Secret has changed, `NotFound` if it is gone, `Protocol` if it is not a Secret of Rook's type for this
-    /// key.
-    pub async fn delete(&self, name: &KeyName, version: &str) -> Result<()> {
+    async fn delete(&self, name: &KeyName, version: &str) -> Result<()> {
         let names = Names::of(name);
         let write = async {
             let secret = self.in_version(name, &names, version).await?;
@@ -140,57 +124,33 @@ impl IdentifierStore {
         write.await.map_err(|error| self.annotate_error(error, "delete", &names))
     }
 
-    /// Lists all keys whose Secrets are marked as holding an identifier. The identifier comes from the annotation; the
-    /// data of the Secrets is not read.
-    ///
-    /// # Errors
-    ///
-    /// Errors of the API server.
-    pub async fn list(&self) -> Result<Vec<(KeyName, Identifier)>> {
+    /// Lists the marked Secrets. The identifier comes from the annotation; the data of the Secrets is not read.
+    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>> {
         list(&self.secrets, listed)
             .try_collect()
             .await
             .map_err(|error: Error| error.operation("list").provider(PROVIDER))
     }
-
-    /// Reads a Secret that may be changed, in the expected version.
-    async fn in_version(&self, name: &KeyName, names: &Names, expected: &str) -> Result<Secret> {
-        let secret = self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
-        if secret.metadata.resource_version.as_deref() != Some(expected) {
-            return Err(key_changed());
-        }
-        check_type(&secret)?;
-        check_name(&secret, names)?;
-        Ok(secret)
-    }
-
-    fn annotate_error(&self, error: Error, operation: &'static str, names: &Names) -> Error {
-        error
-            .operation(operation)
-            .provider(PROVIDER)
-            .context("namespace", self.secrets.kube_namespace())
-            .context("secret", names.secret.as_str())
-    }
 }
 
-fn identifier(secret: &Secret, names: &Names) -> Result<Identifier> {
+fn identifier(secret: &Secret, names: &Names) -> Result<IndexEntry> {
     check_name(secret, names)?;
     let version = version(&secret.metadata)?;
     let text = String::from_utf8(read_value(secret)?).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
         Error::new(ErrorKind::Protocol, format!("the {DATA_KEY} of the Secret is not text"))
     })?;
-    Ok(Identifier { text: Zeroizing::new(text), version: version.as_str().to_owned() })
+    Ok(IndexEntry::new(text, version.as_str()))
 }
 
 /// A listed key with its identifier, as the item of a list.
-type Listed = (KeyName, Identifier);
+type Listed = (KeyName, IndexEntry);
 
 fn listed(metadata: &ObjectMeta) -> Option<(KeyName, Listed)> {
     let text = metadata.annotations.as_ref()?.get(KMIP_ANNOTATION)?;
     let version = metadata.resource_version.clone()?;
     let name = Names::key_of(metadata)?;
-    Some((name.clone(), (name, Identifier { text: Zeroizing::new(text.clone()), version })))
+    Some((name.clone(), (name, IndexEntry::new(text, version))))
 }
 
 /// Marks in the annotations that the Secret holds this identifier, and makes the write differ from all earlier ones.

@@ -13,10 +13,7 @@ mod put;
 mod stored;
 
 pub use crate::{
-    builder::KubernetesSecretBuilder,
-    index::{Identifier, IdentifierStore},
-    name::secret_name,
-    provider::KubernetesSecret,
+    builder::KubernetesSecretBuilder, index::IdentifierStore, name::secret_name, provider::KubernetesSecret,
     stored::KMIP_ANNOTATION,
 };
 

@@ -3,7 +3,7 @@
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
 use kms_kube::{Cause, Failure, Secrets, account, server_version};
 
-use crate::{PROVIDER, name::Names};
+use crate::name::Names;
 
 const CONNECT: &str = "connect";
 const LOGIN: &str = "login";
@@ -92,7 +92,7 @@ pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<V
         Ok(true) => Ok(UpdateRight::Granted),
         Ok(false) => Ok(UpdateRight::Denied),
         Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => Ok(UpdateRight::Unknown),
-        Err(failure) => Err(failure.error.operation("rights").provider(PROVIDER)),
+        Err(failure) => Err(failure.error),
     };
     if names.is_empty() {
         return Ok(Vec::new());
@@ -118,5 +118,5 @@ async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
 }
 
 fn failed(probe: Probe, step: &'static str, failure: Failure, not_run: &[&'static str]) -> Probe {
-    probe.fail(step, failure.error.operation("probe").provider(PROVIDER), not_run)
+    probe.fail(step, failure.error, not_run)
 }

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 use kms_kube::{Owner, Secrets};
 
@@ -28,14 +28,9 @@ impl KubernetesSecret {
         self.secrets.kube_namespace()
     }
 
-    /// Adds the operation and the key to an error.
-    fn annotate_error(&self, error: Error, operation: &'static str, name: &KeyName) -> Error {
-        error
-            .operation(operation)
-            .provider(PROVIDER)
-            .context("namespace", self.kube_namespace())
-            .context("secret", Names::of(name).secret)
-            .context("key", name.as_str())
+    /// Adds the Secret of a key to an error.
+    fn annotate_error(&self, error: Error, name: &KeyName) -> Error {
+        error.context("namespace", self.kube_namespace()).context("secret", Names::of(name).secret)
     }
 }
 
@@ -51,29 +46,27 @@ impl KmsProvider for KubernetesSecret {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.check_put(kek, &mode)?;
         let target = put::Target { secrets: &self.secrets, owner: self.owner.as_ref() };
         match mode {
             PutMode::Create => target.create(name, kek).await,
             PutMode::Overwrite => target.overwrite(name, kek).await,
             PutMode::Update(expected) => target.update(name, kek, &expected).await,
-            _ => return Err(unsupported("put", "this provider does not know this mode of put")),
         }
-        .map_err(|error| self.annotate_error(error, "put", name))
+        .map_err(|error| self.annotate_error(error, name))
     }
 
     /// Reads a KEK. Every read is [`Freshness::Fresh`].
     async fn get(&self, name: &KeyName, _: Freshness) -> Result<Stored> {
-        get::get(&self.secrets, name).await.map_err(|error| self.annotate_error(error, "get", name))
+        get::get(&self.secrets, name).await.map_err(|error| self.annotate_error(error, name))
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
         match mode {
-            DeleteMode::Destroy => delete::destroy(&self.secrets, name)
-                .await
-                .map_err(|error| self.annotate_error(error, "delete", name)),
-            _ => Err(unsupported(
-                "delete",
+            DeleteMode::Destroy => {
+                delete::destroy(&self.secrets, name).await.map_err(|error| self.annotate_error(error, name))
+            }
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
                 "a Secret cannot be deleted softly: a deleted Secret is gone for good",
             )),
         }
@@ -81,11 +74,11 @@ impl KmsProvider for KubernetesSecret {
 
     fn list(&self) -> KeyStream<'_> {
         let read = |metadata: &_| stored::key_info(metadata).map(|info| (info.name.clone(), info));
-        list::list(&self.secrets, read).map_err(|error| error.operation("list").provider(PROVIDER)).boxed()
+        list::list(&self.secrets, read).boxed()
     }
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {
-        Err(unsupported("retire", "a Secret keeps no superseded versions"))
+        Err(Error::new(ErrorKind::Unsupported, "a Secret keeps no superseded versions"))
     }
 
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
@@ -102,8 +95,4 @@ impl fmt::Debug for KubernetesSecret {
         let Self { secrets, owner } = self;
         f.debug_struct("KubernetesSecret").field("secrets", secrets).field("owner", owner).finish()
     }
-}
-
-fn unsupported(operation: &'static str, message: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, message).operation(operation).provider(PROVIDER)
 }

@@ -4,7 +4,7 @@ use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, Result, Ret
 use kms_kube::{Base64, Cause, Failure, Object, Owner, Secret, Secrets};
 
 use crate::{
-    error::{key_changed, key_error},
+    error::key_error,
     name::Names,
     stored::{DATA_KEY, check_mutable, check_ours, mark, new_secret, read_kek, version},
 };
@@ -73,7 +73,7 @@ impl Target<'_> {
         let mut secret =
             self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
         if secret.metadata.resource_version.as_deref() != Some(expected.as_str()) {
-            return Err(key_changed());
+            return Err(Error::key_changed(name));
         }
         // A write of the stored KEK has to make a new version too: otherwise a write in flight for the expected version
         // could still be applied after this one.

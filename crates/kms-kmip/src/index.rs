@@ -2,87 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, KeyName, Result};
+pub use kms_core::{IndexEntry, KeyIndex};
 use zeroize::Zeroizing;
 
 /// The longest identifier that is taken from an index, in bytes.
 const MAX_IDENTIFIER: usize = 1024;
 /// Decoded bytes from which on a base64 text is taken for a KEK. Identifiers in base64 have 16 to 32.
 const KEK_BYTES: usize = 64;
-
-/// What an index holds for a key.
-#[non_exhaustive]
-pub struct IndexEntry {
-    /// The Unique Identifier on the server. Wiped on drop: by mistake it may be a KEK (spec W3).
-    pub uid: Zeroizing<String>,
-    /// Which state of the entry was read: a resource version.
-    pub version: String,
-}
-
-impl IndexEntry {
-    /// An entry.
-    pub fn new(uid: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { uid: Zeroizing::new(uid.into()), version: version.into() }
-    }
-}
-
-impl fmt::Debug for IndexEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { uid: _, version } = self;
-        f.debug_struct("IndexEntry").field("version", version).finish_non_exhaustive()
-    }
-}
-
-/// Keeps the Unique Identifier of each key, with conditional writes: Rook's Secrets (spec 6.6).
-///
-/// Every read sees every write that was answered before.
-/// A provider without one finds its objects by their names.
-#[async_trait]
-pub trait KeyIndex: fmt::Debug + Send + Sync {
-    /// What is written down for a key; `None` if nothing is.
-    ///
-    /// # Errors
-    ///
-    /// `Protocol` if there is something that can be no identifier: no data, or more than text.
-    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>>;
-
-    /// Writes down the identifier of a new key, and gives the version of the entry.
-    ///
-    /// # Errors
-    ///
-    /// `AlreadyExists` if there is an entry, whatever it holds. The index decides between two writers.
-    async fn create(&self, name: &KeyName, uid: &str) -> Result<String>;
-
-    /// Replaces the identifier if the entry is still in `version`, and gives its new version.
-    ///
-    /// The version has to change even if the identifier stays the same: that is how writers that are under way are
-    /// turned away before an object is destroyed.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
-    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String>;
-
-    /// Removes the entry if it is still in `version`.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if the entry has changed, `NotFound` if it is gone.
-    async fn delete(&self, name: &KeyName, version: &str) -> Result<()>;
-
-    /// All keys that have an entry that is known to be an identifier.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>>;
-}
 
 /// An index in memory, for tests.
 #[derive(Debug, Default)]

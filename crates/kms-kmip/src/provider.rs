@@ -219,7 +219,6 @@ impl KmsProvider for Kmip {
                 PutMode::Create => self.create(name, kek, &material).await,
                 PutMode::Overwrite => self.overwrite(name, &material).await,
                 PutMode::Update(expected) => self.update(name, &material, expected.as_str()).await,
-                _ => Err(Error::new(ErrorKind::Unsupported, "this way to put a key is not known")),
             }
         };
         let uid = result

@@ -12,7 +12,7 @@ use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Kdf, Sysfs,
+    Device, Kdf, Sysfs,
     error::{code, failed},
     process::{self, Answer, Call, Ended, Surroundings},
 };
@@ -126,6 +126,11 @@ impl Cryptsetup {
     pub fn with_sysfs(mut self, sysfs: Sysfs) -> Self {
         self.sysfs = sysfs;
         self
+    }
+
+    /// The devices at these paths, each of which this program works on.
+    pub fn devices(&self, paths: impl IntoIterator<Item = PathBuf>) -> impl Iterator<Item = Device> {
+        paths.into_iter().map(|path| Device::new(self.clone(), path))
     }
 
     /// How long one run may take.

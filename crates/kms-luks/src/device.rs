@@ -6,9 +6,10 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Kek, Result};
+use kms_rotation::{Slot, SlotTable};
 
 use crate::{
-    Cryptsetup, DeviceLock, Header, Slot,
+    Cryptsetup, DeviceLock, Header,
     error::{at, code},
     lock::Held,
     on_disk::{self, OnDisk},
@@ -91,7 +92,7 @@ impl Device {
             // The program passes slots, too, that hold another key than that of the data.
             let header = self.header_now().await?;
             match slot {
-                Some(slot) if !header.slot(slot).is_some_and(|slot| slot.opens_data) => Ok(false),
+                Some(slot) if !header.opens_data(slot) => Ok(false),
                 None if header.slots().any(|slot| !slot.opens_data) => {
                     Ok(self.first_passed(&header, kek).await?.is_some())
                 }
@@ -125,8 +126,8 @@ impl Device {
     }
 
     /// The first slot that the KEK opens, in the order of [`find`](Self::find).
-    async fn first_passed(&self, header: &Header, kek: &Kek) -> Result<Option<Slot>> {
-        let mut slots: Vec<_> = header.slots().filter(|slot| slot.opens_data).collect();
+    async fn first_passed(&self, table: &SlotTable, kek: &Kek) -> Result<Option<Slot>> {
+        let mut slots: Vec<_> = table.slots().filter(|slot| slot.opens_data).collect();
         slots.sort_by_key(|slot| (!slot.slot.is_rotation(), slot.kdf.cost(), slot.slot));
         for slot in slots {
             if self.passes(Some(slot.slot), kek).await? {
@@ -141,8 +142,8 @@ impl Device {
     /// # Errors
     ///
     /// As [`opens`](Self::opens).
-    pub async fn find(&self, header: &Header, kek: &Kek) -> Result<Option<Slot>> {
-        let found = self.first_passed(header, kek).await;
+    pub async fn find(&self, table: &SlotTable, kek: &Kek) -> Result<Option<Slot>> {
+        let found = self.first_passed(table, kek).await;
         found.map_err(at(&self.path)).map_err(|error| error.operation("find the key slot"))
     }
 

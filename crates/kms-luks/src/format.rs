@@ -6,9 +6,10 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Kek, Result};
+use kms_rotation::Slot;
 
 use crate::{
-    Device, Identity, Slot,
+    Device, Identity,
     error::{at, code},
     on_disk::{self, OnDisk, not_read, read_up_to},
     process::{Call, Ended},

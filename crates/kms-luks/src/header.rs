@@ -1,11 +1,10 @@
 //! What a LUKS header says of its key slots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, ops::Deref};
 
 use kms_core::{Error, ErrorKind, Result};
+use kms_rotation::{KeySlot, Slot, SlotKdf, SlotTable};
 use serde_json::{Map, Value};
-
-use crate::Slot;
 
 /// The most that is kept of a salt, in characters. Those of cryptsetup have 44.
 const MOST_SALT: usize = 128;
@@ -30,76 +29,28 @@ impl LuksVersion {
     }
 }
 
-/// How the passphrase of a slot becomes its key.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum SlotKdf {
-    /// `argon2i` or `argon2id`
-    Argon2 {
-        /// Which of them.
-        variant: String,
-        /// Passes over the memory ("time cost").
-        passes: u64,
-        /// Memory in KiB.
-        memory_kib: u64,
-        /// Threads.
-        threads: u64,
-    },
-    /// PBKDF2
-    Pbkdf2 {
-        /// The hash.
-        hash: String,
-        /// How often it is applied.
-        iterations: u64,
-    },
-    /// None that we know: a slot of another kind, such as one of a re-encryption.
-    Unknown(String),
-}
-
-impl SlotKdf {
-    /// Its name, as cryptsetup has it.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Argon2 { variant, .. } => variant,
-            Self::Pbkdf2 { .. } => "pbkdf2",
-            Self::Unknown(kind) => kind,
-        }
-    }
-
-    /// Roughly what one try costs, in units of half a microsecond. Only good for comparing.
-    pub fn cost(&self) -> u64 {
-        match self {
-            Self::Argon2 { passes, memory_kib, .. } => passes.saturating_mul(*memory_kib),
-            Self::Pbkdf2 { iterations, .. } => *iterations,
-            Self::Unknown(_) => u64::MAX,
-        }
-    }
-}
-
-/// A key slot that is in use.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct KeySlot {
-    /// Its number.
-    pub slot: Slot,
-    /// Its key derivation.
-    pub kdf: SlotKdf,
-    /// Whether it holds the volume key. A slot that does not ("unbound") opens no data.
-    pub opens_data: bool,
-    /// The salt of its key derivation, which is another one whenever the slot is written: two looks at a slot are equal
-    /// only if nobody has written to it in between. It is no secret.
-    pub(crate) salt: String,
-}
-
-/// The header of a LUKS device, as far as it concerns key slots. It holds no secret.
+/// The header of a LUKS device: its [`SlotTable`], and what identifies the device. Holds no secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Header {
     pub(crate) identity: DiskIdentity,
-    slots: BTreeMap<Slot, KeySlot>,
-    reencrypting: bool,
+    table: SlotTable,
 }
 
-/// Which device it is: what is in the binary part of a header.
+impl Deref for Header {
+    type Target = SlotTable;
+
+    fn deref(&self) -> &SlotTable {
+        &self.table
+    }
+}
+
+impl From<Header> for SlotTable {
+    fn from(header: Header) -> Self {
+        header.table
+    }
+}
+
+/// What identifies a device: the fields of the binary part of its header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct DiskIdentity {
     pub(crate) version: LuksVersion,
@@ -111,8 +62,8 @@ pub(crate) struct DiskIdentity {
 impl Header {
     /// The header of a LUKS1 device.
     pub(crate) fn luks1(identity: DiskIdentity, slots: impl IntoIterator<Item = KeySlot>) -> Self {
-        let slots = slots.into_iter().map(|slot| (slot.slot, slot)).collect();
-        Self { identity, slots, reencrypting: false }
+        let table = SlotTable::new(identity.uuid.clone(), slots, false);
+        Self { identity, table }
     }
 
     /// The header of a LUKS2 device, from its metadata in JSON.
@@ -125,31 +76,27 @@ impl Header {
         let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are no JSON"))?;
         let keyslots = object(&root, "keyslots").ok_or_else(|| broken("have no key slots"))?;
         let bound = bound(object(&root, "digests").ok_or_else(|| broken("have no digests"))?);
-        let mut slots = BTreeMap::new();
+        let mut slots = Vec::with_capacity(keyslots.len());
         for (name, value) in keyslots {
             let slot: Slot =
                 name.parse().map_err(|_cause| broken("have a key slot whose name is no number"))?;
             let kdf = kdf(value).ok_or_else(|| broken("have a key slot without its costs"))?;
             let salt = value.pointer("/kdf/salt").and_then(Value::as_str).unwrap_or_default();
             let salt = salt.chars().take(MOST_SALT).collect();
-            slots.insert(slot, KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()), salt });
+            slots.push(KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()), salt });
         }
         let requirements = root.pointer("/config/requirements/mandatory").and_then(Value::as_array);
         let reencrypting = requirements
             .into_iter()
             .flatten()
             .any(|value| value.as_str().is_some_and(|name| name.contains("reencrypt")));
-        Ok(Self { identity, slots, reencrypting })
+        let table = SlotTable::new(identity.uuid.clone(), slots, reencrypting);
+        Ok(Self { identity, table })
     }
 
     /// LUKS1 or LUKS2.
     pub fn version(&self) -> LuksVersion {
         self.identity.version
-    }
-
-    /// The UUID of the device.
-    pub fn uuid(&self) -> &str {
-        &self.identity.uuid
     }
 
     /// The label, if there is one.
@@ -160,31 +107,6 @@ impl Header {
     /// The subsystem, if there is one.
     pub fn subsystem(&self) -> Option<&str> {
         self.identity.subsystem.as_deref()
-    }
-
-    /// The slots in use, in order.
-    pub fn slots(&self) -> impl Iterator<Item = &KeySlot> {
-        self.slots.values()
-    }
-
-    /// A slot, if it is in use.
-    pub fn slot(&self, slot: Slot) -> Option<&KeySlot> {
-        self.slots.get(&slot)
-    }
-
-    /// Whether a slot is in use.
-    pub fn in_use(&self, slot: Slot) -> bool {
-        self.slots.contains_key(&slot)
-    }
-
-    /// The slots in use that are not the rotation's.
-    pub fn foreign(&self) -> impl Iterator<Item = &KeySlot> {
-        self.slots().filter(|slot| !slot.slot.is_rotation())
-    }
-
-    /// Whether the device is being re-encrypted, so that its slots must be left alone.
-    pub fn is_reencrypting(&self) -> bool {
-        self.reencrypting
     }
 }
 

@@ -13,21 +13,22 @@ mod mapping;
 mod on_disk;
 mod open;
 mod process;
-mod slot;
 mod slots;
+mod store;
 mod sysfs;
 
 pub use self::{
     cryptsetup::{Cryptsetup, Version},
     device::Device,
     format::FormatOptions,
-    header::{Header, KeySlot, LuksVersion, SlotKdf},
+    header::{Header, LuksVersion},
     kdf::{Hash, Kdf},
     label::{Identity, Labelled},
     lock::DeviceLock,
     mapping::{DeviceKind, Mapping, MappingName, MappingStatus},
     open::Opened,
-    slot::Slot,
-    slots::{Added, Changed, Proof},
+    slots::Changed,
     sysfs::Sysfs,
 };
+// Their home is `kms-rotation`.
+pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf};

@@ -13,11 +13,9 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Result};
+use kms_rotation::{KeySlot, Slot, SlotKdf};
 
-use crate::{
-    Slot,
-    header::{DiskIdentity, Header, KeySlot, LuksVersion, SlotKdf, clean},
-};
+use crate::header::{DiskIdentity, Header, LuksVersion, clean};
 
 /// The first bytes of a header, and of the second copy that LUKS2 has.
 const MAGIC: &[u8] = b"LUKS\xba\xbe";

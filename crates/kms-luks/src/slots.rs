@@ -1,41 +1,13 @@
 //! Slots are made, changed and removed.
 
-use std::path::PathBuf;
-
 use kms_core::{Error, ErrorKind, Kek, Result};
+use kms_rotation::{Added, Proof, Slot, refuse_reencrypting};
 
 use crate::{
-    Device, Header, Slot, Version,
+    Device, Version,
     error::{at, code},
     process::{Answer, Call, Ended},
 };
-
-/// That a slot has just been opened, with a KEK that the holder of this has.
-#[derive(Clone, Debug)]
-pub struct Proof {
-    slot: Slot,
-    path: PathBuf,
-    uuid: String,
-}
-
-impl Proof {
-    /// The slot.
-    pub fn slot(&self) -> Slot {
-        self.slot
-    }
-}
-
-/// What has become of a slot that was to be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Added {
-    /// It is there, and the current KEK has just opened the slot that it was made from.
-    Done,
-    /// Nothing was written: the slot is in use.
-    SlotTaken,
-    /// Nothing was written: the current KEK does not open the slot that the new one was to be made from.
-    WrongKey,
-}
 
 /// What has become of a slot whose KEK was to be changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,12 +26,7 @@ impl Device {
     ///
     /// `Conflict` if it does not; else as [`opens`](Self::opens).
     pub async fn verify(&self, slot: Slot, kek: &Kek) -> Result<Proof> {
-        if !self.opens(Some(slot), kek).await? {
-            let error = Error::new(ErrorKind::Conflict, format!("the KEK does not open key slot {slot}"));
-            return Err(at(self.path())(error).operation("verify a key slot"));
-        }
-        let uuid = self.header_now().await?.uuid().to_owned();
-        Ok(Proof { slot, path: self.path().to_owned(), uuid })
+        Proof::by_opening(self, slot, kek).await
     }
 
     /// Makes a slot for a new KEK. The volume key in it is taken from slot `from`, or from any that `current` opens.
@@ -93,7 +60,7 @@ impl Device {
         if header.in_use(new_slot) {
             return Ok(Added::SlotTaken);
         }
-        if from.is_some_and(|from| !header.slot(from).is_some_and(|slot| slot.opens_data)) {
+        if from.is_some_and(|from| !header.opens_data(from)) {
             return Ok(Added::WrongKey);
         }
         let mut call = Call::new(["luksAddKey", "--batch-mode"]);
@@ -161,31 +128,9 @@ impl Device {
     }
 
     async fn kill_locked(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
-        let Proof { slot, path, uuid } = proof;
-        if *slot == victim {
-            return Err(Error::config(format!(
-                "key slot {victim} is the one that was proven to open the device"
-            )));
-        }
-        if path != self.path() {
-            return Err(Error::config("the proof is of another device"));
-        }
         let header = self.header_now().await?;
-        if header.uuid() != uuid {
-            return Err(Error::new(ErrorKind::Conflict, "there is another LUKS device at this path now"));
-        }
-        if !header.in_use(victim) {
+        if !proof.allows_removal(victim, self.path(), &header)? {
             return Ok(());
-        }
-        refuse_reencrypting(&header)?;
-        if !header.slot(*slot).is_some_and(|slot| slot.opens_data) {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "key slot {slot}, which was to remain, has gone meanwhile: key slot {victim} is not removed, since \
-                     nothing might open the device then"
-                ),
-            ));
         }
         let call = Call::new(["luksKillSlot", "--batch-mode", "--key-file"]).key(kek)?;
         let answer = self.run(call.arg("--").arg(self.path()).arg(victim.to_string())).await?;
@@ -242,16 +187,4 @@ fn added(answer: &Answer) -> Option<Added> {
         Ended::Code(code::WRONG_KEY) => Some(Added::WrongKey),
         _ => None,
     }
-}
-
-/// Slots of a device that is being re-encrypted are not touched: cryptsetup refuses most of it, and what it does not
-/// refuse might be undone by the end of the re-encryption.
-fn refuse_reencrypting(header: &Header) -> Result<()> {
-    if header.is_reencrypting() {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            "the device is being re-encrypted: its key slots can be changed when that has ended (cryptsetup reencrypt)",
-        ));
-    }
-    Ok(())
 }

@@ -1,93 +1,91 @@
-//! The old slots, after the grace.
+//! The last transitions: the old slots are removed.
 
-use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result};
-use kms_luks::Proof;
+use kms_core::{Error, ErrorKind, KeyVersion, Result};
 use tracing::warn;
 
 use crate::{
     Step,
-    commit::{Committed, Switched},
     report::{Outcome, Report},
     run::Run,
+    state::{Fresh, SlotPair, State, Switched},
 };
 
 impl Run<'_> {
-    /// Removes the old slots.
-    ///
-    /// After a wait everything is looked at again: the KMS may hold another KEK, and a slot may have become somebody
-    /// else's.
-    pub(crate) async fn complete(&self, committed: Committed) -> Result<Report> {
-        let Committed { mut report, devices, fresh, .. } = committed;
-        let removed = match fresh {
-            Some((kek, proofs)) => self.remove_proven(&mut report, &devices, &kek, &proofs).await,
-            None => self.remove_looked_at(&mut report, &devices).await,
-        };
-        match removed {
-            Ok(true) => report.outcome = Outcome::Rotated,
-            Ok(false) => {
-                report.outcome = Outcome::Superseded;
-                return Ok(report);
-            }
-            Err(error) => {
-                return Err(error
-                    .context("rotation", "the new KEK is stored; the next run removes the old key slots"));
-            }
+    /// `Switched` → `Ended` without a grace period, and if the run does not wait; otherwise `Grace`.
+    pub(crate) async fn keep_or_remove(&self, switched: Switched, fresh: Fresh) -> Result<State> {
+        if self.options.grace.is_zero() {
+            let Switched { mut report, devices, .. } = switched;
+            self.remove_proven(&mut report, &devices, &fresh).await.map_err(next_run_removes)?;
+            return Ok(self.rotated(report).await);
         }
+        if self.options.wait {
+            return Ok(State::Grace(Box::new(switched)));
+        }
+        Ok(State::ended(switched.report, Outcome::Pending))
+    }
+
+    /// `Expired` → `Ended`.
+    ///
+    /// Everything is read again: the KMS may hold another KEK by now, and a slot may hold another key.
+    pub(crate) async fn remove_after_grace(&self, switched: Switched) -> Result<State> {
+        let Switched { mut report, devices, .. } = switched;
+        if self.remove_unchanged(&mut report, &devices).await.map_err(next_run_removes)? {
+            Ok(self.rotated(report).await)
+        } else {
+            Ok(State::ended(report, Outcome::Superseded))
+        }
+    }
+
+    async fn rotated(&self, mut report: Report) -> State {
         if self.options.destroy_superseded {
             self.retire(&mut report).await;
         }
-        Ok(report)
+        State::ended(report, Outcome::Rotated)
     }
 
-    async fn remove_proven(
-        &self,
-        report: &mut Report,
-        devices: &[Switched],
-        kek: &Kek,
-        proofs: &[Proof],
-    ) -> Result<bool> {
-        for (index, ((device, switched), proof)) in
-            self.osd.devices().iter().zip(devices).zip(proofs).enumerate()
-        {
-            let Some(old) = &switched.old else { continue };
-            self.kill(device, old.slot, proof, kek).await?;
+    async fn remove_proven(&self, report: &mut Report, devices: &[SlotPair], fresh: &Fresh) -> Result<()> {
+        let Fresh { kek, proofs } = fresh;
+        for (index, (SlotPair { device, old, .. }, proof)) in devices.iter().zip(proofs).enumerate() {
+            let Some(old) = old else { continue };
+            self.remove(&**device, old.slot, proof, kek).await?;
             report.removed(index, old.slot);
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// False if the KMS holds another KEK by now.
-    async fn remove_looked_at(&self, report: &mut Report, devices: &[Switched]) -> Result<bool> {
+    /// Removes each old slot that no other program has written to meanwhile. `false` if the KMS holds another KEK than
+    /// before the pause; then no slot is removed.
+    async fn remove_unchanged(&self, report: &mut Report, devices: &[SlotPair]) -> Result<bool> {
         let stored = self.read(Step::ReadKek).await?;
+        report.to_version = stored.version;
         if stored.kek.fingerprint() != report.to_fingerprint {
             report.to_fingerprint = stored.kek.fingerprint();
-            report.to_version = stored.version;
             report.warnings.push(
-                "somebody else stored another KEK while the end of the grace was waited for: no key slot was removed"
+                "another writer stored another KEK during the grace period: no key slot was removed"
                     .to_owned(),
             );
             return Ok(false);
         }
-        report.to_version = stored.version;
-        for (index, (device, switched)) in self.osd.devices().iter().zip(devices).enumerate() {
-            let Some(old) = &switched.old else { continue };
-            let header = self.header(device).await?;
-            if header.slot(old.slot).is_some_and(|now| now != old) {
+        for (index, SlotPair { device, new, old }) in devices.iter().enumerate() {
+            let Some(old) = old else { continue };
+            let table = self.table(&**device).await?;
+            // Every write of a slot makes a new salt.
+            if table.slot(old.slot).is_some_and(|now| now != old) {
                 report.warnings.push(format!(
-                    "{}: key slot {} has become another one during the grace, and was not removed",
+                    "{}: key slot {} has become another one during the grace period, and was not removed",
                     device.path().display(),
                     old.slot
                 ));
                 continue;
             }
-            let proof = self.verify(device, switched.new, &stored.kek).await?;
-            self.kill(device, old.slot, &proof, &stored.kek).await?;
+            let proof = self.prove(&**device, *new, &stored.kek).await?;
+            self.remove(&**device, old.slot, &proof, &stored.kek).await?;
             report.removed(index, old.slot);
         }
         Ok(true)
     }
 
-    /// Retires superseded versions, if the KMS keeps any. The rotation itself is done, so this cannot fail it.
+    /// Retires superseded versions, if the KMS keeps any. A failure is only a warning, since the rotation is done.
     pub(crate) async fn retire(&self, report: &mut Report) {
         match self.retired(&report.to_version).await {
             Ok(count) => report.retired = Some(count),
@@ -98,10 +96,14 @@ impl Run<'_> {
         }
     }
 
-    async fn retired(&self, current: &KeyVersion) -> Result<usize, Error> {
+    async fn retired(&self, current: &KeyVersion) -> Result<usize> {
         if !self.kms.capability().versions {
             return Err(Error::new(ErrorKind::Unsupported, "this provider keeps none"));
         }
         self.step(Step::Retire, self.kms.retire_superseded(self.osd.name(), current)).await
     }
+}
+
+fn next_run_removes(error: Error) -> Error {
+    error.context("rotation", "the new KEK is stored; the next run removes the old key slots")
 }

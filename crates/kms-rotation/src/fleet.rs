@@ -1,19 +1,19 @@
-//! Many OSDs, one after another and some at a time.
+//! Rotation of many OSDs.
 
 use std::num::NonZeroUsize;
 
 use futures_util::{StreamExt, stream};
-use kms_core::{KeyName, KmsProvider, Result, UpdateRight};
+use kms_core::{Error, ErrorKind, KeyName, KmsProvider, Result, UpdateRight};
 
-use crate::{Observer, Options, Osd, Report, engine::Progress, run::Run};
+use crate::{Observer, Options, Osd, Report, run::Run, state::State};
 
-/// About how many keys the KMS is asked at a time whether they may be updated.
+/// The number of keys in one question whether they may be updated.
 const ASKED_AT_ONCE: usize = 100;
 
-/// Rotates the KEKs of many OSDs, `jobs` at a time, and tells how each one ended as soon as it has.
+/// Rotates the KEKs of many OSDs, `jobs` at a time, and calls `ended` at the end of each rotation.
 ///
-/// All of them get their new KEK first; then the grace passes once for all, and the old slots are removed in the same
-/// order. In between no device is locked. One that fails does not stop the others.
+/// First all OSDs get their new KEK; then one grace period passes for all of them, and the old slots are removed in
+/// the same order. No device is locked during the grace period. An OSD that fails does not stop the others.
 ///
 /// # Errors
 ///
@@ -31,44 +31,49 @@ pub async fn rotate_all(
         let mut options = options.clone();
         options.right = right;
         let run = Run::new(kms, &osd, &options, observer);
-        let progress = async {
+        let begun = async {
             let _locks = run.lock().await?;
-            run.begin(None).await
+            run.advance(State::Start).await
         };
-        let progress = progress.await.map_err(|error| run.named(error));
-        (osd, progress)
+        let state = begun.await.map_err(|error| run.annotate_error(error));
+        (osd, state)
     });
     let mut begun = stream::iter(begun).buffer_unordered(jobs.get());
     let mut waiting = Vec::new();
-    while let Some((osd, progress)) = begun.next().await {
-        match progress {
-            Ok(Progress::Ended(report)) => ended(osd.name(), Ok(*report)).await,
-            Ok(progress) => waiting.push((osd, progress)),
+    while let Some((osd, state)) = begun.next().await {
+        match state {
+            Ok(State::Ended(report)) => ended(osd.name(), Ok(*report)).await,
+            Ok(paused) => waiting.push((osd, paused)),
             Err(error) => ended(osd.name(), Err(error)).await,
         }
     }
-    // The first of them says when it is over; those behind it wait in their turn.
-    waiting.sort_by_key(|(_, progress)| progress.until());
-    let resumed = waiting.into_iter().map(|(osd, progress)| async move {
+    // In the order in which the pauses end.
+    waiting.sort_by_key(|(_, paused)| paused.until());
+    let resumed = waiting.into_iter().map(|(osd, paused)| async move {
         let run = Run::new(kms, &osd, options, observer);
-        let report = async {
-            if let Some(until) = progress.until() {
-                run.wait_until(until).await;
-            }
+        let resumed = async {
+            let woken = run.wait(paused).await;
             let _locks = run.lock().await?;
-            run.resume(progress).await
+            run.advance(woken).await
         };
-        let report = report.await.map_err(|error| run.named(error));
-        (osd, report)
+        let state = resumed.await.map_err(|error| run.annotate_error(error));
+        (osd, state)
     });
     let mut resumed = stream::iter(resumed).buffer_unordered(jobs.get());
-    while let Some((osd, report)) = resumed.next().await {
-        ended(osd.name(), report).await;
+    while let Some((osd, state)) = resumed.next().await {
+        match state {
+            Ok(State::Ended(report)) => ended(osd.name(), Ok(*report)).await,
+            Ok(_) => {
+                let error = Error::new(ErrorKind::Unexpected, "a rotation paused twice");
+                ended(osd.name(), Err(error)).await;
+            }
+            Err(error) => ended(osd.name(), Err(error)).await,
+        }
     }
     Ok(())
 }
 
-/// What the KMS says of each key, asked for many at a time.
+/// Asks the KMS for each key whether it may be updated, many keys at a time.
 async fn rights(kms: &dyn KmsProvider, osds: &[Osd], options: &Options) -> Result<Vec<Option<UpdateRight>>> {
     if options.finish_only {
         return Ok(vec![None; osds.len()]);

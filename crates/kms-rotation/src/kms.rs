@@ -1,22 +1,19 @@
-//! The side of the KMS: what is read, and what can still happen to what was sent.
+//! Requests to the KMS, and whether a write that was sent can still arrive.
 
 use kms_core::{
-    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Retry, Stored, UpdateRight,
+    Error, ErrorKind, Freshness, Guarantee, Kek, KeyVersion, PutMode, Result, Stored, UpdateRight,
+    WriteOutcome,
 };
-use tokio::time::Instant;
 
 use crate::{Step, run::Run};
 
-/// What the error of the retry layer has as context when nobody knows what came of a write.
-const OUTCOME: &str = "outcome";
-
 impl Run<'_> {
-    /// Reads the KEK, fresh: every decision is made on it.
+    /// Reads the KEK, fresh, since every decision depends on it.
     pub(crate) async fn read(&self, step: Step) -> Result<Stored> {
         self.step(step, self.kms.get(self.osd.name(), Freshness::Fresh)).await
     }
 
-    /// Whether the server itself decides between two updates.
+    /// Whether the server has compare-and-set.
     pub(crate) fn is_atomic(&self) -> bool {
         self.kms.capability().update == Guarantee::Atomic
     }
@@ -33,7 +30,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Asks whether the KEK may be updated, unless that was asked before.
+    /// Asks the KMS whether the KEK may be updated, unless [`Options::right`](crate::Options) has the answer.
     pub(crate) async fn ask_right(&self) -> Result<UpdateRight> {
         if let Some(right) = self.options.right {
             return Ok(right);
@@ -43,7 +40,7 @@ impl Run<'_> {
         Ok(rights.first().copied().unwrap_or(UpdateRight::Unknown))
     }
 
-    /// The error of an update that is known not to be allowed.
+    /// The error of an update that the KMS does not allow.
     pub(crate) fn denied(&self) -> Error {
         Error::new(
             ErrorKind::PermissionDenied,
@@ -54,8 +51,8 @@ impl Run<'_> {
 
     /// Makes sure that the KEK may be updated, before any device is written to.
     ///
-    /// Where the server does not say, the KEK that is in use is stored once more: that needs the same rights, and the
-    /// KMS returns the same KEK throughout.
+    /// Where the server does not say, this stores the current KEK once more: that needs the same rights, and the KMS
+    /// returns the same KEK throughout.
     pub(crate) async fn prove_right(&self, stored: Stored) -> Result<Stored> {
         match self.ask_right().await? {
             UpdateRight::Granted => Ok(stored),
@@ -64,7 +61,7 @@ impl Run<'_> {
         }
     }
 
-    /// Stores the KEK that is in use once more.
+    /// Stores the current KEK once more.
     async fn store_again(&self, stored: Stored) -> Result<Stored> {
         let mode = PutMode::Update(stored.version.clone());
         let version = self.step(Step::StoreAgain, self.kms.put(self.osd.name(), &stored.kek, mode)).await?;
@@ -72,12 +69,12 @@ impl Run<'_> {
         Ok(Stored::new(kek, version).with_times(created, updated))
     }
 
-    /// Makes sure that no write which was sent before can still arrive and change what the KMS holds.
+    /// Makes sure that no earlier write can still arrive and change what the KMS holds.
     ///
-    /// A run that was killed may have sent its new KEK a moment ago. The KMS returns the old one still, and would
-    /// return the new one a moment later, when its key slot has been removed. So, where the server decides between
-    /// updates, the KEK is stored once more: that makes a new version, and whatever was sent for the one before fails.
-    /// Elsewhere there is only to wait, and to look again.
+    /// A killed run may have sent its new KEK a moment ago. The KMS still returns the old KEK, and would return the
+    /// new one a moment later, after its key slot has been removed. Where the server has compare-and-set, this stores
+    /// the KEK once more: that makes a new version, so that every write for an earlier version fails. Elsewhere it
+    /// waits as long as a write can be in flight, and reads again.
     ///
     /// # Errors
     ///
@@ -89,14 +86,14 @@ impl Run<'_> {
             if fenced.version == before {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
-                    "the KMS did not note that the KEK was stored once more, so it is not known what else is under \
-                     way: nothing was removed, run it again",
+                    "the KMS made no new version when the KEK was stored once more, so an earlier write may still be in \
+                     flight: nothing was removed, run it again",
                 )
                 .provider(self.kms.provider()));
             }
             return Ok(fenced);
         }
-        self.wait_until(Instant::now() + self.options.under_way()).await;
+        self.wait_until(self.options.timer.now() + self.options.in_flight()).await;
         let again = self.read(Step::ReadKek).await?;
         if again.version == stored.version && again.kek.ct_eq(&stored.kek) {
             Ok(again)
@@ -105,7 +102,7 @@ impl Run<'_> {
         }
     }
 
-    /// Stores the new KEK in place of `stored`, and says how that went.
+    /// Stores the new KEK in place of `stored`.
     pub(crate) async fn store_new(&self, stored: &Stored, new: &Kek) -> Put {
         let mode = PutMode::Update(stored.version.clone());
         match self.step(Step::StoreNew, self.kms.put(self.osd.name(), new, mode)).await {
@@ -115,40 +112,30 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a write that failed so can surely not be applied later.
+    /// Whether a write that failed with this error can never be applied later.
     fn is_final(&self, error: &Error) -> bool {
-        if error.retryable() == Retry::IfIdempotent || error.contexts().any(|(name, _)| name == OUTCOME) {
-            return false;
-        }
-        match error.kind() {
-            // Of a try before this one nobody knows, but where the server decides, it can only fail now.
-            ErrorKind::Conflict => self.is_atomic(),
-            ErrorKind::PermissionDenied
-            | ErrorKind::Unauthenticated
-            | ErrorKind::Unsupported
-            | ErrorKind::ConfigInvalid
-            | ErrorKind::RateLimited => true,
-            _ => false,
-        }
+        // The outcome of an earlier try is unknown, but with compare-and-set it can only fail now.
+        error.write_outcome() == WriteOutcome::NotApplied
+            && (error.kind() != ErrorKind::Conflict || self.is_atomic())
     }
 }
 
-/// How the storing of the new KEK went.
+/// The result of storing the new KEK.
 #[derive(Debug)]
 pub(crate) enum Put {
-    /// It is stored.
+    /// The KMS stored it.
     Stored(KeyVersion),
-    /// It is not stored, and will not be.
+    /// The KMS did not store it, and never will.
     Refused(Error),
-    /// Nobody knows.
+    /// The KMS may have stored it, or may do so later.
     Unknown(Error),
 }
 
-/// Somebody else has stored another KEK.
+/// The error of a KEK that another writer has replaced.
 pub(crate) fn changed() -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "somebody else has changed the KEK meanwhile: the devices open with the one that the KMS holds; run it again \
+        "another writer has changed the KEK meanwhile: the devices open with the one that the KMS holds; run it again \
          to finish",
     )
 }

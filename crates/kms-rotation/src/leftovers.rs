@@ -1,74 +1,94 @@
-//! What an earlier run, or Rook, has left in the slots.
+//! The transitions that deal with leftover slots: what an earlier run, or Rook, left in the pair besides the KEK.
+//!
+//! A leftover slot holds a new KEK that never got into the KMS, the old KEK of a rotation that was not finished, or a
+//! copy that Rook made. The three cases cannot be told apart, and need not be: once the KEK that the KMS holds opens
+//! every device, and no other KEK can arrive there ([`fence`](Run::fence)), only an OSD that has fetched the old KEK
+//! a moment ago may need a leftover. So a leftover stays as long as the KEK is younger than the grace period.
 
-use kms_core::{Kek, Result, Stored};
-use tokio::time::Instant;
+use kms_core::Result;
 
-use crate::{report::DeviceReport, run::Run, survey::Place};
+use crate::{
+    report::Outcome,
+    run::Run,
+    state::{Found, State, Young},
+};
 
-/// What is to be done about leftovers.
-pub(crate) enum Cleared {
-    /// There are none any more; the run may go on.
-    Gone(Stored),
-    /// They may be the KEK that an OSD is starting with, until then.
-    Young { until: Instant },
-}
-
-impl<'a> Run<'a> {
-    /// Removes what is left in the slots of the pair besides the KEK.
-    ///
-    /// A leftover is a new KEK that never got into the KMS, the old one of a rotation that was not finished, or a copy
-    /// that Rook made. Which one, nobody can tell. None of them is needed once the KEK that the KMS holds opens every
-    /// device and no other one can arrive there ([`fence`](Self::fence)), except by an OSD that has fetched the old
-    /// one: as long as the KEK is younger than the grace, they stay.
-    ///
-    /// `ignore_age` is for whoever has waited for this very version to grow old.
-    pub(crate) async fn clear(
-        &self,
-        stored: Stored,
-        places: &mut [Place<'a>],
-        done: &mut [DeviceReport],
-        ignore_age: bool,
-    ) -> Result<Cleared> {
-        if places.iter().all(|place| place.leftovers.is_empty()) {
-            return Ok(Cleared::Gone(stored));
+impl Run<'_> {
+    /// `Surveyed` → `Clean` without leftovers, `Obsolete` if the KEK is older than the grace period; otherwise `Young`,
+    /// or `Ended` if the run does not wait.
+    pub(crate) async fn sort_leftovers(&self, mut found: Found) -> Result<State> {
+        if !found.has_leftovers() {
+            return Ok(State::Clean(Box::new(found)));
         }
-        self.prove(places, &stored.kek, true).await?;
-        let left = self.options.grace.saturating_sub(self.age(&stored));
-        if !ignore_age && !left.is_zero() {
-            self.remove_copies(&stored.kek, places, done).await?;
-            if places.iter().all(|place| place.leftovers.is_empty()) {
-                return Ok(Cleared::Gone(stored));
-            }
-            return Ok(Cleared::Young { until: Instant::now() + left });
+        self.prove_places(&mut found.places, &found.stored.kek).await?;
+        let left = self.options.grace.saturating_sub(self.age(&found.stored));
+        if left.is_zero() {
+            return Ok(State::Obsolete(Box::new(found)));
         }
+        self.remove_copies(&mut found).await?;
+        if !found.has_leftovers() {
+            return Ok(State::Clean(Box::new(found)));
+        }
+        if self.options.wait {
+            let fingerprint = found.report.from_fingerprint;
+            return Ok(State::Young(Young { fingerprint, until: self.options.timer.now() + left }));
+        }
+        found.report_pending();
+        Ok(State::ended(found.report, Outcome::Pending))
+    }
+
+    /// `Obsolete` → `Clean`.
+    pub(crate) async fn remove_obsolete(&self, found: Found) -> Result<State> {
+        Ok(State::Clean(Box::new(self.remove_leftovers(found).await?)))
+    }
+
+    /// `Outlived` → `Ended`: the run has waited for the end of an earlier rotation, and makes no second one.
+    pub(crate) async fn finish_earlier(&self, mut found: Found) -> Result<State> {
+        if found.has_leftovers() {
+            self.prove_places(&mut found.places, &found.stored.kek).await?;
+            found = self.remove_leftovers(found).await?;
+        }
+        Ok(self.finish(found).await)
+    }
+
+    /// Ends a run that makes no new KEK.
+    pub(crate) async fn finish(&self, found: Found) -> State {
+        let mut report = found.report;
+        let any = report.devices.iter().any(|device| !device.removed.is_empty());
+        if any && self.options.destroy_superseded {
+            self.retire(&mut report).await;
+        }
+        State::ended(report, if any { Outcome::Finished } else { Outcome::NothingToFinish })
+    }
+
+    /// Removes all leftover slots, behind the fence. The KEK must have been proven on every device.
+    async fn remove_leftovers(&self, found: Found) -> Result<Found> {
+        let Found { stored, mut places, mut report } = found;
         let stored = self.fence(stored).await?;
-        for (place, report) in places.iter_mut().zip(done.iter_mut()) {
+        report.to_version = stored.version.clone();
+        for (place, device) in places.iter_mut().zip(&mut report.devices) {
             if place.leftovers.is_empty() {
                 continue;
             }
-            let proof = self.verify(place.device, place.at, &stored.kek).await?;
+            let proof = self.prove(&*place.device, place.at, &stored.kek).await?;
             for slot in std::mem::take(&mut place.leftovers) {
-                self.kill(place.device, slot, &proof, &stored.kek).await?;
-                report.removed.push(slot);
+                self.remove(&*place.device, slot, &proof, &stored.kek).await?;
+                device.removed.push(slot);
             }
         }
-        Ok(Cleared::Gone(stored))
+        Ok(Found { stored, places, report })
     }
 
-    /// Removes slots that open with the KEK itself: no KEK is lost with them, so there is nothing to wait for.
-    async fn remove_copies(
-        &self,
-        kek: &Kek,
-        places: &mut [Place<'a>],
-        done: &mut [DeviceReport],
-    ) -> Result<()> {
-        for (place, report) in places.iter_mut().zip(done.iter_mut()) {
+    /// Removes the leftover slots that the KEK itself opens. No KEK is lost with them, so there is nothing to wait for.
+    async fn remove_copies(&self, found: &mut Found) -> Result<()> {
+        let kek = &found.stored.kek;
+        for (place, device) in found.places.iter_mut().zip(&mut found.report.devices) {
             for slot in place.leftovers.clone() {
-                if self.opens(place.device, slot, kek).await? {
-                    let proof = self.verify(place.device, place.at, kek).await?;
-                    self.kill(place.device, slot, &proof, kek).await?;
+                if self.opens(&*place.device, slot, kek).await? {
+                    let proof = self.prove(&*place.device, place.at, kek).await?;
+                    self.remove(&*place.device, slot, &proof, kek).await?;
                     place.leftovers.retain(|left| *left != slot);
-                    report.removed.push(slot);
+                    device.removed.push(slot);
                 }
             }
         }

@@ -1,8 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod commit;
 mod complete;
-mod engine;
 mod fleet;
 mod kms;
 mod leftovers;
@@ -10,17 +8,26 @@ mod observer;
 mod options;
 mod osd;
 mod report;
+mod rotate;
 mod run;
+mod slot;
+mod state;
+mod store;
 mod survey;
+mod switch;
+mod table;
 mod undo;
 mod verify;
 
 pub use self::{
-    engine::rotate,
     fleet::rotate_all,
     observer::{Observer, Phase, Silent, Step},
-    options::Options,
+    options::{Options, Timer},
     osd::Osd,
     report::{DeviceReport, Outcome, Report},
+    rotate::rotate,
+    slot::Slot,
+    store::{Added, Proof, SlotLock, SlotStore, refuse_reencrypting},
+    table::{KeySlot, SlotKdf, SlotTable},
     verify::{DeviceCheck, Verified, verify},
 };

@@ -1,4 +1,4 @@
-//! Who is told what a rotation does.
+//! The observer of a rotation.
 
 use std::{
     fmt,
@@ -7,32 +7,32 @@ use std::{
 };
 
 use kms_core::KeyName;
-use kms_luks::Slot;
+
+use crate::Slot;
 
 /// When a step is announced.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nothing of it has been done.
+    /// The step has not begun.
     Before,
-    /// It has succeeded.
+    /// The step has succeeded.
     After,
-    /// It has failed; whether it has changed anything is not always known.
+    /// The step has failed. It may have changed something nevertheless.
     Failed,
 }
 
-/// Something that a rotation does outside of its own process: a request to the KMS, or a run of cryptsetup.
+/// An action of a rotation outside of its own process: a request to the KMS, or an access to a device.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
     /// Take the lock of a device.
     Lock(PathBuf),
-    /// Read the KEK that is in use.
+    /// Read the current KEK.
     ReadKek,
     /// Ask whether the KEK may be updated.
     AskRight,
-    /// Store the KEK that is in use once more, to learn whether that is allowed, or to make writes that were sent
-    /// before fail.
+    /// Store the current KEK once more, to learn whether that is allowed, or to make earlier writes fail.
     StoreAgain,
     /// Store the new KEK.
     StoreNew,
@@ -44,7 +44,7 @@ pub enum Step {
     Retire,
     /// Read the header of a device.
     ReadHeader(PathBuf),
-    /// Try whether a KEK opens a slot, or any slot.
+    /// Test whether a KEK opens a slot, or any slot.
     Open(PathBuf, Option<Slot>),
     /// Prove that a KEK opens a slot.
     Verify(PathBuf, Slot),
@@ -55,17 +55,17 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it changes a device.
+    /// Whether the step changes a device.
     pub fn writes_device(&self) -> bool {
         matches!(self, Self::Add(..) | Self::Kill(..))
     }
 
-    /// Whether it changes what the KMS holds.
+    /// Whether the step changes what the KMS holds.
     pub fn writes_kms(&self) -> bool {
         matches!(self, Self::StoreAgain | Self::StoreNew | Self::PutBack | Self::Retire)
     }
 
-    /// The device that it is about, if it is about one.
+    /// The device of the step. `None` for a request to the KMS.
     pub fn device(&self) -> Option<&Path> {
         match self {
             Self::Lock(path)
@@ -106,18 +106,18 @@ impl fmt::Display for Step {
     }
 }
 
-/// Who is told what a rotation does: progress, logs, and tests that stop it anywhere.
+/// The receiver of the steps of a rotation: progress, logs, and tests that stop the rotation at any step.
 ///
-/// It is called in the middle of the work, so it must not block for long.
+/// The rotation calls it in the middle of its work, so it must not block for long.
 pub trait Observer: Send + Sync {
-    /// A step is about to be done, or was done.
+    /// A step begins, or has ended.
     fn step(&self, name: &KeyName, step: &Step, phase: Phase);
 
-    /// The rotation waits so long for the end of the grace. It is said at the beginning and every now and then.
+    /// The rotation pauses for the time `left`. Called at the beginning of the pause and then every ten seconds.
     fn waiting(&self, name: &KeyName, left: Duration);
 }
 
-/// An observer that looks away.
+/// An observer that ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

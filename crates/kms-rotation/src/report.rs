@@ -1,27 +1,26 @@
-//! What a rotation has come to.
+//! The report of a rotation.
 
 use std::{path::PathBuf, time::SystemTime};
 
 use kms_core::{KeyName, KeyVersion, Stored};
-use kms_luks::{Header, KeySlot, Slot};
 
-use crate::{Osd, engine::Progress, survey::Place};
+use crate::{KeySlot, Osd, Slot, SlotTable};
 
-/// How a rotation ended that did not fail.
+/// The result of a rotation that did not fail.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// There is a new KEK, and the old one opens nothing any more.
+    /// There is a new KEK, and the old one opens no device any more.
     Rotated,
-    /// There is a new KEK, and the old one still opens the devices: the next run removes it.
+    /// There is a new KEK, and the old one still opens the devices: the next run removes its slots.
     Pending,
-    /// What an earlier run had left was removed; there is no new KEK.
+    /// Leftover slots of an earlier run were removed; there is no new KEK.
     Finished,
     /// There was nothing to finish.
     NothingToFinish,
-    /// While the end of the grace was waited for, somebody else stored another KEK; the devices were left as they were.
+    /// Another writer stored another KEK during the grace period; no slot was removed.
     Superseded,
-    /// Nothing was to be done.
+    /// A dry run: nothing was changed.
     DryRun,
 }
 
@@ -45,27 +44,27 @@ impl Outcome {
 pub struct Report {
     /// The name of the KEK.
     pub name: KeyName,
-    /// How it ended.
+    /// The result.
     pub outcome: Outcome,
-    /// The version of the KEK that was found.
+    /// The version of the KEK at the beginning.
     pub from_version: KeyVersion,
-    /// The fingerprint of the KEK that was found.
+    /// The fingerprint of the KEK at the beginning.
     pub from_fingerprint: String,
     /// The version that the KMS has now.
     pub to_version: KeyVersion,
     /// The fingerprint of the KEK that the KMS has now; the same as before if there is no new KEK.
     pub to_fingerprint: String,
-    /// When it began.
+    /// When the rotation began.
     pub started: SystemTime,
-    /// When the KEK that the KMS has now was stored, if that is known.
+    /// When the KEK that the KMS has now was stored. `None` if that is unknown.
     pub stored: Option<SystemTime>,
-    /// How often a KEK was stored under this name, if the KMS counts that.
+    /// How many times a KEK was stored under this name. `None` if the KMS does not count that.
     pub generation: Option<u64>,
     /// The devices, data first.
     pub devices: Vec<DeviceReport>,
-    /// How many superseded versions were destroyed or disabled in the KMS, if that was asked for and done.
+    /// How many superseded versions were destroyed or disabled in the KMS. `None` if that was not asked for, or failed.
     pub retired: Option<usize>,
-    /// What is odd, or has to be done by hand.
+    /// Oddities, and what an operator has to do by hand.
     pub warnings: Vec<String>,
 }
 
@@ -73,45 +72,43 @@ pub struct Report {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeviceReport {
-    /// Where it is.
+    /// The path of the device.
     pub path: PathBuf,
     /// The slot that the KEK of the KMS opens.
     pub slot: Slot,
-    /// The key derivation of that slot, if it was there before.
+    /// The key derivation of that slot. `None` if this run added the slot.
     pub kdf: Option<String>,
-    /// The slot that the old KEK still opens.
+    /// The slot that the old KEK still opens. `None` if there is no such slot.
     pub pending: Option<Slot>,
     /// The slots that were removed.
     pub removed: Vec<Slot>,
-    /// Slots in use that are not the rotation's. They are never touched.
+    /// Slots in use that do not belong to the rotation, which never writes to them.
     pub foreign: Vec<Slot>,
 }
 
 impl DeviceReport {
-    pub(crate) fn new(path: PathBuf, slot: Slot, header: &Header) -> Self {
+    pub(crate) fn new(path: PathBuf, slot: Slot, table: &SlotTable) -> Self {
         Self {
             path,
             slot,
-            kdf: header.slot(slot).map(|slot| slot.kdf.name().to_owned()),
+            kdf: table.slot(slot).map(|slot| slot.kdf.name().to_owned()),
             pending: None,
             removed: Vec::new(),
-            foreign: header.foreign().map(|KeySlot { slot, .. }| *slot).collect(),
+            foreign: table.foreign().map(|KeySlot { slot, .. }| *slot).collect(),
         }
     }
 }
 
 impl Report {
-    /// What is known at the beginning.
+    /// The report at the beginning. `counts` says whether the KMS numbers its versions.
     pub(crate) fn begun(
         osd: &Osd,
         stored: &Stored,
-        places: &[Place<'_>],
+        devices: Vec<DeviceReport>,
         started: SystemTime,
         counts: bool,
     ) -> Self {
         let fingerprint = stored.kek.fingerprint();
-        let device =
-            |place: &Place<'_>| DeviceReport::new(place.device.path().to_owned(), place.at, &place.header);
         Self {
             name: osd.name().clone(),
             outcome: Outcome::NothingToFinish,
@@ -122,13 +119,13 @@ impl Report {
             started,
             stored: stored.updated,
             generation: generation(&stored.version, counts),
-            devices: places.iter().map(device).collect(),
+            devices,
             retired: None,
             warnings: Vec::new(),
         }
     }
 
-    /// Notes that a new KEK was read back.
+    /// Records that a new KEK was read back.
     pub(crate) fn switched(&mut self, back: &Stored, now: SystemTime, counts: bool) {
         self.outcome = Outcome::Pending;
         self.to_version = back.version.clone();
@@ -136,29 +133,16 @@ impl Report {
         self.generation = generation(&back.version, counts);
     }
 
-    /// Notes the slots that are still to be removed.
-    pub(crate) fn pending(&mut self, places: &[Place<'_>]) {
-        for (device, place) in self.devices.iter_mut().zip(places) {
-            device.slot = place.at;
-            device.pending = place.leftovers.first().copied();
-        }
-    }
-
-    /// Notes a slot that was removed.
+    /// Records a slot that was removed.
     pub(crate) fn removed(&mut self, device: usize, slot: Slot) {
         if let Some(device) = self.devices.get_mut(device) {
             device.removed.push(slot);
             device.pending = None;
         }
     }
-
-    pub(crate) fn ended(mut self, outcome: Outcome) -> Progress {
-        self.outcome = outcome;
-        Progress::Ended(Box::new(self))
-    }
 }
 
-/// The number of a version, where the KMS keeps versions and numbers them.
+/// The number of a version. `None` if the KMS does not number its versions.
 fn generation(version: &KeyVersion, counts: bool) -> Option<u64> {
     if counts { version.as_str().parse().ok() } else { None }
 }

@@ -1,123 +1,136 @@
-//! What there is: the slots of each device, and which of them the KEK opens.
+//! The first transitions: the KEK and the slots of each device are read. Nothing is changed.
 
-use kms_core::{Error, ErrorKind, Kek, Result};
-use kms_luks::{Device, Header, KeySlot, Slot};
+use std::sync::Arc;
 
-use crate::run::Run;
+use kms_core::{Error, ErrorKind, Kek, Result, UpdateRight};
 
-/// A device, and where the KEK is on it.
-#[derive(Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) header: Header,
-    /// The slot of the KEK.
-    pub(crate) at: Slot,
-    /// Whether the KEK has opened it in this run; else it is the only one of the pair, and so very likely the one.
-    pub(crate) proven: bool,
-    /// The slots of the pair that are in use besides.
-    pub(crate) leftovers: Vec<Slot>,
-}
+use crate::{
+    KeySlot, Report, Slot, SlotStore, SlotTable, Step,
+    report::{DeviceReport, Outcome},
+    run::Run,
+    state::{Found, Place, State, Young, on_device},
+};
 
-impl Place<'_> {
-    /// A slot of the pair for a new KEK.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if both are in use.
-    pub(crate) fn free(&self) -> Result<Slot> {
-        let mut free =
-            Slot::PAIR.into_iter().filter(|slot| *slot != self.at && !self.leftovers.contains(slot));
-        free.next().ok_or_else(|| {
-            at(self.device, Error::new(ErrorKind::Conflict, "no key slot is free for a new KEK"))
-        })
+impl Run<'_> {
+    /// `Start` → `Rehearsal`, `Surveyed`.
+    pub(crate) async fn survey(&self) -> Result<State> {
+        let found = self.look().await?;
+        Ok(if self.options.dry_run { State::Rehearsal(found) } else { State::Surveyed(found) })
     }
 
-    /// Slots that are in use and not ours: they are never touched.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let path = self.device.path().display();
-        if self.at.is_rotation() {
-            return Vec::new();
+    /// `Grown` → `Outlived`, `Ended` if the KMS holds another KEK than before the pause.
+    pub(crate) async fn survey_again(&self, young: Young) -> Result<State> {
+        let found = self.look().await?;
+        if young.fingerprint != found.report.from_fingerprint {
+            return Ok(State::ended(found.report, Outcome::Superseded));
         }
-        vec![format!(
-            "{path}: the KEK was in key slot {}, which is not one of the rotation's (0 and 1): it still opens with the \
-             superseded KEK; remove it yourself",
-            self.at
-        )]
+        Ok(State::Outlived(found))
     }
-}
 
-impl<'a> Run<'a> {
-    /// Looks at all devices. Nothing is changed.
-    ///
-    /// Where one slot of the pair is in use, it is presumed to be that of the KEK, since each try may cost seconds and
-    /// a GiB; what is done later proves it.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` naming the device if the KEK opens none of its slots, if both slots of the pair belong to others, or
-    /// if it is being re-encrypted; those of reading it.
-    pub(crate) async fn survey(&self, kek: &Kek) -> Result<Vec<Place<'a>>> {
+    /// `Rehearsal` → `Ended`: proves all that can be proven without a write.
+    pub(crate) async fn rehearse(&self, mut found: Found) -> Result<State> {
+        self.prove_places(&mut found.places, &found.stored.kek).await?;
+        match self.ask_right().await? {
+            UpdateRight::Granted => {}
+            UpdateRight::Denied => return Err(self.denied()),
+            _ => found.report.warnings.push(
+                "the KMS does not say whether the KEK may be updated; a rotation finds out by storing the current KEK \
+                 once more, before it writes to a device"
+                    .to_owned(),
+            ),
+        }
+        found.report_pending();
+        let Found { places, mut report, .. } = found;
+        report.warnings.extend(places.iter().filter_map(Place::warning));
+        Ok(State::ended(report, Outcome::DryRun))
+    }
+
+    /// Reads the KEK and the slots of all devices.
+    async fn look(&self) -> Result<Box<Found>> {
+        let stored = self.read(Step::ReadKek).await?;
+        self.check_capability()?;
         let mut places = Vec::with_capacity(self.osd.devices().len());
         for device in self.osd.devices() {
-            let header = self.header(device).await?;
-            check(&header).map_err(|error| at(device, error))?;
-            let pair: Vec<Slot> = Slot::PAIR.into_iter().filter(|slot| header.in_use(*slot)).collect();
-            let place = match pair.as_slice() {
-                [one] => Place { device, header, at: *one, proven: false, leftovers: Vec::new() },
-                _ => self.locate(device, header, kek).await?,
-            };
-            places.push(place);
+            places.push(self.look_at(device, &stored.kek).await?);
         }
-        Ok(places)
+        let counts = self.kms.capability().versions;
+        let device =
+            |place: &Place| DeviceReport::new(place.device.path().to_owned(), place.at, &place.table);
+        let devices = places.iter().map(device).collect();
+        let report = Report::begun(self.osd, &stored, devices, self.started, counts);
+        Ok(Box::new(Found { stored, places, report }))
     }
 
-    /// Looks for the slot that the KEK opens.
-    pub(crate) async fn locate(&self, device: &'a Device, header: Header, kek: &Kek) -> Result<Place<'a>> {
-        let Some(slot) = self.find(device, &header, kek).await? else {
-            return Err(at(device, no_slot()));
+    /// Reads the slots of one device.
+    ///
+    /// If one slot of the pair is in use, this takes it for the slot of the KEK without a try, since each try may cost
+    /// seconds and a GiB; a later transition proves it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` naming the device if the KEK opens none of its slots, if both slots of the pair hold other keys, or
+    /// if the device is being re-encrypted; those of reading the device.
+    async fn look_at(&self, device: &Arc<dyn SlotStore>, kek: &Kek) -> Result<Place> {
+        let table = self.table(&**device).await?;
+        check(&table).map_err(|error| on_device(&**device, error))?;
+        let pair: Vec<Slot> = Slot::PAIR.into_iter().filter(|slot| table.in_use(*slot)).collect();
+        match pair.as_slice() {
+            [one] => {
+                let device = device.clone();
+                Ok(Place { device, table, at: *one, proven: false, leftovers: Vec::new() })
+            }
+            _ => self.locate(device, table, kek).await,
+        }
+    }
+
+    /// Tries the slots of a device until the KEK opens one.
+    pub(crate) async fn locate(
+        &self,
+        device: &Arc<dyn SlotStore>,
+        table: SlotTable,
+        kek: &Kek,
+    ) -> Result<Place> {
+        let Some(slot) = self.find(&**device, &table, kek).await? else {
+            return Err(on_device(&**device, no_slot()));
         };
-        let used = |other: &Slot| *other != slot && header.in_use(*other);
+        let used = |other: &Slot| *other != slot && table.in_use(*other);
         let leftovers: Vec<Slot> = Slot::PAIR.into_iter().filter(used).collect();
         if leftovers.len() == Slot::PAIR.len() {
             let error = Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "the KEK opens key slot {slot}, and the slots 0 and 1, which the rotation needs, open with other \
-                     keys: free one of them, or move the KEK there (cryptsetup luksAddKey)"
+                    "the KEK opens key slot {slot}, and other keys are in the slots 0 and 1, which the rotation \
+                     needs: free one of them, or move the KEK there (cryptsetup luksAddKey)"
                 ),
             );
-            return Err(at(device, error));
+            return Err(on_device(&**device, error));
         }
-        Ok(Place { device, header, at: slot, proven: true, leftovers })
+        Ok(Place { device: device.clone(), table, at: slot, proven: true, leftovers })
     }
 
-    /// Proves that the KEK opens each device but the first of those that are only presumed, or all of them.
-    ///
-    /// The first one is left to the adding of the new slot, which proves the same and writes nothing if it is wrong: a
-    /// slot with a costly key derivation is then opened once only.
-    pub(crate) async fn prove(&self, places: &mut [Place<'a>], kek: &Kek, all: bool) -> Result<()> {
-        for place in places.iter_mut().skip(usize::from(!all)).filter(|place| !place.proven) {
-            if self.opens(place.device, place.at, kek).await? {
+    /// Proves that the KEK opens each of these devices, where that is not proven yet.
+    pub(crate) async fn prove_places(&self, places: &mut [Place], kek: &Kek) -> Result<()> {
+        for place in places.iter_mut().filter(|place| !place.proven) {
+            if self.opens(&*place.device, place.at, kek).await? {
                 place.proven = true;
             } else {
-                let header = place.header.clone();
-                *place = self.locate(place.device, header, kek).await?;
+                *place = self.locate(&place.device, place.table.clone(), kek).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Refuses a device whose slots are better left alone.
-fn check(header: &Header) -> Result<()> {
-    if header.is_reencrypting() {
+/// Refuses a device whose slots cannot be rotated.
+fn check(table: &SlotTable) -> Result<()> {
+    if table.is_reencrypting() {
         return Err(Error::new(
             ErrorKind::Conflict,
             "the device is being re-encrypted: finish that first (cryptsetup reencrypt --resume-only)",
         ));
     }
     let unbound = |slot: &&KeySlot| slot.slot.is_rotation() && !slot.opens_data;
-    match header.slots().find(unbound) {
+    match table.slots().find(unbound) {
         None => Ok(()),
         Some(slot) => Err(Error::new(
             ErrorKind::Conflict,
@@ -129,16 +142,11 @@ fn check(header: &Header) -> Result<()> {
     }
 }
 
-/// The KEK of the KMS does not open the device.
+/// The error of a device that the KEK of the KMS does not open.
 pub(crate) fn no_slot() -> Error {
     Error::new(
         ErrorKind::Conflict,
         "the KEK that the KMS holds opens no key slot of the device: nothing was changed (is it the device of this \
          key? was another KEK stored?)",
     )
-}
-
-/// Names the device.
-pub(crate) fn at(device: &Device, error: Error) -> Error {
-    error.context("device", device.path().display().to_string())
 }

@@ -1,17 +1,14 @@
-//! Whether the KEK that the KMS holds opens the devices.
+//! The check that the KEK of the KMS opens the devices.
 
 use std::{path::PathBuf, time::SystemTime};
 
 use kms_core::{Error, KeyName, KeyVersion, KmsProvider, Result};
-use kms_luks::{Device, KeySlot, Slot};
 
 use crate::{
-    Observer, Options, Osd, Step,
-    run::Run,
-    survey::{at, no_slot},
+    KeySlot, Observer, Options, Osd, Slot, SlotStore, Step, run::Run, state::on_device, survey::no_slot,
 };
 
-/// What [`verify`] has found.
+/// The result of [`verify`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verified {
@@ -21,7 +18,7 @@ pub struct Verified {
     pub version: KeyVersion,
     /// Its fingerprint.
     pub fingerprint: String,
-    /// When it was stored, if the KMS knows.
+    /// When it was stored. `None` if the KMS does not record it.
     pub stored: Option<SystemTime>,
     /// The devices, in the order in which they were given.
     pub devices: Vec<DeviceCheck>,
@@ -31,20 +28,20 @@ pub struct Verified {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DeviceCheck {
-    /// Where it is.
+    /// The path of the device.
     pub path: PathBuf,
-    /// The slot that the KEK opens, or why it opens none.
+    /// The slot that the KEK opens, or the reason why the KEK does not open the device.
     pub slot: Result<Slot>,
     /// The key derivation of that slot.
     pub kdf: Option<String>,
-    /// Slots of the rotation that are in use besides: the KEK before or after this one.
+    /// Other slots of the rotation that are in use: the KEK before or after this one.
     pub leftovers: Vec<Slot>,
-    /// Slots in use that are not the rotation's.
+    /// Slots in use that do not belong to the rotation.
     pub foreign: Vec<Slot>,
 }
 
 impl Verified {
-    /// The first device that the KEK does not open.
+    /// The error of the first device that the KEK does not open.
     pub fn failure(&self) -> Option<&Error> {
         self.devices.iter().find_map(|device| device.slot.as_ref().err())
     }
@@ -54,14 +51,14 @@ impl Verified {
 ///
 /// # Errors
 ///
-/// Those of reading the KEK. What is wrong with a device is in the answer, and keeps no other from being looked at.
+/// Those of reading the KEK. An error of a device is in the result, and does not stop the check of the others.
 pub async fn verify(kms: &dyn KmsProvider, osd: &Osd, observer: &dyn Observer) -> Result<Verified> {
     let options = Options::default();
     let run = Run::new(kms, osd, &options, observer);
-    let stored = run.read(Step::ReadKek).await.map_err(|error| run.named(error))?;
+    let stored = run.read(Step::ReadKek).await.map_err(|error| run.annotate_error(error))?;
     let mut devices = Vec::with_capacity(osd.devices().len());
     for device in osd.devices() {
-        devices.push(check(&run, device, &stored.kek).await);
+        devices.push(check(&run, &**device, &stored.kek).await);
     }
     Ok(Verified {
         name: osd.name().clone(),
@@ -72,7 +69,7 @@ pub async fn verify(kms: &dyn KmsProvider, osd: &Osd, observer: &dyn Observer) -
     })
 }
 
-async fn check(run: &Run<'_>, device: &Device, kek: &kms_core::Kek) -> DeviceCheck {
+async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &kms_core::Kek) -> DeviceCheck {
     let mut checked = DeviceCheck {
         path: device.path().to_owned(),
         slot: Err(no_slot()),
@@ -81,12 +78,12 @@ async fn check(run: &Run<'_>, device: &Device, kek: &kms_core::Kek) -> DeviceChe
         foreign: Vec::new(),
     };
     let found = async {
-        let header = run.header(device).await?;
-        checked.foreign = header.foreign().map(|KeySlot { slot, .. }| *slot).collect();
-        let slot = run.find(device, &header, kek).await?.ok_or_else(|| at(device, no_slot()))?;
-        checked.kdf = header.slot(slot).map(|slot| slot.kdf.name().to_owned());
+        let table = run.table(device).await?;
+        checked.foreign = table.foreign().map(|KeySlot { slot, .. }| *slot).collect();
+        let slot = run.find(device, &table, kek).await?.ok_or_else(|| on_device(device, no_slot()))?;
+        checked.kdf = table.slot(slot).map(|slot| slot.kdf.name().to_owned());
         checked.leftovers =
-            Slot::PAIR.into_iter().filter(|other| *other != slot && header.in_use(*other)).collect();
+            Slot::PAIR.into_iter().filter(|other| *other != slot && table.in_use(*other)).collect();
         Ok(slot)
     };
     checked.slot = found.await;

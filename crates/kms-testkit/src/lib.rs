@@ -1,21 +1,10 @@
-//! What providers of [`kms_core`] are tested with.
+//! The private test harness of this workspace. Implementers need `kms-conformance` only.
 //!
-//! - [`conformance`]: one suite that every provider has to pass, yours too.
-//! - [`ledger`]: the exceptions from it that are known, each with its reason.
-//! - [`fake`]: a provider that fails on demand, and servers of HTTP and KMIP that do what real ones
-//!   cannot be made to do.
+//! - [`fake`]: a provider that fails on demand; with the feature `servers` also doubles of Key Vault, Key Protect and KMIP
+//!   servers, and an HTTP server that sends scripted bytes.
+//! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
 //! - `luks`: images with real LUKS headers, and Rook's rotation on them (feature `servers`).
-//! - [`leak`]: looks for secrets in logs and in whatever is printed.
-//!
-//! ```
-//! use std::sync::Arc;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let provider = Arc::new(kms_core::memory::Memory::new());
-//! kms_conformance::suite(provider).await.assert_ok();
-//! # }
-//! ```
+//! - `servers`: real servers, certificates and processes (feature `servers`).
 
 #![allow(
     clippy::expect_used,
@@ -23,13 +12,10 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::print_stdout,
+    clippy::result_large_err,
     clippy::unwrap_used,
     reason = "this crate is only ever run by tests, and a panic is how a test fails"
 )]
-
-// For tests that still name the suite by its old path.
-pub use kms_conformance as conformance;
-pub use kms_conformance::leak;
 
 pub mod fake;
 pub mod ledger;

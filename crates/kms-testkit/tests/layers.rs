@@ -19,7 +19,7 @@ use kms_core::{
     layer::{self, LayerOptions, Retried, RetryPolicy, TimedOut},
     provider::Deleted,
 };
-use kms_testkit::fake::{Fault, Operation, Scripted};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 use tokio::time::Instant;
 
 const OPERATIONS: [Operation; 7] = [
@@ -85,17 +85,17 @@ fn kek(text: &str) -> Kek {
 }
 
 /// Surely not applied.
-fn refused() -> Fault {
-    Fault::error(ErrorKind::Unavailable).retry(Retry::Always)
+fn refused() -> InjectedFault {
+    InjectedFault::error(ErrorKind::Unavailable).retry(Retry::Always)
 }
 
 /// The answer does not come, and nobody knows.
-fn lost() -> Fault {
-    Fault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent)
+fn lost() -> InjectedFault {
+    InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent)
 }
 
-fn throttled(wait: Duration) -> Fault {
-    Fault::error(ErrorKind::RateLimited).retry(Retry::Always).wait(wait)
+fn throttled(wait: Duration) -> InjectedFault {
+    InjectedFault::error(ErrorKind::RateLimited).retry(Retry::Always).wait(wait)
 }
 
 fn outcome(error: &Error) -> Option<&str> {
@@ -220,7 +220,8 @@ async fn limits_beyond_the_clock_are_no_limits() {
 #[tokio::test(start_paused = true)]
 async fn the_overall_deadline_holds_whatever_fails_and_however() {
     let deadline = Duration::from_secs(60);
-    let faults: [fn() -> Fault; 4] = [Fault::hang, refused, lost, || throttled(Duration::from_secs(9))];
+    let faults: [fn() -> InjectedFault; 4] =
+        [InjectedFault::hang, refused, lost, || throttled(Duration::from_secs(9))];
     for operation in OPERATIONS {
         for fault in faults {
             let scripted = Arc::new(Scripted::new());
@@ -259,7 +260,7 @@ async fn a_hanging_call_is_cut_off_and_tried_again() {
     for operation in OPERATIONS {
         let bench = Bench::with(|options| options.attempt_timeout = Duration::from_secs(3));
         bench.stored("a").await;
-        bench.scripted.push(operation, Fault::hang());
+        bench.scripted.push(operation, InjectedFault::hang());
         let start = Instant::now();
         if let Some(error) = call(bench.kms.as_ref(), operation).await {
             panic!("{operation:?}: {error}");
@@ -276,7 +277,7 @@ async fn a_try_that_hangs_leaves_time_for_another_whatever_the_deadline() {
     for seconds in [1, 5, 20, 39] {
         let bench = Bench::with(|options| options.retry.deadline = Duration::from_secs(seconds));
         bench.stored("a").await;
-        bench.scripted.push(Operation::Get, Fault::hang());
+        bench.scripted.push(Operation::Get, InjectedFault::hang());
         assert_eq!(bench.get().await.unwrap(), "a", "{seconds} s");
         assert_eq!(bench.scripted.count(Operation::Get), 2);
     }
@@ -285,7 +286,7 @@ async fn a_try_that_hangs_leaves_time_for_another_whatever_the_deadline() {
         options.retry.deadline = Duration::from_secs(10);
         options.retry.attempts = 1;
     });
-    bench.scripted.push(Operation::Get, Fault::hang());
+    bench.scripted.push(Operation::Get, InjectedFault::hang());
     let start = Instant::now();
     bench.get().await.unwrap_err();
     assert_eq!(start.elapsed(), Duration::from_secs(10));
@@ -296,7 +297,7 @@ async fn what_was_too_late_names_the_key_that_it_was_about() {
     for operation in OPERATIONS {
         for limited in [true, false] {
             let scripted = Scripted::new();
-            scripted.push_times(9, operation, Fault::hang);
+            scripted.push_times(9, operation, InjectedFault::hang);
             let mut policy = RetryPolicy::default();
             policy.attempts = 1;
             let kms: Arc<dyn KmsProvider> = if limited {
@@ -360,7 +361,7 @@ async fn a_call_that_belongs_to_no_provider_is_repeated_by_the_same_rules() {
 async fn a_time_limit_is_for_each_page_of_a_list() {
     let scripted = Scripted::new();
     scripted.inner().put(&name(), &kek("a"), PutMode::Create).await.unwrap();
-    scripted.push(Operation::List, Fault::hang().after_items(1));
+    scripted.push(Operation::List, InjectedFault::hang().after_items(1));
     let limit = Duration::from_secs(3);
     let kms = TimedOut::new(scripted, limit);
     let mut list = kms.list();
@@ -391,7 +392,7 @@ async fn what_is_not_worth_repeating_is_tried_once() {
     for operation in OPERATIONS {
         for kind in ErrorKind::ALL {
             let bench = Bench::new();
-            bench.scripted.push_times(3, operation, || Fault::error(kind));
+            bench.scripted.push_times(3, operation, || InjectedFault::error(kind));
             let start = Instant::now();
             let error = call(bench.kms.as_ref(), operation).await.expect("it fails");
             assert_eq!(error.kind(), kind);
@@ -408,7 +409,9 @@ async fn every_class_of_error_survives_all_layers() {
         for kind in ErrorKind::ALL {
             for retry in RETRIES {
                 let bench = Bench::with(|options| options.retry.attempts = 1);
-                bench.scripted.push(operation, Fault::error(kind).retry(retry).wait(Duration::from_secs(7)));
+                bench
+                    .scripted
+                    .push(operation, InjectedFault::error(kind).retry(retry).wait(Duration::from_secs(7)));
                 let error = call(bench.kms.as_ref(), operation).await.expect("it fails");
                 assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never));
                 assert_eq!(error.wait(), Some(Duration::from_secs(7)));
@@ -441,7 +444,7 @@ async fn a_create_whose_answer_was_lost_is_not_doubled() {
 #[tokio::test(start_paused = true)]
 async fn a_create_that_was_cut_off_is_not_doubled() {
     let bench = Bench::new();
-    bench.scripted.push(Operation::Put, Fault::hang().applied());
+    bench.scripted.push(Operation::Put, InjectedFault::hang().applied());
     let version = bench.create("ours").await.unwrap();
     assert_eq!((version.as_str(), bench.text().await.as_str()), ("1", "ours"));
     assert_eq!(bench.scripted.count(Operation::Put), 1);
@@ -467,7 +470,7 @@ async fn a_create_that_arrives_after_we_looked_is_ours_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_that_was_lost_while_another_writer_won_says_that_the_keks_differ() {
-    for fault in [lost(), lost().applied_before_call(9), Fault::hang()] {
+    for fault in [lost(), lost().applied_before_call(9), InjectedFault::hang()] {
         let bench = Bench::new();
         bench.scripted.push(Operation::Put, fault.overtaken_by(kek("theirs")));
         let error = bench.create("ours").await.unwrap_err();
@@ -482,7 +485,9 @@ async fn a_create_overtaken_after_we_looked_says_that_the_keks_differ() {
     let bench = Bench::new();
     bench.scripted.push(Operation::Put, lost());
     // The look finds nothing, and then another writer is faster than our second try.
-    bench.scripted.push(Operation::Put, Fault::error(ErrorKind::AlreadyExists).overtaken_by(kek("theirs")));
+    bench
+        .scripted
+        .push(Operation::Put, InjectedFault::error(ErrorKind::AlreadyExists).overtaken_by(kek("theirs")));
     let error = bench.create("ours").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(bench.text().await, "theirs");
@@ -612,7 +617,7 @@ async fn a_lost_put_that_may_not_be_read_back_says_that_its_outcome_is_unknown()
     for kind in [ErrorKind::PermissionDenied, ErrorKind::Unauthenticated, ErrorKind::Protocol] {
         let bench = Bench::new();
         bench.scripted.push(Operation::Put, lost().applied());
-        bench.scripted.push(Operation::Get, Fault::error(kind));
+        bench.scripted.push(Operation::Get, InjectedFault::error(kind));
         let error = bench.create("ours").await.unwrap_err();
         assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never));
         assert_eq!(outcome(&error), Some("unknown: it may have been stored"), "{error}");
@@ -695,7 +700,7 @@ async fn every_try_leaves_an_event_one_that_was_cut_off_too() {
     let recording = Recording::start().unwrap();
     let bench = Bench::new();
     let name = KeyName::new("traced-name").unwrap();
-    bench.scripted.push(Operation::Put, Fault::hang());
+    bench.scripted.push(Operation::Put, InjectedFault::hang());
     bench.scripted.push(Operation::Put, refused());
     bench.kms.put(&name, &kek("a canary that is not to be seen"), PutMode::Create).await.unwrap();
     bench.kms.delete(&name, DeleteMode::Destroy).await.unwrap();

@@ -6,77 +6,77 @@ kms_core::config_keys! {
     /// A setting of Vault.
     pub enum VaultConfigKey of "Vault" {
         /// URL of the server, `https://host:8200`; a path in it is kept. Required.
-        Addr = "VAULT_ADDR", [], false;
+        Addr = "VAULT_ADDR";
         /// URL of a Vault Agent to talk to in place of `VAULT_ADDR`.
-        AgentAddr = "VAULT_AGENT_ADDR", [], false;
+        AgentAddr = "VAULT_AGENT_ADDR";
         /// Version of the KV mount: `kv` or `v1`, `kv-v2` or `v2`. Without it the server is asked once.
-        Backend = "VAULT_BACKEND", [], false;
+        Backend = "VAULT_BACKEND";
         /// Path of the KV mount. Default `secret`.
-        BackendPath = "VAULT_BACKEND_PATH", [], false;
+        BackendPath = "VAULT_BACKEND_PATH";
         /// Secret engine of object stores.
-        SecretEngine = "VAULT_SECRET_ENGINE", [], false, Support::NoEffect("keys of OSDs are always kept in KV; the setting decides about object stores only");
+        SecretEngine = "VAULT_SECRET_ENGINE", Support::NoEffect("keys of OSDs are always kept in KV; the setting decides about object stores only");
         /// Namespace of the KV mount, and of the login unless `VAULT_AUTH_NAMESPACE` says otherwise.
-        Namespace = "VAULT_NAMESPACE", [], false;
+        Namespace = "VAULT_NAMESPACE";
         /// Namespace of the login, where it is another one. Not known to Rook.
-        AuthNamespace = "VAULT_AUTH_NAMESPACE", [], false;
+        AuthNamespace = "VAULT_AUTH_NAMESPACE";
         /// `token` (default), `kubernetes`, `approle`, `cert`, or `agent` (an agent adds the token). A token Secret beats it, as in Rook.
-        AuthMethod = "VAULT_AUTH_METHOD", [], false;
+        AuthMethod = "VAULT_AUTH_METHOD";
         /// Path of the auth method's mount. Default: the name of the method.
-        AuthMountPath = "VAULT_AUTH_MOUNT_PATH", [], false;
+        AuthMountPath = "VAULT_AUTH_MOUNT_PATH";
         /// Role for Kubernetes auth. Required there.
-        AuthKubernetesRole = "VAULT_AUTH_KUBERNETES_ROLE", [], false;
+        AuthKubernetesRole = "VAULT_AUTH_KUBERNETES_ROLE";
         /// File with the service account token, read again at each login. Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
-        AuthKubernetesTokenPath = "VAULT_AUTH_KUBERNETES_TOKEN_PATH", [], false;
+        AuthKubernetesTokenPath = "VAULT_AUTH_KUBERNETES_TOKEN_PATH";
         /// Role id for AppRole auth. Required there.
-        ApproleRoleId = "VAULT_APPROLE_ROLE_ID", [], false;
+        ApproleRoleId = "VAULT_APPROLE_ROLE_ID";
         /// Secret id for AppRole auth. Better kept in the token Secret's key `secret_id`.
-        ApproleSecretId = "VAULT_APPROLE_SECRET_ID", [], true;
+        ApproleSecretId = secret "VAULT_APPROLE_SECRET_ID";
         /// Name of the certificate role for `cert` auth; without it the server tries all. Not known to Rook.
-        AuthCertName = "VAULT_AUTH_CERT_NAME", [], false;
+        AuthCertName = "VAULT_AUTH_CERT_NAME";
         /// The token itself. Better kept in the token Secret's key `token`.
-        Token = "VAULT_TOKEN", [], true;
+        Token = secret "VAULT_TOKEN";
         /// CA certificates: name of a Secret with the key `cert`, or a file.
-        CaCert = "VAULT_CACERT", [], false;
+        CaCert = "VAULT_CACERT";
         /// CA certificates as PEM text. Beats `VAULT_CACERT`.
-        CaCertBytes = "VAULT_CACERT_BYTES", [], false;
+        CaCertBytes = "VAULT_CACERT_BYTES";
         /// Folder with CA certificates, each a PEM file. Not in a CephCluster of Rook, which refuses it.
-        CaPath = "VAULT_CAPATH", [], false;
+        CaPath = "VAULT_CAPATH";
         /// Client certificate: name of a Secret with the key `cert`, or a file.
-        ClientCert = "VAULT_CLIENT_CERT", [], false;
+        ClientCert = "VAULT_CLIENT_CERT";
         /// Key of the client certificate: name of a Secret with the key `key`, or a file.
-        ClientKey = "VAULT_CLIENT_KEY", [], false;
+        ClientKey = "VAULT_CLIENT_KEY";
         /// Whether any server certificate will do. Warned of at every start.
-        SkipVerify = "VAULT_SKIP_VERIFY", [], false;
+        SkipVerify = "VAULT_SKIP_VERIFY";
         /// Name that is asked for and that the server's certificate has to bear.
-        TlsServerName = "VAULT_TLS_SERVER_NAME", [], false;
+        TlsServerName = "VAULT_TLS_SERVER_NAME";
         /// Time limit of one try: seconds, or `1m30s`. Default 20 s.
-        ClientTimeout = "VAULT_CLIENT_TIMEOUT", [], false;
+        ClientTimeout = "VAULT_CLIENT_TIMEOUT";
         /// How often a failed request is repeated; 0 for never. Default: until the deadline, 11 times at most.
-        MaxRetries = "VAULT_MAX_RETRIES", [], false;
+        MaxRetries = "VAULT_MAX_RETRIES";
         /// Most requests a second that we send, `rate` or `rate:burst`.
-        RateLimit = "VAULT_RATE_LIMIT", [], false;
+        RateLimit = "VAULT_RATE_LIMIT";
         /// Proxy for every request. Beats `HTTPS_PROXY` and the like.
-        ProxyAddr = "VAULT_PROXY_ADDR", [], false;
+        ProxyAddr = "VAULT_PROXY_ADDR";
         /// The same under its older name; `VAULT_PROXY_ADDR` beats it.
-        HttpProxy = "VAULT_HTTP_PROXY", [], false;
+        HttpProxy = "VAULT_HTTP_PROXY";
         /// Whether the redirect of a standby is an error instead of being followed.
-        DisableRedirects = "VAULT_DISABLE_REDIRECTS", [], false;
+        DisableRedirects = "VAULT_DISABLE_REDIRECTS";
         /// Only `false`: DNS SRV records are not looked up; give the address itself.
-        SrvLookup = "VAULT_SRV_LOOKUP", [], false;
+        SrvLookup = "VAULT_SRV_LOOKUP";
         /// Whether `http://` addresses are allowed, over which everybody on the way reads token and keys. Not known to Rook.
-        AllowHttp = "VAULT_ALLOW_HTTP", [], false;
+        AllowHttp = "VAULT_ALLOW_HTTP";
         /// Deletion mode of ceph-csi.
-        DestroyKeys = "VAULT_DESTROY_KEYS", [], false, Support::NoEffect("it belongs to ceph-csi; a delete destroys all versions unless a soft one is asked for");
+        DestroyKeys = "VAULT_DESTROY_KEYS", Support::NoEffect("it belongs to ceph-csi; a delete destroys all versions unless a soft one is asked for");
         /// Response wrapping.
-        WrapTtl = "VAULT_WRAP_TTL", [], false, Support::Refused("wrapped answers hold no key; leave it out");
+        WrapTtl = "VAULT_WRAP_TTL", Support::Refused("wrapped answers hold no key; leave it out");
         /// Second factor.
-        Mfa = "VAULT_MFA", [], false, Support::Refused("nobody can type a second factor when an OSD starts; use a login without one");
+        Mfa = "VAULT_MFA", Support::Refused("nobody can type a second factor when an OSD starts; use a login without one");
         /// Output format of `vault`.
-        Format = "VAULT_FORMAT", [], false, Support::NoEffect("it belongs to Vault's own command line");
+        Format = "VAULT_FORMAT", Support::NoEffect("it belongs to Vault's own command line");
         /// Log level of `vault`.
-        LogLevel = "VAULT_LOG_LEVEL", [], false, Support::NoEffect("it belongs to Vault's own command line");
+        LogLevel = "VAULT_LOG_LEVEL", Support::NoEffect("it belongs to Vault's own command line");
         /// Colours of `vault`.
-        CliNoColor = "VAULT_CLI_NO_COLOR", [], false, Support::NoEffect("it belongs to Vault's own command line");
+        CliNoColor = "VAULT_CLI_NO_COLOR", Support::NoEffect("it belongs to Vault's own command line");
     }
 }
 

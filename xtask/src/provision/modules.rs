@@ -1,6 +1,6 @@
 //! Kernel modules, picked from an unpacked kernel with all that they depend on.
 //!
-//! `depmod` would know, but only after an installation; each module says itself on which others it depends.
+//! `depmod` knows dependencies only after an installation, but each module names the modules on which it depends.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use xshell::{Shell, cmd};
 ///
 /// # Errors
 ///
-/// When a module is neither there nor built in, or cannot be read.
+/// If a module is neither present nor built in, or cannot be read.
 pub(super) fn copy(sh: &Shell, lib: &Path, wanted: &[&str], into: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     find(lib, &mut files)?;
@@ -46,7 +46,7 @@ fn add(
     let bytes = match path.extension().and_then(|extension| extension.to_str()) {
         Some("ko") => sh.read_binary_file(path)?,
         Some("xz") => cmd!(sh, "xz --decompress --stdout {path}").quiet().output()?.stdout,
-        _ => bail!("the module {} is packed in a way that we do not know", path.display()),
+        _ => bail!("the module {} has an unknown compression", path.display()),
     };
     for below in depends(&bytes) {
         add(sh, &below, files, builtin, order)?;
@@ -55,7 +55,7 @@ fn add(
     Ok(())
 }
 
-/// The modules that this one says it depends on: the entry `depends` of its list of facts, divided by commas.
+/// The modules on which this module depends: the entry `depends` of its information, separated by commas.
 fn depends(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = module.windows(key.len()).position(|window| window == key) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! What a virtual machine is made of: QEMU, Debian's kernel with device-mapper, busybox, cryptsetup.
+//! The parts of a virtual machine: QEMU, Debian's kernel with device-mapper, busybox, cryptsetup.
 //!
 //! The kernel and busybox are unpacked below `target/`, never installed; the folder is made once.
 
@@ -35,11 +35,11 @@ pub(crate) struct Vm {
     pub(crate) folder: PathBuf,
 }
 
-/// Gets all of it.
+/// Provides all parts.
 ///
 /// # Errors
 ///
-/// When this machine cannot run the guest, or a package is missing and may not be installed by us.
+/// If this machine cannot run the guest, or if a package is missing and we may not install it.
 pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     // The guest runs our own build of kms.
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
@@ -48,7 +48,7 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     let qemu = "qemu-system-x86_64";
     need(sh, qemu, &["--version"], &["qemu-system-x86"])?;
     super::cryptsetup(sh)?;
-    // Not in everybody's search path.
+    // Not in every user's search path.
     if !["/usr/sbin/dmsetup", "/sbin/dmsetup"].iter().any(|path| sh.path_exists(path)) {
         apt(sh, &["dmsetup"]).context("dmsetup is missing")?;
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use xshell::{Shell, cmd};
 
 /// `cargo tree` arguments, and the crates that must not turn up.
-const ABSENT: [(&str, &[&str]); 10] = [
+const ABSENT: [(&str, &[&str]); 13] = [
     (
         "--package kms-core --all-features",
         &["http", "http-body", "hyper", "kube", "reqwest", "rustls", "serde_json", "ureq"],
@@ -17,7 +17,7 @@ const ABSENT: [(&str, &[&str]); 10] = [
     ),
     (
         "--package kms-rotation --all-features",
-        &["http", "hyper", "kms-dispatch", "kms-http", "kms-vault", "kube", "reqwest", "rustls"],
+        &["http", "hyper", "kms-dispatch", "kms-http", "kms-luks", "kms-vault", "kube", "reqwest", "rustls"],
     ),
     (
         "--package kms-dispatch --no-default-features --features azure",
@@ -47,6 +47,20 @@ const ABSENT: [(&str, &[&str]); 10] = [
     (
         "--package kms-dispatch --no-default-features",
         &["azure_core", "hyper", "kms-k8s-secret", "kms-vault", "rustls"],
+    ),
+    // Sources of blocks and Secrets are of use without any provider.
+    (
+        "--package kms-source --all-features",
+        &["hyper", "k8s-openapi", "kms-dispatch", "kms-http", "kms-vault", "kube", "reqwest", "rustls"],
+    ),
+    // Implementers build the suite, and nothing of the harness.
+    (
+        "--package kms-conformance --all-features",
+        &["hyper", "kms-dispatch", "kms-http", "kms-testkit", "kube", "reqwest", "rustls"],
+    ),
+    (
+        "--package kms-kube --all-features",
+        &["kms-dispatch", "kms-http", "kms-k8s-secret", "kms-vault", "reqwest"],
     ),
     // The model of a CephCluster needs no client.
     (

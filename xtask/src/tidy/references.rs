@@ -6,6 +6,7 @@ use super::workspace::{File, Workspace};
 
 const ROOK: &str = "docs/rook-behaviour.md";
 const REPORTS: &str = "docs/field-reports.md";
+const THREATS: &str = "docs/threat-model.md";
 
 /// This file spells old forms out.
 const HERE: &str = "xtask/src/tidy/references.rs";
@@ -20,6 +21,9 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
         found.extend(citations(file, &known));
         if file.is("md") {
             found.extend(links(file, workspace));
+        }
+        if file.path == REPORTS || file.path == THREATS {
+            found.extend(missing_tests(file, workspace));
         }
     }
     found
@@ -266,6 +270,29 @@ fn links(file: &File, workspace: &Workspace) -> Vec<String> {
     found
 }
 
+/// Tests that a report's row names in its last cell, or a line that begins with "Tests.", and that do not exist.
+/// Tests that are files are links, which have a check of their own.
+fn missing_tests(file: &File, workspace: &Workspace) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in file.text.lines().enumerate() {
+        let row = line.strip_prefix("| <a id=").map(|row| row.trim_end_matches(['|', ' ']));
+        let cell = row.and_then(|row| row.rsplit('|').next()).or_else(|| line.strip_prefix("**Tests.**"));
+        let Some(tests) = cell else { continue };
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            found.push(format!("{}:{}: names no test", file.path, number + 1));
+        }
+        for name in names.into_iter().filter(|name| !name.contains('.')) {
+            let signature = format!("fn {name}(");
+            let exists = workspace.files.iter().any(|file| file.is("rs") && file.text.contains(&signature));
+            if !exists {
+                found.push(format!("{}:{}: there is no test {name}", file.path, number + 1));
+            }
+        }
+    }
+    found
+}
+
 /// The path of `link` as seen from the file at `from`.
 fn beside(from: &str, link: &str) -> String {
     let mut parts: Vec<&str> = from.split('/').collect();
@@ -342,6 +369,18 @@ mod tests {
         assert_eq!(found("b.rs", "").len(), 0);
         let own = check(&Workspace::of(&[(ROOK, "<a id=\"s1\"></a>\n§1 and §2\n")]));
         assert_eq!(own, ["docs/rook-behaviour.md:2: docs/rook-behaviour.md has no §2"]);
+    }
+
+    #[test]
+    fn a_report_needs_a_test_that_exists() {
+        let row = |tests: &str| {
+            let text = format!("| <a id=\"up-1\"></a>UP-1 | [x](https://x.org) | `y` | {tests} |\n");
+            check(&Workspace::of(&[(REPORTS, &text), ("a.rs", "fn it_works() {}\n"), ("docs/a.toml", "")]))
+                .len()
+        };
+        let threats = check(&Workspace::of(&[(THREATS, "**Tests.** `it_fails`\n")]));
+        assert_eq!(threats, ["docs/threat-model.md:1: there is no test it_fails"]);
+        assert_eq!((row("`it_works`, [`a.toml`](a.toml)"), row("`it_fails`"), row("")), (0, 1, 1));
     }
 
     #[test]

@@ -77,5 +77,5 @@ async fn what_cannot_sign_in_is_refused_before_anybody_is_asked() {
     let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(error.to_string().contains("AADSTS700027"), "{error}");
-    assert_eq!(double.counts().tokens, 0);
+    assert_eq!(double.counts().issued, 0);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{Setup, kek, key, quick, secret};
 use kms_core::{DeleteMode, ErrorKind, Existing, Freshness, KmsProvider, PutMode, provider::Deleted};
-use kms_testkit::fake::azure::{Action, Azure, Fault, Host};
+use kms_testkit::fake::azure::{Action, Azure, Host, RequestFault};
 
 /// A deletion takes ten seconds, and every request three.
 fn slow(double: &Azure) {
@@ -185,7 +185,7 @@ async fn a_destroy_that_was_interrupted_goes_on() {
     provider.delete(&name, DeleteMode::Soft).await.unwrap();
     // What is in the way for a moment is no reason to say that the key is not there.
     let reply = Action::Reply { status: 503, retry_after: None, body: "<html>".to_owned() };
-    double.fault(Fault::new(Host::Vault, reply).at("/deletedsecrets/"));
+    double.fault(RequestFault::new(Host::Keys, reply).at("/deletedsecrets/"));
     assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
     assert_eq!(double.is_deleted(&secret("a")), None);
 }

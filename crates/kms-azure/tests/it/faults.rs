@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{Setup, kek, key, quick, secret};
 use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode, Retry};
-use kms_testkit::fake::azure::{Action, Azure, CLIENT, CLIENT_SECRET, Fault, Host, OBJECT};
+use kms_testkit::fake::azure::{Action, Azure, CLIENT, CLIENT_SECRET, Host, OBJECT, RequestFault};
 
 async fn planted() -> Azure {
     let double = Azure::start().await.unwrap();
@@ -23,11 +23,11 @@ async fn a_cached_token_that_the_vault_stops_accepting_is_replaced_once() {
     double.roll_signing_key();
     provider.get(&key("a"), Freshness::Any).await.unwrap();
     let counts = double.counts();
-    assert_eq!((counts.tokens, counts.vault.requests, counts.challenges), (1, 2, 0));
+    assert_eq!((counts.issued, counts.keys.requests, counts.challenges), (1, 2, 0));
     // The same for a write, whose body is sent again.
     double.roll_signing_key();
     provider.put(&key("b"), &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
-    assert_eq!(double.counts().tokens, 2);
+    assert_eq!(double.counts().issued, 2);
     assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("ZGVm")));
 }
 
@@ -50,8 +50,8 @@ async fn many_who_meet_a_dead_token_get_one_new_one() {
             task.await.unwrap();
         }
         let counts = double.counts();
-        assert_eq!((counts.tokens, counts.challenges), (1, 0));
-        assert!(counts.vault.requests <= 60, "each is repeated once at most: {counts:?}");
+        assert_eq!((counts.issued, counts.challenges), (1, 0));
+        assert!(counts.keys.requests <= 60, "each is repeated once at most: {counts:?}");
     }
 }
 
@@ -66,7 +66,7 @@ async fn a_token_that_never_works_is_no_reason_for_many_logins() {
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
         assert!(error.to_string().contains(OBJECT) && error.to_string().contains("clocks"), "{error}");
     }
-    assert!(double.counts().tokens <= 10, "{:?}", double.counts());
+    assert!(double.counts().issued <= 10, "{:?}", double.counts());
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_clock_that_moves_costs_one_token() {
     provider.get(&key("a"), Freshness::Any).await.unwrap();
     double.advance(Duration::from_secs(240));
     provider.get(&key("a"), Freshness::Any).await.unwrap();
-    assert_eq!(double.counts().tokens, 3);
+    assert_eq!(double.counts().issued, 3);
     double.advance(Duration::from_secs(3_600));
     let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert!(error.to_string().contains("AADSTS700024") && error.to_string().contains("clock"), "{error}");
@@ -93,11 +93,11 @@ async fn throttling_is_waited_out_and_a_denial_is_not_repeated() {
     let provider = quick(Setup::on(&double).build().await);
     provider.get(&key("a"), Freshness::Any).await.unwrap();
     let reply = |status, retry_after| Action::Reply { status, retry_after, body: "<html>".to_owned() };
-    double.fault(Fault::new(Host::Vault, reply(429, Some("1"))));
+    double.fault(RequestFault::new(Host::Keys, reply(429, Some("1"))));
     let start = std::time::Instant::now();
     provider.get(&key("a"), Freshness::Any).await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1));
-    double.fault(Fault::new(Host::Vault, reply(429, None)).times(2));
+    double.fault(RequestFault::new(Host::Keys, reply(429, None)).times(2));
     provider.get(&key("a"), Freshness::Any).await.unwrap();
     double.forget();
     double.switch(|switches| switches.denied = ["get"].into());
@@ -108,7 +108,7 @@ async fn throttling_is_waited_out_and_a_denial_is_not_repeated() {
         text.contains("Key Vault Secrets Officer") && text.contains(OBJECT) && text.contains(CLIENT),
         "{text}"
     );
-    assert_eq!(double.counts().vault.requests, 1);
+    assert_eq!(double.counts().keys.requests, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn nothing_is_lost_in_a_storm_of_throttling() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::RateLimited, "{error}"),
         }
     }
-    assert_eq!(double.counts().tokens, 1);
+    assert_eq!(double.counts().issued, 1);
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn entra_in_trouble_is_told_apart_from_a_wrong_credential() {
         (503, None, ErrorKind::Unavailable),
         (404, None, ErrorKind::ConfigInvalid),
     ] {
-        double.fault(Fault::new(Host::Entra, reply(status, wait)));
+        double.fault(RequestFault::new(Host::Tokens, reply(status, wait)));
         let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert_eq!(error.wait().map(|wait| wait.as_secs()), wait.map(|_| 7));

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, provider::Deleted,
 };
-use kms_testkit::fake::azure::{Action, Azure, Fault, Host};
+use kms_testkit::fake::azure::{Action, Azure, Host, RequestFault};
 use tokio::sync::Barrier;
 
 #[tokio::test]
@@ -21,9 +21,9 @@ async fn a_thousand_reads_cost_one_token_one_challenge_and_one_handshake_per_hos
         assert!(provider.get(&key("a"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("YWJj")));
     }
     let counts = double.counts();
-    assert_eq!((counts.tokens, counts.challenges), (1, 1));
-    assert_eq!((counts.entra.handshakes, counts.vault.handshakes), (1, 1));
-    assert_eq!((counts.entra.requests, counts.vault.requests), (1, 1_001));
+    assert_eq!((counts.issued, counts.challenges), (1, 1));
+    assert_eq!((counts.tokens.handshakes, counts.keys.handshakes), (1, 1));
+    assert_eq!((counts.tokens.requests, counts.keys.requests), (1, 1_001));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +41,7 @@ async fn many_who_start_together_share_token_and_challenge() {
         task.await.unwrap();
     }
     let counts = double.counts();
-    assert_eq!((counts.tokens, counts.challenges), (1, 1));
+    assert_eq!((counts.issued, counts.challenges), (1, 1));
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
         let start = Arc::new(Barrier::new(50));
         // Everybody finds the name free, twice, before the first one writes.
         for _ in 0..2 {
-            let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(50))));
+            let look = RequestFault::new(Host::Keys, Action::Meet(Arc::new(Barrier::new(50))));
             double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
         }
         let mut tasks = Vec::new();
@@ -107,7 +107,7 @@ async fn a_creation_that_was_interrupted_is_completed_by_a_reader() {
     let double = Azure::start().await.unwrap();
     let (one, other) = (Setup::on(&double).build().await, Setup::on(&double).build().await);
     // The mark after the write is lost.
-    double.fault(Fault::new(Host::Vault, Action::LoseRequest).of("PATCH"));
+    double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("PATCH"));
     one.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
     let stored = other.get(&key("a"), Freshness::Fresh).await.unwrap();
     assert!(stored.kek.ct_eq(&kek("YWJj")));
@@ -140,7 +140,7 @@ async fn without_the_right_to_list_whoever_writes_last_has_created_the_key() {
     let double = Azure::start().await.unwrap();
     double.switch(|switches| switches.denied = ["list"].into());
     let name = key("a");
-    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(8))));
+    let look = RequestFault::new(Host::Keys, Action::Meet(Arc::new(Barrier::new(8))));
     double.fault(look.of("GET").at("/secrets/").after(16).times(8));
     let start = Arc::new(Barrier::new(8));
     let mut tasks = Vec::new();
@@ -169,9 +169,9 @@ async fn without_the_right_to_list_whoever_writes_last_has_created_the_key() {
 async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
     let double = Azure::start().await.unwrap();
     let provider = Setup::on(&double).build().await;
-    double.fault(Fault::new(Host::Vault, Action::LoseRequest).of("PATCH"));
+    double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("PATCH"));
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
-    let lost = || Fault::new(Host::Vault, Action::LoseRequest).at("/versions").times(100);
+    let lost = || RequestFault::new(Host::Keys, Action::LoseRequest).at("/versions").times(100);
     double.fault(lost());
     // It may be under way still.
     provider.get(&key("a"), Freshness::Any).await.unwrap_err();
@@ -191,7 +191,7 @@ async fn a_server_that_takes_no_marks_still_keeps_keys() {
     let double = Azure::start().await.unwrap();
     let refusal =
         Action::Reply { status: 405, retry_after: None, body: r#"{"error":{"code":"no"}}"#.to_owned() };
-    double.fault(Fault::new(Host::Vault, refusal).of("PATCH").times(100));
+    double.fault(RequestFault::new(Host::Keys, refusal).of("PATCH").times(100));
     let provider = Setup::on(&double).build().await;
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
     assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
@@ -208,7 +208,7 @@ async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
     double.advance(Duration::from_secs(5));
     double.plant(&secret("a"), "");
     // Everybody finds the empty value before the first one writes.
-    let look = Fault::new(Host::Vault, Action::Meet(Arc::new(Barrier::new(10))));
+    let look = RequestFault::new(Host::Keys, Action::Meet(Arc::new(Barrier::new(10))));
     double.fault(look.of("GET").at("/secrets/").after(20).times(10));
     let start = Arc::new(Barrier::new(10));
     let mut tasks = Vec::new();
@@ -241,7 +241,7 @@ async fn a_version_that_comes_while_others_are_retired_stays_enabled() {
     provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
     let current = provider.put(&name, &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
     // Somebody updates the key between the look at it and the look at its versions.
-    let slow = Fault::new(Host::Vault, Action::DelayAnswer(Duration::from_millis(300)));
+    let slow = RequestFault::new(Host::Keys, Action::DelayAnswer(Duration::from_millis(300)));
     double.fault(slow.of("GET").times(1));
     let retire = provider.retire_superseded(&name, &current);
     let update = async {

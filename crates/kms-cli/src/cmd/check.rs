@@ -190,7 +190,7 @@ pub(crate) mod tests {
 
     use futures_util::TryStreamExt;
     use kms_core::{ErrorKind, memory::Memory};
-    use kms_testkit::fake::{Fault, Operation, Scripted};
+    use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
     use super::*;
 
@@ -227,7 +227,7 @@ pub(crate) mod tests {
         ] {
             let memory = Arc::new(Memory::new());
             let kms = Scripted::around(memory.clone());
-            kms.push(operation, Fault::error(kind));
+            kms.push(operation, InjectedFault::error(kind));
             let (found, text) = checked(&kms, Format::Text, false).await;
             assert_eq!(found, exit, "{text}");
             let line = text.lines().find(|line| line.starts_with("FAILED")).unwrap();

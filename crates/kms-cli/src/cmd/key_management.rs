@@ -104,7 +104,7 @@ async fn rotate_key(
     global: &Global,
     environment: &Environment,
 ) -> Result<()> {
-    let osd = Osd::new(name.name, &luks::cryptsetup(environment), paths)?;
+    let osd = Osd::new(name.name, luks::cryptsetup(environment).devices(paths))?;
     let kms = connect(global, environment).await?;
     let progress = rotate::Progress::new(global.quiet, global.output);
     let report =

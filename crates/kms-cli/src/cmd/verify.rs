@@ -91,7 +91,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let osd = Osd::new(args.name.name, &cryptsetup, args.devices)?;
+    let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
     let kms = connect().await?;
     let found = verify(&*kms, &osd, &Silent).await?;
     let exit = found.failure().map_or(Exit::Done, Exit::of);

@@ -15,7 +15,7 @@ pub enum Support {
 }
 
 /// A setting of a provider: one variant of its enum of settings.
-pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
+pub trait ConfigKey: Copy + fmt::Debug + Ord + Send + Sync + 'static {
     /// Every setting, in the order of the documentation.
     const ALL: &'static [Self];
 
@@ -45,8 +45,8 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
 
 /// Defines the enum of a provider's settings, with [`ConfigKey`], `FromStr` and `Display`.
 ///
-/// Each setting is its documentation, a variant, its name, its aliases, whether its value is a credential, and where it
-/// is not simply supported what is done with it:
+/// Each setting is its documentation, a variant, its name and aliases, and, where it is not simply supported, what is
+/// done with it. The keyword `secret` marks a credential:
 ///
 /// ```
 /// use kms_core::config::{ConfigKey, Support};
@@ -55,11 +55,11 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
 ///     /// A setting of the example.
 ///     pub enum ExampleConfigKey of "Example" {
 ///         /// Address of the server. Required.
-///         Addr = "EXAMPLE_ADDR", ["EXAMPLE_URL"], false;
+///         Addr = "EXAMPLE_ADDR" | "EXAMPLE_URL";
 ///         /// Password.
-///         Password = "EXAMPLE_PASSWORD", [], true;
+///         Password = secret "EXAMPLE_PASSWORD";
 ///         /// Second factor.
-///         Mfa = "EXAMPLE_MFA", [], false, Support::Refused("nobody can type it");
+///         Mfa = "EXAMPLE_MFA", Support::Refused("a program cannot type it");
 ///     }
 /// }
 /// assert_eq!("example_url".parse::<ExampleConfigKey>().unwrap(), ExampleConfigKey::Addr);
@@ -67,12 +67,18 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + 'static {
 /// ```
 #[macro_export]
 macro_rules! config_keys {
+    (@is_secret) => {
+        false
+    };
+    (@is_secret secret) => {
+        true
+    };
     (
         $(#[doc = $title:literal])+
         pub enum $Key:ident of $provider:literal {
             $(
                 $(#[doc = $doc:literal])+
-                $Variant:ident = $name:literal, [$($alias:literal),*], $secret:literal $(, $support:expr)?;
+                $Variant:ident = $($secret:ident)? $name:literal $(| $alias:literal)* $(, $support:expr)?;
             )*
         }
     ) => {
@@ -100,7 +106,7 @@ macro_rules! config_keys {
 
             fn is_secret(self) -> bool {
                 match self {
-                    $(Self::$Variant => $secret,)*
+                    $(Self::$Variant => $crate::config_keys!(@is_secret $($secret)?),)*
                 }
             }
 

@@ -1,9 +1,11 @@
 //! What every provider gets from around it: retries, time limits, traces.
 //!
 //! A layer is a [`KmsProvider`] that wraps another one.
-//! [`standard`] stacks them in the order that makes sense: the time limit is inside the retry, so that it holds for
-//! each try, and the trace is between the two, so that each try is seen, one that was cut off too.
+//! [`standard`] stacks them in the order that makes sense: the [`Contract`] next to the provider, the time limit inside
+//! the retry, so that it holds for each try, and the trace between the two, so that each try is seen, one that was cut
+//! off too.
 
+mod contract;
 mod retry;
 mod timeout;
 mod trace;
@@ -11,6 +13,7 @@ mod trace;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
+    contract::Contract,
     retry::{Retried, RetryPolicy, retried},
     timeout::TimedOut,
     trace::Traced,
@@ -38,6 +41,6 @@ pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<d
     let RetryPolicy { attempts, deadline, .. } = options.retry;
     // One try that hangs must leave time for another one.
     let longest = if attempts > 1 { deadline / 2 } else { deadline };
-    let timed = TimedOut::new(provider, options.attempt_timeout.min(longest));
+    let timed = TimedOut::new(Contract::new(provider), options.attempt_timeout.min(longest));
     Arc::new(Retried::new(Traced::new(timed), options.retry))
 }

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome, provider::Deleted,
 };
 
 /// A deadline that is too far away for the clock is this far away.
@@ -161,6 +161,11 @@ impl<'a> Tries<'a> {
     }
 }
 
+/// Marks the last error of a write that may have been applied.
+fn unknown_outcome(error: Error, what: &'static str) -> Error {
+    error.outcome(WriteOutcome::Unknown).context("outcome", what)
+}
+
 /// A random time between the two. The clock's own jitter is enough where there are no random bytes.
 fn jitter(low: Duration, high: Duration) -> Duration {
     let span = high.saturating_sub(low);
@@ -191,7 +196,7 @@ impl<P: KmsProvider> Retried<P> {
                 };
             }
             // The read has failed for good, and with it the only way to find out.
-            Err(error) => return Err(error.context("outcome", MAYBE_STORED)),
+            Err(error) => return Err(unknown_outcome(error, MAYBE_STORED)),
         };
         if stored.kek.ct_eq(kek) {
             return Ok(Some(stored.version));
@@ -201,10 +206,7 @@ impl<P: KmsProvider> Retried<P> {
                 .operation("put")
                 .provider(self.inner.provider())),
             PutMode::Update(expected) if *expected != stored.version => {
-                Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-                    .operation("put")
-                    .provider(self.inner.provider())
-                    .context("key", name.as_str()))
+                Err(Error::key_changed(name).operation("put").provider(self.inner.provider()))
             }
             PutMode::Update(_) | PutMode::Overwrite => Ok(None),
         }
@@ -252,7 +254,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
             tries
                 .pause_after(error)
                 .await
-                .map_err(|error| if unknown { error.context("outcome", MAYBE_STORED) } else { error })?;
+                .map_err(|error| if unknown { unknown_outcome(error, MAYBE_STORED) } else { error })?;
         }
     }
 
@@ -278,7 +280,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
             tries
                 .pause_after(error)
                 .await
-                .map_err(|error| if unknown { error.context("outcome", MAYBE_DELETED) } else { error })?;
+                .map_err(|error| if unknown { unknown_outcome(error, MAYBE_DELETED) } else { error })?;
         }
     }
 

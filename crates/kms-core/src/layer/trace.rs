@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use crate::{
-    Capability, DeleteMode, Error, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
-    PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe, PutMode,
+    Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider whose every try leaves an event at level `DEBUG`: operation, key name, time and outcome.
@@ -24,15 +24,10 @@ impl<P: KmsProvider> Traced<P> {
     }
 
     fn done<T>(&self, operation: &'static str, key: &str, start: Instant, result: Result<T>) -> Result<T> {
-        let result = result.map_err(|error| self.named(operation, error));
         let milliseconds = start.elapsed().as_secs_f64() * 1e3;
         let outcome = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| "done");
         debug!(provider = self.inner.provider(), operation, key, milliseconds, outcome, "tried");
         result
-    }
-
-    fn named(&self, operation: &'static str, error: Error) -> Error {
-        error.operation(operation).provider(self.inner.provider())
     }
 }
 

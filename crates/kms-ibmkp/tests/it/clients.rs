@@ -161,7 +161,7 @@ async fn rooks_go_client_reads_our_keys_and_sends_what_we_send() {
     let (provider, kek) = (Setup::on(&double).build().await, new());
     let post = || {
         let requests = double.requests();
-        requests.into_iter().rfind(|request| request.line() == "POST /api/v2/keys").unwrap().body
+        requests.iter().rfind(|request| request.line() == "POST /api/v2/keys").unwrap().text().to_owned()
     };
     client.done(&["write", "same-0x7dwl", kek.expose_secret()]).await;
     let theirs = post();

@@ -11,7 +11,7 @@ use kms_core::{
     layer::{self, LayerOptions},
     provider::Deleted,
 };
-use kms_testkit::fake::ibmkp::{Action, Fault, Host, IbmKp, Key, Rate};
+use kms_testkit::fake::ibmkp::{Action, Host, IbmKp, Key, Rate, RequestFault};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -39,14 +39,14 @@ async fn a_thousand_gets_are_one_token_one_handshake_each_and_a_request_each() {
         provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
     }
     let counts = double.counts();
-    assert_eq!((counts.iam.requests, counts.iam.handshakes), (1, 1));
-    assert_eq!((counts.key_protect.requests, counts.key_protect.handshakes), (1000, 1));
+    assert_eq!((counts.tokens.requests, counts.tokens.handshakes), (1, 1));
+    assert_eq!((counts.keys.requests, counts.keys.handshakes), (1000, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_share_one_token_and_a_slow_one_too() {
     let double = with_key().await;
-    double.fault(Fault::new(Host::Iam, Action::Delay(Duration::from_millis(100))));
+    double.fault(RequestFault::new(Host::Tokens, Action::Delay(Duration::from_millis(100))));
     let provider = quick(Setup::on(&double).build().await);
     let tasks: Vec<_> = (0..50)
         .map(|_| {
@@ -57,7 +57,7 @@ async fn many_at_once_share_one_token_and_a_slow_one_too() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!((double.counts().iam.requests, double.counts().key_protect.requests), (1, 50));
+    assert_eq!((double.counts().tokens.requests, double.counts().keys.requests), (1, 50));
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_token_that_dies_early_is_replaced_once_and_the_request_repeated_once(
         die(&double);
         double.forget();
         provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
-        assert_eq!((double.counts().iam.requests, double.counts().key_protect.requests), (1, 2));
+        assert_eq!((double.counts().tokens.requests, double.counts().keys.requests), (1, 2));
     }
     // A write is repeated too: the 401 says that nothing was done.
     double.revoke_tokens();
@@ -90,7 +90,7 @@ async fn a_wrong_instance_is_explained_and_makes_no_storm_of_logins() {
             assert!(text.contains(word), "{text}");
         }
     }
-    assert_eq!((double.counts().iam.requests, double.counts().key_protect.requests), (1, 20));
+    assert_eq!((double.counts().tokens.requests, double.counts().keys.requests), (1, 20));
     let probe = provider.probe().await;
     assert_eq!(probe.failed.unwrap().0, "instance");
     assert_eq!(probe.not_run, ["rights"]);
@@ -116,7 +116,7 @@ async fn iam_says_no_with_its_code_and_request_id() {
 async fn iam_has_a_time_limit_of_its_own() {
     let double = with_key().await;
     let provider = Setup::on(&double).build().await;
-    double.fault(Fault::new(Host::Iam, Action::Delay(Duration::from_secs(3600))));
+    double.fault(RequestFault::new(Host::Tokens, Action::Delay(Duration::from_secs(3600))));
     tokio::time::pause();
     let error = error_of(&provider).await;
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Timeout, Retry::Always), "{error}");
@@ -127,11 +127,11 @@ async fn iam_has_a_time_limit_of_its_own() {
 async fn trouble_of_iam_does_not_leave_a_write_in_doubt() {
     for action in [Action::LoseRequest, Action::LoseAnswer, html(503, None), html(429, Some("0"))] {
         let double = with_key().await;
-        double.fault(Fault::new(Host::Iam, action.clone()));
+        double.fault(RequestFault::new(Host::Tokens, action.clone()));
         let provider = Setup::on(&double).build().await;
         let error = provider.put(&key("pvc-2"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
         assert_eq!(error.retryable(), Retry::Always, "{action:?}: {error}");
-        assert_eq!(double.counts().key_protect.requests, 0);
+        assert_eq!(double.counts().keys.requests, 0);
         provider.put(&key("pvc-2"), &kek("QUJD"), PutMode::Create).await.unwrap();
     }
 }
@@ -148,11 +148,11 @@ async fn a_get_is_repeated_through_every_passing_fault() {
         html(429, Some("0")),
     ] {
         let double = with_key().await;
-        double.fault(Fault::new(Host::KeyProtect, action.clone()).times(2));
+        double.fault(RequestFault::new(Host::Keys, action.clone()).times(2));
         let provider = quick(Setup::on(&double).build().await);
         let stored = provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
         assert_eq!(stored.kek.expose_secret(), "QUJD");
-        assert_eq!(double.counts().key_protect.requests, 3, "{action:?}");
+        assert_eq!(double.counts().keys.requests, 3, "{action:?}");
     }
 }
 
@@ -168,17 +168,17 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         (html(302, None), ErrorKind::ConfigInvalid),
         (html(403, None), ErrorKind::PermissionDenied),
         (html(501, None), ErrorKind::Unsupported),
-        (Action::EmptyResources, ErrorKind::Protocol),
-        (Action::NoResources, ErrorKind::Protocol),
+        (Action::EMPTY_RESOURCES, ErrorKind::Protocol),
+        (Action::NO_RESOURCES, ErrorKind::Protocol),
     ] {
         let double = with_key().await;
-        double.fault(Fault::new(Host::KeyProtect, action.clone()).times(usize::MAX));
+        double.fault(RequestFault::new(Host::Keys, action.clone()).times(usize::MAX));
         let provider = quick(Setup::on(&double).build().await);
         let error = error_of(provider.as_ref()).await;
         assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never), "{action:?}: {error}");
         let shown = format!("{error}{error:?}");
         assert!(shown.contains("correlation id") && !shown.contains("canary"), "{shown}");
-        assert_eq!(double.counts().key_protect.requests, 1, "{error}");
+        assert_eq!(double.counts().keys.requests, 1, "{error}");
         // Lists and the rest meet the same answers, and none of them panics.
         let _ = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await;
         let _ = provider.delete(&key("pvc-1"), DeleteMode::Destroy).await;
@@ -189,9 +189,9 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
 
 #[tokio::test]
 async fn a_create_with_a_lost_answer_is_looked_up_and_not_written_again() {
-    for action in [Action::LoseAnswer, Action::DoneBut(504), Action::EmptyResources, Action::NoResources] {
+    for action in [Action::LoseAnswer, Action::DoneBut(504), Action::EMPTY_RESOURCES, Action::NO_RESOURCES] {
         let double = IbmKp::start().await.unwrap();
-        double.fault(Fault::new(Host::KeyProtect, action.clone()).of("POST"));
+        double.fault(RequestFault::new(Host::Keys, action.clone()).of("POST"));
         let provider = quick(Setup::on(&double).build().await);
         let version = provider.put(&key("pvc-1"), &kek("QUJD"), PutMode::Create).await.unwrap();
         assert_eq!(double.keys().len(), 1, "{action:?}");
@@ -201,14 +201,14 @@ async fn a_create_with_a_lost_answer_is_looked_up_and_not_written_again() {
     }
     // Not written; the look finds nothing, so it is written once more.
     let double = IbmKp::start().await.unwrap();
-    double.fault(Fault::new(Host::KeyProtect, Action::LoseRequest).of("POST"));
+    double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("POST"));
     let provider = quick(Setup::on(&double).build().await);
     provider.put(&key("pvc-1"), &kek("QUJD"), PutMode::Create).await.unwrap();
     assert_eq!(double.keys().len(), 1);
 
     // Without the layers the error says that the outcome is unknown.
     let double = IbmKp::start().await.unwrap();
-    double.fault(Fault::new(Host::KeyProtect, Action::LoseAnswer).of("POST"));
+    double.fault(RequestFault::new(Host::Keys, Action::LoseAnswer).of("POST"));
     let provider = Setup::on(&double).build().await;
     let error = provider.put(&key("pvc-1"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
@@ -221,7 +221,7 @@ async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
         [(Action::LoseAnswer, "force"), (Action::LoseAnswer, "aliases"), (Action::LoseRequest, "force")]
     {
         let double = with_key().await;
-        double.fault(Fault::new(Host::KeyProtect, action.clone()).of("DELETE").at(path));
+        double.fault(RequestFault::new(Host::Keys, action.clone()).of("DELETE").at(path));
         let provider = quick(Setup::on(&double).build().await);
         let deleted = provider.delete(&key("pvc-1"), DeleteMode::Destroy).await.unwrap();
         assert_eq!(deleted, Deleted::Recoverable, "{action:?} {path}");
@@ -232,10 +232,10 @@ async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
 #[tokio::test]
 async fn storms_of_429_end_when_the_tries_are_used_up_and_the_hint_is_honoured() {
     for (host, retry_after) in
-        [(Host::KeyProtect, None), (Host::KeyProtect, Some("0")), (Host::Iam, None), (Host::Iam, Some("0"))]
+        [(Host::Keys, None), (Host::Keys, Some("0")), (Host::Tokens, None), (Host::Tokens, Some("0"))]
     {
         let double = with_key().await;
-        double.fault(Fault::new(host, html(429, retry_after)).times(usize::MAX));
+        double.fault(RequestFault::new(host, html(429, retry_after)).times(usize::MAX));
         let mut options = LayerOptions::default();
         options.retry.floor = Duration::from_millis(50);
         options.retry.cap = Duration::from_millis(100);
@@ -244,16 +244,16 @@ async fn storms_of_429_end_when_the_tries_are_used_up_and_the_hint_is_honoured()
         let error = error_of(provider.as_ref()).await;
         assert_eq!((error.kind(), error.retryable()), (ErrorKind::RateLimited, Retry::Never), "{error}");
         let counts = double.counts();
-        let requests = counts.iam.requests.max(counts.key_protect.requests);
+        let requests = counts.tokens.requests.max(counts.keys.requests);
         assert_eq!(requests, 8);
     }
 
     let double = with_key().await;
-    double.fault(Fault::new(Host::KeyProtect, html(429, Some("1"))));
+    double.fault(RequestFault::new(Host::Keys, html(429, Some("1"))));
     let start = Instant::now();
     quick(Setup::on(&double).build().await).get(&key("pvc-1"), Freshness::Any).await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
-    assert_eq!(double.counts().key_protect.requests, 2);
+    assert_eq!(double.counts().keys.requests, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +270,7 @@ async fn many_get_through_a_rate_limit() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert!(double.counts().key_protect.requests <= 120, "{:?}", double.counts());
+    assert!(double.counts().keys.requests <= 120, "{:?}", double.counts());
 }
 
 #[tokio::test]

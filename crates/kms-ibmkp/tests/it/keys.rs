@@ -32,10 +32,11 @@ async fn requests_are_those_of_rook_byte_for_byte() {
     provider.delete(&key("set1-data-0x7dwl"), DeleteMode::Destroy).await.unwrap();
     let requests = double.requests();
 
-    let iam = requests.iter().find(|request| request.host == Host::Iam).unwrap();
+    let tokens = double.requests_to(Host::Tokens);
+    let iam = tokens.first().unwrap();
     assert_eq!(iam.line(), "POST /identity/token");
     assert_eq!(
-        iam.body,
+        iam.text(),
         format!("grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey={API_KEY}")
     );
     assert_eq!(iam.header("content-type"), Some("application/x-www-form-urlencoded"));
@@ -43,7 +44,7 @@ async fn requests_are_those_of_rook_byte_for_byte() {
 
     let post = requests.iter().find(|request| request.line() == "POST /api/v2/keys").unwrap();
     assert_eq!(
-        post.body,
+        post.text(),
         format!(
             r#"{{"metadata":{{"collectionType":"application/vnd.ibm.kms.key+json","collectionTotal":1}},"resources":[{{"name":"set1-data-0x7dwl","type":"application/vnd.ibm.kms.key+json","aliases":["set1-data-0x7dwl"],"extractable":true,"payload":"{text}"}}]}}"#
         )
@@ -57,7 +58,7 @@ async fn requests_are_those_of_rook_byte_for_byte() {
     assert!(double.lines().contains(&"GET /api/v2/keys/set1-data-0x7dwl".to_owned()));
 
     let mut ids = BTreeSet::new();
-    for request in requests.iter().filter(|request| request.host == Host::KeyProtect) {
+    for request in &double.requests_to(Host::Keys) {
         assert_eq!(request.header("accept"), Some("application/json"));
         assert_eq!(request.header("bluemix-instance"), Some(INSTANCE));
         assert_eq!(request.header("x-kms-key-ring"), Some("default"));

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{Setup, kek, key, quick};
 use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KmsProvider, PutMode};
-use kms_testkit::fake::ibmkp::{Action, Destroyed, Fault, Host, IbmKp, Key};
+use kms_testkit::fake::ibmkp::{Action, Destroyed, Host, IbmKp, Key, RequestFault};
 
 const NAME: &str = "set1-data-0x7dwl";
 
@@ -19,9 +19,9 @@ fn is_tidy(double: &IbmKp) -> bool {
 async fn crash(double: &IbmKp, setup: &Setup<'_>, step: usize, action: Action, new: &Kek) -> bool {
     let provider = setup.build().await;
     let version = provider.get(&key(NAME), Freshness::Any).await.unwrap().version;
-    let dead = Fault::new(Host::KeyProtect, Action::LoseRequest).after(step + 1).times(usize::MAX);
+    let dead = RequestFault::new(Host::Keys, Action::LoseRequest).after(step + 1).times(usize::MAX);
     // The first fault that fits happens; both count the requests that come by.
-    double.fault(Fault::new(Host::KeyProtect, action).after(step));
+    double.fault(RequestFault::new(Host::Keys, action).after(step));
     double.fault(dead.clone().after(step));
     let done = provider.put(&key(NAME), new, PutMode::Update(version)).await.is_ok();
     double.heal();
@@ -107,7 +107,7 @@ async fn lost_answers_of_any_step_are_made_up_for_by_the_layers() {
             let double = IbmKp::start().await.unwrap();
             let provider = quick(Setup::on(&double).build().await);
             let version = provider.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
-            double.fault(Fault::new(Host::KeyProtect, action.clone()).after(step));
+            double.fault(RequestFault::new(Host::Keys, action.clone()).after(step));
             let version = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap();
             double.heal();
             let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_refused_step_leaves_the_old_kek_current() {
         let provider = quick(Setup::on(&double).build().await);
         let version = provider.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
         let no = Action::Reply { status: 403, retry_after: None, body: "<html>no</html>".to_owned() };
-        double.fault(Fault::new(Host::KeyProtect, no).of(method).at(path));
+        double.fault(RequestFault::new(Host::Keys, no).of(method).at(path));
         let error = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
@@ -221,7 +221,8 @@ async fn slow_update(
 ) -> tokio::task::JoinHandle<kms_core::Result<kms_core::KeyVersion>> {
     let provider = setup.build().await;
     let version = provider.get(&key(NAME), Freshness::Any).await.unwrap().version;
-    double.fault(Fault::new(Host::KeyProtect, Action::Delay(Duration::from_millis(300))).of(method).at(path));
+    double
+        .fault(RequestFault::new(Host::Keys, Action::Delay(Duration::from_millis(300))).of(method).at(path));
     let task =
         tokio::spawn(
             async move { provider.put(&key(NAME), &kek("U0xPVw=="), PutMode::Update(version)).await },

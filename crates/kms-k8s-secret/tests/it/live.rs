@@ -6,8 +6,8 @@ use crate::common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
 use kms_conformance::leak::{self, Canary};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
-    SecretSource, UpdateRight, provider::Deleted,
+    DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider,
+    PutMode, Retry, SecretSource, UpdateRight, provider::Deleted,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, secret_name};
 use kms_kube::{ConnectOptions, KubernetesSecretSource, Owner, ceph_cluster, connect};
@@ -560,9 +560,9 @@ async fn identifiers_are_kept_beside_keks_and_never_taken_for_them() {
     provider.put(&key("kek"), &kek("eA=="), PutMode::Create).await.unwrap();
 
     // Rook's are read, but only those that say what they hold are listed.
-    assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().text.as_str(), "45");
+    assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().uid.as_str(), "45");
     let listed: Vec<_> = store.list().await.unwrap();
-    let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.text.as_str())).collect();
+    let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.uid.as_str())).collect();
     listed.sort();
     assert_eq!(listed, [(long.clone(), "44"), (name.clone(), "42")]);
     assert_eq!(names(&*provider).await, BTreeSet::from(["kek".to_owned(), "rooks".to_owned()]));

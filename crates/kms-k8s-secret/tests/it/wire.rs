@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
-use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
+use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, PutMode, Retry};
 use kms_k8s_secret::{IdentifierStore, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
-use kms_testkit::fake::http::{Answer, HttpServer};
+use kms_testkit::fake::http::{HttpServer, Response};
 use serde_json::{Value, json};
 
 async fn connection(server: &HttpServer) -> Connection {
@@ -36,15 +36,15 @@ fn secret(pvc: &str, kek: &str, version: &str) -> Value {
     })
 }
 
-fn ok(body: &Value) -> Answer {
-    Answer::json(200, body.to_string())
+fn ok(body: &Value) -> Response {
+    Response::json(200, body.to_string())
 }
 
-fn status(code: u16, reason: &str, name: &str) -> Answer {
+fn status(code: u16, reason: &str, name: &str) -> Response {
     let details = json!({"name": name, "kind": "secrets"});
     let body =
         json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "details": details});
-    Answer::json(code, body.to_string())
+    Response::json(code, body.to_string())
 }
 
 #[tokio::test]
@@ -88,9 +88,9 @@ async fn requests_are_those_of_the_documentation() {
 #[tokio::test]
 async fn nothing_is_repeated_and_the_wait_is_handed_on() {
     for (answer, kind, retry, wait) in [
-        (Answer::too_many_requests(Some("7")), ErrorKind::RateLimited, Retry::Always, Some(7)),
-        (Answer::status(503), ErrorKind::Unavailable, Retry::IfIdempotent, None),
-        (Answer::status(504), ErrorKind::Timeout, Retry::IfIdempotent, None),
+        (Response::too_many_requests(Some("7")), ErrorKind::RateLimited, Retry::Always, Some(7)),
+        (Response::status(503), ErrorKind::Unavailable, Retry::IfIdempotent, None),
+        (Response::status(504), ErrorKind::Timeout, Retry::IfIdempotent, None),
     ] {
         let server = HttpServer::scripted([answer]).await.unwrap();
         let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
@@ -104,14 +104,14 @@ async fn nothing_is_repeated_and_the_wait_is_handed_on() {
 async fn a_broken_answer_is_worth_another_look() {
     let whole = secret("a", "eA==", "7").to_string();
     for (answer, kind) in [
-        (Answer::reset(), ErrorKind::Unavailable),
-        (Answer::close(), ErrorKind::Unavailable),
-        (Answer::json(200, whole.clone()).promising(9999).close_after(20), ErrorKind::Unavailable),
-        (Answer::json(200, &whole.as_bytes()[..40]), ErrorKind::Protocol),
-        (Answer::json(200, "[1]"), ErrorKind::Protocol),
-        (Answer::json(200, "<html>"), ErrorKind::Protocol),
-        (Answer::json(200, "{\"metadata\":{}}"), ErrorKind::Protocol),
-        (Answer::status(200).huge(b' ', 40 * 1024 * 1024), ErrorKind::Protocol),
+        (Response::reset(), ErrorKind::Unavailable),
+        (Response::close(), ErrorKind::Unavailable),
+        (Response::json(200, whole.clone()).promising(9999).close_after(20), ErrorKind::Unavailable),
+        (Response::json(200, &whole.as_bytes()[..40]), ErrorKind::Protocol),
+        (Response::json(200, "[1]"), ErrorKind::Protocol),
+        (Response::json(200, "<html>"), ErrorKind::Protocol),
+        (Response::json(200, "{\"metadata\":{}}"), ErrorKind::Protocol),
+        (Response::status(200).huge(b' ', 40 * 1024 * 1024), ErrorKind::Protocol),
     ] {
         let shown = format!("{answer:?}");
         let server = HttpServer::scripted([answer]).await.unwrap();
@@ -138,7 +138,7 @@ async fn nothing_of_an_answer_is_shown() {
     let mut shown = String::new();
     for body in bodies {
         for code in [200, 400, 403, 404, 409, 422, 500] {
-            let server = HttpServer::scripted([Answer::json(code, body.clone())]).await.unwrap();
+            let server = HttpServer::scripted([Response::json(code, body.clone())]).await.unwrap();
             let provider = provider(&server).await;
             for result in [
                 provider.get(&key("a"), Freshness::Any).await.map(drop),
@@ -217,7 +217,7 @@ async fn a_key_that_exists_and_cannot_be_read_is_unknown() {
 
 #[tokio::test]
 async fn without_rooks_definitions_there_is_no_ceph_cluster() {
-    let server = HttpServer::scripted([Answer::status(404).body("404 page not found\n")]).await.unwrap();
+    let server = HttpServer::scripted([Response::status(404).body("404 page not found\n")]).await.unwrap();
     let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("install Rook's custom resource definitions"), "{error}");
@@ -225,8 +225,9 @@ async fn without_rooks_definitions_there_is_no_ceph_cluster() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let server =
-        HttpServer::scripted([Answer::status(302).header("location", "http://127.0.0.1:1/")]).await.unwrap();
+    let server = HttpServer::scripted([Response::status(302).header("location", "http://127.0.0.1:1/")])
+        .await
+        .unwrap();
     let error = provider(&server).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert_eq!(server.requests().len(), 1);
@@ -251,7 +252,7 @@ async fn an_identifier_is_written_in_the_version_that_was_read_and_never_as_it_w
     .unwrap();
     let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
     let read = store.get(&key("a")).await.unwrap().unwrap();
-    assert_eq!((read.text.as_str(), read.version.as_str()), ("1", "7"));
+    assert_eq!((read.uid.as_str(), read.version.as_str()), ("1", "7"));
     assert!(!format!("{read:?}").contains("\"1\""));
     let version = store.swap(&key("a"), "7", "1").await.unwrap();
     assert_eq!(store.swap(&key("a"), &version, "1").await.unwrap(), "9");

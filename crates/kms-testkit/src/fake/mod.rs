@@ -1,12 +1,15 @@
-//! Stand-ins for what a real server cannot be made to do.
+//! Stand-ins for situations that a real server cannot produce.
 
-#[cfg(feature = "doubles")]
+#[cfg(feature = "servers")]
 pub mod azure;
+#[cfg(feature = "servers")]
+pub mod cloud;
+#[cfg(feature = "servers")]
 pub mod http;
-#[cfg(feature = "doubles")]
+#[cfg(feature = "servers")]
 pub mod ibmkp;
 #[cfg(feature = "servers")]
 pub mod kmip;
 mod scripted;
 
-pub use self::scripted::{Call, Fault, Operation, Scripted};
+pub use self::scripted::{Call, InjectedFault, Operation, Scripted};

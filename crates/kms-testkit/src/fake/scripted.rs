@@ -39,15 +39,15 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
-    /// Which method.
+    /// The method.
     pub operation: Operation,
-    /// When, by tokio's clock, which tests can pause.
+    /// The time by tokio's clock, which tests can pause.
     pub at: Instant,
 }
 
-/// What goes wrong with a call.
+/// A fault that a call meets.
 #[derive(Debug)]
-pub struct Fault {
+pub struct InjectedFault {
     end: End,
     applied: Applied,
     overtaken: Option<Overtaken>,
@@ -74,31 +74,31 @@ enum Overtaken {
     Put(Kek),
 }
 
-impl Fault {
+impl InjectedFault {
     fn new(end: End) -> Self {
         Self { end, applied: Applied::No, overtaken: None, after_items: 0 }
     }
 
-    /// The call fails before anything is done, in a way that is not worth repeating.
+    /// The call fails without an effect, and its error does not allow a retry.
     pub fn error(kind: ErrorKind) -> Self {
         Self::new(End::Fail { kind, retry: Retry::Never, wait: None })
     }
 
-    /// The call never returns, and nothing is done.
+    /// The call never returns and has no effect.
     pub fn hang() -> Self {
         Self::new(End::Hang)
     }
 
-    /// Nothing goes wrong: to let a call pass before the next fault in the queue.
+    /// The call succeeds. It spares a call from the next fault in the queue.
     pub fn pass() -> Self {
         Self { applied: Applied::Now, ..Self::new(End::Pass) }
     }
 
-    /// Says what the error says about a repeat.
+    /// Sets whether the error allows a retry.
     ///
     /// # Panics
     ///
-    /// If the fault is no error.
+    /// If the fault is not an error.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         let End::Fail { retry: of_error, .. } = &mut self.end else { panic!("{self:?} has no error") };
@@ -106,11 +106,11 @@ impl Fault {
         self
     }
 
-    /// Says how long the error asks to wait.
+    /// Sets the wait that the error asks for.
     ///
     /// # Panics
     ///
-    /// If the fault is no error.
+    /// If the fault is not an error.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         let End::Fail { wait: of_error, .. } = &mut self.end else { panic!("{self:?} has no error") };
@@ -118,14 +118,14 @@ impl Fault {
         self
     }
 
-    /// What was asked for is done nevertheless: only the answer is lost.
+    /// The call takes effect nevertheless: only its result is lost.
     #[must_use]
     pub fn applied(mut self) -> Self {
         self.applied = Applied::Now;
         self
     }
 
-    /// What was asked for is done late, right before the `calls`-th call that follows; 1 is the very next one.
+    /// The call takes effect late, right before the `calls`-th call after it; 1 is the next call.
     /// For puts and deletes only.
     #[must_use]
     pub fn applied_before_call(mut self, calls: usize) -> Self {
@@ -133,14 +133,14 @@ impl Fault {
         self
     }
 
-    /// Before the call ends, somebody else stores this KEK under the same name. For puts and deletes only.
+    /// Another client stores this KEK under the same name before the call ends. For puts and deletes only.
     #[must_use]
     pub fn overtaken_by(mut self, kek: Kek) -> Self {
         self.overtaken = Some(Overtaken::Put(kek));
         self
     }
 
-    /// Before the call ends, somebody else deletes the key. For puts and deletes only.
+    /// Another client deletes the key before the call ends. For puts and deletes only.
     #[must_use]
     pub fn overtaken_by_delete(mut self) -> Self {
         self.overtaken = Some(Overtaken::Delete);
@@ -164,7 +164,7 @@ enum Late {
 
 #[derive(Debug, Default)]
 struct State {
-    queues: BTreeMap<Operation, VecDeque<Fault>>,
+    queues: BTreeMap<Operation, VecDeque<InjectedFault>>,
     calls: Vec<Call>,
     late: Vec<(usize, Late)>,
 }
@@ -194,12 +194,12 @@ impl Scripted {
     }
 
     /// Adds a fault to the queue of an operation.
-    pub fn push(&self, operation: Operation, fault: Fault) {
+    pub fn push(&self, operation: Operation, fault: InjectedFault) {
         self.state().queues.entry(operation).or_default().push_back(fault);
     }
 
     /// Adds `times` faults to the queue of an operation.
-    pub fn push_times(&self, times: usize, operation: Operation, fault: impl Fn() -> Fault) {
+    pub fn push_times(&self, times: usize, operation: Operation, fault: impl Fn() -> InjectedFault) {
         for _ in 0..times {
             self.push(operation, fault());
         }
@@ -231,7 +231,7 @@ impl Scripted {
     }
 
     /// Counts a call, lets late writes arrive that are due, and takes the fault.
-    async fn begin(&self, operation: Operation) -> Fault {
+    async fn begin(&self, operation: Operation) -> InjectedFault {
         let (fault, due) = {
             let mut state = self.state();
             state.calls.push(Call { operation, at: Instant::now() });
@@ -241,7 +241,7 @@ impl Scripted {
             let (due, late) = std::mem::take(&mut state.late).into_iter().partition(|(calls, _)| *calls == 0);
             state.late = late;
             let fault = state.queues.get_mut(&operation).and_then(VecDeque::pop_front);
-            (fault.unwrap_or_else(Fault::pass), due)
+            (fault.unwrap_or_else(InjectedFault::pass), due)
         };
         let due: Vec<(usize, Late)> = due;
         for (_, write) in due {

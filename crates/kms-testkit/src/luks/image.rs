@@ -11,21 +11,21 @@ use std::{
 use kms_core::Kek;
 use tempfile::TempDir;
 
-/// Where cryptsetup is looked for.
+/// The search path for cryptsetup.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The cheapest slots that there are.
+/// Options for the cheapest slots.
 pub(super) const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
-/// The cheapest slots of argon2id.
+/// Options for the cheapest slots with argon2id.
 const CHEAP_ARGON2: [&str; 8] =
     ["--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "32", "--pbkdf-parallel", "1"];
 /// Room for eight slots, so that an image has 4 MiB instead of 17.
 const SMALL: [&str; 6] = ["--type", "luks2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2m"];
 /// The size of an image.
 const BYTES: u64 = 4 << 20;
-/// The size of one whose header has the usual size, and of one with LUKS1.
+/// The size of an image whose header has the default size, and of an image with LUKS1.
 const LARGE_BYTES: u64 = 17 << 20;
 
-/// An image in a folder of its own, or in one that others share.
+/// An image, in its own folder or in a shared one.
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
@@ -33,27 +33,26 @@ pub struct Image {
 }
 
 impl Image {
-    /// LUKS2 with `kek` in slot 0, derived as cheaply as can be.
+    /// Formats LUKS2 with `kek` in slot 0 and the cheapest key derivation.
     #[must_use]
     pub fn luks2(kek: &Kek) -> Self {
         Self::formatted(BYTES, kek, &[&SMALL[..], &CHEAP].concat())
     }
 
-    /// The same with the cheapest argon2id.
+    /// Formats LUKS2 with `kek` in slot 0 and the cheapest argon2id.
     #[must_use]
     pub fn argon2id(kek: &Kek) -> Self {
         Self::formatted(BYTES, kek, &[&SMALL[..], &CHEAP_ARGON2].concat())
     }
 
-    /// LUKS1 with `kek` in slot 0.
+    /// Formats LUKS1 with `kek` in slot 0.
     #[must_use]
     pub fn luks1(kek: &Kek) -> Self {
         let options = ["--type", "luks1", "--pbkdf-force-iterations", "1000"];
         Self::formatted(LARGE_BYTES, kek, &options)
     }
 
-    /// As `cryptsetup` formats it when nothing is said: argon2id, as costly as it finds right for this machine. Takes
-    /// seconds.
+    /// Formats with the defaults of `cryptsetup`: argon2id, at the cost that it benchmarks for this machine. Takes seconds.
     #[must_use]
     pub fn by_default(kek: &Kek) -> Self {
         Self::formatted(LARGE_BYTES, kek, &["--type", "luks2"])
@@ -69,13 +68,13 @@ impl Image {
         image
     }
 
-    /// An image that is there.
+    /// Returns an existing image.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), _folder: None }
     }
 
-    /// A copy at `path`: quicker than to format another one. Both are opened by the same KEK, and look like the same
+    /// Copies the image to `path`, which is quicker than formatting. The same KEK opens both, and both look like the same
     /// device.
     #[must_use]
     pub fn copy(&self, path: impl Into<PathBuf>) -> Self {
@@ -84,19 +83,19 @@ impl Image {
         copy
     }
 
-    /// Where it is.
+    /// The path of the image.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All its bytes.
+    /// All bytes of the image.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         fs::read(&self.path).expect("read the image")
     }
 
-    /// A file with the KEK beside the image.
+    /// Writes the KEK to a file beside the image.
     #[must_use]
     pub fn key_file(&self, kek: &Kek) -> String {
         let path = self.beside(&format!("key-{}", kek.fingerprint()));
@@ -115,12 +114,12 @@ impl Image {
         self.path.with_file_name(name)
     }
 
-    /// Runs cryptsetup: options, the image, and what comes after it. Gives its exit code.
+    /// Runs cryptsetup with options, the image, and arguments after it. Returns its exit code.
     pub fn cryptsetup(&self, options: &[&str], after: &[&str]) -> i32 {
         self.run(options, after).0
     }
 
-    /// The same with what it says on standard error.
+    /// Runs cryptsetup, and returns its exit code and standard error.
     pub(super) fn run(&self, options: &[&str], after: &[&str]) -> (i32, String) {
         let output = Command::new("cryptsetup")
             .args(options)
@@ -135,7 +134,7 @@ impl Image {
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Adds a slot, as cheap as can be. `known` is a KEK that opens some slot.
+    /// Adds the cheapest slot. `known` is a KEK that opens any slot.
     pub fn add(&self, known: &Kek, slot: u8, kek: &Kek) {
         self.add_by(&CHEAP, known, slot, kek);
     }
@@ -151,7 +150,7 @@ impl Image {
         assert_eq!(self.cryptsetup(&[&options[..], costs].concat(), &[&new]), 0, "add a slot");
     }
 
-    /// Removes a slot. `known` is a KEK that opens another one.
+    /// Removes a slot. `known` is a KEK that opens another slot.
     pub fn kill(&self, known: &Kek, slot: u8) {
         let (known, slot) = (self.key_file(known), slot.to_string());
         let options = ["luksKillSlot", "--batch-mode", "--key-file", &known];
@@ -193,7 +192,7 @@ impl Image {
         slots
     }
 
-    /// The volume key, by way of any slot that the KEK opens: the same before and after each rotation.
+    /// Reads the volume key through any slot that the KEK opens. A rotation does not change it.
     #[must_use]
     pub fn volume_key(&self, kek: &Kek) -> Vec<u8> {
         let (key, out) = (self.key_file(kek), self.beside("volume-key"));
@@ -207,20 +206,20 @@ impl Image {
     }
 }
 
-/// A program that notes how it was called and then is cryptsetup.
+/// A program that records its calls and then runs cryptsetup.
 #[derive(Debug)]
 pub struct Wrapper {
     folder: TempDir,
 }
 
 impl Wrapper {
-    /// Notes arguments and environment of each call.
+    /// Records arguments and environment of each call.
     #[must_use]
     pub fn new() -> Self {
         Self::with("")
     }
 
-    /// The same, and runs these lines of shell script before. `$*` are the arguments, `$HERE` is a folder of its own.
+    /// Records each call, and runs these lines of shell script first. `$*` are the arguments, `$HERE` is its own folder.
     #[must_use]
     pub fn with(before: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -249,7 +248,7 @@ impl Wrapper {
         Self { folder }
     }
 
-    /// The folder of the program, for a search path.
+    /// The folder of the program, to be put in a search path.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()

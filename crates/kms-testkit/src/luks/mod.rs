@@ -1,6 +1,6 @@
-//! Images with real LUKS headers, made and looked at by the program `cryptsetup` alone, and Rook's rotation on them.
+//! Images with real LUKS headers, created and inspected by the program `cryptsetup` alone, and Rook's rotation on them.
 //!
-//! None of the code under test takes part, so that both cannot be wrong alike.
+//! The code under test takes no part, so that its errors cannot hide themselves.
 //! Slots need neither root nor a device-mapper; a test that uses them is
 //! `#[ignore = "needs cryptsetup: cargo xtask it rotation"]`.
 

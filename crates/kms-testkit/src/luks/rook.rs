@@ -1,4 +1,4 @@
-//! Rook's rotation, as the specification describes it (12.2), with Rook's calls of cryptsetup (8.8).
+//! Rook's rotation, as `docs/rook-behaviour.md` describes it (rook-behaviour §12.2), with Rook's calls of cryptsetup (rook-behaviour §8.8).
 
 use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode};
 
@@ -19,19 +19,19 @@ pub struct Rook<'a> {
 struct Stopped;
 
 impl<'a> Rook<'a> {
-    /// A rotation that has not begun.
+    /// Returns a rotation that has not begun.
     #[must_use]
     pub fn new(kms: &'a dyn KmsProvider, name: &'a KeyName, images: &'a [Image]) -> Self {
         Self { kms, name, images, steps: 0, limit: usize::MAX }
     }
 
-    /// Runs to the end, and says how many steps that were: runs of cryptsetup that write, and the update of the KMS.
+    /// Runs to the end, and returns the number of steps: runs of cryptsetup that write, and the update of the KMS.
     pub async fn run(mut self) -> usize {
-        self.rotate().await.expect("nobody stops it");
+        self.rotate().await.expect("the rotation has no stop");
         self.steps
     }
 
-    /// Stops after so many steps. False if it came to its end before.
+    /// Stops after this number of steps. False if the rotation ended before.
     pub async fn run_steps(mut self, steps: usize) -> bool {
         self.limit = steps;
         self.rotate().await.is_err()
@@ -59,7 +59,7 @@ impl<'a> Rook<'a> {
         Ok(())
     }
 
-    /// Counts a step that is about to be done.
+    /// Counts the next step.
     fn step(&mut self) -> Result<(), Stopped> {
         if self.steps == self.limit {
             return Err(Stopped);
@@ -93,7 +93,7 @@ impl<'a> Rook<'a> {
         }
     }
 
-    /// Changes the key of a slot to itself; false if it is another one.
+    /// Changes the key of a slot to itself. False if the slot has another key.
     fn ensure(&mut self, image: &Image, kek: &Kek, slot: u8) -> Result<bool, Stopped> {
         self.step()?;
         let file = image.key_file(kek);

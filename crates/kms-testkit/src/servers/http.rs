@@ -1,4 +1,4 @@
-//! The harness' own HTTP client: sets servers up and looks at what is in them, beside the code under test.
+//! The HTTP client of the harness: it sets up servers and inspects them without the code under test.
 
 use std::{fmt, time::Duration};
 
@@ -26,7 +26,7 @@ impl fmt::Debug for Http {
     }
 }
 
-/// What a server answered.
+/// The response of a server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reply {

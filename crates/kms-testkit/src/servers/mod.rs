@@ -8,7 +8,6 @@
 
 pub mod http;
 pub mod kube;
-pub mod machine;
 pub mod openbao;
 pub mod pki;
 pub mod port;

@@ -34,11 +34,11 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Everything that a test of TLS needs.
+/// All certificates that tests of TLS need.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Pki {
-    /// The CA of all but the `bad` ones.
+    /// The CA of all identities but the `bad` ones.
     pub ca: Identity,
     /// The server: localhost, `*.vault.test`, 127.0.0.1, `::1` and 10.0.2.2 (this host as a QEMU guest sees it).
     pub server: Identity,
@@ -50,7 +50,7 @@ pub struct Pki {
     pub client2: Identity,
     /// `CN=client1`, valid in 2020 only.
     pub expired_client: Identity,
-    /// Another CA, which nobody trusts.
+    /// Another CA, which no client or server trusts.
     pub bad_ca: Identity,
     /// `CN=client1`, issued by `bad_ca`.
     pub bad_client: Identity,
@@ -213,6 +213,26 @@ impl Pki {
         let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         Ok(builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes())?)?)
     }
+}
+
+/// TLS of a server that shows `identity` and, if `client_ca` is set, demands client certificates of that CA (PEM).
+pub(crate) fn server_config(identity: &Identity, client_ca: Option<&str>) -> Result<rustls::ServerConfig> {
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&ring))
+        .with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+                roots.add(certificate?)?;
+            }
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    Ok(builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?)?)
 }
 
 /// Writes `text` to `path`, readable by the owner only.

@@ -1,7 +1,7 @@
 //! Free ports on loopback.
 //!
 //! A port is free when the kernel has just given it to us; between that and the server's own bind another process may
-//! take it, so whoever starts a server tries again with another port when the bind fails.
+//! take it, so the caller retries with another port when the bind fails.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +13,11 @@ use std::{
 /// The ports given out by this process, so that two tests that start at the same time do not get the same one.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A TCP port of 127.0.0.1 that nobody listens on.
+/// Returns a TCP port of 127.0.0.1 on which no process listens.
 ///
 /// # Errors
 ///
-/// When the kernel has none to give.
+/// If the kernel has no free port.
 pub fn free() -> io::Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     // The kernel picks at random, so a few draws suffice; the listeners stay bound until we have one.

@@ -27,8 +27,8 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 /// How long a child may take to end after SIGTERM before it gets SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(3);
 
-/// What must go when this process is told to stop: process groups by id, those of other processes' children that are
-/// noted in these folders of ids, and folders.
+/// Things to remove when this process receives a signal to stop: process groups by id, process groups that are recorded
+/// in these folders, and folders.
 #[derive(Default)]
 struct Belongings {
     groups: BTreeMap<u32, Stop>,
@@ -39,7 +39,7 @@ struct Belongings {
 static BELONGINGS: Mutex<Belongings> =
     Mutex::new(Belongings { groups: BTreeMap::new(), ids: Vec::new(), folders: Vec::new() });
 
-/// Set once we are told to stop.
+/// Set once a signal to stop has arrived.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
 fn belongings<T>(change: impl FnOnce(&mut Belongings) -> T) -> T {
@@ -135,12 +135,12 @@ impl Launch {
     }
 }
 
-/// Starts `command` in a process group of its own, which is stopped when this process is.
+/// Starts `command` in its own process group, which stops with this process.
 /// Pair it with [`release`] once the child has been reaped.
 ///
 /// # Errors
 ///
-/// When the program cannot be run.
+/// If the program cannot be run.
 pub fn spawn(name: &str, command: &mut Command, stop: Stop) -> Result<Child> {
     watch_signals();
     // The lock is held across the start, so that no signal finds a child that is not listed.
@@ -158,10 +158,10 @@ pub fn spawn(name: &str, command: &mut Command, stop: Stop) -> Result<Child> {
     })
 }
 
-/// Forgets a child that has ended and was reaped, or that is meant to outlive us.
+/// Forgets a child that was reaped, or that should outlive this process.
 ///
-/// It does not return when this process has been told to stop: the child ended because of that, and whoever goes on
-/// would report a failure that is none.
+/// It does not return once a signal to stop has arrived: the signal has ended the child, and the caller would report
+/// that as a failure.
 pub fn release(pid: u32) {
     while STOPPING.load(Ordering::SeqCst) {
         std::thread::park();
@@ -286,8 +286,8 @@ pub fn stop_pid(pid: u32) {
     }
 }
 
-/// Whether the process group has a process that has not ended. The kernel's own answer counts those that nobody has
-/// reaped, and where the first process of a container is no init, nobody reaps ours.
+/// Whether the process group has a running process. The kernel counts zombies as alive, and if the first process of a
+/// container is not an init process, our zombies remain.
 fn alive(group: u32) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else { return false };
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -360,7 +360,7 @@ pub fn watch_signals() {
             if told.is_ok() {
                 STOPPING.store(true, Ordering::SeqCst);
                 let Belongings { groups, ids, folders } = belongings(std::mem::take);
-                // All are told first and then waited for, so that the waits do not add up.
+                // All get their signal before the first wait, so that the waits do not add up.
                 for (pid, stop) in &groups {
                     if let Some(group) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
                         let signal = if *stop == Stop::Kill { Signal::KILL } else { Signal::TERM };
@@ -380,13 +380,13 @@ pub fn watch_signals() {
     });
 }
 
-/// Has `folder` [swept](sweep) as well when this process is told to stop.
+/// [Sweeps](sweep) `folder` too when a signal to stop arrives.
 pub fn sweep_on_exit(folder: &Path) {
     watch_signals();
     belongings(|ours| ours.ids.push(folder.to_owned()));
 }
 
-/// A folder that goes when it is dropped, and also when the process is told to stop.
+/// A folder that is removed on drop, and when a signal to stop arrives.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,

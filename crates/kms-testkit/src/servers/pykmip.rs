@@ -1,7 +1,7 @@
 //! PyKMIP: a KMIP server in Python.
 //!
-//! It speaks 1.0 to 2.0, shows objects to nobody but the client that has registered them, and keeps them in a file
-//! of its own that is gone with it.
+//! It speaks 1.0 to 2.0, shows objects only to the client that registered them, and keeps them in a file
+//! that is removed with the server.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Waiting for a server: its own answer is polled until a deadline, never a fixed time.
+//! Waiting for a server: its response is polled until a deadline; no wait has a fixed length.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use anyhow::{Result, bail};
 /// The pause between two looks at a server.
 pub const STEP: Duration = Duration::from_millis(50);
 
-/// The longest that a server may take to become ready, on a machine that is compiling at the same time.
+/// The longest start of a server, on a machine that compiles at the same time.
 pub const START: Duration = Duration::from_secs(90);
 
-/// Calls `look` until it has an answer.
+/// Calls `look` until it returns a value.
 ///
 /// # Errors
 ///
-/// When `look` fails, which ends the wait at once, or when there is no answer after `limit`; `what` says for what we
-/// waited.
+/// If `look` fails, which ends the wait at once, or if there is no value after `limit`. `what` names the awaited event in
+/// the message.
 pub async fn until<T>(
     what: &str,
     limit: Duration,

@@ -9,7 +9,7 @@ use kms_core::{
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };
-use kms_testkit::fake::http::{Answer, HttpServer};
+use kms_testkit::fake::http::{HttpServer, Response};
 use kms_vault::{Vault, VaultBuilder};
 
 const TOKEN: &str = "s.canary-token";
@@ -32,11 +32,11 @@ fn quick(vault: Vault) -> Arc<dyn KmsProvider> {
     layer::standard(Arc::new(vault), &options)
 }
 
-fn found(kek: &str, version: u64) -> Answer {
+fn found(kek: &str, version: u64) -> Response {
     let body = format!(
         r#"{{"data":{{"data":{{"rook-ceph-osd-encryption-key-a":"{kek}"}},"metadata":{{"created_time":"","version":{version}}}}}}}"#
     );
-    Answer::json(200, body)
+    Response::json(200, body)
 }
 
 /// Has the client see that the mount is v2, by a first answer that shows it: otherwise it would look before it writes.
@@ -45,21 +45,21 @@ async fn shown(vault: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
     vault
 }
 
-fn written(version: u64) -> Answer {
-    Answer::json(200, format!(r#"{{"data":{{"created_time":"","version":{version}}}}}"#))
+fn written(version: u64) -> Response {
+    Response::json(200, format!(r#"{{"data":{{"created_time":"","version":{version}}}}}"#))
 }
 
 #[tokio::test]
 async fn a_get_is_repeated_through_every_passing_fault() {
     for fault in [
-        Answer::reset(),
-        Answer::close(),
-        Answer::status(500),
-        Answer::status(502).body("<html>bad gateway</html>"),
-        Answer::json(503, r#"{"errors":["Vault is sealed"]}"#),
-        Answer::status(412),
-        Answer::too_many_requests(None),
-        Answer::too_many_requests(Some("0")),
+        Response::reset(),
+        Response::close(),
+        Response::status(500),
+        Response::status(502).body("<html>bad gateway</html>"),
+        Response::json(503, r#"{"errors":["Vault is sealed"]}"#),
+        Response::status(412),
+        Response::too_many_requests(None),
+        Response::too_many_requests(Some("0")),
         found("canary", 1).reset_after(20),
         found("canary", 1).close_after(20),
     ] {
@@ -74,24 +74,24 @@ async fn a_get_is_repeated_through_every_passing_fault() {
 #[tokio::test]
 async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
     for (answer, kind) in [
-        (Answer::json(200, "canary-kek"), ErrorKind::Protocol),
-        (Answer::json(200, ""), ErrorKind::Protocol),
+        (Response::json(200, "canary-kek"), ErrorKind::Protocol),
+        (Response::json(200, ""), ErrorKind::Protocol),
         (
-            Answer::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"#),
+            Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"#),
             ErrorKind::Protocol,
         ),
         (
-            Answer::json(200, r#"{"data":{"data":["canary-kek"],"metadata":{"version":1}}}"#),
+            Response::json(200, r#"{"data":{"data":["canary-kek"],"metadata":{"version":1}}}"#),
             ErrorKind::Protocol,
         ),
         (
-            Answer::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
+            Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
             ErrorKind::ConfigInvalid,
         ),
-        (Answer::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
-        (Answer::status(418).body("canary-kek"), ErrorKind::Protocol),
-        (Answer::status(204), ErrorKind::Protocol),
-        (Answer::json(200, "").huge(b' ', 64 << 20), ErrorKind::Protocol),
+        (Response::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
+        (Response::status(418).body("canary-kek"), ErrorKind::Protocol),
+        (Response::status(204), ErrorKind::Protocol),
+        (Response::json(200, "").huge(b' ', 64 << 20), ErrorKind::Protocol),
     ] {
         let server = HttpServer::scripted([answer]).await.unwrap();
         let error = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap_err();
@@ -104,7 +104,8 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
 #[tokio::test]
 async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
     // Written, answer lost; the look finds it.
-    let server = HttpServer::scripted([found("first", 1), Answer::reset(), found("QUJD", 1)]).await.unwrap();
+    let server =
+        HttpServer::scripted([found("first", 1), Response::reset(), found("QUJD", 1)]).await.unwrap();
     let version = shown(quick(client(&server.url(), &[]).await))
         .await
         .put(&key("a"), &kek("QUJD"), PutMode::Create)
@@ -117,8 +118,8 @@ async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
     // Not written; the look finds nothing, so it is written once more.
     let server = HttpServer::scripted([
         found("first", 1),
-        Answer::reset(),
-        Answer::json(404, r#"{"errors":[]}"#),
+        Response::reset(),
+        Response::json(404, r#"{"errors":[]}"#),
         written(1),
     ])
     .await
@@ -131,7 +132,8 @@ async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
     assert_eq!(server.requests().len(), 4);
 
     // Somebody else was there first.
-    let server = HttpServer::scripted([found("first", 1), Answer::reset(), found("other", 1)]).await.unwrap();
+    let server =
+        HttpServer::scripted([found("first", 1), Response::reset(), found("other", 1)]).await.unwrap();
     let error = shown(quick(client(&server.url(), &[]).await))
         .await
         .put(&key("a"), &kek("QUJD"), PutMode::Create)
@@ -142,7 +144,7 @@ async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
 
 #[tokio::test]
 async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
-    let server = HttpServer::start(|_| Answer::too_many_requests(Some("0"))).await.unwrap();
+    let server = HttpServer::start(|_| Response::too_many_requests(Some("0"))).await.unwrap();
     let mut options = LayerOptions::default();
     options.retry.floor = Duration::from_millis(20);
     options.retry.cap = Duration::from_millis(40);
@@ -160,7 +162,7 @@ async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
 async fn a_redirect_is_followed_once_with_method_body_and_token() {
     let active = HttpServer::scripted([written(1)]).await.unwrap();
     let location = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", active.url());
-    let redirect = Answer::status(307).header("location", location.clone());
+    let redirect = Response::status(307).header("location", location.clone());
     let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
     let vault = shown(Arc::new(client(&standby.url(), &[("VAULT_NAMESPACE", "team")]).await)).await;
     vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap();
@@ -170,30 +172,33 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
     assert_eq!(second.header("x-vault-namespace"), Some("team"));
 
     let other =
-        HttpServer::scripted([Answer::status(307).header("location", location.clone())]).await.unwrap();
+        HttpServer::scripted([Response::status(307).header("location", location.clone())]).await.unwrap();
     let again = format!("{}/v1/x", other.url());
-    let loops = HttpServer::scripted([Answer::status(307).header("location", again)]).await.unwrap();
+    let loops = HttpServer::scripted([Response::status(307).header("location", again)]).await.unwrap();
     let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
 
     // The standby may have passed the write on before: nobody knows what a refusal by the active node means.
-    let active =
-        HttpServer::scripted([Answer::json(400, r#"{"errors":["check-and-set parameter did not match"]}"#)]);
+    let active = HttpServer::scripted([Response::json(
+        400,
+        r#"{"errors":["check-and-set parameter did not match"]}"#,
+    )]);
     let active = active.await.unwrap();
     let there = format!("{}/v1/x", active.url());
-    let redirect = Answer::status(307).header("location", there);
+    let redirect = Response::status(307).header("location", there);
     let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
     let vault = shown(Arc::new(client(&standby.url(), &[]).await)).await;
     let error = vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
 
-    let kept = HttpServer::scripted([Answer::status(307).header("location", location)]).await.unwrap();
+    let kept = HttpServer::scripted([Response::status(307).header("location", location)]).await.unwrap();
     let vault = client(&kept.url(), &[("VAULT_DISABLE_REDIRECTS", "true")]).await;
     let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 
     for location in ["http://user:canary@127.0.0.1:1/", "::", ""] {
-        let server = HttpServer::scripted([Answer::status(307).header("location", location)]).await.unwrap();
+        let server =
+            HttpServer::scripted([Response::status(307).header("location", location)]).await.unwrap();
         let error = client(&server.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
         assert!(error.to_string().contains("redirect"), "{location}: {error}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
@@ -218,7 +223,7 @@ async fn requests_carry_token_namespace_and_nothing_of_the_environment() {
 async fn what_the_server_repeats_of_our_request_is_not_shown() {
     let echo = |request: &kms_testkit::fake::http::Request| {
         let said = format!("bad {} with {TOKEN}", request.text().replace('"', "'"));
-        Answer::json(500, format!(r#"{{"errors":["{said}"]}}"#))
+        Response::json(500, format!(r#"{{"errors":["{said}"]}}"#))
     };
     let server = HttpServer::start(echo).await.unwrap();
     let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
@@ -228,7 +233,7 @@ async fn what_the_server_repeats_of_our_request_is_not_shown() {
     let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert!(!format!("{error}{error:?}").contains(TOKEN), "{error}");
     let path = r#"{"errors":["no access to secret/rook-ceph-osd-encryption-key-a"]}"#;
-    let server = HttpServer::scripted([Answer::json(500, path)]).await.unwrap();
+    let server = HttpServer::scripted([Response::json(500, path)]).await.unwrap();
     let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
     let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert!(error.to_string().contains("server said: no access to secret/"), "{error}");
@@ -236,7 +241,7 @@ async fn what_the_server_repeats_of_our_request_is_not_shown() {
 
 #[tokio::test]
 async fn a_404_of_somebody_else_says_nothing_about_keys() {
-    let server = HttpServer::start(|_| Answer::status(404).body("<html>not found</html>")).await.unwrap();
+    let server = HttpServer::start(|_| Response::status(404).body("<html>not found</html>")).await.unwrap();
     for backend in ["v1", "v2"] {
         let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
         for error in [
@@ -255,7 +260,7 @@ async fn a_lease_of_any_length_is_taken() {
     for seconds in [0, 1, u64::MAX] {
         let login =
             format!(r#"{{"auth":{{"client_token":"s.t","lease_duration":{seconds},"renewable":true}}}}"#);
-        let server = HttpServer::scripted([Answer::json(200, login), found("QUJD", 1)]).await.unwrap();
+        let server = HttpServer::scripted([Response::json(200, login), found("QUJD", 1)]).await.unwrap();
         let details = [
             ("VAULT_ADDR", server.url()),
             ("VAULT_ALLOW_HTTP", "true".to_owned()),
@@ -273,7 +278,7 @@ async fn a_lease_of_any_length_is_taken() {
 #[tokio::test]
 async fn a_delete_whose_answer_is_lost_has_succeeded_when_the_key_is_gone() {
     let server =
-        HttpServer::scripted([found("first", 1), Answer::reset(), Answer::json(404, r#"{"errors":[]}"#)])
+        HttpServer::scripted([found("first", 1), Response::reset(), Response::json(404, r#"{"errors":[]}"#)])
             .await
             .unwrap();
     let vault = shown(quick(client(&server.url(), &[]).await)).await;

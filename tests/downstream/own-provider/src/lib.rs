@@ -1,6 +1,6 @@
-//! A [`KmsProvider`] of one's own: a directory with a file for each key.
+//! A [`KmsProvider`] outside the workspace: a directory with a file for each key.
 //!
-//! It shows what there is to write for a store that [`kms_core`] does not know.
+//! It shows the code that a store needs that [`kms_core`] does not know.
 //! Each file is the KEK and nothing else, its name is the name of the key, and its version is the
 //! number of the file and the time when it was written.
 //! Writers take turns by a lock on a file, across processes too; readers need no lock, since files are replaced as a
@@ -36,7 +36,7 @@ impl Directory {
         Self { path: path.into() }
     }
 
-    /// Files are read and written on a thread that may block.
+    /// Runs `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -51,12 +51,12 @@ impl Directory {
             .map_err(|error| error.operation(operation).provider(PROVIDER))
     }
 
-    /// Where the file of a key is. No name begins with a dot, so the other two files are no keys.
+    /// The path of a key. No name begins with a dot, so the other two files are not keys.
     fn file(&self, name: &KeyName) -> PathBuf {
         self.path.join(name.as_str())
     }
 
-    /// Held by whoever writes; the lock ends with the file.
+    /// Takes the lock of writers, which ends when the file is closed.
     fn lock(&self) -> Result<File> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path.join(".lock"));
         let file = file.map_err(failed)?;
@@ -75,7 +75,7 @@ impl Directory {
         let mut bytes = Vec::with_capacity(Kek::MAX_BYTES + 1);
         file.take(Kek::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         let kek = Kek::parse_bytes(bytes).map_err(|cause| {
-            Error::new(ErrorKind::Protocol, "the file is no KEK").context("key", name.as_str()).source(cause)
+            Error::new(ErrorKind::Protocol, "the file does not hold a KEK").context("key", name.as_str()).source(cause)
         })?;
         let version = version(&metadata);
         Ok(Some(Stored::new(kek, version).with_times(None, metadata.modified().ok())))
@@ -109,12 +109,9 @@ impl Directory {
             }
             (PutMode::Update(_), None) => Err(Error::key_not_found(name)),
             (PutMode::Update(expected), Some(stored)) if *expected != stored.version => {
-                Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read")
-                    .context("key", name.as_str()))
+                Err(Error::key_changed(name))
             }
             (PutMode::Create | PutMode::Overwrite | PutMode::Update(_), _) => self.write(name, kek),
-            // There may be more modes one day.
-            (_, _) => Err(unsupported("do this kind of put")),
         }
     }
 
@@ -131,7 +128,7 @@ impl Directory {
         let mut keys = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            // Whatever is no name of a key is none of ours.
+            // Other files are not keys.
             if let Some(Ok(name)) = entry.file_name().to_str().map(KeyName::new) {
                 let updated = entry.metadata().and_then(|metadata| metadata.modified()).ok();
                 keys.push(KeyInfo::new(name).with_times(None, updated));
@@ -155,8 +152,8 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}")).provider(PROVIDER)
 }
 
-/// Each write makes a file anew, so that storing the same KEK once more makes another version too: a write that was
-/// sent for the one before is to fail.
+/// Each write creates a new file, so that storing the same KEK again makes a new version: a write for the version
+/// before must fail.
 fn version(metadata: &Metadata) -> KeyVersion {
     KeyVersion::new(format!("{}-{}-{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }

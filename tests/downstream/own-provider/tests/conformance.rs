@@ -1,4 +1,4 @@
-//! The public conformance suite, on a provider that the workspace knows nothing of.
+//! The conformance suite on a provider outside the workspace.
 
 use std::sync::Arc;
 

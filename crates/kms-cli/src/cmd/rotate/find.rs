@@ -70,7 +70,7 @@ fn osd_in(name: &KeyName, folders: &[PathBuf], cryptsetup: &Cryptsetup) -> Resul
     match folders {
         [folder] => {
             let nodes = NODES.map(|node| folder.join(node)).into_iter().filter(|node| node.exists());
-            Osd::new(name.clone(), cryptsetup, nodes)
+            Osd::new(name.clone(), cryptsetup.devices(nodes))
         }
         several => {
             let several: Vec<_> = several.iter().map(|folder| folder.display().to_string()).collect();
@@ -128,7 +128,7 @@ pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>>
         if found.iter().any(|(known, _)| *known == name) {
             return Err(wrong(number, "the name is there twice"));
         }
-        let osd = Osd::new(name.clone(), cryptsetup, words.map(PathBuf::from))
+        let osd = Osd::new(name.clone(), cryptsetup.devices(words.map(PathBuf::from)))
             .map_err(|error| wrong(number, error.message()))?;
         found.push((name, Ok(osd)));
     }

@@ -154,7 +154,7 @@ pub(crate) async fn run(
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
             let paths = [Some(device), args.metadata, args.wal].into_iter().flatten();
-            let osd = kms_rotation::Osd::new(name, &around.cryptsetup, paths)?;
+            let osd = kms_rotation::Osd::new(name, around.cryptsetup.devices(paths))?;
             let kms = connect().await?;
             let report = rotate_one(&*kms, &osd, &options, &progress, &mut witnesses).await?;
             document::show(&report, output)?;

@@ -1,4 +1,4 @@
-//! Microsoft's own clients, led to the double.
+//! Microsoft's own clients, connected to the double.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::{Azure, CLIENT, TENANT};
 use crate::servers::setting;
 
-/// One of Microsoft's clients: a script of `tests/clients/azure`, whose commands are told there.
+/// One of Microsoft's clients, run by a script of `tests/clients/azure`, which documents its commands.
 #[derive(Debug)]
 pub struct Client<'a> {
     double: &'a Azure,
@@ -79,17 +79,17 @@ impl<'a> Client<'a> {
         output.await.with_context(|| format!("run {}", self.script))
     }
 
-    /// What a command prints that succeeds.
+    /// Runs a command that must succeed, and returns its output.
     ///
     /// # Errors
     ///
-    /// When it does not succeed: with its words, and what it has asked last.
+    /// If the command fails. The message has its standard error and the last requests.
     pub async fn done(&self, args: &[&str]) -> Result<String> {
         let output = self.run(args).await?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
             let asked: Vec<_> =
-                self.double.requests().into_iter().rev().take(3).map(|one| one.line()).collect();
+                self.double.requests().into_iter().rev().take(3).map(|request| request.line()).collect();
             bail!("{} {args:?}: {words}, last asked: {asked:?}", self.script);
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())

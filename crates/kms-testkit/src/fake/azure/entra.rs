@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, CLIENT, CLIENT_SECRET, Host, OBJECT, TENANT,
-    text::{
-        SERVICE_PRINCIPAL, certificate, is_signed, is_thumbprint, pairs, part, random_hex, seal, unbase64,
-        uuid,
-    },
-    world::{Request, World},
+    CLIENT, CLIENT_SECRET, Host, OBJECT, TENANT,
+    text::{SERVICE_PRINCIPAL, certificate, is_signed, is_thumbprint, part, seal, unbase64},
+    world::World,
+};
+use crate::fake::{
+    cloud::text::{pairs, random_hex, uuid},
+    http::{Request, Response},
 };
 
 /// What an assertion is.
@@ -19,13 +20,13 @@ pub(super) const RESOURCE: &str = "https://vault.azure.net";
 const SKEW: i64 = 300;
 
 impl World {
-    pub(super) fn entra(&mut self, request: &Request) -> Answer {
+    pub(super) fn entra(&mut self, request: &Request) -> Response {
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (request.method.as_str(), parts.as_slice()) {
             ("GET", [TENANT, "v2.0", ".well-known", "openid-configuration"]) => {
-                let base = format!("{}/{TENANT}", self.url(Host::Entra));
-                Answer::json(
+                let base = format!("{}/{TENANT}", self.url(Host::Tokens));
+                Response::value(
                     200,
                     json!({"token_endpoint": format!("{base}/oauth2/v2.0/token"), "issuer": format!("{base}/v2.0"),
                            "jwks_uri": format!("{base}/discovery/v2.0/keys"),
@@ -39,16 +40,16 @@ impl World {
                 "invalid_request",
                 "Tenant not found. Check to make sure you have the correct tenant ID.",
             ),
-            _ => Answer::new(404),
+            _ => Response::status(404),
         }
     }
 
-    fn token(&mut self, request: &Request) -> Answer {
+    fn token(&mut self, request: &Request) -> Response {
         let form = request.header("content-type").unwrap_or_default();
         if !form.starts_with("application/x-www-form-urlencoded") {
             return denied(400, 900_144, "invalid_request", "The request body must be a form.");
         }
-        let form = pairs(&request.body).unwrap_or_default();
+        let form = pairs(request.text()).unwrap_or_default();
         let value =
             |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         if value("grant_type") != Some("client_credentials") {
@@ -80,19 +81,19 @@ impl World {
         if let Some((number, why)) = problem {
             return denied(401, number, "invalid_client", why);
         }
-        let (now, life) = (self.clock.now(), self.switches.token_seconds);
+        let (now, life) = (self.base.clock.now(), self.switches.token_seconds);
         let claims = json!({"aud": RESOURCE, "iss": format!("https://sts.windows.net/{TENANT}/"), "iat": now, "nbf": now,
                             "exp": now + life, "appid": CLIENT, "oid": OBJECT, "sub": OBJECT, "tid": TENANT, "ver": "1.0",
                             "uti": uuid()});
         let text = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(&claims));
         let token = format!("{text}.{}", seal(&self.signing_key, &text));
-        self.counts.tokens += 1;
+        self.base.counts.issued += 1;
         if self.switches.sparse {
             let token = random_hex(64);
             self.opaque.insert(token.clone(), now + life);
-            return Answer::json(200, json!({"expires_in": life.to_string(), "access_token": token}));
+            return Response::value(200, json!({"expires_in": life.to_string(), "access_token": token}));
         }
-        Answer::json(
+        Response::value(
             200,
             json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token}),
         )
@@ -123,7 +124,7 @@ impl World {
         if !is_signed(&known, head["alg"].as_str().unwrap_or_default(), message.as_bytes(), &signature) {
             return Some((700_027, "Client assertion failed signature validation."));
         }
-        let base = format!("{}/{TENANT}", self.url(Host::Entra));
+        let base = format!("{}/{TENANT}", self.url(Host::Tokens));
         let audiences = [format!("{base}/oauth2/v2.0/token"), format!("{base}/v2.0")];
         if !claim["aud"].as_str().is_some_and(|aud| audiences.iter().any(|known| known == aud)) {
             return Some((700_023, "Client assertion audience claim does not match Realm issuer."));
@@ -136,7 +137,7 @@ impl World {
         }
         // Microsoft's Python client sends fractions.
         #[allow(clippy::cast_precision_loss, reason = "seconds are far below the limit")]
-        let now = self.clock.now() as f64;
+        let now = self.base.clock.now() as f64;
         #[allow(clippy::cast_precision_loss, reason = "it is small")]
         let skew = SKEW as f64;
         let (from, to) = (claim["nbf"].as_f64(), claim["exp"].as_f64());
@@ -154,7 +155,7 @@ impl World {
     /// Whether the vault accepts a token.
     pub(super) fn accepts(&self, token: &str) -> bool {
         if let Some(end) = self.opaque.get(token) {
-            return *end > self.clock.now();
+            return *end > self.base.clock.now();
         }
         let Some((text, signature)) = token.rsplit_once('.') else { return false };
         let claims: Value = text
@@ -163,7 +164,7 @@ impl World {
             .and_then(unbase64)
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        let now = self.clock.now();
+        let now = self.base.clock.now();
         signature == seal(&self.signing_key, text)
             && claims["aud"] == RESOURCE
             && claims["tid"] == TENANT
@@ -172,9 +173,9 @@ impl World {
     }
 }
 
-fn denied(status: u16, number: u32, error: &str, why: &str) -> Answer {
+fn denied(status: u16, number: u32, error: &str, why: &str) -> Response {
     let trace = uuid();
-    Answer::json(
+    Response::value(
         status,
         json!({"error": error, "error_description": format!("AADSTS{number}: {why} Trace ID: {trace}"),
                "error_codes": [number], "timestamp": "2026-01-01 00:00:00Z", "trace_id": trace,

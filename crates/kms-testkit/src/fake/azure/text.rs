@@ -1,49 +1,27 @@
-//! Times, tokens and signatures.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Parts of tokens, certificates, signatures and errors.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use kms_core::Kek;
 use rustls::{
     SignatureScheme,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
-pub(super) use crate::fake::ibmkp::text::{pairs, unescaped, uuid};
+use crate::fake::http::Response;
 
 /// The certificate of the service principal that Entra ID knows, and its key.
 pub(super) const SERVICE_PRINCIPAL: &str = include_str!("sp.pem");
 
-/// A clock that can be moved.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Clock {
-    pub(super) offset: i64,
-}
-
-impl Clock {
-    /// Seconds since 1970.
-    pub(super) fn now(self) -> i64 {
-        self.milliseconds().div_euclid(1_000)
+/// A response with an error of Key Vault.
+pub(super) fn refused(status: u16, code: &str, message: &str, inner: Option<&str>) -> Response {
+    let mut error = json!({"code": code, "message": message});
+    if let Some(inner) = inner {
+        error["innererror"] = json!({"code": inner});
     }
-
-    pub(super) fn milliseconds(self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right");
-        i64::try_from(since.as_millis()).expect("the clock is right") + self.offset
-    }
-}
-
-/// So many random hexadecimal digits.
-pub(super) fn random_hex(digits: usize) -> String {
-    let mut hex = String::new();
-    while hex.len() < digits {
-        hex += &Kek::generate().expect("the operating system has random bytes").fingerprint();
-    }
-    hex.truncate(digits);
-    hex
+    Response::value(status, json!({"error": error}))
 }
 
 /// A part of a token.

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Host, TENANT,
+    Host, TENANT,
     entra::RESOURCE,
-    text::{pairs, random_hex, unescaped, uuid},
-    world::{Entry, Life, Request, Version, World},
+    text::refused,
+    world::{Entry, Life, Version, World},
+};
+use crate::fake::{
+    cloud::text::{pairs, random_hex, unescaped, uuid},
+    http::{Request, Response},
 };
 
 /// Versions of the API that are taken.
@@ -18,34 +22,25 @@ const MAX_VALUE: usize = 25_600;
 /// For how long a deleted secret is kept.
 const DAYS: i64 = 90;
 
-type Reply<T = Answer> = Result<T, Answer>;
-
-/// An answer that is no success.
-pub(super) fn refused(status: u16, code: &str, message: &str, inner: Option<&str>) -> Answer {
-    let mut error = json!({"code": code, "message": message});
-    if let Some(inner) = inner {
-        error["innererror"] = json!({"code": inner});
-    }
-    Answer::json(status, json!({"error": error}))
-}
+type Reply<T = Response> = Result<T, Response>;
 
 impl World {
-    pub(super) fn vault(&mut self, request: &Request) -> Answer {
-        self.clock.offset += i64::try_from(self.switches.haste.as_millis()).expect("a sensible time");
+    pub(super) fn vault(&mut self, request: &Request) -> Response {
+        self.base.clock.offset += i64::try_from(self.switches.haste.as_millis()).expect("a sensible time");
         self.pass_time();
         let answer = self.routed(request).unwrap_or_else(|refusal| refusal);
         if self.switches.sparse { answer } else { answer.header("x-ms-request-id", uuid()) }
     }
 
     fn authorized(&mut self, request: &Request) -> Reply<()> {
-        let authority = format!("{}/{TENANT}", self.url(Host::Entra));
+        let authority = format!("{}/{TENANT}", self.url(Host::Tokens));
         let challenge = if self.switches.sparse {
             format!(r#"Bearer authorization_uri="{authority}", scope="{RESOURCE}/.default""#)
         } else {
             format!(r#"Bearer authorization="{authority}", resource="{RESOURCE}""#)
         };
         let Some(header) = request.header("authorization") else {
-            self.counts.challenges += 1;
+            self.base.counts.challenges += 1;
             let message = "AKV10000: Request is missing a Bearer or PoP token.";
             return Err(refused(401, "Unauthorized", message, None).header("www-authenticate", challenge));
         };
@@ -113,7 +108,7 @@ impl World {
             ("GET", ["deletedsecrets", name]) => {
                 self.allowed("get")?;
                 let entry = self.deleted(name)?;
-                Ok(Answer::json(200, self.gone(entry)))
+                Ok(Response::value(200, self.gone(entry)))
             }
             ("POST", ["deletedsecrets", name, "recover"]) => self.recover(name),
             ("DELETE", ["deletedsecrets", name]) => self.purge(name),
@@ -122,9 +117,9 @@ impl World {
     }
 
     /// What keeps a name from being used.
-    fn conflict(&self, life: Life) -> Answer {
+    fn conflict(&self, life: Life) -> Response {
         let (text, code) = match life {
-            Life::Deleted { complete, .. } if complete <= self.clock.milliseconds() => {
+            Life::Deleted { complete, .. } if complete <= self.base.clock.milliseconds() => {
                 ("is currently in a deleted but recoverable state", "ObjectIsDeletedButRecoverable")
             }
             Life::Recovering { .. } => ("is currently being recovered", "ObjectIsBeingRecovered"),
@@ -141,7 +136,7 @@ impl World {
 
     /// The deleted secret of that name, once its deletion is complete.
     fn deleted(&self, name: &str) -> Reply<&Entry> {
-        let now = self.clock.milliseconds();
+        let now = self.base.clock.milliseconds();
         let found = self.secrets.get(&name.to_lowercase());
         found
             .filter(|entry| matches!(entry.life, Life::Deleted { complete, .. } if complete <= now))
@@ -155,12 +150,12 @@ impl World {
             return Err(refused(415, "UnsupportedMediaType", "The body has to be JSON", None));
         }
         let body: Value =
-            serde_json::from_str(&request.body).map_err(|_cause| bad("The body is not JSON"))?;
+            serde_json::from_slice(&request.body).map_err(|_cause| bad("The body is not JSON"))?;
         let value = body["value"].as_str().ok_or_else(|| bad("Property value is missing"))?;
         if value.len() > MAX_VALUE {
             return Err(bad("The value is too long"));
         }
-        let now = self.clock.now();
+        let now = self.base.clock.now();
         let version = Version {
             id: random_hex(32),
             value: value.to_owned(),
@@ -175,11 +170,8 @@ impl World {
         {
             return Err(self.conflict(entry.life));
         }
-        let fresh = || Entry { name: name.to_owned(), versions: Vec::new(), life: Life::Live };
-        let entry = self.secrets.entry(name.to_lowercase()).or_insert_with(fresh);
-        entry.versions.push(version.clone());
-        let entry = entry.clone();
-        Ok(Answer::json(200, self.bundle(&entry, &version, true)))
+        let entry = self.add(name, version.clone()).clone();
+        Ok(Response::value(200, self.bundle(&entry, &version, true)))
     }
 
     fn get(&self, name: &str, version: Option<&str>) -> Reply {
@@ -190,14 +182,14 @@ impl World {
             let message = "Operation get is not allowed on a disabled secret.";
             return Err(refused(403, "Forbidden", message, Some("SecretDisabled")));
         }
-        Ok(Answer::json(200, self.bundle(entry, version, true)))
+        Ok(Response::value(200, self.bundle(entry, version, true)))
     }
 
     fn patch(&mut self, name: &str, version: Option<&str>, request: &Request) -> Reply {
         self.allowed("set")?;
-        let body: Value = serde_json::from_str(&request.body)
+        let body: Value = serde_json::from_slice(&request.body)
             .map_err(|_cause| refused(400, "BadParameter", "The body is not JSON", None))?;
-        let now = self.clock.now();
+        let now = self.base.clock.now();
         let id = find(self.live(name)?, version)?.id.clone();
         let entry = self.secrets.get_mut(&name.to_lowercase()).ok_or_else(|| missing(name))?;
         let found = entry.versions.iter_mut().find(|one| one.id == id).ok_or_else(|| missing(name))?;
@@ -212,7 +204,7 @@ impl World {
             found.content_type = Some(kind.to_owned());
         }
         let (found, entry) = (found.clone(), entry.clone());
-        Ok(Answer::json(200, self.bundle(&entry, &found, false)))
+        Ok(Response::value(200, self.bundle(&entry, &found, false)))
     }
 
     fn delete(&mut self, name: &str) -> Reply {
@@ -226,13 +218,13 @@ impl World {
         if !self.switches.soft_delete {
             self.secrets.remove(&name.to_lowercase());
             let Some(last) = entry.versions.last() else { return Err(missing(name)) };
-            return Ok(Answer::json(200, self.bundle(&entry, last, false)));
+            return Ok(Response::value(200, self.bundle(&entry, last, false)));
         }
-        let life = Life::Deleted { since: self.clock.milliseconds(), complete: self.complete() };
+        let life = Life::Deleted { since: self.base.clock.milliseconds(), complete: self.complete() };
         let entry = self.secrets.get_mut(&name.to_lowercase()).ok_or_else(|| missing(name))?;
         entry.life = life;
         let entry = entry.clone();
-        Ok(Answer::json(200, self.gone(&entry)))
+        Ok(Response::value(200, self.gone(&entry)))
     }
 
     /// A deleted secret whose deletion is complete, for a change of its state.
@@ -256,7 +248,7 @@ impl World {
         entry.life = Life::Recovering { complete };
         let entry = entry.clone();
         let last = find(&entry, None)?;
-        Ok(Answer::json(200, self.bundle(&entry, last, false)))
+        Ok(Response::value(200, self.bundle(&entry, last, false)))
     }
 
     fn purge(&mut self, name: &str) -> Reply {
@@ -270,12 +262,12 @@ impl World {
         let complete = self.complete();
         let entry = self.secrets.get_mut(&name.to_lowercase()).ok_or_else(|| missing(name))?;
         entry.life = Life::Purging { complete };
-        Ok(Answer::new(204))
+        Ok(Response::status(204))
     }
 
     fn list(&self, kind: &str, skip: usize, most: usize) -> Reply {
         self.allowed("list")?;
-        let now = self.clock.milliseconds();
+        let now = self.base.clock.milliseconds();
         let of_deleted = kind == "deletedsecrets";
         let chosen = self.secrets.values().filter(|entry| match entry.life {
             Life::Live => !of_deleted,
@@ -285,7 +277,7 @@ impl World {
         let items = chosen.filter_map(|entry| {
             let mut item =
                 if of_deleted { self.gone(entry) } else { self.bundle(entry, entry.versions.last()?, false) };
-            item["id"] = json!(format!("{}/secrets/{}", self.url(Host::Vault), entry.name));
+            item["id"] = json!(format!("{}/secrets/{}", self.url(Host::Keys), entry.name));
             Some(item)
         });
         Ok(self.page(kind, items.collect(), skip, most))
@@ -303,23 +295,23 @@ impl World {
         Ok(self.page(&format!("secrets/{name}/versions"), items, skip, most))
     }
 
-    fn page(&self, path: &str, items: Vec<Value>, skip: usize, most: usize) -> Answer {
+    fn page(&self, path: &str, items: Vec<Value>, skip: usize, most: usize) -> Response {
         let next = (skip + most < items.len()).then(|| {
             let host = if self.switches.sparse {
                 "https://elsewhere.example:8443".to_owned()
             } else {
-                self.url(Host::Vault)
+                self.url(Host::Keys)
             };
             format!("{host}/{path}?api-version=7.4&$skiptoken={}&maxresults={}", skip + most, most.min(25))
         });
         let items: Vec<Value> = items.into_iter().skip(skip).take(most).collect();
-        Answer::json(200, json!({"value": items, "nextLink": next}))
+        Response::value(200, json!({"value": items, "nextLink": next}))
     }
 
     fn bundle(&self, entry: &Entry, version: &Version, with_value: bool) -> Value {
         let level = if self.switches.purge_protection { "Recoverable" } else { "Recoverable+Purgeable" };
         let mut bundle = json!({
-            "id": format!("{}/secrets/{}/{}", self.url(Host::Vault), entry.name, version.id),
+            "id": format!("{}/secrets/{}/{}", self.url(Host::Keys), entry.name, version.id),
             "attributes": {"enabled": version.enabled, "created": version.created, "updated": version.updated,
                            "recoveryLevel": level, "recoverableDays": DAYS},
         });
@@ -353,7 +345,7 @@ impl World {
         if self.switches.sparse {
             return bundle;
         }
-        bundle["recoveryId"] = json!(format!("{}/deletedsecrets/{}", self.url(Host::Vault), entry.name));
+        bundle["recoveryId"] = json!(format!("{}/deletedsecrets/{}", self.url(Host::Keys), entry.name));
         bundle["deletedDate"] = json!(since);
         bundle["scheduledPurgeDate"] = json!(since + DAYS * 86_400);
         bundle
@@ -368,7 +360,7 @@ fn find<'a>(entry: &'a Entry, version: Option<&str>) -> Reply<&'a Version> {
     found.ok_or_else(|| missing(&entry.name))
 }
 
-fn missing(name: &str) -> Answer {
+fn missing(name: &str) -> Response {
     let message = format!(
         "A secret with (name/id) {name} was not found in this key vault. If you recently deleted this secret you may be \
          able to recover it using the correct recovery command."

@@ -1,47 +1,47 @@
-//! What both services know.
+//! The state of both services.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use super::{
-    Host,
-    fault::Fault,
-    text::{Clock, random_hex},
+use super::{Host, text};
+use crate::fake::{
+    cloud::{Base, Cloud, text::random_hex},
+    http::{Request, Response},
 };
 
-/// How the services behave.
+/// The behaviour of both services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Switches {
-    /// How long a token is valid, in seconds.
+    /// The life of a token, in seconds.
     pub token_seconds: i64,
-    /// How long a deletion, a recovery and a purge take until they are complete.
+    /// The time until a deletion, a recovery or a purge is complete.
     pub delay: Duration,
-    /// Whether nobody may purge.
+    /// Whether purging is forbidden.
     pub purge_protection: bool,
-    /// What the service principal may not do: `get`, `list`, `set`, `delete`, `recover`, `purge`.
+    /// Operations that the service principal may not use: `get`, `list`, `set`, `delete`, `recover`, `purge`.
     pub denied: BTreeSet<&'static str>,
-    /// How many secrets a page of a list has.
+    /// The number of secrets on a page of a list.
     pub page: usize,
-    /// How many requests the vault takes in a second.
+    /// The number of requests that the vault accepts in a second.
     pub rate: Option<u32>,
-    /// What it says to those that are too many.
+    /// `Retry-After` of the responses to further requests.
     pub retry_after: Option<&'static str>,
-    /// Whether conflicts have codes of their own, as the service gives them.
+    /// Whether conflicts have an inner error code, as those of the service have.
     pub codes: bool,
-    /// Whether deleted secrets are kept. A vault from before soft delete keeps none.
+    /// Whether deleted secrets are kept. A vault without soft delete keeps none.
     pub soft_delete: bool,
-    /// Whether answers are as bare and as odd as a server may make them: optional parts are left out or `null`, a
-    /// challenge has the other names, tokens say nothing and their lifetime is a text, links name another host, and
-    /// what is not complete yet is simply not found.
+    /// Whether responses are as sparse and as odd as the documentation allows: optional parts are absent or `null`, a
+    /// challenge uses the other parameter names, tokens have no readable claims, their lifetime is a text, links name
+    /// another host, and a secret whose operation is not complete is not found.
     pub sparse: bool,
-    /// How much time each request to the vault takes by its clock, so that nobody has to wait for delays.
+    /// The time by which each request moves the vault's clock, so that tests do not wait for delays.
     pub haste: Duration,
-    /// A certificate, as PEM, that Entra ID knows in place of the usual one.
+    /// A certificate, as PEM, that Entra ID knows instead of the default one.
     pub certificate: Option<String>,
-    /// Whether the federated token that workloads present is this one.
+    /// The federated token that Entra ID accepts from workloads.
     pub federated_token: Option<String>,
 }
 
@@ -65,86 +65,26 @@ impl Default for Switches {
     }
 }
 
-/// How often something was asked.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct HostCounts {
-    /// TLS handshakes that succeeded.
-    pub handshakes: usize,
-    /// Requests.
-    pub requests: usize,
-}
-
-/// What was asked so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
-    /// Of Entra ID.
-    pub entra: HostCounts,
-    /// Of the vault.
-    pub vault: HostCounts,
-    /// Tokens that were given.
-    pub tokens: usize,
-    /// Challenges of the vault, to requests without a token.
-    pub challenges: usize,
-}
-
-impl Counts {
-    pub(super) fn of(&mut self, host: Host) -> &mut HostCounts {
-        match host {
-            Host::Entra => &mut self.entra,
-            Host::Vault => &mut self.vault,
-        }
-    }
-}
-
-/// A request as it came.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// To which service.
-    pub host: Host,
-    /// The method.
-    pub method: String,
-    /// The path with the query.
-    pub path: String,
-    /// The headers.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: String,
-}
-
-impl Request {
-    /// A header.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Method and path without the query.
-    #[must_use]
-    pub fn line(&self) -> String {
-        format!("{} {}", self.method, self.path.split('?').next().unwrap_or_default())
-    }
-}
-
 /// A version of a secret.
 #[derive(Clone, Debug)]
 pub struct Version {
     /// Its id: 32 hexadecimal digits.
     pub id: String,
-    /// What it holds.
+    /// Its value.
     pub value: String,
-    /// What its writer says of the value.
+    /// The content type that its writer gave.
     pub content_type: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// Whether it can be read.
+    /// Whether reading is allowed.
     pub enabled: bool,
-    /// When it was made, in seconds.
+    /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// When it was changed.
+    /// When it was changed, in seconds since 1970.
     pub updated: i64,
 }
 
-/// Where a secret is in its life. Times are in milliseconds.
+/// The phase of a secret's life. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Life {
     Live,
@@ -160,33 +100,27 @@ pub(super) struct Entry {
     pub(super) life: Life,
 }
 
-pub(super) struct World {
+/// The state of Entra ID and of the vault.
+pub struct World {
+    pub(super) base: Base,
     pub(super) switches: Switches,
-    pub(super) clock: Clock,
-    pub(super) faults: Vec<Fault>,
-    pub(super) counts: Counts,
-    pub(super) requests: Vec<Request>,
-    pub(super) ports: HashMap<Host, u16>,
-    /// By name in small letters: a vault makes no difference.
+    /// By name in lower case: a vault ignores case.
     pub(super) secrets: BTreeMap<String, Entry>,
-    /// What tokens are signed with.
     pub(super) signing_key: String,
-    /// Tokens that say nothing, and when they end.
+    /// Tokens without readable claims, and when they end.
     pub(super) opaque: BTreeMap<String, i64>,
-    /// The ids of assertions that were presented.
+    /// The ids of assertions that were used.
     pub(super) seen: BTreeSet<String>,
     window: Option<(Instant, u32)>,
 }
 
-impl World {
-    pub(super) fn new() -> Self {
+impl Cloud for World {
+    type Switches = Switches;
+
+    fn new(base: Base) -> Self {
         Self {
+            base,
             switches: Switches::default(),
-            clock: Clock::default(),
-            faults: Vec::new(),
-            counts: Counts::default(),
-            requests: Vec::new(),
-            ports: HashMap::new(),
             secrets: BTreeMap::new(),
             signing_key: random_hex(32),
             opaque: BTreeMap::new(),
@@ -195,11 +129,72 @@ impl World {
         }
     }
 
-    pub(super) fn url(&self, host: Host) -> String {
-        format!("https://localhost:{}", self.ports.get(&host).copied().unwrap_or_default())
+    fn base(&mut self) -> &mut Base {
+        &mut self.base
     }
 
-    /// Counts a request to the vault, and says whether it is one too many.
+    fn switches(&mut self) -> &mut Switches {
+        &mut self.switches
+    }
+
+    fn handle(&mut self, host: Host, request: &Request) -> Response {
+        let response = match host {
+            Host::Keys if !self.within_rate() => {
+                let message = "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached";
+                text::refused(429, "Throttled", message, None).retry_after(self.switches.retry_after)
+            }
+            Host::Keys => self.vault(request),
+            Host::Tokens => self.entra(request),
+        };
+        response.utf8()
+    }
+}
+
+impl World {
+    pub(super) fn url(&self, host: Host) -> String {
+        self.base.url(host)
+    }
+
+    pub(super) fn roll_signing_key(&mut self) {
+        self.signing_key = random_hex(32);
+        self.opaque.clear();
+    }
+
+    /// Stores a version, as another client would.
+    pub(super) fn plant(&mut self, name: &str, value: &str, tags: &[(&str, &str)]) {
+        let now = self.base.clock.now();
+        self.add(
+            name,
+            Version {
+                id: random_hex(32),
+                value: value.to_owned(),
+                content_type: None,
+                tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                enabled: true,
+                created: now,
+                updated: now,
+            },
+        );
+    }
+
+    /// Adds a version to a secret, which is created if it is absent.
+    pub(super) fn add(&mut self, name: &str, version: Version) -> &Entry {
+        let fresh = || Entry { name: name.to_owned(), versions: Vec::new(), life: Life::Live };
+        let entry = self.secrets.entry(name.to_lowercase()).or_insert_with(fresh);
+        entry.versions.push(version);
+        entry
+    }
+
+    pub(super) fn versions_of(&self, name: &str) -> Vec<Version> {
+        self.secrets.get(&name.to_lowercase()).map(|entry| entry.versions.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn is_deleted(&mut self, name: &str) -> Option<bool> {
+        self.pass_time();
+        self.secrets.get(&name.to_lowercase()).map(|entry| entry.life != Life::Live)
+    }
+
+    /// Counts a request to the vault. False if it exceeds the rate.
     pub(super) fn within_rate(&mut self) -> bool {
         let Some(rate) = self.switches.rate else { return true };
         match &mut self.window {
@@ -214,14 +209,15 @@ impl World {
         }
     }
 
-    /// When something that begins now is complete.
+    /// The time at which an operation that begins now is complete.
     pub(super) fn complete(&self) -> i64 {
-        self.clock.milliseconds() + i64::try_from(self.switches.delay.as_millis()).expect("a sensible time")
+        self.base.clock.milliseconds()
+            + i64::try_from(self.switches.delay.as_millis()).expect("a sensible time")
     }
 
-    /// Lets what is complete by now take effect.
+    /// Applies the operations that are complete by now.
     pub(super) fn pass_time(&mut self) {
-        let now = self.clock.milliseconds();
+        let now = self.base.clock.milliseconds();
         for entry in self.secrets.values_mut() {
             if matches!(entry.life, Life::Recovering { complete } if complete <= now) {
                 entry.life = Life::Live;

@@ -7,18 +7,22 @@ mod list;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, INSTANCE,
-    text::{pairs, rfc3339, unescaped},
-    world::{Key, Request, World},
+    INSTANCE,
+    text::rfc3339,
+    world::{Key, World},
+};
+use crate::fake::{
+    cloud::text::{pairs, unescaped},
+    http::{Request, Response},
 };
 
-/// What a key is called in bodies.
+/// The type of a key in bodies.
 const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";
 const ALIAS_TYPE: &str = "application/vnd.ibm.kms.alias+json";
 const ERROR_TYPE: &str = "application/vnd.ibm.kms.error+json";
 const RING_TYPE: &str = "application/vnd.ibm.kms.key_ring+json";
 
-/// Words that no alias may be.
+/// Words that are not valid aliases.
 const RESERVED: [&str; 16] = [
     "allowed_ip",
     "key",
@@ -38,7 +42,7 @@ const RESERVED: [&str; 16] = [
     "versions",
 ];
 
-/// A request taken apart.
+/// A request and its parsed query.
 struct Call<'a> {
     request: &'a Request,
     query: Vec<(String, String)>,
@@ -59,8 +63,8 @@ impl Call<'_> {
 }
 
 impl World {
-    /// Answers a request for keys.
-    pub(super) fn keys(&mut self, request: &Request) -> Answer {
+    /// Responses a request for keys.
+    pub(super) fn keys(&mut self, request: &Request) -> Response {
         if let Some(refused) = self.refused(request) {
             return refused;
         }
@@ -92,22 +96,22 @@ impl World {
             ("DELETE", ["keys", which, "aliases", alias]) => self.remove_alias(&call, which, alias),
             ("GET", ["key_rings"]) => {
                 let rings: Vec<_> = self.rings.iter().map(|ring| json!({"id": ring})).collect();
-                Answer::json(200, envelope(RING_TYPE, rings))
+                Response::value(200, envelope(RING_TYPE, rings))
             }
             ("POST", ["key_rings", ring]) => {
                 self.rings.push((*ring).to_owned());
-                Answer::new(201)
+                Response::status(201)
             }
             ("DELETE", ["key_rings", ring]) => {
                 self.rings.retain(|known| known == "default" || known != ring);
-                Answer::new(204)
+                Response::status(204)
             }
             _ => plain(404, "Not Found: no such path"),
         }
     }
 
-    /// Why nobody is let in: without reasons, as the service says it.
-    fn refused(&self, request: &Request) -> Option<Answer> {
+    /// The refusal of a request without a valid token and the right instance. Like the service, it gives no reasons.
+    fn refused(&self, request: &Request) -> Option<Response> {
         const NO: &str = "Unauthorized: The user does not have access to the specified resource";
         let Some(token) = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
         else {
@@ -120,16 +124,16 @@ impl World {
                 "Extracting the subject from the bearer token failed",
             ));
         }
-        let good = self.tokens.get(token).is_some_and(|end| self.clock.now() < *end);
+        let good = self.tokens.get(token).is_some_and(|end| self.base.clock.now() < *end);
         (!good || request.header("bluemix-instance") != Some(INSTANCE)).then(|| plain(401, NO))
     }
 
-    /// The id of the key that is meant.
-    fn find(&self, call: &Call<'_>, which: &str) -> Result<String, Answer> {
+    /// The id of the key with this id or alias.
+    fn find(&self, call: &Call<'_>, which: &str) -> Result<String, Response> {
         let key = self.keys.get(which).or_else(|| self.by_alias(which));
         let key = key.filter(|key| call.ring().is_none_or(|ring| ring == key.ring));
         key.map(|key| key.id.clone()).ok_or_else(|| {
-            told(404, "KEY_NOT_FOUND_ERR", "Not Found: Key could not be retrieved", "key does not exist")
+            refusal(404, "KEY_NOT_FOUND_ERR", "Not Found: Key could not be retrieved", "key does not exist")
         })
     }
 
@@ -163,25 +167,25 @@ impl World {
     }
 }
 
-/// The envelope of every answer.
+/// The envelope of every response.
 fn envelope(kind: &str, resources: Vec<Value>) -> Value {
     json!({"metadata": {"collectionType": kind, "collectionTotal": resources.len()}, "resources": resources})
 }
 
 /// A refusal without reasons.
-fn plain(status: u16, message: &str) -> Answer {
-    Answer::json(status, envelope(ERROR_TYPE, vec![json!({"errorMsg": message})]))
+fn plain(status: u16, message: &str) -> Response {
+    Response::value(status, envelope(ERROR_TYPE, vec![json!({"errorMsg": message})]))
 }
 
 /// A refusal with its reason.
-fn told(status: u16, code: &str, headline: &str, message: &str) -> Answer {
+fn refusal(status: u16, code: &str, headline: &str, message: &str) -> Response {
     let reasons = json!([{"code": code, "message": message, "status": status,
                           "moreInfo": "https://cloud.ibm.com/apidocs/key-protect"}]);
     let headline = format!("{headline}: Please see `reasons` for more details ({code})");
-    Answer::json(status, envelope(ERROR_TYPE, vec![json!({"errorMsg": headline, "reasons": reasons})]))
+    Response::value(status, envelope(ERROR_TYPE, vec![json!({"errorMsg": headline, "reasons": reasons})]))
 }
 
-fn reason(status: u16, code: &str, message: &str) -> Answer {
+fn reason(status: u16, code: &str, message: &str) -> Response {
     let headline = match status {
         400 => "Bad Request: Action could not be performed on key",
         404 => "Not Found: Key could not be retrieved",
@@ -189,18 +193,23 @@ fn reason(status: u16, code: &str, message: &str) -> Answer {
         410 => "Gone: Key could not be deleted",
         _ => "Error",
     };
-    told(status, code, headline, message)
+    refusal(status, code, headline, message)
 }
 
-fn deleted() -> Answer {
+fn deleted() -> Response {
     reason(410, "KEY_DELETED_ERR", "Key has already been deleted. Please delete references to this key.")
 }
 
-fn taken() -> Answer {
-    told(409, "KEY_ALIAS_NOT_UNIQUE_ERR", "Conflict: Key could not be created", "The alias is already in use")
+fn taken() -> Response {
+    refusal(
+        409,
+        "KEY_ALIAS_NOT_UNIQUE_ERR",
+        "Conflict: Key could not be created",
+        "The alias is already in use",
+    )
 }
 
-/// Whether this may be an alias.
+/// Whether the text is a valid alias.
 fn is_alias(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     let uuid =

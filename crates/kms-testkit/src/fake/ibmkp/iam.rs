@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use super::{
-    API_KEY, Answer,
-    text::{jwt, pairs, uuid},
-    world::{Request, World},
+use super::{API_KEY, text::jwt, world::World};
+use crate::fake::{
+    cloud::text::{pairs, uuid},
+    http::{Request, Response},
 };
 
 /// The grant that an API key is.
 const GRANT: &str = "urn:ibm:params:oauth:grant-type:apikey";
 
 impl World {
-    pub(super) fn token(&mut self, request: &Request) -> Answer {
+    pub(super) fn token(&mut self, request: &Request) -> Response {
         let path = request.path.split('?').next().unwrap_or_default();
         if !matches!(path, "/identity/token" | "/oidc/token") {
             return denied(404, "BXNIM0101E", "Resource not found", path);
@@ -24,7 +24,7 @@ impl World {
         if !form.starts_with("application/x-www-form-urlencoded") {
             return denied(415, "BXNIM0120E", "Content type is not supported", path);
         }
-        let form = pairs(&request.body).unwrap_or_default();
+        let form = pairs(request.text()).unwrap_or_default();
         let value =
             |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         if value("grant_type") != Some(GRANT) {
@@ -33,10 +33,11 @@ impl World {
         match value("apikey") {
             None | Some("") => denied(400, "BXNIM0109E", "Property missing or empty: apikey", path),
             Some(API_KEY) => {
-                let (now, life) = (self.clock.now(), self.switches.token_seconds);
+                let (now, life) = (self.base.clock.now(), self.switches.token_seconds);
                 let token = jwt(now, now + life);
+                self.base.counts.issued += 1;
                 self.tokens.insert(token.clone(), now + life);
-                Answer::json(
+                Response::value(
                     200,
                     json!({"access_token": token, "refresh_token": "not_supported", "token_type": "Bearer",
                            "expires_in": life, "expiration": now + life, "scope": "ibm openid"}),
@@ -47,8 +48,8 @@ impl World {
     }
 }
 
-fn denied(status: u16, code: &str, message: &str, path: &str) -> Answer {
-    Answer::json(
+fn denied(status: u16, code: &str, message: &str, path: &str) -> Response {
+    Response::value(
         status,
         json!({"errorCode": code, "errorMessage": message, "context": {
             "requestId": uuid(), "requestType": "incoming.Identity_Token", "clientIp": "127.0.0.1", "url": path,

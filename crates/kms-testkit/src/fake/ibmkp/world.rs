@@ -1,13 +1,17 @@
-//! What both services know.
+//! The state of both services.
 
 use std::collections::BTreeMap;
 
-use super::{
-    Fault, Host,
-    text::{Clock, rfc3339, uuid},
+use super::{Host, text::rfc3339};
+use crate::fake::{
+    cloud::{
+        Base, Cloud,
+        text::{Clock, uuid},
+    },
+    http::{Request, Response},
 };
 
-/// How a destroyed key is shown: nobody outside IBM knows.
+/// The way in which a destroyed key is shown, which IBM does not document.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Destroyed {
@@ -18,42 +22,42 @@ pub enum Destroyed {
     Shown,
 }
 
-/// So many requests a second are answered, the others with 429.
+/// A limit of requests in a second; further requests get 429.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// How many.
+    /// The number of requests.
     pub per_second: usize,
-    /// What `Retry-After` says, if anything.
+    /// `Retry-After` of the responses to further requests.
     pub retry_after: Option<&'static str>,
 }
 
-/// What can be set.
+/// The behaviour of both services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Switches {
-    /// How a destroyed key is shown.
+    /// The way in which a destroyed key is shown.
     pub destroyed: Destroyed,
-    /// Whether a destroyed key keeps its aliases, so that they stay taken.
+    /// Whether a destroyed key keeps its aliases, so that no other key can have them.
     pub alias_stays: bool,
-    /// Whether a key can be deleted by its alias.
+    /// Whether an alias can name the key to delete.
     pub delete_by_alias: bool,
-    /// Whether the answer to an import has the payload in it even if it is not asked for.
+    /// Whether the response to an import contains the payload without `Prefer: return=representation`.
     pub create_returns_payload: bool,
     /// Whether standard keys may be imported.
     pub import_allowed: bool,
-    /// Whether two people have to agree to a deletion.
+    /// Whether a deletion needs two authorizations.
     pub dual_authorisation: bool,
-    /// Whether keys may be purged: a right of its own.
+    /// Whether the client may purge keys, which is a separate right.
     pub may_purge: bool,
-    /// Whether keys may be written.
+    /// Whether the client may write keys.
     pub may_write: bool,
-    /// How many keys a search looks through.
+    /// The number of keys that a search covers.
     pub search_limit: usize,
-    /// How long a token lasts, in seconds.
+    /// The life of a token, in seconds.
     pub token_seconds: i64,
-    /// How many requests are answered.
+    /// The limit of requests.
     pub rate: Option<Rate>,
-    /// Whether list and metadata leave aliases out.
+    /// Whether list and metadata omit aliases.
     pub hides_aliases: bool,
 }
 
@@ -76,37 +80,37 @@ impl Default for Switches {
     }
 }
 
-/// A key as the service keeps it.
+/// A key as the service stores it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its id, a UUID.
     pub id: String,
-    /// Its name, which others may have too.
+    /// Its name, which is not unique.
     pub name: String,
     /// Its description.
     pub description: String,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Its aliases, which nobody else has.
+    /// Its aliases, which are unique.
     pub aliases: Vec<String>,
-    /// Whether its material is given away: a standard key.
+    /// Whether clients can read its material: a standard key.
     pub extractable: bool,
     /// Its material.
     pub payload: String,
     /// 0 pre-active, 1 active, 2 suspended, 3 deactivated, 5 destroyed.
     pub state: u8,
-    /// Whether its material came from outside.
+    /// Whether its material was imported.
     pub imported: bool,
     /// Its key ring.
     pub ring: String,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// When it was deleted.
+    /// When it was deleted, in seconds since 1970.
     pub deleted: Option<i64>,
 }
 
 impl Key {
-    /// A key as Rook makes it.
+    /// Returns a key as Rook creates it.
     #[must_use]
     pub fn rook(name: &str, payload: &str) -> Self {
         Self {
@@ -126,92 +130,52 @@ impl Key {
     }
 }
 
-/// What was asked of one of the services.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct HostCounts {
-    /// Requests.
-    pub requests: usize,
-    /// TLS handshakes that came to their end.
-    pub handshakes: usize,
-}
-
-/// What was asked of both.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
-    /// Of IAM.
-    pub iam: HostCounts,
-    /// Of Key Protect.
-    pub key_protect: HostCounts,
-}
-
-impl Counts {
-    pub(super) fn of(&mut self, host: Host) -> &mut HostCounts {
-        match host {
-            Host::Iam => &mut self.iam,
-            Host::KeyProtect => &mut self.key_protect,
-        }
-    }
-}
-
-/// A request that came in.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// To which service.
-    pub host: Host,
-    /// The method.
-    pub method: String,
-    /// The path with its query, as sent.
-    pub path: String,
-    /// The headers, with small letters.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: String,
-}
-
-impl Request {
-    /// Method and path, as `GET /api/v2/keys`.
-    #[must_use]
-    pub fn line(&self) -> String {
-        format!("{} {}", self.method, self.path)
-    }
-
-    /// The value of a header.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// Everything.
-pub(super) struct World {
-    pub(super) clock: Clock,
+/// The state of IAM and Key Protect.
+pub struct World {
+    pub(super) base: Base,
     pub(super) switches: Switches,
-    pub(super) faults: Vec<Fault>,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) rings: Vec<String>,
-    /// Tokens that are good, with the second of their end.
+    /// Valid tokens, and when they end, in seconds since 1970.
     pub(super) tokens: BTreeMap<String, i64>,
-    pub(super) counts: Counts,
-    pub(super) requests: Vec<Request>,
-    /// The second of the rate, and how many were answered in it.
-    pub(super) rated: (i64, usize),
+    /// The second to which the rate applies, and the number of requests in it.
+    rated: (i64, usize),
 }
 
-impl World {
-    pub(super) fn new() -> Self {
+impl Cloud for World {
+    type Switches = Switches;
+
+    fn new(base: Base) -> Self {
         Self {
-            clock: Clock::default(),
+            base,
             switches: Switches::default(),
-            faults: Vec::new(),
             keys: BTreeMap::new(),
             rings: vec!["default".to_owned()],
             tokens: BTreeMap::new(),
-            counts: Counts::default(),
-            requests: Vec::new(),
             rated: (0, 0),
         }
     }
 
+    fn base(&mut self) -> &mut Base {
+        &mut self.base
+    }
+
+    fn switches(&mut self) -> &mut Switches {
+        &mut self.switches
+    }
+
+    fn handle(&mut self, host: Host, request: &Request) -> Response {
+        match host {
+            Host::Tokens => self.token(request),
+            // A proxy in front of the service sends this, and not JSON.
+            Host::Keys if !self.within_rate() => Response::html(429, "<html>429 Too Many Requests</html>")
+                .retry_after(self.switches.rate.and_then(|rate| rate.retry_after)),
+            Host::Keys => self.keys(request),
+        }
+    }
+}
+
+impl World {
     pub(super) fn plant(&mut self, key: Key) {
         assert!(key.aliases.iter().all(|alias| self.by_alias(alias).is_none()), "an alias is unique");
         self.keys.insert(key.id.clone(), key);
@@ -221,10 +185,10 @@ impl World {
         self.keys.values().find(|key| key.aliases.iter().any(|known| known == alias))
     }
 
-    /// Whether one more request is answered.
+    /// Counts a request to Key Protect. False if it exceeds the rate.
     pub(super) fn within_rate(&mut self) -> bool {
         let Some(Rate { per_second, .. }) = self.switches.rate else { return true };
-        let now = self.clock.now();
+        let now = self.base.clock.now();
         if self.rated.0 != now {
             self.rated = (now, 0);
         }
@@ -233,6 +197,6 @@ impl World {
     }
 
     pub(super) fn now(&self) -> String {
-        rfc3339(self.clock.now())
+        rfc3339(self.base.clock.now())
     }
 }

@@ -17,11 +17,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
-};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -31,7 +26,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{codec::Node, engine::Engine};
-use crate::servers::Pki;
+use crate::servers::{Pki, pki};
 
 /// In what a server differs from PyKMIP. Everything is off by default.
 #[derive(Clone, Debug)]
@@ -188,7 +183,8 @@ impl KmipDouble {
     /// When there is no free port or no randomness.
     pub async fn start(quirks: Quirks) -> Result<Self> {
         let pki = Arc::new(Pki::new()?);
-        let acceptor = acceptor(&pki)?;
+        let tls = pki::server_config(&pki.server, Some(&pki.ca.cert))?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -276,22 +272,6 @@ impl KmipDouble {
     pub async fn tricked(&self) {
         self.shared.tricked.notified().await;
     }
-}
-
-fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pki.ca.cert.as_bytes()) {
-        roots.add(certificate?)?;
-    }
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&ring)).build()?;
-    let chain = CertificateDer::pem_slice_iter(pki.server.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(pki.server.key.as_bytes())?;
-    let config = ServerConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor, shared: &Shared) -> Result<()> {

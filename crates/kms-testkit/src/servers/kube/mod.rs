@@ -271,7 +271,7 @@ async fn start_etcd(programs: &Path, folder: &Path) -> Result<(Process, String)>
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
-            // Nobody will read this data after a power cut.
+            // This data need not survive a power cut.
             .arg("--unsafe-no-fsync")
             .stop(Stop::Kill)
             .start()?;
@@ -317,7 +317,7 @@ async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki)
             .arg(format!("--service-account-issuer={}", jwt::ISSUER))
             // As in every cluster with OSDs.
             .arg("--allow-privileged=true")
-            // It would refuse pods whose service account has no token Secret, which nobody makes here.
+            // It would refuse pods whose service account has no token Secret. No controller creates those here.
             .arg("--disable-admission-plugins=ServiceAccount")
             // Its orderly end takes seconds and saves nothing.
             .stop(Stop::Kill)

@@ -1,7 +1,7 @@
 //! The requests that a server has seen, from its own audit files.
 //!
-//! The server writes an entry before it answers, so whoever has an answer finds its request here.
-//! Not in it: `sys/health` and the like, which are not audited, and what a rate limit refuses.
+//! The server writes an entry before it answers, so the request of every response is in the log.
+//! The log lacks `sys/health` and similar paths, which OpenBao does not audit, and requests above a rate limit.
 
 use std::{
     collections::BTreeMap,

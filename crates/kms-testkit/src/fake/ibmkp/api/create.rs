@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{Call, KEY_TYPE, envelope, is_alias, reason, taken, told};
-use crate::fake::ibmkp::{
-    Answer,
-    text::{decoded, material, uuid},
-    world::{Key, World},
+use super::{Call, KEY_TYPE, envelope, is_alias, reason, refusal, taken};
+use crate::fake::{
+    cloud::text::uuid,
+    http::Response,
+    ibmkp::{
+        text::{decoded, material},
+        world::{Key, World},
+    },
 };
 
 /// The largest payload of a standard key that is taken, in characters. The true limit is not documented.
@@ -28,16 +31,16 @@ const FIELDS: [&str; 13] = [
     "keyRingID",
 ];
 
-fn bad_body(message: &str) -> Answer {
-    told(400, "BAD_BODY_ERR", "Bad Request: Key could not be created", message)
+fn bad_body(message: &str) -> Response {
+    refusal(400, "BAD_BODY_ERR", "Bad Request: Key could not be created", message)
 }
 
-fn invalid(field: &str, why: &str) -> Answer {
+fn invalid(field: &str, why: &str) -> Response {
     reason(400, "INVALID_FIELD_ERR", &format!("The field `{field}` must be: {why}"))
 }
 
 impl World {
-    pub(super) fn create(&mut self, call: &Call<'_>) -> Answer {
+    pub(super) fn create(&mut self, call: &Call<'_>) -> Response {
         match self.imported(call) {
             Ok(key) => {
                 let payload = self.switches.create_returns_payload || call.prefers("return=representation");
@@ -47,26 +50,26 @@ impl World {
                     self.shown(&key, payload)
                 };
                 self.keys.insert(key.id.clone(), key);
-                Answer::json(201, envelope(KEY_TYPE, vec![shown]))
+                Response::value(201, envelope(KEY_TYPE, vec![shown]))
             }
             Err(refused) => refused,
         }
     }
 
-    fn imported(&self, call: &Call<'_>) -> Result<Key, Answer> {
+    fn imported(&self, call: &Call<'_>) -> Result<Key, Response> {
         let kind = call.request.header("content-type").unwrap_or("application/json");
         if !matches!(kind.split(';').next(), Some("application/json" | KEY_TYPE)) {
             return Err(bad_body("The content type is not supported"));
         }
         if call.request.body.is_empty() {
-            return Err(told(
+            return Err(refusal(
                 400,
                 "NO_BODY_ERR",
                 "Bad Request: Key could not be created",
                 "No body was passed",
             ));
         }
-        let body: Value = serde_json::from_str(&call.request.body).map_err(|_error| {
+        let body: Value = serde_json::from_slice(&call.request.body).map_err(|_error| {
             bad_body("Invalid body data was passed. Please ensure the data passed had valid formatting with no invalid characters")
         })?;
         let metadata = body.get("metadata").filter(|metadata| metadata.is_object());
@@ -76,7 +79,7 @@ impl World {
         }
         let resources = body["resources"].as_array().cloned().unwrap_or_default();
         if metadata["collectionTotal"] != json!(resources.len()) {
-            return Err(told(
+            return Err(refusal(
                 400,
                 "COLLECTION_TOTAL_MISMATCH_ERR",
                 "Bad Request: Key could not be created",
@@ -99,7 +102,7 @@ impl World {
             ));
         }
         let text = |field: &str| resource.get(field).and_then(Value::as_str);
-        let texts = |field: &str| -> Result<Vec<String>, Answer> {
+        let texts = |field: &str| -> Result<Vec<String>, Response> {
             let Some(value) = resource.get(field) else { return Ok(Vec::new()) };
             let list = value.as_array().and_then(|list| {
                 list.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
@@ -167,7 +170,7 @@ impl World {
             payload: payload.unwrap_or_else(material),
             state: 1,
             ring: ring.to_owned(),
-            created: self.clock.now(),
+            created: self.base.clock.now(),
             deleted: None,
         })
     }

@@ -1,21 +1,26 @@
-//! One key: reading, aliases, and what becomes of it.
+//! Operations on one key.
 
 use serde_json::json;
 
 use super::{ALIAS_TYPE, Call, KEY_TYPE, deleted, envelope, is_alias, plain, reason, taken};
-use crate::fake::ibmkp::{
-    Answer,
-    world::{Destroyed, Key, World},
+use crate::fake::{
+    http::Response,
+    ibmkp::world::{Destroyed, Key, World},
 };
 
-/// How long after its deletion a key can be purged at the earliest, in seconds.
+/// The time between the deletion of a key and the first possible purge, in seconds.
 const PURGE_AFTER: i64 = 4 * 3600;
-/// How long it can be restored, in seconds.
+/// The time in which a deleted key can be restored, in seconds.
 const RESTORE_WITHIN: i64 = 30 * 24 * 3600;
 
 impl World {
-    /// Runs something on the key that is meant.
-    fn on(&mut self, call: &Call<'_>, which: &str, work: impl FnOnce(&mut Self, &str) -> Answer) -> Answer {
+    /// Runs `work` on the key with this id or alias.
+    fn on(
+        &mut self,
+        call: &Call<'_>,
+        which: &str,
+        work: impl FnOnce(&mut Self, &str) -> Response,
+    ) -> Response {
         match self.find(call, which) {
             Ok(id) => work(self, &id),
             Err(refused) => refused,
@@ -26,17 +31,17 @@ impl World {
         self.keys.get_mut(id).expect("the key was found just now")
     }
 
-    pub(super) fn get(&mut self, call: &Call<'_>, which: &str, with_payload: bool) -> Answer {
+    pub(super) fn get(&mut self, call: &Call<'_>, which: &str, with_payload: bool) -> Response {
         self.on(call, which, |world, id| {
             let key = world.keys[id].clone();
             match (key.state, world.switches.destroyed) {
                 (5, Destroyed::Gone) => deleted(),
-                _ => Answer::json(200, envelope(KEY_TYPE, vec![world.shown(&key, with_payload)])),
+                _ => Response::value(200, envelope(KEY_TYPE, vec![world.shown(&key, with_payload)])),
             }
         })
     }
 
-    pub(super) fn destroy(&mut self, call: &Call<'_>, which: &str) -> Answer {
+    pub(super) fn destroy(&mut self, call: &Call<'_>, which: &str) -> Response {
         if !self.keys.contains_key(which) && !self.switches.delete_by_alias {
             return reason(404, "KEY_NOT_FOUND_ERR", "key does not exist");
         }
@@ -52,7 +57,7 @@ impl World {
                     "Number of authorizations required to delete is not met",
                 );
             }
-            let (now, stays) = (world.clock.now(), world.switches.alias_stays);
+            let (now, stays) = (world.base.clock.now(), world.switches.alias_stays);
             let key = world.key(id);
             key.state = 5;
             key.deleted = Some(now);
@@ -61,16 +66,16 @@ impl World {
             }
             let key = key.clone();
             if minimal {
-                Answer::new(204)
+                Response::status(204)
             } else {
-                Answer::json(200, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
+                Response::value(200, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
             }
         })
     }
 
-    pub(super) fn restore(&mut self, call: &Call<'_>, which: &str) -> Answer {
+    pub(super) fn restore(&mut self, call: &Call<'_>, which: &str) -> Response {
         self.on(call, which, |world, id| {
-            let now = world.clock.now();
+            let now = world.base.clock.now();
             let key = world.key(id);
             let Some(deleted) = key.deleted else {
                 return reason(409, "KEY_ACTION_INVALID_STATE_ERR", "Key is not in a valid state");
@@ -81,13 +86,13 @@ impl World {
             key.state = 1;
             key.deleted = None;
             let key = key.clone();
-            Answer::json(201, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
+            Response::value(201, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
         })
     }
 
-    pub(super) fn purge(&mut self, call: &Call<'_>, which: &str) -> Answer {
+    pub(super) fn purge(&mut self, call: &Call<'_>, which: &str) -> Response {
         self.on(call, which, |world, id| {
-            let now = world.clock.now();
+            let now = world.base.clock.now();
             match world.keys[id].deleted {
                 None => reason(409, "KEY_ACTION_INVALID_STATE_ERR", "Key is not in a valid state"),
                 Some(deleted) if now - deleted < PURGE_AFTER => reason(
@@ -99,31 +104,31 @@ impl World {
                 Some(_) if !world.switches.may_purge => plain(403, "Forbidden: The user may not purge keys"),
                 Some(_) => {
                     world.keys.remove(id);
-                    Answer::new(204)
+                    Response::status(204)
                 }
             }
         })
     }
 
-    pub(super) fn act(&mut self, call: &Call<'_>, which: &str, action: &str) -> Answer {
+    pub(super) fn act(&mut self, call: &Call<'_>, which: &str, action: &str) -> Response {
         self.on(call, which, |world, id| {
             let key = world.key(id);
             match (key.state, action) {
                 (5, _) => deleted(),
                 (1, "disable") => {
                     key.state = 2;
-                    Answer::new(204)
+                    Response::status(204)
                 }
                 (2, "enable") => {
                     key.state = 1;
-                    Answer::new(204)
+                    Response::status(204)
                 }
                 _ => reason(409, "KEY_ACTION_INVALID_STATE_ERR", "Key is not in a valid state"),
             }
         })
     }
 
-    pub(super) fn add_alias(&mut self, call: &Call<'_>, which: &str, alias: &str) -> Answer {
+    pub(super) fn add_alias(&mut self, call: &Call<'_>, which: &str, alias: &str) -> Response {
         self.on(call, which, |world, id| {
             if world.keys[id].state == 5 {
                 return deleted();
@@ -139,11 +144,11 @@ impl World {
             }
             world.key(id).aliases.push(alias.to_owned());
             let shown = json!({"keyId": id, "alias": alias, "createdBy": "iam-ServiceId-1", "creationDate": world.now()});
-            Answer::json(201, envelope(ALIAS_TYPE, vec![shown]))
+            Response::value(201, envelope(ALIAS_TYPE, vec![shown]))
         })
     }
 
-    pub(super) fn remove_alias(&mut self, call: &Call<'_>, which: &str, alias: &str) -> Answer {
+    pub(super) fn remove_alias(&mut self, call: &Call<'_>, which: &str, alias: &str) -> Response {
         self.on(call, which, |world, id| {
             let key = world.key(id);
             if key.state == 5 {
@@ -153,7 +158,7 @@ impl World {
                 return reason(404, "KEY_ALIAS_NOT_FOUND_ERR", "The key does not have this alias");
             }
             key.aliases.retain(|known| known != alias);
-            Answer::new(204)
+            Response::status(204)
         })
     }
 }

@@ -3,35 +3,37 @@
 use serde_json::json;
 
 use super::{Call, KEY_TYPE, envelope, reason};
-use crate::fake::ibmkp::{
-    Answer,
-    search::Search,
-    world::{Key, World},
+use crate::fake::{
+    http::Response,
+    ibmkp::{
+        search::Search,
+        world::{Key, World},
+    },
 };
 
-/// The parameters that a list has.
+/// The parameters of a list.
 const PARAMETERS: [&str; 7] = ["limit", "offset", "state", "extractable", "search", "sort", "filter"];
 
-fn wrong(message: &str) -> Answer {
+fn wrong(message: &str) -> Response {
     reason(400, "INVALID_QUERY_PARAM_ERR", message)
 }
 
 impl World {
-    pub(super) fn count(&self, call: &Call<'_>) -> Answer {
+    pub(super) fn count(&self, call: &Call<'_>) -> Response {
         match self.selected(call) {
-            Ok((found, _)) => Answer::new(200).header("key-total", found.len().to_string()),
+            Ok((found, _)) => Response::status(200).header("key-total", found.len().to_string()),
             Err(refused) => refused,
         }
     }
 
-    pub(super) fn list(&self, call: &Call<'_>) -> Answer {
+    pub(super) fn list(&self, call: &Call<'_>) -> Response {
         match self.listed(call) {
             Ok(answer) => answer,
             Err(refused) => refused,
         }
     }
 
-    fn listed(&self, call: &Call<'_>) -> Result<Answer, Answer> {
+    fn listed(&self, call: &Call<'_>) -> Result<Response, Response> {
         let number = |name: &str, default: usize| match call.param(name) {
             None => Ok(default),
             Some(text) => {
@@ -52,11 +54,11 @@ impl World {
         if let Some(search) = call.param("search") {
             body["metadata"]["searchQuery"] = json!({"query": search});
         }
-        Ok(Answer::json(200, body))
+        Ok(Response::value(200, body))
     }
 
-    /// The keys that are meant, by id, and whether some were not looked at.
-    fn selected(&self, call: &Call<'_>) -> Result<(Vec<&Key>, bool), Answer> {
+    /// The selected keys, by id, and whether the search was incomplete.
+    fn selected(&self, call: &Call<'_>) -> Result<(Vec<&Key>, bool), Response> {
         if let Some((unknown, _)) = call.query.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
             return Err(wrong(&format!("The query_param `{unknown}` is not known")));
         }

@@ -1,0 +1,16 @@
+//! Tests of key slots and mappings on real LUKS headers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+mod devices;
+mod format;
+mod locks;
+mod open;
+mod program;
+mod slots;
+mod traps;

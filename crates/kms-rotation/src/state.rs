@@ -1,0 +1,196 @@
+//! The states of a rotation, and what each of them knows.
+
+use std::sync::Arc;
+
+use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Stored};
+use tokio::time::Instant;
+
+use crate::{KeySlot, Proof, Report, Slot, SlotStore, SlotTable, report::Outcome};
+
+/// Where a rotation stands. [`Run::next`](crate::run::Run::next) names the transition out of each state.
+///
+/// K1 is the KEK that the KMS held at the beginning, K2 the new one. In every state the KEK that the KMS returns opens
+/// every device.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Nothing has been read.
+    Start,
+    /// A dry run has read K1 and the slots.
+    Rehearsal(Box<Found>),
+    /// K1 and the slots have been read.
+    Surveyed(Box<Found>),
+    /// There are leftover slots, K1 opens every device, and K1 is older than the grace period: no OSD that is starting
+    /// needs a leftover.
+    Obsolete(Box<Found>),
+    /// There are leftover slots, and K1 is younger than the grace period. The run pauses.
+    Young(Young),
+    /// The pause of [`Young`](Self::Young) is over.
+    Grown(Young),
+    /// The KMS still holds K1 after the pause, and the slots have been read again.
+    Outlived(Box<Found>),
+    /// There are no leftover slots.
+    Clean(Box<Found>),
+    /// The KMS allows an update of K1. No device has been written to.
+    Permitted(Box<Found>),
+    /// K2 has a proven slot on every device. It has not been sent to the KMS.
+    Added(Box<Attempt>),
+    /// K2 was sent to the KMS, and the error does not tell whether the KMS stored it.
+    Unclear(Box<Attempt>, Error),
+    /// The KMS reported this version for K2.
+    Stored(Box<Attempt>, KeyVersion),
+    /// The KMS returns K2, and K2 opens every device. The old slots are still there.
+    Switched(Box<Switched>, Box<Fresh>),
+    /// As [`Switched`](Self::Switched), and the run pauses until the end of the grace period. K2 is out of memory.
+    Grace(Box<Switched>),
+    /// The pause of [`Grace`](Self::Grace) is over.
+    Expired(Box<Switched>),
+    /// The end.
+    Ended(Box<Report>),
+}
+
+impl State {
+    /// The end of the pause, in the two states that pause.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Young(young) => Some(young.until),
+            Self::Grace(switched) => Some(switched.until),
+            _ => None,
+        }
+    }
+
+    /// The state after the pause. A state that does not pause stays.
+    pub(crate) fn woken(self) -> Self {
+        match self {
+            Self::Young(young) => Self::Grown(young),
+            Self::Grace(switched) => Self::Expired(switched),
+            other => other,
+        }
+    }
+
+    pub(crate) fn ended(mut report: Report, outcome: Outcome) -> Self {
+        report.outcome = outcome;
+        Self::Ended(Box::new(report))
+    }
+}
+
+/// K1 and the slots of all devices.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) stored: Stored,
+    pub(crate) places: Vec<Place>,
+    pub(crate) report: Report,
+}
+
+impl Found {
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.places.iter().any(|place| !place.leftovers.is_empty())
+    }
+
+    /// Records in the report the slots that a later run removes.
+    pub(crate) fn report_pending(&mut self) {
+        for (device, place) in self.report.devices.iter_mut().zip(&self.places) {
+            device.slot = place.at;
+            device.pending = place.leftovers.first().copied();
+        }
+    }
+}
+
+/// A KEK whose age is waited for.
+#[derive(Debug)]
+pub(crate) struct Young {
+    pub(crate) fingerprint: String,
+    /// When the KEK will be older than the grace period.
+    pub(crate) until: Instant,
+}
+
+/// A new KEK that has slots on the devices, and is not yet known to be in the KMS.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) found: Found,
+    /// K2.
+    pub(crate) new: Kek,
+    /// The slots of K2, in the order of the devices.
+    pub(crate) made: Vec<Made>,
+}
+
+/// A slot that was added for the new KEK, or may have been.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) device: Arc<dyn SlotStore>,
+    pub(crate) slot: Slot,
+    /// The slot of the old KEK, which the device keeps if the new one is taken back.
+    pub(crate) old: Slot,
+}
+
+/// A rotation whose new KEK is in the KMS, and whose old slots have not been removed.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) report: Report,
+    /// The end of the grace period.
+    pub(crate) until: Instant,
+    /// The slots of each device, in the order of the devices.
+    pub(crate) devices: Vec<SlotPair>,
+}
+
+/// The new KEK, and a proof for each device that it opens the device. Neither outlives a pause: ten minutes are a long
+/// time for a KEK to lie in memory, and for a proof to stay true.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub(crate) kek: Kek,
+    pub(crate) proofs: Vec<Proof>,
+}
+
+/// The slot of the new KEK, and the slot of the old one.
+#[derive(Debug)]
+pub(crate) struct SlotPair {
+    pub(crate) device: Arc<dyn SlotStore>,
+    pub(crate) new: Slot,
+    /// The slot of the old KEK as it was before the switch. `None` if it does not belong to the rotation.
+    pub(crate) old: Option<KeySlot>,
+}
+
+/// A device, and the slot that the KEK opens.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) device: Arc<dyn SlotStore>,
+    pub(crate) table: SlotTable,
+    /// The slot of the KEK.
+    pub(crate) at: Slot,
+    /// Whether this run has opened [`at`](Self::at) with the KEK. Otherwise it is the only slot of the pair in use.
+    pub(crate) proven: bool,
+    /// The other slots of the pair that are in use.
+    pub(crate) leftovers: Vec<Slot>,
+}
+
+impl Place {
+    /// A slot of the pair for a new KEK.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if both slots are in use.
+    pub(crate) fn free(&self) -> Result<Slot> {
+        let mut free =
+            Slot::PAIR.into_iter().filter(|slot| *slot != self.at && !self.leftovers.contains(slot));
+        free.next().ok_or_else(|| {
+            on_device(&*self.device, Error::new(ErrorKind::Conflict, "no key slot is free for a new KEK"))
+        })
+    }
+
+    /// The warning about a slot of the KEK that does not belong to the rotation, and so stays.
+    pub(crate) fn warning(&self) -> Option<String> {
+        if self.at.is_rotation() {
+            return None;
+        }
+        Some(format!(
+            "{}: the KEK was in key slot {}, which is not one of the rotation's (0 and 1): the superseded KEK still \
+             opens it; remove it yourself",
+            self.device.path().display(),
+            self.at
+        ))
+    }
+}
+
+/// Adds the path of the device to an error.
+pub(crate) fn on_device(device: &dyn SlotStore, error: Error) -> Error {
+    error.context("device", device.path().display().to_string())
+}

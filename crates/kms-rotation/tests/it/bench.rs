@@ -1,0 +1,200 @@
+//! An OSD on images, its KEK in a KMS in memory, and what must hold at every moment.
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::FutureExt as _;
+use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode, Result, memory::Memory};
+use kms_luks::Cryptsetup;
+use kms_rotation::{Observer, Options, Osd, Phase, Report, Silent, Step, rotate};
+use kms_testkit::{fake::Scripted, luks::Image};
+
+pub(crate) fn kek() -> Kek {
+    Kek::generate().unwrap()
+}
+
+pub(crate) fn name() -> KeyName {
+    "set1-data-0x7dwl".parse().unwrap()
+}
+
+/// Options without any grace.
+pub(crate) fn at_once() -> Options {
+    let mut options = Options::default();
+    options.grace = Duration::ZERO;
+    options
+}
+
+/// A clock that is ahead by a day, for which every KEK is old.
+pub(crate) fn tomorrow() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(24 * 3600)
+}
+
+/// An OSD and its KMS.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) kms: Arc<Scripted>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) cryptsetup: Cryptsetup,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Bench {
+    /// With these images, which this KEK opens.
+    pub(crate) async fn with(kek: &Kek, images: Vec<Image>) -> Self {
+        let memory = Memory::new();
+        memory.put(&name(), kek, PutMode::Create).await.unwrap();
+        let kms = Arc::new(Scripted::around(Arc::new(memory)));
+        Self { kms, images, cryptsetup: Cryptsetup::new(), _folder: None }
+    }
+
+    /// With so many cheap images.
+    pub(crate) async fn cheap(devices: usize) -> Self {
+        let kek = kek();
+        let template = Image::luks2(&kek);
+        Self::copies(&kek, &template, devices).await
+    }
+
+    /// With so many copies of an image.
+    pub(crate) async fn copies(kek: &Kek, template: &Image, devices: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = |number| {
+            let place = folder.path().join(format!("{number}"));
+            std::fs::create_dir(&place).unwrap();
+            template.copy(place.join("image"))
+        };
+        let images = (0..devices).map(image).collect();
+        Self { _folder: Some(folder), ..Self::with(kek, images).await }
+    }
+
+    pub(crate) fn osd(&self) -> Osd {
+        let paths: Vec<PathBuf> = self.images.iter().map(|image| image.path().to_owned()).collect();
+        Osd::new(name(), self.cryptsetup.devices(paths)).unwrap()
+    }
+
+    pub(crate) async fn rotate(&self, options: &Options) -> Result<Report> {
+        self.observed(options, &Silent).await
+    }
+
+    pub(crate) async fn observed(&self, options: &Options, observer: &dyn Observer) -> Result<Report> {
+        rotate(&*self.kms, &self.osd(), options, observer).await
+    }
+
+    /// Rotates until the observer stops it. False if it came to its end.
+    pub(crate) async fn stopped(&self, options: &Options, stop: &Stop) -> bool {
+        let result = AssertUnwindSafe(self.observed(options, stop)).catch_unwind().await;
+        match result {
+            Err(_) => true,
+            Ok(result) => {
+                result.unwrap();
+                false
+            }
+        }
+    }
+
+    /// The KEK that the KMS returns, behind the back of whatever is scripted.
+    pub(crate) async fn current(&self) -> Kek {
+        self.kms.inner().get(&name(), Freshness::Fresh).await.unwrap().kek
+    }
+
+    pub(crate) async fn version(&self) -> String {
+        self.kms.inner().get(&name(), Freshness::Fresh).await.unwrap().version.to_string()
+    }
+
+    /// What must hold at every moment: the KEK that the KMS returns opens every device.
+    pub(crate) async fn holds(&self, when: &str) -> Kek {
+        let current = self.current().await;
+        for image in &self.images {
+            assert!(
+                image.opens(&current),
+                "{when}: the KEK of the KMS does not open {}",
+                image.path().display()
+            );
+        }
+        current
+    }
+
+    /// What must hold at the end: one slot, which the KEK opens.
+    pub(crate) async fn converged(&self, when: &str) -> Kek {
+        let current = self.holds(when).await;
+        for image in &self.images {
+            let slots = image.slots();
+            assert_eq!(slots.len(), 1, "{when}: {slots:?}");
+        }
+        current
+    }
+
+    /// The bytes of all images.
+    pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
+        self.images.iter().map(Image::bytes).collect()
+    }
+}
+
+/// Notes what is announced.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(Mutex<Vec<(Step, Phase)>>);
+
+impl Notes {
+    pub(crate) fn all(&self) -> Vec<(Step, Phase)> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The steps that were done, by their text without the paths.
+    pub(crate) fn done(&self) -> Vec<String> {
+        let done = self.all().into_iter().filter(|(_, phase)| *phase != Phase::Before);
+        done.map(|(step, _)| {
+            let path = step.device().map(|path| path.display().to_string());
+            match path {
+                Some(path) => step.to_string().replace(&path, "DEVICE"),
+                None => step.to_string(),
+            }
+        })
+        .collect()
+    }
+}
+
+impl Observer for Notes {
+    fn step(&self, _: &KeyName, step: &Step, phase: Phase) {
+        self.0.lock().unwrap().push((step.clone(), phase));
+    }
+
+    fn waiting(&self, _: &KeyName, _: Duration) {}
+}
+
+/// Stops the rotation at an announcement, by unwinding.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    left: Mutex<usize>,
+    writes_only: bool,
+}
+
+impl Stop {
+    /// At the announcement of this number, counted from 0.
+    pub(crate) fn at(number: usize) -> Self {
+        Self { left: Mutex::new(number), writes_only: false }
+    }
+
+    /// The same, counting only what is about a step that writes.
+    pub(crate) fn at_write(number: usize) -> Self {
+        Self { writes_only: true, ..Self::at(number) }
+    }
+}
+
+impl Observer for Stop {
+    fn step(&self, _: &KeyName, step: &Step, _: Phase) {
+        if self.writes_only && !step.writes_device() && !step.writes_kms() {
+            return;
+        }
+        let mut left = self.left.lock().unwrap();
+        if *left == 0 {
+            drop(left);
+            resume_unwind(Box::new("stopped by the test"));
+        }
+        *left -= 1;
+    }
+
+    fn waiting(&self, _: &KeyName, _: Duration) {}
+}

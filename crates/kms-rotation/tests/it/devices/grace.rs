@@ -1,0 +1,264 @@
+//! The time in which the old KEK goes on opening the devices.
+
+use std::{
+    num::NonZeroUsize,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use kms_core::{Kek, KeyName, KmsProvider, PutMode};
+use kms_rotation::{Observer, Options, Osd, Outcome, Phase, Report, Step, rotate_all};
+use kms_testkit::{fake::Operation, luks::Image};
+
+use crate::bench::{Bench, at_once, kek, name, tomorrow};
+
+/// Ten minutes, and no waiting.
+fn later() -> Options {
+    let mut options = Options::default();
+    options.wait = false;
+    options
+}
+
+/// A grace that passes while a test looks on.
+fn short() -> Options {
+    let mut options = Options::default();
+    options.grace = Duration::from_millis(300);
+    options
+}
+
+/// Looks at the images while the end of the grace is waited for.
+struct Look<'a> {
+    images: &'a [Image],
+    old: &'a Kek,
+    seen: Mutex<Vec<Duration>>,
+    /// What somebody else does meanwhile.
+    meanwhile: &'a (dyn Fn() + Sync),
+}
+
+impl Observer for Look<'_> {
+    fn step(&self, _: &KeyName, _: &Step, _: Phase) {}
+
+    fn waiting(&self, _: &KeyName, left: Duration) {
+        // An OSD that has fetched the old KEK before starts now.
+        assert!(self.images.iter().all(|image| image.opens(self.old)), "the old KEK is still valid");
+        self.seen.lock().unwrap().push(left);
+        (self.meanwhile)();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn an_osd_that_has_fetched_the_old_kek_starts_during_the_grace() {
+    let bench = Bench::cheap(2).await;
+    let old = bench.current().await;
+    let look = Look { images: &bench.images, old: &old, seen: Mutex::default(), meanwhile: &|| {} };
+    let report = bench.observed(&short(), &look).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Rotated);
+    assert_eq!(look.seen.lock().unwrap().len(), 1, "it was waited once");
+    bench.converged("after").await;
+    assert!(bench.images.iter().all(|image| !image.opens(&old)));
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn without_waiting_the_old_slots_stay_until_somebody_finishes() {
+    let bench = Bench::cheap(2).await;
+    let old = bench.current().await;
+    let report = bench.rotate(&later()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Pending);
+    assert_eq!(report.devices[0].pending.map(|slot| slot.number()), Some(0));
+    let new = bench.holds("pending").await;
+    assert!(!new.ct_eq(&old) && bench.images.iter().all(|image| image.opens(&old)));
+
+    // Too early: nothing is removed, and no other rotation is begun.
+    let mut finish = later();
+    finish.finish_only = true;
+    for options in [later(), finish.clone()] {
+        let report = bench.rotate(&options).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Pending);
+        assert!(bench.holds("still pending").await.ct_eq(&new));
+        assert!(bench.images.iter().all(|image| image.opens(&old)));
+    }
+    let report = bench.rotate(&finish.clone().with_clock(tomorrow)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Finished);
+    assert_eq!(report.devices[1].removed.iter().map(|slot| slot.number()).collect::<Vec<_>>(), [0]);
+    assert!(bench.converged("finished").await.ct_eq(&new), "no new KEK");
+    let report = bench.rotate(&finish).await.unwrap();
+    assert_eq!(report.outcome, Outcome::NothingToFinish);
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_run_after_the_grace_removes_the_old_slots_and_rotates() {
+    let bench = Bench::cheap(1).await;
+    bench.rotate(&later()).await.unwrap();
+    let second = bench.current().await;
+    let report = bench.rotate(&later().with_clock(tomorrow)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Pending);
+    let third = bench.holds("after").await;
+    assert!(!third.ct_eq(&second));
+    assert_eq!(bench.images[0].slots(), [0, 1]);
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_run_that_waits_finishes_a_young_rotation_and_makes_no_second_one() {
+    let bench = Bench::cheap(2).await;
+    let old = bench.current().await;
+    bench.rotate(&later()).await.unwrap();
+    let new = bench.current().await;
+    let look = Look { images: &bench.images, old: &old, seen: Mutex::default(), meanwhile: &|| {} };
+    // However slow this machine is, no time has passed.
+    let options = short().with_clock(|| SystemTime::UNIX_EPOCH);
+    let report = bench.observed(&options, &look).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Finished);
+    assert!(bench.converged("after").await.ct_eq(&new));
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_kek_of_unknown_age_is_new_for_who_waits_and_old_for_who_does_not() {
+    // A clock that is behind that of the KMS makes every KEK new, as an unknown age does.
+    let behind = || SystemTime::UNIX_EPOCH;
+    let bench = Bench::cheap(1).await;
+    bench.rotate(&later()).await.unwrap();
+    let report = bench.rotate(&later().with_clock(behind)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Pending, "a clock that is behind makes nothing old");
+    let report = bench.rotate(&short().with_clock(behind)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Finished, "after a whole grace");
+    bench.converged("after").await;
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_copy_of_the_kek_in_the_other_slot_is_removed_at_once() {
+    let bench = Bench::cheap(1).await;
+    let old = bench.current().await;
+    // Rook's first step.
+    bench.images[0].add(&old, 1, &old);
+    let report = bench.rotate(&later()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Pending, "a new rotation, though the KEK is young");
+    assert!(!bench.holds("after").await.ct_eq(&old));
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn another_kek_that_comes_during_the_grace_is_respected() {
+    let bench = Bench::cheap(1).await;
+    let old = bench.current().await;
+    let theirs = kek();
+    let image = &bench.images[0];
+    image.add(&old, 5, &theirs);
+    let kms = bench.kms.inner().clone();
+    let meanwhile = || {
+        let stored = futures_util::FutureExt::now_or_never(kms.put(&name(), &theirs, PutMode::Overwrite));
+        stored.unwrap().unwrap();
+    };
+    let look = Look { images: &bench.images, old: &old, seen: Mutex::default(), meanwhile: &meanwhile };
+    let report = bench.observed(&short(), &look).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Superseded);
+    assert_eq!(image.slots(), [0, 1, 5], "nothing was removed");
+    bench.holds("after").await;
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_slot_that_becomes_somebody_elses_during_the_grace_is_left_to_them() {
+    let bench = Bench::cheap(1).await;
+    let old = bench.current().await;
+    let theirs = kek();
+    let image = &bench.images[0];
+    image.add(&old, 5, &old);
+    // As Rook's rotation does: it makes slot 0 anew.
+    let meanwhile = || {
+        image.kill(&old, 0);
+        image.add(&old, 0, &theirs);
+    };
+    let look = Look { images: &bench.images, old: &old, seen: Mutex::default(), meanwhile: &meanwhile };
+    let report = bench.observed(&short(), &look).await.unwrap();
+    assert!(image.opens_slot(0, &theirs), "{report:?}");
+    assert!(report.warnings.iter().any(|warning| warning.contains("has become another one")), "{report:?}");
+    bench.holds("after").await;
+}
+
+/// Many OSDs in one KMS.
+async fn fleet(count: usize) -> (Bench, Vec<(KeyName, Image)>, tempfile::TempDir) {
+    let kek = kek();
+    let template = Image::luks2(&kek);
+    let bench = Bench::with(&kek, Vec::new()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut osds = Vec::new();
+    for number in 0..count {
+        let name: KeyName = format!("osd-{number}").parse().unwrap();
+        bench.kms.inner().put(&name, &kek, PutMode::Create).await.unwrap();
+        let place = folder.path().join(name.as_str());
+        std::fs::create_dir(&place).unwrap();
+        osds.push((name, template.copy(place.join("image"))));
+    }
+    (bench, osds, folder)
+}
+
+async fn all(
+    bench: &Bench,
+    osds: &[(KeyName, Image)],
+    options: &Options,
+) -> Vec<(KeyName, Result<Report, String>)> {
+    let list = osds
+        .iter()
+        .map(|(name, image)| {
+            Osd::new(name.clone(), bench.cryptsetup.devices([image.path().to_owned()])).unwrap()
+        })
+        .collect();
+    let mut ended = Vec::new();
+    rotate_all(
+        &*bench.kms,
+        list,
+        options,
+        NonZeroUsize::new(3).unwrap(),
+        &kms_rotation::Silent,
+        async |name, result| ended.push((name.clone(), result.map_err(|error| error.to_string()))),
+    )
+    .await
+    .unwrap();
+    ended
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn of_many_osds_one_that_fails_stops_no_other_and_the_rights_are_asked_once() {
+    let (bench, osds, _folder) = fleet(8).await;
+    std::fs::write(osds[3].1.path(), "no device").unwrap();
+    let ended = all(&bench, &osds, &at_once()).await;
+    assert_eq!(ended.len(), 8);
+    for (name, result) in &ended {
+        match result {
+            Ok(report) => assert_eq!(report.outcome, Outcome::Rotated, "{name}"),
+            Err(error) => assert!(name.as_str() == "osd-3" && error.contains("osd-3"), "{name}: {error}"),
+        }
+    }
+    assert_eq!(bench.kms.count(Operation::Rights), 1);
+    for (name, image) in osds.iter().filter(|(name, _)| name.as_str() != "osd-3") {
+        let current = bench.kms.inner().get(name, Default::default()).await.unwrap().kek;
+        assert!(image.opens(&current) && image.slots().len() == 1, "{name}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn many_osds_wait_for_the_end_of_the_grace_together() {
+    let (bench, osds, _folder) = fleet(6).await;
+    let mut options = short();
+    options.grace = Duration::from_secs(2);
+    let begin = std::time::Instant::now();
+    let ended = all(&bench, &osds, &options).await;
+    // One after another, three at a time, it would be two graces at least, each of them after all the work.
+    assert!(begin.elapsed() >= options.grace);
+    assert!(
+        ended.iter().all(|(_, result)| result.as_ref().unwrap().outcome == Outcome::Rotated),
+        "{ended:?}"
+    );
+    for (name, image) in &osds {
+        let current = bench.kms.inner().get(name, Default::default()).await.unwrap().kek;
+        assert!(image.opens(&current) && image.slots() == [1], "{name}");
+    }
+}

@@ -1,0 +1,131 @@
+//! The program on LUKS devices whose KEK is in a real OpenBao, as an OSD's init containers run it.
+use std::{fs, path::Path};
+
+use kms_core::Kek;
+use kms_luks::{Cryptsetup, Device, Slot};
+use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
+use kms_tests::{Kms, Ran, secret, vault_security};
+use serde_json::json;
+
+const NAME: &str = "set1-data-0x7dwl";
+const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
+
+async fn kms(server: &OpenBao) -> Kms {
+    let token = server.admin().rook_token().await.unwrap();
+    let settings =
+        [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", "rookv2"), ("VAULT_CACERT", "vault-ca")];
+    Kms::new()
+        .document("cluster.yaml", &vault_security(&settings))
+        .document("token.yaml", &secret("vault-token", &[("token", &token)]))
+        .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
+}
+
+/// An image of zeros in the folder of the program.
+fn image(kms: &Kms, name: &str) -> Device {
+    let path = kms.folder().join(name);
+    fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
+    Device::new(Cryptsetup::new(), path)
+}
+
+/// The KEK that the KMS holds; it must not be in what the program has printed so far.
+fn kek(kms: &Kms, printed: &[&Ran]) -> Kek {
+    let text = kms.run(&["get", NAME]).want(0).stdout;
+    assert!(printed.iter().all(|ran| !ran.text().contains(&text[..16])));
+    Kek::parse(text).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+async fn a_device_is_formatted_with_the_kek_of_its_name() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let kms = kms(&server).await;
+    let device = image(&kms, "data");
+
+    let formatted = kms.run(&["-o", "json", "format", NAME, "data", "--fsid", FSID]).want(0);
+    let document = formatted.json();
+    assert_eq!((&document["created"], &document["slot"]), (&json!(true), &json!(0)));
+    let kek_of_device = kek(&kms, &[&formatted]);
+    assert_eq!(document["fingerprint"], json!(kek_of_device.fingerprint()));
+    device.verify(Slot::CURRENT, &kek_of_device).await.unwrap();
+
+    let slots = kms.run(&["-o", "json", "slots", "data"]).want(0).json();
+    assert_eq!(slots["uuid"], document["uuid"]);
+    assert_eq!(slots["label"], json!(format!("pvc_name={NAME}")));
+    assert_eq!(slots["subsystem"], json!(format!("ceph_fsid={FSID}")));
+    assert_eq!(
+        slots["slots"],
+        json!([{
+            "slot": 0, "owner": "rotation", "opens_data": true, "kdf": "pbkdf2", "hash": "sha256",
+            "iterations": 1000, "passes": null, "memory_kib": null, "threads": null,
+        }])
+    );
+    let text = kms.run(&["slots", "data"]).want(0).stdout;
+    assert!(text.contains("0     pbkdf2-sha256  -           1000  -        rotation"), "{text}");
+
+    // What is there is not formatted again, and the KMS is not even asked.
+    let mut requests = server.requests().unwrap();
+    requests.forget().unwrap();
+    let before = fs::read(device.path()).unwrap();
+    let refused = kms.run(&["format", NAME, "data"]).want(1);
+    assert!(refused.stderr.contains("LUKS header"), "{}", refused.stderr);
+    assert!(fs::read(device.path()).unwrap() == before);
+    assert_eq!(requests.all().unwrap().len(), 0);
+
+    // Another device of the OSD gets the same KEK, and so does the first when it is meant to be lost.
+    let metadata = image(&kms, "metadata");
+    for args in [["format", NAME, "metadata"].as_slice(), &["format", NAME, "data", "--force"]] {
+        let ran = kms.run(args).want(0);
+        assert!(ran.stdout.contains("with the existing KEK"), "{}", ran.stdout);
+    }
+    let same = kek(&kms, &[]);
+    assert!(same.ct_eq(&kek_of_device));
+    for device in [device, metadata] {
+        device.verify(Slot::CURRENT, &same).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+async fn a_kernel_without_device_mapper_is_named_and_one_with_it_opens_the_devices() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let kms = kms(&server).await.env("DM_DISABLE_UDEV", "1");
+    image(&kms, "data");
+    let _ = kms.run(&["format", NAME, "data"]).want(0);
+    let mapper = format!("kms-tests-{}", std::process::id());
+    let open = ["open", NAME, "data", "--mapper", &mapper];
+    let ran = kms.run(&open);
+    if !Path::new("/sys/class/misc/device-mapper").exists() {
+        let ran = ran.want(2);
+        assert!(ran.stderr.contains("the kernel has no device-mapper"), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&mapper) && ran.stderr.contains("data"), "{}", ran.stderr);
+        let _ = kek(&kms, &[&ran]);
+    } else if ran.code == 0 {
+        assert!(kms.run(&open).want(0).stdout.contains("already-open"));
+        let _ = kms.run(&["status", &mapper]).want(0);
+        let _ = kms.run(&["resize", &mapper]).want(0);
+        let _ = kms.run(&["close", &mapper]).want(0);
+        let _ = kms.run(&["status", &mapper]).want(3);
+    } else {
+        // Not everybody may open devices.
+        assert!(ran.stderr.contains("data"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
+async fn a_host_without_cryptsetup_is_told_so() {
+    let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let kms = kms(&server).await;
+    image(&kms, "data");
+    let _ = kms.run(&["format", NAME, "data"]).want(0);
+    // One that is found first, and is too old.
+    let old = kms.file(
+        "bin/cryptsetup",
+        "#!/bin/sh\n[ \"$1\" = --version ] && { echo cryptsetup 2.0.4; exit; }\nexit 1\n",
+    );
+    let chmod = std::process::Command::new("chmod").arg("755").arg(&old).status().unwrap();
+    assert!(chmod.success());
+    let kms = kms.env("PATH", &old.parent().unwrap().display().to_string());
+    let ran = kms.run(&["slots", "data"]).want(2);
+    assert!(ran.stderr.contains("cryptsetup 2.0 is too old: 2.4 or newer is needed"), "{}", ran.stderr);
+}

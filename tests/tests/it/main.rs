@@ -1,0 +1,16 @@
+//! What spans crates: the program `kms` on real servers and in a virtual machine.
+//!
+//! One binary for all, so that the crates are linked once. `memory.rs` has its own, since it searches the memory of its
+//! process.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod azure_cli;
+mod k8s_secret_cli;
+mod kmip_cli;
+mod luks_cli;
+mod rook_cli;
+mod rook_rotation;
+mod rotate_cli;
+mod rotate_crash;
+mod vault_cli;
+mod vm;

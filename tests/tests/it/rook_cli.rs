@@ -1,0 +1,148 @@
+//! `kms cronjobs` and `kms render` on a real API server, with the rights that `deploy/` grants.
+use kms_tests::{
+    Kms,
+    rook::{ADMIN, Cluster, fixture},
+};
+use serde_json::{Value, json};
+
+/// The OSDs of three devices, of two, and of one.
+const OSDS: [&str; 3] = ["vault-token", "vault-kubernetes", "vault-tls"];
+
+async fn cluster(case: &str) -> Cluster {
+    let cluster = Cluster::new(fixture(case, "security.json")).await;
+    for osd in OSDS {
+        cluster.add_osd(osd).await;
+    }
+    cluster
+}
+
+/// The results by OSD.
+fn results(document: &Value) -> Vec<(u64, String)> {
+    let jobs = document["cron_jobs"].as_array().unwrap().iter();
+    jobs.map(|job| (job["osd"].as_u64().unwrap(), job["result"].as_str().unwrap().to_owned())).collect()
+}
+
+fn all(word: &str) -> Vec<(u64, String)> {
+    (1..4).map(|id| (id, word.to_owned())).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
+    let cluster = cluster("vault-tls").await;
+    let token = cluster.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
+    let kms = cluster.kms(&token);
+    let apply = |args: &[&str]| {
+        let args: Vec<&str> = ["-o", "json", "cronjobs", "apply"].iter().chain(args).copied().collect();
+        results(&kms.run(&args).want(0).json())
+    };
+    assert_eq!(apply(&["--dry-run"]), all("created"));
+    assert!(cluster.cron_jobs().await.is_empty());
+    assert_eq!(apply(&[]), all("created"));
+    assert_eq!(apply(&[]), all("unchanged"));
+    assert_eq!(apply(&["--image", "mine:1"]), all("changed"));
+
+    // What is printed is what is applied.
+    let listed = kms.run(&["-o", "json", "cronjobs", "render", "--image", "mine:1"]).want(0).json();
+    let printed = listed["items"].as_array().unwrap();
+    assert_eq!(printed.len(), 3);
+    let stored = cluster.call("GET", "batch/v1", "cronjobs/rook-ceph-osd-key-rotation-3", Value::Null).await;
+    assert_eq!(printed[2]["metadata"]["ownerReferences"], stored["metadata"]["ownerReferences"]);
+    assert_eq!(stored["spec"]["schedule"], "0 3 * * 0");
+    assert_eq!(kms.run(&["cronjobs", "render"]).want(0).stdout.matches("kind: CronJob\n").count(), 3);
+
+    // An OSD goes, and the rotation is switched off.
+    cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-2", Value::Null).await;
+    let text = kms.run(&["cronjobs", "prune"]).want(0).stdout;
+    assert!(
+        text.lines().nth(1).unwrap().starts_with("rook-ceph-osd-key-rotation-2  2    -    deleted"),
+        "{text}"
+    );
+    let off = json!({"spec": {"security": {"keyRotation": {"enabled": false}}}});
+    let path = format!("/apis/ceph.rook.io/v1/namespaces/{}/cephclusters/rook-ceph", cluster.place.name());
+    let patch = Some(("application/merge-patch+json", off.to_string()));
+    cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    let ran = kms.run(&["cronjobs", "render"]).want(2);
+    assert!(ran.stderr.contains("keyRotation.enabled is not true"), "{}", ran.stderr);
+    let gone: Vec<_> = apply(&[]).into_iter().map(|(_, result)| result).collect();
+    assert_eq!(gone, ["deleted", "deleted"]);
+
+    // Beside a Rook that does not rotate.
+    assert_eq!(apply(&["--beside-rook"]).len(), 2);
+    assert_eq!(cluster.cron_jobs().await, ["rook-kms-key-rotation-1", "rook-kms-key-rotation-3"]);
+    let _ = kms.run(&["cronjobs", "prune", "--all"]).want(0);
+    assert_eq!(cluster.cron_jobs().await.len(), 2);
+    let _ = kms.run(&["cronjobs", "prune", "--all", "--beside-rook"]).want(0);
+    assert!(cluster.cron_jobs().await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn one_that_fails_is_told_and_gives_the_exit_code_and_the_others_are_done() {
+    let cluster = cluster("vault-token").await;
+    let token = cluster.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
+    let kms = cluster.kms(&token);
+    // Rook has made one of them.
+    let mut rooks = fixture("vault-tls", "cronjob.json");
+    rooks["metadata"]["namespace"] = json!(cluster.place.name());
+    rooks["metadata"]["labels"]["rook_cluster"] = json!(cluster.place.name());
+    cluster.call("POST", "batch/v1", "cronjobs?fieldManager=rook", rooks).await;
+    let ran = kms.run(&["cronjobs", "apply"]).want(1);
+    assert!(
+        ran.stdout.contains("rook-ceph-osd-key-rotation-1  1    set1-data-0b7dwll  created"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("rook-ceph-osd-key-rotation-3  3    set1-data-0d7dwll  failed"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stderr.contains("conflict with \"rook\""), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("1 CronJobs failed") && ran.stderr.contains("--beside-rook"),
+        "{}",
+        ran.stderr
+    );
+    let document = kms.run(&["-o", "json", "cronjobs", "apply"]).want(1).json();
+    assert_eq!(document["cron_jobs"][2]["error"]["kind"], "conflict");
+    let _ = kms.run(&["cronjobs", "apply", "--force-conflicts"]).want(0);
+
+    // A broken Deployment.
+    let label = json!({"metadata": {"labels": {"ceph.rook.io/pvc": ""}}});
+    let path = format!("/apis/apps/v1/namespaces/{}/deployments/rook-ceph-osd-2", cluster.place.name());
+    let patch = Some(("application/merge-patch+json", label.to_string()));
+    cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    let ran = kms.run(&["-o", "json", "cronjobs", "apply", "--image", "mine:1"]).want(2);
+    let document = ran.json();
+    assert_eq!(document["faults"][0]["deployment"], "rook-ceph-osd-2");
+    let changed: Vec<_> = results(&document);
+    assert_eq!(changed, [(1, "changed".to_owned()), (3, "changed".to_owned())]);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn without_a_right_it_is_named() {
+    let cluster = cluster("vault-token").await;
+    let token = cluster.account("rook-ceph-osd", &[]).await;
+    let ran = cluster.kms(&token).run(&["cronjobs", "apply"]).want(4);
+    assert!(ran.stderr.contains("may not list deployments"), "{}", ran.stderr);
+    assert!(!ran.text().contains(&token));
+    // The program reports a bad schedule and bad settings after the only request, which reads the CephCluster.
+    let bad = Cluster::new(json!({"keyRotation": {"enabled": true, "schedule": "every week"}})).await;
+    let token = bad.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
+    let ran = bad.kms(&token).run(&["cronjobs", "apply"]).want(2);
+    assert!(ran.stderr.contains("keyRotation.schedule is no cron schedule"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn what_a_pod_needs_is_printed_for_a_cluster_and_for_a_file() {
+    let cluster = cluster("vault-tls").await;
+    let kms = cluster.kms(ADMIN);
+    let env = kms.run(&["-o", "json", "render", "env"]).want(0).json();
+    assert_eq!(env["env"], fixture("vault-tls", "env.json"));
+    let volumes = kms.run(&["render", "volumes"]).want(0).stdout;
+    let file = json!({"security": fixture("vault-tls", "security.json")}).to_string();
+    assert_eq!(Kms::new().document("a.yaml", &file).run(&["render", "volumes"]).want(0).stdout, volumes);
+}

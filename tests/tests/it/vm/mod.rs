@@ -1,0 +1,64 @@
+//! The host of OSDs: a guest with `kms`, and the OpenBao that it fetches its keys from, on this machine, over TLS.
+
+#![allow(clippy::print_stdout, reason = "figures of each cut, and the seed that repeats them")]
+
+mod cuts;
+mod data;
+mod mapper;
+mod race;
+
+use kms_testkit::servers::{OpenBao, OpenBaoConfig, Scratch};
+use kms_tests::{
+    machine::{self, Boot, Initramfs, Machine},
+    secret, vault_security,
+};
+
+/// The name of the OSD's key.
+const NAME: &str = "set1-data-0x7dwl";
+
+/// The Ceph cluster.
+const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
+
+/// The program with what an administrator would give it; beneath is the real one.
+const KMS: &str = "#!/bin/sh
+exec /sbin/kms -f /etc/kms/cluster.yaml -f /etc/kms/token.yaml -f /etc/kms/ca.yaml \"$@\"
+";
+
+/// What all boots of a host have in common.
+struct Host {
+    initramfs: Initramfs,
+    server: OpenBao,
+    folder: Scratch,
+}
+
+impl Host {
+    /// One with its keys in KV of this version, 1 or 2.
+    async fn new(kv: u64) -> Self {
+        let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+        let token = server.admin().rook_token().await.unwrap();
+        let addr = format!("https://{}:{}", machine::HOST, server.port());
+        let security = vault_security(&[
+            ("VAULT_ADDR", &addr),
+            ("VAULT_BACKEND_PATH", if kv == 1 { "rook" } else { "rookv2" }),
+            ("VAULT_BACKEND", if kv == 1 { "v1" } else { "v2" }),
+            ("VAULT_CACERT", "vault-ca"),
+        ]);
+        let mut initramfs = machine::osd_host().unwrap();
+        initramfs.file("bin/kms", 0o755, KMS);
+        initramfs.file("etc/kms/cluster.yaml", 0o600, security);
+        initramfs.file("etc/kms/token.yaml", 0o600, secret("vault-token", &[("token", &token)]));
+        initramfs.file("etc/kms/ca.yaml", 0o600, secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
+        Self { initramfs, server, folder: machine::folder().unwrap() }
+    }
+
+    /// A machine that is yet to be given disks and switched on.
+    fn boot(&self) -> Boot<'_> {
+        Boot::new(self.initramfs.clone(), self.folder.path())
+    }
+}
+
+/// The numbers of the key slots that are in use.
+fn slots(machine: &mut Machine, device: &str) -> Vec<u64> {
+    let slots = machine.run(&format!("kms -o json slots {device}")).unwrap().want(0).json();
+    slots["slots"].as_array().unwrap().iter().map(|slot| slot["slot"].as_u64().unwrap()).collect()
+}
