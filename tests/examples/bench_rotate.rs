@@ -1,4 +1,4 @@
-//! What a rotation costs, beside the calls of cryptsetup that Rook makes and beside its own. Run by
+//! The cost of a rotation, beside the calls of cryptsetup that Rook makes and beside our own calls. Run by
 //! `cargo xtask bench rotate`; its part about a host that boots alone by `cargo xtask bench boot`.
 //!
 //! Every figure covers one process with all its children: this program runs itself with `measure`, which runs the
@@ -23,7 +23,7 @@ use kms_tests::{Kms, secret, vault_security};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-/// How often what is quick is measured.
+/// The number of measurements of quick commands.
 const RUNS: usize = 15;
 /// OSDs of a host that boots.
 const HOST: usize = 60;
@@ -32,7 +32,7 @@ const COSTLY: usize = 6;
 /// OSDs of a large cluster, and of a small one beside it.
 const FLEET: [usize; 2] = [100, 1000];
 
-/// What something has cost.
+/// The cost of a command.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     wall_ms: f64,
@@ -103,7 +103,7 @@ fn commands(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What some commands cost.
+/// The cost of several commands.
 fn cost(folder: &Path, lines: &[Vec<String>]) -> Result<Cost> {
     let file = folder.join("commands");
     let text: Vec<String> = lines.iter().map(|words| words.join("\t")).collect();

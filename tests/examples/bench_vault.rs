@@ -1,4 +1,4 @@
-//! How fast the Vault provider is, beside the least that could do the same. Run by `cargo xtask bench vault`.
+//! The speed of the Vault provider, beside the least possible code. Run by `cargo xtask bench vault`.
 //!
 //! Both sides talk to the same server in the same run and take turns, and what counts is the ratio: figures of two
 //! runs or machines say nothing about each other.

@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of a rotation, and what must hold afterwards.
+//! Rotations whose process is killed, and the conditions that must hold afterwards.
 
 use std::{
     path::{Path, PathBuf},
@@ -52,20 +52,20 @@ pub async fn worker(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum End {
-    /// By itself, with success.
+    /// Success.
     Done,
-    /// By itself, with this on standard error.
+    /// A failure, with this standard error.
     Failed(String),
-    /// It was killed.
+    /// Killed.
     Killed,
 }
 
 impl End {
-    /// How a process ended that has left this.
+    /// Classifies the end of a process.
     ///
     /// # Panics
     ///
@@ -81,7 +81,7 @@ impl End {
     }
 }
 
-/// An OSD on images, whose KEK is in a store, and that is rotated again and again.
+/// An OSD on images whose KEK is in a store, for repeated rotations.
 #[derive(Debug)]
 pub struct Subject<'a> {
     store: &'a Store,
@@ -93,7 +93,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Formats so many images, and stores their KEK. `worker` is the program that calls [`worker`].
+    /// Formats this number of images, and stores their KEK. `worker` is the program that calls [`worker`].
     pub async fn new(store: &'a Store, worker: &Path, devices: usize) -> Self {
         let kek = Kek::generate().unwrap();
         let template = Image::luks2(&kek);
@@ -120,7 +120,7 @@ impl<'a> Subject<'a> {
         self.images.iter().map(|image| image.path().display().to_string()).collect()
     }
 
-    /// Rotates in a process of its own, which is killed at the announcement of a number.
+    /// Rotates in a separate process, which is killed at the announcement of a number.
     pub fn rotate(&self, kill_at: Option<usize>) -> End {
         let at = kill_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
         let output = Command::new(&self.worker)
@@ -136,11 +136,11 @@ impl<'a> Subject<'a> {
         End::of(&output)
     }
 
-    /// What must hold at every moment: the KEK that the KMS returns opens every device.
+    /// Checks that the KEK that the KMS returns opens every device, as it must at every moment.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If the condition does not hold.
     pub async fn holds(&self, when: &str) -> Kek {
         loop {
             let kek = self.current().await;
@@ -162,11 +162,11 @@ impl<'a> Subject<'a> {
         self.store.provider.get(&self.name, Freshness::Fresh).await.unwrap().kek
     }
 
-    /// What must hold at the end: one slot on each device, which the KEK opens, and which leads to the same data.
+    /// Checks the state at the end: each device has one slot, which the KEK opens and which leads to the same data.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If the condition does not hold.
     pub async fn converged(&self, when: &str) {
         let kek = self.holds(when).await;
         for image in &self.images {
@@ -176,12 +176,12 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// One kill, a second one in the next run, and a run to the end. Gives the number of kills; 0 if the first run came
-    /// to its end before the kill.
+    /// Kills one run, kills the next run, and lets a third run finish. Returns the number of kills; 0 if the first run
+    /// ended before the kill.
     ///
     /// # Panics
     ///
-    /// If anything does not hold.
+    /// If a condition does not hold.
     pub async fn round(&self, first: usize, second: usize) -> usize {
         let when = format!("{} devices, killed at {first} and {second}", self.images.len());
         let mut kills = 0;
@@ -204,7 +204,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Random numbers that can be had again.
+/// Reproducible random numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Dice(u64);
 

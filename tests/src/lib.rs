@@ -1,6 +1,6 @@
-//! What the end-to-end tests share: the program `kms` as a user runs it, and the documents that it is given.
+//! Common parts of the end-to-end tests: the program `kms` as a user runs it, and its documents.
 //!
-//! The tests themselves are under `tests/`; they need real servers and are run by `cargo xtask test`.
+//! The tests are under `tests/`. They need real servers: run `cargo xtask test`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -21,7 +21,7 @@ use std::{
 
 use kms_testkit::servers;
 
-/// A folder to work in, and the program in it.
+/// The program `kms`, with a working folder.
 #[derive(Debug)]
 pub struct Kms {
     program: PathBuf,
@@ -30,15 +30,15 @@ pub struct Kms {
     global: Vec<String>,
 }
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ran {
     /// The exit code.
     pub code: i32,
-    /// What stands on standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What stands on standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
@@ -52,14 +52,14 @@ impl Ran {
         }
     }
 
-    /// Wants this exit code.
+    /// Fails unless the run has this exit code.
     #[must_use]
     pub fn want(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
-    /// Everything that it printed.
+    /// Standard output and standard error.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -77,7 +77,7 @@ impl Default for Kms {
 }
 
 impl Kms {
-    /// The program that `cargo xtask` has built, in a folder of its own, without any environment.
+    /// Returns the program that `cargo xtask` has built, in its own folder, without an environment.
     pub fn new() -> Self {
         Self {
             program: servers::setting(servers::KMS).expect("run under cargo xtask test"),
@@ -99,7 +99,7 @@ impl Kms {
         self
     }
 
-    /// Writes a file into the folder and gives it to every run with `-f`.
+    /// Writes a file into the folder, and passes it to every run with `-f`.
     #[must_use]
     pub fn document(mut self, name: &str, text: &str) -> Self {
         self.file(name, text);
@@ -107,7 +107,7 @@ impl Kms {
         self
     }
 
-    /// Gives every run these arguments before the command.
+    /// Passes these arguments to every run, before the command.
     #[must_use]
     pub fn global(mut self, args: &[&str]) -> Self {
         self.global.extend(args.iter().map(|arg| (*arg).to_owned()));
@@ -122,12 +122,12 @@ impl Kms {
         path
     }
 
-    /// The arguments that every run is given before the command.
+    /// The arguments of every run, before the command.
     pub fn globals(&self) -> &[String] {
         &self.global
     }
 
-    /// The command as it would be run.
+    /// The command, ready to run.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -154,7 +154,7 @@ impl Kms {
             .stderr(Stdio::piped())
             .spawn()
             .expect("run kms");
-        // A program that does not read its input closes it; that is for the test to judge.
+        // A program that does not read its input closes the pipe, which is not an error here.
         let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
         Ran::of(&child.wait_with_output().expect("wait for kms"))
     }

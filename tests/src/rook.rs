@@ -1,5 +1,5 @@
-//! A Rook cluster in a namespace of a real API server: a CephCluster, its OSDs as Rook's operator has printed them,
-//! and the accounts that work there.
+//! A Rook cluster in a namespace of a real API server: a CephCluster, the Deployments of its OSDs as Rook's operator
+//! creates them, and service accounts.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -28,7 +28,7 @@ pub struct Cluster {
     folder: tempfile::TempDir,
 }
 
-/// An OSD of the fixtures and what is in its Deployment.
+/// A document of an OSD in the fixtures.
 pub fn fixture(case: &str, file: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/kms-rook/tests/fixtures/rook");
     let text = std::fs::read_to_string(folder.join(case).join(file)).expect("a fixture");
@@ -63,7 +63,7 @@ impl Cluster {
         self.kube.call(method, &path, body).await.expect("an answer")
     }
 
-    /// Makes an account with the rights of these Roles in `deploy/`; returns a token.
+    /// Creates an account with the rights of these Roles in `deploy/`, and returns a token.
     pub async fn account(&self, name: &str, files: &[&str]) -> String {
         let mut rules: Vec<Value> = files
             .iter()
@@ -82,7 +82,7 @@ impl Cluster {
         self.place.create_token(name, &[]).await.expect("a token")
     }
 
-    /// A kubeconfig for a token, which others do not replace.
+    /// Writes a kubeconfig for a token, in its own file.
     pub fn kubeconfig(&self, token: &str) -> String {
         let mut hasher = DefaultHasher::new();
         token.hash(&mut hasher);
@@ -134,13 +134,13 @@ impl Cluster {
         kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The value of a variable, from wherever it comes.
+    /// The value of a variable, from the object to which it refers.
     async fn value(&self, var: &Value) -> Option<String> {
         let Some(from) = var.get("valueFrom") else {
             return Some(var["value"].as_str().unwrap_or_default().to_owned());
         };
         if let Some(secret) = from.get("secretKeyRef") {
-            // Of the monitors there is none here, and the program does not want to know them.
+            // There are no monitors here, and the program does not need them.
             let path = self.place.path(&format!("secrets/{}", secret["name"].as_str()?));
             let found = self.place.request("GET", &path, Value::Null).await.expect("an answer").ok().ok()?;
             let text = found["data"][secret["key"].as_str()?].as_str()?.to_owned();

@@ -1,4 +1,4 @@
-//! Every provider on its server, with what a user would give to `kms` to reach it.
+//! Every provider with its server, and the documents with which `kms` reaches it.
 
 use std::{
     any::Any,
@@ -63,13 +63,13 @@ impl fmt::Display for Which {
     }
 }
 
-/// A running server and ways to it.
+/// A running server and its clients.
 pub struct Store {
-    /// Which one it is.
+    /// The provider.
     pub which: Which,
     /// The program, set up to use it.
     pub kms: Kms,
-    /// A client of our own.
+    /// A client in this process.
     pub provider: Arc<dyn KmsProvider>,
     _servers: Vec<Box<dyn Any + Send + Sync>>,
 }
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start(which: Which) -> Result<Self> {
         let (kms, servers) = match which {
             Which::VaultV1 => vault("rook").await?,
@@ -99,7 +99,7 @@ impl Store {
         Ok(Self { which, kms, provider, _servers: servers })
     }
 
-    /// Whether the server decides between two updates. Known once a key was read or written.
+    /// Whether the server has compare-and-set. Known after the first read or write.
     pub fn is_atomic(&self) -> bool {
         self.provider.capability().update == Guarantee::Atomic
     }

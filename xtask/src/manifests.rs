@@ -1,4 +1,4 @@
-//! The YAML that a user would paste from Rook's documentation, for a server of ours.
+//! YAML as in Rook's documentation, for the servers of xtask.
 
 use std::path::{Path, PathBuf};
 
@@ -18,40 +18,24 @@ impl Vault<'_> {
     /// Writes `cluster.yaml`, `token.yaml` and `ca.yaml` to `folder`; returns their paths.
     pub(crate) fn write(&self, folder: &Path) -> Result<[PathBuf; 3]> {
         let Self { addr, backend_path, token, ca } = self;
-        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        let cluster = format!(
-            "apiVersion: ceph.rook.io/v1
-kind: CephCluster
-metadata:
-  name: rook-ceph
-  namespace: rook-ceph
-spec:
-  security:
-    kms:
-      connectionDetails:
-        KMS_PROVIDER: vault
-        VAULT_ADDR: {addr}
-        VAULT_BACKEND_PATH: {backend_path}
-        VAULT_SECRET_ENGINE: kv
-        VAULT_AUTH_METHOD: token
-        VAULT_CACERT: vault-ca
-      tokenSecretName: rook-vault-token
-"
-        );
-        let certificate = block(ca);
-        let files = [
-            ("cluster.yaml", cluster),
-            ("token.yaml", secret("rook-vault-token", &format!("  token: {token}\n"))),
-            ("ca.yaml", secret("vault-ca", &format!("  cert: |\n{certificate}"))),
+        let settings = [
+            ("KMS_PROVIDER", "vault"),
+            ("VAULT_ADDR", addr),
+            ("VAULT_BACKEND_PATH", backend_path),
+            ("VAULT_SECRET_ENGINE", "kv"),
+            ("VAULT_AUTH_METHOD", "token"),
+            ("VAULT_CACERT", "vault-ca"),
         ];
-        for (name, text) in &files {
-            write_private(&folder.join(name), text)?;
-        }
-        Ok(files.map(|(name, _)| folder.join(name)))
+        let files = [
+            ("cluster.yaml", cluster(&settings, "rook-vault-token")),
+            ("token.yaml", secret("rook-vault-token", &format!("  token: {token}\n"))),
+            ("ca.yaml", secret("vault-ca", &format!("  cert: |\n{}", block(ca)))),
+        ];
+        write(folder, files)
     }
 }
 
-/// A KMIP server, and what its token Secret holds.
+/// A KMIP server, and the entries of its token Secret.
 #[derive(Debug)]
 pub(crate) struct Kmip<'a> {
     pub(crate) endpoint: &'a str,
@@ -62,9 +46,31 @@ impl Kmip<'_> {
     /// Writes `cluster.yaml` and `token.yaml` to `folder`; returns their paths.
     pub(crate) fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
         let Self { endpoint, credentials } = self;
-        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        let cluster = format!(
-            "apiVersion: ceph.rook.io/v1
+        let settings = [("KMS_PROVIDER", "kmip"), ("KMIP_ENDPOINT", endpoint)];
+        let data: String =
+            credentials.iter().map(|(key, pem)| format!("  {key}: |\n{}", block(pem))).collect();
+        let files = [
+            ("cluster.yaml", cluster(&settings, "rook-kmip-token")),
+            ("token.yaml", secret("rook-kmip-token", &data)),
+        ];
+        write(folder, files)
+    }
+}
+
+/// Writes files that only the owner can read, and returns their paths.
+fn write<const N: usize>(folder: &Path, files: [(&str, String); N]) -> Result<[PathBuf; N]> {
+    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    for (name, text) in &files {
+        write_private(&folder.join(name), text)?;
+    }
+    Ok(files.map(|(name, _)| folder.join(name)))
+}
+
+/// A CephCluster with these connection details.
+fn cluster(settings: &[(&str, &str)], token_secret: &str) -> String {
+    let details: String = settings.iter().map(|(name, value)| format!("        {name}: {value}\n")).collect();
+    format!(
+        "apiVersion: ceph.rook.io/v1
 kind: CephCluster
 metadata:
   name: rook-ceph
@@ -73,19 +79,9 @@ spec:
   security:
     kms:
       connectionDetails:
-        KMS_PROVIDER: kmip
-        KMIP_ENDPOINT: {endpoint}
-      tokenSecretName: rook-kmip-token
+{details}      tokenSecretName: {token_secret}
 "
-        );
-        let data: String =
-            credentials.iter().map(|(key, pem)| format!("  {key}: |\n{}", block(pem))).collect();
-        let files = [("cluster.yaml", cluster), ("token.yaml", secret("rook-kmip-token", &data))];
-        for (name, text) in &files {
-            write_private(&folder.join(name), text)?;
-        }
-        Ok(files.map(|(name, _)| folder.join(name)))
-    }
+    )
 }
 
 /// The lines of a block of text below a key of `stringData`.

@@ -24,11 +24,24 @@ pub(crate) fn servers_dir() -> PathBuf {
     root().join("target/servers")
 }
 
+/// The beginnings of the variables that `cargo run` sets for this program.
+const OF_THIS_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
 /// Runs `cmd` and shows its output. The command and its children stop with this process.
 pub(crate) fn run(cmd: Cmd<'_>) -> Result<()> {
     let text = cmd.to_string();
     eprintln!("$ {text}");
-    let mut child = process::spawn(&text, &mut Command::from(cmd), Stop::Gently)?;
+    let mut command = Command::from(cmd);
+    // Cargo has set variables that describe this package. The build script of ring depends on them, so a cargo that
+    // inherits them builds TLS and HTTP again.
+    #[expect(clippy::disallowed_methods, reason = "no other place knows the names of all variables")]
+    let variables = std::env::vars_os();
+    for (name, _) in variables {
+        if OF_THIS_PACKAGE.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    let mut child = process::spawn(&text, &mut command, Stop::Gently)?;
     let status = child.wait();
     process::release(child.id());
     let status = status.with_context(|| format!("wait for {text}"))?;

@@ -4,21 +4,28 @@ use std::process::ExitCode;
 
 use kms_core::{Error, ErrorKind};
 
-/// How the program ends. The numbers are an interface: they never change.
+/// The exit codes of the program. The numbers are an interface and never change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 #[repr(u8)]
-pub(crate) enum Exit {
+pub enum Exit {
+    /// The command did what it was asked to do.
     Done = 0,
+    /// The command failed for a reason that has no code of its own.
     Failed = 1,
+    /// The command line, a setting or a Secret is wrong.
     Usage = 2,
+    /// An object does not exist.
     NotFound = 3,
+    /// The credentials are wrong, or do not permit the operation.
     Denied = 4,
+    /// A later attempt may succeed.
     TryAgain = 5,
 }
 
 impl Exit {
     /// Every exit code, in order.
-    pub(crate) const ALL: [Self; 6] =
+    pub const ALL: [Self; 6] =
         [Self::Done, Self::Failed, Self::Usage, Self::NotFound, Self::Denied, Self::TryAgain];
 
     /// The exit code for an error.
@@ -33,12 +40,13 @@ impl Exit {
         }
     }
 
-    pub(crate) const fn code(self) -> u8 {
+    /// The number.
+    pub const fn code(self) -> u8 {
         self as u8
     }
 
-    /// What it means, for the help text and the documentation.
-    pub(crate) const fn meaning(self) -> &'static str {
+    /// The meaning, for the help text and the documentation.
+    pub const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Failed => {

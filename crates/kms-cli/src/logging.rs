@@ -5,7 +5,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::{cli::Global, environment::Environment};
+use crate::{args::Global, environment::Environment};
 
 /// What a crate of others may log at most, whatever `RUST_LOG` says.
 ///

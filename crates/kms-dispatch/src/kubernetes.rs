@@ -1,32 +1,56 @@
-//! Kubernetes Secrets, from the options.
+//! Kubernetes Secrets: the provider of a block without settings.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use kms_core::{
-    Error, KmsProvider, Result,
+    Error, KmsProvider, Result, SecretSource, SecuritySpec,
+    config::Problems,
     layer::{self, LayerOptions},
 };
 use kms_k8s_secret::KubernetesSecretBuilder;
 
-use crate::Options;
+use crate::{Options, connector::Connector};
 
-/// The provider with its layers. The namespace has to be known: that of a kubeconfig's context is seldom the one of
-/// the cluster, and keys that are stored elsewhere are not found when a disk is to be opened.
-pub(crate) async fn connect(options: &Options) -> Result<Arc<dyn KmsProvider>> {
-    let Some(cluster) = options.cluster() else {
-        return Err(Error::config(
-            "keys are in Kubernetes Secrets, and the namespace of the CephCluster is not known: give the cluster, or \
-             a CephCluster with metadata.namespace and metadata.name",
-        ));
-    };
-    let mut builder = KubernetesSecretBuilder::new().with_kube_namespace(&cluster.kube_namespace);
-    builder = match options.kube_connection() {
-        Some(connection) => builder.with_client(connection.clone()),
-        None => builder.with_options(options.kube_options()),
-    };
-    if let Some(owner) = cluster.owner() {
-        builder = builder.with_owner(owner);
+/// Connects to Kubernetes Secrets. The caller's options say where they are.
+#[derive(Debug)]
+pub(crate) struct KubernetesSecrets;
+
+#[async_trait]
+impl Connector for KubernetesSecrets {
+    fn is_setting(&self, _name: &str) -> Option<bool> {
+        None
     }
-    let provider = builder.build().await?;
-    Ok(layer::standard(Arc::new(provider), &options.limits(LayerOptions::default())))
+
+    fn check_names(&self, _spec: &SecuritySpec, _problems: &mut Problems) {}
+
+    fn check(&self, _spec: &SecuritySpec, _options: &Options, _problems: &mut Problems) {}
+
+    /// The namespace must be known: that of a kubeconfig's context is seldom the one of the cluster, and a key that is
+    /// stored elsewhere is not found when its disk is opened.
+    async fn connect(
+        &self,
+        _spec: &SecuritySpec,
+        _secrets: &dyn SecretSource,
+        options: &Options,
+        problems: Problems,
+    ) -> Result<Arc<dyn KmsProvider>> {
+        problems.into_result()?;
+        let Some(cluster) = options.cluster() else {
+            return Err(Error::config(
+                "keys are in Kubernetes Secrets, and the namespace of the CephCluster is not known: give the cluster, \
+                 or a CephCluster with metadata.namespace and metadata.name",
+            ));
+        };
+        let mut builder = KubernetesSecretBuilder::new().with_kube_namespace(&cluster.kube_namespace);
+        builder = match options.kube_connection() {
+            Some(connection) => builder.with_client(connection.clone()),
+            None => builder.with_options(options.kube_options()),
+        };
+        if let Some(owner) = cluster.owner() {
+            builder = builder.with_owner(owner);
+        }
+        let provider = builder.build().await?;
+        Ok(layer::standard(Arc::new(provider), &options.limits(LayerOptions::default())))
+    }
 }

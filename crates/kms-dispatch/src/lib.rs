@@ -1,18 +1,16 @@
 #![doc = include_str!("../README.md")]
 
-#[cfg(feature = "azure")]
-mod azure;
 mod connect;
-#[cfg(feature = "ibmkp")]
-mod ibmkp;
-#[cfg(feature = "kmip")]
-mod kmip;
+mod connector;
+#[cfg(feature = "k8s-secret")]
+mod index;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
+#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+mod legacy;
 mod options;
 mod provider;
-#[cfg(feature = "vault")]
-mod vault;
+mod registry;
 
 pub mod keys;
 
@@ -20,4 +18,5 @@ pub use crate::{
     connect::{check, connect},
     options::Options,
     provider::Provider,
+    registry::Registry,
 };

@@ -6,6 +6,8 @@ use kms_core::layer::LayerOptions;
 use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
+use crate::Registry;
+
 /// What [`connect`](crate::connect) may want to know beside the `security` block. The default knows nothing.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -17,6 +19,7 @@ pub struct Options {
     deadline: Option<Duration>,
     attempt_timeout: Option<Duration>,
     attempts: Option<u32>,
+    registry: Registry,
     #[cfg(feature = "k8s-secret")]
     kube_connection: Option<kms_kube::Connection>,
 }
@@ -94,23 +97,22 @@ impl Options {
         self
     }
 
-    #[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+    /// Takes the providers of this registry too. Without it only those of this workspace count.
+    #[must_use]
+    pub fn with_registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
-    #[cfg_attr(
-        not(any(
-            feature = "azure",
-            feature = "ibmkp",
-            feature = "k8s-secret",
-            feature = "kmip",
-            feature = "vault",
-            test
-        )),
-        expect(dead_code, reason = "no provider")
-    )]
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers.retry.deadline = deadline;
@@ -124,7 +126,6 @@ impl Options {
         layers
     }
 
-    #[allow(dead_code, reason = "not every provider needs it")]
     pub(crate) fn cluster(&self) -> Option<&ClusterRef> {
         self.cluster.as_ref()
     }
@@ -148,12 +149,11 @@ impl Options {
     }
 
     /// Whether the caller has said where Kubernetes is, other than by a connection.
-    #[cfg(all(feature = "k8s-secret", feature = "kmip"))]
+    #[cfg(feature = "k8s-secret")]
     pub(crate) fn names_kubernetes(&self) -> bool {
         self.kubeconfig.is_some() || self.kube_context.is_some()
     }
 
-    #[allow(dead_code, reason = "not every provider needs it")]
     pub(crate) fn allow_http(&self) -> bool {
         self.allow_http
     }
@@ -170,6 +170,7 @@ impl fmt::Debug for Options {
             deadline,
             attempt_timeout,
             attempts,
+            registry,
             #[cfg(feature = "k8s-secret")]
             kube_connection,
         } = self;
@@ -186,6 +187,7 @@ impl fmt::Debug for Options {
             .field("deadline", deadline)
             .field("attempt_timeout", attempt_timeout)
             .field("attempts", attempts)
+            .field("registry", registry)
             .finish()
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use kms_core::{Capability, Error, Guarantee, Result, SecuritySpec, config::nearest};
+use kms_core::{Capability, Guarantee, Result, SecuritySpec};
 
-use crate::keys::KMS_PROVIDER;
+use crate::Registry;
 
-/// A provider that a `security` block can name, whether or not it is compiled in.
+/// A provider that a `security` block can name, compiled in or not.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Provider {
@@ -18,52 +18,29 @@ pub enum Provider {
     Kmip,
     /// No `connectionDetails` at all.
     KubernetesSecret,
+    /// A provider that the author of the program has [registered](Registry::with).
+    Own {
+        /// The value of `KMS_PROVIDER`.
+        name: &'static str,
+        /// What people call it.
+        title: &'static str,
+    },
     /// `vault`
     Vault,
 }
 
 impl Provider {
-    /// Every provider, in alphabetical order.
+    /// Every provider of this workspace, in alphabetical order.
     pub const ALL: [Self; 5] =
         [Self::AzureKeyVault, Self::IbmKeyProtect, Self::Kmip, Self::KubernetesSecret, Self::Vault];
 
-    /// The provider that a `security` block names (spec 1.3). Its value is trimmed, its case counts.
+    /// Returns the provider that a `security` block names, as [`Registry::provider_of`] does for an empty registry.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if it names none, or one that nobody knows; the error lists those that are known.
-    /// Rook takes an unknown name for a KMS in which every put succeeds and nothing is stored.
+    /// Those of [`Registry::provider_of`].
     pub fn of(spec: &SecuritySpec) -> Result<Self> {
-        let details = &spec.kms.connection_details;
-        if details.is_empty() {
-            return Ok(Self::KubernetesSecret);
-        }
-        match details.get(KMS_PROVIDER).map(str::trim) {
-            Some("azure-kv") => Ok(Self::AzureKeyVault),
-            Some("ibmkeyprotect") => Ok(Self::IbmKeyProtect),
-            Some("kmip") => Ok(Self::Kmip),
-            Some("vault") => Ok(Self::Vault),
-            Some(name) if matches!(&*name.to_ascii_lowercase(), "k8s" | "kubernetes") => {
-                Err(Error::config(format!(
-                    "{KMS_PROVIDER} cannot name Kubernetes Secrets: they are used when connectionDetails is \
-                     empty, so leave it out"
-                )))
-            }
-            Some("") => Err(Error::config(format!("{KMS_PROVIDER} is empty; {}", known()))),
-            Some(name) => {
-                let near = nearest(name, Self::names());
-                let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-                Err(Error::config(format!("{KMS_PROVIDER} is not a known provider{near} ({})", known())))
-            }
-            None => {
-                let near = details.iter().any(|(key, _)| nearest(key, [KMS_PROVIDER]).is_some());
-                let near = if near { ", only a name that is like it" } else { "" };
-                Err(Error::config(format!(
-                    "connectionDetails has settings, but no {KMS_PROVIDER}{near}; {}",
-                    known()
-                )))
-            }
-        }
+        Registry::new().provider_of(spec)
     }
 
     /// The value of `KMS_PROVIDER`; empty for Kubernetes Secrets.
@@ -73,6 +50,7 @@ impl Provider {
             Self::IbmKeyProtect => "ibmkeyprotect",
             Self::Kmip => "kmip",
             Self::KubernetesSecret => "",
+            Self::Own { name, .. } => name,
             Self::Vault => "vault",
         }
     }
@@ -84,6 +62,7 @@ impl Provider {
             Self::IbmKeyProtect => "IBM Key Protect",
             Self::Kmip => "KMIP",
             Self::KubernetesSecret => "Kubernetes Secret",
+            Self::Own { title, .. } => title,
             Self::Vault => "HashiCorp Vault, OpenBao",
         }
     }
@@ -95,17 +74,19 @@ impl Provider {
             Self::IbmKeyProtect => "an imported standard key with an alias for each key",
             Self::Kmip => "a managed object for each key, and a Secret that has its identifier",
             Self::KubernetesSecret => "a Secret for each key, in the namespace of the cluster",
+            Self::Own { .. } => "whatever its author has chosen",
             Self::Vault => "an entry of a KV mount (version 1 or 2) for each key",
         }
     }
 
-    /// The Cargo feature that compiles it in.
+    /// The Cargo feature that compiles it in; empty for a registered provider, which needs none.
     pub const fn feature(self) -> &'static str {
         match self {
             Self::AzureKeyVault => "azure",
             Self::IbmKeyProtect => "ibmkp",
             Self::Kmip => "kmip",
             Self::KubernetesSecret => "k8s-secret",
+            Self::Own { .. } => "",
             Self::Vault => "vault",
         }
     }
@@ -117,13 +98,17 @@ impl Provider {
             Self::IbmKeyProtect => cfg!(feature = "ibmkp"),
             Self::Kmip => cfg!(feature = "kmip"),
             Self::KubernetesSecret => cfg!(feature = "k8s-secret"),
+            Self::Own { .. } => true,
             Self::Vault => cfg!(feature = "vault"),
         }
     }
 
-    /// What it can do at best, if it is known: for Vault that is with version 2 of KV, for KMIP with
-    /// its identifiers in Kubernetes. What it can do with its present
-    /// configuration is what [`KmsProvider::capability`](kms_core::KmsProvider::capability) says.
+    /// What the provider can do at best: for Vault with version 2 of KV, for KMIP with its identifiers in Kubernetes.
+    /// `None` for a registered provider. The size of a KEK is not stated.
+    ///
+    /// It is stated here too because it is shown and decided on (`kms providers`, CronJobs) without a connection and in
+    /// builds that lack the provider. What a provider can do with its present configuration is what
+    /// [`KmsProvider::capability`](kms_core::KmsProvider::capability) says; a test compares the two.
     pub const fn capability(self) -> Option<Capability> {
         match self {
             Self::AzureKeyVault => Some(
@@ -132,18 +117,10 @@ impl Provider {
             Self::IbmKeyProtect => Some(Capability::full().with_update(Guarantee::CheckThenAct)),
             Self::Kmip => Some(Capability::full().with_soft_delete(false).with_base64_only(true)),
             Self::KubernetesSecret => Some(Capability::full().with_soft_delete(false).with_versions(false)),
+            Self::Own { .. } => None,
             Self::Vault => Some(Capability::full()),
         }
     }
-
-    /// The values of `KMS_PROVIDER`.
-    fn names() -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().map(Self::as_str).filter(|name| !name.is_empty())
-    }
-}
-
-fn known() -> String {
-    format!("known are: {}", Provider::names().collect::<Vec<_>>().join(", "))
 }
 
 impl fmt::Display for Provider {

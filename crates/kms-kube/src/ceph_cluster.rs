@@ -49,6 +49,13 @@ pub struct DeviceSet {
     pub encrypted: bool,
 }
 
+impl DeviceSet {
+    /// Names a device set, and says whether its OSDs are encrypted.
+    pub fn new(name: impl Into<String>, encrypted: bool) -> Self {
+        Self { name: name.into(), encrypted }
+    }
+}
+
 impl CephClusterSpec {
     /// A spec with this `security` block and nothing else.
     pub fn new(security: SecuritySpec) -> Self {

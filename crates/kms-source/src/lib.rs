@@ -14,7 +14,7 @@ use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
 #[cfg(feature = "manifests")]
-pub use self::manifests::{DeviceSet, Manifests};
+pub use self::manifests::Manifests;
 pub use self::{directory::Directory, pod::PodEnvironment};
 
 /// Kubernetes allows 1 MiB for all the data of a Secret.

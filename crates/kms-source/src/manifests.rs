@@ -9,7 +9,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
-use kms_kube::ClusterRef;
+use kms_kube::{ClusterRef, DeviceSet};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
@@ -56,16 +56,6 @@ impl fmt::Debug for Kept {
         let Self { kind, place, node: _ } = self;
         f.debug_struct("Kept").field("kind", kind).field("place", place).finish_non_exhaustive()
     }
-}
-
-/// One entry of `spec.storage.storageClassDeviceSets` of a CephCluster.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct DeviceSet {
-    /// Its name.
-    pub name: String,
-    /// Whether its OSDs are encrypted, and so have keys in the KMS.
-    pub encrypted: bool,
 }
 
 /// A Secret and where it was.
@@ -243,7 +233,7 @@ impl Manifests {
             .map(|storage| storage.get("storageClassDeviceSets").map(|sets| &sets.value))
         {
             let sets = match sets {
-                Some(Value::List(sets)) => sets.iter().map(DeviceSet::of).collect(),
+                Some(Value::List(sets)) => sets.iter().map(device_set).collect(),
                 _ => Vec::new(),
             };
             self.device_sets = Some(sets);
@@ -371,12 +361,9 @@ impl fmt::Debug for Manifests {
     }
 }
 
-impl DeviceSet {
-    fn of(node: &Node) -> Self {
-        let name = node.get("name").and_then(Node::text).unwrap_or_default().to_owned();
-        let encrypted = node.get("encrypted").is_some_and(|node| matches!(node.value, Value::Bool(true)));
-        Self { name, encrypted }
-    }
+fn device_set(node: &Node) -> DeviceSet {
+    let name = node.get("name").and_then(Node::text).unwrap_or_default();
+    DeviceSet::new(name, node.get("encrypted").is_some_and(|node| matches!(node.value, Value::Bool(true))))
 }
 
 #[async_trait]

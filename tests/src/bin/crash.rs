@@ -1,5 +1,5 @@
-//! `crash run`: kills rotations until a number of kills is reached; see `cargo xtask crash`. `crash worker` is what is
-//! killed.
+//! `crash run`: kills rotations until a number of kills is reached; see `cargo xtask crash`. `crash worker` is the
+//! killed process.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Spreads the kills over the providers, each on a thread of its own.
+/// Spreads the kills over the providers, with one thread for each.
 fn run(arguments: &[String]) -> Result<()> {
     let [kills, seed, rest @ ..] = arguments else { bail!("usage: crash run KILLS SEED [PROVIDER]") };
     let (kills, seed): (usize, u64) = (kills.parse()?, seed.parse()?);

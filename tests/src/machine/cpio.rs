@@ -10,7 +10,7 @@ const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
-/// An archive in the making.
+/// An unfinished archive.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Archive {
     bytes: Vec<u8>,
@@ -43,7 +43,7 @@ impl Archive {
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.inode = 0;
         self.entry("TRAILER!!!", 0, &[]);
-        // Whatever follows begins at a multiple of four.
+        // The next part begins at a multiple of four.
         self.bytes
     }
 

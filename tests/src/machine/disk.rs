@@ -1,4 +1,4 @@
-//! A disk with a volatile cache, as drives have: what was not flushed may be lost with the power, in any order.
+//! A disk with a volatile cache, like a drive: a power cut may lose unflushed writes, in any order.
 //!
 //! Killing QEMU alone would lose none of the guest's finished writes, since they are in this machine's page cache by
 //! then. So the disk is ours: QEMU reaches it as a network block device (NBD, doc/proto.md of that project) over a
@@ -17,16 +17,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The unit that a drive writes whole or not at all.
+/// The unit that a drive writes atomically.
 const SECTOR: usize = 512;
 
 /// The largest request that we take; QEMU's own limit is 32 MiB.
 const MAX_REQUEST: usize = 32 << 20;
 
-/// How long the last connection may take to end after its QEMU is gone.
+/// The longest time between the end of QEMU and the end of its connection.
 const HANG_UP: Duration = Duration::from_secs(10);
 
-/// What a cut does to sectors that were written and not flushed.
+/// The fate of unflushed sectors in a power cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Loss {
@@ -34,23 +34,23 @@ pub enum Loss {
     All,
     /// Each sector keeps any version that it had, by this seed: a drive writes in whatever order it likes.
     Any(u64),
-    /// Nothing is lost, as if the drive's cache had a battery.
+    /// Nothing is lost, like with a drive whose cache has a battery.
     None,
 }
 
-/// What the drive knows.
+/// The content of the drive.
 #[derive(Default)]
 struct Content {
-    /// What stands on the medium.
+    /// The content of the medium.
     durable: Vec<u8>,
-    /// What reads give.
+    /// The content that reads return.
     current: Vec<u8>,
     /// The versions of each sector since the last flush, the oldest first.
     pending: BTreeMap<usize, Vec<[u8; SECTOR]>>,
     connections: usize,
     flushes: u64,
     writes: u64,
-    /// The write that it does not do any more, and nothing after it.
+    /// The first write that the disk ignores, with everything after it.
     stop_at: Option<u64>,
     stopped: bool,
 }
@@ -73,7 +73,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// When the socket cannot be made.
+    /// If the socket cannot be made.
     pub fn new(folder: &Path, name: &str, mebibytes: usize) -> Result<Self> {
         let bytes = mebibytes << 20;
         let content = Content { durable: vec![0; bytes], current: vec![0; bytes], ..Content::default() };
@@ -82,14 +82,14 @@ impl Disk {
             UnixListener::bind(&socket).with_context(|| format!("listen at {}", socket.display()))?;
         let disk = Self { socket, shared: Arc::new((Mutex::new(content), Condvar::new())) };
         let shared = Arc::clone(&disk.shared);
-        // It ends with the process: what it holds is a few megabytes.
+        // The thread ends with the process; it holds a few megabytes.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { break };
                 lock(&shared).connections += 1;
                 let connection = Arc::clone(&shared);
                 std::thread::spawn(move || {
-                    // A connection ends in an error when its QEMU is killed, which is what machines are for.
+                    // A connection ends with an error when a test kills QEMU.
                     let _ = serve(stream, &connection);
                     lock(&connection).connections -= 1;
                     connection.1.notify_all();
@@ -99,7 +99,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Where it is served.
+    /// The path of its socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
@@ -110,7 +110,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// When a machine is still connected.
+    /// If a machine is still connected.
     pub fn cut(&self, loss: Loss) -> Result<(usize, usize)> {
         let (content, condition) = &*self.shared;
         let content = content.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,26 +123,26 @@ impl Disk {
         Ok(content.cut(loss))
     }
 
-    /// How often it was flushed.
+    /// The number of flushes.
     #[must_use]
     pub fn flushes(&self) -> u64 {
         lock(&self.shared).flushes
     }
 
-    /// How many writes it has done.
+    /// The number of writes.
     #[must_use]
     pub fn writes(&self) -> u64 {
         lock(&self.shared).writes
     }
 
-    /// Has it do so many writes more and then nothing at all, not even answer, as if the power were gone for it alone.
+    /// Lets the disk do this number of further writes and then stop responding, like a drive that loses its power alone.
     /// The next [`cut`](Self::cut) ends that.
     pub fn stop_after(&self, writes: u64) {
         let mut content = lock(&self.shared);
         content.stop_at = Some(content.writes + writes);
     }
 
-    /// Whether it has stopped, waiting for that no longer than `limit`.
+    /// Waits until the disk has stopped. False if it still works after `limit`.
     #[must_use]
     pub fn stops_within(&self, limit: Duration) -> bool {
         let (content, condition) = &*self.shared;
@@ -153,11 +153,11 @@ impl Disk {
         content.stopped
     }
 
-    /// Writes what reads give to a file, for programs of this machine.
+    /// Writes the content of the disk to a file, for programs of this machine.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         fs::write(path, &lock(&self.shared).current).with_context(|| format!("write {}", path.display()))
     }
@@ -174,7 +174,7 @@ impl Content {
         (end <= self.current.len()).then_some(start..end)
     }
 
-    /// Writes whole sectors: QEMU has been told that there are no others.
+    /// Writes whole sectors: the disk announces to QEMU that it accepts nothing else.
     fn write(&mut self, start: usize, data: &[u8]) {
         self.current[start..start + data.len()].copy_from_slice(data);
         for (number, sector) in data.chunks_exact(SECTOR).enumerate() {
@@ -184,7 +184,7 @@ impl Content {
         self.writes += 1;
     }
 
-    /// Whether this request is one that it does not get to any more.
+    /// Whether the disk has stopped before this request.
     fn stops_at(&mut self, what: u64) -> bool {
         self.stopped |= what == WRITE && self.stop_at == Some(self.writes);
         self.stopped
@@ -222,7 +222,7 @@ impl Content {
     }
 }
 
-/// The finisher of SplitMix64: any two numbers give two that have nothing in common.
+/// The finisher of SplitMix64, which turns similar numbers into unrelated ones.
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -253,7 +253,7 @@ fn serve(mut stream: UnixStream, shared: &(Mutex<Content>, Condvar)) -> io::Resu
         if content.stops_at(what) {
             drop(content);
             shared.1.notify_all();
-            // It takes what comes until the machine is gone.
+            // It reads and ignores requests until the machine is gone.
             return io::copy(&mut stream, &mut io::sink()).map(drop);
         }
         let range = content.range(offset, length);

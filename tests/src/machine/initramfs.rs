@@ -1,5 +1,5 @@
-//! The first file system of a guest, which is all that it has: busybox, kernel modules, our init, programs of this
-//! machine with their shared libraries.
+//! The file system of a guest: busybox, kernel modules, our init, and programs of this machine with their shared
+//! libraries.
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::cpio::Archive;
 
-/// What the guest runs first: see there for what it understands.
+/// The first program of the guest. Its comments describe the commands that it accepts.
 const INIT: &str = include_str!("init.sh");
 
-/// A file system in the making; clone it to add files for one boot only.
+/// An unfinished file system. Clone it to add files for one boot only.
 #[derive(Clone, Debug)]
 pub struct Initramfs {
     archive: Archive,
@@ -23,11 +23,11 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// One with busybox, the kernel's modules and our init, from the folder that xtask has provisioned.
+    /// Returns a file system with busybox, the kernel's modules and our init, from the folder that xtask has provisioned.
     ///
     /// # Errors
     ///
-    /// When a file is missing there.
+    /// If a file is missing there.
     pub fn new(folder: &Path) -> Result<Self> {
         let mut archive = Archive::default();
         for path in ["dev", "mnt", "proc", "run", "sys", "tmp"] {
@@ -52,7 +52,7 @@ impl Initramfs {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or a library is missing.
+    /// If it cannot be read, or a library is missing.
     pub fn program(&mut self, program: &Path) -> Result<()> {
         let name = program.file_name().with_context(|| format!("{} is no program", program.display()))?;
         for library in libraries(program)? {
@@ -79,7 +79,7 @@ impl Initramfs {
 ///
 /// # Errors
 ///
-/// When there is none.
+/// If there is no such program.
 pub fn find_program(name: &str) -> Result<PathBuf> {
     let paths = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(|folder| Path::new(folder).join(name));
     paths.into_iter().find(|path| path.exists()).with_context(|| format!("there is no program {name}"))

@@ -1,7 +1,7 @@
-//! A virtual machine as a host of OSDs: Debian's kernel with device-mapper in QEMU, which this machine's own kernel may
-//! lack, and which can be cut off at any moment.
+//! A virtual machine as a host of OSDs: Debian's kernel with device-mapper in QEMU. The kernel of this machine may lack
+//! device-mapper, and a test can cut the power of a virtual machine at any moment.
 //!
-//! Software emulation only: where KVM is nested, the guest dies in it.
+//! QEMU emulates the processor in software, since the guest crashes in nested KVM.
 //! The guest reaches servers on the loopback of this machine at [`HOST`].
 
 mod cpio;
@@ -39,10 +39,10 @@ pub const FOLDER: &str = "KMS_IT_VM";
 /// The emulator.
 pub const QEMU: &str = "KMS_IT_QEMU";
 
-/// How long one command in the guest may take, unless the caller says otherwise.
+/// The default time limit of a command in the guest.
 const COMMAND: Duration = Duration::from_secs(90);
 
-/// What to start.
+/// The machine to start.
 #[derive(Debug)]
 pub struct Boot<'a> {
     initramfs: Initramfs,
@@ -52,7 +52,7 @@ pub struct Boot<'a> {
 }
 
 impl<'a> Boot<'a> {
-    /// A machine that boots this file system. `folder` takes its logs and must outlive it.
+    /// Returns a machine that boots this file system. `folder` holds its logs and must outlive it.
     #[must_use]
     pub fn new(initramfs: Initramfs, folder: &'a Path) -> Self {
         Self { initramfs, disks: Vec::new(), memory: 512, folder }
@@ -72,11 +72,11 @@ impl<'a> Boot<'a> {
         self
     }
 
-    /// Starts it and waits until it takes commands.
+    /// Starts the machine and waits until it accepts commands.
     ///
     /// # Errors
     ///
-    /// When there is no QEMU, or the guest is not ready in time; the end of its console is in the message.
+    /// If there is no QEMU, or the guest is not ready in time; the end of its console is in the message.
     pub fn start(self) -> Result<Machine> {
         let Self { initramfs, disks, memory, folder } = self;
         let (qemu, kernel) = (setting(QEMU)?, setting(FOLDER)?.join("vmlinuz"));
@@ -137,23 +137,23 @@ impl<'a> Boot<'a> {
         });
         machine.guest_took = ready?;
         machine.took = begin.elapsed();
-        // It has been unpacked, and may hold tokens.
+        // The guest has unpacked it, and it may hold tokens.
         fs::remove_file(&initrd).context("remove the first file system")?;
         Ok(machine)
     }
 }
 
-/// A line that the guest has written, and when, since the machine was switched on.
+/// A line of output of the guest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Line {
-    /// When it came.
+    /// The time since the machine was switched on.
     pub at: Duration,
-    /// What it says; of jobs it begins with `@NAME `.
+    /// The text. Lines of jobs begin with `@NAME `.
     pub text: String,
 }
 
-/// What a job has written by this log, without its name.
+/// The lines of a job in this log, without its name.
 #[must_use]
 pub fn lines_of(log: &[Line], job: &str) -> Vec<Line> {
     let prefix = format!("@{job} ");
@@ -161,7 +161,7 @@ pub fn lines_of(log: &[Line], job: &str) -> Vec<Line> {
     log.iter().filter_map(|line| Some(Line { at: line.at, text: text(line)? })).collect()
 }
 
-/// What a command in the guest has come to.
+/// The result of a command in the guest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Ran {
@@ -169,16 +169,16 @@ pub struct Ran {
     pub command: String,
     /// Its exit code.
     pub code: i32,
-    /// What it printed on both its outputs.
+    /// Standard output and standard error.
     pub text: String,
 }
 
 impl Ran {
-    /// Wants this exit code.
+    /// Fails unless the command has this exit code.
     ///
     /// # Panics
     ///
-    /// When it had another one.
+    /// If the exit code differs.
     #[must_use]
     #[track_caller]
     pub fn want(self, code: i32) -> Self {
@@ -186,7 +186,7 @@ impl Ran {
         self
     }
 
-    /// What it printed as JSON.
+    /// The output as JSON.
     ///
     /// # Panics
     ///
@@ -199,7 +199,7 @@ impl Ran {
     }
 }
 
-/// A running machine. Dropped, it loses its power.
+/// A running machine. Dropping it cuts its power.
 #[derive(Debug)]
 pub struct Machine {
     child: Child,
@@ -215,7 +215,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// How long it took until it took commands, and what the guest's own clock said then, in seconds.
+    /// The time until it accepted commands, and the guest's clock at that moment, in seconds.
     #[must_use]
     pub fn took(&self) -> (Duration, &str) {
         (self.took, &self.guest_took)
@@ -225,12 +225,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// When the guest does not answer in time, or has ended.
+    /// If the guest does not answer in time, or has ended.
     pub fn run(&mut self, command: &str) -> Result<Ran> {
         self.run_for(command, COMMAND)
     }
 
-    /// The same with a time limit.
+    /// Runs a command line with a time limit.
     ///
     /// # Errors
     ///
@@ -269,11 +269,11 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until the job has written so many lines, or has ended.
+    /// Waits until the job has written this number of lines, or has ended.
     ///
     /// # Errors
     ///
-    /// When neither happens in time, or the guest has ended.
+    /// If neither happens in time, or the guest has ended.
     pub fn follow(&mut self, job: &str, lines: usize, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
@@ -287,7 +287,7 @@ impl Machine {
         }
     }
 
-    /// Waits until the job ends; returns its exit code and what it has written.
+    /// Waits until the job ends, and returns its exit code and output.
     ///
     /// # Errors
     ///
@@ -302,17 +302,17 @@ impl Machine {
         Ok(Ran { command: job.to_owned(), code, text })
     }
 
-    /// What a job has written so far, without its name.
+    /// The lines of a job so far, without its name.
     #[must_use]
     pub fn lines_of(&self, job: &str) -> Vec<Line> {
         lines_of(&self.log, job)
     }
 
-    /// Waits for a line for which `look` has an answer.
+    /// Waits for a line for which `look` returns a value.
     ///
     /// # Errors
     ///
-    /// When there is none in time, or the guest has ended; what it said last is in the message.
+    /// If no such line arrives in time, or the guest has ended. The message has its last output.
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -337,14 +337,14 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// When it ends meanwhile.
+    /// If it ends meanwhile.
     pub fn go_on_for(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         while self.next(end)?.is_some() {}
         Ok(())
     }
 
-    /// The next line, or none until `end`.
+    /// The next line, or `None` if no line arrives until `end`.
     fn next(&mut self, end: Instant) -> Result<Option<Line>> {
         match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok((at, text)) => {
@@ -357,22 +357,22 @@ impl Machine {
         }
     }
 
-    /// Everything that it has written so far.
+    /// All output so far.
     #[must_use]
     pub fn log(&self) -> &[Line] {
         &self.log
     }
 
-    /// How long it has been on.
+    /// The time since it was switched on.
     #[must_use]
     pub fn on_for(&self) -> Duration {
         self.begin.elapsed()
     }
 
-    /// Cuts the power: SIGKILL, so that neither the guest nor QEMU can tidy up. Returns what the guest has written.
+    /// Cuts the power: SIGKILL, so that neither the guest nor QEMU can tidy up. Returns the output of the guest.
     pub fn cut(mut self) -> Vec<Line> {
         self.end();
-        // What had come before the cut and was not yet looked at.
+        // Output from before the cut that was not read yet.
         let rest = self.lines.iter().map(|(at, text)| Line { at, text });
         let mut log = std::mem::take(&mut self.log);
         log.extend(rest);
@@ -383,7 +383,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub fn power_off(mut self) -> Result<()> {
         self.commands += 1;
         writeln!(self.stdin, "{} sync; poweroff -f", self.commands).context("give the guest a command")?;
@@ -407,7 +407,7 @@ impl Machine {
         process::release(self.child.id());
     }
 
-    /// The end of what it has written, of its console and of QEMU's log, for messages.
+    /// The last output of the guest, of its console and of QEMU, for messages.
     fn last_words(&self) -> String {
         let tail = |text: &str| {
             let lines: Vec<&str> = text.lines().collect();
@@ -434,7 +434,7 @@ impl Drop for Machine {
 ///
 /// # Errors
 ///
-/// When something is missing that xtask provisions.
+/// If something is missing that xtask provisions.
 pub fn osd_host() -> Result<Initramfs> {
     let mut initramfs = Initramfs::new(&setting(FOLDER)?)?;
     for name in ["cryptsetup", "dmsetup"] {
@@ -456,7 +456,7 @@ pub fn osd_host() -> Result<Initramfs> {
 ///
 /// # Errors
 ///
-/// When it cannot be made.
+/// If it cannot be made.
 pub fn folder() -> Result<Scratch> {
     Scratch::new()
 }

@@ -2,6 +2,7 @@
 
 mod imports;
 mod isolation;
+mod left;
 mod lexer;
 mod lines;
 mod phrases;
@@ -42,7 +43,7 @@ impl Tidy {
         let workspace = Workspace::read(sh)?;
         let mut errors = Vec::new();
         for (name, check, is_error) in CHECKS {
-            let mut found = check(&workspace);
+            let mut found = left::beyond(name, check(&workspace));
             found.retain(|problem| self.under.as_ref().is_none_or(|under| problem.contains(under.as_str())));
             if is_error {
                 errors.extend(found);
@@ -78,7 +79,7 @@ mod tests {
         let workspace = Workspace::read(&sh).unwrap();
         for (name, check, is_error) in CHECKS {
             if is_error {
-                assert_eq!(check(&workspace), Vec::<String>::new(), "{name}");
+                assert_eq!(left::beyond(name, check(&workspace)), Vec::<String>::new(), "{name}");
             }
         }
     }

@@ -4,10 +4,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and the model prints what it found"
 )]
 
 mod bench;
+mod memory;
+mod model;
 /// On images with real LUKS headers.
 mod devices {
     mod faults;

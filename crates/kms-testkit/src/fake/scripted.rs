@@ -25,7 +25,7 @@ pub enum Operation {
     Get,
     /// [`KmsProvider::may_update`].
     Rights,
-    /// [`KmsProvider::list`], counted when the first key is asked for.
+    /// [`KmsProvider::list`], counted at the request for the first key.
     List,
     /// [`KmsProvider::probe`].
     Probe,
@@ -35,7 +35,7 @@ pub enum Operation {
     Retire,
 }
 
-/// A call that was made.
+/// A recorded call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
@@ -147,7 +147,7 @@ impl InjectedFault {
         self
     }
 
-    /// A list gives this many keys first.
+    /// A list returns this many keys before it fails.
     #[must_use]
     pub fn after_items(mut self, items: usize) -> Self {
         self.after_items = items;
@@ -155,7 +155,7 @@ impl InjectedFault {
     }
 }
 
-/// A write that is on its way.
+/// A write in flight.
 #[derive(Debug)]
 enum Late {
     Delete(KeyName, DeleteMode),
@@ -169,26 +169,26 @@ struct State {
     late: Vec<(usize, Late)>,
 }
 
-/// A provider around another one which fails on demand, and counts.
+/// A provider that wraps another one, fails on demand and records calls.
 ///
-/// Each operation has a queue of faults; a call takes the first one, and passes when there is none.
+/// Each operation has a queue of faults. A call takes the first fault; with an empty queue it succeeds.
 pub struct Scripted {
     inner: Arc<dyn KmsProvider>,
     state: Mutex<State>,
 }
 
 impl Scripted {
-    /// One around an empty [`Memory`].
+    /// Wraps an empty [`Memory`].
     pub fn new() -> Self {
         Self::around(Arc::new(Memory::new()))
     }
 
-    /// One around this provider.
+    /// Wraps this provider.
     pub fn around(inner: Arc<dyn KmsProvider>) -> Self {
         Self { inner, state: Mutex::default() }
     }
 
-    /// The provider within: what it does is neither counted nor made to fail.
+    /// The wrapped provider. Its calls are not recorded and meet no faults.
     pub fn inner(&self) -> &Arc<dyn KmsProvider> {
         &self.inner
     }
@@ -205,17 +205,17 @@ impl Scripted {
         }
     }
 
-    /// Forgets the calls that were made and the faults that were not met.
+    /// Forgets recorded calls and queued faults.
     pub fn reset(&self) {
         *self.state() = State::default();
     }
 
-    /// The calls that were made, in order.
+    /// The recorded calls, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
 
-    /// How often an operation was called.
+    /// The number of calls of an operation.
     pub fn count(&self, operation: Operation) -> usize {
         self.state().calls.iter().filter(|call| call.operation == operation).count()
     }
@@ -230,7 +230,7 @@ impl Scripted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call, lets late writes arrive that are due, and takes the fault.
+    /// Records a call, applies the late writes that are due, and takes the fault.
     async fn begin(&self, operation: Operation) -> InjectedFault {
         let (fault, due) = {
             let mut state = self.state();
@@ -245,7 +245,7 @@ impl Scripted {
         };
         let due: Vec<(usize, Late)> = due;
         for (_, write) in due {
-            // Whether a late write is still possible is the store's business.
+            // The store decides whether a late write is still possible.
             let _ = match write {
                 Late::Delete(name, mode) => self.inner.delete(&name, mode).await.map(drop),
                 Late::Put(name, kek, mode) => self.inner.put(&name, &kek, mode).await.map(drop),
@@ -281,7 +281,7 @@ impl fmt::Debug for Scripted {
 }
 
 impl End {
-    /// The error; or never returns; or nothing.
+    /// Returns the error, never returns, or returns normally.
     async fn reached(self) -> Result<()> {
         match self {
             Self::Fail { kind, retry, wait } => {

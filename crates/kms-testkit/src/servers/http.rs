@@ -43,7 +43,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// When the status is another one; the body is in the message.
+    /// If the status is another one; the body is in the message.
     pub fn ok(self) -> Result<Value> {
         let Self { status, headers: _, body } = self;
         if !(200..300).contains(&status) {
@@ -56,7 +56,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// If there is none.
     pub fn text(&self, pointer: &str) -> Result<String> {
         let Self { status, headers: _, body } = self;
         let text = body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -75,7 +75,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// When the PEM does not parse.
+    /// If the PEM does not parse.
     pub fn new(base: impl Into<String>, ca: &str, identity: Option<&Identity>) -> Result<Self> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(Pki::client_config(ca, identity)?)
@@ -93,23 +93,23 @@ impl Http {
         &self.base
     }
 
-    /// The same client for another server.
+    /// Returns the client for another server.
     #[must_use]
     pub fn at(&self, base: impl Into<String>) -> Self {
         Self { base: base.into(), ..self.clone() }
     }
 
-    /// The same client, sending this header with each request.
+    /// Returns the client with this header in each request.
     ///
     /// # Errors
     ///
-    /// When the text cannot be sent in a header.
+    /// If the text cannot be sent in a header.
     pub fn with_header(mut self, name: &'static str, value: &str) -> Result<Self> {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value)?);
         Ok(self)
     }
 
-    /// The same client without this header.
+    /// Returns the client without this header.
     #[must_use]
     pub fn without_header(mut self, name: &'static str) -> Self {
         self.headers.remove(name);
@@ -120,17 +120,17 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Reply> {
         let body = (!body.is_null()).then(|| ("application/json", body.to_string()));
         self.send_as(method, path, body).await
     }
 
-    /// The same with a body of another content type.
+    /// Sends one request with a body of any content type.
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn send_as(
         &self,
         method: &str,

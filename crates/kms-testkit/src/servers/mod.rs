@@ -1,8 +1,8 @@
-//! Real servers for tests: started on loopback with free ports, in a scratch folder, and always stopped again.
+//! Real servers for tests, on free ports of the loopback, in scratch folders. They stop when they are dropped.
 //!
-//! A test takes what it needs ([`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`], [`PyKmip::start`]) and drops it at its end.
-//! Programs come from `cargo xtask`, which provisions them and says where they are in the `KMS_IT_*` variables; a
-//! test that needs one is `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
+//! A test starts servers by [`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`] or [`PyKmip::start`].
+//! `cargo xtask` provisions the programs and passes their paths in the `KMS_IT_*` variables; a test that needs one is
+//! `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
 //!
 //! Keep servers in local variables: statics are never dropped, so a server in one would outlive its test.
 
@@ -40,19 +40,19 @@ pub const KUBE: &str = "KMS_IT_KUBE";
 pub const KMS: &str = "KMS_IT_KMS";
 /// The Python that has `pykmip` installed.
 pub const PYKMIP: &str = "KMS_IT_PYKMIP";
-/// The folder where each server's process id is kept, so that xtask can stop what a killed test left running.
+/// The folder with the process id of each server, so that xtask can stop the servers of a killed test.
 pub const PIDS: &str = "KMS_IT_PIDS";
 
-/// The path that `cargo xtask` put into the environment variable `name`, one of the constants above.
+/// The path in the environment variable `name`, one of the constants above, which `cargo xtask` sets.
 ///
 /// # Errors
 ///
-/// When it is not set: the test was not run by xtask.
+/// If the variable is not set, since the test does not run under xtask.
 pub fn setting(name: &str) -> Result<PathBuf> {
     optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it"))
 }
 
-/// The same, where the test can do without.
+/// The path in the environment variable `name`, if it is set.
 #[must_use]
 pub fn optional_setting(name: &str) -> Option<PathBuf> {
     #[expect(
@@ -72,7 +72,7 @@ pub fn unique(prefix: &str) -> String {
 
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    // Process ids come round again within the life of a shared server, so the time goes in as well.
+    // Process ids repeat within the life of a shared server, so the name has the time too.
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 1_000_000);
     format!("{prefix}-{}-{seconds}-{count}", std::process::id())
 }

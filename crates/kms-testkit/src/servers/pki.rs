@@ -123,7 +123,7 @@ fn valid(from: i32, to: i32) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = date_time_ymd(from, 1, 1);
     params.not_after = date_time_ymd(to, 1, 1);
-    // The default has a name of its own.
+    // The default name is the same for all.
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
 }
@@ -133,7 +133,7 @@ impl Pki {
     ///
     /// # Errors
     ///
-    /// When the system has no randomness.
+    /// If the system has no randomness.
     pub fn new() -> Result<Self> {
         let ca = Authority::root("Test CA")?;
         let bad_ca = Authority::root("Bad CA")?;
@@ -184,7 +184,7 @@ impl Pki {
     ///
     /// # Errors
     ///
-    /// When they cannot be written.
+    /// If they cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         for (name, Identity { cert, key }) in self.all() {
@@ -199,7 +199,7 @@ impl Pki {
     ///
     /// # Errors
     ///
-    /// When the PEM does not parse.
+    /// If the PEM does not parse.
     pub fn client_config(ca: &str, identity: Option<&Identity>) -> Result<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         for cert in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -239,7 +239,7 @@ pub(crate) fn server_config(identity: &Identity, client_ca: Option<&str>) -> Res
 ///
 /// # Errors
 ///
-/// When it cannot be written.
+/// If it cannot be written.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     fs::OpenOptions::new()
         .write(true)

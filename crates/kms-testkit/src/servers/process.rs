@@ -1,10 +1,10 @@
 //! Child processes that never outlive the test.
 //!
-//! A child runs in a process group of its own with a clean environment and its output in a log file.
-//! It is stopped and reaped when its [`Process`] is dropped, also by a panic; on Ctrl-C or SIGTERM a thread of ours
-//! stops all children and leaves.
-//! SIGKILL leaves us no time: for that case each child's id is written to the folder [`PIDS`](super::PIDS), and
-//! [`sweep`] stops what is still alive.
+//! A child runs in its own process group, with a clean environment and a log file for its output.
+//! It is stopped and reaped when its [`Process`] is dropped, also by a panic. On Ctrl-C or SIGTERM a thread stops all
+//! children and exits.
+//! SIGKILL leaves no time for that, so each child's id is in the folder [`PIDS`](super::PIDS), and [`sweep`] stops the
+//! children that are still alive.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
-/// How long a child may take to end after SIGTERM before it gets SIGKILL.
+/// The time between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(3);
 
 /// Things to remove when this process receives a signal to stop: process groups by id, process groups that are recorded
@@ -46,7 +46,7 @@ fn belongings<T>(change: impl FnOnce(&mut Belongings) -> T) -> T {
     change(&mut BELONGINGS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A program to start, and how.
+/// A program to start, with its arguments and environment.
 #[derive(Debug)]
 pub struct Launch {
     name: String,
@@ -57,18 +57,18 @@ pub struct Launch {
     stop: Stop,
 }
 
-/// How a child is ended when it is dropped.
+/// The way in which a child is stopped on drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
     /// SIGTERM, then SIGKILL after [`GRACE`].
     Gently,
-    /// SIGKILL at once: nothing that it holds is worth the time of an orderly end.
+    /// SIGKILL at once, for programs whose data need no orderly shutdown.
     Kill,
 }
 
 impl Launch {
-    /// The program at `program`, run in `folder`; `name` is for messages and names its log.
+    /// Returns a launch of `program` in `folder`; `name` appears in messages and names the log.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -101,24 +101,24 @@ impl Launch {
         self
     }
 
-    /// Sets how it ends.
+    /// Sets the way in which it is stopped.
     #[must_use]
     pub fn stop(mut self, stop: Stop) -> Self {
         self.stop = stop;
         self
     }
 
-    /// Starts it; its output goes to `NAME.log` in its folder.
+    /// Starts the program, with its output in `NAME.log` in its folder.
     ///
     /// # Errors
     ///
-    /// When the log cannot be written or the program cannot be run.
+    /// If the log cannot be written or the program cannot be run.
     pub fn start(self) -> Result<Process> {
         let Self { name, program, args, env, folder, stop } = self;
         let log = folder.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut command = Command::new(&program);
-        // Proxies and the settings of the server's own command line would leak in otherwise.
+        // Without proxies and the settings of the server's own command line.
         command.env_clear().env("HOME", &folder);
         if let Some(path) = super::optional_setting("PATH") {
             command.env("PATH", path);
@@ -168,7 +168,7 @@ pub fn release(pid: u32) {
     }
     belongings(|ours| ours.groups.remove(&pid));
     if let Some(folder) = super::optional_setting(super::PIDS) {
-        // Nothing to do about a folder that is already gone.
+        // The folder may be gone already.
         let _ = fs::remove_file(folder.join(pid.to_string()));
     }
 }
@@ -184,20 +184,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Its process id, which is also the id of its process group.
+    /// The process id, which is also the id of the process group.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has printed so far.
+    /// The output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// The last lines that it has printed, for messages.
+    /// The last lines of the output, for messages.
     #[must_use]
     pub fn last_words(&self) -> String {
         let log = self.log();
@@ -206,26 +206,26 @@ impl Process {
         lines.get(from..).unwrap_or_default().join("\n")
     }
 
-    /// Its status if it has ended.
+    /// The exit status, or `None` while it runs.
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// If the kernel does not report it.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("look after {}", self.name))
     }
 
-    /// Ends it with SIGKILL, as a crash would.
+    /// Kills the child with SIGKILL, like a crash.
     pub fn kill(&mut self) {
         self.end(Stop::Kill);
     }
 
-    /// Ends it the way it is ended on drop.
+    /// Stops the child as on drop.
     pub fn stop(&mut self) {
         self.end(self.stop);
     }
 
-    /// Lets it run on after us; the caller keeps the id to stop it with [`stop_pid`].
+    /// Lets the child outlive this process. The caller stops it with [`stop_pid`].
     #[must_use]
     pub fn detach(mut self) -> u32 {
         self.owned = false;
@@ -239,7 +239,7 @@ impl Process {
         }
         self.owned = false;
         let group = Pid::from_child(&self.child);
-        // A child that has ended by itself is reaped here, and a signal to a group that is gone does nothing.
+        // A child that has exited is reaped here. A signal to an absent group does nothing.
         if how == Stop::Gently && kill_process_group(group, Signal::TERM).is_ok() {
             let end = Instant::now() + GRACE;
             while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
@@ -258,7 +258,7 @@ impl Drop for Process {
     }
 }
 
-/// Between two looks at a process that is about to end.
+/// The pause between two checks of a process that is about to end.
 fn pause() {
     #[expect(
         clippy::disallowed_methods,
@@ -267,7 +267,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
 
-/// Stops the process group `pid`, which need not be a child of ours, and waits until it is gone.
+/// Stops the process group `pid`, which need not be our child, and waits until it is gone.
 pub fn stop_pid(pid: u32) {
     let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     for (signal, limit) in [(Signal::TERM, 2 * GRACE), (Signal::KILL, GRACE)] {
@@ -276,7 +276,7 @@ pub fn stop_pid(pid: u32) {
         }
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            // Where it is our child it stays a zombie until it is reaped.
+            // Our child stays a zombie until it is reaped.
             let _ = waitpid(Some(group), WaitOptions::NOHANG);
             if !alive(pid) {
                 return;
@@ -299,15 +299,15 @@ fn alive(group: u32) -> bool {
     })
 }
 
-/// What the kernel says about the process `pid`, from the third field on.
+/// The status of the process `pid` in `/proc`, from the third field on.
 fn stat(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
     Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
-/// When the process `pid` was started, in the kernel's own clock: with the id, it names a process for good.
-/// One that has ended and waits to be reaped is none any more.
+/// The start time of the process `pid` by the kernel's clock, which makes the id unique. `None` if the process has
+/// ended, even if it is not reaped.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<String> {
     // `starttime` is the 22nd field.
@@ -317,12 +317,12 @@ pub fn start_time(pid: u32) -> Option<String> {
     fields.nth(18).map(str::to_owned)
 }
 
-/// Stops the processes whose ids stand in `folder` (see [`PIDS`](super::PIDS)) and which are still the same ones;
-/// returns how many there were.
+/// Stops the processes whose ids are in `folder` (see [`PIDS`](super::PIDS)), unless the id belongs to another process
+/// now. Returns their number.
 ///
 /// # Errors
 ///
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn sweep(folder: &Path) -> Result<usize> {
     let mut stopped = 0;
     for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
@@ -340,8 +340,8 @@ pub fn sweep(folder: &Path) -> Result<usize> {
     Ok(stopped)
 }
 
-/// On SIGINT or SIGTERM: stops all children, removes the scratch folders and exits with 130.
-/// Done for you by everything here that starts a process.
+/// Installs the handling of SIGINT and SIGTERM: stop all children, remove the scratch folders and exit with 130.
+/// Every function of this module that starts a process calls it.
 pub fn watch_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -394,11 +394,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// A new folder below the system's folder for temporary files.
+    /// Creates a folder below the system's folder for temporary files.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the folder cannot be created.
     pub fn new() -> Result<Self> {
         watch_signals();
         let path =
@@ -407,31 +407,31 @@ impl Scratch {
         Ok(Self { path, owned: true })
     }
 
-    /// The folder `path`, made if it is not there, which goes like one of [`new`](Self::new).
+    /// Takes the folder `path`, creates it if it is absent, and removes it like one of [`new`](Self::new).
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the folder cannot be created.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
         watch_signals();
         let kept = Self::kept(path)?;
         belongings(|ours| ours.folders.push(kept.path.clone()));
-        // The kept one owns nothing, so its own drop does nothing.
+        // A kept folder owns nothing, so its drop does nothing.
         Ok(Self { path: kept.path.clone(), owned: true })
     }
 
-    /// The folder `path`, made if it is not there, which stays.
+    /// Takes the folder `path`, creates it if it is absent, and keeps it.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the folder cannot be created.
     pub fn kept(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { path, owned: false })
     }
 
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -444,7 +444,7 @@ impl Drop for Scratch {
             return;
         }
         belongings(|ours| ours.folders.retain(|folder| *folder != self.path));
-        // A server that was killed a moment ago may still have had a file in the making.
+        // A server that was just killed may have created another file.
         for _ in 0..3 {
             match fs::remove_dir_all(&self.path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => pause(),
@@ -491,7 +491,7 @@ mod tests {
         let folder = Scratch::new().unwrap();
         let pid = sleeper(&folder).detach();
         let ids = Scratch::new().unwrap();
-        // Another process had this id: it is left alone.
+        // Another process has this id now.
         fs::write(ids.path().join(pid.to_string()), "1").unwrap();
         assert_eq!(sweep(ids.path()).unwrap(), 0);
         let started = start_time(pid).unwrap();

@@ -25,14 +25,14 @@ use crate::servers::{
 /// Our launcher, for TLS 1.3.
 const LAUNCHER: &str = include_str!("pykmip_launch.py");
 
-/// How often to try other ports.
+/// The number of attempts with other ports.
 const ATTEMPTS: usize = 5;
 
-/// Which PyKMIP to start.
+/// The variant of PyKMIP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Flavour {
-    /// As it is shipped: TLS 1.2.
+    /// The shipped server: TLS 1.2.
     Stock,
     /// With TLS 1.2 and 1.3.
     Tls13,
@@ -54,12 +54,12 @@ impl PyKmip {
     ///
     /// # Errors
     ///
-    /// When there is no Python for it, or it ends or does not listen in time; the end of its log is in the message.
+    /// If there is no Python for it, or it ends or does not listen in time; the end of its log is in the message.
     pub async fn start(flavour: Flavour) -> Result<Self> {
         Self::start_in(crate::servers::setting(crate::servers::PYKMIP)?, Scratch::new()?, flavour).await
     }
 
-    /// The same with this Python, and its files in `folder`.
+    /// Starts a server with this Python, and its files in `folder`.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl PyKmip {
     ///
     /// # Errors
     ///
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn relay(&self) -> Result<Relay> {
         Ok(Relay::start(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await?)
     }
@@ -134,7 +134,7 @@ impl PyKmip {
     ///
     /// # Errors
     ///
-    /// When it cannot be run or fails; its output is in the message.
+    /// If it cannot be run or fails; its output is in the message.
     pub async fn client(&self, script: &str, args: &[&str]) -> Result<String> {
         let path = self.folder.path().join("client.py");
         fs::write(&path, script).context("write the script")?;

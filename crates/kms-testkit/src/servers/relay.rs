@@ -1,6 +1,6 @@
-//! A plain TCP relay in front of a server: counts connections, and breaks them in the ways that networks do.
+//! A TCP relay in front of a server that counts connections and breaks them as networks do.
 //!
-//! Bytes pass as they are, so TLS and HTTP stay those of the two ends.
+//! It passes bytes unchanged, so TLS and HTTP run between client and server.
 
 use std::{
     fmt, io,
@@ -19,16 +19,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// How the relay treats traffic.
+/// The treatment of traffic.
 #[derive(Clone, Copy, Debug, Default)]
 struct Orders {
-    /// Each piece that the server sends is held back for this long.
+    /// The delay of each piece that the server sends.
     delay: Duration,
     /// Nothing passes, in either direction; connections stay open.
     frozen: bool,
-    /// The next bytes from the server are swallowed and their connection is reset.
+    /// The next bytes from the server are dropped and their connection is reset.
     lose_reply: bool,
-    /// Connections of an earlier age are reset.
+    /// Connections of earlier ages are reset.
     age: u64,
 }
 
@@ -63,7 +63,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let relay = Self {
@@ -77,25 +77,25 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The URL of a TLS server behind it.
+    /// The URL of a TLS server behind the relay.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.addr)
     }
 
-    /// How many connections it has accepted.
+    /// The number of accepted connections.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.counts.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many of them are open.
+    /// The number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.counts.open.load(Ordering::SeqCst)
@@ -106,27 +106,27 @@ impl Relay {
         self.orders.send_modify(|orders| orders.age += 1);
     }
 
-    /// Holds back each piece that the server sends for this long.
+    /// Delays each piece that the server sends.
     pub fn delay(&self, delay: Duration) {
         self.orders.send_modify(|orders| orders.delay = delay);
     }
 
-    /// While frozen nothing passes, though connections are accepted and stay open: a dead network, a stopped server.
+    /// Stops or resumes all traffic. Meanwhile connections are accepted and stay open, as with a dead network.
     pub fn freeze(&self, frozen: bool) {
         self.orders.send_modify(|orders| orders.frozen = frozen);
     }
 
-    /// The server gets the next request, but its reply is lost and the connection reset: the outcome is unknown.
+    /// Passes the next request, drops its reply and resets the connection, so that the outcome is unknown.
     pub fn lose_next_reply(&self) {
         self.orders.send_modify(|orders| orders.lose_reply = true);
     }
 
-    /// Closes the port, so that connections are refused, and resets those that are open.
+    /// Closes the port, so that new connections are refused, and resets open connections.
     pub async fn refuse(&self) {
         let task = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             task.abort();
-            // The port is closed when the task is gone, not before.
+            // The port closes with the task.
             let _ = task.await;
         }
         self.cut();
@@ -136,7 +136,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// When another process has taken the port.
+    /// If another process has taken the port.
     pub async fn accept_again(&self) -> io::Result<()> {
         self.listen(TcpListener::bind(self.addr).await?);
         Ok(())
@@ -149,10 +149,10 @@ impl Relay {
                 counts.accepted.fetch_add(1, Ordering::SeqCst);
                 counts.open.fetch_add(1, Ordering::SeqCst);
                 let (counts, orders) = (Arc::clone(&counts), Arc::clone(&orders));
-                // The age is taken here: a cut must reach connections whose task has not run yet.
+                // The age is read here, since a cut must reach connections whose task has not run yet.
                 let age = orders.borrow().age;
                 tokio::spawn(async move {
-                    // An end that fails is an end: the other side sees the reset.
+                    // A failed end ends the connection: the other side sees the reset.
                     let _ = pass(client, target, age, &orders).await;
                     counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -171,7 +171,7 @@ impl Drop for Relay {
     }
 }
 
-/// Passes bytes until either end closes or the connection is to be cut.
+/// Passes bytes until an end closes or the connection is cut.
 async fn pass(
     client: TcpStream,
     target: SocketAddr,
@@ -205,7 +205,7 @@ async fn pass(
             let length = from_server.read(&mut buffer).await?;
             let lost = length > 0
                 && orders.send_if_modified(|orders| {
-                    // Only the first connection that gets here loses its reply.
+                    // Only the first connection here loses its reply.
                     std::mem::take(&mut orders.lose_reply)
                 });
             if lost {
@@ -232,7 +232,7 @@ async fn pass(
         for stream in [to_client.as_ref(), to_server.as_ref()] {
             let _ = stream.set_zero_linger();
         }
-        // Dropping a write half would say goodbye first.
+        // Dropping a write half would close the connection in good order.
         to_client.forget();
         to_server.forget();
     }
@@ -241,6 +241,6 @@ async fn pass(
 
 /// Waits while traffic is frozen.
 async fn thawed(orders: &mut watch::Receiver<Orders>) {
-    // The sender outlives the connection, so this only ends when it is thawed.
+    // The sender outlives the connection, so this waits for the end of the freeze.
     let _ = orders.wait_for(|orders| !orders.frozen).await;
 }

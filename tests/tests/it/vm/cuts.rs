@@ -10,7 +10,7 @@ use kms_tests::machine::{Disk, Line, Loss, Machine, lines_of};
 
 use super::{Host, NAME, data::Data, slots};
 
-/// How often the power is cut, unless `cargo xtask it vm --cuts` says otherwise.
+/// The number of power cuts, unless `cargo xtask it vm --cuts` sets it.
 const CUTS: u64 = 5;
 
 /// The rotation that is cut. It waits a little, so that cuts fall into the wait too.
@@ -50,7 +50,7 @@ fn last_step(log: &[Line]) -> String {
     lines_of(log, "rotate").into_iter().rev().find_map(text).unwrap_or_else(|| "nothing yet".to_owned())
 }
 
-/// A rotation that was not cut, as a measure for those that are.
+/// An uninterrupted rotation, as the measure for the moments of cuts.
 struct Whole {
     /// How long it took to its first line and from each line to the next.
     lines: Vec<Duration>,

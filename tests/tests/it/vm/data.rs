@@ -1,4 +1,4 @@
-//! What an OSD writes, and what must be there after a cut.
+//! The data that an OSD writes, and the data that must survive a cut.
 //!
 //! Two parts of the mapped device: four megabytes that are written once, and a journal that is written all the time,
 //! one block after the other. A block lies in the disk's cache for a moment, then it is flushed, then announced. An
@@ -39,7 +39,7 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Adds what the guest needs for it.
+    /// Adds the programs that the guest needs for it.
     pub(super) fn tools(initramfs: &mut Initramfs) {
         initramfs.file("bin/writer", 0o755, WRITER);
     }
@@ -75,14 +75,14 @@ impl Data {
         self.heard(machine.log());
     }
 
-    /// Takes note of what a machine has announced before its end.
+    /// Records the blocks that a machine announced before its end.
     pub(super) fn heard(&mut self, log: &[Line]) {
         self.announced = log.iter().rev().find_map(announced).unwrap_or(self.announced);
         let exit = lines_of(log, "writer").pop().filter(|line| line.text.starts_with("exit "));
         assert!(exit.is_none_or(|line| line.text == "exit 0"), "the device failed while it was in use");
     }
 
-    /// Checks that all of it is there. Returns how many blocks there have been.
+    /// Checks that all data is there, and returns the number of blocks.
     pub(super) fn check(&mut self, machine: &mut Machine) -> u64 {
         let read = format!("dd if={DEVICE} bs=1M count=4 2> /dev/null | sha256sum");
         assert_eq!(machine.run(&read).unwrap().want(0).text, self.sum, "the fixed part has changed");

@@ -19,12 +19,12 @@ const NAME: &str = "set1-data-0x7dwl";
 /// The Ceph cluster.
 const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
 
-/// The program with what an administrator would give it; beneath is the real one.
+/// A wrapper for the real program, with the arguments that an administrator passes.
 const KMS: &str = "#!/bin/sh
 exec /sbin/kms -f /etc/kms/cluster.yaml -f /etc/kms/token.yaml -f /etc/kms/ca.yaml \"$@\"
 ";
 
-/// What all boots of a host have in common.
+/// The common part of all boots of a host.
 struct Host {
     initramfs: Initramfs,
     server: OpenBao,
@@ -32,7 +32,7 @@ struct Host {
 }
 
 impl Host {
-    /// One with its keys in KV of this version, 1 or 2.
+    /// Returns a host with its keys in KV version 1 or 2.
     async fn new(kv: u64) -> Self {
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
         let token = server.admin().rook_token().await.unwrap();
@@ -51,7 +51,7 @@ impl Host {
         Self { initramfs, server, folder: machine::folder().unwrap() }
     }
 
-    /// A machine that is yet to be given disks and switched on.
+    /// Returns a machine without disks that is not switched on.
     fn boot(&self) -> Boot<'_> {
         Boot::new(self.initramfs.clone(), self.folder.path())
     }

@@ -27,7 +27,7 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     ///
-    /// When the variable is not set.
+    /// If the variable is not set.
     pub fn python(double: &'a Azure) -> Result<Self> {
         Self::new(double, setting("KMS_IT_AZURE_PYTHON")?, "client.py", None)
     }
@@ -36,7 +36,7 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     ///
-    /// When the variable is not set.
+    /// If the variable is not set.
     pub fn node(double: &'a Azure) -> Result<Self> {
         let modules = setting("KMS_IT_AZURE_NODE_PATH")?;
         Self::new(double, "node".into(), "client.js", Some(modules))
@@ -58,7 +58,7 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     ///
-    /// When the program cannot be started.
+    /// If the program cannot be started.
     pub async fn run(&self, args: &[&str]) -> Result<Output> {
         let ca = self.folder.path().join("ca.crt");
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/azure");

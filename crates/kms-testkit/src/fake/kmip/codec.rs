@@ -1,4 +1,4 @@
-//! The TTLV of the double: written on its own, so that client and double cannot be wrong alike.
+//! The double's own TTLV codec, so that client and double do not share errors.
 
 /// A node of a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,7 @@ impl Node {
         out
     }
 
-    /// The nodes of some bytes; `None` if they are no TTLV.
+    /// Decodes bytes; `None` if they are not TTLV.
     pub(super) fn read(mut bytes: &[u8]) -> Option<Vec<Self>> {
         let mut nodes = Vec::new();
         while !bytes.is_empty() {

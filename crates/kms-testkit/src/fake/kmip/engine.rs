@@ -1,4 +1,4 @@
-//! What the double does with a request.
+//! The operations of the double.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,7 +40,7 @@ pub(super) struct Engine {
     count: u32,
 }
 
-/// A result reason with words.
+/// A result reason and its message.
 type Refused = (u32, &'static str);
 
 fn now() -> i64 {
@@ -86,7 +86,7 @@ impl Engine {
     fn new_uid(&mut self) -> String {
         self.count += 1;
         if self.quirks.uuids {
-            // Not in the order of their making.
+            // Not in the order of their creation.
             let mixed = self.count.wrapping_mul(0x9e37_79b9);
             format!("{mixed:08x}-1111-4222-8333-{:012x}", self.count)
         } else {
@@ -213,7 +213,7 @@ impl Engine {
         (if self.quirks.later_not_found { 0x37 } else { 0x01 }, "Could not locate object")
     }
 
-    /// The object that is meant, unless it is gone.
+    /// The object that the request names, unless it was destroyed.
     fn object(&mut self, payload: &Node) -> Result<&mut Object, Refused> {
         let missing = self.missing();
         let gone = if self.quirks.destroyed_reason { (0x36, "destroyed") } else { missing };

@@ -1,7 +1,6 @@
-//! A KMIP server in the process of the test: for frames that no real server sends, for connections that no real one
-//! treats so, and for the ways in which other vendors' servers answer.
+//! A KMIP server in the process of the test, with malformed frames, broken connections and the quirks of other vendors.
 //!
-//! What a real server does is tested on [PyKMIP](crate::servers::PyKmip).
+//! Tests of regular behaviour use a real server, [PyKMIP](crate::servers::PyKmip).
 
 mod codec;
 mod engine;
@@ -28,39 +27,39 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use self::{codec::Node, engine::Engine};
 use crate::servers::{Pki, pki};
 
-/// In what a server differs from PyKMIP. Everything is off by default.
+/// Differences between a server and PyKMIP. All are off by default.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "tests set what they need and take the rest from the default")]
 pub struct Quirks {
-    /// The versions that it speaks.
+    /// The supported versions.
     pub versions: Vec<(i32, i32)>,
-    /// Discover Versions is not known, whatever the version.
+    /// Discover Versions is unknown in every version.
     pub no_discovery: bool,
-    /// Discover Versions is answered at 1.0 too.
+    /// Discover Versions works in 1.0 too.
     pub discovery_at_1_0: bool,
-    /// A minor version that is not known is taken for a known one.
+    /// An unknown minor version is accepted.
     pub lenient_versions: bool,
-    /// The header of an error has the version of the request, whatever that was; otherwise 1.0.
+    /// The header of an error repeats the version of the request; otherwise it has 1.0.
     pub echo_version: bool,
     /// The time stamp of an error is 0.
     pub zero_time: bool,
     /// Errors have neither operation nor batch id.
     pub bare_errors: bool,
-    /// What the state of an object forbids is Wrong Key Lifecycle State.
+    /// An operation that the state of the object forbids gets Wrong Key Lifecycle State.
     pub lifecycle_reason: bool,
-    /// Get after Destroy is Object Destroyed, and the attributes of the object stay.
+    /// Get after Destroy gets Object Destroyed, and the attributes of the object remain.
     pub destroyed_reason: bool,
-    /// Destroying again succeeds.
+    /// A second Destroy succeeds.
     pub destroy_twice: bool,
-    /// An unknown object is Object Not Found.
+    /// An unknown object gets Object Not Found.
     pub later_not_found: bool,
     /// Identifiers are UUIDs.
     pub uuids: bool,
     /// Objects are active from the beginning.
     pub born_active: bool,
-    /// Only active objects are given out.
+    /// Get returns active objects only.
     pub get_needs_active: bool,
-    /// Revoke is refused with Permission Denied.
+    /// Revoke gets Permission Denied.
     pub no_revoke: bool,
     /// Application Specific Information is refused.
     pub no_application: bool,
@@ -70,15 +69,15 @@ pub struct Quirks {
     pub no_names: bool,
     /// Names are unique.
     pub unique_names: bool,
-    /// Only what Rook writes is taken: Opaque, a length of 256.
+    /// Register accepts only Rook's objects: Opaque, with a length of 256.
     pub only_rooks: bool,
     /// The longest symmetric key, in bits.
     pub longest_key: Option<usize>,
-    /// Locate gives every object, whatever is asked for.
+    /// Locate ignores its filter and returns every object.
     pub locate_ignores_filter: bool,
-    /// Locate answers Item Not Found where there is nothing.
+    /// Locate gets Item Not Found if no object fits.
     pub locate_not_found: bool,
-    /// No payload where there is nothing to say.
+    /// Responses omit empty payloads.
     pub no_empty_payload: bool,
 }
 
@@ -113,29 +112,29 @@ impl Default for Quirks {
     }
 }
 
-/// What is done with a request instead of answering it.
+/// A trick that the server plays on a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Trick {
-    /// The connection is closed without a word, and the request is not done.
+    /// The connection is closed without a response, and the request has no effect.
     Close,
-    /// The request is done, and the connection closed without a word.
+    /// The request takes effect, and the connection is closed without a response.
     DoAndClose,
-    /// The connection is closed after so many bytes of the answer.
+    /// The connection is closed after this many bytes of the response.
     Cut(usize),
-    /// Nothing is sent, and the connection stays open. The request is not done.
+    /// No response arrives, and the connection stays open. The request has no effect.
     Silence,
-    /// The request is done, nothing is sent, and the connection stays open.
+    /// The request takes effect, no response arrives, and the connection stays open.
     DoAndSilence,
-    /// These bytes are the answer.
+    /// These bytes are the response.
     Raw(Vec<u8>),
-    /// The answer comes byte by byte, with this pause.
+    /// The response arrives byte by byte, with this pause.
     Drip(Duration),
-    /// The request is answered, and the connection is closed behind the answer.
+    /// The connection is closed after the response.
     AnswerAndClose,
 }
 
-/// When the tricks are played: the number of requests before, counted from now, and what then.
+/// The planned tricks, each with the number of its request.
 #[derive(Debug, Default)]
 struct Plan {
     tricks: Vec<(usize, Trick)>,
@@ -180,7 +179,7 @@ impl KmipDouble {
     ///
     /// # Errors
     ///
-    /// When there is no free port or no randomness.
+    /// If there is no free port or no randomness.
     pub async fn start(quirks: Quirks) -> Result<Self> {
         let pki = Arc::new(Pki::new()?);
         let tls = pki::server_config(&pki.server, Some(&pki.ca.cert))?;
@@ -202,7 +201,7 @@ impl KmipDouble {
                 served.counts.connections.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&served));
                 connections.spawn(async move {
-                    // A client that goes away, or is turned away, is the end of its connection.
+                    // Clients that leave or fail the handshake end their connections.
                     let _ = serve(tcp, &acceptor, &shared).await;
                 });
                 while connections.try_join_next().is_some() {}
@@ -223,52 +222,52 @@ impl KmipDouble {
         &self.pki
     }
 
-    /// How many TLS handshakes were completed.
+    /// The number of completed TLS handshakes.
     #[must_use]
     pub fn handshakes(&self) -> usize {
         self.shared.counts.handshakes.load(Ordering::SeqCst)
     }
 
-    /// The operations that were asked for so far, by their codes.
+    /// The codes of the requested operations so far.
     #[must_use]
     pub fn operations(&self) -> Vec<u32> {
         locked(&self.shared.log).clone()
     }
 
-    /// How many objects are there that are not destroyed.
+    /// The number of objects that are not destroyed.
     #[must_use]
     pub fn objects(&self) -> usize {
         locked(&self.shared.engine).count()
     }
 
-    /// Puts an object there as Rook registers it: Opaque, no name, a length of `bits` whatever the key.
+    /// Adds an object as Rook registers it: Opaque, without a name, with the length `bits` for any key.
     pub fn insert_rooks(&self, material: &[u8], bits: i32) -> String {
         locked(&self.shared.engine).insert(material, 2, bits, &[], &[])
     }
 
-    /// Puts an object there with these names and application specific information.
+    /// Adds an object with these names and application specific information.
     pub fn insert(&self, material: &[u8], names: &[&str], application: &[(&str, &str)]) -> String {
         locked(&self.shared.engine).insert(material, 1, 1024, names, application)
     }
 
-    /// Changes what it is like, from the next request on.
+    /// Changes the quirks, from the next request on.
     pub fn change(&self, change: impl FnOnce(&mut Quirks)) {
         change(&mut locked(&self.shared.engine).quirks);
     }
 
-    /// Plays a trick on a request: `after` requests are treated as usual before.
+    /// Plays a trick on the request after the next `after` requests.
     pub fn trick(&self, after: usize, trick: Trick) {
         let mut plan = locked(&self.shared.plan);
         let at = plan.seen + after;
         plan.tricks.push((at, trick));
     }
 
-    /// Forgets the tricks that were not played yet.
+    /// Cancels the planned tricks.
     pub fn no_tricks(&self) {
         locked(&self.shared.plan).tricks.clear();
     }
 
-    /// Waits until a trick is played.
+    /// Waits for the next trick.
     pub async fn tricked(&self) {
         self.shared.tricked.notified().await;
     }
@@ -318,7 +317,7 @@ async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor, shared: &Shared) -> Resul
                 std::future::pending().await
             }
             Some(Trick::Raw(bytes)) => {
-                // A client that has seen enough may be gone before the end.
+                // The client may close the connection before the end.
                 let _ = stream.write_all(&bytes).await;
             }
             Some(Trick::Drip(pause)) => {

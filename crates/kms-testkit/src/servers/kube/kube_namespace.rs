@@ -33,7 +33,7 @@ impl KubeNamespace {
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, path, &body).await
     }
@@ -42,36 +42,36 @@ impl KubeNamespace {
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// If the request fails.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Result<Value> {
         self.request(method, path, body).await?.ok().with_context(|| format!("{method} {path}"))
     }
 
-    /// Makes a service account.
+    /// Creates a service account.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_service_account(&self, name: &str) -> Result<()> {
         self.call("POST", &self.path("serviceaccounts"), json!({"metadata": {"name": name}})).await?;
         Ok(())
     }
 
-    /// Gives a service account these rights on Secrets, by a role of its own name.
+    /// Grants a service account these rights on Secrets, by a role with its name.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn grant_secrets(&self, service_account: &str, verbs: &[&str]) -> Result<()> {
         self.grant(service_account, &json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": verbs}]))
             .await
     }
 
-    /// Gives a service account the rights of these RBAC rules, by a role of its own name.
+    /// Grants a service account the rights of these RBAC rules, by a role with its name.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn grant(&self, service_account: &str, rules: &Value) -> Result<()> {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.name);
         let role = json!({"metadata": {"name": service_account}, "rules": rules});
@@ -105,11 +105,11 @@ impl KubeNamespace {
         .await
     }
 
-    /// Makes the service account `rook-ceph-osd` with the rights that Rook grants it; returns a token of it.
+    /// Creates the service account `rook-ceph-osd` with the rights that Rook grants it, and returns a token.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_osd_account(&self) -> Result<String> {
         self.create_service_account("rook-ceph-osd").await?;
         self.grant_secrets("rook-ceph-osd", &["get", "update"]).await?;
@@ -120,7 +120,7 @@ impl KubeNamespace {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_token(&self, service_account: &str, audiences: &[&str]) -> Result<String> {
         let mut spec = json!({"expirationSeconds": 3600});
         if let (Some(spec), false) = (spec.as_object_mut(), audiences.is_empty()) {
@@ -130,11 +130,11 @@ impl KubeNamespace {
         self.request("POST", &path, json!({"spec": spec})).await?.text("/status/token")
     }
 
-    /// Makes a Secret from text.
+    /// Creates a Secret from text.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_secret(&self, name: &str, data: &[(&str, &str)]) -> Result<()> {
         let data: serde_json::Map<_, _> =
             data.iter().map(|(key, text)| ((*key).to_owned(), Value::from(*text))).collect();
@@ -143,11 +143,11 @@ impl KubeNamespace {
         Ok(())
     }
 
-    /// Makes a CephCluster with this `security` block; returns its uid.
+    /// Creates a CephCluster with this `security` block, and returns its uid.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_ceph_cluster(&self, name: &str, security: Value) -> Result<String> {
         let path = format!("/apis/ceph.rook.io/v1/namespaces/{}/cephclusters", self.name);
         let cluster = json!({"apiVersion": "ceph.rook.io/v1", "kind": "CephCluster", "metadata": {"name": name},

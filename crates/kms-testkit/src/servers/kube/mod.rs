@@ -48,11 +48,11 @@ pub struct Kube {
 }
 
 impl Kube {
-    /// The server that xtask shares among all tests of a run, or else one of our own from the programs it names.
+    /// Returns the server that xtask shares among all tests of a run, or starts one with the programs that xtask names.
     ///
     /// # Errors
     ///
-    /// When xtask names neither, or the server does not come up.
+    /// If xtask names neither, or the server does not come up.
     pub async fn for_tests() -> Result<Self> {
         if let Some(folder) = crate::servers::optional_setting(crate::servers::KUBE) {
             return Self::attach(&folder);
@@ -64,16 +64,16 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When there are no such programs, or they end or are not ready in time.
+    /// If there are no such programs, or they end or are not ready in time.
     pub async fn start(programs: &Path) -> Result<Self> {
         Self::start_in(programs, Scratch::new()?).await
     }
 
-    /// The same with its files in `folder`, to [attach](Self::attach) to.
+    /// Starts the server with its files in `folder`, so that others can [attach](Self::attach).
     ///
     /// # Errors
     ///
-    /// When there are no such programs, or they end or are not ready in time.
+    /// If there are no such programs, or they end or are not ready in time.
     pub async fn start_in(programs: &Path, folder: Scratch) -> Result<Self> {
         let begin = Instant::now();
         let path = folder.path();
@@ -100,7 +100,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When the folder is not one of those.
+    /// If the folder is not one of those.
     pub fn attach(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);
@@ -129,7 +129,7 @@ impl Kube {
         path_of(&self.folder, "kubeconfig")
     }
 
-    /// Where its files are.
+    /// The folder of its files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -141,7 +141,7 @@ impl Kube {
         &self.http
     }
 
-    /// How long it took to become ready; zero for one that was attached to.
+    /// The time until it was ready; zero for an attached server.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
@@ -151,7 +151,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When the token cannot be sent in a header.
+    /// If the token cannot be sent in a header.
     pub fn client(&self, token: &str) -> Result<Http> {
         self.http.clone().with_header("authorization", &format!("Bearer {token}"))
     }
@@ -160,7 +160,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, path, &body).await
     }
@@ -169,16 +169,16 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// If the request fails.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Result<Value> {
         self.request(method, path, body).await?.ok().with_context(|| format!("{method} {path}"))
     }
 
-    /// Makes a namespace whose name begins with `prefix` and is used by no other test.
+    /// Creates a namespace whose name begins with `prefix` and is unique.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_namespace(&self, prefix: &str) -> Result<KubeNamespace> {
         let name = crate::servers::unique(prefix);
         self.call("POST", "/api/v1/namespaces", json!({"metadata": {"name": name}})).await?;
@@ -189,7 +189,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_reviewer(&self, place: &KubeNamespace) -> Result<String> {
         place.create_service_account("vault-auth").await?;
         let binding = json!({
@@ -206,7 +206,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When there is no such account.
+    /// If there is no such account.
     pub async fn mint(&self, place: &KubeNamespace, service_account: &str, seconds: i64) -> Result<String> {
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{service_account}", place.name());
         let uid = self.request("GET", &path, Value::Null).await?.text("/metadata/uid")?;
@@ -218,7 +218,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write_kubeconfig(&self, path: &Path, kube_namespace: &str, token: &str) -> Result<()> {
         let ca = path_of(&self.folder, "ca.crt");
         let config = json!({
@@ -233,7 +233,7 @@ impl Kube {
         write_private(path, &config.to_string())
     }
 
-    /// Lets it run on after us; returns the process ids, the API server's first. Its folder must be a kept one.
+    /// Lets it outlive this process, and returns the process ids, the API server's first. Its folder must be kept.
     #[must_use]
     pub fn detach(self) -> Vec<u32> {
         self.children.into_iter().map(Process::detach).collect()
@@ -319,7 +319,7 @@ async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki)
             .arg("--allow-privileged=true")
             // It would refuse pods whose service account has no token Secret. No controller creates those here.
             .arg("--disable-admission-plugins=ServiceAccount")
-            // Its orderly end takes seconds and saves nothing.
+            // An orderly shutdown takes seconds and saves nothing.
             .stop(Stop::Kill)
             .start()?;
         let http = admin_client(&url("https", port), &pki.ca.cert)?;
@@ -335,7 +335,7 @@ fn url(scheme: &str, port: u16) -> String {
     format!("{scheme}://{}:{port}", Ipv4Addr::LOCALHOST)
 }
 
-/// Waits until `path` answers 200, or the process ends.
+/// Waits until `path` returns 200, or the process ends.
 async fn ready(process: &mut Process, http: &Http, path: &str) -> Result<()> {
     let result = wait::until(path, wait::START, async || {
         if let Some(status) = process.exited()? {

@@ -10,7 +10,7 @@ use crate::servers::http::{Http, Reply};
 const TOKEN: &str = "x-vault-token";
 const NAMESPACE: &str = "x-vault-namespace";
 
-/// A client with a token, which may do everything unless it was made with a lesser token.
+/// A client with a token, by default the administrator's.
 #[derive(Clone)]
 pub struct Admin {
     http: Http,
@@ -33,13 +33,13 @@ impl fmt::Debug for Admin {
 pub struct TokenSpec<'a> {
     /// Its policies.
     pub policies: &'a [&'a str],
-    /// How long it lives unless it is renewed.
+    /// Its life unless it is renewed.
     pub ttl: &'a str,
     /// Whether it can be renewed.
     pub renewable: bool,
-    /// How long it can live by renewals.
+    /// Its longest life with renewals.
     pub explicit_max_ttl: Option<&'a str>,
-    /// How often it can be used.
+    /// The number of uses.
     pub num_uses: Option<u32>,
 }
 
@@ -55,7 +55,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the token cannot be sent in a header.
+    /// If the token cannot be sent in a header.
     pub fn new(http: Http, token: &str) -> Result<Self> {
         Ok(Self { http: http.with_header(TOKEN, token)?, token: token.to_owned() })
     }
@@ -64,7 +64,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn login(http: Http, user: &str, password: &str) -> Result<Self> {
         let http = http.without_header(TOKEN);
         let path = format!("/v1/auth/userpass/login/{user}");
@@ -85,20 +85,20 @@ impl Admin {
         &self.http
     }
 
-    /// The same client with another token.
+    /// Returns the client with another token.
     ///
     /// # Errors
     ///
-    /// When the token cannot be sent in a header.
+    /// If the token cannot be sent in a header.
     pub fn with_token(&self, token: &str) -> Result<Self> {
         Self::new(self.http.clone(), token)
     }
 
-    /// The same client in a namespace.
+    /// Returns the client for a namespace.
     ///
     /// # Errors
     ///
-    /// When the name cannot be sent in a header.
+    /// If the name cannot be sent in a header.
     pub fn in_namespace(&self, vault_namespace: &str) -> Result<Self> {
         Ok(Self {
             http: self.http.clone().with_header(NAMESPACE, vault_namespace)?,
@@ -106,7 +106,7 @@ impl Admin {
         })
     }
 
-    /// The same client for another server of the cluster, or a relay.
+    /// Returns the client for another server of the cluster, or for a relay.
     #[must_use]
     pub fn at(&self, url: &str) -> Self {
         Self { http: self.http.at(url), token: self.token.clone() }
@@ -116,7 +116,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, &format!("/v1/{path}"), &body).await
     }
@@ -125,7 +125,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// If the request fails.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Result<Value> {
         self.request(method, path, body).await?.ok().with_context(|| format!("{method} {path}"))
     }
@@ -134,7 +134,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn health(&self) -> Result<u16> {
         Ok(self.request("GET", "sys/health", Value::Null).await?.status)
     }
@@ -143,7 +143,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses, as it does when the path is taken.
+    /// If the server refuses, as it does when the path is taken.
     pub async fn mount_kv(&self, path: &str, version: u8) -> Result<()> {
         let body = json!({"type": "kv", "options": {"version": version.to_string()}});
         self.call("POST", &format!("sys/mounts/{path}"), body).await?;
@@ -159,7 +159,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn put_policy(&self, name: &str, policy: &str) -> Result<()> {
         self.call("PUT", &format!("sys/policies/acl/{name}"), json!({"policy": policy})).await?;
         Ok(())
@@ -169,7 +169,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_token(&self, spec: TokenSpec<'_>) -> Result<String> {
         let TokenSpec { policies, ttl, renewable, explicit_max_ttl, num_uses } = spec;
         let body = json!({"policies": policies, "ttl": ttl, "renewable": renewable, "explicit_max_ttl": explicit_max_ttl,
@@ -181,7 +181,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn rook_token(&self) -> Result<String> {
         self.create_token(TokenSpec::default()).await
     }
@@ -190,7 +190,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn revoke(&self, token: &str) -> Result<()> {
         self.call("POST", "auth/token/revoke", json!({"token": token})).await?;
         Ok(())
@@ -200,7 +200,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn enable_auth(&self, path: &str, method: &str) -> Result<()> {
         self.call("POST", &format!("sys/auth/{path}"), json!({"type": method})).await?;
         Ok(())
@@ -210,7 +210,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn enable_approle(&self, path: &str, role: &str, settings: Value) -> Result<(String, String)> {
         self.enable_auth(path, "approle").await?;
         let role = format!("auth/{path}/role/{role}");
@@ -222,11 +222,11 @@ impl Admin {
     }
 
     /// Enables TLS certificates at `path`: the entry `name` takes certificates of `ca` with the common name
-    /// `common_name` and gives the policy `rook`.
+    /// `common_name` and grants the policy `rook`.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn enable_cert(&self, path: &str, name: &str, ca: &str, common_name: &str) -> Result<()> {
         self.enable_auth(path, "cert").await?;
         let body =
@@ -239,19 +239,19 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn enable_kubernetes(&self, path: &str, host: &str, ca: &str, reviewer: &str) -> Result<()> {
         self.enable_auth(path, "kubernetes").await?;
         self.configure_kubernetes(path, host, ca, reviewer).await
     }
 
-    /// Changes where and as whom tokens are reviewed.
+    /// Changes the API server that reviews tokens, and the account for it.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn configure_kubernetes(&self, path: &str, host: &str, ca: &str, reviewer: &str) -> Result<()> {
-        // Outside a pod there is no token of its own to fall back to, so this has to be said.
+        // OpenBao has no token of its own outside a pod, so the fallback must be disabled.
         let body = json!({"kubernetes_host": host, "kubernetes_ca_cert": ca, "token_reviewer_jwt": reviewer,
                           "disable_local_ca_jwt": true});
         self.call("POST", &format!("auth/{path}/config"), body).await?;
@@ -263,7 +263,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn kubernetes_role(
         &self,
         path: &str,
@@ -285,7 +285,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_namespace(&self, name: &str) -> Result<Self> {
         self.call("POST", &format!("sys/namespaces/{name}"), Value::Null).await?;
         let inside = self.in_namespace(name)?;
@@ -299,7 +299,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn limit_rate(&self, name: &str, path: &str, rate: f64, interval: &str) -> Result<()> {
         let body = json!({"path": path, "rate": rate, "interval": interval});
         self.call("POST", &format!("sys/quotas/rate-limit/{name}"), body).await?;
@@ -310,7 +310,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn rate_limit_headers(&self, shown: bool) -> Result<()> {
         let body = json!({"enable_rate_limit_response_headers": shown});
         self.call("POST", "sys/quotas/config", body).await?;
@@ -321,7 +321,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn lift_rate_limit(&self, name: &str) -> Result<()> {
         self.call("DELETE", &format!("sys/quotas/rate-limit/{name}"), Value::Null).await?;
         Ok(())

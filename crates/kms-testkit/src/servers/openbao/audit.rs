@@ -1,4 +1,4 @@
-//! The requests that a server has seen, from its own audit files.
+//! The requests that a server received, from its audit files.
 //!
 //! The server writes an entry before it answers, so the request of every response is in the log.
 //! The log lacks `sys/health` and similar paths, which OpenBao does not audit, and requests above a rate limit.
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// A request as the server saw it.
+/// A request as the server received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
@@ -23,13 +23,13 @@ pub struct Request {
     pub path: String,
     /// The path of the namespace, empty for the root.
     pub vault_namespace: String,
-    /// Who asked: `userpass-admin`, `token`, `approle`, `kubernetes-…`; empty where the token was not valid.
+    /// The client: `userpass-admin`, `token`, `approle`, `kubernetes-…`. Empty if the token was invalid.
     pub display_name: String,
-    /// Whether it was refused before the mount saw it.
+    /// Whether it was refused before it reached the mount.
     pub refused: bool,
 }
 
-/// Counts the requests since a point in time. What the harness' own [`Admin`](super::Admin) does is left out.
+/// Counts the requests since a point in time, without those of the harness' [`Admin`](super::Admin).
 #[derive(Debug)]
 pub struct Requests {
     files: Vec<(PathBuf, u64)>,
@@ -42,14 +42,14 @@ impl Requests {
         Ok(requests)
     }
 
-    /// Starts to count anew.
+    /// Restarts the count.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn forget(&mut self) -> Result<()> {
         for (path, from) in &mut self.files {
-            // A node that has never been asked anything has not opened its file yet.
+            // A node opens its file at the first request.
             let file = File::options().create(true).append(true).open(&*path);
             *from = file
                 .and_then(|file| file.metadata())
@@ -59,11 +59,11 @@ impl Requests {
         Ok(())
     }
 
-    /// All of them, in order for each server.
+    /// The requests, in order for each server.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn all(&self) -> Result<Vec<Request>> {
         let mut requests = Vec::new();
         for (path, from) in &self.files {
@@ -71,7 +71,7 @@ impl Requests {
             let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
             file.seek(SeekFrom::Start(*from))?;
             file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-            // An entry that is being written has no end of line yet.
+            // An entry in the course of writing has no end of line yet.
             for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
                 let entry =
                     serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))?;
@@ -81,11 +81,11 @@ impl Requests {
         Ok(requests)
     }
 
-    /// How many there were of each operation and path.
+    /// The number of requests of each operation and path.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn table(&self) -> Result<BTreeMap<(String, String), usize>> {
         let mut table = BTreeMap::new();
         for Request { operation, path, .. } in self.all()? {
@@ -94,20 +94,20 @@ impl Requests {
         Ok(table)
     }
 
-    /// How many there were whose path begins with `prefix`.
+    /// The number of requests whose path begins with `prefix`.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn count(&self, prefix: &str) -> Result<usize> {
         Ok(self.all()?.iter().filter(|request| request.path.starts_with(prefix)).count())
     }
 
-    /// How many logins there were, by whatever method.
+    /// The number of logins, of every method.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn logins(&self) -> Result<usize> {
         let login = |request: &&Request| {
             request.path.starts_with("auth/") && request.path.split('/').any(|part| part == "login")
@@ -120,7 +120,7 @@ impl Requests {
 fn request(entry: &Value) -> Option<Request> {
     let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let display_name = text("/auth/display_name");
-    // Each request has a second entry for its response; what the server asks itself has no address.
+    // Each request has a second entry for its response; requests of the server to itself have no address.
     let counts = text("/type") == "request"
         && entry.pointer("/request/remote_address").is_some()
         && !matches!(display_name.as_str(), "root" | "userpass-admin");

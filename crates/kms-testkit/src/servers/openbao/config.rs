@@ -87,7 +87,7 @@ const AUDIT: &str = r#"audit "file" "requests" {
 }
 "#;
 
-/// What a server that initialises itself sets up before its first answer.
+/// The mounts and policies that a self-initialising server sets up before its first response.
 fn initialize() -> String {
     let mut text = String::from("initialize \"setup\" {\n");
     let mut request = |name: &str, path: &str, data: String| {
@@ -110,7 +110,7 @@ fn initialize() -> String {
     text + "}\n"
 }
 
-/// The same by calls.
+/// The same mounts and policies, by calls.
 pub(super) async fn apply(admin: &Admin) -> Result<()> {
     admin.mount_kv("rook", 1).await?;
     admin.mount_kv("rookv2", 2).await?;

@@ -1,7 +1,7 @@
 //! OpenBao: one server over TLS ([`OpenBao`]) or a cluster of three ([`Raft`]).
 //!
-//! Whatever the variant, once started it has the mounts `rook/` (KV v1) and `rookv2/` (KV v2) and the policies `rook`
-//! (what Rook's documentation grants) and `admin` (everything).
+//! Every variant has the mounts `rook/` (KV v1) and `rookv2/` (KV v2), and the policies `rook` (the rights of Rook's
+//! documentation) and `admin` (all rights).
 
 mod admin;
 mod audit;
@@ -35,24 +35,24 @@ use crate::servers::{
 /// The rights that Rook's documentation grants, on both mounts.
 pub const ROOK_POLICY: &str = config::ROOK_POLICY;
 
-/// What kind of server to start.
+/// The kind of server to start.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
     reason = "tests fill in what they need and take the rest from the default"
 )]
 pub struct OpenBaoConfig {
-    /// The `bao` program; by default the one that xtask names.
+    /// The `bao` program. Default: the program that xtask names.
     pub bao: Option<PathBuf>,
     /// Initialised and unsealed by calls, so that it can be sealed and unsealed again.
     pub sealable: bool,
     /// Connections without a certificate of our CA are refused.
     pub client_certificates: bool,
-    /// Which server certificate it shows: a name of [`Pki::all`].
+    /// Its server certificate: a name of [`Pki::all`].
     pub certificate: &'static str,
     /// The newest version of TLS that it speaks (`tls12`).
     pub tls_max: Option<&'static str>,
-    /// Where its files go, to stay there; by default a scratch folder that goes with the server.
+    /// The folder of its files, which is kept. Default: a scratch folder that is removed with the server.
     pub folder: Option<PathBuf>,
 }
 
@@ -96,7 +96,7 @@ pub struct OpenBao {
     folder: Scratch,
 }
 
-/// How often to try other ports.
+/// The number of attempts with other ports.
 const ATTEMPTS: usize = 5;
 
 impl OpenBao {
@@ -104,7 +104,7 @@ impl OpenBao {
     ///
     /// # Errors
     ///
-    /// When there is no program, or it ends or is not ready in time; the end of its log is in the message.
+    /// If there is no program, or it ends or is not ready in time; the end of its log is in the message.
     pub async fn start(config: OpenBaoConfig) -> Result<Self> {
         let begin = Instant::now();
         let pki = Arc::new(Pki::new()?);
@@ -154,7 +154,7 @@ impl OpenBao {
         &self.pki
     }
 
-    /// Where its files are; the certificates are in `pki` below.
+    /// The folder of its files; the certificates are in `pki` below it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -172,13 +172,13 @@ impl OpenBao {
         &self.admin
     }
 
-    /// How long it took to become ready.
+    /// The time until it was ready.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// What it prints.
+    /// Its output.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
@@ -190,20 +190,20 @@ impl OpenBao {
         self.process.pid()
     }
 
-    /// The requests that it will have seen from now on.
+    /// Counts the requests from now on.
     ///
     /// # Errors
     ///
-    /// When the audit file cannot be read.
+    /// If the audit file cannot be read.
     pub fn requests(&self) -> Result<Requests> {
         Requests::from_now_on(vec![self.folder.path().join("audit.log")])
     }
 
-    /// A relay in front of it.
+    /// Starts a relay in front of the server.
     ///
     /// # Errors
     ///
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn relay(&self) -> Result<Relay> {
         Ok(Relay::start(self.addr()).await?)
     }
@@ -212,7 +212,7 @@ impl OpenBao {
     ///
     /// # Errors
     ///
-    /// When it is not sealable, since nothing could unseal it again, or refuses.
+    /// If it is not sealable, since nothing could unseal it again, or refuses.
     pub async fn seal(&self) -> Result<()> {
         if self.unseal_key.is_none() {
             bail!("a self-initialised server cannot be unsealed again: start it with `sealable`");
@@ -225,14 +225,14 @@ impl OpenBao {
     ///
     /// # Errors
     ///
-    /// When it is not sealable or refuses.
+    /// If it is not sealable or refuses.
     pub async fn unseal(&self) -> Result<()> {
         let key = self.unseal_key.as_ref().context("this server has no unseal key")?;
         self.admin.call("PUT", "sys/unseal", json!({"key": key})).await?;
         self.wait_for_health(200).await
     }
 
-    /// Kills it, as a crash would; connections are refused from now on.
+    /// Kills it, like a crash; connections are refused from now on.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -241,7 +241,7 @@ impl OpenBao {
     ///
     /// # Errors
     ///
-    /// When it is sealable, or does not come back.
+    /// If it is sealable, or does not come back.
     pub async fn restart(&mut self) -> Result<()> {
         if self.config.sealable {
             bail!("only a self-initialised server is ready again after a restart");
@@ -253,7 +253,7 @@ impl OpenBao {
         Ok(())
     }
 
-    /// Lets it run on after us; returns its process id. Its folder must be a kept one.
+    /// Lets it outlive this process, and returns its process id. Its folder must be kept.
     #[must_use]
     pub fn detach(self) -> u32 {
         self.process.detach()
@@ -304,7 +304,7 @@ async fn listening(
     }
 }
 
-/// Waits until `sys/health` gives one of `statuses`, or the process ends.
+/// Waits until `sys/health` returns one of `statuses`, or the process ends.
 async fn ready(process: &mut Process, http: &Http, statuses: &[u16]) -> Result<()> {
     let result = wait::until("OpenBao", wait::START, async || {
         if let Some(status) = process.exited()? {

@@ -1,4 +1,4 @@
-//! A cluster of three OpenBao nodes: standbys, forwarded requests, and what happens when the leader goes.
+//! A cluster of three OpenBao nodes: standbys, forwarded requests, and the loss of the leader.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -19,7 +19,7 @@ use crate::servers::{
     wait,
 };
 
-/// How many nodes there are; with one of them dead the others still have a majority.
+/// The number of nodes. Without one of them the others have a majority.
 const NODES: usize = 3;
 
 #[derive(Debug)]
@@ -52,16 +52,16 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// When there is no program, or the cluster does not come up in time.
+    /// If there is no program, or the cluster does not come up in time.
     pub async fn start() -> Result<Self> {
         Self::start_with(OpenBaoConfig::default()).await
     }
 
-    /// The same with `bao` and `folder` of `config`; the rest of it does not apply.
+    /// Starts a cluster with `bao` and `folder` of `config`; its other fields do not apply.
     ///
     /// # Errors
     ///
-    /// When there is no program, or the cluster does not come up in time.
+    /// If there is no program, or the cluster does not come up in time.
     pub async fn start_with(config: OpenBaoConfig) -> Result<Self> {
         let begin = Instant::now();
         let pki = Arc::new(Pki::new()?);
@@ -94,7 +94,7 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn url(&self, node: usize) -> String {
         self.node(node).url()
@@ -110,7 +110,7 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn addr(&self, node: usize) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.node(node).port).into()
@@ -120,7 +120,7 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn admin(&self, node: usize) -> Admin {
         self.admin.at(&self.url(node))
@@ -138,27 +138,27 @@ impl Raft {
         self.folder.path().join("pki").join(name)
     }
 
-    /// How long the cluster took to form.
+    /// The time until the cluster had formed.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// The requests that the nodes will have seen from now on.
-    /// One that a standby forwards counts once, at the leader; a read that it serves itself counts there.
+    /// Counts the requests from now on.
+    /// A forwarded request counts once, at the leader; a read that a standby serves counts at the standby.
     ///
     /// # Errors
     ///
-    /// When an audit file cannot be read.
+    /// If an audit file cannot be read.
     pub fn requests(&self) -> Result<Requests> {
         Requests::from_now_on(self.nodes.iter().map(|node| node.folder.join("audit.log")).collect())
     }
 
-    /// The node that leads; waits for one where there is none.
+    /// Returns the leader, and waits for one if necessary.
     ///
     /// # Errors
     ///
-    /// When none leads in time.
+    /// If none leads in time.
     pub async fn leader(&self) -> Result<usize> {
         wait::until("a leader", wait::START, async || {
             for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
@@ -176,7 +176,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// When none leads in time, or no other node is alive.
+    /// If none leads in time, or no other node is alive.
     pub async fn standby(&self) -> Result<usize> {
         let leader = self.leader().await?;
         let alive = self.nodes.iter().enumerate().filter(|(_, node)| !node.dead);
@@ -187,7 +187,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     pub fn kill(&mut self, node: usize) -> Result<()> {
         let node = self.nodes.get_mut(node).context("no such node")?;
         node.process.kill();
@@ -195,11 +195,11 @@ impl Raft {
         Ok(())
     }
 
-    /// Kills the leader; returns which one that was.
+    /// Kills the leader, and returns its number.
     ///
     /// # Errors
     ///
-    /// When none leads in time.
+    /// If none leads in time.
     pub async fn kill_leader(&mut self) -> Result<usize> {
         let leader = self.leader().await?;
         self.kill(leader)?;
@@ -210,7 +210,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// When it does not come back in time.
+    /// If it does not come back in time.
     pub async fn revive(&mut self, number: usize) -> Result<()> {
         let bao = self.bao.clone();
         let node = self.nodes.get_mut(number).context("no such node")?;
@@ -221,11 +221,11 @@ impl Raft {
             .await
     }
 
-    /// Makes the leader step down and waits until another node leads; returns the new leader.
+    /// Lets the leader step down, waits until another node leads, and returns the new leader.
     ///
     /// # Errors
     ///
-    /// When no other one leads in time.
+    /// If no other one leads in time.
     pub async fn step_down(&self) -> Result<usize> {
         let old = self.leader().await?;
         self.admin(old).call("PUT", "sys/step-down", Value::Null).await?;
@@ -236,7 +236,7 @@ impl Raft {
         .await
     }
 
-    /// Lets the nodes run on after us; returns their process ids. The folder must be a kept one.
+    /// Lets the nodes outlive this process, and returns their process ids. The folder must be kept.
     #[must_use]
     pub fn detach(self) -> Vec<u32> {
         self.nodes.into_iter().map(|node| node.process.detach()).collect()
@@ -268,7 +268,7 @@ async fn form(nodes: &mut [Node], pki: &Pki) -> Result<Admin> {
     let [first, others @ ..] = nodes else { bail!("a cluster has nodes") };
     let http = Http::new(first.url(), &pki.ca.cert, None)?;
     alive("the first node", first, async || {
-        // It answers before it can log anybody in.
+        // It responds before logins work.
         Ok(Admin::login(http.clone(), "admin", "pw").await.is_ok().then_some(()))
     })
     .await?;

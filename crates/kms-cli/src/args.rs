@@ -1,0 +1,139 @@
+//! Arguments that several commands share.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
+use kms_core::{KeyName, config::parse_duration};
+use kms_kube::ClusterRef;
+use kms_luks::MappingName;
+
+use crate::output::Format;
+
+/// The option `-f`, which stands before the command or after it.
+///
+/// This is not a global option of clap: if a global option is given both before and after the command, clap forgets the
+/// first one.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Files {
+    /// YAML or JSON with a CephCluster or its security block, and the Secrets that it names; `-` reads standard input
+    ///
+    /// A file may hold several documents, and the option may be repeated. Documents of other kinds are ignored.
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// The options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The files given before and after the command.
+    #[arg(skip)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Read the CephCluster and its Secrets from Kubernetes
+    #[arg(long, value_name = "NAMESPACE/NAME", global = true, value_parser = cluster)]
+    pub(crate) cluster: Option<ClusterRef>,
+
+    /// The folder where Secrets are mounted: DIR/SECRET/KEY, or the files that Rook mounts (vault.ca, ca.crt ...)
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) secrets_dir: Option<PathBuf>,
+
+    /// The kubeconfig to use [default: the one that kubectl uses, otherwise the service account of the pod]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig to use
+    #[arg(long, value_name = "NAME", global = true, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) context: Option<String>,
+
+    /// Allow a KMS address that begins with http://; anyone on the network path can then read credentials and keys
+    #[arg(long, global = true)]
+    pub(crate) allow_http: bool,
+
+    /// The form of the output
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    pub(crate) output: Format,
+
+    /// The time limit of an operation, all retries included: 60, 60s, 1m30s
+    #[arg(long, value_name = "D", global = true, value_parser = timeout)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Log more: -v logs each step, -vv each attempt
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+/// The argument of commands about one key.
+#[derive(Args, Debug)]
+pub(crate) struct NameArg {
+    /// The name of the key, which is the name of the OSD's data PVC
+    #[arg(value_name = "NAME", value_parser = key_name)]
+    pub(crate) name: KeyName,
+}
+
+/// Parses the name of a key.
+pub(crate) fn key_name(text: &str) -> Result<KeyName, String> {
+    text.parse().map_err(|error: kms_core::Error| error.message().to_owned())
+}
+
+/// The argument of commands about an open device.
+#[derive(Args, Debug)]
+pub(crate) struct MapperArg {
+    /// The name of the open device in /dev/mapper
+    #[arg(value_name = "MAPPER", value_parser = mapping_name)]
+    pub(crate) mapper: MappingName,
+}
+
+/// Parses the name of an open device. The path of its node stands for the name.
+pub(crate) fn mapping_name(text: &str) -> Result<MappingName, String> {
+    let name = text.strip_prefix("/dev/mapper/").unwrap_or(text);
+    name.parse().map_err(|error: kms_core::Error| error.message().to_owned())
+}
+
+fn cluster(text: &str) -> Result<ClusterRef, &'static str> {
+    match text.split_once('/') {
+        Some((kube_namespace, name))
+            if !kube_namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ClusterRef::new(kube_namespace, name))
+        }
+        _ => Err("write it as NAMESPACE/NAME, such as rook-ceph/rook-ceph"),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(Duration::ZERO) => Err("it is zero".to_owned()),
+        other => other,
+    }
+}
+
+/// Parses a duration, which may be zero.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    parse_duration(text).map_err(|why| format!("it is {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_device_is_named_with_its_folder_or_without() {
+        assert_eq!(mapping_name("/dev/mapper/a-block-dmcrypt").unwrap().as_str(), "a-block-dmcrypt");
+        assert!(mapping_name("/dev/sda").is_err() && mapping_name("").is_err());
+    }
+
+    #[test]
+    fn a_cluster_is_a_namespace_and_a_name() {
+        assert!(cluster("rook-ceph/my").is_ok());
+        for text in ["", "a", "/a", "a/", "a/b/c"] {
+            assert!(cluster(text).is_err(), "{text}");
+        }
+    }
+}

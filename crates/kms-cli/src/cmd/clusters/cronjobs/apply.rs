@@ -1,0 +1,278 @@
+//! `kms cronjobs apply` and `prune`: the CronJobs in Kubernetes.
+
+use kms_core::{Error, ErrorKind, Result};
+use kms_rook::{
+    JobMaker,
+    client::{self, ApplyOptions, Change, LastRotation, Report},
+};
+use serde::Serialize;
+use tracing::{error, warn};
+
+use super::{Job, Names, is_wanted, warn_of_withheld};
+use crate::{
+    args::Files,
+    cmd::clusters::source::Source,
+    exit::Exit,
+    output::{ErrorDocument, Format, Output, chain, table},
+};
+
+/// The arguments of `apply`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(super) files: Files,
+
+    #[command(flatten)]
+    job: Job,
+
+    /// Take over fields that somebody else has set, such as those of CronJobs that Rook has made
+    #[arg(long)]
+    force_conflicts: bool,
+
+    /// Let the API server check everything, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The arguments of `prune`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(super) files: Files,
+
+    #[command(flatten)]
+    names: Names,
+
+    /// Delete all of them
+    #[arg(long)]
+    all: bool,
+
+    /// Let the API server check everything, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was done.
+#[derive(Serialize)]
+pub(crate) struct Document {
+    dry_run: bool,
+    cron_jobs: Vec<Entry>,
+    faults: Vec<FaultEntry>,
+    prune_held_back: bool,
+}
+
+/// One CronJob.
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    osd: u32,
+    key: Option<String>,
+    result: &'static str,
+    error: Option<ErrorDocument>,
+    rotated_at: Option<String>,
+    generation: Option<u64>,
+    outcome: Option<String>,
+}
+
+/// A Deployment that could not be understood.
+#[derive(Serialize)]
+struct FaultEntry {
+    deployment: String,
+    osd: Option<u32>,
+    error: ErrorDocument,
+}
+
+/// Makes the CronJobs be as they have to be.
+pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
+    let ApplyArgs { files: _, job, force_conflicts, dry_run } = args;
+    let place = source.place()?;
+    let options = job.options();
+    let write = ApplyOptions::new().with_dry_run(dry_run).with_force_conflicts(force_conflicts);
+    let report = if is_wanted(&source, options.naming)? {
+        let maker = JobMaker::new(&source.cluster, &options)?;
+        warn_of_withheld(maker.withheld());
+        client::apply(place, &maker, options.naming, write).await?
+    } else {
+        client::prune(place, options.naming, true, write).await?
+    };
+    finish(report, dry_run, output)
+}
+
+/// Deletes those that are not wanted.
+pub(super) async fn prune(args: PruneArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
+    let PruneArgs { files: _, names, all, dry_run } = args;
+    let place = source.place()?;
+    let naming = names.naming();
+    let all = all || !is_wanted(&source, naming)?;
+    let report = client::prune(place, naming, all, ApplyOptions::new().with_dry_run(dry_run)).await?;
+    finish(report, dry_run, output)
+}
+
+/// Tells what was done, and fails if something has failed.
+pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> Result<Exit> {
+    let failed = report.first_error().map(|first| {
+        let jobs =
+            report.outcomes.iter().filter(|outcome| matches!(outcome.change, Change::Failed(_))).count();
+        let hint = match first.kind() {
+            ErrorKind::Conflict => {
+                "; --force-conflicts takes over what others have set, and --beside-rook leaves it alone"
+            }
+            _ => "",
+        };
+        let faults = report.faults.len();
+        Error::new(
+            first.kind(),
+            format!("{jobs} CronJobs failed, and {faults} Deployments could not be understood{hint}"),
+        )
+    });
+    if report.prune_held_back {
+        warn!(
+            "CronJobs whose OSD seems to be gone were left: one may be that of a Deployment that is not understood"
+        );
+    }
+    match output.format() {
+        Format::Json => output.json(&Document::of(report, dry_run))?,
+        Format::Text => text(&report, dry_run, output)?,
+    }
+    failed.map_or(Ok(Exit::Done), Err)
+}
+
+fn text(report: &Report, dry_run: bool, output: &mut Output<'_>) -> Result<()> {
+    for outcome in &report.outcomes {
+        if let Change::Failed(cause) = &outcome.change {
+            error!("{}: {}", outcome.cron_job, chain(cause));
+        }
+    }
+    for fault in &report.faults {
+        error!("{}: {}", fault.deployment, chain(&fault.error));
+    }
+    let head = ["CRONJOB", "OSD", "KEY", "RESULT", "LAST ROTATION"].map(str::to_owned);
+    let row = |outcome: &client::Outcome| {
+        let last = outcome.last_rotation.as_ref();
+        let unknown = || "-".to_owned();
+        let result = match (result(&outcome.change), dry_run) {
+            (result, true) => format!("{result} (dry run)"),
+            (result, false) => result.to_owned(),
+        };
+        [
+            outcome.cron_job.clone(),
+            outcome.osd_id.to_string(),
+            outcome.key.clone().unwrap_or_else(unknown),
+            result,
+            last.and_then(|last| last.rotated_at.clone()).unwrap_or_else(unknown),
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(report.outcomes.iter().map(row)).collect();
+    table(&rows).into_iter().try_for_each(|line| output.line(line))
+}
+
+impl Document {
+    fn of(report: Report, dry_run: bool) -> Self {
+        let entry = |outcome: client::Outcome| {
+            let last = outcome.last_rotation;
+            let field = |get: fn(LastRotation) -> Option<String>| last.clone().and_then(get);
+            Entry {
+                osd: outcome.osd_id,
+                key: outcome.key,
+                result: result(&outcome.change),
+                error: match &outcome.change {
+                    Change::Failed(error) => Some(ErrorDocument::of(error)),
+                    _ => None,
+                },
+                rotated_at: field(|last| last.rotated_at),
+                outcome: field(|last| last.outcome),
+                generation: last.and_then(|last| last.generation),
+                name: outcome.cron_job,
+            }
+        };
+        let fault = |fault: kms_rook::Fault| FaultEntry {
+            error: ErrorDocument::of(&fault.error),
+            deployment: fault.deployment,
+            osd: fault.osd_id,
+        };
+        Self {
+            dry_run,
+            cron_jobs: report.outcomes.into_iter().map(entry).collect(),
+            faults: report.faults.into_iter().map(fault).collect(),
+            prune_held_back: report.prune_held_back,
+        }
+    }
+}
+
+fn result(change: &Change) -> &'static str {
+    match change {
+        Change::Created => "created",
+        Change::Changed => "changed",
+        Change::Unchanged => "unchanged",
+        Change::Deleted => "deleted",
+        Change::Failed(_) => "failed",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use kms_rook::{Fault, client::Outcome};
+
+    use super::*;
+
+    /// What is printed of a report in which everything happens once.
+    pub(crate) fn printed(format: Format) -> (Result<Exit>, String) {
+        let mut report = Report::default();
+        let conflict = Error::new(ErrorKind::Conflict, "somebody else has set fields of it");
+        for (id, change) in [
+            (0, Change::Created),
+            (1, Change::Changed),
+            (2, Change::Unchanged),
+            (3, Change::Deleted),
+            (4, Change::Failed(conflict.context("object", "rook-ceph-osd-key-rotation-4"))),
+        ] {
+            let mut outcome = Outcome::new(format!("rook-ceph-osd-key-rotation-{id}"), id, change);
+            if id < 2 {
+                outcome.key = Some(format!("set1-data-{id}"));
+            }
+            report.outcomes.push(outcome);
+        }
+        let noted = [
+            ("key-rotated-at", "2026-01-31T12:00:00Z"),
+            ("key-generation", "3"),
+            ("key-rotation-outcome", "rotated"),
+        ];
+        let noted: BTreeMap<_, _> =
+            noted.map(|(name, value)| (format!("kms.ceph.rook.io/{name}"), value.to_owned())).into();
+        report.outcomes[1].last_rotation = LastRotation::of(&noted);
+        for id in [Some(7), None] {
+            report.faults.push(Fault::new(
+                "rook-ceph-osd-7",
+                id,
+                Error::config("it has no pod template").context("a", "b"),
+            ));
+        }
+        report.prune_held_back = true;
+        let mut bytes = Vec::new();
+        let result = finish(report, true, &mut Output::to(format, &mut bytes));
+        (result, String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn everything_is_told_and_the_first_failure_gives_the_exit_code() {
+        let (result, text) = printed(Format::Text);
+        assert_eq!(
+            text,
+            "CRONJOB                       OSD  KEY          RESULT               LAST ROTATION\n\
+             rook-ceph-osd-key-rotation-0  0    set1-data-0  created (dry run)    -\n\
+             rook-ceph-osd-key-rotation-1  1    set1-data-1  changed (dry run)    2026-01-31T12:00:00Z\n\
+             rook-ceph-osd-key-rotation-2  2    -            unchanged (dry run)  -\n\
+             rook-ceph-osd-key-rotation-3  3    -            deleted (dry run)    -\n\
+             rook-ceph-osd-key-rotation-4  4    -            failed (dry run)     -\n"
+        );
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        let message =
+            "1 CronJobs failed, and 2 Deployments could not be understood; --force-conflicts takes over";
+        assert!(error.to_string().starts_with(message), "{error}");
+        assert!(finish(Report::default(), false, &mut Output::to(Format::Json, std::io::sink())).is_ok());
+    }
+}

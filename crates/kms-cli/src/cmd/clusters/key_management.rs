@@ -1,0 +1,190 @@
+//! `kms key-management`: replaces `rook key-management` (rook-behaviour §11).
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Subcommand;
+use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
+use kms_kube::ClusterRef;
+use kms_rotation::{Options, Osd, Outcome};
+use tracing::warn;
+
+use crate::{
+    args::{Files, Global, NameArg, duration},
+    cmd::devices::rotate,
+    exit::Exit,
+    invocation::Invocation,
+    kubernetes::Kubernetes,
+    output::chain,
+    secret_file,
+    settings::{ClusterSettings, PodSettings, pod_environment},
+    target::Target,
+};
+
+/// The file from which the kubelet reads why a container ended.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// How long to wait for Kubernetes if the pod's environment has settings too, unless `--timeout` is shorter.
+const API_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    #[command(subcommand)]
+    command: KeyManagement,
+}
+
+/// The subcommands of Rook's command that kms replaces.
+#[derive(Debug, Subcommand)]
+enum KeyManagement {
+    /// Write the KEK of an OSD to a file
+    Get {
+        #[command(flatten)]
+        name: NameArg,
+        /// The file
+        #[arg(value_name = "OUTPUT")]
+        file: PathBuf,
+    },
+    /// Give an OSD a new KEK
+    ///
+    /// Unlike with Rook, the old KEK stays valid for ten minutes, and the command waits that long.
+    RotateKey {
+        #[command(flatten)]
+        name: NameArg,
+        /// The device of the data
+        #[arg(value_name = "DEVICE")]
+        device: PathBuf,
+        /// The device of the metadata
+        #[arg(value_name = "METADATA")]
+        metadata: Option<PathBuf>,
+        /// The device of the write-ahead log
+        #[arg(value_name = "WAL")]
+        wal: Option<PathBuf>,
+        /// How long the old KEK stays valid; Rook has no such option
+        #[arg(long, value_name = "D", value_parser = duration)]
+        grace: Option<Duration>,
+    },
+}
+
+/// Runs the command, and tells the kubelet if it fails.
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit> {
+    let result = match args.command {
+        KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
+        KeyManagement::RotateKey { name, device, metadata, wal, grace } => {
+            let paths = [Some(device), metadata, wal].into_iter().flatten();
+            let mut options = Options::default();
+            options.grace = grace.unwrap_or(options.grace);
+            rotate_key(name, paths, &options, invocation).await
+        }
+    };
+    if let Err(error) = &result {
+        // As Rook does. In a pod the file exists; elsewhere it must not be created.
+        let _ignored = OpenOptions::new()
+            .append(true)
+            .open(TERMINATION_LOG)
+            .and_then(|mut log| log.write_all(chain(error).as_bytes()));
+    }
+    result.map(|()| Exit::Done)
+}
+
+async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
+    let kms = connect(invocation).await?;
+    let stored = kms.get(&name.name, Freshness::Any).await?;
+    secret_file::write(file, &stored.kek)
+}
+
+async fn rotate_key(
+    name: NameArg,
+    paths: impl Iterator<Item = PathBuf>,
+    options: &Options,
+    invocation: &Invocation<'_>,
+) -> Result<()> {
+    let osd = Osd::new(name.name, invocation.cryptsetup().devices(paths))?;
+    let kms = connect(invocation).await?;
+    let Global { quiet, output, .. } = invocation.global;
+    let progress = rotate::Progress::new(quiet, output);
+    let report = rotate::rotate_one(&*kms, &osd, options, &progress, &mut result_sinks(invocation)).await?;
+    for warning in &report.warnings {
+        warn!("{warning}");
+    }
+    progress.line(rotate::headline(&report));
+    match report.outcome {
+        Outcome::Superseded => Err(Error::new(
+            ErrorKind::Conflict,
+            "another writer stored another KEK during the grace period: run the command again",
+        )
+        .context("key", report.name.as_str())),
+        _ => Ok(()),
+    }
+}
+
+/// Where the result is noted: at the Deployment of the OSD, if its namespace is known.
+#[cfg(feature = "k8s-secret")]
+fn result_sinks(invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
+    let Invocation { global, environment } = invocation;
+    let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
+    let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
+    found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
+}
+
+/// Where the result is noted: nowhere, without Kubernetes.
+#[cfg(not(feature = "k8s-secret"))]
+fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
+    Vec::new()
+}
+
+/// Connects with the settings of the CephCluster, as Rook reads them.
+///
+/// The environment of the pod has the same settings, as they were when the pod was created. They are used if the
+/// CephCluster or a Secret that it names cannot be read: an OSD has to start while the API server is away, or after the
+/// service account of the pod has lost a permission.
+async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
+    let Invocation { global, environment } = invocation;
+    if !global.files.is_empty() || global.cluster.is_some() {
+        return invocation.connect().await;
+    }
+    let required = |name: &'static str| {
+        environment
+            .get(name)
+            .ok_or_else(|| Error::config(format!("{name} is not set, as it is in the pods of Rook")))
+    };
+    let named = ClusterRef::new(required("POD_NAMESPACE")?, required("ROOK_CLUSTER_NAME")?);
+    let has_pod_settings = !pod_environment(environment).security().kms.connection_details.is_empty();
+    let deadline = if has_pod_settings {
+        Some(global.timeout.map_or(API_DEADLINE, |timeout| timeout.min(API_DEADLINE)))
+    } else {
+        global.timeout
+    };
+    let kubernetes = Kubernetes::new(global, deadline);
+    let (unreadable, error) = match ClusterSettings::read(&kubernetes, &named).await {
+        Ok(settings) => {
+            let target = Target::new(Box::new(settings), kubernetes, global, environment);
+            match target.connect().await {
+                Err(error) if has_pod_settings && is_about_reading(&error) => {
+                    ("a Secret that the CephCluster names", error)
+                }
+                other => return other,
+            }
+        }
+        Err(error) if has_pod_settings => ("the CephCluster", error),
+        Err(error) => return Err(error),
+    };
+    warn!(
+        "{unreadable} cannot be read, so the settings are those of the pod's environment: {}",
+        chain(&error)
+    );
+    let settings = Box::new(PodSettings::read(environment)?);
+    let kubernetes = Kubernetes::new(global, global.timeout);
+    Target::new(settings, kubernetes, global, environment).connect().await
+}
+
+/// Whether something could not be read, rather than being wrong. To connect reads Secrets and nothing else.
+fn is_about_reading(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::ConfigInvalid | ErrorKind::Disabled | ErrorKind::Unsupported)
+}

@@ -1,0 +1,81 @@
+//! Commands that work on a CephCluster and what belongs to it in Kubernetes.
+
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod cronjobs;
+pub(crate) mod key_management;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod render;
+#[cfg(feature = "k8s-secret")]
+mod source;
+
+use clap::Subcommand;
+use kms_core::Result;
+
+use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+
+/// The commands, in the order of the help text.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Rotate keys by CronJobs, one for each encrypted OSD of a CephCluster
+    ///
+    /// security.keyRotation of the CephCluster says whether and when. The CronJobs have the names that Rook uses, and
+    /// run kms instead of rook.
+    #[cfg(feature = "k8s-secret")]
+    Cronjobs(cronjobs::Args),
+    /// Print what a pod needs for a security block
+    #[cfg(feature = "k8s-secret")]
+    Render(render::Args),
+    /// Replace `rook key-management`
+    #[command(hide = true)]
+    KeyManagement(key_management::Args),
+}
+
+impl Command {
+    /// The files that are given after the command.
+    pub(crate) fn files(&mut self) -> &mut Files {
+        match self {
+            #[cfg(feature = "k8s-secret")]
+            Self::Cronjobs(args) => args.files(),
+            #[cfg(feature = "k8s-secret")]
+            Self::Render(args) => args.files(),
+            Self::KeyManagement(args) => &mut args.files,
+        }
+    }
+}
+
+/// Runs a command.
+#[cfg_attr(not(feature = "k8s-secret"), expect(unused_variables, reason = "key-management prints nothing"))]
+pub(crate) async fn run(
+    command: Command,
+    invocation: &Invocation<'_>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    match command {
+        #[cfg(feature = "k8s-secret")]
+        Command::Cronjobs(args) => cronjobs::run(args, &invocation.global, output).await,
+        #[cfg(feature = "k8s-secret")]
+        Command::Render(args) => render::run(args, &invocation.global, output).await,
+        Command::KeyManagement(args) => key_management::run(args, invocation).await,
+    }
+}
+
+#[cfg(all(test, feature = "k8s-secret"))]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Global;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        _global: Global,
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    /// Parses a command line that runs a command of this group.
+    pub(super) fn parsed(line: &[String]) -> Result<Command, clap::Error> {
+        Ok(Line::try_parse_from(line)?.command)
+    }
+}

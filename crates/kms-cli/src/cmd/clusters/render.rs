@@ -1,0 +1,109 @@
+//! `kms render`: what a pod needs for a `security` block (spec 13).
+
+use clap::{Subcommand, ValueEnum};
+use k8s_openapi::api::core::v1::{EnvVar, Volume, VolumeMount};
+use kms_core::Result;
+use kms_rook::{KmsEnv, Mounted, RgwPurpose, env, rgw_volume, volumes};
+use serde::Serialize;
+use tracing::warn;
+
+use super::source::Source;
+use crate::{
+    args::{Files, Global},
+    exit::Exit,
+    output::{Format, Output},
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Render,
+}
+
+/// The parts of a pod.
+#[derive(Debug, Subcommand)]
+enum Render {
+    /// Print the environment, as Rook gives it to its pods
+    Env {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Print the volumes with their mounts, as Rook gives them to its pods
+    Volumes {
+        #[command(flatten)]
+        files: Files,
+        /// The volume of an object store, instead of that of an OSD
+        #[arg(long, value_name = "PURPOSE")]
+        object_store: Option<Purpose>,
+    },
+}
+
+/// What an object store needs a KMS for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Purpose {
+    /// spec.security.kms of a CephObjectStore
+    SseKms,
+    /// spec.security.s3 of a CephObjectStore
+    SseS3,
+}
+
+impl Args {
+    pub(crate) fn files(&mut self) -> &mut Files {
+        match &mut self.command {
+            Render::Env { files } | Render::Volumes { files, .. } => files,
+        }
+    }
+}
+
+/// The environment.
+#[derive(Serialize)]
+pub(crate) struct EnvDocument {
+    env: Vec<EnvVar>,
+}
+
+/// The volumes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VolumesDocument {
+    volumes: Vec<Volume>,
+    volume_mounts: Vec<VolumeMount>,
+}
+
+/// Prints them.
+pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) -> Result<Exit> {
+    let Source { cluster, .. } = Source::read(global).await?;
+    let security = &cluster.security;
+    // What is wrong with the block is told here, and not by a pod that does not start.
+    kms_dispatch::check(security, &kms_dispatch::Options::default())?;
+    match args.command {
+        Render::Env { files: _ } => {
+            let KmsEnv { vars, withheld, .. } = env(security)?;
+            if !withheld.is_empty() {
+                warn!(
+                    "connectionDetails has credentials in clear, which are left out here; they belong into a Secret: {}",
+                    withheld.join(", ")
+                );
+            }
+            print(&EnvDocument { env: vars }, output)?;
+        }
+        Render::Volumes { files: _, object_store } => {
+            let found = match object_store {
+                None => volumes(security)?,
+                Some(Purpose::SseKms) => rgw_volume(&security.kms, RgwPurpose::SseKms),
+                Some(Purpose::SseS3) => rgw_volume(&security.kms, RgwPurpose::SseS3),
+            };
+            let (volumes, volume_mounts) =
+                found.map(|Mounted { volume, mount, .. }| (volume, mount)).into_iter().unzip();
+            print(&VolumesDocument { volumes, volume_mounts }, output)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn print(document: &impl Serialize, output: &mut Output<'_>) -> Result<()> {
+    match output.format() {
+        Format::Json => output.json(document),
+        Format::Text => output.yaml(&[document]),
+    }
+}

@@ -1,0 +1,105 @@
+//! Where the CephCluster and its OSDs come from: files, or Kubernetes.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kms_core::{Error, Result};
+use kms_kube::{CephClusterSpec, ClusterRef};
+use kms_rook::{Discovery, Fault, client::RookNamespace, discover};
+use tracing::warn;
+
+use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
+
+/// The kind of an OSD's object.
+const DEPLOYMENT: &str = "Deployment";
+
+/// A CephCluster, and where its OSDs are to be found.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) cluster: CephClusterSpec,
+    /// Its name and namespace, if they are known.
+    pub(crate) name: Option<ClusterRef>,
+    osds: Osds,
+}
+
+#[derive(Debug)]
+enum Osds {
+    Files(Discovery),
+    Kubernetes(RookNamespace),
+}
+
+impl Source {
+    /// Reads what `-f` gives or what `--cluster` names.
+    pub(crate) async fn read(global: &Global) -> Result<Self> {
+        match (&global.cluster, global.files.is_empty()) {
+            (Some(named), true) => Self::from_kubernetes(global, named).await,
+            (None, false) => Self::from_files(global),
+            (Some(_), false) => Err(Error::config(
+                "the CephCluster and its OSDs are read from files (-f) or from Kubernetes (--cluster): give one of them",
+            )),
+            (None, true) => Err(Error::config(
+                "nothing says which CephCluster is meant: name it with --cluster, or give it and the Deployments of its \
+                 OSDs with -f",
+            )),
+        }
+    }
+
+    async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
+        let kubernetes = Kubernetes::new(global, global.timeout);
+        let info = kubernetes.cluster_info(named).await?;
+        let place = RookNamespace::new(kubernetes.connection().await?.clone(), &named.kube_namespace)
+            .with_policy(kubernetes.policy());
+        Ok(Self { cluster: info.spec, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
+    }
+
+    fn from_files(global: &Global) -> Result<Self> {
+        let mut manifests = read_manifests(global, &[DEPLOYMENT])?;
+        let name = manifests.cluster().cloned();
+        let security = manifests.take_security().ok_or_else(|| {
+            Error::config("the files given with -f have no CephCluster and no security block: add one")
+        })?;
+        let mut cluster: CephClusterSpec = manifests.take_spec()?.unwrap_or_default();
+        cluster.security = security;
+        let mut deployments = Vec::new();
+        let mut faults = Vec::new();
+        for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {
+            match read {
+                Ok(deployment) if is_elsewhere(&deployment, name.as_ref()) => {
+                    warn!("{place}: this Deployment is in another namespace than the CephCluster");
+                }
+                Ok(deployment) => deployments.push(deployment),
+                Err(error) => faults.push(Fault::new(place, None, error)),
+            }
+        }
+        let mut found = discover(&deployments);
+        found.faults.append(&mut faults);
+        Ok(Self { cluster, name, osds: Osds::Files(found) })
+    }
+
+    /// The OSDs. From files they are given away.
+    pub(crate) async fn osds(&mut self) -> Result<Discovery> {
+        match &mut self.osds {
+            Osds::Files(found) => Ok(std::mem::take(found)),
+            Osds::Kubernetes(place) => place.osds().await,
+        }
+    }
+
+    /// The namespace in Kubernetes.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if all was read from files.
+    pub(crate) fn place(&self) -> Result<&RookNamespace> {
+        match &self.osds {
+            Osds::Kubernetes(place) => Ok(place),
+            Osds::Files(_) => Err(Error::config(
+                "CronJobs are written for the CephCluster in Kubernetes: name it with --cluster instead of -f",
+            )),
+        }
+    }
+}
+
+fn is_elsewhere(deployment: &Deployment, cluster: Option<&ClusterRef>) -> bool {
+    match (&deployment.metadata.namespace, cluster) {
+        (Some(namespace), Some(cluster)) => *namespace != cluster.kube_namespace,
+        _ => false,
+    }
+}

@@ -1,0 +1,96 @@
+//! `kms format`: an empty device becomes one that the KEK opens.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::builder::NonEmptyStringValueParser;
+use kms_core::{Kek, KmsProvider, KmsProviderExt, Result};
+use kms_luks::{Cryptsetup, Device, FormatOptions, Identity, Slot};
+use serde::Serialize;
+
+use super::warn_if_shortened;
+use crate::{
+    args::{Files, NameArg},
+    exit::Exit,
+    output::{Format, Output},
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) name: NameArg,
+
+    /// The device, or an image
+    #[arg(value_name = "DEVICE")]
+    pub(crate) device: PathBuf,
+
+    /// Label the device as one of this Ceph cluster, as Rook does
+    #[arg(long, value_name = "FSID", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) fsid: Option<String>,
+
+    /// The PVC of the device, for its label; without it, NAME
+    #[arg(long, value_name = "PVC", requires = "fsid", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) pvc: Option<String>,
+
+    /// Format it whatever is on it: all of that is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What was made.
+#[derive(Serialize)]
+struct Document {
+    name: String,
+    version: String,
+    fingerprint: String,
+    created: bool,
+    device: String,
+    uuid: String,
+    slot: u8,
+    label: Option<String>,
+}
+
+/// Formats.
+pub(crate) async fn run(
+    args: Args,
+    cryptsetup: Cryptsetup,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let name = args.name.name;
+    let device = Device::new(cryptsetup, &args.device);
+    let mut options = FormatOptions::new().with_force(args.force);
+    if let Some(fsid) = &args.fsid {
+        let identity = Identity::new(args.pvc.as_deref().unwrap_or_else(|| name.as_str()), fsid);
+        warn_if_shortened(&identity);
+        options = options.with_identity(identity);
+    }
+    // Before a key is made for a device that is not to be had.
+    device.check_format(&options)?;
+    let ensured = connect().await?.ensure(&name, Kek::generate()?).await?;
+    device.format(&ensured.stored.kek, &options).await?;
+    let header = device.header().await?;
+    let document = Document {
+        name: name.to_string(),
+        version: ensured.stored.version.to_string(),
+        fingerprint: ensured.stored.kek.fingerprint(),
+        created: ensured.created,
+        device: args.device.display().to_string(),
+        uuid: header.uuid().to_owned(),
+        slot: Slot::CURRENT.number(),
+        label: header.label().map(ToOwned::to_owned),
+    };
+    match output.format() {
+        Format::Json => output.json(&document)?,
+        Format::Text => {
+            let Document { fingerprint, created, device, uuid, .. } = &document;
+            let kek = if *created { "new" } else { "existing" };
+            output
+                .line(format!("formatted  {device}  {uuid}  with the {kek} KEK {fingerprint} of {name}"))?;
+        }
+    }
+    Ok(Exit::Done)
+}

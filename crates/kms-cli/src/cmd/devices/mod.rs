@@ -1,0 +1,97 @@
+//! Commands that work on the LUKS devices of a host.
+
+pub(crate) mod close;
+pub(crate) mod format;
+pub(crate) mod open;
+pub(crate) mod resize;
+pub(crate) mod rotate;
+pub(crate) mod slots;
+pub(crate) mod status;
+pub(crate) mod verify;
+
+use clap::Subcommand;
+use kms_core::Result;
+use kms_luks::Identity;
+use tracing::warn;
+
+use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+
+/// The commands, in the order of the help text.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the key slots of a LUKS device, and what each one costs to open
+    ///
+    /// The KEK and its rotation use slots 0 and 1. kms never changes any other slot.
+    Slots(slots::Args),
+    /// Make an empty device a LUKS device that the KEK opens; create the KEK if it is absent
+    Format(format::Args),
+    /// Give a new KEK to one OSD, or to all OSDs of this host
+    ///
+    /// The KEK that the KMS returns opens every device at every moment. The next run completes an interrupted rotation.
+    #[command(
+        override_usage = "kms rotate [OPTIONS] <NAME> <DEVICE> [METADATA] [WAL]\n       kms rotate [OPTIONS] --all"
+    )]
+    Rotate(rotate::Args),
+    /// Check that the KEK in the KMS opens the devices; change nothing
+    Verify(verify::Args),
+    /// Open the devices of an OSD with its KEK
+    ///
+    /// Devices that are already open stay as they are. If all are open, kms does not contact the KMS.
+    Open(open::Args),
+    /// Close an open device
+    Close(close::Args),
+    /// Show the state of an open device; fail if the disk below it is gone
+    Status(status::Args),
+    /// Grow an open device to the size of the disk below it
+    Resize(resize::Args),
+}
+
+impl Command {
+    /// The files that are given after the command. `None` for commands that need no KMS.
+    pub(crate) fn files(&mut self) -> Option<&mut Files> {
+        match self {
+            Self::Format(args) => Some(&mut args.files),
+            Self::Rotate(args) => Some(&mut args.files),
+            Self::Verify(args) => Some(&mut args.files),
+            Self::Open(args) => Some(&mut args.files),
+            Self::Slots(_) | Self::Close(_) | Self::Status(_) | Self::Resize(_) => None,
+        }
+    }
+}
+
+/// Runs a command.
+pub(crate) async fn run(
+    command: Command,
+    invocation: &Invocation<'_>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let cryptsetup = invocation.cryptsetup();
+    let connect = async || invocation.connect().await;
+    match command {
+        Command::Slots(args) => slots::run(args, cryptsetup, output).await,
+        Command::Format(args) => {
+            format::run(args, cryptsetup, async || invocation.connect_to_write().await, output).await
+        }
+        Command::Rotate(args) => {
+            let target = invocation.target().await?;
+            let host = rotate::Host {
+                cryptsetup,
+                kube_namespace: target.kube_namespace(),
+                quiet: invocation.global.quiet,
+            };
+            rotate::run(args, host, async || target.connect().await, output).await
+        }
+        Command::Verify(args) => verify::run(args, cryptsetup, connect, output).await,
+        Command::Open(args) => open::run(args, cryptsetup, connect, output).await,
+        Command::Close(args) => close::run(args, cryptsetup, output).await,
+        Command::Status(args) => status::run(args, cryptsetup, output),
+        Command::Resize(args) => resize::run(args, cryptsetup, output).await,
+    }
+}
+
+/// Warns if a LUKS header cannot hold the whole label.
+fn warn_if_shortened(identity: &Identity) {
+    if identity.is_shortened() {
+        warn!("a LUKS header holds 47 bytes, so the label is cut to {}", identity.label());
+    }
+}

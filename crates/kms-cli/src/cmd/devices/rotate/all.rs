@@ -1,0 +1,183 @@
+//! Many OSDs: progress, a journal, and a summary.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    time::{Instant, SystemTime},
+};
+
+use kms_core::{KeyName, KmsProvider, Result};
+use kms_rotation::{Options, Report, rotate_all};
+use serde::Serialize;
+use tracing::warn;
+
+use super::{
+    document,
+    find::Found,
+    journal::Journal,
+    progress::Progress,
+    sink::{Ended, ResultSink, note_everywhere},
+};
+use crate::{
+    exit::Exit,
+    output::{ErrorDocument, Format, Output, chain, table},
+};
+
+/// A run over many OSDs.
+pub(super) struct All<'a> {
+    pub(super) options: &'a Options,
+    pub(super) jobs: NonZeroUsize,
+    pub(super) progress: Progress,
+    pub(super) sinks: Vec<Box<dyn ResultSink>>,
+    pub(super) journal: Option<Journal>,
+}
+
+/// How it went.
+#[derive(Serialize)]
+struct Document {
+    ok: bool,
+    osds: usize,
+    skipped: usize,
+    outcomes: BTreeMap<&'static str, usize>,
+    failures: Vec<Failed>,
+}
+
+/// An OSD that failed.
+#[derive(Serialize)]
+struct Failed {
+    name: String,
+    error: ErrorDocument,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+/// What is kept of the OSDs while they are rotated: numbers, and what went wrong.
+struct Summary {
+    total: usize,
+    skipped: usize,
+    outcomes: BTreeMap<&'static str, usize>,
+    failures: Vec<Failed>,
+    /// The worst end of those that did not fail.
+    exit: Exit,
+}
+
+impl All<'_> {
+    /// Rotates them all, and prints the summary.
+    pub(super) async fn run(
+        mut self,
+        kms: &dyn KmsProvider,
+        found: Vec<Found>,
+        output: &mut Output<'_>,
+    ) -> Result<Exit> {
+        let begin = Instant::now();
+        let mut summary = Summary {
+            total: found.len(),
+            skipped: 0,
+            outcomes: BTreeMap::new(),
+            failures: Vec::new(),
+            exit: Exit::Done,
+        };
+        let mut osds = Vec::with_capacity(found.len());
+        for (name, osd) in found {
+            if self.journal.as_ref().is_some_and(|journal| journal.has(&name)) {
+                summary.skipped += 1;
+                continue;
+            }
+            match osd {
+                Ok(osd) => osds.push(osd),
+                Err(error) => self.ended(&mut summary, begin, &name, Err(error)).await,
+            }
+        }
+        self.progress.line(format_args!(
+            "{} OSDs, {} done before, {} at a time",
+            summary.total, summary.skipped, self.jobs
+        ));
+        // The observer is used while results are noted.
+        let progress = std::mem::replace(&mut self.progress, Progress::new(true, output.format()));
+        let all = rotate_all(kms, osds, self.options, self.jobs, &progress, async |name, result| {
+            self.ended(&mut summary, begin, name, result).await;
+            progress.line(summary.line(name));
+        });
+        all.await?;
+        if let Some(journal) = self.journal.filter(|_| summary.failures.is_empty()) {
+            journal.remove()?;
+        }
+        summary.print(output)
+    }
+
+    async fn ended(&mut self, summary: &mut Summary, begin: Instant, name: &KeyName, result: Result<Report>) {
+        let ended = Ended { name, result: result.as_ref(), at: SystemTime::now(), took: begin.elapsed() };
+        note_everywhere(&mut self.sinks, &ended).await;
+        match result {
+            Ok(report) => {
+                for warning in &report.warnings {
+                    warn!("{name}: {warning}");
+                }
+                let exit = document::exit(&report, self.options);
+                if exit == Exit::Done
+                    && let Some(journal) = &mut self.journal
+                    && let Err(error) = journal.note(name)
+                {
+                    warn!("{}", chain(&error));
+                }
+                if exit != Exit::Done {
+                    summary.exit = exit;
+                }
+                *summary.outcomes.entry(report.outcome.as_str()).or_default() += 1;
+            }
+            Err(error) => {
+                let exit = Exit::of(&error);
+                let error = ErrorDocument::of(&error);
+                summary.failures.push(Failed { name: name.to_string(), error, exit });
+            }
+        }
+    }
+}
+
+impl Summary {
+    fn done(&self) -> usize {
+        self.skipped + self.failures.len() + self.outcomes.values().sum::<usize>()
+    }
+
+    /// What to say when another one has ended.
+    fn line(&self, name: &KeyName) -> String {
+        let what = match self.failures.last().filter(|failed| failed.name == name.as_str()) {
+            Some(failed) => format!("FAILED  {name}: {}", failed.error.message()),
+            None => name.to_string(),
+        };
+        format!("[{}/{}] {what}", self.done(), self.total)
+    }
+
+    fn print(self, output: &mut Output<'_>) -> Result<Exit> {
+        // One exit code for all failures if they have the same, else that of failures of many kinds.
+        let mut exits = self.failures.iter().map(|failed| failed.exit);
+        let exit = match exits.next() {
+            None => self.exit,
+            Some(first) if exits.all(|exit| exit == first) => first,
+            Some(_) => Exit::Failed,
+        };
+        match output.format() {
+            Format::Json => output.json(&Document {
+                ok: exit == Exit::Done,
+                osds: self.total,
+                skipped: self.skipped,
+                outcomes: self.outcomes,
+                failures: self.failures,
+            })?,
+            Format::Text => {
+                let row = |what: &str, count: usize| [what.to_owned(), count.to_string()];
+                let mut rows = vec![row("OSDs", self.total)];
+                if self.skipped > 0 {
+                    rows.push(row("done before", self.skipped));
+                }
+                rows.extend(self.outcomes.iter().map(|(outcome, count)| row(outcome, *count)));
+                rows.push(row("failed", self.failures.len()));
+                table(&rows).into_iter().try_for_each(|line| output.line(line))?;
+                for Failed { name, error, .. } in &self.failures {
+                    output.line(format!("{name}: {}", error.message()))?;
+                }
+            }
+        }
+        Ok(exit)
+    }
+}

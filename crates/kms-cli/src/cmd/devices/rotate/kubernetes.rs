@@ -1,0 +1,55 @@
+//! The result of a rotation, noted at the OSD's Deployment.
+
+use async_trait::async_trait;
+use kms_core::{Result, layer::RetryPolicy};
+use kms_rook::client::{RookNamespace, RotationStatus, record};
+use tokio::sync::OnceCell;
+
+use super::{
+    document::headline,
+    sink::{Ended, ResultSink},
+};
+use crate::{args::Global, kubernetes::Kubernetes, output::chain};
+
+/// Annotations and an Event at the Deployment of the OSD. It connects when the first rotation has ended.
+#[derive(Debug)]
+pub(crate) struct AtDeployment {
+    kubernetes: Kubernetes,
+    kube_namespace: String,
+    policy: RetryPolicy,
+    place: OnceCell<RookNamespace>,
+}
+
+impl AtDeployment {
+    /// The Deployments of a namespace.
+    pub(crate) fn new(global: &Global, kube_namespace: impl Into<String>) -> Self {
+        let kubernetes = Kubernetes::new(global, global.timeout);
+        let policy = kubernetes.policy();
+        Self { kubernetes, kube_namespace: kube_namespace.into(), policy, place: OnceCell::new() }
+    }
+
+    async fn place(&self) -> Result<&RookNamespace> {
+        let make = || async {
+            let connection = self.kubernetes.connection().await?.clone();
+            Ok(RookNamespace::new(connection, &self.kube_namespace).with_policy(self.policy))
+        };
+        self.place.get_or_try_init(make).await
+    }
+}
+
+#[async_trait]
+impl ResultSink for AtDeployment {
+    async fn ended(&mut self, ended: &Ended<'_>) -> Result<()> {
+        let status = match ended.result {
+            Ok(report) => {
+                let status = RotationStatus::new(report.outcome.as_str(), headline(report));
+                match report.stored {
+                    Some(stored) => status.with_rotation(stored, report.generation),
+                    None => status,
+                }
+            }
+            Err(error) => RotationStatus::new("failed", chain(error)).with_failure(),
+        };
+        record(self.place().await?, ended.name, &status).await
+    }
+}

@@ -1,0 +1,171 @@
+//! `kms rotate`: a new KEK for one OSD, or for all that this host has.
+
+mod all;
+mod document;
+mod find;
+mod journal;
+#[cfg(feature = "k8s-secret")]
+mod kubernetes;
+mod metrics;
+mod one;
+mod progress;
+mod sink;
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use kms_core::{KeyName, KmsProvider, Result};
+use kms_luks::Cryptsetup;
+use kms_rotation::Options;
+
+#[cfg(feature = "k8s-secret")]
+pub(crate) use self::kubernetes::AtDeployment;
+pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, sink::ResultSink};
+use crate::{
+    args::{Files, duration, key_name},
+    exit::Exit,
+    output::Output,
+};
+
+/// How many OSDs are rotated at a time, unless `--jobs` says otherwise or there are fewer processors.
+const MOST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    /// The name of the key: that of the OSD's data PVC
+    #[arg(value_name = "NAME", value_parser = key_name, required_unless_present = "all", requires = "device")]
+    name: Option<KeyName>,
+
+    /// The device of the data
+    #[arg(value_name = "DEVICE")]
+    device: Option<PathBuf>,
+
+    /// The device of the metadata, if the OSD has one
+    #[arg(value_name = "METADATA")]
+    metadata: Option<PathBuf>,
+
+    /// The device of the write-ahead log, if the OSD has one
+    #[arg(value_name = "WAL")]
+    wal: Option<PathBuf>,
+
+    /// Say what would be done, having tried all that can be tried without writing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// How long the old KEK stays valid, so that an OSD that has fetched it can still start: 600, 10m; 0 for not at all
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    grace: Duration,
+
+    /// Do not wait for the end of the grace: the next run removes the old key slots
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Only remove what an earlier run has left, when its grace is over; make no new KEK
+    #[arg(long)]
+    finish: bool,
+
+    /// Destroy or disable superseded versions of the KEK in the KMS, if it keeps any
+    #[arg(long)]
+    destroy_superseded: bool,
+
+    /// Keep results and times in this file, for Prometheus; never a key
+    ///
+    /// It is replaced as a whole. What it has of other keys stays.
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    all: All,
+}
+
+/// The arguments about many OSDs.
+#[derive(clap::Args, Debug)]
+struct All {
+    /// Rotate every encrypted OSD on a PVC that this host has
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
+
+    /// Where Rook keeps the data of OSDs on this host; may be repeated
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
+    data_dir: Vec<PathBuf>,
+
+    /// The OSDs in a file instead, each on a line: NAME DEVICE, then METADATA and WAL if there are any; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
+    list: Option<PathBuf>,
+
+    /// How many OSDs to rotate at a time
+    #[arg(long, value_name = "N", conflicts_with = "name")]
+    jobs: Option<NonZeroUsize>,
+
+    /// Note in this file which OSDs are done, and pass over those that it names; removed when all are done
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    resume: Option<PathBuf>,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.grace = self.grace;
+        options.wait = !self.no_wait;
+        options.finish_only = self.finish;
+        options.destroy_superseded = self.destroy_superseded;
+        options.dry_run = self.dry_run;
+        options
+    }
+
+    /// Who is told of each OSD, before anything is rotated: a file that cannot be written is to be known now.
+    fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
+        let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
+        if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {
+            sinks.push(Box::new(metrics::Metrics::open(path)?));
+        }
+        Ok(sinks)
+    }
+}
+
+/// The host whose OSDs are rotated, and how progress is shown.
+#[derive(Debug)]
+pub(crate) struct Host<'a> {
+    pub(crate) cryptsetup: Cryptsetup,
+    /// The namespace of the cluster, if it is known. OSDs in other namespaces are left alone.
+    pub(crate) kube_namespace: Option<&'a str>,
+    pub(crate) quiet: bool,
+}
+
+/// Rotates.
+pub(crate) async fn run(
+    args: Args,
+    host: Host<'_>,
+    connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let (options, mut sinks) = (args.options(), args.sinks()?);
+    let progress = Progress::new(host.quiet, output.format());
+    match (args.name, args.device) {
+        (Some(name), Some(device)) => {
+            let paths = [Some(device), args.metadata, args.wal].into_iter().flatten();
+            let osd = kms_rotation::Osd::new(name, host.cryptsetup.devices(paths))?;
+            let kms = connect().await?;
+            let report = rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
+            document::show(&report, output)?;
+            Ok(document::exit(&report, &options))
+        }
+        _ => {
+            let found = match &args.all.list {
+                Some(list) => find::listed(list, &host.cryptsetup)?,
+                None => find::on_host(&args.all.data_dir, host.kube_namespace, &host.cryptsetup)?,
+            };
+            let jobs = args.all.jobs.unwrap_or_else(|| {
+                std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS)
+            });
+            let journal = args.all.resume.filter(|_| !options.dry_run);
+            let journal = journal.as_deref().map(journal::Journal::open).transpose()?;
+            let kms = connect().await?;
+            let run = all::All { options: &options, jobs, progress, sinks, journal };
+            run.run(&*kms, found, output).await
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Where the result of a rotation is noted.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use kms_core::{Error, KeyName, Result};
+use kms_rotation::Report;
+use tracing::warn;
+
+use crate::output::chain;
+
+/// The end of a rotation.
+#[derive(Debug)]
+pub(crate) struct Ended<'a> {
+    pub(crate) name: &'a KeyName,
+    pub(crate) result: Result<&'a Report, &'a Error>,
+    /// When it ended.
+    pub(crate) at: SystemTime,
+    /// How long it took. With many OSDs, the time since the start of the whole run.
+    pub(crate) took: Duration,
+}
+
+/// Notes the results of rotations, in a file of metrics or at an object in Kubernetes.
+///
+/// A failure to note a result is a warning: the rotation itself has ended.
+#[async_trait]
+pub(crate) trait ResultSink: Send {
+    /// Notes the result for one OSD.
+    async fn ended(&mut self, ended: &Ended<'_>) -> Result<()>;
+}
+
+/// Notes a result in all places.
+pub(crate) async fn note_everywhere(sinks: &mut [Box<dyn ResultSink>], ended: &Ended<'_>) {
+    for sink in sinks {
+        if let Err(error) = sink.ended(ended).await {
+            warn!("the result of {} was not noted: {}", ended.name, chain(&error));
+        }
+    }
+}

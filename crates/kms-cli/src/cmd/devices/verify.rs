@@ -1,0 +1,115 @@
+//! `kms verify`: does the KEK that the KMS holds open the devices?
+
+use std::path::PathBuf;
+
+use kms_core::{KmsProvider, Result};
+use kms_luks::{Cryptsetup, Slot};
+use kms_rotation::{DeviceCheck, Osd, Silent, Verified, verify};
+use serde::Serialize;
+
+use crate::{
+    args::{Files, NameArg},
+    exit::Exit,
+    output::{ErrorDocument, Format, Output},
+    time::rfc3339,
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) name: NameArg,
+
+    /// The devices that the KEK is to open
+    #[arg(value_name = "DEVICE", required = true, num_args = 1..=3)]
+    pub(crate) devices: Vec<PathBuf>,
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Document {
+    ok: bool,
+    name: String,
+    version: String,
+    fingerprint: String,
+    stored: Option<String>,
+    devices: Vec<DeviceDocument>,
+}
+
+/// What was found on a device.
+#[derive(Serialize)]
+struct DeviceDocument {
+    path: String,
+    opens: bool,
+    slot: Option<u8>,
+    kdf: Option<String>,
+    leftovers: Vec<u8>,
+    foreign: Vec<u8>,
+    error: Option<ErrorDocument>,
+}
+
+impl DeviceDocument {
+    fn of(device: &DeviceCheck) -> Self {
+        let numbers = |slots: &[Slot]| slots.iter().map(|slot| slot.number()).collect();
+        Self {
+            path: device.path.display().to_string(),
+            opens: device.slot.is_ok(),
+            slot: device.slot.as_ref().ok().map(|slot| slot.number()),
+            kdf: device.kdf.clone(),
+            leftovers: numbers(&device.leftovers),
+            foreign: numbers(&device.foreign),
+            error: device.slot.as_ref().err().map(ErrorDocument::of),
+        }
+    }
+
+    fn line(&self) -> String {
+        let Self { path, slot, kdf, leftovers, error, .. } = self;
+        match (slot, error) {
+            (Some(slot), _) => {
+                let kdf = kdf.as_deref().unwrap_or("-");
+                let left: Vec<String> = leftovers.iter().map(u8::to_string).collect();
+                let left = if left.is_empty() {
+                    String::new()
+                } else {
+                    format!("  a rotation is not finished: slot {}", left.join(", "))
+                };
+                format!("ok    {path}  slot {slot}  {kdf}{left}")
+            }
+            (None, Some(error)) => format!("FAIL  {path}: {}", error.message()),
+            (None, None) => format!("FAIL  {path}"),
+        }
+    }
+}
+
+/// Tries the KEK on each device.
+pub(crate) async fn run(
+    args: Args,
+    cryptsetup: Cryptsetup,
+    connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let kms = connect().await?;
+    let found = verify(&*kms, &osd, &Silent).await?;
+    let exit = found.failure().map_or(Exit::Done, Exit::of);
+    let Verified { name, version, fingerprint, stored, devices, .. } = &found;
+    let document = Document {
+        ok: exit == Exit::Done,
+        name: name.to_string(),
+        version: version.to_string(),
+        fingerprint: fingerprint.clone(),
+        stored: stored.and_then(rfc3339),
+        devices: devices.iter().map(DeviceDocument::of).collect(),
+    };
+    match output.format() {
+        Format::Json => output.json(&document)?,
+        Format::Text => {
+            output.line(format!("{name}  version {version}  fingerprint {fingerprint}"))?;
+            document.devices.iter().try_for_each(|device| output.line(device.line()))?;
+        }
+    }
+    Ok(exit)
+}

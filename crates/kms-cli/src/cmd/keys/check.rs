@@ -1,0 +1,233 @@
+//! `kms check`: does it work, and if not, where does it end?
+
+use kms_core::{Error, KmsProvider, Result};
+use kms_dispatch::Provider;
+use serde::Serialize;
+
+use super::canary::{self, RoundTrip};
+use crate::{
+    args::Files,
+    exit::Exit,
+    invocation::Invocation,
+    output::{ErrorDocument, Format, Output, chain, table},
+};
+
+/// The step before the provider's own.
+const SETTINGS: &str = "settings";
+/// What the canary's steps are called together while none of them has run.
+const CANARY: &str = "canary";
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    /// Store nothing: connect and log in only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// What was found.
+#[derive(Serialize)]
+pub(crate) struct Document {
+    pub(crate) ok: bool,
+    pub(crate) provider: &'static str,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One step.
+#[derive(Serialize)]
+pub(crate) struct Step {
+    pub(crate) step: String,
+    pub(crate) state: &'static str,
+    pub(crate) found: Option<String>,
+    pub(crate) error: Option<ErrorDocument>,
+}
+
+/// The steps so far, and the first error among them.
+#[derive(Default)]
+struct Report {
+    steps: Vec<Step>,
+    exit: Option<Exit>,
+}
+
+impl Report {
+    fn pass(&mut self, step: impl Into<String>, found: impl Into<String>) {
+        self.steps.push(Step { step: step.into(), state: "passed", found: Some(found.into()), error: None });
+    }
+
+    fn fail(&mut self, step: impl Into<String>, error: &Error) {
+        self.exit.get_or_insert_with(|| Exit::of(error));
+        let error = Some(ErrorDocument::of(error));
+        self.steps.push(Step { step: step.into(), state: "failed", found: None, error });
+    }
+
+    fn not_run(&mut self, step: impl Into<String>) {
+        self.steps.push(Step { step: step.into(), state: "not-run", found: None, error: None });
+    }
+
+    fn failed(&self) -> bool {
+        self.exit.is_some()
+    }
+}
+
+/// Tries everything, step by step.
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
+    let target = invocation.target().await?;
+    let mut warnings = target.warnings();
+    let provider = Provider::of(target.security());
+    let name = provider.as_ref().map_or("unknown", |provider| provider.feature());
+    let title = provider.as_ref().map_or("unknown", |provider| provider.title());
+    let mut report = Report::default();
+    match target.connect().await {
+        Ok(kms) => {
+            let settings: Vec<_> =
+                target.security().kms.connection_details.iter().map(|(name, _)| name).collect();
+            let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
+            report.pass(SETTINGS, format!("{title}: {settings}"));
+            with_provider(&args, &*kms, &mut report, &mut warnings).await?;
+        }
+        Err(error) => {
+            report.fail(SETTINGS, &error);
+            report.not_run("connect");
+            if !args.read_only {
+                report.not_run(CANARY);
+            }
+        }
+    }
+    finish(report, name, warnings, output)
+}
+
+/// The steps that need a provider.
+async fn with_provider(
+    args: &Args,
+    kms: &dyn KmsProvider,
+    report: &mut Report,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let probe = kms.probe().await;
+    for (step, found) in probe.passed {
+        report.pass(step, found);
+    }
+    if let Some((step, error)) = &probe.failed {
+        report.fail(*step, error);
+    }
+    for step in probe.not_run {
+        report.not_run(step);
+    }
+    if args.read_only {
+        return Ok(());
+    }
+    if report.failed() {
+        report.not_run(CANARY);
+        return Ok(());
+    }
+    let RoundTrip { name, failed, left_behind } = canary::round_trip(kms).await?;
+    let mut failed = failed.as_ref();
+    for step in canary::STEPS {
+        match failed {
+            Some((at, error)) if *at == step => report.fail(format!("{CANARY}: {step}"), error),
+            _ if report.failed() => report.not_run(format!("{CANARY}: {step}")),
+            _ => report.pass(format!("{CANARY}: {step}"), name.as_str()),
+        }
+        if report.failed() {
+            failed = None;
+        }
+    }
+    if let Some(error) = left_behind {
+        warnings.push(format!("the canary key {name} may still be there, delete it: {}", chain(&error)));
+    }
+    Ok(())
+}
+
+fn finish(
+    report: Report,
+    provider: &'static str,
+    warnings: Vec<String>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let exit = report.exit.unwrap_or(Exit::Done);
+    match output.format() {
+        Format::Json => {
+            let ok = exit == Exit::Done;
+            output.json(&Document { ok, provider, steps: report.steps, warnings })?;
+        }
+        Format::Text => {
+            let row = |step: &Step| {
+                let detail = match (&step.found, &step.error) {
+                    (Some(found), _) => found.as_str(),
+                    (None, Some(error)) => error.message(),
+                    (None, None) => "",
+                };
+                let state = match step.state {
+                    "passed" => "ok",
+                    "failed" => "FAILED",
+                    other => other,
+                };
+                [state, &step.step, detail].map(str::to_owned)
+            };
+            let warning = |warning: &String| ["warning", "", warning].map(str::to_owned);
+            let rows: Vec<_> = report.steps.iter().map(row).chain(warnings.iter().map(warning)).collect();
+            for line in table(&rows) {
+                output.line(line)?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use futures_util::TryStreamExt;
+    use kms_core::{ErrorKind, memory::Memory};
+    use kms_testkit::fake::{InjectedFault, Operation, Scripted};
+
+    use super::*;
+
+    /// The output of a check of this provider.
+    pub(crate) async fn checked(kms: &dyn KmsProvider, format: Format, read_only: bool) -> (Exit, String) {
+        let mut report = Report::default();
+        let mut warnings = Vec::new();
+        report.pass(SETTINGS, "none needed");
+        with_provider(&Args { files: Files::default(), read_only }, kms, &mut report, &mut warnings)
+            .await
+            .unwrap();
+        let mut bytes = Vec::new();
+        let exit = finish(report, "memory", warnings, &mut Output::to(format, &mut bytes)).unwrap();
+        (exit, String::from_utf8(bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_check_that_passes_leaves_nothing_behind() {
+        let kms = Memory::new();
+        let (exit, text) = checked(&kms, Format::Text, false).await;
+        assert_eq!(exit, Exit::Done);
+        assert!(text.contains("canary: delete"), "{text}");
+        assert_eq!(kms.list().try_collect::<Vec<_>>().await.unwrap().len(), 0);
+        let (_, text) = checked(&kms, Format::Text, true).await;
+        assert!(!text.contains("canary"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_step_that_fails_gives_the_exit_code_and_ends_the_check() {
+        for (operation, kind, failing, exit, left) in [
+            (Operation::Put, ErrorKind::PermissionDenied, "canary: store", Exit::Denied, 0),
+            (Operation::Get, ErrorKind::Unavailable, "canary: read back", Exit::TryAgain, 0),
+            (Operation::Delete, ErrorKind::PermissionDenied, "canary: delete", Exit::Denied, 1),
+        ] {
+            let memory = Arc::new(Memory::new());
+            let kms = Scripted::around(memory.clone());
+            kms.push(operation, InjectedFault::error(kind));
+            let (found, text) = checked(&kms, Format::Text, false).await;
+            assert_eq!(found, exit, "{text}");
+            let line = text.lines().find(|line| line.starts_with("FAILED")).unwrap();
+            assert!(line.contains(failing), "{text}");
+            assert_eq!(memory.list().try_collect::<Vec<_>>().await.unwrap().len(), left, "{text}");
+            assert_eq!(text.contains("may still be there"), left == 1, "{text}");
+        }
+    }
+}

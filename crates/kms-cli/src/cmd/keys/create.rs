@@ -1,0 +1,65 @@
+//! `kms create`: a new KEK.
+
+use kms_core::{Kek, KmsProvider, KmsProviderExt, PutMode, Result};
+use serde::Serialize;
+
+use crate::{
+    args::{Files, NameArg},
+    exit::Exit,
+    output::{Format, Output},
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) name: NameArg,
+
+    /// Succeed with the existing KEK if there is one
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+}
+
+/// What is stored now.
+#[derive(Serialize)]
+pub(crate) struct Document {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) fingerprint: String,
+    pub(crate) created: bool,
+}
+
+/// Generates and stores.
+pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
+    let name = args.name.name;
+    let kek = Kek::generate()?;
+    let document = if args.if_absent {
+        let ensured = kms.ensure(&name, kek).await?;
+        Document {
+            name: name.to_string(),
+            version: ensured.stored.version.to_string(),
+            fingerprint: ensured.stored.kek.fingerprint(),
+            created: ensured.created,
+        }
+    } else {
+        let version = kms.put(&name, &kek, PutMode::Create).await?;
+        Document {
+            name: name.to_string(),
+            version: version.to_string(),
+            fingerprint: kek.fingerprint(),
+            created: true,
+        }
+    };
+    match output.format() {
+        Format::Json => output.json(&document)?,
+        Format::Text => {
+            let Document { name, version, fingerprint, created } = document;
+            let what = if created { "created" } else { "exists " };
+            output.line(format!("{what}  {name}  version {version}  fingerprint {fingerprint}"))?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,111 @@
+//! `kms get`: the KEK itself.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    args::{Files, NameArg},
+    exit::Exit,
+    input::STDIN,
+    output::{Format, Output, not_written},
+    secret_file,
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) name: NameArg,
+
+    /// The file to write, for its owner alone (0400); without it, or as `-`, standard output
+    ///
+    /// The file is replaced as a whole, also if it is there already. No line break is added.
+    #[arg(value_name = "OUTPUT")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Write the KEK to standard output even if that is a terminal
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// The key that was read. The KEK is in it only where no file got it.
+#[derive(Serialize)]
+struct Document<'a> {
+    name: &'a str,
+    version: &'a str,
+    fingerprint: String,
+    output: Option<String>,
+    kek: Option<&'a str>,
+}
+
+impl Args {
+    fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref().filter(|file| file.as_os_str() != STDIN)
+    }
+}
+
+/// Refuses what would put the KEK where it does not belong, before anything is connected.
+pub(crate) fn check(args: &Args) -> Result<()> {
+    if args.file().is_some() {
+        return Ok(());
+    }
+    if io::stdout().is_terminal() && !args.force {
+        return Err(Error::config(
+            "standard output is a terminal, which keeps what it shows: name an OUTPUT, use a pipe, or say --force",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads and writes.
+pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
+    let name = &args.name.name;
+    let stored = kms.get(name, Freshness::Any).await?;
+    let document = Document {
+        name: name.as_str(),
+        version: stored.version.as_str(),
+        fingerprint: stored.kek.fingerprint(),
+        output: args.file().map(|file| file.display().to_string()),
+        kek: args.file().is_none().then(|| stored.kek.expose_secret()),
+    };
+    match (args.file(), output.format()) {
+        (Some(file), format) => {
+            secret_file::write(file, &stored.kek)?;
+            if format == Format::Json {
+                output.json(&document)?;
+            }
+        }
+        (None, Format::Text) => to_stdout(stored.kek.expose_secret().as_bytes())?,
+        (None, Format::Json) => {
+            // Large enough for a KEK of nothing but escapes: a buffer that grows leaves copies behind.
+            let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.kek.expose_secret().len()));
+            serde_json::to_writer_pretty(&mut *text, &document).map_err(|_cause| {
+                Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON")
+            })?;
+            text.push(b'\n');
+            to_stdout(&text)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Past the buffer of the standard library, which lives as long as the process and is never wiped.
+/// A reader that has gone away is a failure here, since the KEK has not reached it.
+fn to_stdout(bytes: &[u8]) -> Result<()> {
+    let written = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
+        let mut stdout = File::from(stdout);
+        stdout.write_all(bytes)
+    });
+    written.map_err(|cause| not_written("standard output", cause))
+}

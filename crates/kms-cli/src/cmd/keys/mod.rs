@@ -1,0 +1,74 @@
+//! Commands that work on the keys in the KMS.
+
+mod canary;
+pub(crate) mod check;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod put;
+
+use std::time::SystemTime;
+
+use clap::Subcommand;
+use kms_core::Result;
+
+use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+
+/// The commands, in the order of the help text.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Connect and log in to the KMS, and show each step
+    ///
+    /// Unless --read-only is given, kms also stores a test key, reads it back, compares it and deletes it.
+    Check(check::Args),
+    /// Generate a KEK and store it
+    Create(create::Args),
+    /// Store an existing KEK
+    Put(put::Args),
+    /// Write a KEK to standard output or to a file
+    Get(get::Args),
+    /// Delete a KEK permanently
+    Delete(delete::Args),
+    /// List the names of the keys, never their KEKs
+    List(list::Args),
+}
+
+impl Command {
+    /// The files that are given after the command.
+    pub(crate) fn files(&mut self) -> &mut Files {
+        match self {
+            Self::Check(args) => &mut args.files,
+            Self::Create(args) => &mut args.files,
+            Self::Put(args) => &mut args.files,
+            Self::Get(args) => &mut args.files,
+            Self::Delete(args) => &mut args.files,
+            Self::List(args) => &mut args.files,
+        }
+    }
+}
+
+/// Runs a command.
+pub(crate) async fn run(
+    command: Command,
+    invocation: &Invocation<'_>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    match command {
+        Command::Check(args) => check::run(args, invocation, output).await,
+        Command::Create(args) => create::run(args, &*invocation.connect_to_write().await?, output).await,
+        Command::Put(args) => {
+            // The KEK may be refused, which needs no connection.
+            let kek = put::read(&args)?;
+            put::run(args, &kek, &*invocation.connect_to_write().await?, output).await
+        }
+        Command::Get(args) => {
+            get::check(&args)?;
+            get::run(args, &*invocation.connect().await?, output).await
+        }
+        Command::Delete(args) => delete::run(args, &*invocation.connect().await?, output).await,
+        Command::List(args) => {
+            list::run(args, &*invocation.connect().await?, SystemTime::now(), output).await
+        }
+    }
+}

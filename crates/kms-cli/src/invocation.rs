@@ -1,0 +1,47 @@
+//! One call of the program: its options and its environment.
+
+use std::sync::Arc;
+
+use kms_core::{KmsProvider, Result};
+use kms_luks::Cryptsetup;
+
+use crate::{args::Global, environment::Environment, target::Target};
+
+/// The variable that makes device-mapper work without udev, for example in an initramfs.
+const WITHOUT_UDEV: &str = "DM_DISABLE_UDEV";
+
+/// How the program was called.
+#[derive(Debug)]
+pub(crate) struct Invocation<'a> {
+    pub(crate) global: Global,
+    pub(crate) environment: &'a Environment,
+}
+
+impl Invocation<'_> {
+    /// Finds out which KMS is meant.
+    pub(crate) async fn target(&self) -> Result<Target> {
+        Target::find(&self.global, self.environment).await
+    }
+
+    /// Connects to the KMS.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn KmsProvider>> {
+        self.target().await?.connect().await
+    }
+
+    /// Connects to the KMS to store a key.
+    pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
+        self.target().await?.connect_to_write().await
+    }
+
+    /// The program `cryptsetup`, from the search path or from the usual folders.
+    pub(crate) fn cryptsetup(&self) -> Cryptsetup {
+        let mut cryptsetup = Cryptsetup::new();
+        if let Some(path) = self.environment.get("PATH") {
+            cryptsetup = cryptsetup.with_search_path(path);
+        }
+        if let Some(value) = self.environment.get(WITHOUT_UDEV) {
+            cryptsetup = cryptsetup.with_env(WITHOUT_UDEV, value);
+        }
+        cryptsetup
+    }
+}

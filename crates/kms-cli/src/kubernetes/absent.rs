@@ -1,0 +1,41 @@
+//! Stands in for the Kubernetes API in a build that cannot reach it.
+
+use std::time::Duration;
+
+use kms_core::{Error, ErrorKind, Result, SecretSource};
+use kms_dispatch::{Options, Provider};
+use kms_kube::ClusterRef;
+
+use crate::{args::Global, kubernetes::LiveCluster};
+
+/// No Kubernetes.
+#[derive(Debug)]
+pub(crate) struct Kubernetes;
+
+impl Kubernetes {
+    /// Whether this build can reach Kubernetes.
+    pub(crate) const IS_COMPILED: bool = false;
+
+    pub(crate) fn new(_global: &Global, _deadline: Option<Duration>) -> Self {
+        Self
+    }
+
+    /// # Errors
+    ///
+    /// Always `Disabled`.
+    #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
+    pub(crate) async fn cluster(&self, _named: &ClusterRef) -> Result<LiveCluster> {
+        Err(Error::new(ErrorKind::Disabled, "this build cannot read from Kubernetes")
+            .context("feature", Provider::KubernetesSecret.feature()))
+    }
+
+    /// `None`: no Secrets can be read.
+    pub(crate) fn secrets(&self, _kube_namespace: &str) -> Option<Box<dyn SecretSource>> {
+        None
+    }
+
+    #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
+    pub(crate) async fn add_connection(&self, options: Options) -> Result<Options> {
+        Ok(options)
+    }
+}

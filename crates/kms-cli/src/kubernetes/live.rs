@@ -1,0 +1,105 @@
+//! One connection to the Kubernetes API, which is made when it is first needed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::{Result, SecretData, SecretSource, layer::RetryPolicy};
+use kms_dispatch::Options;
+use kms_kube::{
+    CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
+};
+use tokio::sync::OnceCell;
+
+use crate::{args::Global, kubernetes::LiveCluster};
+
+/// The connection that the CephCluster, the Secrets and the provider share.
+#[derive(Debug)]
+pub(crate) struct Kubernetes {
+    options: ConnectOptions,
+    policy: RetryPolicy,
+    connection: OnceCell<Connection>,
+}
+
+impl Kubernetes {
+    /// Whether this build can reach Kubernetes.
+    pub(crate) const IS_COMPILED: bool = true;
+
+    /// Takes the options. `deadline` limits the time to read one object, retries included.
+    pub(crate) fn new(global: &Global, deadline: Option<Duration>) -> Self {
+        let mut options = ConnectOptions::new();
+        options = match &global.kubeconfig {
+            Some(path) => options.with_kubeconfig(path),
+            None => options.with_inferred_config(),
+        };
+        if let Some(context) = &global.context {
+            options = options.with_context(context);
+        }
+        if global.allow_http {
+            options = options.with_cleartext_allowed();
+        }
+        let mut policy = RetryPolicy::default();
+        if let Some(deadline) = deadline {
+            policy.deadline = deadline;
+        }
+        Self { options, policy, connection: OnceCell::new() }
+    }
+
+    pub(crate) async fn connection(&self) -> Result<&Connection> {
+        self.connection.get_or_try_init(|| connect(self.options.clone())).await
+    }
+
+    /// How often and how long to retry.
+    pub(crate) fn policy(&self) -> RetryPolicy {
+        self.policy
+    }
+
+    /// Reads a CephCluster.
+    pub(crate) async fn cluster(&self, named: &ClusterRef) -> Result<LiveCluster> {
+        let info = self.cluster_info(named).await?;
+        Ok(LiveCluster {
+            reference: info.reference.unwrap_or_else(|| named.clone()),
+            security: info.spec.security,
+            device_sets: info.spec.device_sets,
+            deleting: info.deleting,
+        })
+    }
+
+    /// Reads a CephCluster with its whole `spec`.
+    pub(crate) async fn cluster_info(&self, named: &ClusterRef) -> Result<CephCluster> {
+        let read = || async {
+            let connection = self.connection().await?.clone();
+            ceph_cluster(connection, &named.kube_namespace, &named.name).await
+        };
+        retry(&self.policy, "read CephCluster", read).await
+    }
+
+    /// The Secrets of a namespace. The connection is made when a Secret is first read.
+    #[expect(clippy::unnecessary_wraps, reason = "the build without Kubernetes has none")]
+    pub(crate) fn secrets(&self, kube_namespace: &str) -> Option<Secrets<'_>> {
+        Some(Secrets { kubernetes: self, kube_namespace: kube_namespace.to_owned() })
+    }
+
+    /// Adds the connection to the options of a provider.
+    pub(crate) async fn add_connection(&self, options: Options) -> Result<Options> {
+        Ok(options.with_kube_connection(self.connection().await?.clone()))
+    }
+}
+
+/// The Secrets of a namespace.
+#[derive(Debug)]
+pub(crate) struct Secrets<'a> {
+    kubernetes: &'a Kubernetes,
+    kube_namespace: String,
+}
+
+#[async_trait]
+impl SecretSource for Secrets<'_> {
+    async fn secret(&self, name: &str) -> Result<SecretData> {
+        let read = || async {
+            let connection = self.kubernetes.connection().await?.clone();
+            KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
+        };
+        let read = retry(&self.kubernetes.policy, "read Secret", read).await;
+        read.map_err(|error| error.context("secret", name))
+    }
+}

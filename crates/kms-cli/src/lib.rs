@@ -1,0 +1,81 @@
+//! The program `kms`, which manages the encryption keys of Ceph OSDs from the command line.
+//!
+//! The binary is one call of [`main`]. The author of another provider builds a `kms` that reaches it in the same way.
+//! Standard output has the data that a command prints and nothing else; logs and errors go to standard error.
+
+mod args;
+mod cli;
+mod cmd;
+mod environment;
+mod exit;
+mod hygiene;
+mod input;
+mod invocation;
+mod kubernetes;
+mod logging;
+mod output;
+mod secret_file;
+mod settings;
+mod target;
+mod time;
+
+#[cfg(test)]
+#[path = "../tests/unit/json_docs.rs"]
+mod json_docs;
+#[cfg(test)]
+#[path = "../tests/unit/osd_host.rs"]
+mod osd_host;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kms_core::{Error, ErrorKind, Result};
+
+pub use crate::exit::Exit;
+use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::Output};
+
+/// Runs `kms` with the command line and the environment of this process, and returns its exit code.
+///
+/// Hardens the process first: core dumps are off and other processes cannot read its memory. Parsers, HTTP and TLS copy
+/// what passes through them, so a program that calls this sets a global allocator that wipes all memory that is freed.
+pub fn main() -> ExitCode {
+    hygiene::harden();
+    let environment = Environment::read();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If the stream is closed, the reader does not want the message.
+            let _ignored = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let (global, command) = cli.into_parts();
+    let format = global.output;
+    logging::init(&global, &environment);
+    let mut output = Output::new(format);
+    let invocation = Invocation { global, environment: &environment };
+    let ended = block_on(cli::run(command, &invocation, &mut output))
+        .and_then(|exit| exit)
+        .and_then(|exit| output.finish().map(|()| exit));
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            output::report(&error, format);
+            Exit::of(&error).into()
+        }
+    }
+}
+
+/// The description of the command line, from which the documentation is generated.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Runs a command on this thread. A second thread costs more than it saves in a program that runs for a few
+/// milliseconds.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|cause| {
+        Error::new(ErrorKind::Unexpected, "the system refused what asynchronous work needs").source(cause)
+    })?;
+    Ok(runtime.block_on(work))
+}

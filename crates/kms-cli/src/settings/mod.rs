@@ -1,0 +1,73 @@
+//! Where the settings of the KMS come from: files, a CephCluster in Kubernetes, or the environment of a pod.
+
+mod cluster;
+mod files;
+mod pod;
+
+use std::fmt;
+
+use kms_core::{Error, Result, SecretSource, SecuritySpec};
+use kms_kube::{ClusterRef, DeviceSet};
+
+pub(crate) use self::{
+    cluster::ClusterSettings,
+    files::read_manifests,
+    pod::{PodSettings, pod_environment},
+};
+use crate::{args::Global, environment::Environment, kubernetes::Kubernetes, settings::files::FileSettings};
+
+/// A `security` block, and what its source knows of the CephCluster.
+pub(crate) trait Settings: fmt::Debug + Send + Sync {
+    /// The `security` block.
+    fn security(&self) -> &SecuritySpec;
+
+    /// The CephCluster, if it is known.
+    fn cluster(&self) -> Option<&ClusterRef>;
+
+    /// Secrets that come from the same source.
+    fn secrets(&self) -> Option<&dyn SecretSource>;
+
+    /// Whether the Secrets of the cluster's namespace may be read from Kubernetes.
+    fn allows_kube_secrets(&self) -> bool;
+
+    /// The device sets of the CephCluster; `None` if the source says nothing about its storage.
+    fn device_sets(&self) -> Option<&[DeviceSet]> {
+        None
+    }
+
+    /// Whether the CephCluster is being deleted.
+    fn is_being_deleted(&self) -> bool {
+        false
+    }
+
+    /// How to provide a Secret that was not found, as the end of a message.
+    fn missing_secret_hint(&self) -> &'static str {
+        ""
+    }
+}
+
+/// Finds the settings: in the files given with `-f`, in the CephCluster given with `--cluster`, or in the environment.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if no source has settings; the errors of the source.
+pub(crate) async fn find(
+    global: &Global,
+    environment: &Environment,
+    kubernetes: &Kubernetes,
+) -> Result<Box<dyn Settings>> {
+    let manifests = if global.files.is_empty() { None } else { Some(read_manifests(global, &[])?) };
+    match (manifests, &global.cluster) {
+        (Some(manifests), named) if manifests.security().is_some() => {
+            Ok(Box::new(FileSettings::new(manifests, named.as_ref())?))
+        }
+        (manifests, Some(named)) => {
+            Ok(Box::new(ClusterSettings::read(kubernetes, named).await?.with_manifests(manifests)))
+        }
+        (Some(_), None) => Err(Error::config(
+            "the files given with -f have no CephCluster and no security block: add one, or name the CephCluster \
+             with --cluster",
+        )),
+        (None, None) => Ok(Box::new(PodSettings::read(environment)?)),
+    }
+}

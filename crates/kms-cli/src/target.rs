@@ -1,0 +1,230 @@
+//! What to connect to: the KMS that the settings name.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kms_core::{
+    Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
+};
+use kms_dispatch::{Options, Provider, connect};
+use kms_kube::ClusterRef;
+use kms_source::Directory;
+use tracing::{info, warn};
+
+use crate::{
+    args::Global,
+    environment::Environment,
+    kubernetes::Kubernetes,
+    output::chain,
+    settings::{self, Settings},
+};
+
+/// The warning before a key is stored for a CephCluster that will soon be gone.
+const BEING_DELETED: &str =
+    "the CephCluster is being deleted: if its keys are Kubernetes Secrets, they are deleted with it";
+
+/// The settings of a KMS, and all that is needed to connect to it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    settings: Box<dyn Settings>,
+    /// The folder where Secrets are mounted.
+    directory: Option<Directory>,
+    kubernetes: Kubernetes,
+    /// Whether the user has said where the Kubernetes of the cluster is, and the cluster is known.
+    has_kubernetes: bool,
+    options: Options,
+}
+
+impl Target {
+    /// Finds the settings in the sources that the user gave.
+    pub(crate) async fn find(global: &Global, environment: &Environment) -> Result<Self> {
+        let kubernetes = Kubernetes::new(global, global.timeout);
+        let settings = settings::find(global, environment, &kubernetes).await?;
+        Ok(Self::new(settings, kubernetes, global, environment))
+    }
+
+    /// Takes settings that are already there.
+    pub(crate) fn new(
+        settings: Box<dyn Settings>,
+        kubernetes: Kubernetes,
+        global: &Global,
+        environment: &Environment,
+    ) -> Self {
+        let mut options = Options::default()
+            .with_allow_http(global.allow_http)
+            .with_environment(variables_of_providers(environment));
+        if let Some(path) = &global.kubeconfig {
+            options = options.with_kubeconfig(path);
+        }
+        if let Some(context) = &global.context {
+            options = options.with_kube_context(context);
+        }
+        if let Some(timeout) = global.timeout {
+            options = options.with_deadline(timeout);
+        }
+        let directory = global.secrets_dir.as_ref();
+        let names_kubernetes =
+            settings.allows_kube_secrets() || global.kubeconfig.is_some() || global.context.is_some();
+        Self {
+            directory: directory.map(|path| Directory::new(path).with_rook_mounts_of(settings.security())),
+            has_kubernetes: settings.cluster().is_some() && names_kubernetes,
+            kubernetes,
+            options,
+            settings,
+        }
+    }
+
+    /// The `security` block.
+    pub(crate) fn security(&self) -> &SecuritySpec {
+        self.settings.security()
+    }
+
+    /// The namespace of the cluster, if it is known.
+    pub(crate) fn kube_namespace(&self) -> Option<&str> {
+        self.settings.cluster().map(|cluster| cluster.kube_namespace.as_str())
+    }
+
+    /// What is unusual about the configuration, though nothing fails because of it.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let Some(sets) = self.settings.device_sets() else { return Vec::new() };
+        if self.security().kms.connection_details.is_empty() {
+            return Vec::new();
+        }
+        let plain: Vec<&str> =
+            sets.iter().filter(|set| !set.encrypted).map(|set| set.name.as_str()).collect();
+        if plain.len() == sets.len() {
+            vec![
+                "the KMS is not used: no entry of storageClassDeviceSets is encrypted, and OSDs on hosts keep their \
+                 keys in the monitors of Ceph"
+                    .to_owned(),
+            ]
+        } else if plain.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("the OSDs of these device sets are not encrypted: {}", plain.join(", "))]
+        }
+    }
+
+    /// Connects to the KMS.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn KmsProvider>> {
+        self.connect_for(self.settings.cluster().cloned()).await
+    }
+
+    /// Connects to the KMS to store a key. If the provider creates a Secret for the key, the CephCluster owns the Secret.
+    ///
+    /// The uid of the owner is read from Kubernetes, and never from a file or the environment, which may be older than
+    /// the cluster: Kubernetes deletes a Secret whose owner does not exist, with the key in it.
+    pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
+        if self.settings.is_being_deleted() {
+            warn!("{BEING_DELETED}");
+        }
+        let mut cluster = self.settings.cluster().cloned();
+        if let Some(known) = &mut cluster
+            && known.uid.is_none()
+            && self.writes_secrets(Provider::of(self.security())?)
+        {
+            self.check_block()?;
+            known.uid = self.uid_of(known).await?;
+        }
+        self.connect_for(cluster).await
+    }
+
+    /// Whether the provider creates a Secret for a key. KMIP does so if Kubernetes is within reach.
+    fn writes_secrets(&self, provider: Provider) -> bool {
+        match provider {
+            Provider::KubernetesSecret => provider.is_compiled(),
+            Provider::Kmip => Kubernetes::IS_COMPILED && provider.is_compiled() && self.has_kubernetes,
+            _ => false,
+        }
+    }
+
+    /// The uid of a cluster. `None` if the cluster does not exist or may not be read: a Secret without an owner stays
+    /// when the cluster is deleted, and no key is lost.
+    async fn uid_of(&self, cluster: &ClusterRef) -> Result<Option<String>> {
+        let why = if cluster.name.is_empty() {
+            "its name is not known (ROOK_CLUSTER_NAME)".to_owned()
+        } else {
+            match self.kubernetes.cluster(cluster).await {
+                Ok(live) => {
+                    if live.deleting && !self.settings.is_being_deleted() {
+                        warn!("{BEING_DELETED}");
+                    }
+                    return Ok(live.reference.uid);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                    chain(&error)
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        warn!(
+            "the CephCluster will not own the Secret, so the Secret stays when the CephCluster is deleted: {why}"
+        );
+        Ok(None)
+    }
+
+    /// Checks the block itself before Kubernetes is contacted, since a misspelt name may be the only reason to contact
+    /// it.
+    fn check_block(&self) -> Result<()> {
+        let mut problems = Problems::new();
+        self.security().check(&mut problems);
+        problems.into_result()
+    }
+
+    async fn connect_for(&self, cluster: Option<ClusterRef>) -> Result<Arc<dyn KmsProvider>> {
+        let mut options = self.options.clone();
+        let kube_secrets = cluster
+            .as_ref()
+            .filter(|_| self.settings.allows_kube_secrets())
+            .and_then(|cluster| self.kubernetes.secrets(&cluster.kube_namespace));
+        if let Some(cluster) = cluster {
+            options = options.with_cluster(cluster);
+        }
+        if Provider::of(self.security()).is_ok_and(|provider| self.writes_secrets(provider)) {
+            self.check_block()?;
+            options = self.kubernetes.add_connection(options).await?;
+        }
+        let directory = self.directory.as_ref().map(|directory| directory as &dyn SecretSource);
+        let kube_secrets = kube_secrets.as_ref().map(|secrets| secrets as &dyn SecretSource);
+        let sources = [self.settings.secrets(), directory, kube_secrets];
+        let secrets = FirstSource {
+            sources: sources.into_iter().flatten().collect(),
+            hint: self.settings.missing_secret_hint(),
+        };
+        let kms = connect(self.security(), &secrets, options).await?;
+        info!(provider = kms.provider(), "ready");
+        Ok(kms)
+    }
+}
+
+/// The variables that a provider may use: its settings, and proxies.
+fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
+    environment.pairs().filter(|(name, _)| {
+        ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
+            || name.to_ascii_uppercase().ends_with("_PROXY")
+    })
+}
+
+/// Several sources of Secrets. The first source that has a Secret gives it.
+#[derive(Debug)]
+struct FirstSource<'a> {
+    sources: Vec<&'a dyn SecretSource>,
+    hint: &'static str,
+}
+
+#[async_trait]
+impl SecretSource for FirstSource<'_> {
+    async fn secret(&self, name: &str) -> Result<SecretData> {
+        let mut absent: Vec<String> = Vec::new();
+        for source in &self.sources {
+            match source.secret(name).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => absent.push(error.message().to_owned()),
+                other => return other,
+            }
+        }
+        if absent.is_empty() {
+            absent.push(format!("Secret {name:?} is needed, and no source of Secrets is given"));
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("{}{}", absent.join("; "), self.hint)))
+    }
+}

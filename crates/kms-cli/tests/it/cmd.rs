@@ -1,0 +1,99 @@
+//! Runs the program on the cases in `tests/cmd`, and compares what it prints.
+//!
+//! A case gives arguments, environment, files and standard input, and what is to come of it. Its comment says what it
+//! is about. After a change that is meant, `KMS_SNAPSHOTS=overwrite cargo test -p kms-cli --test it cmd` writes the
+//! outputs anew; read the difference before you keep it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde::Deserialize;
+
+/// What stands for the folder in which a case runs.
+const DIR: &str = "[DIR]";
+/// In no output, whatever happens: cases use it for secrets and for values.
+const CANARY: &str = "s3cr3t";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    #[serde(default)]
+    stdin: String,
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(case: &Case) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in &case.files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let dir = folder.path().display().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kms"))
+        .args(case.args.iter().map(|arg| arg.replace(DIR, &dir)))
+        .env_clear()
+        // The width of the help text, and a home without a kubeconfig.
+        .envs([("COLUMNS", "100"), ("HOME", dir.as_str())])
+        .envs(&case.env)
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that does not read its input closes it.
+    let _ignored = child.stdin.take().unwrap().write_all(case.stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&dir, DIR);
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cmd");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how a developer asks for new outputs")]
+fn every_case_prints_what_it_is_to_print() {
+    let overwrite = std::env::var_os("KMS_SNAPSHOTS").is_some();
+    let mut wrong = Vec::new();
+    let paths = cases();
+    assert!(!paths.is_empty());
+    for path in paths {
+        let name = path.file_name().unwrap().display().to_string();
+        let text = fs::read_to_string(&path).unwrap();
+        let case: Case = toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (status, stdout, stderr) = run(&case);
+        assert!(!format!("{stdout}{stderr}").contains(CANARY), "{name} shows a secret:\n{stdout}{stderr}");
+        if overwrite {
+            // The outputs are the last three entries of a case.
+            let inputs = text.split("\nstatus = ").next().unwrap();
+            let outputs =
+                format!("\nstatus = {status}\nstdout = '''\n{stdout}'''\nstderr = '''\n{stderr}'''\n");
+            fs::write(&path, format!("{inputs}{outputs}")).unwrap();
+        } else if (status, &stdout, &stderr) != (case.status, &case.stdout, &case.stderr) {
+            wrong.push(format!(
+                "{name}: expected {}\n{}{}--- but got {status}\n{stdout}{stderr}",
+                case.status, case.stdout, case.stderr
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}

@@ -1,0 +1,207 @@
+//! Runs the program against an API server of Kubernetes that says what a test needs.
+
+use std::process::{Command, Stdio};
+
+use kms_testkit::fake::http::{HttpServer, Request, Response};
+use serde_json::{Value, json};
+
+/// In no output, whatever happens.
+const CANARY: &str = "s3cr3t";
+/// Nobody listens there; the port tells which settings were used.
+const OF_THE_CLUSTER: &str = "https://127.0.0.1:1";
+const OF_THE_POD: &str = "https://127.0.0.1:2";
+
+/// A CephCluster whose KMS is Vault.
+fn cluster(change: impl FnOnce(&mut Value)) -> Response {
+    let mut cluster = json!({
+        "kind": "CephCluster",
+        "metadata": {"name": "my", "namespace": "rook-ceph", "uid": "1"},
+        "spec": {
+            "storage": {"storageClassDeviceSets": [{"name": "set1"}]},
+            "security": {"kms": {
+                "connectionDetails": {"KMS_PROVIDER": "vault", "VAULT_ADDR": OF_THE_CLUSTER},
+                "tokenSecretName": "token",
+            }},
+        },
+    });
+    change(&mut cluster);
+    Response::json(200, cluster.to_string())
+}
+
+fn secret() -> Response {
+    // The canary in base64.
+    Response::json(200, json!({"metadata": {"name": "token"}, "data": {"token": "czNjcjN0"}}).to_string())
+}
+
+fn refused(code: u16, reason: &str) -> Response {
+    let body = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code});
+    Response::json(code, body.to_string())
+}
+
+fn is_for(request: &Request, resource: &str) -> bool {
+    request.path.contains(&format!("/{resource}/"))
+}
+
+/// Exit code, standard output and standard error of `kms` with these arguments.
+async fn kms(server: &str, args: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": CANARY}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    });
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms"));
+    command
+        .arg("--allow-http")
+        .arg("--kubeconfig")
+        .arg(path)
+        .args(args)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .current_dir(folder.path())
+        .stdin(Stdio::null());
+    // The server runs on this thread.
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert!(!format!("{stdout}{stderr}").contains(CANARY), "{stdout}{stderr}");
+    (output.status.code().unwrap(), stdout, stderr)
+}
+
+/// The environment of a pod of Rook.
+const POD: [(&str, &str); 5] = [
+    ("POD_NAMESPACE", "rook-ceph"),
+    ("ROOK_CLUSTER_NAME", "my"),
+    ("KMS_PROVIDER", "vault"),
+    ("VAULT_ADDR", OF_THE_POD),
+    ("VAULT_TOKEN", CANARY),
+];
+
+#[tokio::test]
+async fn the_ceph_cluster_and_its_secrets_are_asked_for_again() {
+    let mut requests = 0;
+    let server = HttpServer::start(move |request| {
+        requests += 1;
+        match requests {
+            1 | 3 => Response::status(503),
+            4 => Response::too_many_requests(Some("0")),
+            _ if is_for(request, "cephclusters") => cluster(|_| ()),
+            _ => secret(),
+        }
+    })
+    .await
+    .unwrap();
+    let args = ["--cluster", "rook-ceph/my", "--timeout", "2s", "check", "--read-only"];
+    let (_, stdout, stderr) = kms(&server.url(), &args, &[]).await;
+    assert!(stdout.starts_with("ok       settings"), "{stdout}{stderr}");
+    let clusters = server.requests().iter().filter(|request| is_for(request, "cephclusters")).count();
+    assert_eq!((clusters, server.requests().len()), (2, 5));
+    assert!(
+        stdout.contains("the KMS is not used: no entry of storageClassDeviceSets is encrypted"),
+        "{stdout}"
+    );
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_is_waited_for_as_long_as_the_timeout_says_and_told_once() {
+    let args = ["-q", "--cluster", "rook-ceph/my", "--timeout", "1s", "list"];
+    let (code, _, stderr) = kms("http://127.0.0.1:1", &args, &[]).await;
+    assert_eq!(code, 5, "{stderr}");
+    assert!(stderr.contains("kubernetes: read CephCluster: ") && stderr.contains("tries: "), "{stderr}");
+    assert!(!stderr.contains("tries: 1)") && stderr.lines().count() == 1, "{stderr}");
+
+    let server = HttpServer::scripted([Response::never()]).await.unwrap();
+    let (code, _, stderr) = kms(&server.url(), &args, &[]).await;
+    assert_eq!(code, 5, "{stderr}");
+    assert!(server.requests().len() >= 2, "one try took all the time: {stderr}");
+}
+
+#[tokio::test]
+async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_read() {
+    for (answer, unreadable) in [
+        (refused(403, "Forbidden"), "a Secret that the CephCluster names"),
+        (Response::status(503), "a Secret that the CephCluster names"),
+    ] {
+        let secrets = answer.clone();
+        let server = HttpServer::start(move |request| {
+            if is_for(request, "cephclusters") { cluster(|_| ()) } else { secrets.clone() }
+        })
+        .await
+        .unwrap();
+        let args = ["--timeout", "2s", "key-management", "get", "x", "out"];
+        let (code, _, stderr) = kms(&server.url(), &args, &POD).await;
+        assert_eq!(code, 5, "{stderr}");
+        assert!(stderr.contains(&format!("{unreadable} cannot be read")), "{stderr}");
+        assert!(
+            stderr.contains(&format!(
+                "vault: get: the connection was refused: nothing listens there (server: {OF_THE_POD}"
+            )),
+            "{stderr}"
+        );
+
+        // Without other settings it is a failure.
+        let (code, _, stderr) = kms(&server.url(), &args, &POD[..2]).await;
+        assert!(code != 0 && stderr.contains("kubernetes: read Secret"), "{stderr}");
+    }
+    let args = ["--timeout", "2s", "key-management", "get", "x", "out"];
+    let (_, _, stderr) = kms("http://127.0.0.1:1", &args, &POD).await;
+    assert!(stderr.contains("the CephCluster cannot be read") && stderr.contains(OF_THE_POD), "{stderr}");
+    assert!(!stderr.contains("ERROR"), "{stderr}");
+
+    // What can be read counts.
+    let server =
+        HttpServer::start(|request| if is_for(request, "cephclusters") { cluster(|_| ()) } else { secret() })
+            .await
+            .unwrap();
+    let (_, _, stderr) = kms(&server.url(), &args, &POD).await;
+    assert!(stderr.contains(OF_THE_CLUSTER) && !stderr.contains("cannot be read"), "{stderr}");
+}
+
+#[tokio::test]
+async fn to_store_a_key_for_a_cluster_that_is_being_deleted_is_warned_of() {
+    for (deleting, warns) in [(json!("2026-01-01T00:00:00Z"), true), (Value::Null, false)] {
+        let server = HttpServer::start(move |request| {
+            let deleting = deleting.clone();
+            if is_for(request, "cephclusters") {
+                cluster(|cluster| cluster["metadata"]["deletionTimestamp"] = deleting)
+            } else {
+                secret()
+            }
+        })
+        .await
+        .unwrap();
+        let args = ["--cluster", "rook-ceph/my", "--timeout", "300ms", "create", "x"];
+        let (_, _, stderr) = kms(&server.url(), &args, &[]).await;
+        assert_eq!(stderr.contains("the CephCluster is being deleted"), warns, "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_block_of_a_cluster_is_not_taken_for_kubernetes_secrets() {
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 2] = [
+        (
+            |cluster| {
+                let security = cluster["spec"]["security"].take();
+                cluster["spec"] = json!({"securty": security});
+            },
+            "spec.securty is not known; did you mean security?",
+        ),
+        (
+            |cluster| {
+                let kms = cluster["spec"]["security"]["kms"].take();
+                cluster["spec"]["security"] = json!({"kmss": kms});
+            },
+            "security.kmss is not known; did you mean kms?",
+        ),
+    ];
+    for (change, problem) in cases {
+        let server = HttpServer::start(move |_| cluster(change)).await.unwrap();
+        let (code, _, stderr) = kms(&server.url(), &["--cluster", "rook-ceph/my", "create", "x"], &[]).await;
+        assert_eq!((code, server.requests().len()), (2, 1), "{stderr}");
+        assert!(stderr.contains(problem), "{stderr}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the whole program.
+#![cfg(all(feature = "k8s-secret", feature = "vault"))]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cmd;
+mod codegen;
+mod kubernetes;

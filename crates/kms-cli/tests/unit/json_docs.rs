@@ -1,0 +1,325 @@
+//! `docs/json-output.md` against what the program really writes, field by field.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+
+use clap::Parser;
+use kms_core::{Error, ErrorKind, KmsProvider, memory::Memory};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
+use serde_json::Value;
+
+use crate::{
+    cli::{Cli, Command},
+    cmd::{clusters, devices, keys, program},
+    osd_host::Host,
+    output::{ErrorDocument, Failure, Format, Output},
+};
+
+const PAGE: &str = include_str!("../../../../docs/json-output.md");
+
+/// The fields of a section with their types, as documented.
+fn documented(section: &str) -> BTreeMap<String, String> {
+    let start = PAGE.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let text = PAGE[start + 4..].split("\n## ").next().unwrap();
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split('|');
+        let field = cells.next()?.trim().trim_end_matches('`').to_owned();
+        Some((field, cells.next()?.trim().to_owned()))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Whether a value is of a documented type.
+fn fits(value: &Value, documented: &str) -> bool {
+    let is = |name: &str| match name {
+        "boolean" => value.is_boolean(),
+        "list" => value.is_array(),
+        "list of objects of Kubernetes" => {
+            value.as_array().is_some_and(|list| list.iter().all(Value::is_object))
+        }
+        "list of strings" => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+        "map of numbers" => value.as_object().is_some_and(|map| map.values().all(Value::is_u64)),
+        "map of strings" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
+        "null" => value.is_null(),
+        "number" => value.is_u64(),
+        "object" => value.is_object(),
+        "string" => value.is_string(),
+        other => panic!("the page has the type {other:?}"),
+    };
+    documented.split(" or ").any(is)
+}
+
+/// Walks through a document; counts each field that is met.
+fn compare(
+    value: &Value,
+    path: &str,
+    documented: &BTreeMap<String, String>,
+    met: &mut BTreeMap<String, usize>,
+) {
+    if !path.is_empty() && !path.ends_with("[]") {
+        let kind = documented.get(path).unwrap_or_else(|| panic!("{path} is not documented"));
+        assert!(fits(value, kind), "{path} is {value}, and documented as {kind}");
+        *met.entry(path.to_owned()).or_default() += 1;
+        if kind.contains(" of ") {
+            return;
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                compare(value, &path, documented, met);
+            }
+        }
+        Value::Array(list) => {
+            list.iter().for_each(|value| compare(value, &format!("{path}[]"), documented, met));
+        }
+        _ => {}
+    }
+}
+
+/// Compares all documents of a section: every field that is written is documented, and the other way round.
+fn check(section: &str, documents: &[String]) {
+    let fields = documented(section);
+    assert!(!fields.is_empty(), "{section}");
+    let mut met = BTreeMap::new();
+    for text in documents {
+        assert!(!text.contains("s3cr3t"), "{text}");
+        let value: Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{section}: {error}: {text}"));
+        compare(&value, "", &fields, &mut met);
+    }
+    for field in fields.keys() {
+        assert!(met.contains_key(field), "{section}: {field} is documented, and never written");
+    }
+}
+
+/// Runs a command line on a host, and gives what it prints.
+async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
+    let cryptsetup = host.cryptsetup();
+    let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
+    match command {
+        Command::Devices(devices::Command::Slots(args)) => {
+            devices::slots::run(args, cryptsetup, &mut output).await
+        }
+        Command::Devices(devices::Command::Format(args)) => {
+            devices::format::run(args, cryptsetup, connect, &mut output).await
+        }
+        Command::Devices(devices::Command::Open(args)) => {
+            devices::open::run(args, cryptsetup, connect, &mut output).await
+        }
+        Command::Devices(devices::Command::Close(args)) => {
+            devices::close::run(args, cryptsetup, &mut output).await
+        }
+        Command::Devices(devices::Command::Status(args)) => {
+            devices::status::run(args, cryptsetup, &mut output)
+        }
+        Command::Devices(devices::Command::Resize(args)) => {
+            devices::resize::run(args, cryptsetup, &mut output).await
+        }
+        other => panic!("{other:?} is not run here"),
+    }
+    .unwrap();
+    drop(output);
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Runs `rotate` or `verify` on real headers; gives what is printed and the exit code.
+async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
+    let cryptsetup = kms_luks::Cryptsetup::new();
+    let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
+    let exit = match command {
+        Command::Devices(devices::Command::Rotate(args)) => {
+            let host = devices::rotate::Host { cryptsetup, kube_namespace: None, quiet: true };
+            devices::rotate::run(args, host, connect, &mut output).await
+        }
+        Command::Devices(devices::Command::Verify(args)) => {
+            devices::verify::run(args, cryptsetup, connect, &mut output).await
+        }
+        other => panic!("{other:?} is not run here"),
+    };
+    let exit = exit.unwrap().code();
+    drop(output);
+    (String::from_utf8(bytes).unwrap(), exit)
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn the_page_describes_what_is_written_of_rotations() {
+    let kms = Arc::new(Memory::new());
+    let folder = tempfile::tempdir().unwrap();
+    let kek = kms_core::Kek::generate().unwrap();
+    for name in ["a", "b"] {
+        kms.put(&name.parse().unwrap(), &kek, kms_core::PutMode::Create).await.unwrap();
+    }
+    let image = kms_testkit::luks::Image::luks2(&kek);
+    let device = image.path().display().to_string();
+    let broken = folder.path().join("broken").display().to_string();
+    std::fs::write(&broken, "no device").unwrap();
+    let rotate = |more: &'static [&str]| {
+        let args = [&["rotate", "a", &device][..], more].concat();
+        let kms = &kms;
+        async move { run_rotation(kms, &args).await }
+    };
+    let documents = [
+        rotate(&["--dry-run"]).await,
+        rotate(&["--grace", "0", "--destroy-superseded"]).await,
+        rotate(&["--finish"]).await,
+        rotate(&["--no-wait"]).await,
+        rotate(&["--no-wait"]).await,
+        rotate(&["--finish", "--grace", "0"]).await,
+    ];
+    for ((text, exit), outcome) in
+        documents.iter().zip(["dry-run", "rotated", "nothing-to-finish", "pending", "pending", "finished"])
+    {
+        assert!(text.contains(&format!("\"outcome\": \"{outcome}\"")) && *exit == 0, "{text}");
+    }
+    check("kms rotate", &documents.map(|(text, _)| text));
+
+    let (verified, exit) = run_rotation(&kms, &["verify", "a", &device, &broken]).await;
+    assert_ne!(exit, 0);
+    check("kms verify", &[verified, run_rotation(&kms, &["verify", "a", &device]).await.0]);
+
+    let list = folder.path().join("list");
+    std::fs::write(&list, format!("a {device}\nb {broken}\n")).unwrap();
+    let journal = folder.path().join("journal").display().to_string();
+    let list = list.display().to_string();
+    let all = ["rotate", "--all", "--list", &list, "--grace", "0", "--resume", &journal];
+    let (first, exit) = run_rotation(&kms, &all).await;
+    assert_ne!(exit, 0);
+    let (second, _) = run_rotation(&kms, &all).await;
+    assert!(second.contains("\"skipped\": 1"), "{second}");
+    check("kms rotate --all", &[first, second]);
+}
+
+#[tokio::test]
+async fn the_page_describes_what_is_written_of_devices() {
+    let (host, kms) = (Host::new(), Arc::new(Memory::new()));
+    let device = host.empty("device");
+    check("kms format", &[run_on(&host, &kms, &["format", "a", &device, "--fsid", "f"]).await]);
+    check("kms slots", &[run_on(&host, &kms, &["slots", &device]).await]);
+    let open = ["open", "a", &device, "--mapper", "osd", "--fsid", "f"];
+    check("kms open", &[run_on(&host, &kms, &open).await, run_on(&host, &kms, &open).await]);
+    check("kms status", &[run_on(&host, &kms, &["status", "osd"]).await]);
+    check("kms resize", &[run_on(&host, &kms, &["resize", "osd"]).await]);
+    let close = [
+        run_on(&host, &kms, &["close", "osd"]).await,
+        run_on(&host, &kms, &["close", "osd", "--ignore-not-found"]).await,
+    ];
+    check("kms close", &close);
+}
+
+/// Runs a command line against a provider, and gives what it prints.
+async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
+    let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
+    let mut bytes = Vec::new();
+    let (global, command) = cli.into_parts();
+    let mut output = Output::to(global.output, &mut bytes);
+    match command {
+        Command::Keys(keys::Command::Create(args)) => keys::create::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Delete(args)) => keys::delete::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Get(args)) => keys::get::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::List(args)) => {
+            keys::list::run(args, kms, SystemTime::now(), &mut output).await
+        }
+        Command::Program(program::Command::Providers(args)) => program::providers::run(args, &mut output),
+        Command::Keys(keys::Command::Put(args)) => {
+            let kek = keys::put::read(&args).unwrap();
+            keys::put::run(args, &kek, kms, &mut output).await
+        }
+        other => panic!("{other:?} is not run here"),
+    }
+    .unwrap();
+    drop(output);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_page_describes_what_is_written() {
+    let kms = Memory::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(file("kek"), "s3cr3t").unwrap();
+
+    let put = run(&kms, &["put", "b", "--from", &file("kek")]).await;
+    check("kms put", &[put, run(&kms, &["put", "b", "--replace", "--from", &file("kek")]).await]);
+    let create = [run(&kms, &["create", "a"]).await, run(&kms, &["create", "b", "--if-absent"]).await];
+    check("kms create", &create);
+    check("kms get", &[run(&kms, &["get", "b", &file("out")]).await]);
+    assert_eq!(std::fs::read_to_string(Path::new(&file("out"))).unwrap(), "s3cr3t");
+    check("kms list", &[run(&kms, &["list"]).await]);
+    let delete = [
+        run(&kms, &["delete", "a"]).await,
+        run(&kms, &["delete", "b", "--soft"]).await,
+        run(&kms, &["delete", "a", "--ignore-not-found"]).await,
+    ];
+    for (text, outcome) in delete.iter().zip(["destroyed", "recoverable", "not-found"]) {
+        assert!(text.contains(outcome), "{text}");
+    }
+    check("kms delete", &delete);
+    check("kms providers", &[run(&kms, &["providers"]).await]);
+
+    let failing = Scripted::new();
+    failing.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));
+    let checks = [
+        keys::check::tests::checked(&kms, Format::Json, false).await.1,
+        keys::check::tests::checked(&failing, Format::Json, false).await.1,
+    ];
+    check("kms check", &checks);
+
+    #[cfg(feature = "k8s-secret")]
+    rook().await;
+
+    let error = Error::new(ErrorKind::Timeout, "too late").context("key", "a");
+    let failure = Failure { error: ErrorDocument::of(&error) };
+    check("Errors", &[serde_json::to_string(&failure).unwrap()]);
+    for kind in ErrorKind::ALL {
+        assert!(PAGE.contains(&format!("`{kind}`")), "{kind}");
+    }
+}
+
+/// The documents about objects of Kubernetes.
+#[cfg(feature = "k8s-secret")]
+async fn rook() {
+    check("kms cronjobs apply", &[clusters::cronjobs::apply::tests::printed(Format::Json).1]);
+
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-rook/tests/fixtures/rook/vault-tls");
+    let read = |file: &str| std::fs::read_to_string(fixtures.join(file)).unwrap();
+    let security: Value = serde_json::from_str(&read("security.json")).unwrap();
+    let cluster = serde_json::json!({
+        "kind": "CephCluster",
+        "metadata": {"name": "rook-ceph", "namespace": "rook-ceph"},
+        "spec": {"security": security},
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    std::fs::write(&file, format!("{cluster}\n---\n{}", read("osd-deployment.json"))).unwrap();
+    for (section, args) in [
+        ("kms cronjobs render", &["cronjobs", "render", "--rbac"][..]),
+        ("kms render env", &["render", "env"]),
+        ("kms render volumes", &["render", "volumes"]),
+    ] {
+        let start = ["kms", "-o", "json", "-f", file.to_str().unwrap()];
+        let (global, command) = Cli::try_parse_from(start.iter().chain(args)).unwrap().into_parts();
+        let mut bytes = Vec::new();
+        let mut output = Output::to(global.output, &mut bytes);
+        match command {
+            Command::Clusters(clusters::Command::Cronjobs(args)) => {
+                clusters::cronjobs::run(args, &global, &mut output).await.unwrap()
+            }
+            Command::Clusters(clusters::Command::Render(args)) => {
+                clusters::render::run(args, &global, &mut output).await.unwrap()
+            }
+            other => panic!("{other:?}"),
+        };
+        drop(output);
+        check(section, &[String::from_utf8(bytes).unwrap()]);
+    }
+}

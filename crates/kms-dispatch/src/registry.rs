@@ -1,0 +1,142 @@
+//! The providers that a `security` block can name: those of this workspace, and those of a program's author.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use kms_core::{Error, ProviderBuilder, Result, SecuritySpec, config::nearest};
+
+#[cfg(feature = "k8s-secret")]
+use crate::kubernetes::KubernetesSecrets;
+use crate::{
+    Provider,
+    connector::{ByBuilder, Connector, KMS_PROVIDER},
+};
+
+/// The providers of this workspace that are compiled in.
+const COMPILED: &[(Provider, &dyn Connector)] = &[
+    #[cfg(feature = "azure")]
+    (Provider::AzureKeyVault, &crate::legacy::Azure),
+    #[cfg(feature = "ibmkp")]
+    (Provider::IbmKeyProtect, &crate::legacy::IbmKp),
+    #[cfg(feature = "k8s-secret")]
+    (Provider::KubernetesSecret, &KubernetesSecrets),
+    #[cfg(feature = "kmip")]
+    (Provider::Kmip, &crate::legacy::Kmip),
+    #[cfg(feature = "vault")]
+    (Provider::Vault, &crate::legacy::Vault),
+];
+
+/// The providers that the author of a program adds to those of this workspace.
+///
+/// A `security` block names such a provider in `KMS_PROVIDER`, as it does any other:
+///
+/// ```
+/// # fn build<DirectoryBuilder: kms_core::ProviderBuilder>() -> kms_core::Result<()> {
+/// use kms_dispatch::{Options, Registry};
+///
+/// let registry = Registry::new().with::<DirectoryBuilder>("directory")?;
+/// let options = Options::default().with_registry(registry);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Registry {
+    own: BTreeMap<&'static str, (Provider, Arc<dyn Connector>)>,
+}
+
+impl Registry {
+    /// The providers of this workspace alone.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a provider under the value of `KMS_PROVIDER` that names it.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the name is empty, has white space around it, or names a provider already.
+    pub fn with<B: ProviderBuilder>(mut self, name: &'static str) -> Result<Self> {
+        if name.is_empty() || name.trim() != name {
+            return Err(Error::config(format!("{name:?} cannot be a value of {KMS_PROVIDER}")));
+        }
+        if is_kubernetes(name) || self.names().any(|taken| taken == name) {
+            return Err(Error::config(format!("the provider {name:?} is registered already")));
+        }
+        let provider = Provider::Own { name, title: B::TITLE };
+        self.own.insert(name, (provider, Arc::new(ByBuilder::<B>::NEW)));
+        Ok(self)
+    }
+
+    /// Returns the provider that a `security` block names (rook-behaviour §1.3). Its value is trimmed; its case counts.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the block names no provider, or an unknown one; the error lists those that are known.
+    /// Rook takes an unknown name for a KMS in which every put succeeds and nothing is stored.
+    pub fn provider_of(&self, spec: &SecuritySpec) -> Result<Provider> {
+        let details = &spec.kms.connection_details;
+        if details.is_empty() {
+            return Ok(Provider::KubernetesSecret);
+        }
+        let known = || format!("known are: {}", self.names().collect::<Vec<_>>().join(", "));
+        match details.get(KMS_PROVIDER).map(str::trim) {
+            Some("") => Err(Error::config(format!("{KMS_PROVIDER} is empty; {}", known()))),
+            Some(name) => self.named(name).ok_or_else(|| {
+                if is_kubernetes(name) {
+                    return Error::config(format!(
+                        "{KMS_PROVIDER} cannot name Kubernetes Secrets: they are used when connectionDetails is \
+                         empty, so leave it out"
+                    ));
+                }
+                let near = nearest(name, self.names());
+                let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                Error::config(format!("{KMS_PROVIDER} is not a known provider{near} ({})", known()))
+            }),
+            None => {
+                let near = details.iter().any(|(key, _)| nearest(key, [KMS_PROVIDER]).is_some());
+                let near = if near { ", only a name that is like it" } else { "" };
+                Err(Error::config(format!(
+                    "connectionDetails has settings, but no {KMS_PROVIDER}{near}; {}",
+                    known()
+                )))
+            }
+        }
+    }
+
+    /// Whether a provider has a setting or an alias of this name. `None` if this build does not know the provider's
+    /// settings.
+    ///
+    /// `provider` is a value of `KMS_PROVIDER`.
+    pub fn is_setting(&self, provider: &str, name: &str) -> Option<bool> {
+        self.connector(self.named(provider)?)?.is_setting(name)
+    }
+
+    /// How a provider is connected; `None` if it is not compiled in.
+    pub(crate) fn connector(&self, provider: Provider) -> Option<&dyn Connector> {
+        match provider {
+            Provider::Own { name, .. } => self.own.get(name).map(|(_, connector)| &**connector),
+            _ => COMPILED.iter().find(|(compiled, _)| *compiled == provider).map(|(_, connector)| *connector),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<Provider> {
+        let ours = Provider::ALL.into_iter().find(|provider| provider.as_str() == name && !name.is_empty());
+        ours.or_else(|| self.own.get(name).map(|(provider, _)| *provider))
+    }
+
+    /// The values of `KMS_PROVIDER`.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let ours = Provider::ALL.into_iter().map(Provider::as_str).filter(|name| !name.is_empty());
+        ours.chain(self.own.keys().copied())
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.own.keys()).finish()
+    }
+}
+
+/// Whether a name means Kubernetes Secrets, which no value of `KMS_PROVIDER` does.
+fn is_kubernetes(name: &str) -> bool {
+    matches!(&*name.to_ascii_lowercase(), "k8s" | "kubernetes")
+}
