@@ -4,7 +4,7 @@ use std::future::Future;
 
 use kms_core::{
     Error, ErrorKind, Result, Retry,
-    layer::{LayerOptions, RetryPolicy, retried},
+    layer::{LayerOptions, RetryPolicy, retry},
 };
 
 use super::names::KUBERNETES;
@@ -34,5 +34,5 @@ where
                 .provider(KUBERNETES))
         })
     };
-    retried(policy, operation, limited).await
+    retry(policy, operation, limited).await
 }
