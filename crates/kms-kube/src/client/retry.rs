@@ -4,7 +4,7 @@ use std::future::Future;
 
 use kms_core::{
     Error, ErrorKind, Result, Retry,
-    layer::{LayerOptions, RetryPolicy, retry},
+    layer::{self, LayerOptions, RetryPolicy},
 };
 
 use super::names::KUBERNETES;
@@ -34,5 +34,5 @@ where
                 .provider(KUBERNETES))
         })
     };
-    retry(policy, operation, limited).await
+    layer::retry(policy, operation, limited).await
 }
