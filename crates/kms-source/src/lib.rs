@@ -63,7 +63,7 @@ fn read_entry(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             _ => ErrorKind::ConfigInvalid,
         };
-        // Not as context, which is left out where several problems are told at once.
+        // Not as context, which is omitted when several problems are reported at once.
         let path = path.display();
         Error::new(kind, format!("the file {path} of a mounted Secret cannot be read")).source(cause)
     })

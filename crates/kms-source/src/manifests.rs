@@ -37,7 +37,7 @@ pub struct Manifests {
     device_sets: Option<Vec<DeviceSet>>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
-    /// The kinds whose objects are kept for somebody else.
+    /// The kinds whose objects the caller asked for.
     wanted: Vec<String>,
     objects: Vec<Kept>,
     /// The fields of the CephCluster's `spec` but for `security`, if objects are kept.

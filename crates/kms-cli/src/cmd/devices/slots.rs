@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What is to be shown of a slot.
+    /// Describes a key slot for the output.
     pub(crate) fn of(slot: &KeySlot) -> Self {
         let mut entry = Self {
             slot: slot.slot.number(),

@@ -25,7 +25,7 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     job: Job,
 
-    /// Take over fields that somebody else has set, such as those of CronJobs that Rook has made
+    /// Take over fields that another program has set, such as those of CronJobs that Rook has made
     #[arg(long)]
     force_conflicts: bool,
 
@@ -221,7 +221,7 @@ pub(crate) mod tests {
     /// What is printed of a report in which everything happens once.
     pub(crate) fn printed(format: Format) -> (Result<Exit>, String) {
         let mut report = Report::default();
-        let conflict = Error::new(ErrorKind::Conflict, "somebody else has set fields of it");
+        let conflict = Error::new(ErrorKind::Conflict, "another program has set fields of it");
         for (id, change) in [
             (0, Change::Created),
             (1, Change::Changed),

@@ -12,7 +12,7 @@ use kms_rotation::Osd;
 
 use crate::input;
 
-/// The nodes that Rook makes of an encrypted OSD's devices: data, metadata, write-ahead log (spec 8.3).
+/// The nodes that Rook makes for an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
 const NODES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
 /// How the folder of an OSD begins.
 const OSD_FOLDER: &str = "ceph-";
@@ -22,7 +22,7 @@ const MOST_LIST_BYTES: usize = 8 * 1024 * 1024;
 /// An OSD that was found, or what is wrong with it.
 pub(super) type Found = (KeyName, Result<Osd>);
 
-/// Finds the encrypted OSDs on PVCs: `DIR/NAMESPACE/PVC/ceph-ID/block-tmp` (spec 10.2).
+/// Finds the encrypted OSDs on PVCs: `DIR/NAMESPACE/PVC/ceph-ID/block-tmp` (rook-behaviour §10.2).
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub(super) fn on_host(
                 continue;
             }
             for pvc in entries(&namespace)? {
-                // What has no name of a key is none of Rook's folders of PVCs.
+                // A folder whose name is not a key name is not one of Rook's PVC folders.
                 let Some(name) = name_of(&pvc).and_then(|name| KeyName::new(name).ok()) else { continue };
                 let encrypted = |osd: &PathBuf| {
                     name_of(osd).is_some_and(|name| name.starts_with(OSD_FOLDER))

@@ -1,7 +1,7 @@
 //! Results and times in a file that Prometheus' node exporter collects.
 //!
-//! All ages are left to whoever reads it (`time() - kms_kek_stored_timestamp_seconds`): an age that was written once
-//! would stay young for ever when nothing writes it any more.
+//! Monitoring computes all ages itself (`time() - kms_kek_stored_timestamp_seconds`): an age in the file would stay
+//! young for ever once nothing updates the file.
 
 use std::{
     collections::BTreeMap,

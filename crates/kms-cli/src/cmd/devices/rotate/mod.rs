@@ -116,7 +116,7 @@ impl Args {
         options
     }
 
-    /// Who is told of each OSD, before anything is rotated: a file that cannot be written is to be known now.
+    /// Opens the outputs for the result of each OSD before any rotation, so that a file that cannot be written fails now.
     fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
         let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
         if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {

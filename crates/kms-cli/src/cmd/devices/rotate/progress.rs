@@ -34,7 +34,7 @@ impl Progress {
     /// Shows a line.
     pub(crate) fn line(&self, line: impl fmt::Display) {
         if self.shown {
-            // Whoever has closed it does not want to read it.
+            // A closed standard error means that the user does not want to read it.
             let _closed = writeln!(io::stderr(), "{line}");
         }
     }
