@@ -1,11 +1,11 @@
-//! Addresses and ids from their settings.
+//! Addresses, clouds, tenants and client ids, parsed from their settings.
 
 use kms_core::config::Problems;
 use url::Url;
 
 use crate::config::AzureConfigKey as Key;
 
-/// The clouds: their names, where Entra ID is, and the domain of their vaults.
+/// The clouds: name, other names, address of Entra ID, and domain of the vaults.
 const CLOUDS: [(&str, &[&str], &str, &str); 3] = [
     (
         "AzurePublicCloud",
@@ -27,7 +27,7 @@ fn vault_domains() -> impl Iterator<Item = &'static str> {
     CLOUDS.iter().map(|(.., domain)| *domain)
 }
 
-/// Where Entra ID is in this cloud, and the domain of its vaults.
+/// The address of Entra ID in a cloud, and the domain of its vaults. `None` is the public cloud.
 pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'static str, &'static str)> {
     let found = CLOUDS.iter().find(|(name, others, ..)| {
         cloud.is_none_or(|cloud| {
@@ -36,12 +36,12 @@ pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'s
     });
     if found.is_none() {
         let known: Vec<_> = CLOUDS.iter().map(|(name, ..)| *name).collect();
-        problems.add(format!("{} is none of the known clouds: {}", Key::Environment, known.join(", ")));
+        problems.add(format!("{} is not one of the known clouds: {}", Key::Environment, known.join(", ")));
     }
     found.map(|(_, _, authority, domain)| (*authority, *domain))
 }
 
-/// An `https` address of a host alone.
+/// Parses the `https` address of a host, without path or query.
 pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url> {
     let mut wrong = |why: &str| problems.add(format!("{key} {why}"));
     let Ok(url) = Url::parse(text) else {
@@ -50,7 +50,7 @@ pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url>
     };
     let before = |problem: Option<&str>| problem.is_none().then_some(());
     let problem = if url.scheme() != "https" {
-        Some("has to begin with https://; the SDK sends no token in the clear")
+        Some("has to begin with https://; the SDK sends no token over plain HTTP")
     } else if !url.username().is_empty() || url.password().is_some() {
         Some("must not have a user or a password in it")
     } else if url.host_str().is_none_or(str::is_empty) {
@@ -86,28 +86,28 @@ pub(crate) fn client(text: &str, problems: &mut Problems) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// What a token for this vault is for, where it does not say so: the vaults of its cloud, else those of `domain`.
+/// The scope of a token if the vault's challenge names none: the vaults of its cloud, else those of `domain`.
 pub(crate) fn default_scope(vault: &Url, domain: &str) -> String {
     let host = vault.host_str().unwrap_or_default();
     let domain = vault_domains().find(|known| within(host, known)).unwrap_or(domain);
     format!("https://{domain}/.default")
 }
 
-/// Whether a host is a domain, or within it.
+/// Whether a host is the domain, or is within it.
 fn within(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether a token for this scope may be given to the vault: one for vaults, or for this very host.
+/// Whether a token for this scope may be sent to the vault: the scope of vaults, or of this host.
 ///
-/// The scope comes from the vault's challenge, which whoever answers there can set at will.
+/// The scope comes from the vault's challenge, so an attacker in place of the vault can choose it.
 pub(crate) fn is_scope_for(scope: &str, vault: &Url) -> bool {
     let Some(audience) = scope.strip_suffix("/.default").and_then(|text| Url::parse(text).ok()) else {
         return false;
     };
     let (Some(audience), Some(host)) = (audience.host_str(), vault.host_str()) else { return false };
-    // A vault of a cloud has to ask for a token of its own cloud; one of another name (a proxy, a custom domain) for
-    // one of any vault, or of itself.
+    // A vault of a cloud must ask for a token of its own cloud. A vault behind another host name (a proxy, a custom
+    // domain) may ask for a token of any cloud's vaults, or of itself.
     match vault_domains().find(|domain| within(host, domain)) {
         Some(domain) => audience == domain,
         None => vault_domains().any(|domain| audience == domain) || within(host, audience),

@@ -1,4 +1,4 @@
-//! What proves to Entra ID who we are, for the SDK's `ClientAssertionCredential`.
+//! Assertions, which prove our identity to Entra ID, for the SDK's `ClientAssertionCredential`.
 
 use std::{fs, path::PathBuf};
 
@@ -18,9 +18,9 @@ use crate::{
     error::wrapped,
 };
 
-/// How long an assertion is valid.
+/// How long an assertion is valid, in seconds.
 const LIFETIME: i64 = 600;
-/// How far our clock may be ahead of Entra's.
+/// How many seconds our clock may be ahead of Entra ID's.
 const SKEW: i64 = 60;
 
 /// An assertion that is signed with a certificate's key.
@@ -28,7 +28,7 @@ const SKEW: i64 = 60;
 pub(crate) struct Signed {
     pub(crate) certificate: std::sync::Arc<Certificate>,
     pub(crate) client: String,
-    /// The address at which it is presented.
+    /// The address of Entra ID that receives it.
     pub(crate) audience: String,
     pub(crate) send_chain: bool,
 }
@@ -56,7 +56,7 @@ struct Claims<'a> {
 }
 
 impl Signed {
-    /// A new assertion. Each has an id of its own, since Entra ID takes each once.
+    /// A new assertion, with an id of its own: Entra ID accepts each id once.
     pub(crate) fn assertion(&self, now: i64) -> Result<String> {
         let Certificate { signer, chain, sha1, sha256, .. } = &*self.certificate;
         let cannot = || Error::new(ErrorKind::Unexpected, "the assertion cannot be signed");
@@ -71,7 +71,7 @@ impl Signed {
             .find_map(|(scheme, name, half)| {
                 signer.choose_scheme(&[scheme]).map(|signer| (signer, name, half))
             })
-            .ok_or_else(|| Error::config("Entra ID takes keys that are RSA, EC P-256 or EC P-384"))?;
+            .ok_or_else(|| Error::config("Entra ID accepts keys that are RSA, EC P-256 or EC P-384"))?;
         let header = Header {
             alg,
             typ: "JWT",
@@ -131,7 +131,7 @@ impl ClientAssertion for Signed {
     }
 }
 
-/// The token of a service account, as the kubelet keeps it in a file: read anew for each exchange (UP-17).
+/// The token of a service account, which the kubelet keeps in a file. It is read for each exchange (field-reports UP-17).
 #[derive(Debug)]
 pub(crate) struct Federated {
     pub(crate) file: PathBuf,

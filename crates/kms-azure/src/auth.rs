@@ -227,7 +227,7 @@ impl Auth {
         if !is_scope_for(scope, &self.vault) {
             return Err(Error::new(
                 ErrorKind::Protocol,
-                "the vault asks for a token for another service than Key Vault; none is sent",
+                "the vault asks for a token for another service than Key Vault; it gets no token",
             ));
         }
         let fetch = |_before| self.fetch(scope);

@@ -1,10 +1,12 @@
-//! From settings to a provider.
+//! The builder: from settings, Secrets and files to a provider.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use kms_core::{
-    ConnectionDetails, Error, ExposeSecret, Result, SecretSource, SecretString,
+    Error, ExposeSecret, KeyLocks, ProviderBuilder, Result, SecretSource, SecretString,
     config::{ConfigKey, Problems, Settings, SettingsSource},
+    layer::LayerOptions,
     secret::SecretData,
 };
 use kms_http::{HttpClientBuilder, Proxies, Roots, TlsOptions, pem::secret_or_file, tls::certificates};
@@ -22,21 +24,23 @@ use crate::{
     transport::ToEntra,
 };
 
-/// The data key of the certificate in its Secret, as Rook has it.
+/// The key of the certificate in its Secret, as in Rook (rook-behaviour §7.1).
 const CLIENT_CERT: &str = "CLIENT_CERT";
-/// How long to wait for the vault to complete a deletion.
+/// How long to wait by default for the vault to complete a deletion.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Builds an [`AzureKeyVault`].
+/// Builds an [`AzureKeyVault`]; see [`ProviderBuilder`].
 ///
-/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+/// The usual proxy variables of the environment are understood too, and hold for Entra ID and the vault alike. Rook
+/// needs no token Secret for Key Vault; a client secret (`AZURE_CLIENT_SECRET`) and the password of a PKCS#12 file
+/// (`AZURE_CLIENT_CERT_PASSWORD`) are safer there than in the settings.
 #[derive(Default)]
 pub struct AzureKeyVaultBuilder {
     source: SettingsSource<Key>,
     page_size: Option<u32>,
 }
 
-/// Which credential.
+/// The type of credential.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Choice {
     Certificate,
@@ -45,8 +49,9 @@ enum Choice {
     Secret,
 }
 
-/// What is known without Secrets.
-struct Parsed {
+/// The settings, parsed.
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Parsed {
     vault: Url,
     authority: Url,
     /// The domain of the cloud's vaults.
@@ -58,142 +63,32 @@ struct Parsed {
     soft_delete: SoftDelete,
 }
 
-impl AzureKeyVaultBuilder {
-    /// A builder without settings.
-    pub fn new() -> Self {
-        Self::default()
+/// What Secrets and files hold.
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Credentials {
+    certificate: Option<Certificate>,
+    client_secret: Option<SecretString>,
+    tls: TlsOptions,
+}
+
+#[async_trait]
+impl ProviderBuilder for AzureKeyVaultBuilder {
+    const TITLE: &'static str = "Key Vault";
+    const ENVIRONMENT_FILES: &'static [Key] = &[Key::CaCert];
+
+    type Key = Key;
+    type Parsed = Parsed;
+    type Credentials = Credentials;
+    type Provider = AzureKeyVault;
+
+    fn source(&self) -> &SettingsSource<Key> {
+        &self.source
     }
 
-    /// Takes the settings of a CephCluster.
-    #[must_use]
-    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.source.add_details(details);
-        self
+    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
+        &mut self.source
     }
 
-    /// Sets one setting.
-    #[must_use]
-    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.source.add(key, value);
-        self
-    }
-
-    /// Offers the variables of the environment: those that are known count where nothing else is given. The usual
-    /// proxy variables are understood too, and hold for Entra ID and the vault alike.
-    #[must_use]
-    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.source.add_environment(pairs, &[Key::CaCert]);
-        self
-    }
-
-    /// Names the token Secret. Rook needs none for Key Vault; a client secret (`AZURE_CLIENT_SECRET`) and the password
-    /// of a PKCS#12 file (`AZURE_CLIENT_CERT_PASSWORD`) are better kept there than in the settings.
-    #[must_use]
-    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.source.set_token_secret(name);
-        self
-    }
-
-    /// How many secrets of a list are asked for at once. Default: as many as the vault likes, 25.
-    #[must_use]
-    pub fn with_page_size(mut self, secrets: u32) -> Self {
-        self.page_size = Some(secrets);
-        self
-    }
-
-    /// Checks the settings without asking for any Secret and without I/O.
-    pub fn check(&self, problems: &mut Problems) {
-        let settings = self.source.settings(problems);
-        self.parse(&settings, problems);
-    }
-
-    /// Builds the provider. Secrets and files are read, neither Entra ID nor the vault is asked yet.
-    ///
-    /// # Errors
-    ///
-    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
-    pub async fn build(self, secrets: &dyn SecretSource) -> Result<AzureKeyVault> {
-        self.build_noting(secrets, Problems::new()).await
-    }
-
-    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`build`](Self::build).
-    pub async fn build_noting(
-        self,
-        secrets: &dyn SecretSource,
-        mut problems: Problems,
-    ) -> Result<AzureKeyVault> {
-        let settings = self.source.settings(&mut problems);
-        let parsed = self.parse(&settings, &mut problems);
-        let choice = parsed.as_ref().map(|parsed| parsed.choice);
-        let (certificate, secret, tls) = match self.read(&settings, choice, secrets, &mut problems).await {
-            Ok(read) => read,
-            Err(error) => return Err(problems.with(error)),
-        };
-        let (Some(parsed), true) = (parsed, problems.is_empty()) else {
-            problems.into_result()?;
-            return Err(Error::config("the settings of Key Vault are not complete"));
-        };
-        let Parsed { vault, authority, domain, choice, tenant, client, send_chain, soft_delete } = parsed;
-        let incomplete = || Error::config("the credential of Key Vault is not complete");
-        let id = || client.clone().ok_or_else(incomplete);
-        let source = match choice {
-            Choice::Certificate => Source::Certificate {
-                tenant,
-                client: id()?,
-                certificate: Arc::new(certificate.ok_or_else(incomplete)?),
-                send_chain,
-            },
-            Choice::Workload => {
-                let file = settings.text(Key::FederatedTokenFile).ok_or_else(incomplete)?;
-                Source::Workload { tenant, client: id()?, file: file.into() }
-            }
-            Choice::Managed => Source::Managed { client },
-            Choice::Secret => {
-                warn!(
-                    "a client secret is a password that lives long; prefer a certificate or a workload identity"
-                );
-                Source::Secret { tenant, client: id()?, secret: secret.ok_or_else(incomplete)? }
-            }
-        };
-        // One client for both hosts: CA and proxy hold for Entra ID and the vault alike (W35).
-        let client = HttpClientBuilder::new().with_tls(tls);
-        let proxies = Proxies::from_environment(self.source.environment());
-        let http = client.clone().with_proxies(proxies).build()?;
-        // The service for managed identities is on this very host, and no proxy can reach it.
-        let managed = choice == Choice::Managed;
-        let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
-        let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
-        let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
-        Ok(AzureKeyVault { api, soft_delete, page_size, locks: Default::default() })
-    }
-
-    /// What the credential and TLS take from Secrets and files.
-    async fn read(
-        &self,
-        settings: &Settings<Key>,
-        choice: Option<Choice>,
-        secrets: &dyn SecretSource,
-        problems: &mut Problems,
-    ) -> Result<(Option<Certificate>, Option<SecretString>, TlsOptions)> {
-        let token_secret = self.source.secret(secrets, problems).await?;
-        let certificate = match choice {
-            Some(Choice::Certificate) => {
-                self.certificate(settings, token_secret.as_ref(), secrets, problems).await?
-            }
-            _ => None,
-        };
-        let secret = match choice {
-            Some(Choice::Secret) => self.client_secret(settings, token_secret.as_ref(), problems),
-            _ => None,
-        };
-        Ok((certificate, secret, self.tls(settings, secrets, problems).await?))
-    }
-
-    /// Everything that needs neither Secrets nor files.
     fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
         let vault =
             settings.required(Key::VaultUrl, problems).and_then(|text| host(Key::VaultUrl, text, problems));
@@ -202,7 +97,7 @@ impl AzureKeyVaultBuilder {
             Some(text) => host(Key::AuthorityHost, text, problems),
             None => cloud.and_then(|(text, _)| host(Key::AuthorityHost, text, problems)),
         };
-        // A variable that was left in the environment chooses nothing.
+        // A client secret in the environment does not choose the credential: other programs may use it.
         let has_secret = self.source.given_names().any(|name| Key::find(name) == Some(Key::ClientSecret));
         let choice = choice(settings, has_secret, problems);
         let managed = choice == Some(Choice::Managed);
@@ -243,6 +138,83 @@ impl AzureKeyVaultBuilder {
             send_chain,
             soft_delete: SoftDelete { policy: policy?, wait },
         })
+    }
+
+    async fn read(
+        &self,
+        settings: &Settings<Key>,
+        parsed: Option<&Parsed>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<Credentials>> {
+        let choice = parsed.map(|parsed| parsed.choice);
+        let token_secret = self.source.secret(secrets, problems).await?;
+        let certificate = match choice {
+            Some(Choice::Certificate) => {
+                self.certificate(settings, token_secret.as_ref(), secrets, problems).await?
+            }
+            _ => None,
+        };
+        let client_secret = match choice {
+            Some(Choice::Secret) => self.client_secret(settings, token_secret.as_ref(), problems),
+            _ => None,
+        };
+        let tls = self.tls(settings, secrets, problems).await?;
+        Ok(Some(Credentials { certificate, client_secret, tls }))
+    }
+
+    async fn assemble(
+        self,
+        settings: Settings<Key>,
+        parsed: Parsed,
+        credentials: Credentials,
+    ) -> Result<AzureKeyVault> {
+        let Parsed { vault, authority, domain, choice, tenant, client, send_chain, soft_delete } = parsed;
+        let Credentials { certificate, client_secret, tls } = credentials;
+        let incomplete = || Error::config("the credential of Key Vault is not complete");
+        let id = || client.clone().ok_or_else(incomplete);
+        let source = match choice {
+            Choice::Certificate => Source::Certificate {
+                tenant,
+                client: id()?,
+                certificate: Arc::new(certificate.ok_or_else(incomplete)?),
+                send_chain,
+            },
+            Choice::Workload => {
+                let file = settings.text(Key::FederatedTokenFile).ok_or_else(incomplete)?;
+                Source::Workload { tenant, client: id()?, file: file.into() }
+            }
+            Choice::Managed => Source::Managed { client },
+            Choice::Secret => {
+                warn!(
+                    "a client secret is a long-lived password; prefer a certificate or a workload identity"
+                );
+                Source::Secret { tenant, client: id()?, secret: client_secret.ok_or_else(incomplete)? }
+            }
+        };
+        // CA and proxy hold for Entra ID and the vault alike (rook-behaviour W35).
+        let client = HttpClientBuilder::new().with_tls(tls);
+        let proxies = Proxies::from_environment(self.source.environment());
+        let http = client.clone().with_proxies(proxies).build()?;
+        // The metadata service for managed identities runs on this host, where no proxy reaches it.
+        let managed = choice == Choice::Managed;
+        let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
+        let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
+        let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
+        Ok(AzureKeyVault { api, soft_delete, page_size, locks: KeyLocks::new() })
+    }
+
+    fn layer_options(provider: &AzureKeyVault, options: LayerOptions) -> LayerOptions {
+        provider.layer_options(options)
+    }
+}
+
+impl AzureKeyVaultBuilder {
+    /// Sets how many secrets one page of a list has. Default: the vault's own page size, 25.
+    #[must_use]
+    pub fn with_page_size(mut self, secrets: u32) -> Self {
+        self.page_size = Some(secrets);
+        self
     }
 
     async fn certificate(
@@ -303,14 +275,13 @@ impl AzureKeyVaultBuilder {
     }
 }
 
-/// The credential that is chosen: never a guess, where two are given.
+/// The type of credential. If a client secret is given too, the settings must say which one to use.
 fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -> Option<Choice> {
     let text = settings.text(Key::Credential).map(str::to_ascii_lowercase);
     match text.as_deref() {
         None if has_secret => {
             problems.add(format!(
-                "{} is given: Rook would take it in place of the certificate; say which with {}, as certificate or \
-                 client-secret",
+                "{} is given, and Rook would use it in place of the certificate: set {} to certificate or client-secret",
                 Key::ClientSecret,
                 Key::Credential
             ));
@@ -322,7 +293,7 @@ fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -
         Some("client-secret") => Some(Choice::Secret),
         Some(_) => {
             problems.add(format!(
-                "{} is none of certificate, workload-identity, managed-identity and client-secret",
+                "{} is not one of certificate, workload-identity, managed-identity and client-secret",
                 Key::Credential
             ));
             None
@@ -339,7 +310,7 @@ impl fmt::Debug for AzureKeyVaultBuilder {
 
 #[cfg(test)]
 mod tests {
-    use kms_core::secret::SecretMap;
+    use kms_core::{ConnectionDetails, secret::SecretMap};
 
     use super::*;
 
@@ -368,7 +339,7 @@ mod tests {
         let provider = build(&[&LEAST[..], &[("KMS_PROVIDER", "azure-kv")]].concat()).await.unwrap();
         assert_eq!(provider.api.auth.authority.as_str(), "https://login.microsoftonline.com/");
         assert_eq!(provider.soft_delete.policy, SoftDeleted::Recover);
-        // What Rook leaves behind does no harm (W4).
+        // The setting that Rook leaves behind does no harm (rook-behaviour W4).
         let left = [&LEAST[..], &[("AZURE_CLIENT_CERT_PATH", "cert.pem123")]].concat();
         build(&left).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Certificate and private key of a service principal, in every form in which people keep them.
+//! Certificate and private key of a service principal, from PEM or PKCS#12.
 
 mod file;
 
@@ -16,10 +16,10 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::SubjectPublicKeyInfo};
 
-/// A certificate and what signs for it.
+/// A certificate and the signer with its private key.
 pub(crate) struct Certificate {
     pub(crate) signer: Arc<dyn SigningKey>,
-    /// The certificate first, then what else was there.
+    /// The certificate first, then all others in the file.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) sha1: [u8; 20],
     pub(crate) sha256: [u8; 32],
@@ -39,19 +39,19 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// A certificate with its key: PEM in any order with any chain, or PKCS#12, which may be base64.
+    /// Parses a certificate and its key: PEM in any order with any chain, or PKCS#12; both may be base64.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` with a reason of its own for each thing that can be wrong.
+    /// `ConfigInvalid`, with a message of its own for each defect.
     pub(crate) fn parse(bytes: &[u8], password: &str) -> Result<Self> {
         let mut found = file::read(bytes, password)?;
         let key = match found.keys.as_slice() {
             [key] => key,
-            [] => return Err(Error::config("there is no private key in it, only certificates")),
+            [] => return Err(Error::config("the file holds no private key, only certificates")),
             _ => {
                 return Err(Error::config(
-                    "there are several private keys in it; leave the one of the certificate",
+                    "the file holds several private keys; keep only the one of the certificate",
                 ));
             }
         };
@@ -69,13 +69,13 @@ impl Certificate {
         now: i64,
     ) -> Result<Self> {
         if certificates.is_empty() {
-            return Err(Error::config("there is no certificate in it, only a private key"));
+            return Err(Error::config("the file holds no certificate, only a private key"));
         }
         let public = signer.public_key();
         let public = public.as_ref().and_then(|der| SubjectPublicKeyInfo::from_der(der).ok());
         let public = public.map(|(_, info)| info.subject_public_key.data).unwrap_or_default();
-        // A renewed certificate often keeps the key: of all that fit, the one that lasts longest counts. What the others
-        // are like is nobody's business: they are not used, or sent as they are.
+        // A renewed certificate often keeps the key, so of all that match the key the one that expires last is used. The
+        // others may be damaged: they are ignored, or sent unchanged in the chain.
         let mut best: Option<(usize, i64, i64)> = None;
         let mut damaged = false;
         for (at, certificate) in certificates.iter().enumerate() {
@@ -93,15 +93,15 @@ impl Certificate {
         }
         let Some((at, not_before, not_after)) = best else {
             return Err(Error::config(if damaged {
-                "a certificate in it is damaged or has something behind it, and the private key belongs to none of \
+                "a certificate in the file is damaged or followed by other data, and the private key matches none of \
                  the others"
             } else {
-                "the private key belongs to none of the certificates in it"
+                "the private key belongs to none of the certificates in the file"
             }));
         };
         if not_after < now {
             return Err(Error::config(format!(
-                "the certificate has expired on {}; make a new one and upload it to the application",
+                "the certificate has expired on {}; create a new one and upload it to the application",
                 date(not_after)
             )));
         }
@@ -167,7 +167,7 @@ mod tests {
             ("key, certificate", joined(&[key, cert]), ""),
             ("a password that nothing needs", both.clone(), PASSWORD),
             ("chain in any order", joined(&[other, key, cert, other]), ""),
-            ("a certificate of others that nobody can read", joined(&[damaged, key, cert]), ""),
+            ("an unreadable certificate of another key", joined(&[damaged, key, cert]), ""),
             ("an expired one of the same key", joined(&[file!("expired.pem"), key, cert]), ""),
             ("PKCS#1", joined(&[cert, file!("key-pkcs1.pem")]), ""),
             ("PKCS#1 first", joined(&[file!("key-pkcs1.pem"), cert]), ""),
@@ -251,7 +251,7 @@ mod tests {
             let error = Certificate::parse(&bytes, password).unwrap_err();
             assert!(error.to_string().contains(why), "{why}: {error}");
             assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
-            assert!(seen.insert(error.to_string()), "{error} is said of two things");
+            assert!(seen.insert(error.to_string()), "{error} is the message of two defects");
         }
         let error = Certificate::parse(b"", "").unwrap_err();
         assert!(error.to_string().contains("neither PEM nor PKCS#12"), "{error}");

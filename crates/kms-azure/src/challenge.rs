@@ -1,16 +1,16 @@
-//! What a vault asks for: its `WWW-Authenticate` header, read as freely as servers write it (RFC 9110 section 11.6.1).
+//! A vault's challenge: its `WWW-Authenticate` header, in every form that servers write (RFC 9110 section 11.6.1).
 
-/// A vault's challenge, as far as we can use it.
+/// The parts of a vault's challenge that we use.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Challenge {
-    /// Where its tokens are made: `https://login.microsoftonline.com/TENANT`.
+    /// The issuer of its tokens: `https://login.microsoftonline.com/TENANT`.
     pub(crate) authority: Option<String>,
-    /// What a token has to be for: `https://vault.azure.net/.default`.
+    /// The scope of its tokens: `https://vault.azure.net/.default`.
     pub(crate) scope: Option<String>,
 }
 
 impl Challenge {
-    /// Reads all headers of an answer: some servers put another scheme beside `Bearer`, or into a header of its own.
+    /// Parses all headers of a response: some servers put another scheme beside `Bearer`, or into a header of its own.
     pub(crate) fn read<'a>(headers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut found = Self::default();
         let mut resource = None;

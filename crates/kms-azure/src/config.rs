@@ -1,4 +1,4 @@
-//! The settings of Key Vault, as operators know them (spec 1.8).
+//! The settings of Key Vault (rook-behaviour §1.8), and a few of our own.
 
 use kms_core::config::Support;
 

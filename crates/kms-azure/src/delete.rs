@@ -142,7 +142,7 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, version: &KeyVersion) -> R
         return Err(Error::key_not_found(name));
     };
     if current.version()? != *version {
-        return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
+        return Err(Error::key_changed(name));
     }
     let mut retired = 0;
     for old in versions {

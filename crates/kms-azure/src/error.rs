@@ -1,4 +1,4 @@
-//! The tables from what Key Vault and Entra ID answer to what it means, and the way out of the SDK's errors.
+//! The tables from responses of Key Vault and Entra ID to kinds of errors, and the conversion of the SDK's errors.
 
 use std::error::Error as StdError;
 
@@ -6,20 +6,19 @@ use kms_core::{Error, ErrorKind, Retry};
 use kms_http::{Answer, http::StatusCode};
 use serde_json::Value;
 
-/// How much of the server's own words goes into an error.
+/// How many characters of a server's message an error quotes.
 const MAX_WORDS: usize = 200;
 /// How many errors within errors are looked at.
 const MAX_DEPTH: usize = 4;
 /// The name of the code in errors.
 const CODE: &str = "code";
-/// The secret can be had again, and its name is taken until then.
+/// The code for a soft-deleted secret, which occupies its name.
 pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
 
-/// What an answer says of why it is no success, in whatever form: servers differ, and none of it decides before the
-/// status has.
+/// The error in the body of an unsuccessful response. Servers write it in several forms; the status decides first.
 #[derive(Debug, Default)]
 struct Refusal {
-    /// Whether it is an error of the API at all, and not the page of a proxy.
+    /// Whether the body is an error of the API, and not the page of a proxy.
     of_service: bool,
     code: Option<String>,
     inner: Option<String>,
@@ -54,7 +53,7 @@ impl Refusal {
     }
 }
 
-/// The body of an answer of Entra ID that is no success.
+/// The error in the body of an unsuccessful response of Entra ID.
 #[derive(Debug, Default)]
 struct EntraRefusal {
     of_service: bool,
@@ -80,14 +79,14 @@ impl EntraRefusal {
     }
 }
 
-/// The server's words as one short line.
+/// A server's message as one short line.
 fn words(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
 }
 
-/// What an answer of Key Vault means that is no success. `held_key`: the request held a KEK, so that the server's
-/// words may quote it.
+/// The error for an unsuccessful response of Key Vault. `held_key`: the request held a KEK, which the server's message
+/// may quote.
 pub(crate) fn from_answer(answer: &Answer, held_key: bool) -> Error {
     let Refusal { of_service, code, inner, message } = Refusal::read(&answer.body);
     let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
@@ -114,9 +113,11 @@ fn meaning(
     of_service: bool,
 ) -> (ErrorKind, &'static str, Retry) {
     let is = |name: &str| [code, inner].into_iter().flatten().any(|found| found.eq_ignore_ascii_case(name));
-    let elsewhere = "what answers there is not Key Vault; check AZURE_VAULT_URL and the proxy";
+    let elsewhere = "the responding server is not Key Vault; check AZURE_VAULT_URL and the proxy";
     match status {
-        StatusCode::BAD_REQUEST => (ErrorKind::Protocol, "the vault finds the request wrong", Retry::Never),
+        StatusCode::BAD_REQUEST => {
+            (ErrorKind::Protocol, "the vault rejects the request as malformed", Retry::Never)
+        }
         StatusCode::UNAUTHORIZED => (
             ErrorKind::Unauthenticated,
             "the vault does not accept our token; check that AZURE_TENANT_ID is the tenant of the vault, and the clocks",
@@ -127,12 +128,12 @@ fn meaning(
         }
         StatusCode::FORBIDDEN if is("ForbiddenByFirewall") || is("ForbiddenByConnection") => (
             ErrorKind::PermissionDenied,
-            "the vault's firewall does not let us in; allow this network, or use a private endpoint",
+            "the vault's firewall blocks this network; allow it, or use a private endpoint",
             Retry::Never,
         ),
         StatusCode::FORBIDDEN if is("ForbiddenByRbac") => (
             ErrorKind::PermissionDenied,
-            "a role is missing on the vault: give our identity \"Key Vault Secrets Officer\", or \"Key Vault Secrets \
+            "our identity lacks a role on the vault: grant it \"Key Vault Secrets Officer\", or \"Key Vault Secrets \
              User\" to read only",
             Retry::Never,
         ),
@@ -145,7 +146,7 @@ fn meaning(
         StatusCode::FORBIDDEN if !of_service => (ErrorKind::PermissionDenied, elsewhere, Retry::Never),
         StatusCode::FORBIDDEN => (
             ErrorKind::PermissionDenied,
-            "the vault does not allow this to us: a role or access policy is missing, its firewall is in the way, or \
+            "the vault denies permission: a role or access policy is missing, its firewall blocks this network, or \
              the secret is disabled",
             Retry::Never,
         ),
@@ -158,21 +159,23 @@ fn meaning(
             (ErrorKind::Conflict, "the state of the secret does not allow this now", Retry::Never)
         }
         StatusCode::REQUEST_TIMEOUT => {
-            (ErrorKind::Unavailable, "the vault was too slow for itself", Retry::IfIdempotent)
+            (ErrorKind::Unavailable, "the vault has exceeded its own time limit", Retry::IfIdempotent)
         }
         StatusCode::TOO_MANY_REQUESTS => {
             (ErrorKind::RateLimited, "the vault's rate limit is reached", Retry::Always)
         }
-        StatusCode::NOT_IMPLEMENTED => (ErrorKind::Protocol, "the vault cannot do this at all", Retry::Never),
+        StatusCode::NOT_IMPLEMENTED => {
+            (ErrorKind::Protocol, "the vault does not support this at all", Retry::Never)
+        }
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "the vault cannot answer now", Retry::IfIdempotent)
         }
         status if status.is_redirection() => (ErrorKind::ConfigInvalid, elsewhere, Retry::Never),
-        _ => (ErrorKind::Protocol, "the vault's answer makes no sense", Retry::Never),
+        _ => (ErrorKind::Protocol, "the vault responds with an unexpected status", Retry::Never),
     }
 }
 
-/// What an answer of Entra ID means that is no success.
+/// The error for an unsuccessful response of Entra ID.
 pub(crate) fn from_entra(answer: &Answer) -> Error {
     let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
     let is = |wanted: u64| number == Some(wanted);
@@ -180,17 +183,17 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
         StatusCode::TOO_MANY_REQUESTS => {
             (ErrorKind::RateLimited, "Entra ID's rate limit is reached", Retry::Always)
         }
-        // No token was made, whatever went wrong.
+        // Entra ID has issued no token, so a retry is safe.
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "Entra ID cannot answer now", Retry::Always)
         }
         _ if !of_service => (
             ErrorKind::ConfigInvalid,
-            "what answers there is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
+            "the responding server is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
             Retry::Never,
         ),
         _ if is(90002) => {
-            (ErrorKind::Unauthenticated, "there is no such tenant; check AZURE_TENANT_ID", Retry::Never)
+            (ErrorKind::Unauthenticated, "the tenant does not exist; check AZURE_TENANT_ID", Retry::Never)
         }
         _ if is(700_016) => (
             ErrorKind::Unauthenticated,
@@ -204,7 +207,7 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
         ),
         _ if is(700_024) => (
             ErrorKind::Unauthenticated,
-            "the assertion is out of its time; check the clock of this host, and that the token file is renewed",
+            "the assertion has expired or is not valid yet; check the clock of this host, and that the token file is renewed",
             Retry::Never,
         ),
         _ if is(7_000_215) || is(7_000_222) => {
@@ -228,18 +231,18 @@ pub(crate) fn from_entra(answer: &Answer) -> Error {
     }
 }
 
-/// Whether the vault gave this code.
+/// Whether the vault has responded with this code.
 pub(crate) fn has_code(error: &Error, code: &str) -> bool {
     error.contexts().any(|(name, found)| name == CODE && found.eq_ignore_ascii_case(code))
 }
 
-/// Our error on its way through the SDK.
+/// Our error as one of the SDK, for the way through the SDK.
 pub(crate) fn wrapped(error: Error) -> azure_core::Error {
     let message = error.to_string();
     azure_core::Error::with_error(azure_core::error::ErrorKind::Other, error, message)
 }
 
-/// What an error of the SDK means. The SDK's own words are left out where they may quote a body.
+/// Our error back from one of the SDK. The SDK's own message is dropped if it may quote a body.
 pub(crate) fn from_sdk(error: &azure_core::Error) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = next {
@@ -296,7 +299,7 @@ mod tests {
     fn the_status_comes_first_and_then_the_code() {
         use ErrorKind::*;
         for (status, body, kind, retry, text) in [
-            (400, refusal("BadParameter", ""), Protocol, Retry::Never, "wrong"),
+            (400, refusal("BadParameter", ""), Protocol, Retry::Never, "malformed"),
             (401, refusal("Unauthorized", ""), Unauthenticated, Retry::Never, "token"),
             (403, refusal("Forbidden", "SecretDisabled"), PermissionDenied, Retry::Never, "disabled"),
             (403, refusal("Forbidden", "ForbiddenByRbac"), PermissionDenied, Retry::Never, "role"),
@@ -313,7 +316,7 @@ mod tests {
             (503, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (501, String::new(), Protocol, Retry::Never, "at all"),
             (302, String::new(), ConfigInvalid, Retry::Never, "not Key Vault"),
-            (204, String::new(), Protocol, Retry::Never, "no sense"),
+            (204, String::new(), Protocol, Retry::Never, "unexpected status"),
         ] {
             let error = from_answer(&answer(status, &body), false);
             assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");

@@ -1,34 +1,34 @@
 //! From the name of a key to the name of its secret in Key Vault and back.
 //!
-//! Rook writes `rook-ceph-osd-encryption-key-<PVC>` (spec 7.3).
-//! Key Vault takes 1 to 127 letters, digits and dashes, and makes no difference between upper and lower case.
-//! A name for which that is too little gets a secret of another form, `<prefix><beginning>--x<hash>`, and is kept in
-//! full in a tag and in the value. Rook cannot store a key under such a name at all, so nothing of it is touched.
+//! Rook writes `rook-ceph-osd-encryption-key-<PVC>` (rook-behaviour §7.3).
+//! Key Vault accepts 1 to 127 letters, digits and dashes, and ignores case. A name that does not fit gets a secret of the
+//! form `<prefix><beginning>--x<hash>`, and is stored in full in a tag and in the value. Rook cannot store a key under
+//! such a name, so this changes none of Rook's keys.
 
 use kms_core::KeyName;
 use sha2::{Digest, Sha256};
 
-/// How the secrets of Rook are called, before the name of the PVC.
+/// What Rook puts before the name of the PVC.
 pub(crate) const PREFIX: &str = "rook-ceph-osd-encryption-key-";
-/// The tag with the name of a key whose secret has another one.
+/// The tag with the full name of a key whose secret has a hashed name.
 pub(crate) const NAME_TAG: &str = "rook-kms-name";
 /// The longest name of a secret.
 const MAX_SECRET: usize = 127;
-/// What stands before the hash.
+/// The separator before the hash.
 const MARK: &str = "--x";
 /// Hexadecimal digits of the hash: 160 bits.
 const HASH_DIGITS: usize = 40;
-/// How much of a name is left readable before the hash.
+/// How many characters of a name stay readable before the hash.
 const READABLE: usize = MAX_SECRET - PREFIX.len() - MARK.len() - HASH_DIGITS;
 
-/// What a key is called in Key Vault.
+/// The names of a key in Key Vault.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Names {
     /// The name of the secret.
     pub(crate) secret: String,
     /// The field of the value that holds the KEK.
     pub(crate) field: String,
-    /// The name for the tag, where the secret's name does not say it.
+    /// The value of the tag [`NAME_TAG`]; `None` if the secret's name holds the whole name.
     pub(crate) tag: Option<String>,
 }
 
@@ -49,21 +49,21 @@ impl Names {
     }
 }
 
-/// The name of the key that this secret with this tag [`NAME_TAG`] holds, if it is one of ours.
+/// The name of the key in a secret with this name and tag [`NAME_TAG`]; `None` if the secret is not a key of ours.
 pub(crate) fn key_name(secret: &str, tag: Option<&str>) -> Option<KeyName> {
     let text = secret.strip_prefix(PREFIX)?;
     let text = if is_plain(text) { text } else { tag? };
     KeyName::new(text).ok().filter(|found| Names::of(found).secret == secret)
 }
 
-/// Whether Key Vault takes the name as it is, and keeps it apart from every other.
+/// Whether Key Vault accepts the name unchanged, and it cannot collide with another one.
 fn is_plain(text: &str) -> bool {
     PREFIX.len() + text.len() <= MAX_SECRET
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-'))
         && !is_marked(text)
 }
 
-/// Whether this has the form of the names that we make.
+/// Whether a name has the form of our hashed names.
 fn is_marked(text: &str) -> bool {
     text.rsplit_once(MARK).is_some_and(|(_, hash)| {
         hash.len() == HASH_DIGITS && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -119,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_others_are_none_of_ours() {
+    fn secrets_of_other_programs_are_not_ours() {
         let ours = names("a.b").secret;
-        assert_eq!(key_name("somebody-elses", Some("a")), None);
+        assert_eq!(key_name("another-secret", Some("a")), None);
         assert_eq!(key_name(&ours, None), None);
         assert_eq!(key_name(&ours, Some("a.c")), None);
         assert_eq!(key_name(PREFIX, Some("a")), None);

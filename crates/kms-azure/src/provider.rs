@@ -1,18 +1,12 @@
-//! The provider: locks, operations and their errors put together.
+//! The provider: one operation a method, under the lock of its key where it writes.
 
-use std::{
-    fmt,
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt;
 use kms_core::{
-    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyLocks, KeyName, KeyStream, KeyVersion, KmsProvider,
+    Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
 };
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     PROVIDER,
@@ -31,7 +25,7 @@ pub struct AzureKeyVault {
     pub(crate) soft_delete: SoftDelete,
     pub(crate) page_size: Option<i32>,
     /// Writers of one name within this process wait for each other here instead of competing at the vault.
-    pub(crate) locks: [Mutex<()>; 16],
+    pub(crate) locks: KeyLocks,
 }
 
 impl fmt::Debug for AzureKeyVault {
@@ -63,21 +57,8 @@ impl AzureKeyVault {
     pub async fn restore(&self, name: &KeyName) -> Result<()> {
         restore(&self.api, &self.soft_delete, name)
             .await
-            .map_err(|error| annotate_error(error, "restore", name))
+            .map_err(|error| error.operation("restore").provider(PROVIDER).context("key", name.as_str()))
     }
-
-    async fn lock(&self, name: &KeyName) -> MutexGuard<'_, ()> {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        let [first, ..] = &self.locks;
-        let at = usize::try_from(hasher.finish() % 16).unwrap_or(0);
-        self.locks.get(at).unwrap_or(first).lock().await
-    }
-}
-
-/// Adds operation, provider and key to an error.
-fn annotate_error(error: Error, operation: &'static str, name: &KeyName) -> Error {
-    error.operation(operation).provider(PROVIDER).context("key", name.as_str())
 }
 
 #[async_trait]
@@ -93,31 +74,26 @@ impl KmsProvider for AzureKeyVault {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.check_put(kek, &mode)?;
-        let _lock = self.lock(name).await;
-        let result = put(&self.api, &self.soft_delete, name, kek, &mode).await;
-        result.map_err(|error| annotate_error(error, "put", name))
+        let _lock = self.locks.lock(name.as_str()).await;
+        put(&self.api, &self.soft_delete, name, kek, &mode).await
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        get(&self.api, name, freshness).await.map_err(|error| annotate_error(error, "get", name))
+        get(&self.api, name, freshness).await
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let _lock = self.lock(name).await;
-        let result = delete(&self.api, &self.soft_delete, name, mode).await;
-        result.map_err(|error| annotate_error(error, "delete", name))
+        let _lock = self.locks.lock(name.as_str()).await;
+        delete(&self.api, &self.soft_delete, name, mode).await
     }
 
     fn list(&self) -> KeyStream<'_> {
-        let keys = list(&self.api, self.page_size);
-        Box::pin(keys.map_err(|error| error.operation("list").provider(PROVIDER)))
+        list(&self.api, self.page_size)
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        let _lock = self.lock(name).await;
-        let result = retire(&self.api, name, current).await;
-        result.map_err(|error| annotate_error(error, "retire", name))
+        let _lock = self.locks.lock(name.as_str()).await;
+        retire(&self.api, name, current).await
     }
 
     /// `Unknown` for every key: Key Vault offers no way to ask.

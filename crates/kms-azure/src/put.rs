@@ -166,7 +166,7 @@ async fn update(
         return Err(Error::key_not_found(name));
     };
     if current.version()? != *expected {
-        return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
+        return Err(Error::key_changed(name));
     }
     let made = match api.put(names, kek, State::Plain).await {
         Ok(made) => made.version()?,

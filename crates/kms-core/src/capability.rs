@@ -1,6 +1,6 @@
 //! What a provider can do.
 
-/// How sure a conditional write is.
+/// How strong the guarantee of a conditional write is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Guarantee {
@@ -36,7 +36,7 @@ pub enum UpdateRight {
     Unknown,
 }
 
-/// What a provider can really do. What it cannot is answered with `Unsupported` before any I/O.
+/// What a provider can do. What it cannot do fails with `Unsupported` before any I/O.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Capability {
@@ -50,7 +50,7 @@ pub struct Capability {
     pub soft_delete: bool,
     /// Whether superseded versions of a key stay on the server, and can be destroyed.
     pub versions: bool,
-    /// Whether [`Freshness::Fresh`](crate::Freshness::Fresh) is kept to.
+    /// Whether [`Freshness::Fresh`](crate::Freshness::Fresh) reads are possible.
     pub fresh_reads: bool,
     /// The largest KEK that can be stored, in bytes.
     pub max_kek_bytes: usize,

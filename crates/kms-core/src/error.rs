@@ -1,15 +1,15 @@
-//! What went wrong, and whether it is worth another try.
+//! One error type: what failed, and whether a retry is worth it.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What happened, as far as a caller would act on it.
+/// What failed, as far as a caller acts on it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The key was to be created, and there is one of that name. See [`Error::existing`].
+    /// A create found a key of that name. See [`Error::existing`].
     AlreadyExists,
     /// A setting, a Secret or an argument is wrong. No request has been sent because of it.
     ConfigInvalid,
@@ -19,19 +19,19 @@ pub enum ErrorKind {
     Disabled,
     /// There is no such key, Secret or mount.
     NotFound,
-    /// We are known, and not allowed to do this.
+    /// The server knows our account and does not allow this.
     PermissionDenied,
-    /// The other side answered with something that is no valid answer.
+    /// The server sent a malformed response.
     Protocol,
     /// The server asks for fewer requests.
     RateLimited,
-    /// A time limit ran out.
+    /// A time-out.
     Timeout,
-    /// The credentials were not accepted.
+    /// The server does not accept the credentials.
     Unauthenticated,
     /// The server cannot be reached, or cannot work now (sealed, no leader, shutting down).
     Unavailable,
-    /// None of the others.
+    /// An error of no other kind.
     Unexpected,
     /// The provider cannot do this. No request has been sent because of it.
     Unsupported,
@@ -93,11 +93,11 @@ pub enum Retry {
     Always,
 }
 
-/// What an [`ErrorKind::AlreadyExists`] knows of the key that is there.
+/// What is known of the existing key, for an [`ErrorKind::AlreadyExists`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Existing {
-    /// The stored KEK is the one that was to be stored.
+    /// The stored KEK is the caller's.
     Same,
     /// Another KEK is stored.
     Different,
@@ -118,7 +118,7 @@ pub enum WriteOutcome {
 /// An error of a KMS provider, of its configuration or of a layer around it.
 ///
 /// `Display` is one line without the cause; the cause is the [`source`](StdError::source).
-/// It is cheap to clone, so that all who waited for one login can be told of its failure.
+/// It is cheap to clone, so that every caller that waited for one login gets its failure.
 /// No part of it ever holds a KEK, a credential or the value of a setting.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 
-/// Random bytes in a generated KEK (Rook's figure, spec 8.1).
+/// Random bytes in a generated KEK (Rook's figure, rook-behaviour §8.1).
 const RANDOM_BYTES: usize = 128;
 /// Length of [`RANDOM_BYTES`] in base64 with padding.
 const TEXT_BYTES: usize = RANDOM_BYTES.div_ceil(3) * 4;
@@ -27,7 +27,7 @@ const FINGERPRINT_BYTES: usize = 8;
 
 /// A key encryption key (KEK): the passphrase that opens a LUKS key slot, as text.
 ///
-/// The text itself is the passphrase; it is never decoded for LUKS (spec 8.1).
+/// The text itself is the passphrase; it is never decoded for LUKS (rook-behaviour §8.1).
 /// It is wiped from memory on drop, printed by no formatter, compared in constant time, and comes out by
 /// [`expose_secret`](Self::expose_secret) only.
 pub struct Kek(SecretString);
@@ -76,7 +76,7 @@ impl Kek {
         }
     }
 
-    /// Takes a KEK that a KMS holds: any text that is not empty, a line break at its end included. Whoever stored it
+    /// Takes a KEK that a KMS holds: any text that is not empty, a line break at its end included. The program that stored it
     /// so has formatted the device with it, so the line break is part of the passphrase; it is warned of.
     ///
     /// # Errors

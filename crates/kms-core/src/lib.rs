@@ -16,7 +16,7 @@
 //! # async fn main() -> kms_core::Result<()> {
 //! let kms = Memory::new();
 //! let name: KeyName = "set1-data-0x7dwl".parse()?;
-//! // Whoever asks first creates the KEK, everybody gets the same one.
+//! // The first caller creates the KEK, and every caller gets the same one.
 //! let ours = kms.ensure(&name, Kek::generate()?).await?;
 //! let theirs = kms.ensure(&name, Kek::generate()?).await?;
 //! assert!(ours.stored.kek.ct_eq(&theirs.stored.kek));

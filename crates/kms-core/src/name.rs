@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// The longest name, in bytes: that of a Kubernetes object.
 const MAX_BYTES: usize = 253;
 
-/// The name of a key: the name of the data PersistentVolumeClaim of the OSD that it opens (spec 0 and 2).
+/// The name of a key: the name of the data PersistentVolumeClaim of the OSD that it opens (rook-behaviour §0 and rook-behaviour §2).
 ///
 /// It is 1 to 253 letters, digits, `-`, `_` and `.`, and begins and ends with a letter or a digit.
 /// That is every name that Kubernetes allows for a PVC, and more; each provider maps it to a name of its own.
@@ -18,7 +18,7 @@ impl KeyName {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = MAX_BYTES;
 
-    /// Takes a name.
+    /// Checks a name and takes it.
     ///
     /// # Errors
     ///
@@ -66,9 +66,9 @@ impl fmt::Display for KeyName {
     }
 }
 
-/// Which state of a key was read, for a write that depends on it.
+/// The version of a key that was read, for a write that depends on it.
 ///
-/// Its text means something to the provider alone: a version number, a resource version, a fingerprint.
+/// Only the provider can interpret its text: a version number, a resource version, a fingerprint.
 /// It never holds key material.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct KeyVersion(String);

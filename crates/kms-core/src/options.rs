@@ -1,4 +1,4 @@
-//! How an operation is to be done.
+//! The choices of a caller.
 
 use crate::KeyVersion;
 
@@ -14,7 +14,7 @@ pub enum PutMode {
     Update(KeyVersion),
 }
 
-/// What is to be left of a key.
+/// What a delete leaves of a key.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeleteMode {
@@ -25,7 +25,7 @@ pub enum DeleteMode {
     Soft,
 }
 
-/// How old an answer may be.
+/// How old the result of a read may be.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Freshness {
@@ -33,7 +33,7 @@ pub enum Freshness {
     /// cluster is away. A write of this same client is seen all the same.
     #[default]
     Any,
-    /// Every write that had been answered before is seen, whoever made it: the right choice for a read that decides
+    /// The read sees every write that was answered before it, by any client: the right choice for a read that decides
     /// something.
     Fresh,
 }

@@ -16,10 +16,9 @@ use crate::{
     Result, UpdateRight,
 };
 
-/// How often [`KmsProviderExt::ensure`] starts anew when the key vanishes under its hands.
+/// How often [`KmsProviderExt::ensure`] starts again when the key is deleted meanwhile.
 const ENSURE_ROUNDS: usize = 8;
-/// How long writers that race where the server does not decide may be apart: the time between the look of one and its
-/// write.
+/// The longest time between the look of a writer and its write, where the server has no compare-and-set.
 const SETTLE: Duration = Duration::from_millis(250);
 
 /// A KEK as it is stored.
@@ -90,7 +89,7 @@ impl KeyInfo {
 /// The keys of a provider, page by page as they are asked for.
 pub type KeyStream<'a> = Pin<Box<dyn Stream<Item = Result<KeyInfo>> + Send + 'a>>;
 
-/// What a delete has left behind.
+/// What a delete leaves behind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Deleted {
@@ -136,7 +135,10 @@ impl Probe {
 ///
 /// It is used as `Arc<dyn KmsProvider>`.
 /// Every method may be dropped before it is done: a read leaves nothing behind, a write has or has not happened.
-/// Retries, time limits and traces are the business of the [layers](crate::layer); a provider tries once.
+/// Retries, time limits, traces, the check of a put and the names in errors are the business of the
+/// [layers](crate::layer); a provider tries once. The conformance suite and `kms-dispatch` add the layers.
+///
+/// An error needs neither operation nor provider nor key: [`Contract`](crate::layer::Contract) adds them.
 #[async_trait]
 pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// The name of the provider in messages, such as `vault`. No I/O.
@@ -150,13 +152,13 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a KEK and gives the version that it got.
     ///
-    /// Where updates are atomic, an update makes a new version even if the KEK is the one that is stored: whoever
-    /// stores it once more makes every write fail that was sent before and is still under way.
+    /// Where updates are atomic, an update makes a new version even if the KEK is the one that is stored: storing it
+    /// once more makes every write fail that was sent before and is still in flight.
     ///
     /// # Errors
     ///
     /// `AlreadyExists` with [`Error::existing`] for [`PutMode::Create`] on a key that is there, whatever its value:
-    /// whoever hears "stored" must be able to unlock with what they passed.
+    /// if `put` reports "stored", the caller's KEK opens the device.
     /// `Conflict` or `NotFound` for [`PutMode::Update`] on a key that has changed or is gone.
     /// `Unsupported` for a mode that [`capability`](Self::capability) excludes.
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion>;
@@ -165,7 +167,7 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such key or it has been deleted; `Protocol` if what is stored is no KEK.
+    /// `NotFound` if there is no such key or it has been deleted; `Protocol` if what is stored is not a KEK.
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored>;
 
     /// Deletes a key, and says what is left of it.
@@ -178,7 +180,7 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
 
     /// The keys that this provider keeps, in no particular order. Never key material.
     ///
-    /// Objects in the same place that are none of ours are left out.
+    /// Objects in the same place that belong to other programs are left out.
     fn list(&self) -> KeyStream<'_>;
 
     /// Destroys or disables the versions of a key before `current`, and says how many they were.
@@ -250,22 +252,22 @@ macro_rules! forward {
 
 forward!(Arc<P>, Box<P>);
 
-/// What [`KmsProviderExt::ensure`] has found or made.
+/// The result of [`KmsProviderExt::ensure`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ensured {
-    /// Whether the candidate was stored; otherwise there was a key already, or somebody else was faster.
+    /// Whether the candidate was stored; otherwise there was a key already, or another writer was faster.
     pub created: bool,
     /// What the KMS holds.
     pub stored: Stored,
 }
 
-/// What every provider can do by means of its [`KmsProvider`].
+/// Operations that every provider has, built on [`KmsProvider`].
 #[async_trait]
 pub trait KmsProviderExt: KmsProvider {
     /// Gets the key, or stores `candidate` under its name: what an operator calls before it prepares an OSD.
     ///
-    /// Whoever loses a race gets the winner's KEK, and the candidate is wiped.
+    /// A caller that loses a race gets the winner's KEK, and its candidate is wiped.
     /// Where creating is only [`Guarantee::CheckThenAct`], what is stored is read until two reads a quarter of a second
     /// apart agree: writers that raced have all written by then, and all see the last one's key.
     ///
@@ -286,7 +288,7 @@ pub trait KmsProviderExt: KmsProvider {
                             return Ok(Ensured { created: true, stored: Stored::new(candidate, version) });
                         }
                         Ok(_) => true,
-                        // Somebody was faster.
+                        // Another writer was faster.
                         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
                         Err(error) => return Err(error),
                     }
@@ -343,8 +345,8 @@ pub trait KmsProviderExt: KmsProvider {
 
 impl<P: KmsProvider + ?Sized> KmsProviderExt for P {}
 
-/// What is stored once it has stopped to change; at once where the server decides who creates. `None` if there is
-/// nothing, or if it has changed.
+/// Reads what is stored; where the server does not decide who creates, twice. `None` if there is nothing, or if the
+/// second read finds another KEK.
 async fn settled<P: KmsProvider + ?Sized>(kms: &P, name: &KeyName) -> Result<Option<Stored>> {
     let read = async || match kms.get(name, Freshness::Fresh).await {
         Ok(stored) => Ok(Some(stored)),
@@ -368,7 +370,7 @@ mod tests {
         provider
     }
 
-    /// A KMS without conditional writes: whoever looks before they write is not kept from writing.
+    /// A KMS without conditional writes: two writers that both look first can both write.
     #[derive(Debug)]
     struct Racy(crate::memory::Memory);
 
@@ -433,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ensure_returns_the_key_of_whoever_was_first() {
+    async fn ensure_returns_the_key_of_the_first_caller() {
         let kms: Arc<dyn KmsProvider> = Arc::new(crate::memory::Memory::new());
         let name = KeyName::new("set1-data-0").unwrap();
         let first = kms.ensure(&name, Kek::generate().unwrap()).await.unwrap();

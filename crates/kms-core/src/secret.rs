@@ -94,7 +94,7 @@ pub trait SecretSource: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is none, `PermissionDenied` if it may not be read, and what the source itself may meet.
+    /// `NotFound` if there is no such Secret, `PermissionDenied` if it may not be read; others of the source.
     async fn secret(&self, name: &str) -> Result<SecretData>;
 }
 

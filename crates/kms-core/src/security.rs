@@ -1,4 +1,4 @@
-//! The `security` block of a CephCluster (spec 1.1).
+//! The `security` block of a CephCluster (rook-behaviour §1.1).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -68,7 +68,7 @@ impl SecuritySpec {
         Self { kms, key_rotation: KeyRotationSpec::default(), unknown: BTreeMap::new() }
     }
 
-    /// Reports the fields that nobody reads, and the settings that are not strings.
+    /// Reports unknown fields, and settings that are not strings.
     pub fn check(&self, problems: &mut Problems) {
         unknown_fields("security", &self.unknown, &["kms", "keyRotation", "cephx"], problems);
         unknown_fields("kms", &self.kms.unknown, &["connectionDetails", "tokenSecretName"], problems);
@@ -87,7 +87,7 @@ fn unknown_fields(
     known: &[&'static str],
     problems: &mut Problems,
 ) {
-    // `cephx` is about the keys of Ceph's own users, and nobody here reads it.
+    // `cephx` is about the keys of Ceph's own users, which are not our business.
     for field in unknown.keys().filter(|field| !known.contains(&field.as_str())) {
         match nearest(field, known.iter().copied()) {
             Some(near) => problems.add(format!("{block}.{field} is not known; did you mean {near}?")),
@@ -96,7 +96,7 @@ fn unknown_fields(
     }
 }
 
-/// A value that is read over. `IgnoredAny` itself has no `Debug`.
+/// A value that is skipped. `IgnoredAny` itself has no `Debug`.
 #[derive(Clone, Copy, Deserialize)]
 struct Ignored(IgnoredAny);
 
@@ -106,7 +106,7 @@ impl fmt::Debug for Ignored {
     }
 }
 
-/// `spec.security.kms.connectionDetails`: the settings as they are written, trimmed by nobody yet.
+/// `spec.security.kms.connectionDetails`: the settings as they are written, not trimmed.
 ///
 /// Some users put credentials here, so the values are wiped on drop and not shown by `Debug`.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use crate::{
 };
 
 macro_rules! legacy {
-    ($feature:literal, $Name:ident, $Key:ty, $builder:ident $(, $with_index:ident)?) => {
+    ($feature:literal, $Name:ident, $Key:ty, $builder:ident) => {
         #[cfg(feature = $feature)]
         #[derive(Debug)]
         pub(crate) struct $Name;
@@ -44,10 +44,6 @@ macro_rules! legacy {
                 problems: Problems,
             ) -> Result<Arc<dyn KmsProvider>> {
                 let builder = $builder(spec, options);
-                $(
-                    #[cfg(feature = "k8s-secret")]
-                    let builder = $with_index(builder, options).await?;
-                )?
                 let provider = builder.build_noting(secrets, problems).await?;
                 let limits = options.limits(provider.layer_options(LayerOptions::default()));
                 Ok(layer::standard(Arc::new(provider), &limits))
@@ -56,18 +52,8 @@ macro_rules! legacy {
     };
 }
 
-legacy!("azure", Azure, kms_azure::AzureConfigKey, azure);
 legacy!("ibmkp", IbmKp, kms_ibmkp::IbmKpConfigKey, ibmkp);
-legacy!("kmip", Kmip, kms_kmip::KmipConfigKey, kmip, with_index);
 legacy!("vault", Vault, kms_vault::VaultConfigKey, vault);
-
-#[cfg(feature = "azure")]
-fn azure(spec: &SecuritySpec, options: &Options) -> kms_azure::AzureKeyVaultBuilder {
-    kms_azure::AzureKeyVaultBuilder::new()
-        .with_details(&spec.kms.connection_details)
-        .with_environment(options.environment())
-        .with_token_secret(spec.kms.token_secret_name.trim())
-}
 
 #[cfg(feature = "ibmkp")]
 fn ibmkp(spec: &SecuritySpec, options: &Options) -> kms_ibmkp::IbmKeyProtectBuilder {
@@ -80,30 +66,6 @@ fn ibmkp(spec: &SecuritySpec, options: &Options) -> kms_ibmkp::IbmKeyProtectBuil
         Some(cluster) => builder.with_cluster(format!("{}/{}", cluster.kube_namespace, cluster.name)),
         None => builder,
     }
-}
-
-#[cfg(feature = "kmip")]
-fn kmip(spec: &SecuritySpec, options: &Options) -> kms_kmip::KmipBuilder {
-    let environment =
-        options.environment().filter_map(|(name, value)| Some((name.strip_prefix("KMIP_")?, value)));
-    let builder = kms_kmip::KmipBuilder::new()
-        .with_details(&spec.kms.connection_details)
-        .with_environment(environment)
-        .with_token_secret(spec.kms.token_secret_name.trim());
-    match options.cluster() {
-        Some(cluster) if !cluster.name.is_empty() => {
-            builder.with_cluster(format!("{}/{}", cluster.kube_namespace, cluster.name))
-        }
-        _ => builder,
-    }
-}
-
-#[cfg(all(feature = "k8s-secret", feature = "kmip"))]
-async fn with_index(builder: kms_kmip::KmipBuilder, options: &Options) -> Result<kms_kmip::KmipBuilder> {
-    Ok(match crate::index::index(options).await? {
-        Some(index) => builder.with_index(index),
-        None => builder,
-    })
 }
 
 #[cfg(feature = "vault")]

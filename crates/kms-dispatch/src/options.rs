@@ -1,4 +1,4 @@
-//! What the caller knows beyond the `security` block.
+//! What the caller knows besides the `security` block.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -34,7 +34,7 @@ impl Options {
     }
 
     /// Takes the Kubernetes API server from this file. Without it: from the kubeconfig that `kubectl` would use, and
-    /// where there is none, from the service account of the pod.
+    /// without one, from the service account of the pod.
     #[must_use]
     pub fn with_kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
         self.kubeconfig = Some(path.into());
@@ -48,7 +48,7 @@ impl Options {
         self
     }
 
-    /// Uses a connection to the Kubernetes API that is there already, instead of making one.
+    /// Uses this connection to the Kubernetes API instead of making one.
     #[cfg(feature = "k8s-secret")]
     #[must_use]
     pub fn with_kube_connection(mut self, connection: kms_k8s_secret::Connection) -> Self {
@@ -68,8 +68,8 @@ impl Options {
         self
     }
 
-    /// Allows a KMS (or an API server of Kubernetes) whose address begins with `http://`. Credentials and keys are then there for everybody on the
-    /// way to read.
+    /// Allows a KMS or a Kubernetes API server whose address begins with `http://`. An attacker on the network can then
+    /// read credentials and keys.
     #[must_use]
     pub fn with_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;

@@ -14,13 +14,13 @@ use crate::{
 /// The providers of this workspace that are compiled in.
 const COMPILED: &[(Provider, &dyn Connector)] = &[
     #[cfg(feature = "azure")]
-    (Provider::AzureKeyVault, &crate::legacy::Azure),
+    (Provider::AzureKeyVault, &ByBuilder::<kms_azure::AzureKeyVaultBuilder>::NEW),
     #[cfg(feature = "ibmkp")]
     (Provider::IbmKeyProtect, &crate::legacy::IbmKp),
     #[cfg(feature = "k8s-secret")]
     (Provider::KubernetesSecret, &KubernetesSecrets),
     #[cfg(feature = "kmip")]
-    (Provider::Kmip, &crate::legacy::Kmip),
+    (Provider::Kmip, &ByBuilder::<kms_kmip::KmipBuilder>::NEW),
     #[cfg(feature = "vault")]
     (Provider::Vault, &crate::legacy::Vault),
 ];

@@ -15,12 +15,15 @@ use reqwest::{
 };
 use url::Url;
 
-use crate::tls::TlsOptions;
+use crate::{
+    error::{UnknownHost, unknown_host},
+    tls::TlsOptions,
+};
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// Through which proxies requests go. The environment is not read here; whoever may read it passes it on.
+/// The proxies that requests go through. The caller passes the environment; nothing here reads it.
 #[derive(Clone, Default)]
 pub struct Proxies {
     /// For every request: beats the others, and exclusions do not hold for it.
@@ -41,7 +44,7 @@ impl Proxies {
         Self { all: Some(url.into()), ..Self::default() }
     }
 
-    /// Those that the usual variables name: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in capitals or
+    /// The proxies that the usual variables name: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in capitals or
     /// small letters. `HTTP_PROXY` in capitals counts too: no program of ours is a CGI script.
     pub fn from_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut proxies = Self::default();
@@ -96,13 +99,13 @@ fn wrong_proxy(what: &'static str) -> Error {
     ))
 }
 
-/// A proxy without a scheme is one of HTTP, as curl takes it. Other kinds than HTTP proxies are not supported.
+/// Parses the address of a proxy. Without a scheme it is an HTTP proxy, as for curl; only HTTP proxies are supported.
 fn proxy_url(text: &str) -> Option<Url> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
 }
 
-/// Where no proxy is used: what `NO_PROXY` says. The library that sends requests does not know all of these forms.
+/// The hosts that are reached without a proxy, as `NO_PROXY` lists them. `reqwest` does not know all of these forms.
 ///
 /// A name stands for itself and the names below it, with or without a dot before it; an address for itself; a range
 /// such as `10.0.0.0/8` for its addresses; `name:port` for that port only; `*` for everything.
@@ -151,7 +154,7 @@ fn in_range(network: &str, bits: &str, address: IpAddr) -> bool {
         (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
         _ => return false,
     };
-    // Of a range of all addresses every bit is shifted out, which is no shift of a number.
+    // For `/0` every bit is shifted out, and `>>` does not allow that.
     bits <= width && (network ^ address).checked_shr(width - bits).unwrap_or(0) == 0
 }
 
@@ -191,7 +194,7 @@ impl Default for HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// A client with system roots, without proxies.
+    /// A client that trusts the roots of the operating system and uses no proxy.
     pub fn new() -> Self {
         Self::default()
     }
@@ -210,21 +213,21 @@ impl HttpClientBuilder {
         self
     }
 
-    /// How long connecting may take, the TLS handshake included. Default 10 s.
+    /// Limits the time to connect, the TLS handshake included. Default 10 s.
     #[must_use]
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
-    /// How long the server may be silent while an answer is awaited. Default 30 s.
+    /// Limits how long the server may be silent before its response is complete. Default 30 s.
     #[must_use]
     pub fn with_read_timeout(mut self, limit: Duration) -> Self {
         self.read_timeout = limit;
         self
     }
 
-    /// The name that is sent to the server and that its certificate has to bear, whatever the address is.
+    /// Sets the name that is sent to the server and that its certificate must bear, whatever the address is.
     #[must_use]
     pub fn with_server_name(mut self, name: Option<String>) -> Self {
         self.server_name = name;
@@ -235,8 +238,8 @@ impl HttpClientBuilder {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for certificates and proxies that are none, and for a server name together with a proxy:
-    /// the proxy would be asked to connect to that name.
+    /// `ConfigInvalid` for malformed certificates and proxies, and for a server name together with a proxy, since the
+    /// proxy would be asked to connect to that name.
     pub fn build(self) -> Result<HttpClient> {
         let mut problems = Problems::new();
         if self.server_name.is_some() && self.proxies.is_some() {
@@ -291,8 +294,8 @@ impl HttpClient {
         self.builder.proxies.is_some()
     }
 
-    /// The URL to send requests to for `url`: the same, but for a TLS server name that is given, which then stands
-    /// in place of the host; the addresses of the host are looked up here.
+    /// Returns the client and the URL with which requests for `url` are sent. If a TLS server name is set, it replaces
+    /// the host in the URL, and the addresses of the host are looked up here.
     ///
     /// # Errors
     ///
@@ -303,8 +306,7 @@ impl HttpClient {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or_default();
         let found = tokio::net::lookup_host((host.as_str(), port)).await;
-        let addresses: Vec<SocketAddr> =
-            found.map_err(|cause| crate::send::unknown_host(&host).source(cause))?.collect();
+        let addresses: Vec<SocketAddr> = found.map_err(|cause| unknown_host(&host).source(cause))?.collect();
         let mut named = url.clone();
         named.set_host(Some(&name)).map_err(|_cause| wrong())?;
         let config = self.builder.tls.client_config()?;
@@ -322,7 +324,7 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-/// Looks names up with the operating system, and marks failures so that they can be told from others.
+/// Looks names up with the operating system and marks failures as [`UnknownHost`].
 struct Resolver;
 
 impl Resolve for Resolver {
@@ -330,7 +332,7 @@ impl Resolve for Resolver {
         Box::pin(async move {
             match tokio::net::lookup_host((name.as_str(), 0)).await {
                 Ok(addresses) => Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as Addrs),
-                Err(cause) => Err(crate::send::UnknownHost { host: name.as_str().to_owned(), cause }.into()),
+                Err(cause) => Err(UnknownHost { host: name.as_str().to_owned(), cause }.into()),
             }
         })
     }
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_none_is_refused_without_echoing_it() {
+    fn a_malformed_proxy_is_refused_without_echoing_it() {
         let error = HttpClientBuilder::new().with_proxies(Proxies::all("canary:::")).build().unwrap_err();
         assert!(error.to_string().contains("proxy"), "{error}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");

@@ -1,8 +1,8 @@
-//! Bodies that are JSON.
+//! JSON in responses.
 
 use kms_core::{Error, ErrorKind};
 
-/// An answer whose body is not what it should be. `serde_json` quotes the body, so only the place is kept.
+/// The error for a malformed body. `serde_json` quotes the body in its errors, so only the position is kept.
 pub fn unreadable(cause: &serde_json::Error) -> Error {
     let what = match cause.classify() {
         serde_json::error::Category::Eof => "it ends too early",

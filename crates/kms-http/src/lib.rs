@@ -1,11 +1,12 @@
 //! The HTTP transport that the KMS providers share.
 //!
-//! One [`HttpClient`] per configuration: a pool of kept-alive TLS connections, roots and client certificates straight
-//! from memory, no redirects and no retries of its own, the environment never read.
-//! What can go wrong on the way is told apart in [`send`]; tokens that several callers share are kept in
-//! [`token::TokenCache`].
+//! A provider has one [`HttpClient`]: a pool of TLS connections with roots and client certificates from memory. It
+//! follows no redirect, retries nothing and never reads the environment.
+//! [`HttpClient::send`] classifies every failure of a connection; [`token::TokenCache`] keeps a token that several
+//! callers share.
 
 pub mod client;
+mod error;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod pem;
@@ -15,7 +16,7 @@ pub mod token;
 
 pub use crate::{
     client::{HttpClient, HttpClientBuilder, Proxies},
-    send::{Answer, Call},
+    send::{Call, HttpResponse, HttpResponse as Answer},
     tls::{Identity, Roots, TlsOptions},
     token::{Lease, Token, TokenCache},
 };

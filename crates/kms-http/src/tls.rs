@@ -71,11 +71,11 @@ impl Identity {
     }
 }
 
-/// The certificates in a PEM text. Text around the blocks is allowed.
+/// Parses the certificates of a PEM text. Text around the blocks is allowed.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if there is none or one is damaged.
+/// `ConfigInvalid` if there is no certificate, or if one is damaged.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -89,15 +89,15 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-/// How a TLS connection is made.
+/// The settings of TLS connections.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsOptions {
-    /// Whose certificates are trusted.
+    /// The certificate authorities that are trusted.
     pub roots: Roots,
     /// The client certificate, for servers that ask for one.
     pub identity: Option<Identity>,
-    /// Whether any certificate of the server will do. Everything that is sent can then be read on the way.
+    /// Accepts any certificate of the server. An attacker on the network can then read everything that is sent.
     pub skip_verify: bool,
 }
 
@@ -107,18 +107,18 @@ impl TlsOptions {
         Self::default()
     }
 
-    /// The configuration for rustls: TLS 1.2 and 1.3 with ring.
+    /// Returns the configuration for rustls: TLS 1.2 and 1.3 with ring.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if a root certificate is not one, or if the operating system trusts nobody.
+    /// `ConfigInvalid` if a root certificate is malformed, or if the operating system has no roots.
     pub fn client_config(&self) -> Result<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|cause| Error::config("no TLS version can be used").source(cause))?;
         let builder = if self.skip_verify {
-            warn!("the server's certificate is not verified: whoever is on the way can read every key");
+            warn!("the server's certificate is not verified: an attacker on the network can read every key");
             builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
         } else {
             builder.with_root_certificates(self.root_store()?)

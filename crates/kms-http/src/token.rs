@@ -63,7 +63,7 @@ impl<T> Token<T> {
         Self { value, lease, details, generation: 0 }
     }
 
-    /// Which one of the cache's tokens this is.
+    /// The number of the token within its cache.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -88,7 +88,7 @@ impl<T: fmt::Debug> fmt::Debug for Token<T> {
     }
 }
 
-/// What the last fetch has come to, for those who waited for it.
+/// The result of the last fetch, for callers that waited for it.
 #[derive(Default)]
 struct Turn {
     /// How many fetches have ended.
@@ -98,8 +98,8 @@ struct Turn {
 
 /// Keeps one token for all callers of a client.
 ///
-/// However many need a token at once, one fetch is made: the others wait for it, and share its failure too, so that
-/// a server in trouble is not asked once by each of them.
+/// If several callers need a token at once, one of them fetches it. The others wait and share the token or the failure,
+/// so that a server in trouble gets one request and not many.
 pub struct TokenCache<T> {
     current: RwLock<Option<Arc<Token<T>>>>,
     turn: Mutex<Turn>,
@@ -123,15 +123,15 @@ impl<T> TokenCache<T> {
         Self::default()
     }
 
-    /// The token that is there now, be it due or over.
+    /// Returns the current token, even if it is due for renewal or has expired.
     pub fn peek(&self) -> Option<Arc<Token<T>>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A token that is good now. `fetch` gets the one before, if there was one, and renews it or makes a new one.
+    /// Returns a valid token. `fetch` gets the previous token, if there is one, and renews it or makes a new one.
     ///
-    /// A token that is due for renewal but not over is handed out while somebody else renews it, and also when
-    /// renewing fails for a passing reason.
+    /// A token that is due for renewal but has not expired is returned while another caller renews it, and also if the
+    /// renewal fails for a passing reason.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl<T> TokenCache<T> {
             Some(token) if !token.due() => Ok(token),
             Some(token) if !token.over() => match self.turn.try_lock() {
                 Ok(_) if self.peek().is_some_and(|now| now.generation != token.generation) => {
-                    // Somebody has renewed it between our look and our turn.
+                    // Another caller has renewed it between our look and our turn.
                     Ok(self.peek().unwrap_or(token))
                 }
                 Ok(turn) => match self.fetch(turn, Some(Arc::clone(&token)), fetch).await {
@@ -161,7 +161,7 @@ impl<T> TokenCache<T> {
         }
     }
 
-    /// A token other than that of `generation`, which a server has refused.
+    /// Returns a token other than that of `generation`, which a server has refused.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<T> TokenCache<T> {
         match self.peek() {
             Some(token) if token.generation != generation && !token.over() => Ok(token),
             before => {
-                // Somebody has tried while we waited for our turn: what they met, we would meet too.
+                // Another caller has tried while we waited for our turn, and would fail the same way again.
                 if turn.ended != ended
                     && let Some(failure) = &turn.failure
                 {

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use kms_core::{
     Error, ErrorKind, Result, Retry,
-    layer::{LayerOptions, RetryPolicy, retried},
+    layer::{LayerOptions, RetryPolicy, retry},
 };
 
 use crate::PROVIDER;
@@ -32,5 +32,5 @@ where
                 .provider(PROVIDER))
         })
     };
-    retried(policy, operation, limited).await
+    retry(policy, operation, limited).await
 }

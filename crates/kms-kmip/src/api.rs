@@ -1,270 +1,36 @@
-//! Requests and responses (KMIP 1.4 §4, 7; 2.0 where attributes are written differently).
+//! The operations that we use: their requests and responses on the wire, and what this process remembers of objects.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use kms_core::{Error, ErrorKind, Result};
-use zeroize::Zeroizing;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use kms_core::{KeyName, Result};
 
 use crate::{
-    error::{Fault, Refusal, malformed},
+    classify::{Object, Objects, classify},
+    client::Client,
+    error::{Class, ExchangeError, malformed, one_line},
+    label::Shape,
+    message::{Operation, Version},
+    name::object_name,
+    stored::{Attribute, Attributes, Body, by_name, by_tag, object_type},
     ttlv::{Field, Item, tag},
 };
 
-/// The cryptographic usage mask Export, as Rook sets it (spec 6.4).
-const EXPORT: i32 = 0x40;
-/// The cryptographic algorithm AES, as Rook sets it. A KEK has no algorithm, but a key without one is refused.
-const AES: u32 = 3;
-/// The length that Rook declares, whatever the key.
-const ROOKS_LENGTH: i32 = 256;
-/// The secret data type Password.
-const PASSWORD: u32 = 1;
 /// The revocation reason Cessation of Operation.
 const CESSATION: u32 = 6;
-/// The name type Uninterpreted Text String.
-const UNINTERPRETED: u32 = 1;
+/// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
+const MAX_IDENTIFIER: usize = 1024;
+/// How many objects are remembered.
+const KNOWN_OBJECTS: usize = 20_000;
 
-/// A version of the protocol.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Version {
-    pub(crate) major: i32,
-    pub(crate) minor: i32,
-}
-
-impl Version {
-    pub(crate) const V1_0: Self = Self { major: 1, minor: 0 };
-    pub(crate) const V1_1: Self = Self { major: 1, minor: 1 };
-    pub(crate) const V1_4: Self = Self { major: 1, minor: 4 };
-    pub(crate) const V2_0: Self = Self { major: 2, minor: 0 };
-    pub(crate) const V2_1: Self = Self { major: 2, minor: 1 };
-
-    /// Those that we speak, the best first: 1.4 is what Rook speaks.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::V1_4,
-        Self { major: 1, minor: 3 },
-        Self { major: 1, minor: 2 },
-        Self::V1_1,
-        Self::V1_0,
-        Self::V2_1,
-        Self::V2_0,
-    ];
-
-    /// From 2.0 on an attribute is written under its own tag.
-    fn has_own_tags(self) -> bool {
-        self.major >= 2
-    }
-
-    fn field<'a>(self) -> Field<'a> {
-        Field::structure(
-            tag::PROTOCOL_VERSION,
-            vec![
-                Field::integer(tag::PROTOCOL_VERSION_MAJOR, self.major),
-                Field::integer(tag::PROTOCOL_VERSION_MINOR, self.minor),
-            ],
-        )
-    }
-
-    fn of(item: &Item<'_>) -> Option<Self> {
-        Some(Self {
-            major: item.child(tag::PROTOCOL_VERSION_MAJOR)?.integer()?,
-            minor: item.child(tag::PROTOCOL_VERSION_MINOR)?.integer()?,
-        })
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-/// An operation (KMIP 1.4 §9.1.3.2.27).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Operation {
-    Register,
-    Locate,
-    Get,
-    GetAttributes,
-    Activate,
-    Revoke,
-    Destroy,
-    Query,
-    DiscoverVersions,
-}
-
-impl Operation {
-    pub(crate) fn code(self) -> u32 {
-        match self {
-            Self::Register => 0x03,
-            Self::Locate => 0x08,
-            Self::Get => 0x0a,
-            Self::GetAttributes => 0x0b,
-            Self::Activate => 0x12,
-            Self::Revoke => 0x13,
-            Self::Destroy => 0x14,
-            Self::Query => 0x18,
-            Self::DiscoverVersions => 0x1e,
-        }
-    }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Register => "Register",
-            Self::Locate => "Locate",
-            Self::Get => "Get",
-            Self::GetAttributes => "Get Attributes",
-            Self::Activate => "Activate",
-            Self::Revoke => "Revoke",
-            Self::Destroy => "Destroy",
-            Self::Query => "Query",
-            Self::DiscoverVersions => "Discover Versions",
-        }
-    }
-
-    /// Whether doing it twice does no more than doing it once.
-    pub(crate) fn is_idempotent(self) -> bool {
-        match self {
-            Self::Locate | Self::Get | Self::GetAttributes | Self::Query | Self::DiscoverVersions => true,
-            Self::Register | Self::Activate | Self::Revoke | Self::Destroy => false,
-        }
-    }
-}
-
-/// An attribute that is written. Several may be of the same kind.
-pub(crate) enum Attribute<'a> {
-    UsageMaskExport,
-    Name(&'a str),
-    ApplicationSpecific { namespace: &'a str, data: &'a str },
-}
-
-impl<'a> Attribute<'a> {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::UsageMaskExport => "Cryptographic Usage Mask",
-            Self::Name(_) => "Name",
-            Self::ApplicationSpecific { .. } => "Application Specific Information",
-        }
-    }
-
-    fn tag(&self) -> u32 {
-        match self {
-            Self::UsageMaskExport => tag::CRYPTOGRAPHIC_USAGE_MASK,
-            Self::Name(_) => tag::NAME,
-            Self::ApplicationSpecific { .. } => tag::APPLICATION_SPECIFIC_INFORMATION,
-        }
-    }
-
-    /// The value under the tag that the version asks for.
-    fn value(&self, tag: u32) -> Field<'a> {
-        match *self {
-            Self::UsageMaskExport => Field::integer(tag, EXPORT),
-            Self::Name(name) => Field::structure(
-                tag,
-                vec![Field::text(tag::NAME_VALUE, name), Field::enumeration(tag::NAME_TYPE, UNINTERPRETED)],
-            ),
-            Self::ApplicationSpecific { namespace, data } => Field::structure(
-                tag,
-                vec![
-                    Field::text(tag::APPLICATION_NAMESPACE, namespace),
-                    Field::text(tag::APPLICATION_DATA, data),
-                ],
-            ),
-        }
-    }
-
-    /// As it stands in requests before 2.0. The second of a kind and those behind it need their index.
-    fn named(&self, index: i32) -> Field<'a> {
-        let mut fields = vec![Field::text(tag::ATTRIBUTE_NAME, self.name())];
-        if index > 0 {
-            fields.push(Field::integer(tag::ATTRIBUTE_INDEX, index));
-        }
-        fields.push(self.value(tag::ATTRIBUTE_VALUE));
-        Field::structure(tag::ATTRIBUTE, fields)
-    }
-}
-
-fn named<'a>(attributes: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    let before = |at: usize, tag| attributes.iter().take(at).filter(|other| other.tag() == tag).count();
-    let index = |at, tag| i32::try_from(before(at, tag)).unwrap_or(i32::MAX);
-    attributes.iter().enumerate().map(|(at, attribute)| attribute.named(index(at, attribute.tag()))).collect()
-}
-
-fn own_tags<'a>(attributes: &[Attribute<'a>]) -> Field<'a> {
-    let fields = attributes.iter().map(|attribute| attribute.value(attribute.tag())).collect();
-    Field::structure(tag::ATTRIBUTES, fields)
-}
-
-/// As what a KEK is registered.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Body {
-    /// A symmetric key of format Raw that declares its true length.
-    Raw,
-    /// What Rook writes: format Opaque, and a length of 256 whatever the key (spec 6.4).
-    Rooks,
-    /// Secret data, for servers that know no symmetric key of such a length.
-    SecretData,
-}
-
-impl Body {
-    fn object_type(self) -> u32 {
-        match self {
-            Self::Raw | Self::Rooks => object_type::SYMMETRIC_KEY,
-            Self::SecretData => object_type::SECRET_DATA,
-        }
-    }
-
-    fn field(self, material: &[u8]) -> Field<'_> {
-        let format = match self {
-            Self::Rooks => key_format::OPAQUE,
-            Self::Raw | Self::SecretData => key_format::RAW,
-        };
-        let bits = i32::try_from(material.len().saturating_mul(8)).unwrap_or(i32::MAX);
-        let key_value = Field::structure(tag::KEY_VALUE, vec![Field::bytes(tag::KEY_MATERIAL, material)]);
-        let mut block = vec![Field::enumeration(tag::KEY_FORMAT_TYPE, format), key_value];
-        match self {
-            Self::SecretData => {
-                return Field::structure(
-                    tag::SECRET_DATA,
-                    vec![
-                        Field::enumeration(tag::SECRET_DATA_TYPE, PASSWORD),
-                        Field::structure(tag::KEY_BLOCK, block),
-                    ],
-                );
-            }
-            Self::Raw | Self::Rooks => {
-                let length = if self == Self::Rooks { ROOKS_LENGTH } else { bits };
-                block.push(Field::enumeration(tag::CRYPTOGRAPHIC_ALGORITHM, AES));
-                block.push(Field::integer(tag::CRYPTOGRAPHIC_LENGTH, length));
-            }
-        }
-        Field::structure(tag::SYMMETRIC_KEY, vec![Field::structure(tag::KEY_BLOCK, block)])
-    }
-}
-
-mod object_type {
-    pub(super) const SYMMETRIC_KEY: u32 = 2;
-    pub(super) const SECRET_DATA: u32 = 7;
-    pub(super) const NAMES: [&str; 9] = [
-        "a certificate",
-        "a symmetric key",
-        "a public key",
-        "a private key",
-        "a split key",
-        "a template",
-        "secret data",
-        "an opaque object",
-        "a PGP key",
-    ];
-}
-
-mod key_format {
-    pub(super) const RAW: u32 = 1;
-    pub(super) const OPAQUE: u32 = 2;
-}
-
-pub(crate) fn discover(versions: &[Version]) -> Vec<Field<'static>> {
-    versions.iter().map(|version| version.field()).collect()
-}
-
+/// The payload of Register.
 pub(crate) fn register<'a>(
     version: Version,
     body: Body,
@@ -272,9 +38,9 @@ pub(crate) fn register<'a>(
     attributes: &[Attribute<'a>],
 ) -> Vec<Field<'a>> {
     let attributes = if version.has_own_tags() {
-        own_tags(attributes)
+        by_tag(attributes)
     } else {
-        Field::structure(tag::TEMPLATE_ATTRIBUTE, named(attributes))
+        Field::structure(tag::TEMPLATE_ATTRIBUTE, by_name(attributes))
     };
     vec![Field::enumeration(tag::OBJECT_TYPE, body.object_type()), attributes, body.field(material)]
 }
@@ -284,11 +50,11 @@ pub(crate) fn identifier(uid: &str) -> Vec<Field<'_>> {
     vec![Field::text(tag::UNIQUE_IDENTIFIER, uid)]
 }
 
-pub(crate) fn locate<'a>(version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    if version.has_own_tags() { vec![own_tags(filter)] } else { named(filter) }
+fn locate<'a>(version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
+    if version.has_own_tags() { vec![by_tag(filter)] } else { by_name(filter) }
 }
 
-pub(crate) fn revoke(uid: &str) -> Vec<Field<'_>> {
+fn revoke(uid: &str) -> Vec<Field<'_>> {
     vec![
         Field::text(tag::UNIQUE_IDENTIFIER, uid),
         Field::structure(
@@ -298,77 +64,16 @@ pub(crate) fn revoke(uid: &str) -> Vec<Field<'_>> {
     ]
 }
 
-/// Asks for operations, object types and who the server is.
-pub(crate) fn query() -> Vec<Field<'static>> {
+/// Asks for operations, object types and the vendor.
+fn query() -> Vec<Field<'static>> {
     [1, 2, 3].into_iter().map(|function| Field::enumeration(tag::QUERY_FUNCTION, function)).collect()
 }
 
-/// A whole request of one item, as Rook frames it (spec 6.3).
-pub(crate) fn request(
-    version: Version,
-    operation: Operation,
-    batch_id: &[u8],
-    payload: Vec<Field<'_>>,
-) -> Zeroizing<Vec<u8>> {
-    let header =
-        Field::structure(tag::REQUEST_HEADER, vec![version.field(), Field::integer(tag::BATCH_COUNT, 1)]);
-    let item = Field::structure(
-        tag::BATCH_ITEM,
-        vec![
-            Field::enumeration(tag::OPERATION, operation.code()),
-            Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, batch_id),
-            Field::structure(tag::REQUEST_PAYLOAD, payload),
-        ],
-    );
-    Field::structure(tag::REQUEST_MESSAGE, vec![header, item]).encode()
-}
-
-/// The payload of the answer to a request, if it succeeded.
+/// The identifier in the response to Register.
 ///
-/// The status counts before anything else: servers leave operation and batch id out where they refuse, and their own
-/// words must not be lost over that (spec W15). The version of an answer is not looked at, since errors come with
-/// that of the request or with 1.0, whatever was spoken.
-pub(crate) fn response<'a>(
-    frame: &'a [u8],
-    operation: Operation,
-    batch_id: &[u8],
-) -> Result<Item<'a>, Fault> {
-    let message = Item::parse(frame).map_err(|cause| malformed("it is no TTLV").source(cause))?;
-    if message.tag() != tag::RESPONSE_MESSAGE {
-        return Err(malformed("it is no response").into());
-    }
-    let item = message.child(tag::BATCH_ITEM).ok_or_else(|| malformed("it has no item"))?;
-    let status = item
-        .child(tag::RESULT_STATUS)
-        .and_then(|status| status.enumeration())
-        .ok_or_else(|| malformed("its item has no status"))?;
-    if status != 0 {
-        let reason = item.child(tag::RESULT_REASON).and_then(|reason| reason.enumeration());
-        let words = item.child(tag::RESULT_MESSAGE).and_then(|words| words.text());
-        return Err(Fault::refused(operation, Refusal { status, reason, words }));
-    }
-    if message.all(tag::BATCH_ITEM).count() != 1 {
-        return Err(malformed("it has several items, for one that was asked for").into());
-    }
-    let answered = item.child(tag::OPERATION).map(|answered| answered.enumeration());
-    if answered.is_some_and(|answered| answered != Some(operation.code())) {
-        return Err(malformed("it is the answer to another operation").into());
-    }
-    let id = item.child(tag::UNIQUE_BATCH_ITEM_ID).map(|id| id.bytes());
-    if id.is_some_and(|id| id != Some(batch_id)) {
-        return Err(malformed("it is the answer to another request").into());
-    }
-    // An operation without anything to say may leave the payload out.
-    Ok(item.child(tag::RESPONSE_PAYLOAD).unwrap_or(item))
-}
-
-pub(crate) fn versions(payload: &Item<'_>) -> Vec<Version> {
-    payload.all(tag::PROTOCOL_VERSION).filter_map(|item| Version::of(&item)).collect()
-}
-
-/// The longest identifier that is taken. The specification has no limit; real ones have up to 64 characters.
-const MAX_IDENTIFIER: usize = 1024;
-
+/// # Errors
+///
+/// `Protocol` if there is none, or it is too long.
 pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
     let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| uid.text());
     match uid {
@@ -377,6 +82,7 @@ pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
     }
 }
 
+/// The identifiers in the response to Locate.
 pub(crate) fn located(payload: &Item<'_>) -> Vec<String> {
     payload
         .all(tag::UNIQUE_IDENTIFIER)
@@ -386,98 +92,7 @@ pub(crate) fn located(payload: &Item<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The key material of an object. Any declared length will do: Rook has written 128 and 256 for 1,024 (spec 6.4).
-pub(crate) fn material<'a>(payload: &Item<'a>) -> Result<&'a [u8]> {
-    let kind = payload.child(tag::OBJECT_TYPE).and_then(|kind| kind.enumeration());
-    if let Some(object) = payload.child(tag::OPAQUE_OBJECT) {
-        let bytes = object.child(tag::OPAQUE_DATA_VALUE).and_then(|value| value.bytes());
-        return bytes.filter(|bytes| !bytes.is_empty()).ok_or_else(|| unusable("it is empty"));
-    }
-    let object = payload.child(tag::SYMMETRIC_KEY).or_else(|| payload.child(tag::SECRET_DATA));
-    let Some(object) = object else {
-        let kind = kind.and_then(|kind| usize::try_from(kind).ok()?.checked_sub(1));
-        let kind = kind.and_then(|at| object_type::NAMES.get(at)).copied().unwrap_or("of an unknown kind");
-        return Err(unusable(&format!("it is {kind}")));
-    };
-    let block = object.child(tag::KEY_BLOCK).ok_or_else(|| unusable("it has no key block"))?;
-    let value = block.child(tag::KEY_VALUE);
-    if block.child(tag::KEY_WRAPPING_DATA).is_some() || value.is_some_and(|value| !value.is_structure()) {
-        return Err(unusable("it is wrapped by another key, and has to be exportable as it is"));
-    }
-    match block.child(tag::KEY_FORMAT_TYPE).and_then(|format| format.enumeration()) {
-        Some(key_format::RAW | key_format::OPAQUE) => {}
-        Some(format) => {
-            return Err(unusable(&format!(
-                "its key format is {format} (0x{format:02x}), and only Raw (1) and Opaque (2) can be a KEK"
-            )));
-        }
-        None => return Err(unusable("it has no key format")),
-    }
-    let material = value
-        .ok_or_else(|| unusable("the server does not give its value out"))?
-        .child(tag::KEY_MATERIAL)
-        .ok_or_else(|| unusable("it has no key material"))?;
-    if material.is_structure() {
-        return Err(unusable("its key material is transparent (in parts), and has to be plain bytes"));
-    }
-    material
-        .bytes()
-        .filter(|bytes| !bytes.is_empty())
-        .ok_or_else(|| unusable("its key material is empty or no bytes"))
-}
-
-fn unusable(why: &str) -> Error {
-    Error::new(ErrorKind::Protocol, format!("the object on the server is no KEK: {why}"))
-}
-
-/// The attributes of an object, as far as they matter.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Attributes {
-    pub(crate) names: Vec<String>,
-    /// Namespace and data.
-    pub(crate) application: Vec<(String, String)>,
-    pub(crate) state: Option<u32>,
-    pub(crate) initial_date: Option<i64>,
-}
-
-impl Attributes {
-    /// Reads both ways of writing them: by name before 2.0, by their own tags from then on.
-    pub(crate) fn of(payload: &Item<'_>) -> Self {
-        let mut found = Self::default();
-        for attribute in payload.all(tag::ATTRIBUTE) {
-            let name = attribute.child(tag::ATTRIBUTE_NAME).and_then(|name| name.text());
-            let Some(value) = attribute.child(tag::ATTRIBUTE_VALUE) else { continue };
-            match name {
-                Some("Name") => found.add(tag::NAME, &value),
-                Some("Application Specific Information") => {
-                    found.add(tag::APPLICATION_SPECIFIC_INFORMATION, &value);
-                }
-                Some("State") => found.add(tag::STATE, &value),
-                Some("Initial Date") => found.add(tag::INITIAL_DATE, &value),
-                _ => {}
-            }
-        }
-        for value in payload.all(tag::ATTRIBUTES).flat_map(|attributes| attributes.children()) {
-            found.add(value.tag(), &value);
-        }
-        found
-    }
-
-    fn add(&mut self, tag: u32, value: &Item<'_>) {
-        let text = |tag| value.child(tag).and_then(|item: Item<'_>| item.text()).map(ToOwned::to_owned);
-        match tag {
-            tag::NAME => self.names.extend(text(tag::NAME_VALUE)),
-            tag::APPLICATION_SPECIFIC_INFORMATION => {
-                self.application.extend(text(tag::APPLICATION_NAMESPACE).zip(text(tag::APPLICATION_DATA)));
-            }
-            tag::STATE => self.state = value.enumeration(),
-            tag::INITIAL_DATE => self.initial_date = value.date_time(),
-            _ => {}
-        }
-    }
-}
-
-/// What a server says of itself.
+/// What a server says about itself in the response to Query.
 #[derive(Debug, Default)]
 pub(crate) struct ServerInformation {
     pub(crate) vendor: Option<String>,
@@ -490,23 +105,157 @@ impl ServerInformation {
         let numbers = |tag| payload.all(tag).filter_map(|item: Item<'_>| item.enumeration()).collect();
         let vendor = payload.child(tag::VENDOR_IDENTIFICATION).and_then(|vendor| vendor.text());
         Self {
-            vendor: vendor.map(crate::error::one_line),
+            vendor: vendor.map(one_line),
             operations: numbers(tag::OPERATION),
             object_types: numbers(tag::OBJECT_TYPE),
         }
     }
 
-    /// Whether a KEK can be registered as what we try first, where the server tells.
+    /// Whether the server supports symmetric keys, which are tried first. A server that lists no types may.
     pub(crate) fn takes_symmetric_keys(&self) -> bool {
         self.object_types.is_empty() || self.object_types.contains(&object_type::SYMMETRIC_KEY)
+    }
+}
+
+/// One server, and what is remembered of it.
+pub(crate) struct Api {
+    pub(crate) client: Client,
+    /// `namespace/name` of the CephCluster whose keys these are.
+    pub(crate) cluster: Option<String>,
+    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range until it has.
+    shape: AtomicUsize,
+    /// Attributes of objects, which do not change once they are set.
+    known: Mutex<HashMap<String, Object>>,
+    /// Objects that this process has replaced on a server that accepts no label for it.
+    pub(crate) replaced: Mutex<BTreeMap<KeyName, Vec<String>>>,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client, cluster, shape: _, known: _, replaced: _ } = self;
+        f.debug_struct("Api").field("client", client).field("cluster", cluster).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    pub(crate) fn new(client: Client, cluster: Option<String>) -> Self {
+        Self {
+            client,
+            cluster,
+            shape: AtomicUsize::new(usize::MAX),
+            known: Mutex::default(),
+            replaced: Mutex::default(),
+        }
+    }
+
+    /// The shape of objects that the server has accepted last.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        Shape::ALL.get(self.shape.load(Ordering::Relaxed)).copied()
+    }
+
+    /// Remembers the shape that the server has accepted, and returns whether it is another one than before.
+    pub(crate) fn set_shape(&self, shape: Shape) -> bool {
+        let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
+        self.shape.swap(at, Ordering::Relaxed) != at
+    }
+
+    /// The identifiers of the objects with these attributes.
+    pub(crate) async fn locate(&self, filter: &[Attribute<'_>]) -> Result<Vec<String>, ExchangeError> {
+        let payload = |version| locate(version, filter);
+        self.client.call(Operation::Locate, payload, |payload| Ok(located(payload))).await
+    }
+
+    /// The attributes of an object.
+    pub(crate) async fn attributes(&self, uid: &str) -> Result<Attributes, ExchangeError> {
+        let payload = |_| identifier(uid);
+        self.client.call(Operation::GetAttributes, payload, |payload| Ok(Attributes::of(payload))).await
+    }
+
+    /// Activate or Destroy.
+    pub(crate) async fn change(&self, operation: Operation, uid: &str) -> Result<(), ExchangeError> {
+        self.client.call(operation, |_| identifier(uid), |_| Ok(())).await
+    }
+
+    /// Revokes an object, so that it can be destroyed.
+    pub(crate) async fn revoke(&self, uid: &str) -> Result<(), ExchangeError> {
+        self.client.call(Operation::Revoke, |_| revoke(uid), |_| Ok(())).await
+    }
+
+    /// What the server says about itself.
+    pub(crate) async fn query(&self) -> Result<ServerInformation> {
+        let read = |payload: &Item<'_>| Ok(ServerInformation::of(payload));
+        Ok(self.client.call(Operation::Query, |_| query(), read).await?)
+    }
+
+    /// An object; `None` if the server has none with this identifier, or it is destroyed.
+    pub(crate) async fn object(&self, uid: &str) -> Result<Option<Object>> {
+        match self.attributes(uid).await {
+            Ok(attributes) => {
+                let object = Object::new(uid, &attributes);
+                // Some servers keep the attributes of a destroyed object. It stays destroyed.
+                let found = (!object.destroyed).then(|| object.clone());
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                if known.len() >= KNOWN_OBJECTS {
+                    known.clear();
+                }
+                known.insert(uid.to_owned(), object);
+                Ok(found)
+            }
+            Err(failed) if failed.class == Class::Gone => {
+                self.forget(uid);
+                Ok(None)
+            }
+            Err(failed) => Err(failed.error.context("object", uid)),
+        }
+    }
+
+    /// The objects with these identifiers, without those that are gone.
+    ///
+    /// Names and tags do not change, so unless `fresh` a remembered object is not requested again. Its state does
+    /// change: it may have been destroyed meanwhile, and the caller learns that when it reads the object.
+    pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
+        let found = stream::iter(uids)
+            .map(|uid| async move {
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).cloned();
+                match known {
+                    Some(object) if object.destroyed => Ok(None),
+                    Some(object) if !fresh => Ok(Some(object)),
+                    _ => self.object(&uid).await,
+                }
+            })
+            .buffered(self.client.limits.connections);
+        found.try_filter_map(|object| std::future::ready(Ok(object))).try_collect().await
+    }
+
+    /// Drops an object from memory.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// The objects with the name of a key, of any cluster.
+    pub(crate) async fn named(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
+        let text = object_name(name);
+        let uids = match self.locate(&[Attribute::Name(&text)]).await {
+            Ok(uids) => uids,
+            // A server may refuse a Locate that finds nothing.
+            Err(failed) if failed.class == Class::Gone => Vec::new(),
+            Err(failed) => return Err(failed.error),
+        };
+        self.objects(uids, fresh).await
+    }
+
+    /// The objects of a key, classified; `None` if there is none.
+    pub(crate) async fn find(&self, name: &KeyName, fresh: bool) -> Result<Option<Objects>> {
+        classify(name, self.cluster.as_deref(), self.named(name, fresh).await?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{discover, request, versions};
 
-    /// Batch item id 00..0f, as in the vectors of spec 6.7.
+    /// Batch item id 00..0f, as in the vectors of rook-behaviour §6.7.
     const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DISCOVER: &str = "42007801000000a04200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000005842005c05000000040000001e000000004200930800000010000102030405060708090a0b0c0d0e0f4200790100000028420069010000002042006a0200000004000000010000000042006b02000000040000000400000000";
     const GET: &str = "42007801000000884200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000004042005c05000000040000000a000000004200930800000010000102030405060708090a0b0c0d0e0f420079010000001042009407000000066162633132330000";
@@ -541,7 +290,7 @@ mod tests {
     #[test]
     fn rooks_register_is_written_byte_for_byte() {
         let material: Vec<u8> = (0..128).collect();
-        let payload = register(Version::V1_4, Body::Rooks, &material, &[Attribute::UsageMaskExport]);
+        let payload = register(Version::V1_4, Body::Rook, &material, &[Attribute::UsageMaskExport]);
         let bytes = request(Version::V1_4, Operation::Register, &ID, payload);
         assert_eq!(hex(&bytes), format!("{REGISTER_PREFIX}{}{REGISTER_SUFFIX}", hex(&material)));
         assert_eq!(bytes.len(), 416);
@@ -567,7 +316,7 @@ mod tests {
         let payload = Item::parse(&bytes).unwrap().child(tag::BATCH_ITEM).unwrap();
         let payload = payload.child(tag::REQUEST_PAYLOAD).unwrap();
         // The object stands in a Get's answer as it stands in Rook's Register: Opaque, length 256.
-        assert_eq!(super::material(&payload).unwrap(), material);
+        assert_eq!(crate::stored::material(&payload).unwrap(), material);
     }
 
     #[test]
@@ -599,73 +348,5 @@ mod tests {
         let payload = Item::parse(&bytes).unwrap();
         assert!(payload.child(tag::TEMPLATE_ATTRIBUTE).is_none());
         assert_eq!(Attributes::of(&payload), expected);
-    }
-
-    /// A response of one item.
-    fn answer(fields: Vec<Field<'_>>) -> Zeroizing<Vec<u8>> {
-        Field::structure(tag::RESPONSE_MESSAGE, vec![Field::structure(tag::BATCH_ITEM, fields)]).encode()
-    }
-
-    #[test]
-    fn a_refusal_is_told_even_without_operation_and_batch_id() {
-        let bytes = answer(vec![
-            Field::enumeration(tag::RESULT_STATUS, 1),
-            Field::enumeration(tag::RESULT_REASON, 4),
-            Field::text(tag::RESULT_MESSAGE, "no\nway"),
-        ]);
-        let error = Error::from(response(&bytes, Operation::Get, &ID).unwrap_err()).to_string();
-        assert!(error.contains("no way") && error.contains("Invalid Message"), "{error}");
-    }
-
-    #[test]
-    fn an_answer_to_something_else_is_refused() {
-        let ok = || Field::enumeration(tag::RESULT_STATUS, 0);
-        let cases = [
-            (vec![], "no status"),
-            (vec![ok(), Field::enumeration(tag::OPERATION, 3)], "another operation"),
-            (vec![ok(), Field::text(tag::OPERATION, "Get")], "another operation"),
-            (vec![ok(), Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, b"other")], "another request"),
-        ];
-        for (fields, why) in cases {
-            let error = Error::from(response(&answer(fields), Operation::Get, &ID).unwrap_err());
-            assert_eq!(error.kind(), ErrorKind::Protocol);
-            assert!(error.to_string().contains(why), "{error}");
-        }
-        assert!(response(&answer(vec![ok()]), Operation::Get, &ID).is_ok());
-    }
-
-    #[test]
-    fn what_is_no_kek_is_refused_with_the_reason() {
-        let key = |fields: Vec<Field<'static>>| {
-            Field::structure(tag::SYMMETRIC_KEY, vec![Field::structure(tag::KEY_BLOCK, fields)])
-        };
-        let raw = || Field::enumeration(tag::KEY_FORMAT_TYPE, 1);
-        let value = |field| Field::structure(tag::KEY_VALUE, vec![field]);
-        let cases = [
-            (Field::enumeration(tag::OBJECT_TYPE, 4), "it is a private key"),
-            (Field::enumeration(tag::OBJECT_TYPE, 99), "of an unknown kind"),
-            (Field::structure(tag::SYMMETRIC_KEY, vec![]), "no key block"),
-            (key(vec![]), "no key format"),
-            (key(vec![raw()]), "does not give its value out"),
-            (key(vec![Field::enumeration(tag::KEY_FORMAT_TYPE, 7)]), "key format is 7 (0x07)"),
-            (key(vec![raw(), Field::bytes(tag::KEY_VALUE, b"wrapped")]), "wrapped"),
-            (
-                key(vec![
-                    raw(),
-                    value(Field::bytes(tag::KEY_MATERIAL, b"x")),
-                    Field::structure(tag::KEY_WRAPPING_DATA, vec![]),
-                ]),
-                "wrapped",
-            ),
-            (key(vec![raw(), value(Field::structure(tag::KEY_MATERIAL, vec![]))]), "transparent"),
-            (key(vec![raw(), value(Field::bytes(tag::KEY_MATERIAL, b""))]), "empty"),
-            (key(vec![raw(), value(Field::text(tag::KEY_MATERIAL, "x"))]), "no bytes"),
-            (key(vec![raw(), Field::structure(tag::KEY_VALUE, vec![])]), "no key material"),
-        ];
-        for (field, why) in cases {
-            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, vec![field]).encode();
-            let error = material(&Item::parse(&bytes).unwrap()).unwrap_err();
-            assert!(error.to_string().contains(why), "{why}: {error}");
-        }
     }
 }

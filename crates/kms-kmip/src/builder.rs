@@ -1,10 +1,12 @@
-//! From settings to a provider.
+//! The builder: from settings, Secrets and files to a provider.
 
 use std::{fmt, net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use kms_core::{
-    ConnectionDetails, Error, ExposeSecret as _, Result, SecretData, SecretSource,
+    ExposeSecret as _, KeyIndex, ProviderBuilder, Result, SecretData, SecretSource,
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
+    layer::LayerOptions,
 };
 use kms_http::{Identity, Roots, TlsOptions, pem::file, tls::certificates};
 use rustls_pki_types::ServerName;
@@ -12,28 +14,30 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::Version,
-    client::{Client, Endpoint, Limits},
+    api::Api,
+    client::Client,
     config::KmipConfigKey as Key,
-    index::KeyIndex,
+    connection::{Endpoint, Limits},
+    message::Version,
     provider::Kmip,
 };
 
 /// The port of KMIP (KMIP 1.4 profiles §3.1.2).
 const DEFAULT_PORT: u16 = 5696;
-/// Rook's default for both (spec 1.8).
+/// Rook's default for both directions (rook-behaviour §1.8).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
-/// Servers are known to close idle connections after 30 seconds.
+/// Some servers close idle connections after 30 seconds.
 const DEFAULT_IDLE: Duration = Duration::from_secs(25);
 const DEFAULT_CONNECTIONS: u32 = 4;
 const DEFAULT_RESPONSE: u32 = 1024 * 1024;
-/// A longer limit than this is a mistake: an OSD does not start meanwhile.
+/// The longest time limit. A longer one is a mistake, since an OSD waits meanwhile.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Builds a [`Kmip`].
+/// Builds a [`Kmip`]; see [`ProviderBuilder`].
 ///
-/// Nothing is parsed before [`build`](Self::build), which reports every problem at once.
+/// The token Secret holds `CA_CERT`, `CLIENT_CERT` and `CLIENT_KEY`. They take precedence over settings of the same names,
+/// as in Rook. Without an index, objects are found by their names.
 #[derive(Default)]
 pub struct KmipBuilder {
     source: SettingsSource<Key>,
@@ -41,132 +45,36 @@ pub struct KmipBuilder {
     index: Option<Arc<dyn KeyIndex>>,
 }
 
-impl KmipBuilder {
-    /// A builder without settings.
-    pub fn new() -> Self {
-        Self::default()
+#[async_trait]
+impl ProviderBuilder for KmipBuilder {
+    const TITLE: &'static str = "KMIP";
+    const ENVIRONMENT_PREFIX: &'static str = "KMIP_";
+    const USES_INDEX: bool = true;
+
+    type Key = Key;
+    type Parsed = Parsed;
+    type Credentials = Credentials;
+    type Provider = Kmip;
+
+    fn source(&self) -> &SettingsSource<Key> {
+        &self.source
     }
 
-    /// Takes the settings of a CephCluster.
-    #[must_use]
-    pub fn with_details(mut self, details: &ConnectionDetails) -> Self {
-        self.source.add_details(details);
+    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
+        &mut self.source
+    }
+
+    fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
+        // Without a name (`namespace/`) the cluster is not known, and objects of every cluster count.
+        self.cluster = Some(cluster.into()).filter(|cluster| !cluster.ends_with('/'));
         self
     }
 
-    /// Sets one setting.
-    #[must_use]
-    pub fn with_config(mut self, key: Key, value: impl Into<String>) -> Self {
-        self.source.add(key, value);
-        self
-    }
-
-    /// Offers the variables of the environment: those that are known count where nothing else is given.
-    ///
-    /// In Rook's pods each name has the prefix `KMIP_`, which whoever picks the provider has taken off by now
-    /// (spec 13.2).
-    #[must_use]
-    pub fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        self.source.add_environment(pairs, &[]);
-        self
-    }
-
-    /// Names the Secret with `CA_CERT`, `CLIENT_CERT` and `CLIENT_KEY`. They beat settings of the same names, as in
-    /// Rook.
-    #[must_use]
-    pub fn with_token_secret(mut self, name: impl Into<String>) -> Self {
-        self.source.set_token_secret(name);
-        self
-    }
-
-    /// Says of which CephCluster the keys are, as `namespace/name`. Objects of other clusters are then never taken
-    /// for ours.
-    #[must_use]
-    pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
-        self.cluster = Some(cluster.into());
-        self
-    }
-
-    /// Keeps identifiers in an index. Without one, objects are found by their names.
-    #[must_use]
-    pub fn with_index(mut self, index: Arc<dyn KeyIndex>) -> Self {
+    fn with_index(mut self, index: Arc<dyn KeyIndex>) -> Self {
         self.index = Some(index);
         self
     }
 
-    /// Checks the settings without asking for any Secret and without I/O.
-    pub fn check(&self, problems: &mut Problems) {
-        let settings = self.source.settings(problems);
-        self.parse(&settings, problems);
-        if self.source.token_secret().is_none() {
-            let missing: Vec<_> = [Key::CaCert, Key::ClientCert, Key::ClientKey]
-                .into_iter()
-                .filter(|key| settings.text(*key).is_none())
-                .map(Key::as_str)
-                .collect();
-            if !missing.is_empty() {
-                problems.add(format!(
-                    "there are no credentials: name a Secret with the keys CA_CERT, CLIENT_CERT and CLIENT_KEY in \
-                     tokenSecretName (missing: {})",
-                    missing.join(", ")
-                ));
-            }
-        }
-    }
-
-    /// Builds the provider. Secrets and files are read, the server is not asked yet.
-    ///
-    /// # Errors
-    ///
-    /// `ConfigInvalid` with every problem of the settings; else those of the source of Secrets.
-    pub async fn build(self, secrets: &dyn SecretSource) -> Result<Kmip> {
-        self.build_noting(secrets, Problems::new()).await
-    }
-
-    /// Builds the provider, as [`build`](Self::build) does, and fails with `problems` too if there are any.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`build`](Self::build).
-    pub async fn build_noting(self, secrets: &dyn SecretSource, mut problems: Problems) -> Result<Kmip> {
-        let settings = self.source.settings(&mut problems);
-        let parsed = self.parse(&settings, &mut problems);
-        let secret = match self.source.secret(secrets, &mut problems).await {
-            Ok(secret) => secret,
-            Err(error) => return Err(problems.with(error)),
-        };
-        let given = self.source.token_secret().is_some();
-        let mut text = |key: Key| match (&secret, given) {
-            (None, true) => Ok(None),
-            (secret, _) => pem(&settings, key, secret.as_ref(), &mut problems),
-        };
-        let (ca, certificate, key) = (text(Key::CaCert)?, text(Key::ClientCert)?, text(Key::ClientKey)?);
-        let mut tls = TlsOptions::new();
-        if let Some(ca) = ca
-            && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
-        {
-            tls.roots = Roots::Only(roots);
-            // A root that is no certificate shows only here.
-            problems.absorb("CA_CERT", tls.client_config().map(drop))?;
-        }
-        let mut leaf = None;
-        if let (Some(certificate), Some(key)) = (certificate, key) {
-            tls.identity =
-                problems.absorb("CLIENT_CERT and CLIENT_KEY", Identity::from_pem(&certificate, &key))?;
-            leaf = certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
-        }
-        let (Some(Parsed { endpoint, server_name, limits, version }), Some(leaf), true) =
-            (parsed, leaf, problems.is_empty())
-        else {
-            problems.into_result()?;
-            return Err(Error::config("the settings of KMIP are not complete"));
-        };
-        let connector = TlsConnector::from(Arc::new(tls.client_config()?));
-        let client = Client::new(endpoint, server_name, connector, limits, version);
-        Ok(Kmip::new(client, self.index, self.cluster, leaf.as_ref().to_vec()))
-    }
-
-    /// Everything that needs neither Secrets nor files.
     fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
         let endpoint = settings.required(Key::Endpoint, problems).map(endpoint);
         let endpoint = endpoint.and_then(|parsed| {
@@ -188,14 +96,14 @@ impl KmipBuilder {
         let version = settings.text(Key::ProtocolVersion).and_then(|text| {
             let version = Version::ALL.into_iter().find(|version| version.to_string() == text);
             if version.is_none() {
-                problems.add("KMIP_PROTOCOL_VERSION is none of 1.0, 1.1, 1.2, 1.3, 1.4, 2.0, 2.1");
+                problems.add("KMIP_PROTOCOL_VERSION is not one of 1.0, 1.1, 1.2, 1.3, 1.4, 2.0, 2.1");
             }
             version
         });
         if let Some(cluster) = &self.cluster
             && cluster.contains(char::is_whitespace)
         {
-            problems.add("the name of the cluster has white space in it");
+            problems.add("the name of the cluster contains white space");
         }
         let read = time_limit(settings, Key::ReadTimeout, DEFAULT_TIMEOUT, problems);
         let write = time_limit(settings, Key::WriteTimeout, DEFAULT_TIMEOUT, problems);
@@ -217,6 +125,72 @@ impl KmipBuilder {
         };
         Some(Parsed { endpoint: endpoint?, server_name: server_name?, limits, version })
     }
+
+    async fn read(
+        &self,
+        settings: &Settings<Key>,
+        _parsed: Option<&Parsed>,
+        secrets: &dyn SecretSource,
+        problems: &mut Problems,
+    ) -> Result<Option<Credentials>> {
+        let secret = self.source.secret(secrets, problems).await?;
+        if secret.is_none() && self.source.token_secret().is_some() {
+            return Ok(None);
+        }
+        let mut text = |key: Key| pem(settings, key, secret.as_ref(), problems);
+        let (ca, certificate, key) = (text(Key::CaCert)?, text(Key::ClientCert)?, text(Key::ClientKey)?);
+        let mut tls = TlsOptions::new();
+        if let Some(ca) = ca
+            && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
+        {
+            tls.roots = Roots::Only(roots);
+            // Building the TLS configuration is what checks that each root is a certificate.
+            problems.absorb("CA_CERT", tls.client_config().map(drop))?;
+        }
+        let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
+        tls.identity =
+            problems.absorb("CLIENT_CERT and CLIENT_KEY", Identity::from_pem(&certificate, &key))?;
+        let leaf = certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
+        Ok(leaf.map(|leaf| Credentials { tls, certificate: leaf.as_ref().to_vec() }))
+    }
+
+    async fn assemble(
+        self,
+        _settings: Settings<Key>,
+        parsed: Parsed,
+        credentials: Credentials,
+    ) -> Result<Kmip> {
+        let Parsed { endpoint, server_name, limits, version } = parsed;
+        let Credentials { tls, certificate } = credentials;
+        let connector = TlsConnector::from(Arc::new(tls.client_config()?));
+        let client = Client::new(endpoint, server_name, connector, limits, version);
+        Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
+    }
+
+    /// Checks the settings without I/O; a missing token Secret is one problem here, not three.
+    fn check(&self, problems: &mut Problems) {
+        let settings = self.source.settings(problems);
+        self.parse(&settings, problems);
+        if self.source.token_secret().is_some() {
+            return;
+        }
+        let missing: Vec<_> = [Key::CaCert, Key::ClientCert, Key::ClientKey]
+            .into_iter()
+            .filter(|key| settings.text(*key).is_none())
+            .map(|key| key.as_str())
+            .collect();
+        if !missing.is_empty() {
+            problems.add(format!(
+                "there are no credentials: name a Secret with the keys CA_CERT, CLIENT_CERT and CLIENT_KEY in \
+                 tokenSecretName (missing: {})",
+                missing.join(", ")
+            ));
+        }
+    }
+
+    fn layer_options(provider: &Kmip, options: LayerOptions) -> LayerOptions {
+        provider.layer_options(options)
+    }
 }
 
 impl fmt::Debug for KmipBuilder {
@@ -230,15 +204,23 @@ impl fmt::Debug for KmipBuilder {
     }
 }
 
-/// Settings that are parsed.
-struct Parsed {
+/// The settings, parsed.
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Parsed {
     endpoint: Endpoint,
     server_name: ServerName<'static>,
     limits: Limits,
     version: Option<Version>,
 }
 
-/// Host and port. A host that is an IPv6 address needs brackets only where a port follows.
+/// TLS with our client certificate, and that certificate alone, for a probe.
+#[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
+pub struct Credentials {
+    tls: TlsOptions,
+    certificate: Vec<u8>,
+}
+
+/// Parses host and port. An IPv6 address needs brackets only if a port follows.
 fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if text.contains("://") {
         return Err("has a scheme in front");
@@ -246,12 +228,12 @@ fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("has a bracket that is not closed")?;
         if host.parse::<Ipv6Addr>().is_err() {
-            return Err("has brackets around something that is no IPv6 address");
+            return Err("has brackets around text that is not an IPv6 address");
         }
         match after.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if after.is_empty() => (host, None),
-            None => return Err("has something behind the bracket that is no port"),
+            None => return Err("has text after the bracket that is not a port"),
         }
     } else if text.parse::<Ipv6Addr>().is_ok() {
         (text, None)
@@ -262,11 +244,11 @@ fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
         }
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@') {
-        return Err("has no host, or one that is none");
+        return Err("has no valid host");
     }
     let port = match port {
         None => DEFAULT_PORT,
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("has a port that is none")?,
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("has an invalid port")?,
     };
     Ok(Endpoint { host: host.to_owned(), port })
 }
@@ -301,7 +283,7 @@ fn number(
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The PEM text of the token Secret, or of the setting: as it is, or a file if it has a slash in its path.
+/// The PEM text of the token Secret, or of the setting, which is PEM itself or the path of a file with a slash in it.
 fn pem(
     settings: &Settings<Key>,
     key: Key,
@@ -313,7 +295,7 @@ fn pem(
         return Ok(text.map(|text| Zeroizing::new(text.expose_secret().as_bytes().to_vec())));
     }
     let Some(value) = settings.required(key, problems) else { return Ok(None) };
-    // The base64 of PEM has slashes as well.
+    // The base64 in PEM has slashes too.
     if value.contains('/') && !value.contains("-----BEGIN") {
         return problems.absorb(key.as_str(), file(Path::new(value)));
     }
@@ -322,7 +304,7 @@ fn pem(
 
 #[cfg(test)]
 mod tests {
-    use kms_core::{layer::LayerOptions, secret::SecretMap};
+    use kms_core::{ConnectionDetails, secret::SecretMap};
     use kms_testkit::servers::Pki;
 
     use super::*;
@@ -404,7 +386,7 @@ mod tests {
             ] {
                 match (builder().with_config(key, text).build(&secrets).await, limit) {
                     (Ok(kmip), Some(limit)) => {
-                        let limits = kmip.client.limits;
+                        let limits = kmip.api.client.limits;
                         let found = if key == Key::ReadTimeout { limits.read } else { limits.write };
                         assert_eq!(found, limit, "{text}");
                         let options = kmip.layer_options(LayerOptions::default());
@@ -418,7 +400,7 @@ mod tests {
                 }
             }
         }
-        let default = builder().build(&secrets).await.unwrap().client.limits;
+        let default = builder().build(&secrets).await.unwrap().api.client.limits;
         assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
     }
 
@@ -489,7 +471,7 @@ mod tests {
             "did you mean KMIP_ENDPOINT?",
             "KMIP_ENDPOINT is missing",
             "TLS_SERVER_NAME is neither",
-            "KMIP_PROTOCOL_VERSION is none of",
+            "KMIP_PROTOCOL_VERSION is not one of",
             "KMIP_MAX_CONNECTIONS is not from 1 to 64",
             "KMIP_MAX_RESPONSE_SIZE is not from",
             "KMIP_CONNECT_TIMEOUT is 0",

@@ -1,4 +1,4 @@
-//! The settings of KMIP, as operators know them (spec 1.8), and a few of our own.
+//! The settings of KMIP (rook-behaviour §1.8), and a few of our own.
 
 kms_core::config_keys! {
     /// A setting of KMIP.

@@ -1,130 +1,222 @@
-//! Destroying: whole keys, and objects that were replaced.
+//! Destroying: whole keys, and superseded objects.
 
 use std::sync::PoisonError;
 
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
-
-use crate::{
-    index::{IndexEntry, KeyIndex},
-    object::Object,
-    provider::Kmip,
-    put::{as_conflict, changed, dangling, entry},
+use kms_core::{
+    DeleteMode, Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result, Retry, provider::Deleted,
 };
 
-/// How often a delete starts anew when somebody else writes the same key at the same moment.
+use crate::{
+    api::Api,
+    classify::Object,
+    error::{Class, ExchangeError},
+    index::{Index, adopt, dangling, entry},
+    label::NO_CLUSTER,
+    message::Operation,
+    stored::state,
+};
+
+/// How often a delete starts again because another client writes the same key.
 const ROUNDS: usize = 8;
 
-impl Kmip {
-    /// Destroys a key with all that was ever stored under its name, the KEK last.
-    pub(crate) async fn remove(&self, name: &KeyName) -> Result<()> {
-        let Some(index) = &self.index else { return self.remove_alone(name).await };
-        for _ in 0..ROUNDS {
-            let entry = match entry(index.as_ref(), name).await? {
-                Some(entry) => entry,
-                None => {
-                    // It gets an entry first, so that a writer that is about to write it down comes too late.
-                    let line = self.line(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-                    match index.create(name, &line.current.uid).await {
-                        Ok(version) => IndexEntry::new(line.current.uid, version),
-                        Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-                        Err(error) => return Err(error),
-                    }
-                }
-            };
-            match self.remove_indexed(index.as_ref(), name, entry).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                result => return result,
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, "others write the same key all the time").retry(Retry::Always))
+/// Destroys a key with all objects that were ever stored under its name, the KEK last.
+pub(crate) async fn delete(api: &Api, index: Index<'_>, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+    if mode != DeleteMode::Destroy {
+        let message = "KMIP has no soft delete: a destroyed object is gone for good";
+        return Err(Error::new(ErrorKind::Unsupported, message));
     }
-
-    async fn remove_indexed(
-        &self,
-        index: &dyn KeyIndex,
-        name: &KeyName,
-        mut entry: IndexEntry,
-    ) -> Result<()> {
-        // An entry for an object that is not there may be the only trace of a key on another server.
-        let current = self.object(&entry.uid).await?.ok_or_else(|| dangling(name, &entry.uid))?;
-        let others = self.leftovers(name, &current).await?;
-        if !others.is_empty() {
-            entry.version = index.swap(name, &entry.version, &entry.uid).await?;
-            self.destroy_all(&others).await?;
-        }
-        if current.keys.contains(name) {
-            // Found by its name if we are stopped after this: the next delete goes on.
-            index.delete(name, &entry.version).await?;
-            self.destroy(&entry.uid).await?;
-        } else {
-            // Rook's objects have no name, so the entry is what leads to it until it is gone.
-            self.destroy(&entry.uid).await?;
-            index.delete(name, &entry.version).await?;
-        }
-        Ok(())
+    match index {
+        Some(index) => delete_entry(api, index, name).await?,
+        None => delete_found(api, name).await?,
     }
+    Ok(Deleted::Destroyed)
+}
 
-    async fn remove_alone(&self, name: &KeyName) -> Result<()> {
-        let line = self.line(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-        self.destroy_all(&line.strays).await?;
-        self.destroy_all(&line.superseded).await?;
-        if self.destroy(&line.current.uid).await? { Ok(()) } else { Err(Error::key_not_found(name)) }
-    }
-
-    /// Destroys what was replaced by the object `current`, and what dead writers have left; gives their number.
-    pub(crate) async fn retire(&self, name: &KeyName, current: &str) -> Result<usize> {
-        let Some(index) = &self.index else {
-            let line = self.line(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-            if line.current.uid != current {
-                return Err(changed());
-            }
-            let strays = self.destroy_all(&line.strays).await?;
-            return Ok(strays + self.destroy_all(&line.superseded).await?);
-        };
-        let entry = match entry(index.as_ref(), name).await? {
+async fn delete_entry(api: &Api, index: &dyn KeyIndex, name: &KeyName) -> Result<()> {
+    for _ in 0..ROUNDS {
+        let entry = match entry(index, name).await? {
             Some(entry) => entry,
             None => {
-                let line = self.line(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-                let version = index.create(name, &line.current.uid).await.map_err(as_conflict)?;
-                IndexEntry::new(line.current.uid, version)
+                // The key gets an entry first, so that a writer that is about to create one fails.
+                let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
+                match index.create(name, &objects.current.uid).await {
+                    Ok(version) => IndexEntry::new(objects.current.uid, version),
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(error),
+                }
             }
         };
-        if *entry.uid != current {
-            return Err(changed());
+        match delete_indexed(api, index, name, entry).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            result => return result,
         }
-        let object = self.object(current).await?.ok_or_else(|| dangling(name, current))?;
-        let others = self.leftovers(name, &object).await?;
-        if others.is_empty() {
-            return Ok(0);
-        }
-        if others.iter().any(|other| other.tag.is_some() && other.generation() >= object.generation()) {
-            index.swap(name, &entry.version, current).await?;
-        }
-        self.destroy_all(&others).await
     }
+    Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
+}
 
-    /// All other objects of the key, those that may be taken for the KEK first: objects of dead writers, then what
-    /// was replaced. An object that Rook has registered has no name, and is known by its successor only.
-    async fn leftovers(&self, name: &KeyName, current: &Object) -> Result<Vec<Object>> {
-        let mut others = self.others(name, &current.uid).await?;
-        let nameless: Vec<_> = std::iter::once(current)
-            .chain(&others)
-            .filter_map(|object| object.tag.as_ref()?.predecessor.clone())
-            .filter(|uid| *uid != current.uid && !others.iter().any(|other| other.uid == *uid))
-            .collect();
-        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        for uid in nameless.into_iter().chain(replaced.unwrap_or_default()) {
-            if uid != current.uid
-                && let Some(object) = self.object(&uid).await?.filter(|object| object.tag.is_none())
-            {
-                others.push(object);
+async fn delete_indexed(
+    api: &Api,
+    index: &dyn KeyIndex,
+    name: &KeyName,
+    mut entry: IndexEntry,
+) -> Result<()> {
+    // An entry whose object is absent may be the only trace of a key on another server, so it is kept.
+    let current = api.object(&entry.uid).await?.ok_or_else(|| dangling(name, &entry.uid))?;
+    let others = leftovers(api, name, &current).await?;
+    if !others.is_empty() {
+        entry.version = index.swap(name, &entry.version, &entry.uid).await?;
+        destroy_all(api, &others).await?;
+    }
+    if current.keys.contains(name) {
+        // If we crash after this step, the next delete finds the object by its name.
+        index.delete(name, &entry.version).await?;
+        destroy(api, &entry.uid).await?;
+    } else {
+        // An object that Rook has registered has no name, so its entry is removed last.
+        destroy(api, &entry.uid).await?;
+        index.delete(name, &entry.version).await?;
+    }
+    Ok(())
+}
+
+async fn delete_found(api: &Api, name: &KeyName) -> Result<()> {
+    let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
+    destroy_all(api, &objects.strays).await?;
+    destroy_all(api, &objects.superseded).await?;
+    if destroy(api, &objects.current.uid).await? { Ok(()) } else { Err(Error::key_not_found(name)) }
+}
+
+/// Destroys the objects that `current` has replaced, and those of writers that crashed; returns their number.
+pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current: &str) -> Result<usize> {
+    let Some(index) = index else {
+        let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
+        if objects.current.uid != current {
+            return Err(Error::key_changed(name));
+        }
+        let strays = destroy_all(api, &objects.strays).await?;
+        return Ok(strays + destroy_all(api, &objects.superseded).await?);
+    };
+    let entry = match entry(index, name).await? {
+        Some(entry) => entry,
+        None => {
+            let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
+            adopt(index, name, objects.current.uid).await?
+        }
+    };
+    if *entry.uid != current {
+        return Err(Error::key_changed(name));
+    }
+    let object = api.object(current).await?.ok_or_else(|| dangling(name, current))?;
+    let others = leftovers(api, name, &object).await?;
+    if others.is_empty() {
+        return Ok(0);
+    }
+    if others.iter().any(|other| other.tag.is_some() && other.generation() >= object.generation()) {
+        index.swap(name, &entry.version, current).await?;
+    }
+    destroy_all(api, &others).await
+}
+
+/// All other objects of the key, in the order to destroy them: first those of writers that crashed, which a reader
+/// could take for the KEK, then superseded ones. An object that Rook has registered has no name; only its successor
+/// names it.
+async fn leftovers(api: &Api, name: &KeyName, current: &Object) -> Result<Vec<Object>> {
+    let mut others = others(api, name, &current.uid).await?;
+    let nameless: Vec<_> = std::iter::once(current)
+        .chain(&others)
+        .filter_map(|object| object.tag.as_ref()?.predecessor.clone())
+        .filter(|uid| *uid != current.uid && !others.iter().any(|other| other.uid == *uid))
+        .collect();
+    let replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    for uid in nameless.into_iter().chain(replaced.unwrap_or_default()) {
+        if uid != current.uid
+            && let Some(object) = api.object(&uid).await?.filter(|object| object.tag.is_none())
+        {
+            others.push(object);
+        }
+    }
+    // A reader that looks by name never takes an object without a tag for the KEK of this cluster.
+    others.sort_by_key(|object| {
+        let superseded = object.tag.is_none() || object.generation() < current.generation();
+        (superseded, object.generation())
+    });
+    Ok(others)
+}
+
+/// The objects with the name of a key and of our cluster, without the one that the index names.
+pub(crate) async fn others(api: &Api, name: &KeyName, uid: &str) -> Result<Vec<Object>> {
+    let is_ours =
+        |cluster: &str| api.cluster.as_deref().is_none_or(|ours| ours == cluster || cluster == NO_CLUSTER);
+    let mut found = api.named(name, true).await?;
+    found.retain(|object| {
+        object.uid != uid
+            && object.keys.contains(name)
+            && object.tag.as_ref().is_some_and(|tag| is_ours(&tag.cluster))
+    });
+    Ok(found)
+}
+
+/// Destroys objects, and returns how many of them existed.
+pub(crate) async fn destroy_all(api: &Api, objects: &[Object]) -> Result<usize> {
+    let mut count = 0;
+    for object in objects {
+        count += usize::from(destroy(api, &object.uid).await?);
+    }
+    Ok(count)
+}
+
+/// Destroys an object, and returns whether it existed.
+///
+/// Our own objects are never activated, so one request is enough. If the server refuses it, the object's state is read,
+/// and an active object is revoked first (field-reports UP-57).
+pub(crate) async fn destroy(api: &Api, uid: &str) -> Result<bool> {
+    let result = destroy_or_revoke(api, uid).await;
+    api.forget(uid);
+    match result {
+        Ok(()) => Ok(true),
+        Err(failed) if failed.class == Class::Gone => Ok(false),
+        Err(failed) => Err(failed.error.context("object", uid)),
+    }
+}
+
+async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
+    let refusal = match api.change(Operation::Destroy, uid).await {
+        Err(failed) if failed.class == Class::State => failed,
+        result => return result,
+    };
+    match state_of(api, uid).await? {
+        Some(state::ACTIVE) => {}
+        // Some state machines require an object to have been active.
+        Some(state::PRE_ACTIVE) => {
+            if api.change(Operation::Activate, uid).await.is_err() {
+                return Err(refusal);
             }
         }
-        // An object without a tag is none that a look by name could take for the KEK.
-        others.sort_by_key(|object| {
-            let replaced = object.tag.is_none() || object.generation() < current.generation();
-            (replaced, object.generation())
-        });
-        Ok(others)
+        // Another client has revoked or destroyed it meanwhile.
+        Some(state::DEACTIVATED..=state::DESTROYED_COMPROMISED) => {
+            return api.change(Operation::Destroy, uid).await;
+        }
+        _ => return Err(refusal),
+    }
+    if let Err(failed) = api.revoke(uid).await {
+        // The revocation may fail because another client has revoked it at the same time.
+        let state = state_of(api, uid).await?;
+        if matches!(state, None | Some(state::PRE_ACTIVE | state::ACTIVE)) {
+            return Err(failed);
+        }
+    }
+    api.change(Operation::Destroy, uid).await
+}
+
+/// The state of an object that is to be destroyed; `None` if the server does not return it.
+///
+/// # Errors
+///
+/// [`Class::Gone`] if the object no longer exists, which ends the destruction.
+async fn state_of(api: &Api, uid: &str) -> Result<Option<u32>, ExchangeError> {
+    match api.attributes(uid).await {
+        Ok(attributes) => Ok(attributes.state),
+        Err(failed) if matches!(failed.class, Class::State | Class::Refused) => Ok(None),
+        Err(failed) => Err(failed),
     }
 }

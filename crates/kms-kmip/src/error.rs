@@ -1,13 +1,11 @@
-//! The one table from what a KMIP server answers, and from what happens on the way, to what it means.
+//! The one table from result reasons of KMIP servers, and from failures of TLS and TCP, to kinds of errors.
 
 use std::{error::Error as StdError, fmt::Write as _, io};
 
-use kms_core::{Error, ErrorKind, Result, Retry};
+use kms_core::{Error, ErrorKind, Retry};
 use rustls::{AlertDescription, CertificateError};
 
-use crate::api::Operation;
-
-/// How much of the server's own words goes into an error.
+/// How many characters of a server's message an error quotes.
 const MAX_WORDS: usize = 200;
 
 /// The result status Operation Failed (KMIP 1.4 §9.1.3.2.28).
@@ -100,7 +98,7 @@ mod reason {
     }
 }
 
-/// What a server answers instead of a result.
+/// A server's refusal of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal<'a> {
     pub(crate) status: u32,
@@ -108,75 +106,75 @@ pub(crate) struct Refusal<'a> {
     pub(crate) words: Option<&'a str>,
 }
 
-/// What a failed exchange means to whoever made it.
+/// What a failed exchange means to its caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Class {
-    /// The server knows no such object (any more).
+    /// The object does not exist, or no longer.
     Gone,
-    /// The server's state machine stands in the way, or may: PyKMIP says Permission Denied then, as it does for the
-    /// objects of others.
+    /// The object's state forbids the operation, or may do so: PyKMIP answers Permission Denied for that, and also for
+    /// objects of other clients.
     State,
-    /// The server does not like the form of what we sent; another form may do.
+    /// The server refuses the form of the object; it may accept another one.
     Form,
-    /// The server does not know the operation, or not at this version.
+    /// The server does not support the operation, or not in this protocol version.
     NoOperation,
-    /// The server has answered otherwise.
+    /// The server has refused for another reason.
     Refused,
-    /// The connection ended before the first byte of an answer.
+    /// The connection was closed before the first byte of a response.
     Closed,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
-/// An error with what it means.
+/// A failed exchange with a server: the error, and its class.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct ExchangeError {
     pub(crate) class: Class,
     pub(crate) error: Error,
 }
 
-impl From<Error> for Fault {
+impl From<Error> for ExchangeError {
     fn from(error: Error) -> Self {
         Self { class: Class::Other, error }
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        fault.error
+impl From<ExchangeError> for Error {
+    fn from(failed: ExchangeError) -> Self {
+        failed.error
     }
 }
 
-impl Fault {
+impl ExchangeError {
     /// The table of result reasons.
     ///
-    /// Where servers differ (servers.md B): an unknown or foreign object is Item Not Found, Object Not Found or, with
-    /// PyKMIP, Permission Denied; a destroyed one is Item Not Found or Object Destroyed; an active one that is to be
-    /// destroyed is Permission Denied or Wrong Key Lifecycle State.
-    pub(crate) fn refused(operation: Operation, refusal: Refusal<'_>) -> Self {
+    /// Servers differ. For an unknown object, or one of another client, they answer Item Not Found, Object Not Found or
+    /// (PyKMIP) Permission Denied; for a destroyed one Item Not Found or Object Destroyed; for the Destroy of an active
+    /// one Permission Denied or Wrong Key Lifecycle State.
+    pub(crate) fn refused(operation: &'static str, refusal: Refusal<'_>) -> Self {
         use Class::{Form, Gone, NoOperation, Refused, State};
         use ErrorKind::{NotFound, PermissionDenied, Protocol, Unauthenticated, Unavailable, Unexpected};
 
         let never = Retry::Never;
         let (class, kind, retry, what) = match refusal.reason {
             Some(reason::ITEM_NOT_FOUND | reason::OBJECT_NOT_FOUND) => {
-                (Gone, NotFound, never, "the server knows no such object")
+                (Gone, NotFound, never, "the server has no such object")
             }
             Some(reason::OBJECT_DESTROYED) => (Gone, NotFound, never, "the object has been destroyed"),
             Some(reason::PERMISSION_DENIED) => (
                 State,
                 PermissionDenied,
                 never,
-                "the server does not allow it (the object may belong to another client)",
+                "the server denies permission (the object may belong to another client)",
             ),
             Some(reason::NOT_AUTHORISED) => {
-                (Refused, PermissionDenied, never, "the server does not allow it")
+                (Refused, PermissionDenied, never, "the server denies permission")
             }
             Some(reason::WRONG_KEY_LIFECYCLE_STATE) => {
-                (State, PermissionDenied, never, "the state of the object does not allow it")
+                (State, PermissionDenied, never, "the state of the object forbids the operation")
             }
             Some(reason::SENSITIVE | reason::NOT_EXTRACTABLE | reason::KEY_VALUE_NOT_PRESENT) => {
-                (Refused, PermissionDenied, never, "the server never gives this key out")
+                (Refused, PermissionDenied, never, "the server never returns this key")
             }
             Some(reason::OBJECT_ARCHIVED) => {
                 (Refused, Unavailable, never, "the object is archived; recover it on the server")
@@ -186,23 +184,23 @@ impl Fault {
                 | reason::ATTESTATION_REQUIRED
                 | reason::ATTESTATION_FAILED
                 | reason::BAD_PASSWORD,
-            ) => (Refused, Unauthenticated, never, "the server does not accept who we are"),
+            ) => (Refused, Unauthenticated, never, "the server does not accept our identity"),
             Some(reason::OPERATION_NOT_SUPPORTED) => {
-                (NoOperation, Protocol, never, "the server does not know the operation")
+                (NoOperation, Protocol, never, "the server does not support the operation")
             }
             Some(reason::UNSUPPORTED_PROTOCOL_VERSION) => {
-                (NoOperation, Protocol, never, "the server does not speak this version")
+                (NoOperation, Protocol, never, "the server does not support this protocol version")
             }
-            // Unknown versions and operations too, by PyKMIP.
+            // PyKMIP answers this for unknown versions and operations too.
             Some(reason::INVALID_MESSAGE) => {
                 (Form, Protocol, never, "the server does not understand the request")
             }
-            Some(reason::RESPONSE_TOO_LARGE) => (Refused, Protocol, never, "the answer would be too large"),
+            Some(reason::RESPONSE_TOO_LARGE) => (Refused, Protocol, never, "the response would be too large"),
             Some(reason::SERVER_LIMIT_EXCEEDED | reason::USAGE_LIMIT_EXCEEDED) => {
                 (Refused, ErrorKind::RateLimited, Retry::Always, "a limit of the server is reached")
             }
             Some(reason::INTERNAL_SERVER_ERROR | reason::PROTECTION_STORAGE_UNAVAILABLE) => {
-                (Form, Unavailable, Retry::IfIdempotent, "the server cannot do it now")
+                (Form, Unavailable, Retry::IfIdempotent, "the server cannot process the request now")
             }
             Some(reason::OPERATION_CANCELED) => {
                 (Refused, Unavailable, Retry::IfIdempotent, "the server has cancelled the operation")
@@ -210,24 +208,26 @@ impl Fault {
             Some(reason::NON_UNIQUE_NAME | reason::OBJECT_ALREADY_EXISTS) => {
                 (Form, ErrorKind::Conflict, never, "the server has an object of that name already")
             }
-            // Whatever has no reason of its own: with PyKMIP, a key whose length is not the declared one.
+            // Any failure without its own reason; with PyKMIP, a key whose length differs from the declared one.
             Some(reason::GENERAL_FAILURE) | None => {
-                (Form, Unexpected, Retry::IfIdempotent, "the server could not do it")
+                (Form, Unexpected, Retry::IfIdempotent, "the server failed to process the request")
             }
-            // A state machine without a reason for it.
-            Some(reason::ILLEGAL_OPERATION) => (State, Protocol, never, "the server does not allow it"),
-            // All others are about a field, an attribute, a format or a parameter that it does not like.
+            // Servers that have no reason for a wrong state answer this.
+            Some(reason::ILLEGAL_OPERATION) => {
+                (State, Protocol, never, "the server does not allow the operation")
+            }
+            // All other reasons concern a field, an attribute, a format or a parameter.
             Some(_) => (Form, Protocol, never, "the server does not accept the request"),
         };
-        // Operation Failed is the only status of a refusal that we can meet: nothing is asynchronous or undone.
+        // Operation Failed is the only possible status of a refusal: we send no asynchronous or undone requests.
         let (class, kind, what) = if refusal.status == OPERATION_FAILED {
             (class, kind, what)
         } else {
-            (Refused, Protocol, "the server answers with a status that makes no sense here")
+            (Refused, Protocol, "the server responds with an unexpected status")
         };
         let error = Error::new(kind, what)
             .retry(retry)
-            .context("request", operation.as_str())
+            .context("request", operation)
             .context("status", status(refusal.status))
             .context("reason", described(refusal.reason));
         let words = refusal.words.map(one_line).filter(|words| !words.is_empty());
@@ -255,7 +255,7 @@ fn described(reason: Option<u32>) -> String {
     }
 }
 
-/// The words of a server in one line, without control characters, cut off.
+/// A server's message on one line, without control characters, truncated.
 pub(crate) fn one_line(words: &str) -> String {
     let mut line = String::new();
     for word in words.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
@@ -277,35 +277,35 @@ pub(crate) fn one_line(words: &str) -> String {
     }
 }
 
-/// Characters that turn the direction of a text around, or cannot be seen.
+/// Whether a character changes the direction of a text, or is invisible.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// An answer that is none.
+/// A malformed response.
 pub(crate) fn malformed(why: &'static str) -> Error {
-    Error::new(ErrorKind::Protocol, format!("the server's answer cannot be used: {why}"))
+    Error::new(ErrorKind::Protocol, format!("the server's response is malformed: {why}"))
 }
 
-/// What a failure of TLS or TCP means. `sent` says whether the request may have reached the server.
+/// What a failure of TLS or TCP means. `sent`: whether the request may have reached the server.
 pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
     let retry = if sent { Retry::IfIdempotent } else { Retry::Always };
     if let Some(tls) = tls_cause(cause) {
         return tls_fault(tls, retry).source(Text(tls.to_string()));
     }
     let message = match cause.kind() {
-        io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no way to the host",
-        _ if sent => "the connection was lost before the answer was complete",
+        io::ErrorKind::ConnectionRefused => "the connection was refused: no program listens on this port",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to the host",
+        _ if sent => "the connection was lost before the response was complete",
         _ => {
-            "the connection was closed while it was made; does a KMIP server listen there, with TLS? (one that does \
-             not accept CLIENT_CERT may do so too)"
+            "the connection was closed during the handshake: check that a KMIP server with TLS listens there, and that \
+             it accepts CLIENT_CERT"
         }
     };
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }
 
-/// Whether the connection has simply ended.
+/// Whether the peer has closed the connection, without an error of TLS.
 pub(crate) fn is_end(cause: &io::Error) -> bool {
     tls_cause(cause).is_none()
         && matches!(
@@ -322,7 +322,7 @@ fn tls_cause(cause: &io::Error) -> Option<&rustls::Error> {
     cause.get_ref()?.downcast_ref()
 }
 
-/// A cause as text, so that errors can be copied.
+/// A cause as text, since errors have to be `Clone`.
 #[derive(Debug)]
 struct Text(String);
 
@@ -347,58 +347,49 @@ fn tls_fault(tls: &rustls::Error, retry: Retry) -> Error {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 theirs("it is not valid yet; check the clock")
             }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => theirs(
-                "it is for another name; use that name in KMIP_ENDPOINT, or give it as TLS_SERVER_NAME",
-            ),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                theirs("it is for another name; use that name in KMIP_ENDPOINT, or set TLS_SERVER_NAME to it")
+            }
             _ => theirs("it is not valid"),
         },
         rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired => ours("it has not got our client certificate"),
-            AlertDescription::UnknownCA => ours("CLIENT_CERT is of a CA that it does not know"),
+            AlertDescription::CertificateRequired => ours("it has not received our client certificate"),
+            AlertDescription::UnknownCA => ours("CLIENT_CERT is signed by a CA that it does not know"),
             AlertDescription::CertificateExpired => ours("CLIENT_CERT has expired"),
-            AlertDescription::UnsupportedCertificate => {
-                ours("it does not accept the kind of CLIENT_CERT; is it one for client authentication?")
-            }
+            AlertDescription::UnsupportedCertificate => ours(
+                "it does not accept this type of certificate; check that CLIENT_CERT is for client authentication",
+            ),
             AlertDescription::CertificateRevoked => ours("CLIENT_CERT has been revoked"),
             AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::DecryptError
             | AlertDescription::AccessDenied => ours("it does not accept CLIENT_CERT"),
             AlertDescription::HandshakeFailure => ours(
-                "the handshake failed; it does not accept CLIENT_CERT, or has no cipher suite that we have \
-                 (an old server with an RSA certificate)",
+                "the handshake failed; it does not accept CLIENT_CERT, or has no cipher suite in common with us (an old \
+                 server with an RSA certificate)",
             ),
             AlertDescription::ProtocolVersion => Error::new(
                 ErrorKind::Protocol,
-                "the server speaks no version of TLS that we do (1.2 and 1.3)",
+                "the server supports no version of TLS that we do (1.2 and 1.3)",
             ),
             _ => Error::new(ErrorKind::Protocol, "the server ended the TLS connection with an alert")
                 .retry(retry),
         },
         rustls::Error::InvalidMessage(_) => {
-            Error::config("the server does not speak TLS on this port; is KMIP_ENDPOINT right?")
+            Error::config("the server does not use TLS on this port; check KMIP_ENDPOINT")
         }
         rustls::Error::PeerIncompatible(_) => Error::new(
             ErrorKind::Protocol,
-            "client and server have no TLS version or cipher suite in common (1.2 and 1.3 with AEAD suites are \
+            "client and server have no TLS version or cipher suite in common (1.2 or 1.3 with an AEAD suite is \
              needed)",
         ),
         _ => Error::new(ErrorKind::Unavailable, "TLS failed").retry(retry),
     }
 }
 
-/// A time limit that ran out.
+/// An expired time limit, with the setting that raises it.
 pub(crate) fn timed_out(what: &str, limit: std::time::Duration, setting: &str, retry: Retry) -> Error {
     Error::new(ErrorKind::Timeout, format!("{what} within {limit:?} ({setting})")).retry(retry)
-}
-
-/// Turns "there was nothing to do" into an answer.
-pub(crate) fn unless_gone(result: Result<(), Fault>) -> Result<bool> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(fault) if fault.class == Class::Gone => Ok(false),
-        Err(fault) => Err(fault.error),
-    }
 }
 
 #[cfg(test)]
@@ -426,15 +417,15 @@ mod tests {
             (Some(0x7fff_ffff), Class::Form, Protocol, Retry::Never),
             (None, Class::Form, Unexpected, Retry::IfIdempotent),
         ] {
-            let fault = Fault::refused(Operation::Get, Refusal { status: 1, reason, words: None });
+            let failed = ExchangeError::refused("Get", Refusal { status: 1, reason, words: None });
             assert_eq!(
-                (fault.class, fault.error.kind(), fault.error.retryable()),
+                (failed.class, failed.error.kind(), failed.error.retryable()),
                 (class, kind, retry),
                 "{reason:?}: {}",
-                fault.error
+                failed.error
             );
         }
-        let odd = Fault::refused(Operation::Get, Refusal { status: 2, reason: Some(1), words: None });
+        let odd = ExchangeError::refused("Get", Refusal { status: 2, reason: Some(1), words: None });
         assert_eq!((odd.class, odd.error.kind()), (Class::Refused, Protocol));
     }
 
@@ -442,7 +433,7 @@ mod tests {
     fn status_reason_and_the_servers_words_are_shown_in_one_short_line() {
         let words = format!("Could\tnot\r\nlocate\u{1b}[31m object\u{202e} 7 {}", "x".repeat(500));
         let refusal = Refusal { status: 1, reason: Some(0x0c), words: Some(&words) };
-        let error = Fault::refused(Operation::Destroy, refusal).error.to_string();
+        let error = ExchangeError::refused("Destroy", refusal).error.to_string();
         for part in [
             "request: Destroy",
             "status: Operation Failed",
@@ -453,7 +444,7 @@ mod tests {
         }
         assert!(!error.contains(char::is_control) && error.len() < 450, "{error}");
         let refusal = Refusal { status: 1, reason: Some(0x8000_0001), words: None };
-        let error = Fault::refused(Operation::Get, refusal).error.to_string();
+        let error = ExchangeError::refused("Get", refusal).error.to_string();
         assert!(error.contains("reason: 0x80000001"), "{error}");
     }
 

@@ -1,4 +1,4 @@
-//! Where it is written down which object on the server is the KEK of which key.
+//! The index: which object on the server is the KEK of which key.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +7,12 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kms_core::{Error, ErrorKind, KeyName, Result};
-pub use kms_core::{IndexEntry, KeyIndex};
+use kms_core::{Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result};
 use zeroize::Zeroizing;
 
-/// The longest identifier that is taken from an index, in bytes.
+/// The longest identifier that is accepted from an index, in bytes.
 const MAX_IDENTIFIER: usize = 1024;
-/// Decoded bytes from which on a base64 text is taken for a KEK. Identifiers in base64 have 16 to 32.
+/// A base64 text of this many bytes or more is taken for a KEK. Identifiers in base64 have 16 to 32 bytes.
 const KEK_BYTES: usize = 64;
 
 /// An index in memory, for tests.
@@ -28,7 +27,7 @@ impl MemoryIndex {
         Self::default()
     }
 
-    /// Writes an entry whatever is there, as somebody else would.
+    /// Writes an entry unconditionally, as another client could.
     pub fn set(&self, name: &KeyName, uid: &str) {
         let mut guard = self.entries();
         let (count, entries) = &mut *guard;
@@ -36,7 +35,7 @@ impl MemoryIndex {
         entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
     }
 
-    /// Forgets an entry, as somebody else would.
+    /// Removes an entry, as another client could.
     pub fn remove(&self, name: &KeyName) {
         self.entries().1.remove(name);
     }
@@ -50,7 +49,7 @@ fn copy(entry: &IndexEntry) -> IndexEntry {
     IndexEntry::new(entry.uid.as_str(), entry.version.as_str())
 }
 
-/// Fails unless the entry is in the version that is expected.
+/// Fails unless the entry is in the expected version.
 fn expect(name: &KeyName, found: Option<&IndexEntry>, version: &str) -> Result<()> {
     match found {
         None => Err(Error::key_not_found(name)),
@@ -99,15 +98,57 @@ impl KeyIndex for MemoryIndex {
     }
 }
 
-/// Fails if what an index holds is a KEK and no identifier (spec W3).
+/// The index of a provider, if it has one.
+pub(crate) type Index<'a> = Option<&'a dyn KeyIndex>;
+
+/// The entry of a key; `None` if there is none.
 ///
-/// Rook keeps both in Secrets of the same name and shape. A cluster that was switched from Kubernetes Secrets to KMIP
-/// has KEKs there, and those must never be sent to the server.
+/// # Errors
+///
+/// `Protocol` if it holds a KEK in place of an identifier.
+pub(crate) async fn entry(index: &dyn KeyIndex, name: &KeyName) -> Result<Option<IndexEntry>> {
+    let entry = index.get(name).await?;
+    if let Some(entry) = &entry {
+        check_identifier(&entry.uid)?;
+    }
+    Ok(entry)
+}
+
+/// Creates the entry of an object that has none.
+///
+/// # Errors
+///
+/// `Conflict` if another writer has created one.
+pub(crate) async fn adopt(index: &dyn KeyIndex, name: &KeyName, uid: String) -> Result<IndexEntry> {
+    let version = index.create(name, &uid).await.map_err(|error| as_conflict(error, name))?;
+    Ok(IndexEntry::new(uid, version))
+}
+
+/// The error for an entry that another writer has created first.
+pub(crate) fn as_conflict(error: Error, name: &KeyName) -> Error {
+    if error.kind() == ErrorKind::AlreadyExists { Error::key_changed(name) } else { error }
+}
+
+/// The error for an entry whose object the server does not have.
+pub(crate) fn dangling(name: &KeyName, uid: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "the Secret of the key names an object that the server does not have: it was destroyed there, or this is \
+         another server. The Secret is unchanged",
+    )
+    .context("key", name.as_str())
+    .context("object", uid)
+}
+
+/// Fails if the index holds a KEK in place of an identifier (rook-behaviour W3).
+///
+/// Rook stores both in Secrets of the same name and form. A cluster that was switched from Kubernetes Secrets to KMIP
+/// has KEKs there, which must never be sent to the server.
 pub(crate) fn check_identifier(uid: &str) -> Result<()> {
     if uid.is_empty() {
         return Err(Error::new(
             ErrorKind::Protocol,
-            "the Secret of the key holds no identifier: it is empty",
+            "the Secret of the key is empty and holds no identifier",
         ));
     }
     let is_kek = STANDARD.decode(uid).map(Zeroizing::new).is_ok_and(|bytes| {
@@ -119,14 +160,14 @@ pub(crate) fn check_identifier(uid: &str) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Protocol,
             "the Secret of the key holds a KEK and no identifier of a KMIP object: the key was stored while the \
-             cluster kept its keys in Kubernetes Secrets. It is left as it is and not sent to the server; move it \
-             with kms migrate, or set the cluster back to Kubernetes Secrets",
+             cluster kept its keys in Kubernetes Secrets. The KEK is unchanged and was not sent to the server; move it \
+             with kms migrate, or switch the cluster back to Kubernetes Secrets",
         ));
     }
     if uid.len() > MAX_IDENTIFIER || uid.chars().any(char::is_control) {
         return Err(Error::new(
             ErrorKind::Protocol,
-            "the Secret of the key holds something that can be no identifier of a KMIP object",
+            "the Secret of the key holds a text that cannot be an identifier of a KMIP object",
         ));
     }
     Ok(())

@@ -2,44 +2,44 @@
 
 mod api;
 mod builder;
+mod classify;
 mod client;
 mod config;
+mod connection;
 mod delete;
 mod error;
+mod get;
 mod index;
+mod label;
+mod list;
+mod message;
 mod name;
-mod object;
 mod probe;
 mod provider;
 mod put;
-mod store;
+mod stored;
 mod ttlv;
 
-pub use crate::{
-    builder::KmipBuilder,
-    config::KmipConfigKey,
-    index::{IndexEntry, KeyIndex, MemoryIndex},
-    provider::Kmip,
-};
+pub use crate::{builder::KmipBuilder, config::KmipConfigKey, index::MemoryIndex, provider::Kmip};
 
 /// The name of this provider in messages.
 pub const PROVIDER: &str = "kmip";
 
-/// Reads a frame as the answer to every request that there is. For fuzzing; it must not panic, whatever the frame.
+/// Parses a frame as the response to each request that there is. For fuzzing: it must not panic on any frame.
 #[doc(hidden)]
-pub fn read_any_answer(frame: &[u8]) -> usize {
-    use api::Operation::{DiscoverVersions, Get, GetAttributes, Locate, Query, Register};
+pub fn read_any_response(frame: &[u8]) -> usize {
+    use message::Operation::{DiscoverVersions, Get, GetAttributes, Locate, Query, Register};
 
     let mut found = 0;
     for operation in [Register, Locate, Get, GetAttributes, Query, DiscoverVersions] {
         // The batch id of the recorded frames.
-        let Ok(payload) = api::response(frame, operation, &[7; 16]) else { continue };
+        let Ok(payload) = message::response(frame, operation, &[7; 16]) else { continue };
         found += 1;
         found += usize::from(api::unique_identifier(&payload).is_ok());
         found += api::located(&payload).len();
-        found += api::versions(&payload).len();
-        found += api::material(&payload).map_or(0, <[u8]>::len);
-        found += api::Attributes::of(&payload).names.len();
+        found += message::versions(&payload).len();
+        found += stored::material(&payload).map_or(0, <[u8]>::len);
+        found += stored::Attributes::of(&payload).names.len();
         found += api::ServerInformation::of(&payload).operations.len();
     }
     found

@@ -1,19 +1,18 @@
-//! From the name of a key to the name of an object on the server and back.
+//! From the name of a key to the name of its object on the server and back.
 
 use kms_core::KeyName;
 
-/// What Rook puts before the name of the PVC (spec 2).
+/// What Rook puts before the name of the PVC (rook-behaviour §2).
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
 /// The value of the attribute Name: the Kubernetes name of the KEK.
 ///
-/// A key name is made of characters that any text can hold, and KMIP has no limit of length, so the mapping is the
-/// same for all.
+/// KMIP limits neither characters nor length, so all names are mapped in the same way.
 pub(crate) fn object_name(name: &KeyName) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// The name of the key, if the object is one of ours.
+/// The name of the key in the name of an object; `None` if the object is not a key.
 pub(crate) fn key_name(object_name: &str) -> Option<KeyName> {
     KeyName::new(object_name.strip_prefix(PREFIX)?).ok()
 }

@@ -1,4 +1,4 @@
-//! What is in a file with certificates and a key: PEM or PKCS#12.
+//! Reading a file with certificates and a key: PEM or PKCS#12.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, Result};
@@ -10,13 +10,13 @@ use rustls_pki_types::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-/// What Windows puts before a text.
+/// The byte order mark, which programs on Windows write before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BEGIN: &[u8] = b"-----BEGIN ";
 const ENCRYPTED_BEGIN: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const ENCRYPTED_END: &[u8] = b"-----END ENCRYPTED PRIVATE KEY-----";
 
-/// Everything found in a file. The keys are wiped.
+/// The certificates and keys of a file. The keys are wiped on drop.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) certificates: Vec<CertificateDer<'static>>,
@@ -33,10 +33,10 @@ impl Drop for Found {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` with a reason of its own for each thing that can be wrong.
+/// `ConfigInvalid`, with a message of its own for each defect.
 pub(super) fn read(bytes: &[u8], password: &str) -> Result<Found> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(Error::config("it is a text in UTF-16; save it as UTF-8"));
+        return Err(Error::config("the file is text in UTF-16; save it as UTF-8"));
     }
     if contains(bytes, BEGIN) {
         return from_pem(bytes, password);
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8], password: &str) -> Result<Found> {
         Some(pem) if contains(&pem, BEGIN) => from_pem(&pem, password),
         Some(der) if is_der(&der) => from_pkcs12(&der, password),
         _ => Err(Error::config(
-            "neither PEM nor PKCS#12: expected blocks such as BEGIN CERTIFICATE and BEGIN PRIVATE KEY, or a .pfx file",
+            "the file is neither PEM nor PKCS#12: expected blocks such as BEGIN CERTIFICATE and BEGIN PRIVATE KEY, or a .pfx file",
         )),
     }
 }
@@ -79,7 +79,7 @@ fn from_pem(bytes: &[u8], password: &str) -> Result<Found> {
             _ => {}
         }
     }
-    // The reader of PEM passes over what it does not know.
+    // The PEM reader skips encrypted keys, whose label it does not know.
     let mut rest = text.as_slice();
     while let Some(at) = position(rest, ENCRYPTED_BEGIN) {
         rest = rest.get(at + ENCRYPTED_BEGIN.len()..).unwrap_or_default();
@@ -97,7 +97,7 @@ fn damaged() -> Error {
 /// The key in an encrypted block (PKCS#8, RFC 5958 section 3).
 fn decrypted(der: &[u8], password: &str) -> Result<PrivateKeyDer<'static>> {
     let sealed = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_cause| {
-        Error::config("the encrypted private key is damaged, or encrypted in a way that is not supported")
+        Error::config("the encrypted private key is damaged, or encrypted with an unsupported algorithm")
     })?;
     if password.is_empty() {
         return Err(Error::config(
@@ -122,15 +122,15 @@ fn from_pkcs12(bytes: &[u8], password: &str) -> Result<Found> {
     // A line break at the end comes from an editor or from echo.
     if !rest.trim_ascii().is_empty() {
         return Err(Error::config(
-            "the PKCS#12 file is followed by something else; remove what is behind it",
+            "the PKCS#12 file is followed by something else; remove the data after it",
         ));
     }
     let archive = Pkcs12Archive::from_pkcs12(der, password).map_err(|cause| {
         use p12_keystore::error::Error as Cause;
-        // Where a file has no MAC, a wrong password shows later and in other words.
+        // In a file without a MAC, a wrong password fails later and with another error.
         Error::config(match cause {
             Cause::UnsupportedEncryptionScheme | Cause::UnsupportedMacAlgorithm => {
-                "the PKCS#12 file is encrypted in a way that is not supported; export it with AES-256 or 3DES"
+                "the PKCS#12 file is encrypted with an unsupported algorithm; export it with AES-256 or 3DES"
             }
             _ if password.is_empty() => {
                 "the PKCS#12 file cannot be opened without a password; set AZURE_CLIENT_CERT_PASSWORD (or the file is \
@@ -149,12 +149,12 @@ fn from_pkcs12(bytes: &[u8], password: &str) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether this begins as a PKCS#12 file does: with a sequence that is longer than a few bytes.
+/// Whether the bytes begin like a PKCS#12 file: with a sequence of 128 bytes or more.
 fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30) && bytes.get(1).is_some_and(|length| *length >= 0x80)
 }
 
-/// How long the sequence at the beginning is with its header, if it says so (X.690 section 8.1.3).
+/// The length of the sequence at the beginning, with its header; `None` if it is indefinite (X.690 section 8.1.3).
 fn outermost(der: &[u8]) -> Option<usize> {
     let digits = usize::from(der.get(1)? & 0x7f);
     let length = der.get(2..2 + digits)?;

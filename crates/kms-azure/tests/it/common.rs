@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use kms_azure::{AzureKeyVault, AzureKeyVaultBuilder};
 use kms_core::{
-    ConnectionDetails, Kek, KeyName, KmsProvider, Result,
+    ConnectionDetails, Kek, KeyName, KmsProvider, ProviderBuilder as _, Result,
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };

@@ -1,4 +1,4 @@
-//! What becomes of deleted keys: kept, recovered, purged, at once or later. The double's clock moves, nobody waits.
+//! Deleted keys are kept, recovered or purged, at once or later. The double's clock moves, so no test waits.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -31,7 +31,7 @@ async fn a_soft_deleted_key_comes_back_if_it_is_the_same_and_is_in_the_way_if_no
     assert!(error.to_string().contains("AZURE_SOFT_DELETED"), "{error}");
     // Nothing is lost.
     assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJj")));
-    // What may not be recovered is told with the permission.
+    // The error for a denied recovery names the permission.
     provider.delete(&name, DeleteMode::Soft).await.unwrap();
     double.switch(|switches| switches.denied = ["recover"].into());
     let error = provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
         recovering.delete(&name, DeleteMode::Soft).await.unwrap();
         recovering.put(&name, &new, PutMode::Create).await.unwrap();
         assert!(recovering.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&new));
-        // Whoever overwrites wants the new one, whatever was there (UP-51).
+        // An overwrite stores the new KEK over any other (field-reports UP-51).
         recovering.delete(&name, DeleteMode::Soft).await.unwrap();
         recovering.put(&name, &old, PutMode::Overwrite).await.unwrap();
         assert!(recovering.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&old));
@@ -108,7 +108,7 @@ async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_deletion_in_vain_is_told_so() {
+async fn a_wait_for_a_deletion_in_vain_ends_with_an_error() {
     let double = Azure::start().await.unwrap();
     let provider = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_deletion_that_is_never_complete_is_not_called_a_destruction() {
         let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
         double.plant(&secret("a"), "YWJj");
         let left = impatient.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
-        // A server that neither names a way back nor shows the secret cannot be told from one that keeps nothing.
+        // A server that neither mentions recovery nor shows the secret looks like one without soft delete.
         assert_eq!(left, if sparse { Deleted::Destroyed } else { Deleted::Recoverable });
     }
 }

@@ -58,7 +58,7 @@ async fn a_key_is_stored_byte_for_byte_as_rook_does_and_a_raw_value_is_read() {
     );
     double.plant(&secret("raw"), "YWJjZA==");
     assert!(provider.get(&key("raw"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJjZA==")));
-    double.plant("somebody-elses", "x");
+    double.plant("another-secret", "x");
     let mut names: Vec<_> = provider.list().map_ok(|info| info.name.to_string()).try_collect().await.unwrap();
     names.sort();
     assert_eq!(names, ["raw", "set1-data-0x7dwl"]);
@@ -136,7 +136,7 @@ async fn a_destroyed_key_is_gone_and_superseded_versions_are_disabled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_to_list_whoever_writes_last_has_created_the_key() {
+async fn without_the_right_to_list_the_last_writer_has_created_the_key() {
     let double = Azure::start().await.unwrap();
     double.switch(|switches| switches.denied = ["list"].into());
     let name = key("a");
@@ -203,7 +203,7 @@ async fn a_server_that_takes_no_marks_still_keeps_keys() {
 async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
     let double = Azure::start().await.unwrap();
     let name = key("a");
-    // Somebody has blanked a key: its old KEK does not come back.
+    // After a key was blanked its old KEK does not come back.
     double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"b2xk"}"#);
     double.advance(Duration::from_secs(5));
     double.plant(&secret("a"), "");
@@ -240,7 +240,7 @@ async fn a_version_that_comes_while_others_are_retired_stays_enabled() {
     let name = key("a");
     provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
     let current = provider.put(&name, &kek("ZGVm"), PutMode::Overwrite).await.unwrap();
-    // Somebody updates the key between the look at it and the look at its versions.
+    // Another client updates the key between the look at it and the look at its versions.
     let slow = RequestFault::new(Host::Keys, Action::DelayAnswer(Duration::from_millis(300)));
     double.fault(slow.of("GET").times(1));
     let retire = provider.retire_superseded(&name, &current);

@@ -1,8 +1,8 @@
-//! What is wrong with a configuration, all of it.
+//! Every problem of a configuration, collected.
 
 use crate::{Error, ErrorKind, Result};
 
-/// Everything that is wrong with a configuration.
+/// The problems of a configuration.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<String>);
 
@@ -20,12 +20,12 @@ impl Problems {
         }
     }
 
-    /// Notes an error that came up on the way, with its causes; errors of another kind than `ConfigInvalid` and
-    /// `NotFound` are no problem of the configuration, and come back.
+    /// Turns an error into a problem if it is one of the configuration (`ConfigInvalid`, `NotFound`), and returns
+    /// `None` then.
     ///
     /// # Errors
     ///
-    /// As said above.
+    /// The error itself if it has another kind.
     pub fn absorb<T>(&mut self, setting: &str, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -37,7 +37,7 @@ impl Problems {
         }
     }
 
-    /// These problems and the error that kept the rest from being looked for, as one error.
+    /// Combines these problems with the error that ended the search for more.
     pub fn with(mut self, error: Error) -> Error {
         if self.is_empty() {
             return error;
@@ -46,7 +46,7 @@ impl Problems {
         self.into_result().err().unwrap_or(error)
     }
 
-    /// Whether there is none.
+    /// Whether no problem was found.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

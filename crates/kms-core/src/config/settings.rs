@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{ConfigKey, Problems, Support, nearest, parse_bool, parse_duration};
 use crate::{ConnectionDetails, Result, SecretData, SecretSource};
 
-/// What a provider is to be built from: settings, the environment, and the name of the Secret with the credentials.
+/// What a provider is built from: settings, the environment, and the name of the Secret with the credentials.
 ///
 /// Nothing is parsed here; [`settings`](Self::settings) sorts it. `Debug` shows names only.
 pub struct SettingsSource<K> {
@@ -19,7 +19,7 @@ pub struct SettingsSource<K> {
 }
 
 impl<K: ConfigKey> SettingsSource<K> {
-    /// Settings that belong to whoever picks the provider.
+    /// Settings that `kms-dispatch` reads, not the provider.
     const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
 
     /// Adds the settings of a CephCluster.
@@ -58,11 +58,11 @@ impl<K: ConfigKey> SettingsSource<K> {
         Some(self.token_secret.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Reads the Secret with the credentials, if one is named; what is wrong with it is noted.
+    /// Reads the Secret with the credentials, if one is named. Its problems are added to `problems`.
     ///
     /// # Errors
     ///
-    /// Those of `secrets` that are no problem of the configuration.
+    /// Those of `secrets` that are not problems of the configuration.
     pub async fn secret(
         &self,
         secrets: &dyn SecretSource,
@@ -74,7 +74,7 @@ impl<K: ConfigKey> SettingsSource<K> {
         }
     }
 
-    /// The names of what was given by a CephCluster or one by one, as they were written.
+    /// The names of the settings that were given by a CephCluster or one by one, as they were written.
     pub fn given_names(&self) -> impl Iterator<Item = &str> {
         self.given.iter().map(|(name, _)| name.as_str())
     }
@@ -84,7 +84,7 @@ impl<K: ConfigKey> SettingsSource<K> {
         borrowed(&self.environment)
     }
 
-    /// The settings by their keys, and what is wrong with their names.
+    /// Sorts the settings by their keys. Unknown names are added to `problems`.
     pub fn settings(&self, problems: &mut Problems) -> Settings<K> {
         let mut settings = Settings::from_pairs(borrowed(&self.given), &Self::OTHERS, problems);
         settings.fill_from(self.environment(), problems);
@@ -124,8 +124,8 @@ pub struct Settings<K> {
 impl<K: ConfigKey> Settings<K> {
     /// Sorts pairs of names and values. The pairs themselves are left as they are.
     ///
-    /// Names in `others` are known to somebody else. Unknown names are a problem, with the nearest known one as a
-    /// suggestion; so is a setting that is given twice with different values, and one that is refused.
+    /// Names in `others` are skipped: other code reads them. Unknown names are a problem, with the nearest known name as
+    /// a suggestion; so is a setting that is given twice with different values, and one that is refused.
     pub fn from_pairs<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         others: &[&'static str],
@@ -151,7 +151,7 @@ impl<K: ConfigKey> Settings<K> {
 
     /// Takes from `pairs` what is known and not set yet: the environment, which other programs share.
     ///
-    /// Names of which nothing is known are passed over, since other programs use the same prefix.
+    /// Unknown names are skipped, since other programs use the same prefix.
     pub fn fill_from<'a>(
         &mut self,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,

@@ -1,4 +1,4 @@
-//! What every provider gets from around it: retries, time limits, traces.
+//! Layers around every provider: retries, time limits, traces, and the shared part of the contract.
 //!
 //! A layer is a [`KmsProvider`] that wraps another one.
 //! [`standard`] stacks them in the order that makes sense: the [`Contract`] next to the provider, the time limit inside
@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::{
     contract::Contract,
-    retry::{Retried, RetryPolicy, retried},
+    retry::{Retried, RetryPolicy, retry, retry as retried},
     timeout::TimedOut,
     trace::Traced,
 };

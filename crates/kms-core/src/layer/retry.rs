@@ -1,4 +1,4 @@
-//! Repeats what is worth repeating.
+//! Retries.
 
 use std::{future::Future, time::Duration};
 
@@ -12,15 +12,15 @@ use crate::{
     KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome, provider::Deleted,
 };
 
-/// A deadline that is too far away for the clock is this far away.
+/// The longest deadline: the clock cannot hold every duration.
 const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// What the last error of a write says when nobody knows what came of it.
+/// What the last error of a put says if the outcome is unknown.
 const MAYBE_STORED: &str = "unknown: it may have been stored";
 /// The same for a delete.
 const MAYBE_DELETED: &str = "unknown: it may have been deleted";
 
-/// How often and how long to try.
+/// How often and how long to retry.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -46,26 +46,25 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A provider that repeats what failed for a passing reason.
+/// A provider that retries what failed for a passing reason.
 ///
 /// Pauses grow by decorrelated jitter: each is a random time between the floor and three times the one before.
 /// What a server asks for with `Retry-After` is the least, and the jitter comes on top of it, so that those who were
 /// turned away together do not come back together.
-/// An operation of which nobody knows whether it was applied is not blindly repeated: what is stored is read, fresh,
-/// and compared first.
+/// If the outcome of a put is unknown, what is stored is read, fresh, and compared before the put is repeated.
 #[derive(Debug)]
 pub struct Retried<P> {
     inner: P,
     policy: RetryPolicy,
 }
 
-/// Repeats what failed for a passing reason, as [`Retried`] does it, for calls that do no harm when done twice and
-/// belong to no provider: to read the settings of one, for example.
+/// Retries a call as [`Retried`] does. For calls that do no harm when done twice and belong to no provider, such as
+/// reading the settings of a provider.
 ///
 /// # Errors
 ///
-/// The last one, marked so that nobody above starts again; `Timeout` when the last try was cut off by the deadline.
-pub async fn retried<T, F>(policy: &RetryPolicy, operation: &'static str, call: impl Fn() -> F) -> Result<T>
+/// The last one, marked so that no caller retries it; `Timeout` when the last try was cut off by the deadline.
+pub async fn retry<T, F>(policy: &RetryPolicy, operation: &'static str, call: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -89,13 +88,13 @@ impl<'a> Tries<'a> {
         Self { provider, key: None, policy, made: 1, pause: policy.floor, deadline }
     }
 
-    /// Says which key it is about.
+    /// Names the key.
     fn of(mut self, name: &'a KeyName) -> Self {
         self.key = Some(name.as_str());
         self
     }
 
-    /// Repeats an operation that does no harm when done twice.
+    /// Retries an operation that does no harm when done twice.
     async fn run<T, F>(mut self, operation: &'static str, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -116,7 +115,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// The try was dropped in the middle, so nobody knows whether the server has done it.
+    /// The try was dropped in the middle, so it is unknown whether the server has done it.
     fn too_late(&self, operation: &'static str) -> Error {
         let mut error = Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
             .retry(Retry::IfIdempotent)
@@ -130,7 +129,7 @@ impl<'a> Tries<'a> {
         error
     }
 
-    /// Waits until the next try, or gives the error back, marked so that nobody above starts again.
+    /// Waits until the next try, or returns the error, marked so that no caller retries it.
     async fn pause_after(&mut self, error: Error) -> Result<()> {
         if error.retryable() == Retry::Never {
             return Err(error);
@@ -166,7 +165,7 @@ fn unknown_outcome(error: Error, what: &'static str) -> Error {
     error.outcome(WriteOutcome::Unknown).context("outcome", what)
 }
 
-/// A random time between the two. The clock's own jitter is enough where there are no random bytes.
+/// A random duration between the two; half way without random bytes.
 fn jitter(low: Duration, high: Duration) -> Duration {
     let span = high.saturating_sub(low);
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
@@ -284,9 +283,9 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         }
     }
 
-    /// A list is started anew as long as nothing of it has been handed out; after that an error is final.
+    /// A list is retried until its first key is returned; after that an error is final.
     ///
-    /// The deadline is for the first key: how long the rest takes depends on whoever reads it.
+    /// The deadline is for the first key: how long the rest takes depends on the reader.
     fn list(&self) -> KeyStream<'_> {
         struct State<'a> {
             keys: KeyStream<'a>,

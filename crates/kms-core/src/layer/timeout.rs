@@ -36,7 +36,7 @@ impl<P: KmsProvider> TimedOut<P> {
         }
     }
 
-    /// The call was dropped in the middle, so nobody knows whether the server has done it.
+    /// The call was dropped in the middle, so it is unknown whether the server has done it.
     fn too_late(&self, operation: &'static str) -> Error {
         Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
             .retry(Retry::IfIdempotent)

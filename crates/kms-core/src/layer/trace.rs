@@ -1,4 +1,4 @@
-//! Says in the trace what each try did and how long it took.
+//! Traces each try and how long it took.
 
 use std::time::Instant;
 

@@ -9,14 +9,14 @@ use super::{HEADER, kind};
 /// How deep structures may be nested. Real answers have 7 levels.
 const MAX_DEPTH: usize = 16;
 
-/// Why a frame is no TTLV.
+/// Why a frame is not TTLV.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Malformed {
     /// It ends within an item.
     Short,
-    /// A tag is of neither range (KMIP 1.4 §9.1.1.1).
+    /// A tag is outside both ranges (KMIP 1.4 §9.1.1.1).
     Tag,
-    /// There is no such type.
+    /// An item has an unknown type.
     Type,
     /// A value of a fixed size has another one.
     Length,
@@ -30,7 +30,7 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Short => "it ends within an item",
-            Self::Tag => "it has a tag that is none",
+            Self::Tag => "it has an invalid tag",
             Self::Type => "it has an item of an unknown type",
             Self::Length => "it has an item of a wrong length",
             Self::Depth => "its structures are nested too deeply",
@@ -41,7 +41,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// An item of a frame that was checked.
+/// An item of a checked frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Item<'a> {
     tag: u32,
@@ -68,7 +68,7 @@ impl<'a> Item<'a> {
         Ok(item)
     }
 
-    /// The first item of some bytes, and what is behind it.
+    /// The first item of some bytes, and the bytes after it.
     fn first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
         let [first, second, third, kind, length @ ..] = *header;
@@ -122,7 +122,7 @@ impl<'a> Item<'a> {
     pub(crate) fn children(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
         let mut rest = if self.is_structure() { self.value } else { &[] };
         std::iter::from_fn(move || {
-            // They have been checked, so that the end is the only thing that can be met here.
+            // `parse` has checked the items, so the only possible error is the end.
             let (item, after) = Self::first(rest).ok()?;
             rest = after;
             Some(item)

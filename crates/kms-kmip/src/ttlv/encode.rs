@@ -48,7 +48,7 @@ impl<'a> Field<'a> {
         out
     }
 
-    /// The length of the value, without what fills it up to a multiple of 8.
+    /// The length of the value, without its padding to a multiple of 8.
     fn length(&self) -> usize {
         match &self.value {
             Value::Structure(fields) => fields.iter().map(Self::size).sum(),
@@ -72,7 +72,7 @@ impl<'a> Field<'a> {
         };
         let length = self.length();
         out.extend_from_slice(&(self.tag << 8 | u32::from(kind)).to_be_bytes());
-        // What we send is a few names and a KEK of 8 KiB at most.
+        // Our messages hold a few names and a KEK of 8 KiB at most.
         out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         match &self.value {
             Value::Structure(fields) => fields.iter().for_each(|field| field.write(out)),

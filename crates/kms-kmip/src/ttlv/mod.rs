@@ -1,7 +1,7 @@
 //! The encoding of KMIP messages: tag, type, length, value (KMIP 1.4 §9.1).
 //!
-//! Both directions are ours, so that key material is written once into a buffer of the exact size and read where it
-//! stands, and so that nothing a server sends can panic or allocate (decision 0005).
+//! Encoder and decoder are our own: key material is written once, into a buffer of the exact size, and read in place; and
+//! no frame of a server can make the decoder panic or allocate (decision 0005).
 
 pub(crate) mod decode;
 pub(crate) mod encode;

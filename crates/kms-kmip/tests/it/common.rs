@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use kms_core::{
-    ConnectionDetails, Kek, KeyName, Result,
+    ConnectionDetails, Kek, KeyIndex, KeyName, ProviderBuilder as _, Result,
     secret::{SecretData, SecretMap},
 };
-use kms_kmip::{KeyIndex, Kmip, KmipBuilder};
+use kms_kmip::{Kmip, KmipBuilder};
 use kms_testkit::servers::{Pki, pki::Identity};
 
 pub(crate) const CLUSTER: &str = "rook-ceph/rook-ceph";

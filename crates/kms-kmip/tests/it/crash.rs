@@ -18,9 +18,10 @@ use std::sync::{
 use crate::common::{Setup, kek, key};
 use async_trait::async_trait;
 use kms_core::{
-    DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, KmsProviderExt as _, PutMode, Result,
+    DeleteMode, ErrorKind, Freshness, IndexEntry, Kek, KeyIndex, KeyName, KmsProvider, KmsProviderExt as _,
+    PutMode, Result,
 };
-use kms_kmip::{IndexEntry, KeyIndex, Kmip, MemoryIndex};
+use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 use tokio::sync::Notify;
 
@@ -112,7 +113,7 @@ impl Scene {
                     }
                 };
                 if killed && done {
-                    // The trick is told when it begins; the request is done in the same turn of its task.
+                    // The double reports a trick when it begins, and completes the request in the same turn of its task.
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 self.server.no_tricks();

@@ -8,7 +8,7 @@
     reason = "a test fails by panicking, and says how far it came"
 )]
 
-use kms_kmip::read_any_answer;
+use kms_kmip::read_any_response;
 
 /// An item of a type and a value, filled up.
 fn item(tag: u32, kind: u8, value: &[u8]) -> Vec<u8> {
@@ -127,7 +127,7 @@ fn change(frame: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
 fn run(cases: usize) {
     let seeds = seeds();
     for seed in &seeds {
-        assert!(read_any_answer(seed) > 1, "{seed:02x?}");
+        assert!(read_any_response(seed) > 1, "{seed:02x?}");
     }
     let mut random = Random(0x6b6d_6970_2074_746c);
     let mut understood = 0_usize;
@@ -136,7 +136,7 @@ fn run(cases: usize) {
         frame.clear();
         frame.extend_from_slice(&seeds[random.below(seeds.len())]);
         change(&mut frame, &seeds, &mut random);
-        understood += usize::from(read_any_answer(&frame) > 0);
+        understood += usize::from(read_any_response(&frame) > 0);
     }
     println!("{understood} of {cases} were understood all the same");
     // Neither all nor none: the changes are worth something.

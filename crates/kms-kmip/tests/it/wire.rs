@@ -8,8 +8,10 @@ use std::{
 };
 
 use kms_conformance::leak::{Canary, Recording};
-use kms_core::{DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KmsProvider, PutMode, Retry};
-use kms_kmip::{KeyIndex as _, Kmip, MemoryIndex};
+use kms_core::{
+    DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, PutMode, Retry,
+};
+use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 
 use crate::common::{CLUSTER, Setup, kek, key};
@@ -291,7 +293,7 @@ async fn what_a_server_takes_is_found_out_once() {
         kmip.put(&key("b"), &kek(), PutMode::Create).await.unwrap();
         assert_eq!(count(&server, REGISTER), tries + 1);
     }
-    // An update that nobody could tell from the key before is refused, and leaves nothing.
+    // An update that could not be distinguished from its predecessor is refused, and leaves nothing.
     let (server, setup) = with(Quirks { no_application: true, one_name: true, ..Quirks::default() }).await;
     let kmip = setup.build().await;
     let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
@@ -313,7 +315,7 @@ async fn of_many_objects_the_one_with_our_name_and_tag_is_taken() {
     assert_eq!(material(&get(&kmip).await.unwrap()), of(3));
     server.insert(&[4; 128], &[name], &[("rook-kms", CLUSTER)]);
     assert_eq!(material(&get(&kmip).await.unwrap()), of(4));
-    // Another cluster sees its own, and one that is not known is told that there are several.
+    // Another cluster sees its own object; without a cluster the error says that there are several.
     let other = setup.clone().cluster(Some("other/cluster")).build().await;
     assert_eq!(material(&get(&other).await.unwrap()), of(2));
     let error = get(&setup.cluster(None).build().await).await.unwrap_err();
@@ -416,18 +418,22 @@ async fn hostile_answers_are_errors_of_their_own() {
     let huge = [header(0x7fff_fff8), vec![0; 4096]].concat();
     for (what, trick, why) in [
         ("2 GiB", Trick::Raw(huge), "announced: 2147483640"),
-        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "larger than KMIP_MAX_RESPONSE_SIZE"),
+        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "exceeds KMIP_MAX_RESPONSE_SIZE"),
         (
             "HTTP",
             Trick::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
-            "does not begin as a KMIP response",
+            "does not begin like a KMIP response",
         ),
-        ("a request", Trick::Raw(b"\x42\x00\x78\x01\0\0\0\0".to_vec()), "does not begin as a KMIP response"),
-        ("empty", Trick::Raw(header(0)), "it has no item"),
-        ("garbage", Trick::Raw([header(16), vec![0xff; 16]].concat()), "it is no TTLV"),
-        ("deep", Trick::Raw(deep), "it is no TTLV"),
-        ("cut in the header", Trick::Cut(4), "closed in the middle of the answer"),
-        ("cut in the body", Trick::Cut(40), "closed in the middle of the answer"),
+        (
+            "a request",
+            Trick::Raw(b"\x42\x00\x78\x01\0\0\0\0".to_vec()),
+            "does not begin like a KMIP response",
+        ),
+        ("empty", Trick::Raw(header(0)), "it has no batch item"),
+        ("garbage", Trick::Raw([header(16), vec![0xff; 16]].concat()), "it is not TTLV"),
+        ("deep", Trick::Raw(deep), "it is not TTLV"),
+        ("cut in the header", Trick::Cut(4), "closed in the middle of the response"),
+        ("cut in the body", Trick::Cut(40), "closed in the middle of the response"),
     ] {
         server.trick(0, trick);
         let error = get(&kmip).await.unwrap_err();
@@ -516,5 +522,5 @@ async fn each_tls_fault_is_an_error_of_its_own() {
         }
     });
     let error = get(&indexed(&server, &setup).await).await.unwrap_err();
-    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    assert!(error.to_string().contains("does not use TLS"), "{error}");
 }

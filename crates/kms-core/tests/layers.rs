@@ -1,6 +1,4 @@
-//! The layers of `kms-core`, around a provider that fails on demand, in paused time.
-//!
-//! They are tested here and not in `kms-core`, since the fake needs that crate.
+//! The layers around a provider that fails on demand, in paused time.
 
 #![allow(
     clippy::expect_used,
@@ -320,7 +318,7 @@ async fn what_was_too_late_names_the_key_that_it_was_about() {
 /// A call that fails so many times before it succeeds, with what it counts.
 async fn failing(times: u32, policy: &RetryPolicy, error: impl Fn() -> Error) -> (Result<u32>, u32) {
     let calls = std::sync::atomic::AtomicU32::new(0);
-    let result = layer::retried(policy, "read", || async {
+    let result = layer::retry(policy, "read", || async {
         let made = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if made < times { Err(error()) } else { Ok(made) }
     })
@@ -352,7 +350,7 @@ async fn a_call_that_belongs_to_no_provider_is_repeated_by_the_same_rules() {
     assert_eq!((result.unwrap_err().kind(), calls), (ErrorKind::Unavailable, 1));
 
     let start = Instant::now();
-    let error = layer::retried(&policy, "read", std::future::pending::<Result<()>>).await.unwrap_err();
+    let error = layer::retry(&policy, "read", std::future::pending::<Result<()>>).await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, policy.deadline));
     assert_eq!(error.to_string(), "read: not done within 60s (tries: 1)");
 }

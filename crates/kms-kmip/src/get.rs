@@ -1,0 +1,86 @@
+//! Reading.
+
+use std::time::{Duration, SystemTime};
+
+use kms_core::{Error, Freshness, Kek, KeyName, KeyVersion, Result, Stored};
+
+use crate::{
+    api::{Api, identifier},
+    error::{Class, ExchangeError},
+    index::{Index, dangling, entry},
+    message::Operation,
+    stored::{decode, material, state},
+};
+
+/// Reads a key: the object that the index names, or the one that counts of those with the name of the key.
+pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+    if let Some(index) = index
+        && let Some(entry) = entry(index, name).await?
+    {
+        return match fetch(api, &entry.uid).await {
+            Ok(kek) => Ok(Stored::new(kek, KeyVersion::new(entry.uid.as_str()))),
+            Err(failed) if failed.class == Class::Gone => Err(dangling(name, &entry.uid)),
+            Err(failed) => Err(failed.error),
+        };
+    }
+    let mut fresh = freshness == Freshness::Fresh;
+    loop {
+        let objects = api.find(name, fresh).await?.ok_or_else(|| Error::key_not_found(name))?;
+        let current = objects.current;
+        match fetch(api, &current.uid).await {
+            Ok(kek) => {
+                // The first object is destroyed once it is retired, so only the time of the present one is known.
+                return Ok(Stored::new(kek, KeyVersion::new(current.uid))
+                    .with_times(None, time(current.initial_date)));
+            }
+            // It was destroyed after its attributes were remembered.
+            Err(failed) if failed.class == Class::Gone && !fresh => fresh = true,
+            Err(failed) if failed.class == Class::Gone => return Err(Error::key_not_found(name)),
+            Err(failed) => return Err(failed.error),
+        }
+    }
+}
+
+/// Reads the KEK in an object. An object that is not active yet is activated if the server refuses to return it.
+pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
+    let read = || {
+        let payload = |_| identifier(uid);
+        api.client.call(Operation::Get, payload, |payload| decode(material(payload)?))
+    };
+    let result = match read().await {
+        // Some servers return active keys only.
+        Err(failed) if failed.class == Class::State => match state_of(api, uid).await? {
+            Some(state::PRE_ACTIVE) => {
+                // Another client may activate it at the same time, so the error does not matter if the read succeeds.
+                let _ = api.change(Operation::Activate, uid).await;
+                read().await
+            }
+            // Another client has activated it meanwhile.
+            Some(state::ACTIVE) => read().await,
+            _ => Err(failed),
+        },
+        result => result,
+    };
+    result.map_err(|failed| {
+        if failed.class == Class::Gone {
+            api.forget(uid);
+        }
+        ExchangeError { error: failed.error.context("object", uid), ..failed }
+    })
+}
+
+/// The state of an object; `None` if the server does not return it.
+async fn state_of(api: &Api, uid: &str) -> Result<Option<u32>, ExchangeError> {
+    match api.attributes(uid).await {
+        Ok(attributes) => Ok(attributes.state),
+        // A client that may not read the object may not read its attributes either.
+        Err(failed) if matches!(failed.class, Class::State | Class::Gone | Class::Refused) => Ok(None),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// A time in seconds since 1970. Zero and negative times are treated as absent.
+pub(crate) fn time(seconds: Option<i64>) -> Option<SystemTime> {
+    let seconds = u64::try_from(seconds?).ok().filter(|seconds| *seconds > 0)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
