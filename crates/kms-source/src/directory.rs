@@ -19,7 +19,7 @@ pub struct Directory {
     roles: Vec<Role>,
 }
 
-/// A Secret that Rook mounts under names of its own (spec 13.3).
+/// A Secret that Rook mounts under names of its own (rook-behaviour §13.3).
 #[derive(Debug)]
 struct Role {
     secret: String,

@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What is to be shown of a slot.
+    /// What the output says about a slot.
     pub(crate) fn of(slot: &KeySlot) -> Self {
         let mut entry = Self {
             slot: slot.slot.number(),

@@ -25,11 +25,11 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     job: Job,
 
-    /// Take over fields that somebody else has set, such as those of CronJobs that Rook has made
+    /// Take over fields that another program has set, such as those of CronJobs that Rook created
     #[arg(long)]
     force_conflicts: bool,
 
-    /// Let the API server check everything, and write nothing
+    /// Let the API server check everything, but write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -47,7 +47,7 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let the API server check everything, and delete nothing
+    /// Let the API server check everything, but delete nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -221,7 +221,7 @@ pub(crate) mod tests {
     /// What is printed of a report in which everything happens once.
     pub(crate) fn printed(format: Format) -> (Result<Exit>, String) {
         let mut report = Report::default();
-        let conflict = Error::new(ErrorKind::Conflict, "somebody else has set fields of it");
+        let conflict = Error::new(ErrorKind::Conflict, "another program has set fields of it");
         for (id, change) in [
             (0, Change::Created),
             (1, Change::Changed),

@@ -1,7 +1,7 @@
 //! Results and times in a file that Prometheus' node exporter collects.
 //!
-//! All ages are left to whoever reads it (`time() - kms_kek_stored_timestamp_seconds`): an age that was written once
-//! would stay young for ever when nothing writes it any more.
+//! The file has times and no ages (`time() - kms_kek_stored_timestamp_seconds` is the age): an age would stay the same for
+//! ever once nothing writes the file any more.
 
 use std::{
     collections::BTreeMap,
