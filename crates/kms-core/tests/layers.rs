@@ -87,7 +87,7 @@ fn refused() -> InjectedFault {
     InjectedFault::error(ErrorKind::Unavailable).retry(Retry::Always)
 }
 
-/// The answer does not come, and nobody knows.
+/// The response does not arrive, so the outcome is unknown.
 fn lost() -> InjectedFault {
     InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent)
 }
@@ -195,7 +195,7 @@ async fn a_retry_after_beyond_the_deadline_is_given_up_at_once() {
         let error = bench.get().await.unwrap_err();
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert_eq!((error.kind(), error.retryable()), (ErrorKind::RateLimited, Retry::Never));
-        // Whoever is above may want to know when it is worth to come back.
+        // The caller may want to know when a retry is worthwhile.
         assert_eq!(error.wait(), Some(wait));
         assert_eq!(bench.scripted.count(Operation::Get), 1);
     }
@@ -364,7 +364,7 @@ async fn a_time_limit_is_for_each_page_of_a_list() {
     let kms = TimedOut::new(scripted, limit);
     let mut list = kms.list();
     list.next().await.unwrap().unwrap();
-    // Whoever reads the list may take their time.
+    // The caller may read the list slowly.
     tokio::time::advance(Duration::from_secs(100)).await;
     let start = Instant::now();
     let error = list.next().await.unwrap().unwrap_err();

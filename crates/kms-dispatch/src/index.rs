@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use kms_core::{IndexEntry, KeyIndex, KeyName, Result};
-use kms_k8s_secret::{Identifier, IdentifierStore, Owner, connect};
-use kms_kube::ClusterRef;
+use kms_core::{KeyIndex, Result};
+use kms_k8s_secret::IdentifierStore;
+use kms_kube::connect;
 
 use crate::Options;
 
@@ -19,43 +18,9 @@ pub(crate) async fn index(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>
         None if options.names_kubernetes() => connect(options.kube_options()).await?,
         None => return Ok(None),
     };
-    let ClusterRef { kube_namespace, name, uid, .. } = cluster;
-    let mut store = IdentifierStore::new(connection, kube_namespace)?;
-    if let Some(uid) = uid {
-        store = store.with_owner(Owner::new(name, uid));
+    let mut store = IdentifierStore::new(connection, &cluster.kube_namespace)?;
+    if let Some(owner) = cluster.owner() {
+        store = store.with_owner(owner);
     }
-    Ok(Some(Arc::new(SecretIndex(store))))
-}
-
-/// What the KMIP provider sees of Kubernetes.
-#[derive(Debug)]
-struct SecretIndex(IdentifierStore);
-
-fn entry(identifier: Identifier) -> IndexEntry {
-    let Identifier { mut text, version, .. } = identifier;
-    IndexEntry::new(std::mem::take(&mut *text), version)
-}
-
-#[async_trait]
-impl KeyIndex for SecretIndex {
-    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>> {
-        Ok(self.0.get(name).await?.map(entry))
-    }
-
-    async fn create(&self, name: &KeyName, uid: &str) -> Result<String> {
-        self.0.create(name, uid).await
-    }
-
-    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String> {
-        self.0.swap(name, version, uid).await
-    }
-
-    async fn delete(&self, name: &KeyName, version: &str) -> Result<()> {
-        self.0.delete(name, version).await
-    }
-
-    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>> {
-        let listed = self.0.list().await?;
-        Ok(listed.into_iter().map(|(name, identifier)| (name, entry(identifier))).collect())
-    }
+    Ok(Some(Arc::new(store)))
 }

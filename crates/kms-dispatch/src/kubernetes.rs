@@ -8,7 +8,7 @@ use kms_core::{
     config::Problems,
     layer::{self, LayerOptions},
 };
-use kms_k8s_secret::{KubernetesSecretBuilder, Owner};
+use kms_k8s_secret::KubernetesSecretBuilder;
 
 use crate::{Options, connector::Connector};
 
@@ -47,8 +47,8 @@ impl Connector for KubernetesSecrets {
             Some(connection) => builder.with_client(connection.clone()),
             None => builder.with_options(options.kube_options()),
         };
-        if let Some(uid) = &cluster.uid {
-            builder = builder.with_owner(Owner::new(&cluster.name, uid));
+        if let Some(owner) = cluster.owner() {
+            builder = builder.with_owner(owner);
         }
         let provider = builder.build().await?;
         Ok(layer::standard(Arc::new(provider), &options.limits(LayerOptions::default())))

@@ -21,7 +21,7 @@ pub struct Options {
     attempts: Option<u32>,
     registry: Registry,
     #[cfg(feature = "k8s-secret")]
-    kube_connection: Option<kms_k8s_secret::Connection>,
+    kube_connection: Option<kms_kube::Connection>,
 }
 
 impl Options {
@@ -51,7 +51,7 @@ impl Options {
     /// Uses this connection to the Kubernetes API instead of making one.
     #[cfg(feature = "k8s-secret")]
     #[must_use]
-    pub fn with_kube_connection(mut self, connection: kms_k8s_secret::Connection) -> Self {
+    pub fn with_kube_connection(mut self, connection: kms_kube::Connection) -> Self {
         self.kube_connection = Some(connection);
         self
     }
@@ -131,13 +131,13 @@ impl Options {
     }
 
     #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_connection(&self) -> Option<&kms_k8s_secret::Connection> {
+    pub(crate) fn kube_connection(&self) -> Option<&kms_kube::Connection> {
         self.kube_connection.as_ref()
     }
 
     #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_options(&self) -> kms_k8s_secret::ConnectOptions {
-        let mut options = kms_k8s_secret::ConnectOptions::new();
+    pub(crate) fn kube_options(&self) -> kms_kube::ConnectOptions {
+        let mut options = kms_kube::ConnectOptions::new();
         options = match &self.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
             None => options.with_inferred_config(),

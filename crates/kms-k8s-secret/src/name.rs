@@ -1,60 +1,62 @@
 //! From the name of a key to the Secret that holds it, and back.
 //!
-//! Names that Rook can write stay byte for byte as Rook writes them (spec 2 and 3).
-//! Rook writes the PVC's name into the Secret's name and into its label; a label value has at most 63 bytes, so that
-//! is as long as a PVC's name can be for Rook, and it has to be a DNS subdomain, as the name of every PVC is.
-//! All other names get a shortened form, and the full name goes into an annotation:
+//! Names that Rook can write stay byte for byte as Rook writes them (rook-behaviour §2 and §3).
+//! Rook writes the name of the PVC into the name of the Secret and into its label. A label value has at most 63 bytes,
+//! which limits the names that Rook can write, and the name of a PVC is a DNS subdomain.
+//! All other names get a shortened form, and an annotation holds the full name:
 //!
-//! - The Secret's name becomes `rook-ceph-osd-encryption-key--<readable>-<hash>`, if the plain one would be too long
-//!   or no DNS subdomain. A key's name never begins with `-`, so no plain name has the second dash.
-//! - The label becomes `<readable>_<hash>`, if the key's name is longer than 63 bytes or no DNS subdomain. A DNS
-//!   subdomain has no `_`, so no plain label looks like that.
+//! - The name of the Secret becomes `rook-ceph-osd-encryption-key--<readable>-<hash>`, if the plain one would be too
+//!   long or would not be a DNS subdomain. The name of a key never begins with `-`, so no plain name has the second dash.
+//! - The label becomes `<readable>_<hash>`, if the name of the key is longer than 63 bytes or is not a DNS subdomain. A
+//!   DNS subdomain has no `_`, so no plain label looks like that.
 //!
-//! `<hash>` is the first 8 bytes of the SHA-256 of the key's name, as 16 hexadecimal digits.
-//! Whoever reads a Secret of a shortened name compares the annotation, so even two names of one hash are told apart.
+//! `<hash>` is the first 8 bytes of the SHA-256 of the name of the key, as 16 hexadecimal digits.
+//! The annotation is compared before a Secret with a shortened name is used, so two names with the same hash are not
+//! confused.
 
 use std::fmt::Write as _;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::KeyName;
+use kms_kube::is_subdomain;
 use sha2::{Digest, Sha256};
 
 /// The label with the name of the PVC.
 pub(crate) const LABEL: &str = "pvc_name";
 
-/// The annotation with the full name of the PVC, where the Secret's name or label is a shortened one.
+/// The annotation with the full name of the PVC, if the name of the Secret or its label is shortened.
 pub(crate) const ANNOTATION: &str = "kms.ceph.rook.io/pvc-name";
 
-/// What the names of all Secrets with a KEK begin with.
+/// The prefix of the names of all Secrets with a KEK.
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
-/// The longest name of a Kubernetes object.
+/// The longest name of a Kubernetes object, in bytes.
 const MAX_OBJECT_NAME: usize = 253;
 
-/// The longest value of a label.
+/// The longest value of a label, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// Bytes of the SHA-256 in a shortened name.
+/// The number of bytes of the SHA-256 in a shortened name.
 const HASH_BYTES: usize = 8;
 
-/// What is left of the name for people to read: with a separator and the hash it fills a label.
+/// The length of the readable part of a shortened name: with a separator and the hash it fills a label.
 const MAX_READABLE: usize = MAX_LABEL - 1 - 2 * HASH_BYTES;
 
-/// What a key's name becomes in Kubernetes.
+/// The names of a key in Kubernetes.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Names {
     /// The name of the Secret.
     pub(crate) secret: String,
-    /// Whether that is a shortened one, which says too little by itself.
+    /// Whether the name of the Secret is shortened, and so does not identify the key by itself.
     pub(crate) secret_is_short: bool,
     /// The value of the label.
     pub(crate) label: String,
-    /// The value of the annotation, if there has to be one.
+    /// The value of the annotation; `None` if neither name is shortened.
     pub(crate) annotation: Option<String>,
 }
 
 impl Names {
-    /// The names for a key.
+    /// The names of a key.
     pub(crate) fn of(name: &KeyName) -> Self {
         let pvc = name.as_str();
         let subdomain = is_subdomain(pvc);
@@ -70,11 +72,11 @@ impl Names {
         Self { secret, secret_is_short, label, annotation }
     }
 
-    /// The key that a Secret holds, or `None` if it is no Secret that this provider would have written.
+    /// The key that a Secret holds; `None` if this provider would not have written the Secret.
     pub(crate) fn key_of(metadata: &ObjectMeta) -> Option<KeyName> {
         let secret = metadata.name.as_deref()?;
         let annotated = metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION));
-        // The name of the Secret decides: whatever else is written on it, it is found by that name alone.
+        // The name of the Secret decides, since a key is looked up by that name only.
         [annotated.map(String::as_str), secret.strip_prefix(PREFIX)]
             .into_iter()
             .flatten()
@@ -86,31 +88,12 @@ impl Names {
     }
 }
 
-/// The name of the Secret that holds the KEK of a PVC, as Rook forms it where Rook can.
+/// The name of the Secret that holds the KEK of a PVC: the name that Rook uses, if Rook can write it.
 pub fn secret_name(name: &KeyName) -> String {
     Names::of(name).secret
 }
 
-/// Whether Kubernetes takes it as the name of an object, its length aside (RFC 1123 subdomain).
-pub(crate) fn is_subdomain(name: &str) -> bool {
-    name.split('.').all(|part| {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
-    })
-}
-
-/// Fails unless it can be the name of an object, so that what goes into a path is never more than one name.
-pub(crate) fn check_object(kind: &'static str, name: &str) -> kms_core::Result<()> {
-    if is_subdomain(name) && name.len() <= MAX_OBJECT_NAME {
-        return Ok(());
-    }
-    Err(kms_core::Error::config(format!(
-        "{name:?} cannot be the name of a {kind}: it has to be 1 to {MAX_OBJECT_NAME} lower-case letters, digits, '-' \
-         and '.', and each part between dots begins and ends with a letter or a digit"
-    )))
-}
-
-/// The beginning of a name in characters that names and labels take. Ends with a letter or a digit.
+/// The beginning of a name in characters that are valid in names and labels. Ends with a letter or a digit.
 fn readable(pvc: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let text: String = pvc.chars().map(clean).take(MAX_READABLE).collect();
@@ -150,7 +133,7 @@ mod tests {
         }
         for name in all.clone() {
             let names = names(&name);
-            // What somebody writes plainly who has seen the shortened form.
+            // Plain names that look like shortened ones.
             all.insert(names.label.replace('_', "-"));
             all.insert(names.label.clone());
             all.insert(names.secret.strip_prefix(PREFIX).unwrap().trim_start_matches('-').to_owned());
@@ -233,15 +216,5 @@ mod tests {
         assert_eq!(with(&short, Some("Upper")).unwrap().as_str(), "Upper");
         // On a plain name an annotation changes nothing.
         assert_eq!(with("rook-ceph-osd-encryption-key-a", Some("b")).unwrap().as_str(), "a");
-    }
-
-    #[test]
-    fn what_is_no_object_name_is_refused() {
-        for name in ["", "A", "a/b", "a b", "..", "-a", "a-", "a..b", &"a".repeat(254)] {
-            assert!(check_object("Secret", name).is_err(), "{name}");
-        }
-        for name in ["a", "a.b", "0-1.x", &"a".repeat(253)] {
-            assert!(check_object("Secret", name).is_ok(), "{name}");
-        }
     }
 }

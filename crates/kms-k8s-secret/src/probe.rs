@@ -1,27 +1,15 @@
-//! What `kms check` shows of this provider.
+//! The probe of the server, the account and its rights, which `kms check` shows.
 
-use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
-        SelfSubjectRulesReviewSpec,
-    },
-};
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use serde::Deserialize;
+use kms_kube::{Cause, Failure, Secrets, account, server_version};
 
-use crate::{
-    PROVIDER,
-    api::{Secrets, read, review},
-    error::{Cause, Failure, Target},
-    name::Names,
-};
+use crate::name::Names;
 
 const CONNECT: &str = "connect";
 const LOGIN: &str = "login";
 const PERMISSIONS: &str = "permissions";
 
-/// What is done to Secrets, and what cannot be done without it. Opening a device takes the first alone.
+/// The verbs on Secrets, and what fails without each. Opening a device needs the first verb only.
 const VERBS: [(&str, &str); 5] = [
     ("get", "no key can be read"),
     ("create", "no key can be created"),
@@ -30,45 +18,35 @@ const VERBS: [(&str, &str); 5] = [
     ("list", "keys cannot be listed"),
 ];
 
-/// What the server says of itself.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Version {
-    git_version: String,
-}
-
 pub(crate) async fn probe(secrets: &Secrets) -> Probe {
-    let Secrets { connection, kube_namespace } = secrets;
+    let (connection, kube_namespace) = (secrets.connection(), secrets.kube_namespace());
     let mut probe = Probe::new();
     let server = connection.server().unwrap_or("the client's own server");
     probe.pass("config", format!("{server}, namespace {kube_namespace}"));
 
-    match read::<Version>(connection, "/version", &target("get", "", "version")).await {
-        Ok(version) => probe.pass(CONNECT, format!("Kubernetes {}", version.git_version)),
-        // Some clusters do not tell strangers their version; that they refuse is an answer as well.
+    match server_version(connection).await {
+        Ok(version) => probe.pass(CONNECT, format!("Kubernetes {version}")),
+        // Some clusters hide their version. The refusal still shows that the API server is reachable.
         Err(Failure { error, .. })
             if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
         {
-            probe.pass(CONNECT, "an API server that does not show its version");
+            probe.pass(CONNECT, "an API server that hides its version");
         }
         Err(failure) => return failed(probe, CONNECT, failure, &[LOGIN, PERMISSIONS]),
     }
 
-    let question = SelfSubjectReview::default();
-    let about = target("create", "authentication.k8s.io", "selfsubjectreviews");
-    let account = match review(connection, &question, &about).await {
-        Ok(answer) => {
-            let account = answer.status.and_then(|status| status.user_info?.username).unwrap_or_default();
+    let account = match account(connection).await {
+        Ok(account) => {
             probe.pass(LOGIN, format!("as {account}"));
             account
         }
-        // Kubernetes before 1.28, or an account that may not even ask who it is.
+        // Kubernetes before 1.28.
         Err(Failure { cause: Cause::NoSuchResource, .. }) => {
-            probe.pass(LOGIN, "done, the API server does not say as whom");
+            probe.pass(LOGIN, "done, but the API server cannot name the account");
             "this account".to_owned()
         }
         Err(Failure { error, .. }) if error.kind() == ErrorKind::PermissionDenied => {
-            probe.pass(LOGIN, "done, the account may not ask as whom");
+            probe.pass(LOGIN, "done, but the account may not ask for its name");
             "this account".to_owned()
         }
         Err(failure) => return failed(probe, LOGIN, failure, &[PERMISSIONS]),
@@ -101,20 +79,20 @@ pub(crate) async fn probe(secrets: &Secrets) -> Probe {
     probe
 }
 
-/// Whether something is allowed.
+/// The Secrets that a verb is allowed for.
 enum May {
     All,
     Named(usize),
     No,
 }
 
-/// Whether the Secrets of these keys may be updated: one question about all Secrets, and one about each if not.
+/// Asks whether the account may update the Secrets of these keys: once for all Secrets, and if that is denied, for each.
 pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-    let ask = async |name: Option<String>| match allowed(secrets, "update", name).await {
+    let ask = async |name: Option<String>| match secrets.is_allowed("update", name).await {
         Ok(true) => Ok(UpdateRight::Granted),
         Ok(false) => Ok(UpdateRight::Denied),
         Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => Ok(UpdateRight::Unknown),
-        Err(failure) => Err(failure.error.operation("rights").provider(PROVIDER)),
+        Err(failure) => Err(failure.error),
     };
     if names.is_empty() {
         return Ok(Vec::new());
@@ -130,58 +108,15 @@ pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<V
     Ok(rights)
 }
 
-/// Whether our account may do something with Secrets: with all, or with the one of a name.
-async fn allowed(secrets: &Secrets, verb: &str, name: Option<String>) -> Result<bool, Failure> {
-    let Secrets { connection, kube_namespace } = secrets;
-    let question = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                namespace: Some(kube_namespace.clone()),
-                resource: Some("secrets".to_owned()),
-                verb: Some(verb.to_owned()),
-                name,
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let about = target("create", "authorization.k8s.io", "selfsubjectaccessreviews");
-    Ok(review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed))
-}
-
 async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
-    let Secrets { connection, kube_namespace } = secrets;
-    if allowed(secrets, verb, None).await? {
+    if secrets.is_allowed(verb, None).await? {
         return Ok(May::All);
     }
-    // A Role may allow it for Secrets of given names only, which the first question is not about.
-    let question = SelfSubjectRulesReview {
-        spec: SelfSubjectRulesReviewSpec { namespace: Some(kube_namespace.clone()) },
-        ..SelfSubjectRulesReview::default()
-    };
-    let about = target("create", "authorization.k8s.io", "selfsubjectrulesreviews");
-    let rules = review(connection, &question, &about).await?.status.map(|status| status.resource_rules);
-    let has = |list: &Option<Vec<String>>, wanted: &str| {
-        list.iter().flatten().any(|one| one == wanted || one == "*")
-    };
-    let names = rules
-        .iter()
-        .flatten()
-        .filter(|rule| {
-            rule.verbs.iter().any(|one| one == verb || one == "*")
-                && has(&rule.resources, "secrets")
-                && has(&rule.api_groups, "")
-        })
-        .map(|rule| rule.resource_names.as_ref().map_or(0, Vec::len))
-        .sum();
+    // A Role may allow it only for Secrets of given names, which the first question does not cover.
+    let names = secrets.count_allowed_names(verb).await?;
     Ok(if names == 0 { May::No } else { May::Named(names) })
 }
 
 fn failed(probe: Probe, step: &'static str, failure: Failure, not_run: &[&'static str]) -> Probe {
-    probe.fail(step, failure.error.operation("probe").provider(PROVIDER), not_run)
-}
-
-fn target(verb: &'static str, group: &'static str, resource: &'static str) -> Target<'static> {
-    Target { verb, group, resource, kube_namespace: None, name: None, hidden: &[] }
+    probe.fail(step, failure.error, not_run)
 }

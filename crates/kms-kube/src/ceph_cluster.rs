@@ -110,14 +110,25 @@ struct Metadata {
     name: Option<String>,
     #[serde(default, deserialize_with = "valid_or_absent")]
     namespace: Option<String>,
+    #[cfg(feature = "client")]
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    uid: Option<String>,
     #[serde(default)]
     deletion_timestamp: Option<IgnoredAny>,
+}
+
+impl Document {
+    /// The uid of the cluster, for a document from the API server.
+    #[cfg(feature = "client")]
+    pub(crate) fn uid(&self) -> Option<&str> {
+        self.metadata.as_ref()?.uid.as_deref()
+    }
 }
 
 impl From<Document> for CephCluster {
     fn from(document: Document) -> Self {
         let Document { metadata, spec } = document;
-        let Metadata { name, namespace, deletion_timestamp } = metadata.unwrap_or_default();
+        let Metadata { name, namespace, deletion_timestamp, .. } = metadata.unwrap_or_default();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Self {
             reference: given(namespace)

@@ -1,9 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 mod ceph_cluster;
+#[cfg(feature = "client")]
+mod client;
 mod cluster_ref;
 mod lenient;
 
+#[cfg(feature = "client")]
+pub use crate::client::{
+    Base64, Cause, ConnectOptions, Connection, FIELD_MANAGER, Failure, KUBERNETES, KubernetesSecretSource,
+    Object, Objects, Owner, Page, Secret, Secrets, Write, account, ceph_cluster, check_object, connect,
+    is_subdomain, retry, server_version,
+};
 pub use crate::{
     ceph_cluster::{CephCluster, CephClusterSpec, DeviceSet, did_you_mean, misspelt},
     cluster_ref::ClusterRef,

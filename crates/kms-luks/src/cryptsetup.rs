@@ -1,4 +1,4 @@
-//! The program `cryptsetup`: where it is, how it is run, which one it is.
+//! The program `cryptsetup`: its path, its environment, its version.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,14 +14,14 @@ use tokio::sync::OnceCell;
 use crate::{
     Device, Kdf, Sysfs,
     error::{code, failed},
-    process::{self, Answer, Call, Ended, Surroundings},
+    process::{self, Call, CommandOutput, Ended, ProcessEnv},
 };
 
-/// Its name.
+/// The name of the program.
 const PROGRAM: &str = "cryptsetup";
-/// Where it is looked for besides the search path.
+/// The folders that are searched after the search path.
 const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long one run may take, as in Rook (spec 8.8).
+/// The time limit of one run, as in Rook (rook-behaviour §8.8).
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A release of cryptsetup.
@@ -34,8 +34,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The oldest release that has all we need: `--dump-json-metadata`, and tests of passphrases that no token takes
-    /// part in.
+    /// The oldest supported release. It has `--dump-json-metadata`, and tests of passphrases without tokens.
     pub const OLDEST: Self = Self { major: 2, minor: 4 };
     /// Since this release a new slot can be made from a named one.
     pub(crate) const NAMED_SOURCE: Self = Self { major: 2, minor: 6 };
@@ -54,7 +53,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The program `cryptsetup` and how it is used. Cheap to clone.
+/// The program `cryptsetup` and its settings. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Cryptsetup {
     program: Option<PathBuf>,
@@ -91,7 +90,7 @@ impl Cryptsetup {
         self
     }
 
-    /// Takes this program.
+    /// Sets the path of the program.
     #[must_use]
     pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
@@ -99,29 +98,29 @@ impl Cryptsetup {
         self
     }
 
-    /// Sets a variable of the program's environment, which else has `PATH` and `LC_ALL` only, such as
-    /// `DM_DISABLE_UDEV`.
+    /// Sets an environment variable of the program, such as `DM_DISABLE_UDEV`. Without this the environment is `PATH`
+    /// and `LC_ALL`.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Sets how long one run of the program may take.
+    /// Sets the time limit of one run of the program.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Sets the key derivation of slots that are made.
+    /// Sets the key derivation of new slots.
     #[must_use]
     pub fn with_kdf(mut self, kdf: Kdf) -> Self {
         self.kdf = kdf;
         self
     }
 
-    /// Sets where the kernel tells of its devices.
+    /// Sets the folders in which the kernel lists its devices.
     #[must_use]
     pub fn with_sysfs(mut self, sysfs: Sysfs) -> Self {
         self.sysfs = sysfs;
@@ -133,12 +132,12 @@ impl Cryptsetup {
         paths.into_iter().map(|path| Device::new(self.clone(), path))
     }
 
-    /// How long one run may take.
+    /// The time limit of one run.
     pub fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// The key derivation of slots that are made.
+    /// The key derivation of new slots.
     pub fn kdf(&self) -> Kdf {
         self.kdf
     }
@@ -147,11 +146,11 @@ impl Cryptsetup {
         &self.sysfs
     }
 
-    /// The release of the program. It is asked once.
+    /// The release of the program. Runs the program once and keeps the result.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if there is no such program, or if it is older than [`Version::OLDEST`].
+    /// `Unsupported` if there is no such program, or if its release is older than [`Version::OLDEST`].
     pub async fn version(&self) -> Result<Version> {
         let version = self.version.get_or_try_init(async || {
             let answer = self.run(Call::new(["--version"])).await?;
@@ -169,22 +168,22 @@ impl Cryptsetup {
         Ok(version)
     }
 
-    /// Runs it.
-    pub(crate) async fn run(&self, call: Call) -> Result<Answer> {
+    /// Runs cryptsetup.
+    pub(crate) async fn run(&self, call: Call) -> Result<CommandOutput> {
         let program = self.located(PROGRAM);
         self.run_program(program.as_deref().unwrap_or_else(|| Path::new(PROGRAM)), call).await
     }
 
-    /// Runs another program of its kin in the same way.
-    pub(crate) async fn run_program(&self, program: &Path, call: Call) -> Result<Answer> {
+    /// Runs another program, such as dmsetup, in the same way.
+    pub(crate) async fn run_program(&self, program: &Path, call: Call) -> Result<CommandOutput> {
         let mut env: Vec<(&OsStr, &OsStr)> =
             self.env.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
         env.push(("PATH".as_ref(), &self.search));
         env.push(("LC_ALL".as_ref(), "C".as_ref()));
-        process::run(&Surroundings { program, env, limit: self.limit }, call).await
+        process::run(&ProcessEnv { program, env, limit: self.limit }, call).await
     }
 
-    /// Where a program is.
+    /// The path of a program. `None` if no folder has it.
     pub(crate) fn located(&self, name: &str) -> Option<PathBuf> {
         match &self.program {
             Some(program) if name == PROGRAM => Some(program.clone()),
@@ -196,9 +195,9 @@ impl Cryptsetup {
         }
     }
 
-    /// The error of a run that failed for no reason that the caller knows: perhaps the program is too old. Only then
-    /// its version is asked, since the question costs a process.
-    pub(crate) async fn explain(&self, answer: &Answer) -> Error {
+    /// The error of a failed run whose cause the caller does not know. Asks the version, since the program may be too
+    /// old; not earlier, since the question costs a process.
+    pub(crate) async fn explain(&self, answer: &CommandOutput) -> Error {
         if answer.ended == Ended::Code(code::FAILED)
             && let Err(error) = self.version().await
         {

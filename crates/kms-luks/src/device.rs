@@ -1,4 +1,4 @@
-//! A LUKS device: what its header says, and what opens it.
+//! A LUKS device: its header, and tests of its slots.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,11 +13,11 @@ use crate::{
     error::{at, code},
     lock::Held,
     on_disk::{self, OnDisk},
-    process::{Answer, Call, Ended},
+    process::{Call, CommandOutput, Ended},
 };
 
-/// A type that no token has. Naming it keeps tokens from opening what the KEK alone is to open: without it a token
-/// whose passphrase is at hand (of the kernel's keyring, of a TPM) makes every passphrase look right.
+/// A token type that does not exist. With it cryptsetup tries no token: otherwise a token that can open the slot (from
+/// the kernel's keyring or a TPM) makes every passphrase look right.
 pub(crate) const NO_TOKEN: [&str; 2] = ["--token-type", "kms-none"];
 
 /// A LUKS device, or an image of one.
@@ -31,12 +31,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// The device at `path`. Nothing is looked at yet.
+    /// The device at `path`. Does no I/O.
     pub fn new(cryptsetup: Cryptsetup, path: impl Into<PathBuf>) -> Self {
         Self { cryptsetup, path: path.into(), held: Arc::default() }
     }
 
-    /// Where it is.
+    /// The path of the device.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -68,8 +68,7 @@ impl Device {
         header.await.map_err(at(&self.path)).map_err(|error| error.operation("read the LUKS header"))
     }
 
-    /// The header as it is at this moment, at little cost: by a look at the device where that is clear, else as
-    /// [`header`](Self::header) does.
+    /// Reads the header without cryptsetup if both copies agree, otherwise as [`header`](Self::header).
     pub(crate) async fn header_now(&self) -> Result<Header> {
         match on_disk::read(&self.path).map_err(at(&self.path))? {
             OnDisk::Luks1(header) => Ok(header),
@@ -81,15 +80,15 @@ impl Device {
         }
     }
 
-    /// Whether the KEK opens the device by this slot, or by any. Changes nothing; false for a slot that is not in use,
-    /// and for one that is not bound to the data.
+    /// Tests whether the KEK opens the device by this slot, or by any slot. Changes nothing. `false` for a slot that is
+    /// not in use, and for an unbound slot.
     ///
     /// # Errors
     ///
     /// Those of the device and of the program; `ConfigInvalid` for a KEK of fewer than 4 bytes.
     pub async fn opens(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
         let opens = async {
-            // The program passes slots, too, that hold another key than that of the data.
+            // The program accepts unbound slots too.
             let header = self.header_now().await?;
             match slot {
                 Some(slot) if !header.opens_data(slot) => Ok(false),
@@ -102,7 +101,7 @@ impl Device {
         opens.await.map_err(at(&self.path)).map_err(|error| error.operation("test a key slot"))
     }
 
-    /// Whether the program passes the KEK for this slot, or for any.
+    /// Whether the program accepts the KEK for this slot, or for any slot.
     async fn passes(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
         let mut call = Call::new(["open", "--test-passphrase"]).args(NO_TOKEN.map(Into::into));
         if let Some(slot) = slot {
@@ -112,7 +111,7 @@ impl Device {
         match answer.ended {
             Ended::Code(code::DONE) => Ok(true),
             Ended::Code(code::WRONG_KEY) => Ok(false),
-            // So it says of a slot that is not in use, and of other troubles.
+            // The code of a slot that is not in use, and of other failures.
             Ended::Code(code::FAILED) => {
                 let header = self.header_now().await?;
                 let usable = match slot {
@@ -137,7 +136,8 @@ impl Device {
         Ok(None)
     }
 
-    /// Which slot the KEK opens: those of the rotation are tried first, then the others, the cheap ones of each first.
+    /// Finds the slot that the KEK opens: the slots of the rotation first, then the others, and within each group the
+    /// slots with a cheap key derivation first. `None` if the KEK opens no slot.
     ///
     /// # Errors
     ///
@@ -147,15 +147,14 @@ impl Device {
         found.map_err(at(&self.path)).map_err(|error| error.operation("find the key slot"))
     }
 
-    /// Takes the right to change the slots of this device, for as long as the answer lives.
+    /// Takes the exclusive right to change the slots of this device, until the returned lock is dropped.
     ///
-    /// It holds across processes and containers, as long as they use the same file of the device (a node that was
-    /// made anew for the same device is another file).
-    /// Waits for a cryptsetup that an earlier run has left at work, up to the time limit of one run.
+    /// The lock holds across processes and containers that use the same node of the device.
+    /// Waits for a cryptsetup that an earlier run left at work, up to the time limit of one run.
     ///
     /// # Errors
     ///
-    /// `Conflict` if somebody else has it, or if that cryptsetup does not end.
+    /// `Conflict` if another process holds the lock, or if that cryptsetup does not end.
     pub async fn lock(&self) -> Result<DeviceLock> {
         let lock = async {
             if self.held().is_some() {
@@ -168,7 +167,7 @@ impl Device {
         lock.await.map_err(at(&self.path)).map_err(|error| error.operation("lock the device"))
     }
 
-    /// The lock that is held already, or one for the work that comes.
+    /// The lock that this process holds already, or a new one.
     pub(crate) async fn locked(&self) -> Result<DeviceLock> {
         match self.held() {
             Some(held) => Ok(DeviceLock::new(held)),
@@ -180,8 +179,8 @@ impl Device {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    /// Runs the program, which takes part in the lock if there is one.
-    pub(crate) async fn run(&self, call: Call) -> Result<Answer> {
+    /// Runs the program, which inherits the lock if this process holds it.
+    pub(crate) async fn run(&self, call: Call) -> Result<CommandOutput> {
         let call = match self.held() {
             Some(held) => call.inherit(held.for_child()?),
             None => call,

@@ -1,10 +1,10 @@
-//! From exit codes of cryptsetup to errors.
+//! The errors for the exit codes of cryptsetup.
 
 use std::path::Path;
 
 use kms_core::{Error, ErrorKind};
 
-use crate::process::{Answer, Ended};
+use crate::process::{CommandOutput, Ended};
 
 /// The exit codes of cryptsetup (its manual page, "RETURN CODES").
 pub(crate) mod code {
@@ -22,8 +22,8 @@ pub(crate) mod code {
     pub(crate) const BUSY: i32 = 5;
 }
 
-/// The error of a call that failed for no reason that its caller knows better.
-pub(crate) fn failed(answer: &Answer) -> Error {
+/// The error of a failed call, from its exit code alone.
+pub(crate) fn failed(answer: &CommandOutput) -> Error {
     let (kind, message) = match answer.ended {
         Ended::Code(code::WRONG_KEY) => (ErrorKind::Conflict, "the KEK opens no key slot of the device".to_owned()),
         Ended::Code(code::MEMORY) => (
@@ -52,7 +52,7 @@ pub(crate) fn failed(answer: &Answer) -> Error {
     }
 }
 
-/// Names the device.
+/// Adds the path of the device to an error.
 pub(crate) fn at(path: &Path) -> impl Fn(Error) -> Error + '_ {
     move |error| error.context("device", path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! A device is formatted as ceph-volume does it for Rook (spec 8.2).
+//! Formatting of a device, as ceph-volume does it for Rook (rook-behaviour §8.2).
 
 use std::{
     fs::File,
@@ -15,12 +15,12 @@ use crate::{
     process::{Call, Ended},
 };
 
-/// How much of both ends of a device has to be empty: all that is known to mark a disk as used is there.
+/// The bytes at each end of a device that must be empty: all known signatures of a used disk are there.
 const ENDS: usize = 1 << 20;
 /// The cipher and the bits of its key: two of 256 for XTS.
 const CIPHER: [&str; 4] = ["--cipher", "aes-xts-plain64", "--key-size", "512"];
 
-/// How a device is formatted.
+/// The options of [`Device::format`].
 #[derive(Clone, Debug, Default)]
 pub struct FormatOptions {
     identity: Option<Identity>,
@@ -33,14 +33,14 @@ impl FormatOptions {
         Self::default()
     }
 
-    /// With the label and the subsystem that Rook knows its devices by.
+    /// Sets the label and the subsystem by which Rook recognizes its devices.
     #[must_use]
     pub fn with_identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// Whatever is on the device. It is lost.
+    /// Formats the device whatever is on it. All data on it is lost.
     #[must_use]
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
@@ -49,11 +49,11 @@ impl FormatOptions {
 }
 
 impl Device {
-    /// Fails unless the device may be formatted: with `force` always, else if both its ends are empty.
+    /// Checks that the device may be formatted: always with `force`, otherwise only if both its ends are empty.
     ///
     /// # Errors
     ///
-    /// `Conflict` if there is something on the device; those of the device.
+    /// `Conflict` if the device is not empty; those of the device.
     pub fn check_format(&self, options: &FormatOptions) -> Result<()> {
         if options.force {
             return Ok(());
@@ -65,7 +65,7 @@ impl Device {
         let found = match on_disk::read(self.path()) {
             Ok(OnDisk::Luks1(header)) => Some(header.identity.uuid),
             Ok(OnDisk::Luks2 { identity, .. }) => Some(identity.uuid),
-            // It has no header, or a damaged one, which is something as well.
+            // No header, or a damaged one, which is not empty either.
             Err(error) if matches!(error.kind(), ErrorKind::ConfigInvalid | ErrorKind::Unsupported) => None,
             Err(error) => return Err(error),
         };
@@ -101,7 +101,7 @@ impl Device {
         Ok(true)
     }
 
-    /// Makes a LUKS2 header with the KEK in slot 0, and proves that it opens. All that was on the device is lost.
+    /// Writes a LUKS2 header with the KEK in slot 0, and proves that the KEK opens it. All data on the device is lost.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a LUKS header says of its key slots.
+//! The LUKS header.
 
 use std::{collections::BTreeSet, ops::Deref};
 
@@ -6,7 +6,7 @@ use kms_core::{Error, ErrorKind, Result};
 use kms_rotation::{KeySlot, Slot, SlotKdf, SlotTable};
 use serde_json::{Map, Value};
 
-/// The most that is kept of a salt, in characters. Those of cryptsetup have 44.
+/// The longest salt that is kept, in characters. The salts of cryptsetup have 44.
 const MOST_SALT: usize = 128;
 
 /// The version of a LUKS header.
@@ -70,7 +70,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// `Protocol` if they are not what LUKS2 has.
+    /// `Protocol` if the metadata are malformed.
     pub(crate) fn luks2(identity: DiskIdentity, json: &[u8]) -> Result<Self> {
         // The error of the parser would quote the text.
         let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are no JSON"))?;
@@ -110,7 +110,7 @@ impl Header {
     }
 }
 
-/// The names of the slots that hold the key of a segment.
+/// The names of the slots that hold the volume key of a segment.
 fn bound(digests: &Map<String, Value>) -> BTreeSet<&str> {
     let filled = |digest: &&Value| list(digest, "segments").next().is_some();
     digests
@@ -150,7 +150,7 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Text from a disk, fit to be shown: no control characters, not too long.
+/// Text from a disk without control characters, cut to 64 characters.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! How a passphrase becomes the key of a slot that we make.
+//! The key derivation of new slots.
 
 use std::ffi::OsString;
 
@@ -34,22 +34,22 @@ impl Hash {
     }
 }
 
-/// The key derivation of slots that we make.
+/// The key derivation of new slots.
 ///
-/// It makes guessing of passphrases slow.
-/// A KEK of ours has 1,024 random bits, which nobody guesses at any speed, so the default is the cheapest there is:
-/// a costly one would only slow down the start of OSDs and need memory that a small node may not have (UP-75).
+/// A key derivation slows down the guessing of passphrases.
+/// A KEK that kms makes has 1,024 random bits, which no attacker guesses at any speed, so the default is the cheapest:
+/// a costly one would only slow down the start of OSDs, and need memory that a small node may not have (field-reports UP-75).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Kdf {
     /// PBKDF2
     Pbkdf2 {
-        /// How often the hash is applied, 1000 at least.
+        /// The number of iterations, at least 1000.
         iterations: u32,
         /// The hash.
         hash: Hash,
     },
-    /// Argon2id, for KEKs that people have made up
+    /// Argon2id, for KEKs that a person has chosen
     Argon2id {
         /// Passes over the memory, 4 at least.
         passes: u32,
@@ -67,11 +67,11 @@ impl Default for Kdf {
 }
 
 impl Kdf {
-    /// Refuses costs that cryptsetup would refuse.
+    /// Checks the costs against the limits of cryptsetup.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` that says which one.
+    /// `ConfigInvalid` naming the cost that is out of range.
     pub fn check(self) -> Result<()> {
         let within = |what: &str, value: u32, least: u32, most: u32| {
             if (least..=most).contains(&value) {
@@ -93,8 +93,8 @@ impl Kdf {
         }
     }
 
-    /// The arguments of cryptsetup. All costs are given, so that it never measures the machine: what it finds on a
-    /// large one may be too much for a small one, and the measuring itself takes seconds.
+    /// The arguments of cryptsetup. They give all costs, so that cryptsetup never measures the machine: the costs of a
+    /// large machine may be too high for a small one, and the measuring takes seconds.
     pub(crate) fn args(self) -> Vec<OsString> {
         let args = match self {
             Self::Pbkdf2 { iterations, hash } => vec![

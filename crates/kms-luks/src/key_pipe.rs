@@ -1,4 +1,4 @@
-//! A KEK on its way to another program.
+//! The pipe that hands a KEK to another program.
 
 use std::{
     io::{PipeReader, Write, pipe},
@@ -8,13 +8,12 @@ use std::{
 use kms_core::{Error, ErrorKind, Kek, Result};
 use rustix::io::ioctl_fionbio;
 
-/// Shorter passphrases are no KEK but a mistake, and are refused before a program is started (UP-78).
+/// Shorter passphrases are a mistake, and are refused before a program starts (field-reports UP-78).
 const LEAST_BYTES: usize = 4;
 
-/// The reading end of a pipe that holds the KEK and nothing else, and whose other end is closed.
+/// The reading end of a pipe that holds the KEK and nothing else. Its other end is closed.
 ///
-/// The KEK is copied into the kernel once, and read by whoever opens the end; nothing of it is on disk, in an argument
-/// or in the environment.
+/// The KEK is copied into the kernel once. It is on no disk, in no argument and in no environment.
 pub(crate) fn key_pipe(kek: &Kek) -> Result<OwnedFd> {
     let bytes = kek.expose_secret().as_bytes();
     if bytes.len() < LEAST_BYTES {

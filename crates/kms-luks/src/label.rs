@@ -1,4 +1,4 @@
-//! Label and subsystem of a LUKS2 header, by which Rook knows its own devices (spec 8.4).
+//! Label and subsystem of a LUKS2 header, by which Rook recognizes its own devices (rook-behaviour §8.4).
 
 use kms_core::{Error, ErrorKind, Result};
 
@@ -45,26 +45,26 @@ impl Identity {
     }
 }
 
-/// What has become of a header that was to be labelled.
+/// What [`Device::set_label`] did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Labelled {
-    /// Nothing was written: somebody is at work on the header. The next start will label it.
+    /// Nothing: another process holds the lock. The next start labels the header.
     Busy,
-    /// It is labelled now.
+    /// It labelled the header.
     Done,
-    /// Nothing was written: LUKS1 has no labels.
+    /// Nothing: LUKS1 has no labels.
     Luks1,
-    /// It was labelled so already.
+    /// Nothing: the header has this label already.
     Unchanged,
 }
 
 impl Device {
-    /// Labels the header, if it is not labelled so.
+    /// Labels the header, unless it has this label already.
     ///
-    /// While somebody else holds the [`lock`](Device::lock) nothing is written: cryptsetup's own lock does not reach
-    /// from one container into another, and whoever writes a header that they read before may take a new slot out of
-    /// it again.
+    /// Writes nothing while another process holds the [`lock`](Device::lock): cryptsetup's own lock does not reach from
+    /// one container into another, and a program that writes back a header which it has read before may remove a new
+    /// slot from it.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
-//! Who may change the slots of a device.
+//! The locks on the slots of a device.
 //!
 //! Two locks, both on the device itself, since containers share nothing else:
 //!
-//! - The first is held by this process as long as a rotation takes. Whoever finds it taken gives up.
-//! - The second is held by this process and by every cryptsetup that it starts. When this process is killed, a
-//!   cryptsetup that it has started may still write; the next run waits for its end.
+//! - This process holds the first during a rotation. A second process that finds it taken gives up.
+//! - This process and every cryptsetup that it starts hold the second. When this process is killed, a cryptsetup that
+//!   it has started may still write; the next run waits for its end.
 //!
 //! They are locks of open file descriptions on two bytes far behind the end of any device.
-//! Not `flock`: cryptsetup takes that itself on images and would wait for us for ever, and udev takes it on devices.
-//! Not locks of the process: those are lost as soon as any descriptor of the device is closed, which each look at the
-//! header does.
+//! They are not `flock`: cryptsetup takes that itself on images and would wait for us for ever, and udev takes it on
+//! devices. They are not locks of the process: the process loses those when it closes any descriptor of the device, as
+//! every look at the header does.
 
 use std::{
     fs::{File, OpenOptions},
@@ -36,10 +36,10 @@ use crate::on_disk::not_read;
 /// The bytes that are locked, near the largest offset that there is (2^63 - 1).
 const OURS: i64 = 0x6b6d_7300_0000_0000;
 const CHILDREN: i64 = OURS + 1;
-/// How often it is looked whether the last cryptsetup of an earlier run has ended.
+/// The time between two looks for the end of a cryptsetup of an earlier run.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The right to change the slots of a device. It is given up when this is dropped.
+/// The exclusive right to change the slots of a device. Dropping it gives the right up.
 #[derive(Clone, Debug)]
 pub struct DeviceLock {
     _held: Arc<Held>,
@@ -54,7 +54,7 @@ pub(crate) struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // By name: a child that is being started for another device has a copy of all descriptors for a moment.
+        // Explicitly: a child that is being started for another device has a copy of all descriptors for a moment.
         let _ignored = set(&self.ours, OURS, libc::F_UNLCK);
     }
 }
@@ -105,15 +105,15 @@ impl Held {
 /// An open file of its own, closed when another program is started.
 fn open(path: &Path) -> Result<File> {
     let node = kernel_node(path);
-    // Only who may write may lock.
+    // A lock needs write access.
     OpenOptions::new().read(true).write(true).open(node.as_deref().unwrap_or(path)).map_err(not_read)
 }
 
-/// The kernel's own node of a block device, if it is to be seen from here.
+/// The kernel's own node of a block device. `None` if it is not visible in this mount namespace.
 ///
-/// Locks belong to a node and not to the device behind it, and Rook makes nodes of its own for an OSD (`block-tmp`):
-/// whoever rotates by that one and whoever rotates by `/dev/sdb` have to find the same lock. The pods of Rook have the
-/// host's `/dev`.
+/// A lock belongs to a node and not to the device behind it, and Rook makes nodes of its own for an OSD (`block-tmp`):
+/// a rotation by that node and a rotation by `/dev/sdb` must find the same lock. The pods of Rook have the host's
+/// `/dev`.
 fn kernel_node(path: &Path) -> Option<PathBuf> {
     let number = block_device(path)?;
     let facts = format!("/sys/dev/block/{}:{}/uevent", major(number), minor(number));
@@ -123,13 +123,13 @@ fn kernel_node(path: &Path) -> Option<PathBuf> {
     (block_device(&node) == Some(number)).then_some(node)
 }
 
-/// The number of a block device; none if it is none.
+/// The number of a block device. `None` for other files.
 fn block_device(path: &Path) -> Option<u64> {
     let metadata = std::fs::metadata(path).ok()?;
     metadata.file_type().is_block_device().then(|| metadata.rdev())
 }
 
-/// Whether the lock was free and is ours now.
+/// Takes a lock. `false` if another process holds it.
 fn lock(file: &File, byte: i64) -> Result<bool> {
     match set(file, byte, libc::F_WRLCK) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Mapped devices: `/dev/mapper/NAME`, by which an open LUKS device is read and written.
+//! Mappings: the nodes `/dev/mapper/NAME` through which programs read and write open LUKS devices.
 
 use std::{
     fmt,
@@ -19,14 +19,14 @@ use crate::{
 
 /// The longest name that the kernel takes, in bytes.
 const MOST_BYTES: usize = 127;
-/// How long the clearing away of what a run that was stopped has left may take.
+/// The time limit for removing a mapping that a stopped run left behind.
 const CLEARING: Duration = Duration::from_secs(10);
-/// How long one that has no table is given to get one.
+/// How long a mapping without a table may take to get one.
 const FINISHING: Duration = Duration::from_secs(2);
-/// How often it is looked for meanwhile.
+/// The time between two looks for the table.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a device is to an OSD (spec 8.3).
+/// The role of a device in an OSD (rook-behaviour §8.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeviceKind {
@@ -39,7 +39,7 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// In the order in which an OSD's devices are named.
+    /// All kinds, in the order in which an OSD names its devices.
     pub const ALL: [Self; 3] = [Self::Block, Self::Db, Self::Wal];
 
     /// The name of a mapping in an OSD's pod, as Rook has it: `<PVC of this device>-block-dmcrypt` and so on.
@@ -107,25 +107,25 @@ impl FromStr for MappingName {
     }
 }
 
-/// What the kernel says of a mapping.
+/// The state of a mapping, as the kernel reports it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct MappingStatus {
-    /// Its node.
+    /// The node of the mapping.
     pub node: PathBuf,
-    /// Its name in the kernel, such as `dm-0`.
+    /// The name in the kernel, such as `dm-0`.
     pub kernel_name: String,
-    /// Its UUID in device-mapper.
+    /// The UUID in device-mapper.
     pub uuid: String,
-    /// The kernel's names of the devices that it is on, such as `sdb`.
+    /// The kernel's names of the devices below the mapping, such as `sdb`.
     pub devices: Vec<String>,
-    /// Its size.
+    /// The size.
     pub bytes: u64,
-    /// Whether it can only be read.
+    /// Whether the mapping is read-only.
     pub read_only: bool,
-    /// Whether it is suspended, so that nothing can be read or written.
+    /// Whether the mapping is suspended, so that reads and writes wait.
     pub suspended: bool,
-    /// Whether all that it was on has gone, or it was never finished.
+    /// Whether the mapping is stale: all devices below it are gone, or the mapping has no table.
     pub stale: bool,
 }
 
@@ -137,7 +137,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// The mapping of this name. Nothing is looked at yet.
+    /// The mapping of this name. Does no I/O.
     pub fn new(cryptsetup: Cryptsetup, name: MappingName) -> Self {
         Self { cryptsetup, name }
     }
@@ -147,7 +147,7 @@ impl Mapping {
         &self.name
     }
 
-    /// What the kernel says of it; `None` if it does not exist.
+    /// Reads the state of the mapping. `None` if there is no such mapping.
     ///
     /// # Errors
     ///
@@ -167,12 +167,12 @@ impl Mapping {
         }))
     }
 
-    /// Closes it.
+    /// Closes the mapping.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such mapping: closing nothing is usually a wrong name; `Conflict` if it is in use, or
-    /// is none of cryptsetup's; `Timeout`.
+    /// `NotFound` if there is no such mapping, which is usually a wrong name; `Conflict` if the mapping is in use, or if
+    /// cryptsetup did not make it; `Timeout`.
     pub async fn close(&self) -> Result<()> {
         let closed = async {
             let mapped = self.cryptsetup.sysfs().mapped(&self.name)?.ok_or_else(no_such)?;
@@ -183,7 +183,7 @@ impl Mapping {
             let answer = answer.map_err(hint)?;
             match answer.ended {
                 Ended::Code(code::DONE) => Ok(()),
-                // Somebody else has closed it.
+                // Another process has closed it.
                 _ if self.cryptsetup.sysfs().mapped(&self.name)?.is_none() => Ok(()),
                 _ => Err(self.cryptsetup.explain(&answer).await),
             }
@@ -191,7 +191,7 @@ impl Mapping {
         closed.await.map_err(self.at("close"))
     }
 
-    /// Lets it grow to the size of its device. Needs no KEK, if the mapping was opened by us or by Rook.
+    /// Grows the mapping to the size of its device. Needs no KEK if kms or Rook opened the mapping.
     ///
     /// # Errors
     ///
@@ -217,7 +217,7 @@ impl Mapping {
         resized.await.map_err(self.at("resize"))
     }
 
-    /// Removes one that is in the way: closes it, and if it leads nowhere also by force.
+    /// Removes a mapping that is in the way: closes it, and uses force only on a stale mapping.
     pub(crate) async fn clear(&self) -> Result<()> {
         let sysfs = self.cryptsetup.sysfs();
         let cryptsetup = self.cryptsetup.clone().with_limit(self.cryptsetup.limit().min(CLEARING));
@@ -246,10 +246,11 @@ impl Mapping {
         .source(cause))
     }
 
-    /// Removes a mapping of this name that has no table: whoever made it was stopped before it could load one. Says
-    /// whether there was one, or somebody else has finished it meanwhile.
+    /// Removes a mapping of this name that has no table, because its creator was stopped before it loaded one.
+    /// `true` if there was one; it is removed, or another process has finished it meanwhile.
     ///
-    /// Such a mapping maps nothing, so nobody can use it. The kernel does not list it, only device-mapper does.
+    /// A mapping without a table maps nothing, so no program can use it. Only device-mapper lists it, the kernel does
+    /// not.
     pub(crate) async fn clear_unfinished(&self) -> Result<bool> {
         let Some(dmsetup) = self.cryptsetup.located("dmsetup") else { return Ok(false) };
         let cryptsetup = self.cryptsetup.clone().with_limit(self.cryptsetup.limit().min(CLEARING));
@@ -283,14 +284,14 @@ fn no_such() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such mapping: the device is not open, or under another name")
 }
 
-/// The error of a mapping that cryptsetup has not made.
+/// The error of a mapping that cryptsetup did not make.
 pub(crate) fn foreign(mapped: &Mapped) -> Error {
     let uuid = if mapped.uuid.is_empty() { "none" } else { &mapped.uuid };
     Error::new(ErrorKind::Conflict, "there is a mapping of this name that is not one of cryptsetup's")
         .context("uuid", uuid)
 }
 
-/// Says what a time limit that ran out at a mapping nearly always means (UP-74).
+/// Adds the usual cause of a time-out at a mapping to an error (field-reports UP-74).
 pub(crate) fn hint(error: Error) -> Error {
     if error.kind() != ErrorKind::Timeout {
         return error;

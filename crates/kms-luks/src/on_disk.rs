@@ -1,7 +1,7 @@
-//! The header as it is on the device, read without another program.
+//! The header on the disk, read without another program.
 //!
-//! It tells what a device is (version, UUID, label, subsystem), and which slots are in use at this moment: the look
-//! that precedes each removal of a slot would else cost as much as the removal.
+//! It holds the identity of the device (version, UUID, label, subsystem) and the slots in use. With cryptsetup the look
+//! that precedes each removal of a slot would cost as much as the removal.
 //! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
 //! and 3.
 
@@ -34,13 +34,13 @@ const LUKS1_SALT_BYTES: usize = 32;
 /// What marks a slot of LUKS1 that is in use.
 const LUKS1_IN_USE: u32 = 0x00AC_71F3;
 
-/// A header as it was found.
+/// A header on the disk.
 #[derive(Debug)]
 pub(crate) enum OnDisk {
     Luks1(Header),
     Luks2 {
         identity: DiskIdentity,
-        /// The metadata, if both copies have the same. They differ while a program is writing, and after damage.
+        /// The metadata. `None` if the two copies differ, as they do during a write and after damage.
         json: Option<Vec<u8>>,
     },
 }
@@ -49,7 +49,7 @@ pub(crate) enum OnDisk {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or can have none.
+/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is no block device and no file.
 pub(crate) fn read(path: &Path) -> Result<OnDisk> {
     let file = open(path)?;
     let mut start = vec![0; BINARY];
@@ -68,7 +68,7 @@ pub(crate) fn read(path: &Path) -> Result<OnDisk> {
     }
 }
 
-/// Opens a device or an image, and nothing that would block or act.
+/// Opens a device or an image. Refuses files that would block or act when opened.
 fn open(path: &Path) -> Result<File> {
     let kind = path.metadata().map_err(not_read)?.file_type();
     if !kind.is_block_device() && !kind.is_file() {
@@ -122,7 +122,7 @@ fn luks1(start: &[u8]) -> Option<OnDisk> {
 fn luks2(file: &File, start: &[u8]) -> Result<OnDisk> {
     let identity = luks2_identity(start).ok_or_else(|| cut_off("LUKS2"))?;
     let size = number(start, 8, 8).filter(|size| SIZES.contains(&(size / 1024)) && size % 1024 == 0);
-    // A size that cannot be is damage, which cryptsetup may be able to mend from the second copy.
+    // An impossible size is damage, which cryptsetup may be able to repair from the second copy.
     let json = match size {
         Some(size) => metadata(file, size, number(start, 16, 8)).map_err(not_read)?,
         None => None,
@@ -130,7 +130,7 @@ fn luks2(file: &File, start: &[u8]) -> Result<OnDisk> {
     Ok(OnDisk::Luks2 { identity, json })
 }
 
-/// The metadata, if both copies are there and equal.
+/// The metadata. `None` unless both copies are complete and equal.
 fn metadata(file: &File, size: u64, sequence: Option<u64>) -> io::Result<Option<Vec<u8>>> {
     let Ok(length) = usize::try_from(size) else { return Ok(None) };
     let (mut first, mut second) = (vec![0; length], vec![0; length]);
@@ -146,7 +146,7 @@ fn metadata(file: &File, size: u64, sequence: Option<u64>) -> io::Result<Option<
     Ok(json.split(|byte| *byte == 0).next().map(<[u8]>::to_vec))
 }
 
-/// Looks for the second copy of a LUKS2 header whose first one is damaged.
+/// Looks for the second copy of a LUKS2 header whose first copy is damaged.
 fn second(file: &File) -> Result<Option<OnDisk>> {
     for size in SIZES {
         let mut binary = vec![0; BINARY];
@@ -187,7 +187,7 @@ fn text(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     Some(clean(&String::from_utf8_lossy(text)))
 }
 
-/// Reads until the buffer is full or the device ends; gives how much it was.
+/// Reads until the buffer is full or the device ends. Returns the number of bytes.
 pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
     while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {

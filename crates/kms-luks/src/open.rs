@@ -1,4 +1,4 @@
-//! A device is opened: `/dev/mapper/NAME` comes to be (spec 8.5).
+//! Opening of a device as `/dev/mapper/NAME` (rook-behaviour §8.5).
 
 use kms_core::{Error, ErrorKind, Kek, Result};
 
@@ -8,40 +8,40 @@ use crate::{
     error::{at, code},
     mapping::{foreign, hint},
     on_disk::{self, OnDisk, not_read},
-    process::{Answer, Call, Ended},
+    process::{Call, CommandOutput, Ended},
     sysfs::Mapped,
 };
 
-/// What has become of a device that was to be opened.
+/// What [`Device::open`] did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Opened {
-    /// It was open under this name already.
+    /// Nothing: the device was open under this name already.
     Already,
-    /// It is open now.
+    /// It opened the device.
     Done,
-    /// It is open now, in place of a mapping of this name that led nowhere.
+    /// It opened the device, in place of a stale mapping of this name.
     Replaced,
-    /// Nothing was done: the KEK opens no slot.
+    /// Nothing: the KEK opens no slot.
     WrongKey,
 }
 
-/// Under this name there is…
+/// What exists under the name of a mapping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Found {
     Nothing,
-    /// …this device.
+    /// A mapping of this device.
     This,
-    /// …a mapping that leads nowhere.
+    /// A stale mapping.
     Stale,
 }
 
 impl Device {
-    /// Whether the device is open under this name, and can be used.
+    /// Whether the device is open under this name and usable.
     ///
     /// # Errors
     ///
-    /// `Conflict` if the name is that of another device; those of the device.
+    /// `Conflict` if the mapping of this name is of another device; those of the device.
     pub fn is_open(&self, name: &MappingName) -> Result<bool> {
         let found = self.found(name).map_err(self.at_mapping(name));
         found.map(|found| found == Found::This)
@@ -49,13 +49,13 @@ impl Device {
 
     /// Opens the device under a name, with discards allowed and without the kernel's keyring, as Rook does.
     ///
-    /// It is no fault if it is open already under this name. A mapping of this name whose device has gone, or that was
-    /// never finished, is removed first.
+    /// Succeeds if the device is open under this name already. Removes a stale mapping of this name first: one whose
+    /// device is gone, or that has no table.
     ///
     /// # Errors
     ///
-    /// `Conflict` if the name is that of another device; `Unsupported` if the kernel has no device-mapper; `Timeout`,
-    /// after which what was half open has been closed; those of the device and of the program.
+    /// `Conflict` if the mapping of this name is of another device; `Unsupported` if the kernel has no device-mapper; `Timeout`,
+    /// after which the half-open mapping has been closed; those of the device and of the program.
     pub async fn open(&self, name: &MappingName, kek: &Kek) -> Result<Opened> {
         self.open_as(name, kek).await.map_err(self.at_mapping(name))
     }
@@ -70,7 +70,7 @@ impl Device {
         }
         let mut replaced = before == Found::Stale;
         let mut answer = self.map(name, kek).await;
-        // It may be in its own way: what has no table yet is nowhere in /sys.
+        // A mapping without a table blocks the name and is not in /sys.
         if matches!(&answer, Ok(answer) if answer.ended == Ended::Code(code::BUSY))
             && self.found(name)? == Found::Nothing
             && mapping.clear_unfinished().await?
@@ -81,7 +81,7 @@ impl Device {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                // What hangs there would pass for open at the next start.
+                // The next start would take the half-open mapping for an open one.
                 if error.kind() == ErrorKind::Timeout && self.cryptsetup().sysfs().mapped(name)?.is_some() {
                     let cleared = mapping.clear().await;
                     let left = if cleared.is_ok() { "closed again" } else { "could not be closed" };
@@ -93,7 +93,7 @@ impl Device {
         match answer.ended {
             Ended::Code(code::DONE) => {}
             Ended::Code(code::WRONG_KEY) => return Ok(Opened::WrongKey),
-            // Somebody else was faster, perhaps.
+            // Another process may have opened it.
             Ended::Code(code::BUSY) if self.found(name)? == Found::This => return Ok(Opened::Already),
             Ended::Code(code::BUSY) => {
                 return Err(Error::new(
@@ -121,8 +121,8 @@ impl Device {
         Ok(if replaced { Opened::Replaced } else { Opened::Done })
     }
 
-    /// Has cryptsetup map the device.
-    async fn map(&self, name: &MappingName, kek: &Kek) -> Result<Answer> {
+    /// Runs `cryptsetup open`.
+    async fn map(&self, name: &MappingName, kek: &Kek) -> Result<CommandOutput> {
         let call =
             Call::new(["open", "--disable-keyring", "--allow-discards"]).args(NO_TOKEN.map(Into::into));
         self.run(call.arg("--key-file").key(kek)?.arg("--").arg(self.path()).arg(name.as_str())).await
@@ -149,7 +149,7 @@ impl Device {
                 "there is a mapping of this name and device, made before the device was formatted anew",
             ));
         }
-        // Without its node it is of no use, and nobody uses it by that name.
+        // Without its node no program can use the mapping by that name.
         Ok(if self.cryptsetup().sysfs().has_node(name) { Found::This } else { Found::Stale })
     }
 

@@ -22,18 +22,18 @@ use tokio::{
 
 use crate::key_pipe::key_pipe;
 
-/// The most that is kept of what a program writes. The metadata of a LUKS2 header are 4 MiB at most.
+/// The most bytes that are kept of the output of a program. The metadata of a LUKS2 header are 4 MiB at most.
 const MOST_OUTPUT: usize = 8 << 20;
-/// The same of its messages.
+/// The most bytes that are kept of its messages.
 const MOST_MESSAGES: usize = 16 << 10;
-/// The most of a message that goes into an error, in characters.
+/// The most characters of a message in an error.
 const MOST_SAID: usize = 200;
-/// The longest that a program may take to end after an interrupt, and then after a kill.
+/// The longest time for a program to end after an interrupt, and then after a kill.
 const GRACE: Duration = Duration::from_secs(5);
-/// The first descriptor that is handed over; those before are standard input, output and error.
+/// The first descriptor that a program inherits after standard input, output and error.
 const FIRST_FD: i32 = 3;
 
-/// What a program is to do.
+/// The arguments and the descriptors of a program.
 #[derive(Debug)]
 pub(crate) struct Call {
     args: Vec<OsString>,
@@ -66,30 +66,30 @@ impl Call {
         Ok(self.arg(format!("/proc/self/fd/{fd}")))
     }
 
-    /// A descriptor that the program has open as long as it lives, without knowing of it.
+    /// Adds a descriptor that stays open as long as the program runs.
     pub(crate) fn inherit(mut self, fd: OwnedFd) -> Self {
         self.fds.push(fd);
         self
     }
 }
 
-/// How a program ended.
+/// The exit code or the signal of a program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ended {
     Code(i32),
     Signal(i32),
 }
 
-/// What a program answered.
+/// The end and the output of a program.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct CommandOutput {
     pub(crate) ended: Ended,
     pub(crate) output: Vec<u8>,
     messages: Vec<u8>,
 }
 
-impl Answer {
-    /// The last line of its messages, fit for an error.
+impl CommandOutput {
+    /// The last line of its messages, without control characters.
     pub(crate) fn said(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.messages);
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
@@ -97,35 +97,35 @@ impl Answer {
     }
 }
 
-/// The surroundings of a program.
+/// The path, the environment and the time limit of a program.
 #[derive(Debug)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct ProcessEnv<'a> {
     pub(crate) program: &'a Path,
     pub(crate) env: Vec<(&'a OsStr, &'a OsStr)>,
     pub(crate) limit: Duration,
 }
 
-/// Runs a program to its end, or ends it with its whole process group when the time is up.
+/// Runs a program to its end, or ends it with its whole process group at the time limit.
 ///
-/// When this is dropped, the program goes on under the same limit: to end it in the middle of a write would be worse
-/// than to let it come to its end.
-pub(crate) async fn run(around: &Surroundings<'_>, call: Call) -> Result<Answer> {
-    let child = spawn(around, call)?;
-    let supervised = tokio::spawn(supervise(child, around.limit));
+/// When the future is dropped, the program goes on under the same limit: to end it in the middle of a write would be
+/// worse than to wait for its end.
+pub(crate) async fn run(env: &ProcessEnv<'_>, call: Call) -> Result<CommandOutput> {
+    let child = spawn(env, call)?;
+    let supervised = tokio::spawn(supervise(child, env.limit));
     supervised.await.map_err(|cause| {
         Error::new(ErrorKind::Unexpected, "the wait for cryptsetup was broken off").source(cause)
     })?
 }
 
-fn spawn(around: &Surroundings<'_>, call: Call) -> Result<Child> {
+fn spawn(env: &ProcessEnv<'_>, call: Call) -> Result<Child> {
     let Call { args, fds } = call;
     let mappings =
         fds.into_iter().zip(FIRST_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-    let mut command = std::process::Command::new(around.program);
+    let mut command = std::process::Command::new(env.program);
     command
         .args(args)
         .env_clear()
-        .envs(around.env.iter().copied())
+        .envs(env.env.iter().copied())
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -138,17 +138,17 @@ fn spawn(around: &Surroundings<'_>, call: Call) -> Result<Child> {
             std::io::ErrorKind::PermissionDenied => (ErrorKind::Unsupported, "we may not run this program"),
             _ => (ErrorKind::Unexpected, "the program cannot be run"),
         };
-        Error::new(kind, what).context("program", around.program.display().to_string()).source(cause)
+        Error::new(kind, what).context("program", env.program.display().to_string()).source(cause)
     };
     command.fd_mappings(mappings.collect()).map_err(|cause| not_run(std::io::Error::other(cause)))?;
     // The pipes are closed on our side with the command, at the end of this function.
     Command::from(command).spawn().map_err(not_run)
 }
 
-async fn supervise(mut child: Child, limit: Duration) -> Result<Answer> {
+async fn supervise(mut child: Child, limit: Duration) -> Result<CommandOutput> {
     let (output, messages) = (child.stdout.take(), child.stderr.take());
     let ending = async {
-        // First all that it writes, then its end: its process id, and so its group, is surely its own until then.
+        // First the output, then the end: until then the process id, and so the group, belongs to this program.
         let (output, messages) = tokio::join!(read(output, MOST_OUTPUT), read(messages, MOST_MESSAGES));
         (child.wait().await, output, messages)
     };
@@ -158,7 +158,7 @@ async fn supervise(mut child: Child, limit: Duration) -> Result<Answer> {
     let status = status.map_err(|cause| {
         Error::new(ErrorKind::Unexpected, "it is not known how cryptsetup ended").source(cause)
     })?;
-    Ok(Answer { ended: ended(status), output, messages })
+    Ok(CommandOutput { ended: ended(status), output, messages })
 }
 
 fn ended(status: ExitStatus) -> Ended {
@@ -168,24 +168,24 @@ fn ended(status: ExitStatus) -> Ended {
     }
 }
 
-/// Reads to the end and keeps the beginning.
+/// Reads a stream to its end and keeps its beginning.
 async fn read(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
     let mut kept = Vec::new();
     let Some(stream) = stream else { return kept };
     let mut first = stream.take(u64::try_from(most).unwrap_or(u64::MAX));
-    // What cannot be read is missing from the answer, and found out there.
+    // The caller notices output that could not be read.
     let _ignored = first.read_to_end(&mut kept).await;
     let _ignored = tokio::io::copy(&mut first.into_inner(), &mut tokio::io::sink()).await;
     kept
 }
 
-/// Ends a program whose time is up: asked first, then killed.
+/// Ends a program at its time limit: first by an interrupt, then by a kill.
 async fn stop(mut child: Child, limit: Duration) -> Error {
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let signal = |signal| group.map(|group| kill_process_group(group, signal));
     let _ignored = signal(Signal::INT);
     let mut reaped = timeout(limit.min(GRACE), child.wait()).await.is_ok();
-    // Also when it has ended: not all that it started needs to have.
+    // Also after its end: a program that it started may still run.
     let _ignored = signal(Signal::KILL);
     if !reaped {
         reaped = timeout(GRACE, child.wait()).await.is_ok();

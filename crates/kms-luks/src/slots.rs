@@ -1,4 +1,4 @@
-//! Slots are made, changed and removed.
+//! Changes of key slots: add, change, remove.
 
 use kms_core::{Error, ErrorKind, Kek, Result};
 use kms_rotation::{Added, Proof, Slot, refuse_reencrypting};
@@ -6,14 +6,14 @@ use kms_rotation::{Added, Proof, Slot, refuse_reencrypting};
 use crate::{
     Device, Version,
     error::{at, code},
-    process::{Answer, Call, Ended},
+    process::{Call, CommandOutput, Ended},
 };
 
-/// What has become of a slot whose KEK was to be changed.
+/// What [`Device::change`] did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Changed {
-    /// It has the new KEK.
+    /// The slot has the new KEK.
     Done,
     /// Nothing was written: the current KEK does not open it.
     WrongKey,
@@ -29,13 +29,13 @@ impl Device {
         Proof::by_opening(self, slot, kek).await
     }
 
-    /// Makes a slot for a new KEK. The volume key in it is taken from slot `from`, or from any that `current` opens.
+    /// Adds a slot for a new KEK, with the volume key from slot `from`, or from any slot that `current` opens.
     ///
-    /// With `from`, it proves at once that `current` opens that slot; if not, nothing has been written.
+    /// With `from`, nothing is written unless `current` opens that slot.
     ///
     /// # Errors
     ///
-    /// Those of the device, the lock and the program. After a `Timeout` the slot may be there or not.
+    /// Those of the device, the lock and the program. After a `Timeout` the slot may exist.
     pub async fn add(&self, from: Option<Slot>, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Added> {
         let added = async {
             let _lock = self.locked().await?;
@@ -72,7 +72,7 @@ impl Device {
             return Ok(added);
         }
         if answer.ended == Ended::Code(code::FAILED) {
-            // Somebody else may have been faster, or the program may not know the option.
+            // Another process may have been faster, or the program may not know the option.
             if self.header_now().await?.in_use(new_slot) {
                 return Ok(Added::SlotTaken);
             }
@@ -105,19 +105,19 @@ impl Device {
     }
 
     /// `call` ends with the option that names the new slot.
-    async fn add_call(&self, call: Call, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Answer> {
+    async fn add_call(&self, call: Call, current: &Kek, new_slot: Slot, new: &Kek) -> Result<CommandOutput> {
         let call = call.arg(new_slot.to_string()).args(self.cryptsetup().kdf().args());
         self.run(call.arg("--key-file").key(current)?.arg("--").arg(self.path()).key(new)?).await
     }
 
-    /// Removes a slot. `proof` is that of another slot of this device, and `kek` the KEK that it was given for.
+    /// Removes a slot. `proof` is the proof of another slot of this device, and `kek` the KEK that it was made with.
     ///
-    /// The header is read again before: the slot of the proof must still be there, so that the last slot can never be
-    /// removed. A slot that is not in use is as good as removed.
+    /// Reads the header again first: the slot of the proof must still be in use, so the last slot is never removed.
+    /// Succeeds if the slot is not in use.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for a proof of another device or of the very slot; `Conflict` if the slot of the proof has gone,
+    /// `ConfigInvalid` for a proof of another device or of the slot itself; `Conflict` if the slot of the proof is gone,
     /// or if the KEK opens no slot that would remain; those of the device, the lock and the program.
     pub async fn kill(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
         let killed = async {
@@ -140,16 +140,16 @@ impl Device {
                 ErrorKind::Conflict,
                 format!("the KEK opens no key slot but {victim}, which is not removed therefore"),
             )),
-            // Somebody else has removed it.
+            // Another process has removed it.
             Ended::Code(code::FAILED) if !self.header_now().await?.in_use(victim) => Ok(()),
             _ => Err(self.cryptsetup().explain(&answer).await),
         }
     }
 
-    /// Gives a slot another KEK.
+    /// Replaces the KEK of a slot.
     ///
     /// LUKS2 writes the new slot before it gives up the old one; LUKS1 without a free slot does not, so use
-    /// [`add`](Self::add) and [`kill`](Self::kill) where a slot is to spare.
+    /// [`add`](Self::add) and [`kill`](Self::kill) where a slot is free.
     ///
     /// # Errors
     ///
@@ -180,8 +180,8 @@ impl Device {
     }
 }
 
-/// What an answer of `luksAddKey` means; `None` if the header has to be looked at for it.
-fn added(answer: &Answer) -> Option<Added> {
+/// The meaning of the exit code of `luksAddKey`. `None` if only the header tells.
+fn added(answer: &CommandOutput) -> Option<Added> {
     match answer.ended {
         Ended::Code(code::DONE) => Some(Added::Done),
         Ended::Code(code::WRONG_KEY) => Some(Added::WrongKey),

@@ -1,6 +1,6 @@
-//! What the kernel tells of mapped devices.
+//! The mappings, as the kernel lists them.
 //!
-//! It is read from `/sys/block`, where each mapping is a `dm-*` with its name, its UUID and links to the devices below.
+//! In `/sys/block` each mapping is a folder `dm-*` with its name, its UUID and links to the devices below.
 
 use std::{
     fs, io,
@@ -16,19 +16,19 @@ use crate::MappingName;
 /// Bytes of a sector in `/sys`, whatever the device's own are.
 const SECTOR: u64 = 512;
 
-/// Where the kernel tells of its devices: `/sys` and `/dev/mapper`, or what stands for them in a test.
+/// The folders `/sys` and `/dev/mapper`, or stand-ins in a test.
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: PathBuf,
     nodes: PathBuf,
 }
 
-/// A mapping as the kernel has it.
+/// A mapping, as the kernel lists it.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapped {
     /// Its name in the kernel, such as `dm-0`.
     pub(crate) kernel_name: String,
-    /// What its creator called it; cryptsetup: `CRYPT-LUKS2-…`.
+    /// The UUID that the creator set; from cryptsetup `CRYPT-LUKS2-…`.
     pub(crate) uuid: String,
     pub(crate) bytes: u64,
     pub(crate) read_only: bool,
@@ -40,19 +40,19 @@ pub(crate) struct Mapped {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Below {
     pub(crate) kernel_name: String,
-    /// Its number, `8:1`; none if it has gone.
+    /// The number, such as `8:1`. `None` if the device is gone.
     number: Option<String>,
-    /// The image, if it is a loop device.
+    /// The image of a loop device.
     image: Option<PathBuf>,
 }
 
 impl Sysfs {
-    /// That of this system.
+    /// The folders of this system.
     pub fn new() -> Self {
         Self { root: PathBuf::from("/sys"), nodes: PathBuf::from("/dev/mapper") }
     }
 
-    /// What stands for `/sys`, and for `/dev/mapper`.
+    /// Stand-ins for `/sys` and for `/dev/mapper`.
     pub fn at(root: impl Into<PathBuf>, nodes: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), nodes: nodes.into() }
     }
@@ -62,21 +62,21 @@ impl Sysfs {
         self.nodes.join(name.as_str())
     }
 
-    /// Whether the node of a mapping is there.
+    /// Whether the node of a mapping exists.
     pub(crate) fn has_node(&self, name: &MappingName) -> bool {
         self.node(name).exists()
     }
 
-    /// Whether the kernel has device-mapper, as far as it is loaded.
+    /// Whether device-mapper is loaded.
     pub(crate) fn has_device_mapper(&self) -> bool {
         self.root.join("class/misc/device-mapper").exists()
     }
 
-    /// The mapping of this name, if there is one.
+    /// The mapping of this name. `None` if there is no such mapping.
     ///
     /// # Errors
     ///
-    /// `Unexpected` if `/sys` cannot be read: nothing may be taken for absent then.
+    /// `Unexpected` if `/sys` cannot be read, since then no mapping counts as absent.
     pub(crate) fn mapped(&self, name: &MappingName) -> Result<Option<Mapped>> {
         self.find(name).map_err(|cause| {
             Error::new(ErrorKind::Unexpected, "the kernel's list of mapped devices cannot be read")
@@ -89,7 +89,7 @@ impl Sysfs {
         for entry in fs::read_dir(self.root.join("block"))? {
             let entry = entry?;
             let kernel_name = entry.file_name().to_string_lossy().into_owned();
-            // One that goes while we look has no name any more.
+            // A mapping that vanishes meanwhile has no name.
             if kernel_name.starts_with("dm-")
                 && line(&entry.path().join("dm/name")).as_deref() == Some(name.as_str())
             {
@@ -107,7 +107,7 @@ impl Default for Sysfs {
 }
 
 impl Mapped {
-    /// Whether it is on this device or image.
+    /// Whether the mapping is on this device or image.
     pub(crate) fn is_on(&self, path: &Path) -> io::Result<bool> {
         let metadata = fs::metadata(path)?;
         if metadata.file_type().is_block_device() {
@@ -118,20 +118,20 @@ impl Mapped {
         Ok(self.below.iter().any(|below| below.image.as_deref() == Some(&path)))
     }
 
-    /// Whether it was made by cryptsetup.
+    /// Whether cryptsetup made the mapping.
     pub(crate) fn is_crypt(&self) -> bool {
         self.uuid.starts_with("CRYPT-")
     }
 
-    /// Whether it was made from the LUKS header with this UUID.
+    /// Whether the mapping was made from the LUKS header with this UUID.
     pub(crate) fn is_of(&self, luks_uuid: &str) -> bool {
         let digits: String = luks_uuid.chars().filter(|c| *c != '-').collect();
         self.uuid.split('-').nth(2) == Some(&digits)
     }
 
-    /// Whether it leads nowhere: it was never finished, so that it has no size, or what it was on has gone.
+    /// Whether the mapping is stale: it has no table and so no size, or all devices below it are gone.
     ///
-    /// One that is suspended is not meant: that is so for a moment while it is resized.
+    /// A suspended mapping is not stale: a resize suspends it for a moment.
     pub(crate) fn is_stale(&self) -> bool {
         self.bytes == 0 || self.below.iter().all(|below| below.number.is_none())
     }
@@ -159,7 +159,7 @@ fn device_below(mapping: &Path, kernel_name: String) -> Below {
     Below { kernel_name, number, image }
 }
 
-/// The names in a folder; none if there is no such folder.
+/// The names in a folder. Empty if there is no such folder.
 fn names(folder: &Path) -> impl Iterator<Item = String> {
     fs::read_dir(folder)
         .into_iter()

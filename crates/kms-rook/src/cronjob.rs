@@ -11,9 +11,9 @@ use k8s_openapi::{
 };
 use kms_core::{Capability, Error, ErrorKind, Guarantee, Result};
 use kms_dispatch::Provider;
+use kms_kube::CephClusterSpec;
 
 use crate::{
-    cluster::Cluster,
     container::{container, volumes},
     env::env,
     names::{APP, CLUSTER_LABEL, Naming},
@@ -79,7 +79,7 @@ impl JobOptions {
 /// What the CronJobs of a cluster have in common, checked once.
 #[derive(Debug)]
 pub struct JobMaker<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a CephClusterSpec,
     options: &'a JobOptions,
     schedule: Schedule,
     env: crate::KmsEnv,
@@ -94,7 +94,7 @@ impl<'a> JobMaker<'a> {
     ///
     /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (spec W16). `ConfigInvalid`
     /// if the `security` block is wrong, or its schedule.
-    pub fn new(cluster: &'a Cluster, options: &'a JobOptions) -> Result<Self> {
+    pub fn new(cluster: &'a CephClusterSpec, options: &'a JobOptions) -> Result<Self> {
         let provider = kms_dispatch::check(&cluster.security, &kms_dispatch::Options::default())?;
         let capability = provider
             .capability()
@@ -108,7 +108,7 @@ impl<'a> JobMaker<'a> {
     ///
     /// As [`new`](Self::new).
     pub fn with_capability(
-        cluster: &'a Cluster,
+        cluster: &'a CephClusterSpec,
         options: &'a JobOptions,
         capability: Capability,
     ) -> Result<Self> {
@@ -134,8 +134,8 @@ impl<'a> JobMaker<'a> {
     pub fn cron_job(&self, osd: &Osd) -> CronJob {
         let Self { cluster, options, schedule, env, mounted } = self;
         let app = options.naming.app();
-        let labels = with(&cluster.pod_labels, [(APP, app), (CLUSTER_LABEL, &osd.kube_namespace)]);
-        let annotations = &cluster.pod_annotations;
+        let labels = with(&cluster.job_labels, [(APP, app), (CLUSTER_LABEL, &osd.kube_namespace)]);
+        let annotations = &cluster.job_annotations;
         let pod_annotations: BTreeMap<_, _> = annotations
             .iter()
             .chain(&osd.pod.networks)

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "client")]
 pub mod client;
-mod cluster;
 mod container;
 mod cronjob;
 mod discover;
@@ -16,13 +15,12 @@ mod schedule;
 mod volumes;
 
 #[cfg(test)]
-#[path = "../tests/common/schedules.rs"]
+#[path = "../tests/it/schedules.rs"]
 mod test_data;
 
 #[cfg(feature = "client")]
 pub use crate::rbac::{Rbac, rbac};
 pub use crate::{
-    cluster::Cluster,
     cronjob::{JobMaker, JobOptions},
     discover::{Discovery, Fault, discover},
     env::{KmsEnv, env},

@@ -7,9 +7,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kms_core::{Result, SecuritySpec};
+use kms_core::{KeyName, Result, SecuritySpec};
 use kms_dispatch::Provider;
-use kms_k8s_secret::secret_name;
 
 use crate::osd::Osd;
 
@@ -36,21 +35,24 @@ pub struct Rbac {
 }
 
 /// The rights of the rotation jobs of a cluster: to read the CephCluster and the Secrets that it names; to read and
-/// replace the Secrets with the keys of these OSDs, where keys or their identifiers are in Secrets; to note a rotation
-/// at its OSD.
+/// replace the Secrets of the keys of these OSDs, if keys or their identifiers are in Secrets; to record a rotation at
+/// its OSD.
 ///
-/// Every Secret is named, so that no job may read another one; Rook lets each OSD read and change all Secrets of the
-/// namespace. When OSDs are added, this is to be made again.
+/// `key_secret` returns the name of the Secret of a key; `kms_k8s_secret::secret_name` is the one that Rook follows.
+///
+/// The Role names every Secret, so that no job may read another one. Rook lets each OSD read and change all Secrets of
+/// the namespace. When OSDs are added, the Role has to be made again.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the `security` block names no provider that is known.
+/// `ConfigInvalid` if the `security` block does not name a known provider.
 pub fn rbac(
     security: &SecuritySpec,
     kube_namespace: &str,
     cluster: &str,
     account: &str,
     osds: &[Osd],
+    key_secret: impl Fn(&KeyName) -> String,
 ) -> Result<Rbac> {
     let provider = Provider::of(security)?;
     let mut settings: Vec<String> = NAMES_OF_SECRETS
@@ -68,9 +70,7 @@ pub fn rbac(
         settings.clear();
     }
     let keys: Vec<String> = match provider {
-        Provider::KubernetesSecret | Provider::Kmip => {
-            osds.iter().map(|osd| secret_name(&osd.name)).collect()
-        }
+        Provider::KubernetesSecret | Provider::Kmip => osds.iter().map(|osd| key_secret(&osd.name)).collect(),
         _ => Vec::new(),
     };
     let deployments: Vec<String> = osds.iter().map(|osd| osd.deployment.clone()).collect();

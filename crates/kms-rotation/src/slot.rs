@@ -16,7 +16,7 @@ impl Slot {
     pub const CURRENT: Self = Self(0);
     /// The slot that Rook's rotation uses in between.
     pub const OTHER: Self = Self(1);
-    /// The two slots that belong to the KEK and its rotation. All others are somebody else's: recovery keys, tokens.
+    /// The two slots that belong to the KEK and its rotation. All others belong to other users: recovery keys, tokens.
     pub const PAIR: [Self; 2] = [Self::CURRENT, Self::OTHER];
 
     /// A slot by its number.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kms_core::{Result, SecretData, SecretSource, layer::RetryPolicy};
 use kms_dispatch::Options;
-use kms_k8s_secret::{ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, repeated};
-use kms_kube::{ClusterRef, DeviceSet};
+use kms_kube::{
+    CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
+};
 use tokio::sync::OnceCell;
 
 use crate::{args::Global, kubernetes::LiveCluster};
@@ -56,22 +57,20 @@ impl Kubernetes {
     pub(crate) async fn cluster(&self, named: &ClusterRef) -> Result<LiveCluster> {
         let info = self.cluster_info(named).await?;
         Ok(LiveCluster {
-            reference: ClusterRef::new(&info.kube_namespace, &info.owner.name).with_uid(&info.owner.uid),
-            security: info.security,
-            device_sets: info.device_sets.map(|sets| {
-                sets.into_iter().map(|(name, encrypted)| DeviceSet::new(name, encrypted)).collect()
-            }),
+            reference: info.reference.unwrap_or_else(|| named.clone()),
+            security: info.spec.security,
+            device_sets: info.spec.device_sets,
             deleting: info.deleting,
         })
     }
 
     /// Reads a CephCluster with its whole `spec`.
-    pub(crate) async fn cluster_info(&self, named: &ClusterRef) -> Result<kms_k8s_secret::CephClusterInfo> {
+    pub(crate) async fn cluster_info(&self, named: &ClusterRef) -> Result<CephCluster> {
         let read = || async {
             let connection = self.connection().await?.clone();
             ceph_cluster(connection, &named.kube_namespace, &named.name).await
         };
-        repeated(&self.policy, "read CephCluster", read).await
+        retry(&self.policy, "read CephCluster", read).await
     }
 
     /// The Secrets of a namespace. The connection is made when a Secret is first read.
@@ -100,7 +99,7 @@ impl SecretSource for Secrets<'_> {
             let connection = self.kubernetes.connection().await?.clone();
             KubernetesSecretSource::new(connection, &self.kube_namespace)?.secret(name).await
         };
-        let read = repeated(&self.kubernetes.policy, "read Secret", read).await;
+        let read = retry(&self.kubernetes.policy, "read Secret", read).await;
         read.map_err(|error| error.context("secret", name))
     }
 }

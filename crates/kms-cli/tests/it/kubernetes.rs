@@ -110,7 +110,7 @@ async fn an_api_server_that_is_away_is_waited_for_as_long_as_the_timeout_says_an
     let args = ["-q", "--cluster", "rook-ceph/my", "--timeout", "1s", "list"];
     let (code, _, stderr) = kms("http://127.0.0.1:1", &args, &[]).await;
     assert_eq!(code, 5, "{stderr}");
-    assert!(stderr.contains("k8s-secret: read CephCluster: ") && stderr.contains("tries: "), "{stderr}");
+    assert!(stderr.contains("kubernetes: read CephCluster: ") && stderr.contains("tries: "), "{stderr}");
     assert!(!stderr.contains("tries: 1)") && stderr.lines().count() == 1, "{stderr}");
 
     let server = HttpServer::scripted([Response::never()]).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_
 
         // Without other settings it is a failure.
         let (code, _, stderr) = kms(&server.url(), &args, &POD[..2]).await;
-        assert!(code != 0 && stderr.contains("k8s-secret: read Secret"), "{stderr}");
+        assert!(code != 0 && stderr.contains("kubernetes: read Secret"), "{stderr}");
     }
     let args = ["--timeout", "2s", "key-management", "get", "x", "out"];
     let (_, _, stderr) = kms("http://127.0.0.1:1", &args, &POD).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::CronJob;
 use kms_core::{Error, ErrorKind, Result};
-use kms_k8s_secret::{Objects, Write};
+use kms_kube::{Objects, Write};
 
 use super::{LastRotation, RookNamespace};
 use crate::{
@@ -134,7 +134,7 @@ pub async fn apply(
     for osd in osds {
         let job = maker.cron_job(&osd);
         let name = naming.cron_job(osd.id);
-        let stored = place.try_often("apply", || objects.apply::<CronJob>(&name, &job, write)).await;
+        let stored = place.retry("apply", || objects.apply::<CronJob>(&name, &job, write)).await;
         let change = match (stored, existing.remove(&osd.id)) {
             (Ok(_), None) => Change::Created,
             (Ok(after), Some(before)) if is_same(&before, &after) => Change::Unchanged,
@@ -197,7 +197,7 @@ async fn delete(
         // Somebody may have put our label on something else.
         let Some(osd_id) = naming.osd_of(&name) else { continue };
         let uid = &job.metadata.uid;
-        let sent = place.try_often("delete", || objects.delete(&name, uid.clone(), options.dry_run)).await;
+        let sent = place.retry("delete", || objects.delete(&name, uid.clone(), options.dry_run)).await;
         let change = match sent {
             Ok(()) => Change::Deleted,
             Err(error) => Change::Failed(passed_over(error)?),

@@ -5,7 +5,7 @@ mod status;
 
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::CronJob};
 use kms_core::{Error, Result, layer::RetryPolicy};
-use kms_k8s_secret::{Connection, Objects, repeated};
+use kms_kube::{Connection, Objects, retry};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -53,7 +53,7 @@ impl RookNamespace {
     pub async fn osds(&self) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
         let labels = format!("{APP}={OSD_APP},{PVC_LABEL}");
-        let found: Vec<Value> = self.try_often("list", || objects.list(&labels)).await?;
+        let found: Vec<Value> = self.retry("list", || objects.list(&labels)).await?;
         Ok(discover_in(found))
     }
 
@@ -61,7 +61,7 @@ impl RookNamespace {
     async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
         let objects: Objects<CronJob> = self.objects()?;
         let labels = format!("{APP}={},{CLUSTER_LABEL}={}", naming.app(), self.kube_namespace);
-        self.try_often("list", || objects.list(&labels)).await
+        self.retry("list", || objects.list(&labels)).await
     }
 
     fn objects<K>(&self) -> Result<Objects<K>>
@@ -71,16 +71,12 @@ impl RookNamespace {
         Objects::new(self.connection.clone(), &self.kube_namespace)
     }
 
-    async fn try_often<T, F>(
-        &self,
-        operation: &'static str,
-        request: impl Fn() -> F + Send + Sync,
-    ) -> Result<T>
+    async fn retry<T, F>(&self, operation: &'static str, request: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        repeated(&self.policy, operation, request).await
+        retry(&self.policy, operation, request).await
     }
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kms_core::{Error, ErrorKind, KeyName, Result};
-use kms_k8s_secret::{FIELD_MANAGER, Objects};
+use kms_kube::{FIELD_MANAGER, Objects};
 use serde_json::json;
 
 use super::RookNamespace;
@@ -110,7 +110,7 @@ impl LastRotation {
 pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStatus) -> Result<()> {
     let objects: Objects<Deployment> = place.objects()?;
     let labels = format!("{APP}={OSD_APP},{PVC_LABEL}={name}");
-    let found: Vec<Deployment> = place.try_often("list", || objects.list(&labels)).await?;
+    let found: Vec<Deployment> = place.retry("list", || objects.list(&labels)).await?;
     let deployment = match found.as_slice() {
         [deployment] => &deployment.metadata,
         [] => {
@@ -129,11 +129,11 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
     };
     let deployment_name = deployment.name.as_deref().unwrap_or_default();
     let change = json!({"metadata": {"annotations": annotations(status)}});
-    let annotated = place.try_often("change", || objects.merge(deployment_name, &change)).await;
+    let annotated = place.retry("change", || objects.merge(deployment_name, &change)).await;
     let event = event(deployment, status, Timestamp::now());
     let event_name = event.metadata.name.as_deref().unwrap_or_default();
     let events: Objects<Event> = place.objects()?;
-    let created = place.try_often("create", || events.create(event_name, &event)).await;
+    let created = place.retry("create", || events.create(event_name, &event)).await;
     // A try that was cut off may have created it.
     let created = match created {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),

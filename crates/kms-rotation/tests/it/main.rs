@@ -11,6 +11,8 @@
 mod bench;
 mod memory;
 mod model;
+mod slot_store;
+mod transitions;
 /// On images with real LUKS headers.
 mod devices {
     mod faults;

@@ -17,12 +17,65 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
+    KeyVersion, KmsProvider, Probe, ProviderBuilder, PutMode, Result, Retry, SecretSource, Stored,
+    UpdateRight,
+    config::{Problems, Settings, SettingsSource},
     provider::Deleted,
 };
 
 /// The name of the provider in messages.
 pub const PROVIDER: &str = "directory";
+
+kms_core::config_keys! {
+    /// A setting of the provider.
+    pub enum DirectoryConfigKey of "the directory" {
+        /// The directory that holds the keys. Required.
+        Path = "DIRECTORY_PATH";
+    }
+}
+
+/// Builds a [`Directory`] from the settings of a CephCluster.
+#[derive(Debug, Default)]
+pub struct DirectoryBuilder {
+    source: SettingsSource<DirectoryConfigKey>,
+}
+
+#[async_trait]
+impl ProviderBuilder for DirectoryBuilder {
+    const TITLE: &'static str = "the directory";
+
+    type Key = DirectoryConfigKey;
+    type Parsed = PathBuf;
+    type Credentials = ();
+    type Provider = Directory;
+
+    fn source(&self) -> &SettingsSource<DirectoryConfigKey> {
+        &self.source
+    }
+
+    fn source_mut(&mut self) -> &mut SettingsSource<DirectoryConfigKey> {
+        &mut self.source
+    }
+
+    fn parse(&self, settings: &Settings<DirectoryConfigKey>, problems: &mut Problems) -> Option<PathBuf> {
+        settings.required(DirectoryConfigKey::Path, problems).map(PathBuf::from)
+    }
+
+    /// The directory needs no credentials.
+    async fn read(
+        &self,
+        _: &Settings<DirectoryConfigKey>,
+        _: Option<&PathBuf>,
+        _: &dyn SecretSource,
+        _: &mut Problems,
+    ) -> Result<Option<()>> {
+        Ok(Some(()))
+    }
+
+    async fn assemble(self, _: Settings<DirectoryConfigKey>, path: PathBuf, (): ()) -> Result<Directory> {
+        Ok(Directory::new(path))
+    }
+}
 
 /// KEKs in a directory.
 #[derive(Clone, Debug)]
@@ -75,7 +128,9 @@ impl Directory {
         let mut bytes = Vec::with_capacity(Kek::MAX_BYTES + 1);
         file.take(Kek::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         let kek = Kek::parse_bytes(bytes).map_err(|cause| {
-            Error::new(ErrorKind::Protocol, "the file does not hold a KEK").context("key", name.as_str()).source(cause)
+            Error::new(ErrorKind::Protocol, "the file does not hold a KEK")
+                .context("key", name.as_str())
+                .source(cause)
         })?;
         let version = version(&metadata);
         Ok(Some(Stored::new(kek, version).with_times(None, metadata.modified().ok())))
@@ -169,7 +224,6 @@ impl KmsProvider for Directory {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.check_put(kek, &mode)?;
         let (name, kek) = (name.clone(), kek.duplicate());
         self.blocking("put", move |this| this.put_now(&name, &kek, &mode)).await
     }

@@ -1,12 +1,9 @@
 //! Where the CephCluster and its OSDs come from: files, or Kubernetes.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
-use kms_kube::ClusterRef;
-use kms_rook::{Cluster, Discovery, Fault, client::RookNamespace, discover};
-use serde_json::Value;
+use kms_kube::{CephClusterSpec, ClusterRef};
+use kms_rook::{Discovery, Fault, client::RookNamespace, discover};
 use tracing::warn;
 
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
@@ -17,7 +14,7 @@ const DEPLOYMENT: &str = "Deployment";
 /// A CephCluster, and where its OSDs are to be found.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: CephClusterSpec,
     /// Its name and namespace, if they are known.
     pub(crate) name: Option<ClusterRef>,
     osds: Osds,
@@ -48,13 +45,9 @@ impl Source {
     async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
         let info = kubernetes.cluster_info(named).await?;
-        let place = RookNamespace::new(kubernetes.connection().await?.clone(), &info.kube_namespace)
+        let place = RookNamespace::new(kubernetes.connection().await?.clone(), &named.kube_namespace)
             .with_policy(kubernetes.policy());
-        Ok(Self {
-            cluster: Cluster::new(info.security).with_spec(&info.spec),
-            name: Some(named.clone()),
-            osds: Osds::Kubernetes(place),
-        })
+        Ok(Self { cluster: info.spec, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
     }
 
     fn from_files(global: &Global) -> Result<Self> {
@@ -63,7 +56,8 @@ impl Source {
         let security = manifests.take_security().ok_or_else(|| {
             Error::config("the files given with -f have no CephCluster and no security block: add one")
         })?;
-        let spec: BTreeMap<String, Value> = manifests.take_spec()?.unwrap_or_default();
+        let mut cluster: CephClusterSpec = manifests.take_spec()?.unwrap_or_default();
+        cluster.security = security;
         let mut deployments = Vec::new();
         let mut faults = Vec::new();
         for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {
@@ -77,7 +71,7 @@ impl Source {
         }
         let mut found = discover(&deployments);
         found.faults.append(&mut faults);
-        Ok(Self { cluster: Cluster::new(security).with_spec(&spec), name, osds: Osds::Files(found) })
+        Ok(Self { cluster, name, osds: Osds::Files(found) })
     }
 
     /// The OSDs. From files they are given away.

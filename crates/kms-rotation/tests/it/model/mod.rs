@@ -3,7 +3,7 @@
 //! After every step one question: does the KEK that the KMS returns open every device?
 
 mod explore;
-mod ledger;
+mod known_losses;
 mod rook;
 mod sabotage;
 mod world;
@@ -163,14 +163,14 @@ fn every_schedule_that_loses_a_device_is_in_the_ledger() {
     }
     assert!(schedules >= 100_000);
     for (kind, Loss { shortest, runs }) in shown {
-        let entry = ledger::LEDGER.iter().find(|entry| entry.kind == kind);
+        let entry = known_losses::LEDGER.iter().find(|entry| entry.kind == kind);
         let entry = entry.unwrap_or_else(|| panic!("this loss is not in the ledger: {kind}"));
         let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
         assert_eq!(entry.shortest.trim(), shortest.join("\n"), "the shortest schedule of {kind}");
         assert_eq!(entry.runs, runs, "the runs of {kind}");
         assert!(entry.issue > 0 && !entry.why.is_empty());
     }
-    for entry in ledger::LEDGER {
+    for entry in known_losses::LEDGER {
         assert!(
             losses.contains_key(entry.kind),
             "no schedule matches this line of the ledger: {}",

@@ -160,7 +160,8 @@ mod tests {
     use std::path::Path;
 
     use kms_core::{Capability, SecuritySpec};
-    use kms_rook::{Cluster, JobMaker, Osd};
+    use kms_kube::CephClusterSpec;
+    use kms_rook::{JobMaker, Osd};
 
     use super::*;
     use crate::cmd::clusters::{Command, tests::parsed};
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn what_a_cron_job_runs_is_what_the_program_takes() {
         for case in ["default", "vault-token", "vault-kubernetes", "vault-tls", "ibm", "kmip", "azure"] {
-            let cluster = Cluster::new(fixture::<SecuritySpec>(case, "security.json"));
+            let cluster = CephClusterSpec::new(fixture::<SecuritySpec>(case, "security.json"));
             let osd = Osd::of(&fixture(case, "osd-deployment.json")).unwrap().unwrap();
             let usual = JobOptions::new(IMAGE);
             for options in [usual.clone(), usual.with_grace(Duration::ZERO)] {

@@ -62,7 +62,9 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
                 "the rights name the CephCluster, so it has to be given with its name and namespace",
             )
         })?;
-        let rights = rbac(&source.cluster.security, &named.kube_namespace, &named.name, account, &osds)?;
+        let security = &source.cluster.security;
+        let (namespace, name) = (&named.kube_namespace, &named.name);
+        let rights = rbac(security, namespace, name, account, &osds, kms_k8s_secret::secret_name)?;
         items.extend([value(&rights.account)?, value(&rights.role)?, value(&rights.binding)?]);
     }
     let maker = JobMaker::new(&source.cluster, &options)?;

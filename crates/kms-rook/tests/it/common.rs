@@ -1,8 +1,6 @@
-//! What Rook's own operator has printed for seven `security` blocks; see `fixtures/rook/README.md`.
+//! Objects that Rook's own operator printed for seven `security` blocks; see `fixtures/rook/README.md`.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
-pub(crate) mod schedules;
+#![cfg_attr(not(feature = "client"), allow(dead_code, reason = "the tests with a client use the rest"))]
 
 use std::path::PathBuf;
 

@@ -1,19 +1,13 @@
 //! Answers that a real API server cannot be made to give.
 
-#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{kek, key};
+use crate::common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
-use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry};
-use kms_k8s_secret::{
-    ConnectOptions, Connection, IdentifierStore, KubernetesSecret, KubernetesSecretBuilder, ceph_cluster,
-    connect,
-};
+use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, PutMode, Retry};
+use kms_k8s_secret::{IdentifierStore, KubernetesSecret, KubernetesSecretBuilder};
+use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
 use kms_testkit::fake::http::{HttpServer, Response};
 use serde_json::{Value, json};
 
@@ -226,7 +220,7 @@ async fn without_rooks_definitions_there_is_no_ceph_cluster() {
     let server = HttpServer::scripted([Response::status(404).body("404 page not found\n")]).await.unwrap();
     let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("definitions are not installed"), "{error}");
+    assert!(error.to_string().contains("install Rook's custom resource definitions"), "{error}");
 }
 
 #[tokio::test]
@@ -258,7 +252,7 @@ async fn an_identifier_is_written_in_the_version_that_was_read_and_never_as_it_w
     .unwrap();
     let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
     let read = store.get(&key("a")).await.unwrap().unwrap();
-    assert_eq!((read.text.as_str(), read.version.as_str()), ("1", "7"));
+    assert_eq!((read.uid.as_str(), read.version.as_str()), ("1", "7"));
     assert!(!format!("{read:?}").contains("\"1\""));
     let version = store.swap(&key("a"), "7", "1").await.unwrap();
     assert_eq!(store.swap(&key("a"), &version, "1").await.unwrap(), "9");

@@ -1,19 +1,12 @@
 //! The CronJobs against those of Rook's operator, field by field.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
-
-mod common;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use common::{CASES, changed, deployment, fixture, security};
+use crate::common::{CASES, changed, deployment, fixture, security};
 use kms_core::{Capability, ConnectionDetails, ErrorKind, Guarantee, KmsSpec, SecuritySpec};
 use kms_dispatch::Provider;
-use kms_rook::{Cluster, JobMaker, JobOptions, Naming, Osd};
+use kms_kube::CephClusterSpec;
+use kms_rook::{JobMaker, JobOptions, Naming, Osd};
 use serde_json::{Value, json};
 
 const IMAGE: &str = "rook-kms/kms:test";
@@ -24,7 +17,7 @@ fn osd(case: &str) -> Osd {
 }
 
 fn made(case: &str, options: &JobOptions) -> Value {
-    let cluster = Cluster::new(security(case));
+    let cluster = CephClusterSpec::new(security(case));
     let maker = JobMaker::with_capability(&cluster, options, Capability::full()).unwrap();
     serde_json::to_value(maker.cron_job(&osd(case))).unwrap()
 }
@@ -132,7 +125,7 @@ fn the_osd_is_the_owner_but_does_not_control_it() {
 }
 
 fn made_with(case: &str, change: impl FnOnce(&mut Value)) -> Value {
-    let cluster = Cluster::new(security(case));
+    let cluster = CephClusterSpec::new(security(case));
     let options = JobOptions::new(IMAGE);
     let osd = Osd::of(&changed(case, change)).unwrap().unwrap();
     serde_json::to_value(JobMaker::new(&cluster, &options).unwrap().cron_job(&osd)).unwrap()
@@ -153,12 +146,12 @@ fn beside_rook_nothing_has_a_name_or_label_of_rooks_jobs() {
 
 #[test]
 fn the_users_labels_annotations_and_networks_are_taken_over_and_ours_win() {
-    let spec: BTreeMap<String, Value> = serde_json::from_value(json!({
+    let mut cluster: CephClusterSpec = serde_json::from_value(json!({
         "labels": {"all": {"team": "a", "app": "x"}, "keyrotation": {"team": "b"}, "mon": {"team": "c"}},
         "annotations": {"all": {"note": "a", "bad": 1}, "osd": {"note": "b"}},
     }))
     .unwrap();
-    let cluster = Cluster::new(security("default")).with_spec(&spec);
+    cluster.security = security("default");
     let options = JobOptions::new(IMAGE);
     let osd = Osd::of(&changed("default", |deployment| {
         deployment["spec"]["template"]["metadata"]["annotations"] =
@@ -222,7 +215,7 @@ fn a_cluster_whose_keys_cannot_be_rotated_gets_no_job() {
     let refused = |change: fn(&mut Value)| {
         let mut block = fixture("vault-token", "security.json");
         change(&mut block);
-        let cluster = Cluster::new(serde_json::from_value(block).unwrap());
+        let cluster = CephClusterSpec::new(serde_json::from_value(block).unwrap());
         let error = JobMaker::new(&cluster, &JobOptions::new(IMAGE)).err().unwrap();
         (error.kind(), error.to_string())
     };
@@ -241,7 +234,7 @@ fn a_cluster_whose_keys_cannot_be_rotated_gets_no_job() {
 
 #[test]
 fn a_provider_that_cannot_replace_a_key_gets_no_job() {
-    let cluster = Cluster::new(security("vault-token"));
+    let cluster = CephClusterSpec::new(security("vault-token"));
     let options = JobOptions::new(IMAGE);
     let capability = Capability::full().with_update(Guarantee::Unsupported);
     let error = JobMaker::with_capability(&cluster, &options, capability).err().unwrap();
@@ -252,7 +245,7 @@ fn a_provider_that_cannot_replace_a_key_gets_no_job() {
     );
     // What a provider can do at best is what counts where nobody is connected.
     for case in CASES {
-        let cluster = Cluster::new(security(case));
+        let cluster = CephClusterSpec::new(security(case));
         let known = Provider::of(&cluster.security).unwrap().capability();
         let can = known.is_some_and(|capability| capability.update != Guarantee::Unsupported);
         assert_eq!(JobMaker::new(&cluster, &options).is_ok(), can, "{case}");
@@ -268,7 +261,8 @@ fn no_credential_that_stands_in_the_block_is_in_the_job() {
         ("VAULT_APPROLE_ROLE_ID", "role"),
         ("VAULT_APPROLE_SECRET_ID", "s3cr3t"),
     ];
-    let cluster = Cluster::new(SecuritySpec::new(KmsSpec::new(ConnectionDetails::from_iter(details), "")));
+    let cluster =
+        CephClusterSpec::new(SecuritySpec::new(KmsSpec::new(ConnectionDetails::from_iter(details), "")));
     let options = JobOptions::new(IMAGE);
     let maker = JobMaker::new(&cluster, &options).unwrap();
     assert_eq!(maker.withheld(), ["VAULT_APPROLE_SECRET_ID"]);

@@ -1,22 +1,16 @@
 //! The rights that are asked for.
-#![cfg(feature = "client")]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
 
-mod common;
-
-use common::{CASES, deployment, security};
+use crate::common::{CASES, deployment, security};
 use kms_rook::{Osd, rbac};
 
 #[test]
 fn every_secret_is_named_and_none_may_be_listed() {
     let osds: Vec<Osd> = CASES.iter().map(|case| Osd::of(&deployment(case)).unwrap().unwrap()).collect();
     for case in CASES {
-        let rbac = rbac(&security(case), "rook-ceph", "rook-ceph", "rook-kms", &osds).unwrap();
+        let rbac = rbac(&security(case), "rook-ceph", "rook-ceph", "rook-kms", &osds, |name| {
+            format!("rook-ceph-osd-encryption-key-{name}")
+        })
+        .unwrap();
         let mut of_settings = Vec::new();
         let mut of_keys = 0;
         for rule in rbac.role.rules.unwrap() {

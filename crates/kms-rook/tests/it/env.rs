@@ -1,15 +1,7 @@
 //! Environment and volumes against what Rook makes of the same blocks: the data of its operator, and the examples of
 //! its unit tests (spec 17.1).
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
 
-mod common;
-
-use common::{CASES, fixture, security};
+use crate::common::{CASES, fixture, security};
 use kms_core::{ConnectionDetails, KmsSpec, SecuritySpec};
 use kms_rook::{RgwPurpose, env, rgw_volume, volumes};
 use kms_source::PodEnvironment;
@@ -56,7 +48,7 @@ fn the_same_block_gives_the_same_whatever_was_asked_before() {
         let before = details();
         let first = (env(&security).unwrap(), volumes(&security).unwrap());
         for other in CASES {
-            env(&common::security(other)).unwrap();
+            env(&crate::common::security(other)).unwrap();
         }
         assert_eq!((env(&security).unwrap(), volumes(&security).unwrap()), first, "{case}");
         assert_eq!(details(), before, "{case}");

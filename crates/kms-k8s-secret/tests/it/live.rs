@@ -1,22 +1,16 @@
 //! What a real API server does with what this crate sends, and the other way round.
 
-#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
-
-mod common;
-
 use std::{collections::BTreeSet, time::SystemTime};
 
-use common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
+use crate::common::{ADMIN_TOKEN, Place, kek, key, rook_secret};
 use futures_util::TryStreamExt;
 use kms_conformance::leak::{self, Canary};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyVersion, KmsProvider, PutMode, Retry,
-    SecretSource, UpdateRight, provider::Deleted,
+    DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider,
+    PutMode, Retry, SecretSource, UpdateRight, provider::Deleted,
 };
-use kms_k8s_secret::{
-    ConnectOptions, IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, KubernetesSecretSource, Owner,
-    ceph_cluster, connect, secret_name,
-};
+use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, secret_name};
+use kms_kube::{ConnectOptions, KubernetesSecretSource, Owner, ceph_cluster, connect};
 use kms_testkit::servers::wait;
 use serde_json::{Value, json};
 
@@ -81,9 +75,10 @@ async fn what_is_created_is_what_rook_writes_field_by_field() {
 
     let connection = place.connection(ADMIN_TOKEN).await;
     let info = ceph_cluster(connection.clone(), place.namespace.name(), "rook-ceph").await.unwrap();
-    assert_eq!(info.owner, Owner::new("rook-ceph", &uid));
+    let owner = info.reference.unwrap().owner().unwrap();
+    assert_eq!(owner, Owner::new("rook-ceph", &uid));
     let provider =
-        KubernetesSecretBuilder::new().with_client(connection).with_owner(info.owner).build().await.unwrap();
+        KubernetesSecretBuilder::new().with_client(connection).with_owner(owner).build().await.unwrap();
     let version = provider.put(&key("by-us"), &kek("cm9vaw=="), PutMode::Create).await.unwrap();
 
     let mut rooks = place.secret("rook-ceph-osd-encryption-key-by-rook").await;
@@ -395,15 +390,19 @@ async fn a_ceph_cluster_is_read() {
     });
     let uid = place.namespace.create_ceph_cluster("one", security).await.unwrap();
     let info = ceph_cluster(connection.clone(), namespace, "one").await.unwrap();
-    assert_eq!((info.owner, info.kube_namespace.as_str()), (Owner::new("one", uid), namespace));
-    assert_eq!(info.security.kms.connection_details.get("KMS_PROVIDER"), Some("vault"));
-    assert_eq!(info.security.kms.token_secret_name, "t");
-    assert!(info.security.key_rotation.enabled);
+    let reference = info.reference.unwrap();
+    assert_eq!(
+        (reference.owner(), reference.kube_namespace.as_str()),
+        (Some(Owner::new("one", uid)), namespace)
+    );
+    assert_eq!(info.spec.security.kms.connection_details.get("KMS_PROVIDER"), Some("vault"));
+    assert_eq!(info.spec.security.kms.token_secret_name, "t");
+    assert!(info.spec.security.key_rotation.enabled);
 
     for (name, security) in [("two", Value::Null), ("three", json!({"kms": null, "keyRotation": null}))] {
         place.namespace.create_ceph_cluster(name, security).await.unwrap();
         let info = ceph_cluster(connection.clone(), namespace, name).await.unwrap();
-        assert!(info.security.kms.connection_details.is_empty());
+        assert!(info.spec.security.kms.connection_details.is_empty());
     }
 
     let error = ceph_cluster(connection.clone(), namespace, "nosuch").await.unwrap_err();
@@ -561,9 +560,9 @@ async fn identifiers_are_kept_beside_keks_and_never_taken_for_them() {
     provider.put(&key("kek"), &kek("eA=="), PutMode::Create).await.unwrap();
 
     // Rook's are read, but only those that say what they hold are listed.
-    assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().text.as_str(), "45");
+    assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().uid.as_str(), "45");
     let listed: Vec<_> = store.list().await.unwrap();
-    let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.text.as_str())).collect();
+    let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.uid.as_str())).collect();
     listed.sort();
     assert_eq!(listed, [(long.clone(), "44"), (name.clone(), "42")]);
     assert_eq!(names(&*provider).await, BTreeSet::from(["kek".to_owned(), "rooks".to_owned()]));

@@ -1,4 +1,4 @@
-//! Objects of other kinds than Secrets, for what else is to be done with the same connection.
+//! Generic access to Kubernetes objects of other kinds than Secrets.
 
 use std::{fmt, marker::PhantomData};
 
@@ -9,21 +9,20 @@ use kube::core::params::{DeleteParams, ListParams, Patch, PatchParams, Precondit
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{
-    FIELD_MANAGER, PROVIDER,
-    api::{Object, PAGE, exchange, json, post_params},
+use super::{
     connect::Connection,
     error::{Cause, Target},
-    name::check_object,
+    exchange::{Object, PAGE, Page, exchange, json, post_params},
+    names::{FIELD_MANAGER, KUBERNETES, check_object},
 };
 
-/// How something is written.
+/// How an object is written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Write {
-    /// Everything is done but for the writing.
+    /// The API server does everything but the write.
     pub dry_run: bool,
-    /// Fields that somebody else has set are taken over.
+    /// Fields that other managers have set are taken over.
     pub force: bool,
 }
 
@@ -34,32 +33,26 @@ pub struct Objects<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// A page of a list.
-#[derive(serde::Deserialize)]
-struct Page<T> {
-    #[serde(default)]
-    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
-    // Go writes an empty list as null.
-    items: Option<Vec<T>>,
-}
-
 impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// The objects of this namespace.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the namespace cannot be one.
+    /// `ConfigInvalid` if the text cannot be the name of a namespace.
     pub fn new(client: impl Into<Connection>, kube_namespace: impl Into<String>) -> Result<Self> {
         let kube_namespace = kube_namespace.into();
         check_object("namespace", &kube_namespace)?;
         Ok(Self { connection: client.into(), kube_namespace, kind: PhantomData })
     }
 
-    /// All objects with these labels, read as `T`: a kind that asks for less than the whole object reads the others too.
+    /// Lists all objects with these labels, read as `T`.
+    ///
+    /// One object that does not deserialize as `T` fails the whole list, so a caller that has to tolerate such an object
+    /// asks for a type that accepts it, such as `serde_json::Value`.
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` if they may not be listed; those of the network.
+    /// `PermissionDenied` if the account may not list the objects; otherwise errors of the connection.
     pub async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<Vec<T>> {
         let mut found = Vec::new();
         let mut params = ListParams::default().labels(labels).limit(PAGE);
@@ -67,23 +60,25 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
             let request = self.requests().list(&params);
             let page: Page<T> = exchange(&self.connection, request, None, &self.target("list", None))
                 .await
-                .map_err(|failure| self.named("list", failure.error))?;
-            found.extend(page.items.into_iter().flatten());
-            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+                .map_err(|failure| self.annotate_error("list", failure.error))?;
+            let (next, items) = page.into_parts();
+            found.extend(items);
+            params.continue_token = next;
             if params.continue_token.is_none() {
                 return Ok(found);
             }
         }
     }
 
-    /// Creates an object or changes one into it, by server-side apply: fields that are not in it stay as they are,
-    /// and those that were in it before and are not any more are removed. Gives the object as it is stored.
+    /// Creates or changes an object by server-side apply, and returns the object as stored.
+    ///
+    /// Fields that are not in `object` stay as they are, except those that an earlier apply set: they are removed.
     ///
     /// # Errors
     ///
-    /// `Conflict` if a field has been set to something else by somebody else, which the message names;
-    /// `PermissionDenied`; `ConfigInvalid` if the API server does not take it; those of the network, after which it may
-    /// be done again.
+    /// `Conflict` if another manager has set a field to another value (the message names both); `PermissionDenied`;
+    /// `ConfigInvalid` if the API server refuses the object; otherwise errors of the connection, after which the call
+    /// may be repeated.
     pub async fn apply<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -97,11 +92,11 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         self.send("patch", "apply", name, request, &self.typed(object)?).await
     }
 
-    /// Changes the fields of an object that are in `change`, which is a JSON merge patch.
+    /// Changes the fields of an object that are in `change`, a JSON merge patch.
     ///
     /// # Errors
     ///
-    /// `NotFound` if it is not there; otherwise as [`apply`](Self::apply), without conflicts.
+    /// `NotFound` if the object is absent; otherwise as [`apply`](Self::apply), without conflicts.
     pub async fn merge(&self, name: &str, change: &Value) -> Result<()> {
         check_object(K::KIND, name)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
@@ -110,11 +105,11 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         Ok(())
     }
 
-    /// Creates an object whose name is in it.
+    /// Creates an object. `name` is the name in its metadata.
     ///
     /// # Errors
     ///
-    /// As [`apply`](Self::apply); `AlreadyExists`.
+    /// `AlreadyExists` if an object has the name; otherwise as [`apply`](Self::apply).
     pub async fn create(&self, name: &str, object: &impl Serialize) -> Result<()> {
         check_object(K::KIND, name)?;
         let request = self.requests().create(&post_params(), Vec::new());
@@ -122,11 +117,11 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         Ok(())
     }
 
-    /// Deletes an object if it is still the one with this UID; one that is gone already is as good.
+    /// Deletes an object if it still has this UID. Succeeds if the object is gone already.
     ///
     /// # Errors
     ///
-    /// `Conflict` if another one has the name now; otherwise as [`apply`](Self::apply).
+    /// `Conflict` if another object has the name now; otherwise as [`apply`](Self::apply).
     pub async fn delete(&self, name: &str, uid: Option<String>, dry_run: bool) -> Result<()> {
         check_object(K::KIND, name)?;
         let mut params =
@@ -136,7 +131,9 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         let sent: Result<Object, _> =
             exchange(&self.connection, request, None, &self.target("delete", Some(name))).await;
         match sent {
-            Err(failure) if failure.cause != Cause::Absent => Err(self.named("delete", failure.error)),
+            Err(failure) if failure.cause != Cause::Absent => {
+                Err(self.annotate_error("delete", failure.error))
+            }
             _ => Ok(()),
         }
     }
@@ -149,19 +146,19 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
         body: &impl Serialize,
     ) -> Result<T> {
-        // kube has put its own copy of the body into the request; ours replaces it.
-        let body: Bytes = json(body)?;
+        // The request that kube built has an empty body.
+        let body: Bytes = json(body).map_err(|failure| self.annotate_error(operation, failure.error))?;
         exchange(&self.connection, request, Some(body), &self.target(verb, Some(name)))
             .await
-            .map_err(|failure| self.named(operation, failure.error))
+            .map_err(|failure| self.annotate_error(operation, failure.error))
     }
 
-    /// The object with its kind, which `k8s-openapi` writes by itself and types of others may not.
+    /// The object with its kind, which types other than those of `k8s-openapi` may not serialize.
     fn typed(&self, object: &impl Serialize) -> Result<Value> {
         let mut value = serde_json::to_value(object).map_err(|cause| {
-            Error::new(ErrorKind::Unexpected, "the object could not be written")
+            Error::new(ErrorKind::Unexpected, "the object could not be serialized")
                 .source(cause)
-                .provider(PROVIDER)
+                .provider(KUBERNETES)
         })?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert("apiVersion".to_owned(), json!(K::API_VERSION));
@@ -190,8 +187,8 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         }
     }
 
-    fn named(&self, operation: &'static str, error: Error) -> Error {
-        error.operation(operation).context("kind", K::KIND)
+    fn annotate_error(&self, operation: &'static str, error: Error) -> Error {
+        error.operation(operation).provider(KUBERNETES).context("kind", K::KIND)
     }
 }
 

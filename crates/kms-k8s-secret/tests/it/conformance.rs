@@ -1,10 +1,6 @@
 //! The shared suite on a real API server.
 
-#![expect(clippy::unwrap_used, reason = "the lint spares test functions, and not what they share")]
-
-mod common;
-
-use common::{ADMIN_TOKEN, Place};
+use crate::common::{ADMIN_TOKEN, Place};
 use kms_conformance::{Options, Subject};
 use kms_k8s_secret::KubernetesSecretBuilder;
 

@@ -1,8 +1,8 @@
 //! The service-account token, read from its file.
 //!
-//! The kubelet writes a new token to that file before the old one expires, so it is read for each request: a file in
-//! memory is read faster than anybody can tell from the request itself, and no token that has been replaced is ever
-//! sent. `kube` would keep what it read for 50 seconds, and takes a token with a line break at its end for an error.
+//! The kubelet writes a new token to that file before the old one expires. The file is read for each request, so that a
+//! replaced token is never sent; it is a file in memory, and reading it costs little. `kube` would keep the token for 50
+//! seconds, and rejects a token that ends with a line break.
 
 use std::{
     error::Error as StdError,
@@ -23,16 +23,16 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub(crate) struct TokenFile {
     path: Arc<Path>,
-    /// The last one that could be read: some setups take the file away after the start, and `kubectl` goes on with
-    /// what it had then, too.
+    /// The last token that could be read. Some setups remove the file after the start, and `kubectl` also keeps the
+    /// last token then.
     last: Arc<Mutex<Option<Zeroizing<String>>>>,
 }
 
-/// The file cannot be used.
+/// The token file cannot be used.
 #[derive(Debug)]
 pub(crate) struct TokenFileError {
     path: PathBuf,
-    /// `None` if it was read and holds no token.
+    /// `None` if the file was read but holds no token.
     source: Option<io::Error>,
 }
 
@@ -57,7 +57,7 @@ impl TokenFile {
         Self { path: Arc::from(path.into()), last: Arc::default() }
     }
 
-    /// The value of the `Authorization` header with the token as it is now.
+    /// The value of the `Authorization` header with the current token.
     pub(crate) fn header(&self) -> Result<HeaderValue, TokenFileError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::read_to_string(&self.path) {
@@ -86,7 +86,7 @@ impl<S> Layer<S> for TokenFile {
     }
 }
 
-/// A service that presents the token.
+/// A service that adds the token to each request.
 #[derive(Clone)]
 pub(crate) struct WithToken<S> {
     inner: S,

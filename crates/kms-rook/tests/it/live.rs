@@ -1,21 +1,12 @@
 //! CronJobs, annotations and Events on a real API server, with the rights that `deploy/` grants and no others.
-#![cfg(feature = "client")]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
-
-mod common;
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use common::{CASES, deployment_in, fixture, move_to, schedules};
+use crate::common::{CASES, deployment_in, fixture, move_to};
 use kms_core::{ErrorKind, KeyName};
-use kms_k8s_secret::{ConnectOptions, Connection, ceph_cluster, connect};
+use kms_kube::{CephClusterSpec, ConnectOptions, Connection, ceph_cluster, connect};
 use kms_rook::{
-    Cluster, JobMaker, JobOptions, Naming,
+    JobMaker, JobOptions, Naming,
     client::{ApplyOptions, Change, Report, RookNamespace, RotationStatus, apply, prune, record},
     rbac,
 };
@@ -25,8 +16,8 @@ use tempfile::TempDir;
 
 const ADMIN: &str = "admintoken";
 const IMAGE: &str = "rook-kms/kms:test";
-const MANAGER: &str = include_str!("../../../deploy/cronjob-manager.yaml");
-const STATUS: &str = include_str!("../../../deploy/rotation-status.yaml");
+const MANAGER: &str = include_str!("../../../../deploy/cronjob-manager.yaml");
+const STATUS: &str = include_str!("../../../../deploy/rotation-status.yaml");
 
 /// A namespace with a CephCluster, the OSDs of all cases, and the account that keeps CronJobs.
 struct Place {
@@ -118,13 +109,12 @@ impl Place {
     }
 }
 
-async fn cluster(place: &RookNamespace, connection: Connection) -> Cluster {
-    let info = ceph_cluster(connection, place.name(), "rook-ceph").await.unwrap();
-    Cluster::new(info.security).with_spec(&info.spec)
+async fn cluster(place: &RookNamespace, connection: Connection) -> CephClusterSpec {
+    ceph_cluster(connection, place.name(), "rook-ceph").await.unwrap().spec
 }
 
 async fn applied(place: &RookNamespace, options: &JobOptions, write: ApplyOptions) -> Report {
-    let cluster = Cluster::new(common::security("vault-tls"));
+    let cluster = CephClusterSpec::new(crate::common::security("vault-tls"));
     let maker = JobMaker::new(&cluster, options).unwrap();
     apply(place, &maker, options.naming, write).await.unwrap()
 }
@@ -467,8 +457,10 @@ async fn a_rotation_that_may_not_be_noted_says_which_right_is_missing_and_notes_
 async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secret() {
     let place = Place::with_osds().await;
     let osds = place.admin().await.osds().await.unwrap().osds;
-    let (security, kube_namespace) = (common::security("kmip"), place.namespace.name());
-    let rights = rbac(&security, kube_namespace, "rook-ceph", "rook-kms-rotation", &osds).unwrap();
+    let (security, kube_namespace) = (crate::common::security("kmip"), place.namespace.name());
+    let key_secret = |name: &KeyName| format!("rook-ceph-osd-encryption-key-{name}");
+    let rights =
+        rbac(&security, kube_namespace, "rook-ceph", "rook-kms-rotation", &osds, key_secret).unwrap();
     let rules = serde_json::to_value(&rights.role.rules).unwrap();
     let token = place.account("rook-kms-rotation", &rules).await;
     // What is printed is taken by the API server as it is.
@@ -502,7 +494,9 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
 async fn the_api_server_takes_the_schedules_that_we_take() {
     let place = Place::new().await;
     let path = format!("{}?dryRun=All", place.path("batch/v1", "cronjobs"));
-    for (schedules, status) in [(schedules::SCHEDULES_TAKEN, 201), (schedules::SCHEDULES_REFUSED, 422)] {
+    for (schedules, status) in
+        [(crate::schedules::SCHEDULES_TAKEN, 201), (crate::schedules::SCHEDULES_REFUSED, 422)]
+    {
         for schedule in schedules {
             let mut job = fixture("default", "cronjob.json");
             move_to(&mut job, place.namespace.name());

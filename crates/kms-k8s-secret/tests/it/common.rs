@@ -1,11 +1,10 @@
-//! What the tests with a real API server share.
-
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! Functions that the tests with a real API server share.
 
 use std::sync::Arc;
 
 use kms_core::{Kek, KeyName};
-use kms_k8s_secret::{ConnectOptions, Connection, KubernetesSecret, KubernetesSecretBuilder, connect};
+use kms_k8s_secret::{KubernetesSecret, KubernetesSecretBuilder};
+use kms_kube::{ConnectOptions, Connection, connect};
 use kms_testkit::servers::{Kube, KubeNamespace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,7 +58,7 @@ impl Place {
     }
 }
 
-/// The Secret that Rook writes for a PVC (spec 3), with the KEK through stringData.
+/// The Secret that Rook writes for a PVC (rook-behaviour §3), with the KEK through stringData.
 pub(crate) fn rook_secret(pvc: &str, kek: &str) -> Value {
     json!({
         "apiVersion": "v1",

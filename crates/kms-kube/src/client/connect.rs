@@ -1,4 +1,4 @@
-//! The connection to the API server, which the provider, the Secrets and the CephCluster share.
+//! The connection to the API server.
 
 use std::{
     fmt,
@@ -16,12 +16,12 @@ use kube::{
 };
 use tracing::warn;
 
-use crate::{PROVIDER, auth::TokenFile};
+use super::{names::KUBERNETES, token_file::TokenFile};
 
-/// How long a connection may take to come about.
+/// The time-out for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the API server may be silent while we wait for an answer, or not take what we send.
+/// The time-out for each read of a response and each write of a request.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How to reach the API server.
@@ -35,8 +35,8 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Options that lead nowhere yet: one of [`with_kubeconfig`](Self::with_kubeconfig) and
-    /// [`with_inferred_config`](Self::with_inferred_config) has to be added.
+    /// Options without a server: add [`with_kubeconfig`](Self::with_kubeconfig) or
+    /// [`with_inferred_config`](Self::with_inferred_config).
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,14 +47,14 @@ impl ConnectOptions {
         self
     }
 
-    /// Takes this context of the kubeconfig, instead of its current one.
+    /// Uses this context of the kubeconfig instead of its current context.
     pub fn with_context(mut self, name: impl Into<String>) -> Self {
         self.context = Some(name.into());
         self
     }
 
-    /// Finds server and credentials as `kubectl` does: the kubeconfig that `KUBECONFIG` names or that is in the home
-    /// directory, and where there is none, the service account of the pod.
+    /// Finds server and credentials as `kubectl` does: in the kubeconfig that `KUBECONFIG` names, then in the one in the
+    /// home directory, then in the service account of the pod.
     ///
     /// This reads the environment: `KUBECONFIG`, `HOME`, `KUBERNETES_SERVICE_HOST` and `_PORT`, `HTTPS_PROXY`,
     /// `NO_PROXY`.
@@ -63,14 +63,15 @@ impl ConnectOptions {
         self
     }
 
-    /// Allows an API server without TLS, such as `kubectl proxy`. Keys and credentials can be read on the way.
+    /// Allows an API server without TLS, such as `kubectl proxy`. Keys and credentials then cross the network in the
+    /// clear.
     pub fn with_cleartext_allowed(mut self) -> Self {
         self.cleartext = true;
         self
     }
 }
 
-/// A connection to an API server. Copies share it.
+/// A connection to an API server. Clones share it.
 #[derive(Clone)]
 pub struct Connection {
     client: Client,
@@ -78,12 +79,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The client, for other uses of the same connection.
+    /// The client, for other requests over the same connection.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The address of the API server, unless the client was made by somebody else.
+    /// The address of the API server; `None` if the caller made the client.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
@@ -107,21 +108,20 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Makes a client of the API server. Nothing is sent yet.
+/// Prepares a connection to the API server. Sends nothing, but may run the credential plugin of the kubeconfig.
 ///
-/// A service-account token is read from its file again for each request, so that one that was replaced meanwhile is
-/// never presented.
+/// The service-account token is read from its file for each request, so that a replaced token is never sent.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the kubeconfig or the pod's service account cannot be used, or if the server has no TLS.
+/// `ConfigInvalid` if the kubeconfig or the service account of the pod cannot be used, or if the server has no TLS.
 pub async fn connect(options: ConnectOptions) -> Result<Connection> {
     // Files are read, and a credential plugin may be run.
     let made = tokio::task::spawn_blocking(move || client(&options)).await;
     made.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Unexpected, "the preparation of the connection was cut off"))
+        Err(Error::new(ErrorKind::Unexpected, "the preparation of the connection was interrupted"))
     })
-    .map_err(|error| error.operation("connect").provider(PROVIDER))
+    .map_err(|error| error.operation("connect").provider(KUBERNETES))
 }
 
 fn client(options: &ConnectOptions) -> Result<Connection> {
@@ -131,16 +131,16 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // kube takes the process' default, and panics where crates around us have brought in a second one without
-        // choosing. Whoever is first has chosen; losing that race is as good.
+        // kube uses the default of the process, and panics if two are compiled in and none is the default. Another
+        // thread may install one first, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(SILENCE_TIMEOUT);
     config.write_timeout = Some(SILENCE_TIMEOUT);
-    // Otherwise the time that a pooled connection was idle counts as silence.
+    // Otherwise the idle time of a pooled connection counts towards the time-out.
     config.reset_reader_on_write = true;
-    // kube would repeat writes whose outcome is unknown; repeating is the business of `kms_core::layer`.
+    // kube would retry writes whose outcome is unknown. `kms_core::layer` retries, and reads back first.
     config.default_retry = false;
     let agent = concat!("rook-kms/", env!("CARGO_PKG_VERSION"));
     config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
@@ -166,13 +166,13 @@ fn config(options: &ConnectOptions) -> Result<Config> {
         (None, true) => Kubeconfig::read(),
         (None, false) => {
             return Err(Error::config(
-                "there is no way to the API server: give a kubeconfig, or ask for the inferred configuration",
+                "no API server is configured: give a kubeconfig, or ask for the inferred configuration",
             ));
         }
     };
     let inferred = kubeconfig.is_none();
     let kubeconfig = match found {
-        // Without a file, or with an empty one: the pod's service account.
+        // Without a kubeconfig, or with an empty one, the service account of the pod is used.
         Err(KubeconfigError::FindPath) if inferred => return in_cluster(context.as_deref(), None),
         Err(KubeconfigError::ReadConfig(cause, path))
             if inferred && cause.kind() == std::io::ErrorKind::NotFound =>
@@ -186,20 +186,20 @@ fn config(options: &ConnectOptions) -> Result<Config> {
     };
     let has_proxy = has_proxy(&kubeconfig, context.as_deref());
     let chosen = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-    // The function is async by name only: it waits for nothing.
+    // The function is async but never waits.
     let mut config =
         futures_util::FutureExt::now_or_never(Config::from_custom_kubeconfig(kubeconfig, &chosen))
             .unwrap_or(Err(KubeconfigError::CurrentContextNotSet))
             .map_err(bad_kubeconfig)?;
-    // What is not the kubeconfig's own proxy is HTTPS_PROXY. It counts only when the environment was asked for, and
-    // kube compares NO_PROXY with the address of the proxy, not with that of the server.
+    // kube also takes the proxy from HTTPS_PROXY. That is wanted only with the inferred configuration, and kube compares
+    // NO_PROXY with the address of the proxy instead of that of the server.
     if !has_proxy && (!inferred || Matcher::from_env().intercept(&config.cluster_url).is_none()) {
         config.proxy_url = None;
     }
     Ok(config)
 }
 
-/// Whether the kubeconfig itself names a proxy for the server that it is about.
+/// Whether the kubeconfig itself names a proxy for the server of the chosen context.
 fn has_proxy(kubeconfig: &Kubeconfig, context: Option<&str>) -> bool {
     let context = context.or(kubeconfig.current_context.as_deref());
     let cluster = kubeconfig
@@ -216,15 +216,15 @@ fn has_proxy(kubeconfig: &Kubeconfig, context: Option<&str>) -> bool {
         .is_some_and(|url| !url.is_empty())
 }
 
-/// The pod's service account. `missing` is the kubeconfig that was looked for.
+/// The configuration of the pod's service account. `missing` is the kubeconfig that was not found.
 fn in_cluster(context: Option<&str>, missing: Option<&Path>) -> Result<Config> {
     let found = match context {
         Some(context) => {
-            Err(Error::config(format!("there is no kubeconfig that could have the context {context:?}")))
+            Err(Error::config(format!("the context {context:?} needs a kubeconfig, and none was found")))
         }
         None => Config::incluster_env().map_err(|cause| {
             Error::config(
-                "there is neither a kubeconfig (KUBECONFIG, or .kube/config in the home directory) nor the service \
+                "found neither a kubeconfig (KUBECONFIG, or .kube/config in the home directory) nor the service \
                  account of a pod",
             )
             .source(cause)
@@ -236,7 +236,7 @@ fn in_cluster(context: Option<&str>, missing: Option<&Path>) -> Result<Config> {
     })
 }
 
-/// Refuses a server without TLS unless that is allowed. Gives its address without path, query and user.
+/// Refuses a server without TLS unless that is allowed. Returns the address without path, query and user.
 fn check_server(url: &Uri, cleartext: bool) -> Result<String> {
     let scheme = url.scheme_str().unwrap_or_default();
     let Some(host) = url.host() else {
@@ -249,26 +249,29 @@ fn check_server(url: &Uri, cleartext: bool) -> Result<String> {
     match scheme {
         "https" => Ok(server),
         "http" if cleartext => {
-            warn!(%server, "keys and credentials go to the API server without TLS");
+            warn!(%server, "keys and credentials cross the network to the API server without TLS");
             Ok(server)
         }
         "http" => Err(Error::config(
-            "the API server has an http address, over which keys and credentials could be read on the way",
+            "the API server has an http address, so keys and credentials could be read on the way: use https",
         )
         .context("server", server)),
-        _ => Err(Error::config("the address of the API server is none of https").context("server", server)),
+        _ => {
+            Err(Error::config("the address of the API server must begin with https")
+                .context("server", server))
+        }
     }
 }
 
-/// The error for a kubeconfig. Its parser quotes lines, which may hold a token, so that cause is left out.
+/// The error for a kubeconfig. The parser quotes lines that may hold a token, so its error is left out.
 fn bad_kubeconfig(cause: KubeconfigError) -> Error {
     match cause {
-        KubeconfigError::Parse(_) => Error::config("the kubeconfig is no valid YAML of its kind"),
+        KubeconfigError::Parse(_) => Error::config("the kubeconfig is not valid YAML of its kind"),
         KubeconfigError::ReadConfig(cause, path) => Error::config("the kubeconfig cannot be read")
             .context("file", path.display().to_string())
             .source(cause),
         KubeconfigError::CurrentContextNotSet => {
-            Error::config("the kubeconfig has no current context, and none was chosen")
+            Error::config("the kubeconfig has no current context: set current-context, or choose a context")
         }
         KubeconfigError::LoadContext(name) => {
             Error::config(format!("the kubeconfig has no context {name:?}"))
@@ -277,15 +280,15 @@ fn bad_kubeconfig(cause: KubeconfigError) -> Error {
             Error::config(format!("the kubeconfig has no cluster {name:?}, which its context names"))
         }
         KubeconfigError::ParseCertificates(_) => {
-            Error::config("the kubeconfig's certificate-authority is no PEM certificate")
+            Error::config("the certificate-authority of the kubeconfig is not a PEM certificate")
         }
         cause => Error::config("the kubeconfig cannot be used").source(cause),
     }
 }
 
-/// The error for a client that cannot be made.
+/// The error for a client that cannot be built.
 ///
-/// The command line, the environment and the output of a credential plugin may hold a token and are left out.
+/// The command line, the environment and the output of a credential plugin may hold a token, so they are left out.
 fn unusable(cause: kube::Error) -> Error {
     match cause {
         kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd: _, out }) => Error::new(
@@ -300,7 +303,7 @@ fn unusable(cause: kube::Error) -> Error {
             Error::config("the certificates of the kubeconfig cannot be used").source(cause)
         }
         kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
-            Error::config("the proxy for the API server has to be an http or https one")
+            Error::config("the proxy for the API server must have an http or https address")
         }
         cause => Error::config("the kubeconfig cannot be used").source(cause),
     }
@@ -343,7 +346,7 @@ mod tests {
         let good = kubeconfig("https://example.test", "token: canary");
         let cases = [
             (kubeconfig("http://example.test", "token: canary"), "could be read on the way"),
-            ("users: [{name: u, user: {token: {canary: 1}}}]\n".to_owned(), "no valid YAML"),
+            ("users: [{name: u, user: {token: {canary: 1}}}]\n".to_owned(), "not valid YAML"),
             (good.replace("current-context: x", ""), "no current context"),
             (good.replace("current-context: x", "current-context: y"), "no context \"y\""),
             (good.replace("cluster: c,", "cluster: d,"), "no cluster \"d\""),

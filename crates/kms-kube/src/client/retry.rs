@@ -1,20 +1,22 @@
-//! Requests that do no harm when they are sent twice, sent as often as it is worth it.
+//! Retries of requests that may safely be sent more than once.
 
 use std::future::Future;
 
 use kms_core::{
     Error, ErrorKind, Result, Retry,
-    layer::{LayerOptions, RetryPolicy, retry},
+    layer::{self, LayerOptions, RetryPolicy},
 };
 
-use crate::PROVIDER;
+use super::names::KUBERNETES;
 
-/// Sends something as often as it is worth it. A try that hangs leaves time for another one.
+/// Sends a request, and retries it as the policy says. A try that hangs ends early enough for another one.
+///
+/// The request must be safe to send more than once, since the outcome of a try that timed out is unknown.
 ///
 /// # Errors
 ///
-/// The last one, marked so that nobody above starts again.
-pub async fn repeated<T, F>(
+/// The error of the last try, marked so that no caller retries again.
+pub async fn retry<T, F>(
     policy: &RetryPolicy,
     operation: &'static str,
     request: impl Fn() -> F + Send + Sync,
@@ -29,8 +31,8 @@ where
             Err(Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
                 .retry(Retry::IfIdempotent)
                 .operation(operation)
-                .provider(PROVIDER))
+                .provider(KUBERNETES))
         })
     };
-    retry(policy, operation, limited).await
+    layer::retry(policy, operation, limited).await
 }

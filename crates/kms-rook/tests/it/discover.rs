@@ -1,14 +1,6 @@
 //! The OSDs in the Deployments that Rook's operator has printed.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails"
-)]
 
-mod common;
-
-use common::{CASES, changed, deployment};
+use crate::common::{CASES, changed, deployment};
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_rook::discover;
 use serde_json::{Value, json};

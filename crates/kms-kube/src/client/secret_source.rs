@@ -3,9 +3,14 @@
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource};
 
-use crate::{PROVIDER, api::Secrets, connect::Connection, error::Cause, name::check_object};
+use super::{
+    connect::Connection,
+    error::Cause,
+    names::{KUBERNETES, check_object},
+    secrets::Secrets,
+};
 
-/// Gives the Secrets of one namespace: that of the CephCluster.
+/// The Secrets of one namespace, which is that of the CephCluster.
 #[derive(Clone, Debug)]
 pub struct KubernetesSecretSource {
     secrets: Secrets,
@@ -16,11 +21,9 @@ impl KubernetesSecretSource {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the namespace cannot be one.
+    /// `ConfigInvalid` if the text cannot be the name of a namespace.
     pub fn new(client: impl Into<Connection>, kube_namespace: impl Into<String>) -> Result<Self> {
-        let secrets = Secrets { connection: client.into(), kube_namespace: kube_namespace.into() };
-        check_object("namespace", &secrets.kube_namespace)?;
-        Ok(Self { secrets })
+        Ok(Self { secrets: Secrets::new(client, kube_namespace)? })
     }
 }
 
@@ -28,7 +31,7 @@ impl KubernetesSecretSource {
 impl SecretSource for KubernetesSecretSource {
     async fn secret(&self, name: &str) -> Result<SecretData> {
         check_object("Secret", name)?;
-        let kube_namespace = &self.secrets.kube_namespace;
+        let kube_namespace = self.secrets.kube_namespace();
         let secret = self.secrets.read(name).await.map_err(|failure| {
             let error = match failure.cause {
                 Cause::Absent => Error::new(
@@ -37,14 +40,14 @@ impl SecretSource for KubernetesSecretSource {
                 ),
                 _ => failure.error,
             };
-            error.operation("read Secret").provider(PROVIDER)
+            error.operation("read Secret").provider(KUBERNETES)
         })?;
         let mut data = SecretData::new(name);
         for (key, value) in &secret.data {
             let Some(bytes) = value.decoded() else {
                 return Err(Error::new(
                     ErrorKind::Protocol,
-                    format!("key {key:?} of Secret {name:?} in namespace {kube_namespace:?} is no base64"),
+                    format!("key {key:?} of Secret {name:?} in namespace {kube_namespace:?} is not base64"),
                 ));
             };
             data.insert(key, bytes);

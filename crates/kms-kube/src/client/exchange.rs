@@ -1,0 +1,212 @@
+//! One request to the API server and its response.
+//!
+//! `kube` builds and sends the requests. This module reads and writes the bodies, because `kube` copies a response
+//! several times, logs a whole response that it cannot parse, and drops the `Retry-After` header.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, Request,
+    header::{CONTENT_LENGTH, RETRY_AFTER},
+};
+use http_body_util::BodyExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
+use kms_core::{Error, ErrorKind};
+use kube::{
+    client::Body,
+    core::{Status, params::PostParams},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{
+    connect::Connection,
+    error::{Failure, Target, refused, unreadable, unrefused},
+    names::FIELD_MANAGER,
+};
+
+/// The largest response that is read, in bytes. A Secret has at most 1 MiB, and a page of a list is far smaller than
+/// this limit.
+const MAX_RESPONSE: usize = 32 * 1024 * 1024;
+
+/// The size of the first buffer for a response of unknown size, in bytes.
+const SMALL_RESPONSE: usize = 8 * 1024;
+
+/// The number of objects on a page of a list.
+pub(crate) const PAGE: u32 = 200;
+
+/// The fields that objects of all kinds have.
+#[derive(Deserialize)]
+#[non_exhaustive]
+pub struct Object {
+    /// The kind, which is `Status` where the server responds without an object.
+    #[serde(default)]
+    pub kind: String,
+    /// The metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+#[non_exhaustive]
+pub struct Page<T> {
+    #[serde(default)]
+    metadata: ListMeta,
+    // Go writes an empty list as null.
+    items: Option<Vec<T>>,
+}
+
+impl<T> Page<T> {
+    /// The token of the next page, and the objects of this page.
+    ///
+    /// The next page may be empty.
+    pub fn into_parts(self) -> (Option<String>, Vec<T>) {
+        let next = self.metadata.continue_.filter(|token| !token.is_empty());
+        (next, self.items.unwrap_or_default())
+    }
+}
+
+/// Creates an object that asks the API server a question, such as what an account may do.
+pub(crate) async fn review<T>(
+    connection: &Connection,
+    question: &T,
+    target: &Target<'_>,
+) -> Result<T, Failure>
+where
+    T: kube::core::Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    let request = kube::core::Request::new(T::url_path(&(), None)).create(&PostParams::default(), Vec::new());
+    exchange(connection, request, Some(json(question)?), target).await
+}
+
+/// Reads the object at a path.
+pub(crate) async fn read<T: DeserializeOwned>(
+    connection: &Connection,
+    path: &str,
+    target: &Target<'_>,
+) -> Result<T, Failure> {
+    let request = Request::get(path).body(Vec::new()).map_err(kube::core::request::Error::BuildRequest);
+    exchange(connection, request, None, target).await
+}
+
+pub(crate) fn post_params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Sends one request and reads the response.
+pub(crate) async fn exchange<T: DeserializeOwned>(
+    connection: &Connection,
+    request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    body: Option<Bytes>,
+    target: &Target<'_>,
+) -> Result<T, Failure> {
+    let request = request
+        .map_err(|cause| Error::new(ErrorKind::Unexpected, "the request could not be built").source(cause))?;
+    let request = request.map(|own| body.map_or_else(|| Body::from(own), Body::from));
+    let response = connection.client().send(request).await.map_err(|error| {
+        let Failure { cause, error } = unrefused(error, target);
+        let error = match connection.server() {
+            Some(server) => error.context("server", server),
+            None => error,
+        };
+        Failure { cause, error }
+    })?;
+    let (parts, body) = response.into_parts();
+    let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let text = collect(body, expected, target).await?;
+    if !parts.status.is_success() {
+        let status = serde_json::from_slice::<Status>(&text).ok().filter(|status| status.code != 0);
+        return Err(refused(parts.status, retry_after(&parts.headers), status.as_ref(), target));
+    }
+    serde_json::from_slice(&text).map_err(|cause| {
+        // serde quotes the text that it does not understand, which may be key material.
+        let what = match cause.classify() {
+            serde_json::error::Category::Eof => "ends too early",
+            serde_json::error::Category::Data => "is not an object of the requested kind",
+            _ => "is not JSON",
+        };
+        let failure = unreadable(what, target);
+        let at = format!("line {}, column {}", cause.line(), cause.column());
+        Failure { error: failure.error.context("at", at), ..failure }
+    })
+}
+
+/// Reads a body into a buffer that is wiped on drop.
+async fn collect(
+    mut body: Body,
+    expected: Option<usize>,
+    target: &Target<'_>,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(expected.unwrap_or(SMALL_RESPONSE).min(MAX_RESPONSE)));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| unrefused(error, target))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let needed = buffer.len().saturating_add(data.len());
+        if needed > MAX_RESPONSE {
+            return Err(unreadable("is too long", target));
+        }
+        if needed > buffer.capacity() {
+            // A Vec that grows by itself does not wipe its old buffer.
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.saturating_mul(2)));
+            larger.extend_from_slice(&buffer);
+            buffer = larger;
+        }
+        buffer.extend_from_slice(&data);
+        // This fails if the HTTP client still holds a part of the same buffer, which then stays as it is.
+        if let Ok(mut data) = data.try_into_mut() {
+            data.as_mut().zeroize();
+        }
+    }
+    Ok(buffer)
+}
+
+/// Serializes a body into a buffer of the exact size, which is wiped once it has been sent.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Bytes, Failure> {
+    struct Length(usize);
+
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let unwritable = || Error::new(ErrorKind::Unexpected, "the request could not be serialized");
+    let mut length = Length(0);
+    if serde_json::to_writer(&mut length, value).is_err() {
+        return Err(unwritable().into());
+    }
+    let mut buffer = Zeroizing::new(Vec::with_capacity(length.0));
+    if serde_json::to_writer(&mut *buffer, value).is_err() {
+        return Err(unwritable().into());
+    }
+    Ok(Bytes::from_owner(buffer))
+}
+
+/// The seconds of `Retry-After`. The API server never sends the form with a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_a_number_of_seconds() {
+        let wait = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]))
+        };
+        assert_eq!(wait("1"), Some(Duration::from_secs(1)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+        assert_eq!(wait("-1"), None);
+    }
+}

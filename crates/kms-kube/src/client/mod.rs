@@ -1,0 +1,30 @@
+//! The client of the Kubernetes API.
+
+mod connect;
+mod error;
+mod exchange;
+mod names;
+mod objects;
+mod owner;
+mod read_cluster;
+mod retry;
+mod rights;
+mod secret;
+mod secret_source;
+mod secrets;
+mod token_file;
+
+pub use self::{
+    connect::{ConnectOptions, Connection, connect},
+    error::{Cause, Failure},
+    exchange::{Object, Page},
+    names::{FIELD_MANAGER, KUBERNETES, check_object, is_subdomain},
+    objects::{Objects, Write},
+    owner::Owner,
+    read_cluster::ceph_cluster,
+    retry::retry,
+    rights::{account, server_version},
+    secret::{Base64, Secret},
+    secret_source::KubernetesSecretSource,
+    secrets::Secrets,
+};

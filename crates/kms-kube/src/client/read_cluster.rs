@@ -1,0 +1,63 @@
+//! A CephCluster, read from the API.
+
+use kms_core::{Error, ErrorKind, Result};
+
+use super::{
+    connect::Connection,
+    error::{Cause, Target},
+    exchange::read,
+    names::{KUBERNETES, check_object},
+};
+use crate::{
+    ceph_cluster::{CephCluster, Document},
+    cluster_ref::ClusterRef,
+};
+
+/// Reads a CephCluster. Its [`reference`](CephCluster::reference) has the uid.
+///
+/// # Errors
+///
+/// `NotFound` if the cluster does not exist, or if Rook is not installed; the messages differ. `PermissionDenied` if
+/// the account may not read it. `ConfigInvalid` if its `security` block looks misspelt.
+pub async fn ceph_cluster(
+    client: impl Into<Connection> + Send,
+    kube_namespace: &str,
+    name: &str,
+) -> Result<CephCluster> {
+    let connection = client.into();
+    let annotate_error = |error: Error| error.operation("read CephCluster").provider(KUBERNETES);
+    check_object("namespace", kube_namespace)?;
+    check_object("CephCluster", name)?;
+    let target = Target {
+        verb: "get",
+        group: "ceph.rook.io",
+        resource: "cephclusters",
+        kube_namespace: Some(kube_namespace),
+        name: Some(name),
+        hidden: &[],
+    };
+    let path = format!("/apis/ceph.rook.io/v1/namespaces/{kube_namespace}/cephclusters/{name}");
+    let document: Document = read(&connection, &path, &target).await.map_err(|failure| {
+        annotate_error(match failure.cause {
+            Cause::Absent => Error::new(
+                ErrorKind::NotFound,
+                format!("CephCluster {name:?} was not found in namespace {kube_namespace:?}"),
+            ),
+            Cause::NoSuchResource => Error::new(
+                ErrorKind::NotFound,
+                "the API server does not know CephClusters: install Rook's custom resource definitions",
+            ),
+            _ => failure.error,
+        })
+    })?;
+    let Some(uid) = document.uid().map(str::to_owned) else {
+        return Err(annotate_error(Error::new(
+            ErrorKind::Protocol,
+            "the CephCluster in the answer has no UID",
+        )));
+    };
+    let mut cluster = CephCluster::from(document);
+    cluster.spec.check_spelling().map_err(annotate_error)?;
+    cluster.reference = Some(ClusterRef::new(kube_namespace, name).with_uid(uid));
+    Ok(cluster)
+}

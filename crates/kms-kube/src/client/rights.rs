@@ -1,0 +1,94 @@
+//! Questions about the server, the account and its rights.
+
+use k8s_openapi::api::{
+    authentication::v1::SelfSubjectReview,
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
+        SelfSubjectRulesReviewSpec,
+    },
+};
+use serde::Deserialize;
+
+use super::{
+    connect::Connection,
+    error::{Failure, Target},
+    exchange::{read, review},
+    secrets::Secrets,
+};
+
+/// Asks the server for its version, such as `v1.36.0`.
+///
+/// # Errors
+///
+/// `PermissionDenied` or `Unauthenticated` from a server that hides its version; otherwise errors of the connection.
+pub async fn server_version(connection: &Connection) -> Result<String, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        git_version: String,
+    }
+
+    let version: Version = read(connection, "/version", &target("get", "", "version")).await?;
+    Ok(version.git_version)
+}
+
+/// Asks the server for the name of the account whose credentials the connection has.
+///
+/// # Errors
+///
+/// The cause is `NoSuchResource` before Kubernetes 1.28. `PermissionDenied` if the account may not ask.
+pub async fn account(connection: &Connection) -> Result<String, Failure> {
+    let about = target("create", "authentication.k8s.io", "selfsubjectreviews");
+    let answer = review(connection, &SelfSubjectReview::default(), &about).await?;
+    Ok(answer.status.and_then(|status| status.user_info?.username).unwrap_or_default())
+}
+
+impl Secrets {
+    /// Asks whether the account may do something with all Secrets of the namespace, or with the one of this name.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not ask.
+    pub async fn is_allowed(&self, verb: &str, name: Option<String>) -> Result<bool, Failure> {
+        let question = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(self.kube_namespace().to_owned()),
+                    resource: Some("secrets".to_owned()),
+                    verb: Some(verb.to_owned()),
+                    name,
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let about = target("create", "authorization.k8s.io", "selfsubjectaccessreviews");
+        Ok(review(self.connection(), &question, &about).await?.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Asks for how many Secrets of given names the account may do something: the names in the `resourceNames` of rules.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not ask.
+    pub async fn count_allowed_names(&self, verb: &str) -> Result<usize, Failure> {
+        let question = SelfSubjectRulesReview {
+            spec: SelfSubjectRulesReviewSpec { namespace: Some(self.kube_namespace().to_owned()) },
+            ..SelfSubjectRulesReview::default()
+        };
+        let about = target("create", "authorization.k8s.io", "selfsubjectrulesreviews");
+        let rules = review(self.connection(), &question, &about).await?.status;
+        let has = |list: &[String], wanted: &str| list.iter().any(|one| one == wanted || one == "*");
+        let rules = rules.into_iter().flat_map(|status| status.resource_rules).filter(|rule| {
+            has(&rule.verbs, verb)
+                && has(rule.resources.as_deref().unwrap_or_default(), "secrets")
+                && has(rule.api_groups.as_deref().unwrap_or_default(), "")
+        });
+        Ok(rules.map(|rule| rule.resource_names.map_or(0, |names| names.len())).sum())
+    }
+}
+
+fn target(verb: &'static str, group: &'static str, resource: &'static str) -> Target<'static> {
+    Target { verb, group, resource, kube_namespace: None, name: None, hidden: &[] }
+}
