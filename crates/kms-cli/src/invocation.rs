@@ -1,8 +1,9 @@
-//! One call of the program: its options and its environment.
+//! One call of the program: its options, its environment and its providers.
 
 use std::sync::Arc;
 
 use kms_core::{KmsProvider, Result};
+use kms_dispatch::Registry;
 use kms_luks::Cryptsetup;
 
 use crate::{args::Global, environment::Environment, target::Target};
@@ -15,12 +16,14 @@ const WITHOUT_UDEV: &str = "DM_DISABLE_UDEV";
 pub(crate) struct Invocation<'a> {
     pub(crate) global: Global,
     pub(crate) environment: &'a Environment,
+    /// The providers that the program has besides those of this workspace.
+    pub(crate) registry: Registry,
 }
 
 impl Invocation<'_> {
     /// Finds out which KMS is meant.
     pub(crate) async fn target(&self) -> Result<Target> {
-        Target::find(&self.global, self.environment).await
+        Target::find(&self.global, self.environment, &self.registry).await
     }
 
     /// Connects to the KMS.

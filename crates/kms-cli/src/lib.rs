@@ -1,6 +1,7 @@
 //! The program `kms`, which manages the encryption keys of Ceph OSDs from the command line.
 //!
-//! The binary is one call of [`main`]. The author of another provider builds a `kms` that reaches it in the same way.
+//! The binary is one call of [`main_with`]. The author of another provider builds a `kms` that reaches it in the same
+//! way, with a [`Registry`] that has the provider.
 //! Standard output has the data that a command prints and nothing else; logs and errors go to standard error.
 
 mod args;
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kms_core::{Error, ErrorKind, Result};
+use kms_dispatch::Registry;
 
 pub use crate::exit::Exit;
 use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::Output};
@@ -38,7 +40,15 @@ use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::
 ///
 /// Hardens the process first: core dumps are off and other processes cannot read its memory. Parsers, HTTP and TLS copy
 /// what passes through them, so a program that calls this sets a global allocator that wipes all memory that is freed.
-pub fn main() -> ExitCode {
+///
+/// `registry` has the providers that are added to those of this workspace.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     kms_cli::main_with(kms_dispatch::Registry::new())
+/// }
+/// ```
+pub fn main_with(registry: Registry) -> ExitCode {
     hygiene::harden();
     let environment = Environment::read();
     let cli = match Cli::try_parse() {
@@ -53,7 +63,7 @@ pub fn main() -> ExitCode {
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);
-    let invocation = Invocation { global, environment: &environment };
+    let invocation = Invocation { global, environment: &environment, registry };
     let ended = block_on(cli::run(command, &invocation, &mut output))
         .and_then(|exit| exit)
         .and_then(|exit| output.finish().map(|()| exit));

@@ -7,7 +7,7 @@ use tracing_subscriber::{
 
 use crate::{args::Global, environment::Environment};
 
-/// What a crate of others may log at most, whatever `RUST_LOG` says.
+/// The most that crates of other projects may log, whatever `RUST_LOG` says.
 ///
 /// Ours (`kms_…`) are under no limit: they log names, times and kinds of errors, and the tests of each look for
 /// secrets in them. Everybody else is, since below these levels they print what passes through them:
@@ -16,7 +16,7 @@ use crate::{args::Global, environment::Environment};
 /// - `rustify` logs the bodies of requests and of answers;
 /// - `hyper`, `hyper_util`, `h2` and `reqwest` log headers (`X-Vault-Token`, `Authorization`) and frames;
 /// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies; what `kube_client` logs as an
-///   error is also returned as one, and `kms` prints that;
+///   error comes back to kms as an error, which kms reports once, in its own words;
 /// - `rustls` logs handshake messages, and can log the secrets of a session.
 ///
 /// A crate that is not in the list has the last entry's limit.
@@ -98,7 +98,7 @@ mod tests {
             tracing::debug!(target: "kube_client::client", "canary 7");
             tracing::error!(target: "kube_client::client::builder", "canary 11");
             tracing::trace!(target: "rustls::client", "canary 8");
-            tracing::info!(target: "another_crate", "canary 9");
+            tracing::info!(target: "unlisted_crate", "canary 9");
             tracing::info!(target: "kmsish", "canary 10");
             tracing::warn!(target: "hyper", "theirs at warn");
             tracing::trace!(target: "kms_core::layer", "ours at trace");

@@ -8,5 +8,5 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    kms_cli::main()
+    kms_cli::main_with(kms_dispatch::Registry::new())
 }

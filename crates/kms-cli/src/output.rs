@@ -168,7 +168,7 @@ pub(crate) fn report(error: &Error, format: Format) {
         }
         Format::Text => format!("kms: {}", chain(error)),
     };
-    // If standard error is closed too, the error cannot be reported.
+    // If standard error is closed too, no reader is left.
     let _ignored = writeln!(io::stderr(), "{line}");
 }
 

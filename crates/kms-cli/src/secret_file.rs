@@ -11,7 +11,7 @@ use kms_core::{Error, Kek, Result};
 
 use crate::output::not_written;
 
-/// Only the owner may read the file, and no user may write it, as in Rook.
+/// The owner may read the file, and no account may write it, as with Rook.
 const MODE: u32 = 0o400;
 
 /// Writes the KEK into a file, without a line break.
@@ -113,7 +113,7 @@ mod tests {
     fn the_file_is_exact_and_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("luks_key");
-        for text in ["first", "second, over a read-only file"] {
+        for text in ["first", "second, over one that is read-only"] {
             write(&path, &kek(text)).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o400);

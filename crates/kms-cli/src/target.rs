@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use kms_core::{
     Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
 };
-use kms_dispatch::{Options, Provider, connect};
+use kms_dispatch::{Options, Provider, Registry, connect};
 use kms_kube::ClusterRef;
 use kms_source::Directory;
 use tracing::{info, warn};
@@ -32,15 +32,20 @@ pub(crate) struct Target {
     kubernetes: Kubernetes,
     /// Whether the user has said where the Kubernetes of the cluster is, and the cluster is known.
     has_kubernetes: bool,
+    registry: Registry,
     options: Options,
 }
 
 impl Target {
     /// Finds the settings in the sources that the user gave.
-    pub(crate) async fn find(global: &Global, environment: &Environment) -> Result<Self> {
+    pub(crate) async fn find(
+        global: &Global,
+        environment: &Environment,
+        registry: &Registry,
+    ) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
-        let settings = settings::find(global, environment, &kubernetes).await?;
-        Ok(Self::new(settings, kubernetes, global, environment))
+        let settings = settings::find(global, environment, registry, &kubernetes).await?;
+        Ok(Self::new(settings, kubernetes, global, environment, registry))
     }
 
     /// Takes settings that are already there.
@@ -49,8 +54,10 @@ impl Target {
         kubernetes: Kubernetes,
         global: &Global,
         environment: &Environment,
+        registry: &Registry,
     ) -> Self {
         let mut options = Options::default()
+            .with_registry(registry.clone())
             .with_allow_http(global.allow_http)
             .with_environment(variables_of_providers(environment));
         if let Some(path) = &global.kubeconfig {
@@ -69,6 +76,7 @@ impl Target {
             directory: directory.map(|path| Directory::new(path).with_rook_mounts_of(settings.security())),
             has_kubernetes: settings.cluster().is_some() && names_kubernetes,
             kubernetes,
+            registry: registry.clone(),
             options,
             settings,
         }
@@ -77,6 +85,11 @@ impl Target {
     /// The `security` block.
     pub(crate) fn security(&self) -> &SecuritySpec {
         self.settings.security()
+    }
+
+    /// The provider that the `security` block names.
+    pub(crate) fn provider(&self) -> Result<Provider> {
+        self.registry.provider_of(self.security())
     }
 
     /// The namespace of the cluster, if it is known.
@@ -121,7 +134,7 @@ impl Target {
         let mut cluster = self.settings.cluster().cloned();
         if let Some(known) = &mut cluster
             && known.uid.is_none()
-            && self.writes_secrets(Provider::of(self.security())?)
+            && self.writes_secrets(self.provider()?)
         {
             self.check_block()?;
             known.uid = self.uid_of(known).await?;
@@ -180,7 +193,7 @@ impl Target {
         if let Some(cluster) = cluster {
             options = options.with_cluster(cluster);
         }
-        if Provider::of(self.security()).is_ok_and(|provider| self.writes_secrets(provider)) {
+        if self.provider().is_ok_and(|provider| self.writes_secrets(provider)) {
             self.check_block()?;
             options = self.kubernetes.add_connection(options).await?;
         }

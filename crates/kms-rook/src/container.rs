@@ -1,4 +1,4 @@
-//! The container of a rotation job: what it runs, sees and mounts (spec 12.1).
+//! The container of a rotation job: what it runs, sees and mounts (rook-behaviour §12.1).
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ const AFTER_SECRETS: [&str; 4] =
 /// Where the monitors' Secret is, which tells Rook's containers which cluster they belong to.
 const MONITORS: &str = "rook-ceph-mon";
 
-/// The arguments: Rook's own (spec 11), and the grace time if it is another one than usual.
+/// The arguments: Rook's own (rook-behaviour §11), and the grace time if it is another one than usual.
 fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
     let mut args = vec!["key-management".to_owned(), "rotate-key".to_owned(), osd.name.to_string()];
     let devices = [

@@ -1,4 +1,4 @@
-//! The CronJob that rotates the key of one OSD (spec 12.1).
+//! The CronJob that rotates the key of one OSD (rook-behaviour §12.1).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -92,7 +92,7 @@ impl<'a> JobMaker<'a> {
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (spec W16). `ConfigInvalid`
+    /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (rook-behaviour W16). `ConfigInvalid`
     /// if the `security` block is wrong, or its schedule.
     pub fn new(cluster: &'a CephClusterSpec, options: &'a JobOptions) -> Result<Self> {
         let provider = kms_dispatch::check(&cluster.security, &kms_dispatch::Options::default())?;
@@ -194,7 +194,7 @@ impl<'a> JobMaker<'a> {
     }
 }
 
-/// The error for a provider whose keys cannot be rotated (UP-62).
+/// The error for a provider whose keys cannot be rotated (field-reports UP-62).
 fn refused(provider: Provider, reason: &str) -> Error {
     Error::new(
         ErrorKind::Unsupported,

@@ -43,7 +43,7 @@ impl Fault {
 
 /// Finds the encrypted OSDs. Deployments of other things, and of OSDs that are on no PVC, are passed over.
 ///
-/// One that cannot be understood does not stop the others. In Rook it fails the reconcile of all OSDs (spec W20).
+/// One that cannot be understood does not stop the others. In Rook it fails the reconcile of all OSDs (rook-behaviour W20).
 /// Of two Deployments of one OSD neither counts: a rotation could open the devices of the wrong one.
 pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Discovery {
     let mut found: BTreeMap<u32, Vec<Osd>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The KMS part of a pod's environment (spec 13.1).
+//! The KMS part of a pod's environment (rook-behaviour §13.1).
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, SecretKeySelector};
 use kms_core::{Result, SecuritySpec};
@@ -10,7 +10,7 @@ use crate::volumes::{VAULT_FILES, VAULT_MOUNT};
 const DEFAULT_BACKEND_PATH: (&str, &str) = ("VAULT_BACKEND_PATH", "secret/");
 
 /// The settings that are credentials. Rook writes them into the pod in clear, where everybody who may look at pods
-/// reads them (spec W27). A pod without them takes them from the CephCluster.
+/// reads them (rook-behaviour W27). A pod without them takes them from the CephCluster.
 const CREDENTIALS: [&str; 7] = [
     "AZURE_CIENT_CERT_PASSWORD",
     "AZURE_CLIENT_CERTIFICATE_PASSWORD",
@@ -35,10 +35,10 @@ pub struct KmsEnv {
     pub withheld: Vec<String>,
 }
 
-/// Turns `connectionDetails` into the variables that Rook gives its pods (spec 13.1).
+/// Turns `connectionDetails` into the variables that Rook gives its pods (rook-behaviour §13.1).
 ///
 /// The block is only read: the same block gives the same variables whatever was asked before. Rook changes it as it
-/// goes, so that pods differ from one reconcile to the next (spec W4, W10).
+/// goes, so that pods differ from one reconcile to the next (rook-behaviour W4, W10).
 ///
 /// # Errors
 ///

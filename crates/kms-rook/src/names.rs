@@ -15,7 +15,7 @@ pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Naming {
-    /// Rook's own (spec 12.1), so that either finds the other's CronJobs and replaces them.
+    /// Rook's own (rook-behaviour §12.1), so that either finds the other's CronJobs and replaces them.
     #[default]
     Rook,
     /// Names of our own, for a cluster whose Rook is not to rotate: Rook deletes every CronJob with its label while

@@ -1,4 +1,4 @@
-//! One OSD, as its Deployment shows it (spec 10).
+//! One OSD, as its Deployment shows it (rook-behaviour §10).
 
 use std::collections::BTreeMap;
 

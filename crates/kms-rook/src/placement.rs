@@ -1,4 +1,4 @@
-//! Where a rotation job runs: on the node of its OSD, whatever else changes (spec W19).
+//! Where a rotation job runs: on the node of its OSD, whatever else changes (rook-behaviour W19).
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinity, PodAffinityTerm};
 

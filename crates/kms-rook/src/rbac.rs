@@ -1,4 +1,4 @@
-//! The rights that rotation jobs need, and no others (spec W26, UP-83).
+//! The rights that rotation jobs need, and no others (rook-behaviour W26, field-reports UP-83).
 
 use k8s_openapi::{
     api::{

@@ -7,7 +7,7 @@ use std::fmt;
 
 use kms_core::{Error, Result};
 
-/// The schedule where `keyRotation.schedule` is empty (spec 1.1).
+/// The schedule where `keyRotation.schedule` is empty (rook-behaviour §1.1).
 const DEFAULT: &str = "@weekly";
 
 /// The longest schedule that is taken.

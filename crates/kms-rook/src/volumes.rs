@@ -1,4 +1,4 @@
-//! The Secrets that pods get as files (spec 13.3).
+//! The Secrets that pods get as files (rook-behaviour §13.3).
 
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
@@ -47,7 +47,7 @@ pub struct Mounted {
     pub mount: VolumeMount,
 }
 
-/// What an object store encrypts with the keys of a `security` block of its own (spec 15).
+/// What an object store encrypts with the keys of a `security` block of its own (rook-behaviour §15).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum RgwPurpose {
@@ -67,9 +67,9 @@ impl RgwPurpose {
     }
 }
 
-/// The volume that a pod of an OSD needs for a `security` block, or none (spec 13.3).
+/// The volume that a pod of an OSD needs for a `security` block, or none (rook-behaviour §13.3).
 ///
-/// There is none for Vault without TLS settings: Rook gives its Jobs a volume without sources then (spec W37).
+/// There is none for Vault without TLS settings: Rook gives its Jobs a volume without sources then (rook-behaviour W37).
 /// As with [`env`](crate::env()), the block is only read.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub fn volumes(security: &SecuritySpec) -> Result<Option<Mounted>> {
 }
 
 /// The volume from which the init container of an object store copies the token and the TLS files of Vault, or none
-/// if there are neither (spec 13.3 and 15).
+/// if there are neither (rook-behaviour §13.3 and §15).
 pub fn rgw_volume(kms: &KmsSpec, purpose: RgwPurpose) -> Option<Mounted> {
     let folder = purpose.folder();
     let sources = vault_sources(kms, &kms.token_secret_name);

@@ -20,7 +20,7 @@ pub use self::{directory::Directory, pod::PodEnvironment};
 /// Kubernetes allows 1 MiB for all the data of a Secret.
 const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
-/// The entries of one Secret, to be copied as often as they are asked for.
+/// The entries of one Secret, which are copied for each caller.
 #[derive(Default)]
 struct Entries(BTreeMap<String, SecretSlice<u8>>);
 
@@ -47,7 +47,7 @@ impl fmt::Debug for Entries {
     }
 }
 
-/// Whether a text can be the name of a Secret, and so of one folder: no `/`, no `..`.
+/// Whether a text can be the name of a Secret, and so of one folder: it has no `/` and no `..`.
 fn is_object_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     !name.is_empty() && name.len() <= 253 && name.chars().all(allowed) && !name.starts_with('.')
@@ -63,7 +63,7 @@ fn read_entry(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             _ => ErrorKind::ConfigInvalid,
         };
-        // Not as context, which is omitted when several problems are reported at once.
+        // Not as context, which is left out where several problems are reported at once.
         let path = path.display();
         Error::new(kind, format!("the file {path} of a mounted Secret cannot be read")).source(cause)
     })

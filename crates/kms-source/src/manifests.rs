@@ -37,7 +37,7 @@ pub struct Manifests {
     device_sets: Option<Vec<DeviceSet>>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
-    /// The kinds whose objects the caller asked for.
+    /// The kinds whose objects are kept for the caller.
     wanted: Vec<String>,
     objects: Vec<Kept>,
     /// The fields of the CephCluster's `spec` but for `security`, if objects are kept.
@@ -58,7 +58,7 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// A Secret and where it was.
+/// A Secret, and the document that has it.
 #[derive(Debug)]
 struct Found {
     place: String,

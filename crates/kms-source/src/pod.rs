@@ -104,7 +104,13 @@ impl PodEnvironment {
             vec![(KMS_PROVIDER.to_owned(), Zeroizing::new(provider.to_owned()))];
         let convention = CONVENTIONS.iter().find(|known| known.provider == provider.trim());
         for (name, value) in pairs.iter().filter(|(name, _)| *name != KMS_PROVIDER && *name != prefixed) {
-            let Some(convention) = convention else { break };
+            let Some(convention) = convention else {
+                // Rook knows no other provider, so there is no prefix: only known settings are taken.
+                if is_setting(provider.trim(), name) == Some(true) {
+                    details.push(((*name).to_owned(), Zeroizing::new((*value).to_owned())));
+                }
+                continue;
+            };
             let Some(name) = convention.setting_name(name) else { continue };
             let known = || is_setting(convention.provider, name).unwrap_or_else(|| !is_service_link(name));
             match credential(name) {
@@ -198,6 +204,7 @@ mod tests {
     fn is_setting(provider: &str, name: &str) -> Option<bool> {
         match provider {
             "kmip" => Some(matches!(name, "KMIP_ENDPOINT" | "READ_TIMEOUT")),
+            "own" => Some(name == "FOLDER"),
             "vault" => Some(name == "VAULT_ADDR"),
             _ => None,
         }
@@ -276,6 +283,12 @@ mod tests {
         for (key, _) in KMIP_FILES {
             assert_eq!(secret.bytes(key).unwrap(), key.as_bytes());
         }
+    }
+
+    #[test]
+    fn of_a_provider_that_rook_does_not_know_only_known_settings_are_taken() {
+        let pod = pod(&[("KMS_PROVIDER", "own"), ("FOLDER", "/keys"), ("PATH", "/bin")]);
+        assert_eq!(details(&pod), [("FOLDER", "/keys"), ("KMS_PROVIDER", "own")]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod pod;
 use std::fmt;
 
 use kms_core::{Error, Result, SecretSource, SecuritySpec};
+use kms_dispatch::Registry;
 use kms_kube::{ClusterRef, DeviceSet};
 
 pub(crate) use self::{
@@ -54,6 +55,7 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
 pub(crate) async fn find(
     global: &Global,
     environment: &Environment,
+    registry: &Registry,
     kubernetes: &Kubernetes,
 ) -> Result<Box<dyn Settings>> {
     let manifests = if global.files.is_empty() { None } else { Some(read_manifests(global, &[])?) };
@@ -68,6 +70,6 @@ pub(crate) async fn find(
             "the files given with -f have no CephCluster and no security block: add one, or name the CephCluster \
              with --cluster",
         )),
-        (None, None) => Ok(Box::new(PodSettings::read(environment)?)),
+        (None, None) => Ok(Box::new(PodSettings::read(environment, registry)?)),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kms_core::{Error, Result, SecretSource, SecuritySpec};
-use kms_dispatch::keys::is_setting;
+use kms_dispatch::Registry;
 use kms_kube::ClusterRef;
 use kms_source::PodEnvironment;
 use tracing::warn;
@@ -23,8 +23,8 @@ impl PodSettings {
     /// # Errors
     ///
     /// `ConfigInvalid` if the environment has neither settings of a KMS nor the namespace of a CephCluster.
-    pub(crate) fn read(environment: &Environment) -> Result<Self> {
-        let pod = pod_environment(environment);
+    pub(crate) fn read(environment: &Environment, registry: &Registry) -> Result<Self> {
+        let pod = pod_environment(environment, registry);
         for name in pod.passed_over() {
             warn!("the environment variable {name} is not a setting of the provider, and has no effect");
         }
@@ -60,6 +60,8 @@ impl Settings for PodSettings {
 }
 
 /// The part of the environment that concerns a KMS.
-pub(crate) fn pod_environment(environment: &Environment) -> PodEnvironment {
-    PodEnvironment::new(environment.pairs(), Path::new("/"), is_setting)
+pub(crate) fn pod_environment(environment: &Environment, registry: &Registry) -> PodEnvironment {
+    PodEnvironment::new(environment.pairs(), Path::new("/"), |provider, name| {
+        registry.is_setting(provider, name)
+    })
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// In no output, whatever happens.
 const CANARY: &str = "s3cr3t";
-/// No server listens there; the port shows which settings were used.
+/// No server listens there; the port tells which settings were used.
 const OF_THE_CLUSTER: &str = "https://127.0.0.1:1";
 const OF_THE_POD: &str = "https://127.0.0.1:2";
 

@@ -121,7 +121,7 @@ async fn the_account_of_an_osd_reads_and_rotates_and_learns_what_it_may_not() {
         let rule = format!("{{apiGroups: [\"\"], resources: [\"secrets\"], verbs: [\"{verb}\"]}}");
         assert!(text.contains(&rule), "{text}");
     }
-    // UP-83: nothing but get is needed for the probe to pass, and what is missing is said.
+    // field-reports UP-83: nothing but get is needed for the probe to pass, and what is missing is said.
     let probe = osd.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let said = format!("{probe:?}");

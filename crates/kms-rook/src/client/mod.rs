@@ -80,7 +80,7 @@ impl RookNamespace {
     }
 }
 
-/// Reads Deployments one by one, so that one of them that is none stops no other (spec W20).
+/// Reads Deployments one by one, so that one of them that is none stops no other (rook-behaviour W20).
 fn discover_in(found: Vec<Value>) -> Discovery {
     let mut deployments = Vec::with_capacity(found.len());
     let mut faults = Vec::new();

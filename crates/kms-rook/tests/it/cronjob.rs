@@ -40,7 +40,7 @@ const DIFFERENCES: [(&str, Change); 8] = [
         at(job, "POD/containers/0")["command"] = json!(["kms"]);
     }),
     (
-        "the job finds its OSD by labels that never change, so that it cannot wait for ever (W19)",
+        "the job finds its OSD by labels that never change, so that it cannot wait for ever (rook-behaviour W19)",
         |case, job| {
             let selector = fixture(case, "osd-deployment.json").pointer("/spec/selector").unwrap().clone();
             let term =
@@ -54,12 +54,12 @@ const DIFFERENCES: [(&str, Change); 8] = [
         },
     ),
     (
-        "a run that waits for its node ends as failed after an hour, and does not keep others off (W19)",
+        "a run that waits for its node ends as failed after an hour, and does not keep others off (rook-behaviour W19)",
         |_, job| {
             at(job, "/spec/jobTemplate/spec")["activeDeadlineSeconds"] = json!(3600);
         },
     ),
-    ("there is no volume without sources (W37)", |_, job| {
+    ("there is no volume without sources (rook-behaviour W37)", |_, job| {
         list(job, "POD/volumes").retain(|volume| volume.pointer("/projected/sources") != Some(&json!([])));
         let volumes = list(job, "POD/volumes").clone();
         let there = |name: &Value| volumes.iter().any(|volume| volume["name"] == *name);
@@ -79,7 +79,7 @@ const DIFFERENCES: [(&str, Change); 8] = [
         },
     ),
     (
-        "no log level and no release name of Ceph: kms reads neither, and logs no settings at any level (W27)",
+        "no log level and no release name of Ceph: kms reads neither, and logs no settings at any level (rook-behaviour W27)",
         |_, job| {
             let unread = ["ROOK_LOG_LEVEL", "ROOK_CEPH_VERSION"];
             list(job, "POD/containers/0/env").retain(|var| !unread.contains(&var["name"].as_str().unwrap()));

@@ -110,7 +110,7 @@ fn an_osd_is_encrypted_if_anything_says_so() {
     };
     let found = discover(&[changed("default", plain)]);
     assert_eq!((found.osds.len(), found.plain, found.faults.len()), (0, 1, 0));
-    // Its label is lost or wrong (UP-100).
+    // Its label is lost or wrong (field-reports UP-100).
     let lost: Change = |it| drop(it["metadata"]["labels"].as_object_mut().unwrap().remove("encrypted"));
     let wrong: Change = |it| it["metadata"]["labels"]["encrypted"] = json!("false");
     for change in [lost, wrong] {

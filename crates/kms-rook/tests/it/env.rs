@@ -1,5 +1,5 @@
 //! Environment and volumes against what Rook makes of the same blocks: the data of its operator, and the examples of
-//! its unit tests (spec 17.1).
+//! its unit tests (rook-behaviour §17.1).
 
 use crate::common::{CASES, fixture, security};
 use kms_core::{ConnectionDetails, KmsSpec, SecuritySpec};
@@ -64,7 +64,7 @@ fn a_pod_understands_the_environment() {
             found.iter().map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or("from a Secret")));
         let pod = PodEnvironment::new(pairs, std::path::Path::new("/"), kms_dispatch::keys::is_setting);
         let mut given: Vec<_> = pod.security().kms.connection_details.iter().collect();
-        // What Rook adds and rewrites on the way (spec 13.1).
+        // What Rook adds and rewrites on the way (rook-behaviour §13.1).
         given.retain(|(name, value)| *name != "VAULT_BACKEND_PATH" || *value != "secret/");
         let names =
             |all: Vec<(&str, &str)>| all.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();

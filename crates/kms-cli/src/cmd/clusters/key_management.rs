@@ -127,7 +127,7 @@ async fn rotate_key(
 /// Where the result is noted: at the Deployment of the OSD, if its namespace is known.
 #[cfg(feature = "k8s-secret")]
 fn result_sinks(invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
-    let Invocation { global, environment } = invocation;
+    let Invocation { global, environment, .. } = invocation;
     let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
     let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
     found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
@@ -145,7 +145,7 @@ fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>
 /// CephCluster or a Secret that it names cannot be read: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
 async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
-    let Invocation { global, environment } = invocation;
+    let Invocation { global, environment, registry } = invocation;
     if !global.files.is_empty() || global.cluster.is_some() {
         return invocation.connect().await;
     }
@@ -155,7 +155,8 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
             .ok_or_else(|| Error::config(format!("{name} is not set, as it is in the pods of Rook")))
     };
     let named = ClusterRef::new(required("POD_NAMESPACE")?, required("ROOK_CLUSTER_NAME")?);
-    let has_pod_settings = !pod_environment(environment).security().kms.connection_details.is_empty();
+    let has_pod_settings =
+        !pod_environment(environment, registry).security().kms.connection_details.is_empty();
     let deadline = if has_pod_settings {
         Some(global.timeout.map_or(API_DEADLINE, |timeout| timeout.min(API_DEADLINE)))
     } else {
@@ -164,7 +165,7 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
     let kubernetes = Kubernetes::new(global, deadline);
     let (unreadable, error) = match ClusterSettings::read(&kubernetes, &named).await {
         Ok(settings) => {
-            let target = Target::new(Box::new(settings), kubernetes, global, environment);
+            let target = Target::new(Box::new(settings), kubernetes, global, environment, registry);
             match target.connect().await {
                 Err(error) if has_pod_settings && is_about_reading(&error) => {
                     ("a Secret that the CephCluster names", error)
@@ -179,9 +180,9 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
         "{unreadable} cannot be read, so the settings are those of the pod's environment: {}",
         chain(&error)
     );
-    let settings = Box::new(PodSettings::read(environment)?);
+    let settings = Box::new(PodSettings::read(environment, registry)?);
     let kubernetes = Kubernetes::new(global, global.timeout);
-    Target::new(settings, kubernetes, global, environment).connect().await
+    Target::new(settings, kubernetes, global, environment, registry).connect().await
 }
 
 /// Whether something could not be read, rather than being wrong. To connect reads Secrets and nothing else.

@@ -74,14 +74,14 @@ pub(crate) struct VolumesDocument {
 pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) -> Result<Exit> {
     let Source { cluster, .. } = Source::read(global).await?;
     let security = &cluster.security;
-    // Report problems of the block here, not in a pod that does not start.
+    // A problem of the block is reported here, and not by a pod that does not start.
     kms_dispatch::check(security, &kms_dispatch::Options::default())?;
     match args.command {
         Render::Env { files: _ } => {
             let KmsEnv { vars, withheld, .. } = env(security)?;
             if !withheld.is_empty() {
                 warn!(
-                    "connectionDetails has credentials in clear, which are left out here; they belong into a Secret: {}",
+                    "connectionDetails has credentials in clear, which are left out here; move them into a Secret: {}",
                     withheld.join(", ")
                 );
             }

@@ -31,11 +31,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FSID", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) fsid: Option<String>,
 
-    /// The PVC of the device, for its label; without it, NAME
+    /// The PVC of the device, for its label [default: NAME]
     #[arg(long, value_name = "PVC", requires = "fsid", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) pvc: Option<String>,
 
-    /// Format it whatever is on it: all of that is lost
+    /// Format the device even if it is not empty; all data on it is lost
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         warn_if_shortened(&identity);
         options = options.with_identity(identity);
     }
-    // Before a key is made for a device that is not to be had.
+    // Before a key is created for a device that cannot be formatted.
     device.check_format(&options)?;
     let ensured = connect().await?.ensure(&name, Kek::generate()?).await?;
     device.format(&ensured.stored.kek, &options).await?;

@@ -24,28 +24,27 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// The data device, or the one that --kind says
+    /// The data device, or the device that --kind says
     #[arg(value_name = "DATA")]
     pub(crate) data: PathBuf,
 
-    /// The metadata device, if it is one of its own
+    /// The metadata device, if the OSD has one
     #[arg(value_name = "METADATA")]
     pub(crate) metadata: Option<PathBuf>,
 
-    /// The device of the write-ahead log, if it is one of its own
+    /// The device of the write-ahead log, if the OSD has one
     #[arg(value_name = "WAL")]
     pub(crate) wal: Option<PathBuf>,
 
-    /// The name under which a device is opened, once for each device; without it, PVC-block-dmcrypt, PVC-db-dmcrypt and
-    /// PVC-wal-dmcrypt
+    /// The name of the open device, once for each device [default: PVC-block-dmcrypt, PVC-db-dmcrypt, PVC-wal-dmcrypt]
     #[arg(long = "mapper", value_name = "MAPPER", value_parser = mapping_name)]
     pub(crate) mappers: Vec<MappingName>,
 
-    /// The PVC of a device, once for each device; that of the data need not be given if it is NAME and the only one
+    /// The PVC of a device, once for each device; may be left out if there is only the data device and its PVC is NAME
     #[arg(long = "pvc", value_name = "PVC", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) pvcs: Vec<String>,
 
-    /// What the only device is
+    /// What the device is, if there is only one
     #[arg(long, value_enum, value_name = "KIND", conflicts_with = "metadata")]
     pub(crate) kind: Option<Kind>,
 
@@ -65,7 +64,7 @@ pub(crate) enum Kind {
     Wal,
 }
 
-/// A device and what is to become of it.
+/// A device, and how it will be opened.
 struct Plan {
     device: Device,
     mapper: MappingName,

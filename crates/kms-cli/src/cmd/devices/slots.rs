@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Describes a key slot for the output.
+    /// What the output says about a slot.
     pub(crate) fn of(slot: &KeySlot) -> Self {
         let mut entry = Self {
             slot: slot.slot.number(),

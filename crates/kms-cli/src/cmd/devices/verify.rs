@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// The devices that the KEK is to open
+    /// The devices that the KEK should open
     #[arg(value_name = "DEVICE", required = true, num_args = 1..=3)]
     pub(crate) devices: Vec<PathBuf>,
 }

@@ -18,7 +18,7 @@ pub(crate) struct RoundTrip {
     pub(crate) left_behind: Option<Error>,
 }
 
-/// Stores a new key under a unique name, reads it, compares it and deletes it, whatever fails.
+/// Stores a new key under an unused name, reads it, compares it, and deletes it even if a step failed.
 pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
     let name = KeyName::new(format!("{PREFIX}{}", Kek::generate()?.fingerprint()))?;
     let kek = Kek::generate()?;

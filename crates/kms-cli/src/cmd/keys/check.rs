@@ -77,8 +77,12 @@ impl Report {
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let target = invocation.target().await?;
     let mut warnings = target.warnings();
-    let provider = Provider::of(target.security());
-    let name = provider.as_ref().map_or("unknown", |provider| provider.feature());
+    let provider = target.provider();
+    let name = provider.as_ref().map_or("unknown", |provider| match provider {
+        // A provider of the program's author has no Cargo feature.
+        Provider::Own { name, .. } => name,
+        provider => provider.feature(),
+    });
     let title = provider.as_ref().map_or("unknown", |provider| provider.title());
     let mut report = Report::default();
     match target.connect().await {

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// Succeed with the existing KEK if there is one
+    /// If the key exists, keep its KEK and succeed
     #[arg(long)]
     pub(crate) if_absent: bool,
 }

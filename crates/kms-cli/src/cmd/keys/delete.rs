@@ -18,11 +18,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// Succeed if there is no such key
+    /// Succeed if the key does not exist
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
 
-    /// Leave it so that the provider's own tools can bring it back, if the provider can do that
+    /// Delete so that the provider's own tools can restore the key, if the provider supports that
     #[arg(long)]
     pub(crate) soft: bool,
 }

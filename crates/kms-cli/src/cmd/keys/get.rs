@@ -28,9 +28,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// The file to write, for its owner alone (0400); without it, or as `-`, standard output
+    /// The file to write, readable only by its owner (0400) [default: `-`, standard output]
     ///
-    /// The file is replaced as a whole, also if it is there already. No line break is added.
+    /// kms replaces an existing file, and adds no line break.
     #[arg(value_name = "OUTPUT")]
     pub(crate) file: Option<PathBuf>,
 

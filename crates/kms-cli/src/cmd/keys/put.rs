@@ -21,11 +21,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) name: NameArg,
 
-    /// The file with the KEK, without a line break at its end; `-` is standard input
+    /// The file with the KEK, without a line break at its end; `-` reads standard input
     #[arg(long, value_name = "FILE|-")]
     pub(crate) from: PathBuf,
 
-    /// Replace a KEK that exists; what only the old one opens cannot be opened any more
+    /// Replace an existing KEK; a device that only the old KEK opens is lost
     #[arg(long)]
     pub(crate) replace: bool,
 }

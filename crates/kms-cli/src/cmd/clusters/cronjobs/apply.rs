@@ -25,11 +25,11 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     job: Job,
 
-    /// Take over fields that another program has set, such as those of CronJobs that Rook has made
+    /// Take over fields that another program has set, such as those of CronJobs that Rook created
     #[arg(long)]
     force_conflicts: bool,
 
-    /// Let the API server check everything, and write nothing
+    /// Let the API server check everything, but write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -47,7 +47,7 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let the API server check everything, and delete nothing
+    /// Let the API server check everything, but delete nothing
     #[arg(long)]
     dry_run: bool,
 }

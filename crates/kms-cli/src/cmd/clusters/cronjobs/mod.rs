@@ -32,9 +32,9 @@ pub(crate) struct Args {
 enum Cronjobs {
     /// Print the CronJobs, from files or from what is in Kubernetes
     Render(render::Args),
-    /// Make the CronJobs in Kubernetes be as they have to be
+    /// Create, update and delete CronJobs in Kubernetes so that they match the OSDs
     ///
-    /// Where keyRotation is not enabled, they are deleted. So is every CronJob whose OSD is gone.
+    /// If keyRotation is not enabled, kms deletes all of them. kms also deletes each CronJob whose OSD is gone.
     Apply(apply::ApplyArgs),
     /// Delete the CronJobs whose OSD is gone, or all if keyRotation is not enabled
     Prune(apply::PruneArgs),
@@ -100,7 +100,7 @@ impl Job {
     }
 }
 
-/// Does it.
+/// Runs the subcommand.
 pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) -> Result<Exit> {
     let source = Source::read(global).await?;
     match args.command {
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
     }
 }
 
-/// Whether CronJobs are to be there.
+/// Whether the cluster should have CronJobs.
 ///
 /// # Errors
 ///
@@ -130,15 +130,19 @@ fn is_wanted(source: &Source, naming: Naming) -> Result<bool> {
 fn warn_of_withheld(settings: &[String]) {
     if !settings.is_empty() {
         warn!(
-            "connectionDetails has credentials in clear, which are put into no pod, since everybody who may look at pods \
-             could read them; kms takes them from the CephCluster, and in a Secret they would be safer: {}",
+            "connectionDetails has credentials in clear, which are put into no pod, since every account that may read pods \
+             could read them; kms takes them from the CephCluster; move them into a Secret: {}",
             settings.join(", ")
         );
     }
 }
 
-/// Tells what is wrong with single OSDs; the error says how many there are, and has the kind of the first.
-fn told(faults: &[Fault], of: usize) -> Result<()> {
+/// Logs what is wrong with single OSDs. The error says how many there are, and has the kind of the first.
+///
+/// # Errors
+///
+/// One error for all faults, if there are any.
+fn report_faults(faults: &[Fault], of: usize) -> Result<()> {
     for fault in faults {
         error!("{}: {}", fault.deployment, chain(&fault.error));
     }

@@ -5,7 +5,7 @@ use kms_rook::{Discovery, JobMaker, rbac};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Job, is_wanted, told, warn_of_withheld};
+use super::{Job, is_wanted, report_faults, warn_of_withheld};
 use crate::{
     args::Files,
     cmd::clusters::source::Source,
@@ -87,7 +87,7 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
             output.yaml(&jobs)?;
         }
     }
-    told(&faults, osds.len() + faults.len())?;
+    report_faults(&faults, osds.len() + faults.len())?;
     Ok(Exit::Done)
 }
 

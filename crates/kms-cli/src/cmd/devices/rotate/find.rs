@@ -12,7 +12,7 @@ use kms_rotation::Osd;
 
 use crate::input;
 
-/// The nodes that Rook makes for an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
+/// The nodes that Rook makes of an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
 const NODES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
 /// How the folder of an OSD begins.
 const OSD_FOLDER: &str = "ceph-";
@@ -40,7 +40,7 @@ pub(super) fn on_host(
                 continue;
             }
             for pvc in entries(&namespace)? {
-                // A folder whose name is not a key name is not one of Rook's PVC folders.
+                // Rook names the folder of a PVC after the PVC, which is a valid name of a key.
                 let Some(name) = name_of(&pvc).and_then(|name| KeyName::new(name).ok()) else { continue };
                 let encrypted = |osd: &PathBuf| {
                     name_of(osd).is_some_and(|name| name.starts_with(OSD_FOLDER))
@@ -81,7 +81,7 @@ fn osd_in(name: &KeyName, folders: &[PathBuf], cryptsetup: &Cryptsetup) -> Resul
     }
 }
 
-/// The folders in a folder, ordered; none if it is no folder or not there at all below the first one.
+/// The folders in a folder, in order.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let not_read = |cause: io::Error| {
         Error::config("the folder of Rook's data cannot be read")
@@ -126,7 +126,7 @@ pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>>
         let name =
             KeyName::new(words.next().unwrap_or_default()).map_err(|error| wrong(number, error.message()))?;
         if found.iter().any(|(known, _)| *known == name) {
-            return Err(wrong(number, "the name is there twice"));
+            return Err(wrong(number, "the name occurs twice"));
         }
         let osd = Osd::new(name.clone(), cryptsetup.devices(words.map(PathBuf::from)))
             .map_err(|error| wrong(number, error.message()))?;
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(shown(&found, folder.path()), ["a: /dev/x", "b: /dev/y /dev/z /dev/w"]);
         for (text, why) in [
             ("a", "line 1 .*not 0"),
-            ("a /x\na /y", "line 2 .*there twice"),
+            ("a /x\na /y", "line 2 .*occurs twice"),
             ("a 1 2 3 4", "line 1 .*not 4"),
             ("/dev/x a", "line 1 .*not valid"),
         ] {

@@ -1,7 +1,7 @@
 //! Results and times in a file that Prometheus' node exporter collects.
 //!
-//! Monitoring computes all ages itself (`time() - kms_kek_stored_timestamp_seconds`): an age in the file would stay
-//! young for ever once nothing updates the file.
+//! The file has times and no ages (`time() - kms_kek_stored_timestamp_seconds` is the age): an age would stay the same for
+//! ever once nothing writes the file any more.
 
 use std::{
     collections::BTreeMap,

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) files: Files,
 
-    /// The name of the key: that of the OSD's data PVC
+    /// The name of the key, which is the name of the OSD's data PVC
     #[arg(value_name = "NAME", value_parser = key_name, required_unless_present = "all", requires = "device")]
     name: Option<KeyName>,
 
@@ -51,19 +51,19 @@ pub(crate) struct Args {
     #[arg(value_name = "WAL")]
     wal: Option<PathBuf>,
 
-    /// Say what would be done, having tried all that can be tried without writing
+    /// Show what kms would do, after all checks that need no writing
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has fetched it can still start: 600, 10m; 0 for not at all
+    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once
     #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
     grace: Duration,
 
-    /// Do not wait for the end of the grace: the next run removes the old key slots
+    /// Do not wait for the end of the grace period; the next run removes the old key slots
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove what an earlier run has left, when its grace is over; make no new KEK
+    /// Only remove leftover slots of an earlier run whose grace period is over; create no new KEK
     #[arg(long)]
     finish: bool,
 
@@ -73,7 +73,7 @@ pub(crate) struct Args {
 
     /// Keep results and times in this file, for Prometheus; never a key
     ///
-    /// It is replaced as a whole. What it has of other keys stays.
+    /// kms replaces the whole file, and keeps what it says about other keys.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
 
@@ -84,15 +84,15 @@ pub(crate) struct Args {
 /// The arguments about many OSDs.
 #[derive(clap::Args, Debug)]
 struct All {
-    /// Rotate every encrypted OSD on a PVC that this host has
+    /// Rotate every encrypted OSD on a PVC of this host
     #[arg(long, conflicts_with = "name")]
     all: bool,
 
-    /// Where Rook keeps the data of OSDs on this host; may be repeated
+    /// The folder where Rook keeps the data of OSDs on this host; may be repeated
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
-    /// The OSDs in a file instead, each on a line: NAME DEVICE, then METADATA and WAL if there are any; `-` is standard input
+    /// Take the OSDs from this file, one on each line: NAME DEVICE [METADATA] [WAL]; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
     list: Option<PathBuf>,
 
@@ -100,7 +100,7 @@ struct All {
     #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
-    /// Note in this file which OSDs are done, and pass over those that it names; removed when all are done
+    /// Record finished OSDs in this file, and skip the OSDs that it names; kms removes the file when all are done
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
@@ -116,7 +116,7 @@ impl Args {
         options
     }
 
-    /// Opens the outputs for the result of each OSD before any rotation, so that a file that cannot be written fails now.
+    /// Where results are noted. The file of metrics is opened before a rotation begins, so that a wrong path fails early.
     fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
         let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
         if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {

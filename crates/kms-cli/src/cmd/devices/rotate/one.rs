@@ -7,7 +7,7 @@ use kms_rotation::{Observer, Options, Osd, Report, rotate};
 
 use super::sink::{Ended, ResultSink, note_everywhere};
 
-/// Rotates one OSD, and tells those who want to know.
+/// Rotates one OSD, and notes the result.
 pub(crate) async fn rotate_one(
     kms: &dyn KmsProvider,
     osd: &Osd,

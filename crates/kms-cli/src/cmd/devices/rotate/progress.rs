@@ -34,7 +34,7 @@ impl Progress {
     /// Shows a line.
     pub(crate) fn line(&self, line: impl fmt::Display) {
         if self.shown {
-            // A closed standard error means that the user does not want to read it.
+            // If standard error is closed, the reader does not want the line.
             let _closed = writeln!(io::stderr(), "{line}");
         }
     }
