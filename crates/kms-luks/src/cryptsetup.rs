@@ -12,7 +12,7 @@ use kms_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Device, Kdf, Sysfs,
+    Kdf, Sysfs,
     error::{code, failed},
     process::{self, Call, CommandOutput, Ended, ProcessEnv},
 };
@@ -125,11 +125,6 @@ impl Cryptsetup {
     pub fn with_sysfs(mut self, sysfs: Sysfs) -> Self {
         self.sysfs = sysfs;
         self
-    }
-
-    /// The devices at these paths, each of which this program works on.
-    pub fn devices(&self, paths: impl IntoIterator<Item = PathBuf>) -> impl Iterator<Item = Device> {
-        paths.into_iter().map(|path| Device::new(self.clone(), path))
     }
 
     /// The time limit of one run.

@@ -188,3 +188,10 @@ impl Device {
         self.cryptsetup.run(call).await
     }
 }
+
+impl Cryptsetup {
+    /// The devices at these paths, for use with this program.
+    pub fn devices(&self, paths: impl IntoIterator<Item = PathBuf>) -> impl Iterator<Item = Device> {
+        paths.into_iter().map(|path| Device::new(self.clone(), path))
+    }
+}

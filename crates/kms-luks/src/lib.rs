@@ -10,6 +10,7 @@ mod key_pipe;
 mod label;
 mod lock;
 mod mapping;
+mod mapping_name;
 mod on_disk;
 mod open;
 mod process;
@@ -25,7 +26,8 @@ pub use self::{
     kdf::{Hash, Kdf},
     label::{Identity, Labelled},
     lock::DeviceLock,
-    mapping::{DeviceKind, Mapping, MappingName, MappingStatus},
+    mapping::{Mapping, MappingStatus},
+    mapping_name::{DeviceKind, MappingName},
     open::Opened,
     slots::Changed,
     sysfs::Sysfs,

@@ -70,18 +70,26 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// `Conflict` if another process holds the first, or if the wait was too long.
+    /// `Conflict` if another process holds the first, or if that cryptsetup runs for longer than `limit`.
     pub(crate) async fn take(path: &Path, limit: Duration) -> Result<Self> {
-        let ours = open(path)?;
-        if !lock(&ours, OURS)? {
+        Self::open(path)?.locked(limit).await
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self { ours: open(path)?, children: open(path)? })
+    }
+
+    /// Takes both locks. An error drops the files and so gives up the first lock explicitly: otherwise a child that is
+    /// being started for another device could keep it for a moment, and the next attempt would meet a conflict.
+    async fn locked(self, limit: Duration) -> Result<Self> {
+        if !lock(&self.ours, OURS)? {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "another process is at work on the key slots of this device: wait for its end and try again",
             ));
         }
-        let children = open(path)?;
         let begin = Instant::now();
-        while !lock(&children, CHILDREN)? {
+        while !lock(&self.children, CHILDREN)? {
             if begin.elapsed() >= limit {
                 return Err(Error::new(
                     ErrorKind::Conflict,
@@ -93,7 +101,7 @@ impl Held {
             }
             sleep(LOOK).await;
         }
-        Ok(Self { ours, children })
+        Ok(self)
     }
 
     /// A descriptor for a child to hold. It is of the same open file, so that the lock is held until both are closed.
@@ -178,6 +186,21 @@ mod tests {
         let waiting = Held::take(image.path(), Duration::from_secs(60));
         let (held, ()) = tokio::join!(waiting, async { drop(child) });
         held.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_failed_wait_gives_up_the_first_lock_although_a_copy_of_its_descriptor_is_open() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let first = Held::take(image.path(), Duration::ZERO).await.unwrap();
+        let child = first.for_child().unwrap();
+        drop(first);
+        let second = Held::open(image.path()).unwrap();
+        // As a child has it between fork and exec.
+        let _copy = second.ours.try_clone().unwrap();
+        let error = second.locked(Duration::ZERO).await.unwrap_err();
+        assert!(error.to_string().contains("earlier run"), "{error}");
+        drop(child);
+        Held::take(image.path(), Duration::from_secs(60)).await.unwrap();
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 use kms_core::{Error, ErrorKind, Result};
 use rustix::fs::{major, minor};
 
-use crate::MappingName;
+use crate::mapping_name::MappingName;
 
 /// Bytes of a sector in `/sys`, whatever the device's own are.
 const SECTOR: u64 = 512;

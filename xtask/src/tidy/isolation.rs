@@ -17,7 +17,18 @@ const ABSENT: [(&str, &[&str]); 13] = [
     ),
     (
         "--package kms-rotation --all-features",
-        &["http", "hyper", "kms-dispatch", "kms-http", "kms-luks", "kms-vault", "kube", "reqwest", "rustls"],
+        &[
+            "command-fds",
+            "http",
+            "hyper",
+            "kms-dispatch",
+            "kms-http",
+            "kms-luks",
+            "kms-vault",
+            "kube",
+            "reqwest",
+            "rustls",
+        ],
     ),
     (
         "--package kms-dispatch --no-default-features --features azure",

@@ -157,13 +157,13 @@ pub(crate) async fn slots(device: &Device) -> Vec<u8> {
     device.header().await.unwrap().slots().map(|slot| slot.slot.number()).collect()
 }
 
-/// Whether a process runs: it exists and is not only waiting to be reaped by whoever adopted it.
+/// Whether a process runs: it exists and is not a zombie.
 pub(crate) fn runs(id: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(id).join("stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// Looks until `done` says yes; a minute at most.
+/// Waits until `done` returns `true`, for at most a minute.
 pub(crate) async fn until(done: impl Fn() -> bool) {
     let wait = async {
         while !done() {

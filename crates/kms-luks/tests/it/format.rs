@@ -59,7 +59,7 @@ async fn a_device_that_is_not_empty_is_left_alone_unless_forced() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it luks"]
-async fn a_header_is_labelled_once_and_never_while_somebody_is_at_work() {
+async fn a_header_is_labelled_once_and_never_while_another_process_is_at_work() {
     let current = kek();
     let image = Image::luks2(&current);
     let device = image.device();

@@ -20,7 +20,7 @@ const FOLDER: &str = "KMS_LUKS_TEST_FOLDER";
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it luks"]
 async fn the_other_process() {
-    #[expect(clippy::disallowed_methods, reason = "how this process is told that it is the other one")]
+    #[expect(clippy::disallowed_methods, reason = "the variable marks this process as the other one")]
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let read = |name: &str| Kek::parse(fs::read_to_string(folder.join(name)).unwrap()).unwrap();
@@ -70,7 +70,7 @@ async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
         assert!(error.to_string().contains("another process is at work"), "{error}");
     }
     assert!(image.bytes() == before);
-    // Whoever only looks is not kept from it.
+    // Tests of a slot need no lock.
     assert!(image.device().opens(None, &current).await.unwrap());
 
     // It is killed; its cryptsetup lives on.
@@ -83,9 +83,11 @@ async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
     // The next run waits for it, and finds what it has done.
     let device = image.device();
     let (lock, ()) = tokio::join!(device.lock(), async { fs::write(&go_on, "\n").unwrap() });
+    // First the lock: without it the slots say nothing, since that cryptsetup may still be at work.
+    let lock = lock.unwrap();
     assert_eq!(slots(&device).await, [0, 1]);
     assert!(image.opens(1, &new));
-    drop(lock.unwrap());
+    drop(lock);
 }
 
 #[tokio::test]

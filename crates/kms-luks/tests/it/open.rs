@@ -160,8 +160,8 @@ async fn a_name_that_is_another_devices_is_refused() {
 }
 
 #[tokio::test]
-async fn a_mapping_that_is_of_no_use_is_replaced() {
-    // The device below has gone; it was never finished; nobody can reach it.
+async fn a_stale_mapping_is_replaced() {
+    // The device below has gone; the mapping has no table; the mapping has no node.
     for (sectors, below, node) in [(8, false, true), (0, true, true), (8, true, false)] {
         let machine = Machine::new();
         let path = machine.path();
@@ -217,7 +217,7 @@ async fn what_the_program_refuses_is_told_apart() {
     assert_eq!(machine.device("exit 2").open(&osd(), &kek()).await.unwrap(), Opened::WrongKey);
     let busy = refused(&machine.device("exit 5")).await;
     assert_eq!(busy.kind(), ErrorKind::Conflict);
-    // Somebody else opens it in the same moment.
+    // Another process opens it at the same moment.
     let raced = machine.device("cp -r $sys/../staged $sys/block/dm-0; touch $sys/nodes/osd; exit 5");
     assert_eq!(raced.open(&osd(), &kek()).await.unwrap(), Opened::Already);
     fs::remove_dir_all(machine.sys.join("block/dm-0")).unwrap();

@@ -19,7 +19,7 @@ async fn hangs(image: &Image, name: &str, body: &str) {
     assert!(error.to_string().contains("was stopped"), "{error}");
     let started = fs::read_to_string(&ids).unwrap();
     assert_eq!(started.split_whitespace().count(), 2);
-    // The program itself has been reaped by us; its child is reaped by whoever adopts it.
+    // The program itself has been reaped by us; the process that adopts its child reaps that.
     let own = started.split_whitespace().next().unwrap();
     assert!(!fs::exists(format!("/proc/{own}")).unwrap(), "{own} is still there");
     until(|| !started.split_whitespace().any(runs)).await;

@@ -140,7 +140,7 @@ async fn foreign_slots_and_tokens_stay_as_they_are() {
     let (current, recovery, new) = (kek(), kek(), kek());
     let image = Image::luks2(&current);
     image.slot(&current, 4, &recovery, &CHEAP);
-    fs::write(image.beside("token"), r#"{"type":"somebody","keyslots":["4"],"x":"y"}"#).unwrap();
+    fs::write(image.beside("token"), r#"{"type":"foreign","keyslots":["4"],"x":"y"}"#).unwrap();
     let token = image.beside("token").display().to_string();
     assert_eq!(image.cryptsetup(&["token", "import", "--json-file", &token], &[]), 0);
     // The area of slot 4 on the disk: the second one that was made, after 32 KiB of headers and the area of slot 0.

@@ -1,4 +1,4 @@
-//! Rotations in which the KMS fails, lies, or belongs to somebody else for a moment.
+//! Rotations in which the KMS fails, lies, or is in use by another operator.
 
 use std::sync::Arc;
 

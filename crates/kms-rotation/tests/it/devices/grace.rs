@@ -31,7 +31,7 @@ struct Look<'a> {
     images: &'a [Image],
     old: &'a Kek,
     seen: Mutex<Vec<Duration>>,
-    /// What somebody else does meanwhile.
+    /// The change that another process makes meanwhile.
     meanwhile: &'a (dyn Fn() + Sync),
 }
 
@@ -61,7 +61,7 @@ async fn an_osd_that_has_fetched_the_old_kek_starts_during_the_grace() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn without_waiting_the_old_slots_stay_until_somebody_finishes() {
+async fn without_waiting_the_old_slots_stay_until_a_later_run_finishes() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
     let report = bench.rotate(&later()).await.unwrap();
@@ -163,7 +163,7 @@ async fn another_kek_that_comes_during_the_grace_is_respected() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn a_slot_that_becomes_somebody_elses_during_the_grace_is_left_to_them() {
+async fn a_slot_that_another_process_replaces_during_the_grace_is_kept() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
     let theirs = kek();
