@@ -150,14 +150,14 @@ impl Cryptsetup {
         let version = self.version.get_or_try_init(async || {
             let answer = self.run(Call::new(["--version"])).await?;
             Version::parse(&answer.output).ok_or_else(|| {
-                Error::new(ErrorKind::Protocol, "the program does not tell its version as cryptsetup does")
+                Error::new(ErrorKind::Protocol, "the output of --version is not that of cryptsetup")
             })
         });
         let version = *version.await?;
         if version < Version::OLDEST {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("cryptsetup {version} is too old: {} or newer is needed", Version::OLDEST),
+                format!("cryptsetup {version} is too old: install {} or newer", Version::OLDEST),
             ));
         }
         Ok(version)
@@ -191,7 +191,7 @@ impl Cryptsetup {
     }
 
     /// The error of a failed run whose cause the caller does not know. Asks the version, since the program may be too
-    /// old; not earlier, since the question costs a process.
+    /// old. Does so only after a failure, since it costs a process.
     pub(crate) async fn explain(&self, answer: &CommandOutput) -> Error {
         if answer.ended == Ended::Code(code::FAILED)
             && let Err(error) = self.version().await

@@ -150,7 +150,7 @@ impl Device {
     /// Takes the exclusive right to change the slots of this device, until the returned lock is dropped.
     ///
     /// The lock holds across processes and containers that use the same node of the device.
-    /// Waits for a cryptsetup that an earlier run left at work, up to the time limit of one run.
+    /// Waits for a cryptsetup that an earlier run left running, up to the time limit of one run.
     ///
     /// # Errors
     ///
@@ -158,7 +158,7 @@ impl Device {
     pub async fn lock(&self) -> Result<DeviceLock> {
         let lock = async {
             if self.held().is_some() {
-                return Err(Error::new(ErrorKind::Conflict, "this process is at work on the device already"));
+                return Err(Error::new(ErrorKind::Conflict, "this process has locked the device already"));
             }
             let held = Arc::new(Held::take(&self.path, self.cryptsetup.limit()).await?);
             *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&held);

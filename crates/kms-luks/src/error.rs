@@ -10,7 +10,7 @@ use crate::process::{CommandOutput, Ended};
 pub(crate) mod code {
     /// Done.
     pub(crate) const DONE: i32 = 0;
-    /// Wrong parameters, and all else.
+    /// Wrong parameters, or any other failure.
     pub(crate) const FAILED: i32 = 1;
     /// No key with this passphrase.
     pub(crate) const WRONG_KEY: i32 = 2;
@@ -28,12 +28,12 @@ pub(crate) fn failed(answer: &CommandOutput) -> Error {
         Ended::Code(code::WRONG_KEY) => (ErrorKind::Conflict, "the KEK opens no key slot of the device".to_owned()),
         Ended::Code(code::MEMORY) => (
             ErrorKind::Unexpected,
-            "cryptsetup had not enough memory: the key derivation of a slot may need more than this host or container \
+            "cryptsetup ran out of memory: the key derivation of a slot may need more than this host or container \
              has (kms slots DEVICE shows it)"
                 .to_owned(),
         ),
         Ended::Code(code::NO_DEVICE) => {
-            (ErrorKind::ConfigInvalid, "there is no such device, or cryptsetup may not open it".to_owned())
+            (ErrorKind::ConfigInvalid, "there is no such device, or cryptsetup has no permission to open it".to_owned())
         }
         Ended::Code(code::BUSY) => (ErrorKind::Conflict, "the device is in use".to_owned()),
         Ended::Code(code) => (ErrorKind::Unexpected, format!("cryptsetup failed with exit code {code}")),

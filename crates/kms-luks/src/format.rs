@@ -40,7 +40,7 @@ impl FormatOptions {
         self
     }
 
-    /// Formats the device whatever is on it. All data on it is lost.
+    /// Formats the device even if it is not empty. All data on it is lost.
     #[must_use]
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
@@ -72,16 +72,16 @@ impl Device {
         if let Some(uuid) = found {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                "the device has a LUKS header: formatting it would destroy all data on it. If that is what you want, \
-                 say --force",
+                "the device has a LUKS header: formatting would destroy all data on it. To format it all the same, \
+                 set --force",
             )
             .context("uuid", uuid));
         }
         if !self.ends_are_empty().map_err(not_read)? {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                "there is something on the device: its first or its last MiB is not all zeros. If nothing on it is \
-                 needed, wipe it (wipefs --all) or say --force",
+                "the device is not empty: its first or its last MiB is not all zeros. If no data on it is needed, wipe \
+                 it (wipefs --all) or set --force",
             ));
         }
         Ok(())

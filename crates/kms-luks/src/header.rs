@@ -73,13 +73,13 @@ impl Header {
     /// `Protocol` if the metadata are malformed.
     pub(crate) fn luks2(identity: DiskIdentity, json: &[u8]) -> Result<Self> {
         // The error of the parser would quote the text.
-        let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are no JSON"))?;
+        let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are not JSON"))?;
         let keyslots = object(&root, "keyslots").ok_or_else(|| broken("have no key slots"))?;
         let bound = bound(object(&root, "digests").ok_or_else(|| broken("have no digests"))?);
         let mut slots = Vec::with_capacity(keyslots.len());
         for (name, value) in keyslots {
             let slot: Slot =
-                name.parse().map_err(|_cause| broken("have a key slot whose name is no number"))?;
+                name.parse().map_err(|_cause| broken("have a key slot whose name is not a slot number"))?;
             let kdf = kdf(value).ok_or_else(|| broken("have a key slot without its costs"))?;
             let salt = value.pointer("/kdf/salt").and_then(Value::as_str).unwrap_or_default();
             let salt = salt.chars().take(MOST_SALT).collect();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_are_none_are_refused_without_quoting_them() {
+    fn malformed_metadata_are_refused_without_quoting_them() {
         let cases = [
             "",
             "canary",

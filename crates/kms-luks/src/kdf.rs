@@ -4,14 +4,14 @@ use std::ffi::OsString;
 
 use kms_core::{Error, Result};
 
-/// The fewest iterations of PBKDF2 that cryptsetup takes, and SP 800-132's floor.
+/// The fewest iterations of PBKDF2 that cryptsetup accepts, and SP 800-132's floor.
 const PBKDF2_FLOOR: u32 = 1000;
-/// The least costs of Argon2 that cryptsetup takes.
+/// The lowest costs of Argon2 that cryptsetup accepts.
 const ARGON2_PASSES: u32 = 4;
 const ARGON2_MEMORY_KIB: u32 = 32;
-/// The most threads that cryptsetup takes.
+/// The most threads that cryptsetup accepts.
 const ARGON2_THREADS: u32 = 4;
-/// 4 GiB, the most memory that cryptsetup takes.
+/// 4 GiB, the most memory that cryptsetup accepts.
 const ARGON2_MOST_MEMORY_KIB: u32 = 4 * 1024 * 1024;
 
 /// A hash for PBKDF2, of those that FIPS approves.
@@ -78,7 +78,7 @@ impl Kdf {
                 return Ok(());
             }
             Err(Error::config(format!(
-                "{what} of the key derivation is {value}: it has to be from {least} to {most}"
+                "{what} of the key derivation is {value}: set it to a value from {least} to {most}"
             )))
         };
         match self {
@@ -134,7 +134,7 @@ mod tests {
             Kdf::Argon2id { passes: 4, memory_kib: 32, threads: 5 },
         ];
         for kdf in bad {
-            assert!(kdf.check().unwrap_err().to_string().contains("it has to be from"), "{kdf:?}");
+            assert!(kdf.check().unwrap_err().to_string().contains("set it to a value from"), "{kdf:?}");
         }
     }
 

@@ -18,11 +18,11 @@ pub(crate) fn key_pipe(kek: &Kek) -> Result<OwnedFd> {
     let bytes = kek.expose_secret().as_bytes();
     if bytes.len() < LEAST_BYTES {
         return Err(Error::config(format!(
-            "the KEK has fewer than {LEAST_BYTES} bytes, which is no passphrase"
+            "the KEK has fewer than {LEAST_BYTES} bytes, too few for a passphrase"
         )));
     }
     filled(bytes).map(OwnedFd::from).map_err(|cause| {
-        Error::new(ErrorKind::Unexpected, "the system gave no pipe that holds the KEK").source(cause)
+        Error::new(ErrorKind::Unexpected, "the pipe for the KEK cannot be created or filled").source(cause)
     })
 }
 
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_is_refused() {
+    fn a_kek_that_is_too_short_is_refused() {
         let error = key_pipe(&Kek::parse("abc").unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
         assert!(!error.to_string().contains("abc"));

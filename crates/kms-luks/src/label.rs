@@ -63,7 +63,7 @@ impl Device {
     /// Labels the header, unless it has this label already.
     ///
     /// Writes nothing while another process holds the [`lock`](Device::lock): cryptsetup's own lock does not reach from
-    /// one container into another, and a program that writes back a header which it has read before may remove a new
+    /// one container into another, and a program that writes back a header that it read earlier may remove a new
     /// slot from it.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Device {
     }
 }
 
-/// Cuts a text to what a field holds, never within a character.
+/// Cuts a text to the bytes of a field, never within a character.
 fn cut(text: String) -> (String, bool) {
     if text.len() <= FIELD {
         return (text, false);

@@ -7,9 +7,9 @@
 //!   it has started may still write; the next run waits for its end.
 //!
 //! They are locks of open file descriptions on two bytes far behind the end of any device.
-//! They are not `flock`: cryptsetup takes that itself on images and would wait for us for ever, and udev takes it on
+//! They are not `flock`: cryptsetup itself takes that on images and would wait for our lock for ever, and udev takes it on
 //! devices. They are not locks of the process: the process loses those when it closes any descriptor of the device, as
-//! every look at the header does.
+//! every read of the header does.
 
 use std::{
     fs::{File, OpenOptions},
@@ -39,7 +39,7 @@ const CHILDREN: i64 = OURS + 1;
 /// The time between two looks for the end of a cryptsetup of an earlier run.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The exclusive right to change the slots of a device. Dropping it gives the right up.
+/// The exclusive right to change the slots of a device. Dropping it releases the right.
 #[derive(Clone, Debug)]
 pub struct DeviceLock {
     _held: Arc<Held>,
@@ -85,7 +85,7 @@ impl Held {
         if !lock(&self.ours, OURS)? {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                "another process is at work on the key slots of this device: wait for its end and try again",
+                "another process is at work on the key slots of this device: wait until it ends and try again",
             ));
         }
         let begin = Instant::now();
@@ -94,8 +94,8 @@ impl Held {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!(
-                        "a cryptsetup that an earlier run has started on this device has not ended within {limit:?}: \
-                         look at what it waits for, and end it"
+                        "a cryptsetup that an earlier run started on this device has not ended within {limit:?}: find \
+                         out why it hangs, and end it"
                     ),
                 ));
             }
@@ -162,11 +162,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_second_one_is_turned_away_until_the_first_has_gone() {
+    async fn a_second_lock_is_refused_until_the_first_is_dropped() {
         let image = tempfile::NamedTempFile::new().unwrap();
         let limit = Duration::ZERO;
         let first = Held::take(image.path(), limit).await.unwrap();
-        // Any other descriptor that is closed takes nothing from it.
+        // Closing another descriptor of the file does not release the lock.
         drop(File::open(image.path()).unwrap());
         let error = Held::take(image.path(), limit).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_child_holds_is_waited_for() {
+    async fn a_lock_that_a_child_holds_is_waited_for() {
         let image = tempfile::NamedTempFile::new().unwrap();
         let first = Held::take(image.path(), Duration::ZERO).await.unwrap();
         let child = first.for_child().unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_opened_is_no_lock() {
+    async fn a_device_that_cannot_be_opened_cannot_be_locked() {
         let error = Held::take(Path::new("/nonexistent/device"), Duration::ZERO).await.unwrap_err();
         assert!(error.to_string().contains("no such device"), "{error}");
     }

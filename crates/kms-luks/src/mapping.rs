@@ -124,7 +124,7 @@ impl Mapping {
                 Ended::Code(code::DONE) => Ok(()),
                 Ended::Code(code::WRONG_KEY) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the mapping was opened with its key in the kernel's keyring, so that its size cannot be changed \
+                    "the mapping was opened with its key in the kernel's keyring, so cryptsetup cannot resize it \
                      without a passphrase: close it and open it again with kms open",
                 )),
                 _ => Err(self.cryptsetup.explain(&answer).await),
@@ -133,13 +133,13 @@ impl Mapping {
         resized.await.map_err(self.at("resize"))
     }
 
-    /// Removes a mapping that is in the way: closes it, and uses force only on a stale mapping.
+    /// Closes the mapping, by force if it is stale and cryptsetup cannot close it.
     pub(crate) async fn clear(&self) -> Result<()> {
         let sysfs = self.cryptsetup.sysfs();
         let cryptsetup = self.cryptsetup.clone().with_limit(self.cryptsetup.limit().min(CLEARING));
         let by_cryptsetup = cryptsetup.run(Call::new(["close", "--"]).arg(self.name.as_str())).await;
         let Some(mapped) = sysfs.mapped(&self.name)? else { return Ok(()) };
-        // cryptsetup asks the device below, which has gone, or refuses what is not finished. Force on a mapping that
+        // cryptsetup fails if the device below is gone, and refuses a mapping without a table. Force on a mapping that
         // works would take the disk away from a running OSD.
         if mapped.is_stale()
             && let Some(dmsetup) = cryptsetup.located("dmsetup")
@@ -156,8 +156,8 @@ impl Mapping {
         };
         Err(Error::new(
             ErrorKind::Conflict,
-            "a mapping of this name that is of no use is in the way and cannot be removed: end what uses it, and \
-             remove it with dmsetup remove",
+            "a stale mapping of this name cannot be removed: end the programs that use it, and remove it with \
+             dmsetup remove",
         )
         .source(cause))
     }
@@ -197,13 +197,16 @@ impl Mapping {
 }
 
 fn no_such() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such mapping: the device is not open, or under another name")
+    Error::new(
+        ErrorKind::NotFound,
+        "there is no such mapping: the device is not open, or is open under another name",
+    )
 }
 
 /// The error of a mapping that cryptsetup did not make.
 pub(crate) fn foreign(mapped: &Mapped) -> Error {
     let uuid = if mapped.uuid.is_empty() { "none" } else { &mapped.uuid };
-    Error::new(ErrorKind::Conflict, "there is a mapping of this name that is not one of cryptsetup's")
+    Error::new(ErrorKind::Conflict, "cryptsetup did not create the mapping of this name: choose another name, or remove it with dmsetup remove")
         .context("uuid", uuid)
 }
 
@@ -214,7 +217,7 @@ pub(crate) fn hint(error: Error) -> Error {
     }
     error.context(
         "hint",
-        "device-mapper and udev wait for each other by a semaphore of the host: a pod needs hostIPC: true and the \
-         host's /run/udev; where there is no udev, set DM_DISABLE_UDEV=1",
+        "device-mapper waits for udev on a semaphore of the host: set hostIPC: true in the pod and mount the \
+         host's /run/udev; on a host without udev, set DM_DISABLE_UDEV=1",
     )
 }

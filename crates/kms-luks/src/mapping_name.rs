@@ -23,7 +23,7 @@ impl DeviceKind {
     /// All kinds, in the order in which an OSD names its devices.
     pub const ALL: [Self; 3] = [Self::Block, Self::Db, Self::Wal];
 
-    /// The name of a mapping in an OSD's pod, as Rook has it: `<PVC of this device>-block-dmcrypt` and so on.
+    /// The name of a mapping in an OSD's pod, as Rook sets it: `<PVC of this device>-block-dmcrypt` and so on.
     ///
     /// # Errors
     ///
@@ -43,15 +43,15 @@ impl DeviceKind {
 pub struct MappingName(String);
 
 impl MappingName {
-    /// A name of at most 127 letters, digits and `#+-.:=@_`, which device-mapper takes as they are.
+    /// A name of at most 127 letters, digits and `#+-.:=@_`, which device-mapper does not escape.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for any other.
+    /// `ConfigInvalid` for any other name.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&byte);
-        let refuse = |why: String| Err(Error::config(format!("that is no name for a mapped device: {why}")));
+        let refuse = |why: String| Err(Error::config(format!("not a valid name of a mapping: {why}")));
         if name.is_empty() {
             return refuse("it is empty".to_owned());
         }
@@ -61,9 +61,9 @@ impl MappingName {
         if !name.bytes().all(allowed) {
             return refuse("only letters, digits and #+-.:=@_ are allowed".to_owned());
         }
-        // The last one is the node by which device-mapper itself is spoken to.
+        // /dev/mapper/control is the node of device-mapper itself.
         if name.starts_with(['-', '.']) || name == "control" {
-            return refuse(format!("it may not be or begin like {name:?}"));
+            return refuse(format!("it must not be control or begin with - or ."));
         }
         Ok(Self(name))
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_device_mapper_would_change_or_take_amiss_are_refused() {
+    fn names_that_device_mapper_escapes_or_reserves_are_refused() {
         let long = "x".repeat(128);
         for name in ["", "-a", ".", "..", "a/b", "a b", "ä", "control", "a\n", &long] {
             assert!(MappingName::new(name).is_err(), "{name}");

@@ -1,7 +1,7 @@
 //! The header on the disk, read without another program.
 //!
-//! It holds the identity of the device (version, UUID, label, subsystem) and the slots in use. With cryptsetup the look
-//! that precedes each removal of a slot would cost as much as the removal.
+//! It holds the identity of the device (version, UUID, label, subsystem) and the slots in use. The check before
+//! each removal of a slot would cost as much as the removal if it ran cryptsetup.
 //! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
 //! and 3.
 
@@ -49,7 +49,7 @@ pub(crate) enum OnDisk {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is no block device and no file.
+/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is neither a block device nor a file.
 pub(crate) fn read(path: &Path) -> Result<OnDisk> {
     let file = open(path)?;
     let mut start = vec![0; BINARY];
@@ -60,10 +60,13 @@ pub(crate) fn read(path: &Path) -> Result<OnDisk> {
         (true, Some(2)) => luks2(&file, &start),
         (true, version) => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the device has a LUKS header of version {}, and not of 1 or 2", version.unwrap_or_default()),
+            format!(
+                "the device has a LUKS header of version {}: only 1 and 2 are supported",
+                version.unwrap_or_default()
+            ),
         )),
         (false, _) => second(&file)?.ok_or_else(|| {
-            Error::config("the device has no LUKS header: it is not the device that was meant, or it was never encrypted")
+            Error::config("the device has no LUKS header: it is the wrong device, or it was never encrypted")
         }),
     }
 }
@@ -84,7 +87,7 @@ pub(crate) fn not_read(cause: io::Error) -> Error {
         io::ErrorKind::NotFound => (ErrorKind::ConfigInvalid, "there is no such device"),
         io::ErrorKind::PermissionDenied => (
             ErrorKind::ConfigInvalid,
-            "we may not access the device: this has to run as root, in a privileged container",
+            "there is no permission to access the device: run as root, in a privileged container",
         ),
         _ => (ErrorKind::Unexpected, "the device cannot be accessed"),
     };
@@ -92,7 +95,9 @@ pub(crate) fn not_read(cause: io::Error) -> Error {
 }
 
 fn cut_off(what: &str) -> Error {
-    Error::config(format!("the device ends within its {what} header: it is damaged, or was not copied whole"))
+    Error::config(format!(
+        "the device ends within its {what} header: it is damaged, or only a part was copied"
+    ))
 }
 
 fn luks1(start: &[u8]) -> Option<OnDisk> {
@@ -107,7 +112,7 @@ fn luks1(start: &[u8]) -> Option<OnDisk> {
     for at in 0..LUKS1_SLOTS {
         let begin = LUKS1_SLOTS_AT + usize::from(at) * LUKS1_SLOT_BYTES;
         let [state, iterations] = [number(start, begin, 4)?, number(start, begin + 4, 4)?];
-        // Of a header that is cut off within its last slot.
+        // Refuses a header that is cut off within its last slot.
         number(start, begin + LUKS1_SLOT_BYTES - 4, 4)?;
         if state == u64::from(LUKS1_IN_USE) {
             let kdf = SlotKdf::Pbkdf2 { hash: hash.clone(), iterations };
@@ -163,7 +168,7 @@ fn second(file: &File) -> Result<Option<OnDisk>> {
 }
 
 fn luks2_identity(binary: &[u8]) -> Option<DiskIdentity> {
-    // Of a header that is cut off within the part that is filled with zeros.
+    // Refuses a header that is cut off within its padding of zeros.
     number(binary, BINARY - 8, 8)?;
     let filled = |text: String| (!text.is_empty()).then_some(text);
     Some(DiskIdentity {
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_luks1_header_tells_its_slots() {
+    fn a_luks1_header_yields_its_slots() {
         let OnDisk::Luks1(header) = found(&luks1_header()).unwrap() else { panic!("not LUKS1") };
         assert_eq!(header.slots().map(|slot| slot.slot.number()).collect::<Vec<_>>(), [0, 7]);
         assert_eq!((header.uuid(), header.version()), ("uuid", LuksVersion::Luks1));
@@ -248,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_luks2_header_tells_who_it_is_and_its_metadata_when_both_copies_agree() {
+    fn a_luks2_header_yields_its_identity_and_its_metadata_when_both_copies_agree() {
         let good = luks2_header("{}");
         let OnDisk::Luks2 { identity, json } = found(&good).unwrap() else { panic!("not LUKS2") };
         assert_eq!(identity.label, Some("l".repeat(47)));
         assert_eq!((identity.subsystem, json), (None, Some(b"{}".to_vec())));
-        // A copy that is older, differs or is missing: nothing is said.
+        // A copy that is older, differs or is missing: no metadata.
         for at in [23, BINARY, 16 << 10, (16 << 10) + 23, (16 << 10) + BINARY] {
             let mut bytes = good.clone();
             bytes[at] ^= 1;
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_with_the_reason() {
+    fn an_absent_or_incomplete_header_is_refused_with_the_reason() {
         let cases: [(&[u8], &str); 6] = [
             (b"", "no LUKS header"),
             (b"LUKS", "no LUKS header"),

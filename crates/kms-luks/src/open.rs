@@ -114,7 +114,7 @@ impl Device {
         if !self.cryptsetup().sysfs().has_node(name) {
             return Err(Error::new(
                 ErrorKind::Unexpected,
-                "the device is open, but its node is not here: mount the host's /dev/mapper into the container",
+                "the device is open, but its node is absent: mount the host's /dev/mapper into the container",
             )
             .context("node", self.cryptsetup().sysfs().node(name).display().to_string()));
         }
@@ -137,7 +137,7 @@ impl Device {
             return Ok(Found::Stale);
         }
         if !mapped.is_on(self.path()).map_err(not_read)? {
-            return Err(other(&mapped, "there is a mapping of this name, of another device"));
+            return Err(other(&mapped, "the mapping of this name is of another device"));
         }
         let uuid = match on_disk::read(self.path())? {
             OnDisk::Luks1(header) => header.uuid().to_owned(),
@@ -146,7 +146,7 @@ impl Device {
         if !mapped.is_of(&uuid) {
             return Err(other(
                 &mapped,
-                "there is a mapping of this name and device, made before the device was formatted anew",
+                "the mapping of this name was made before the device was formatted again",
             ));
         }
         // Without its node no program can use the mapping by that name.
@@ -162,7 +162,7 @@ fn other(mapped: &Mapped, what: &'static str) -> Error {
     let devices: Vec<_> = mapped.below.iter().map(|below| below.kernel_name.as_str()).collect();
     Error::new(
         ErrorKind::Conflict,
-        format!("{what}: find out what it is, and close it with kms close if nothing needs it"),
+        format!("{what}: find out which program uses it, and close it with kms close if no program needs it"),
     )
     .context("mapped", devices.join(" "))
 }

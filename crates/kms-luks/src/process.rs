@@ -1,4 +1,4 @@
-//! One run of another program: what it is given, how long it may take, and what it answered.
+//! One run of another program: its arguments, descriptors and environment, its time limit, and its output.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -107,13 +107,13 @@ pub(crate) struct ProcessEnv<'a> {
 
 /// Runs a program to its end, or ends it with its whole process group at the time limit.
 ///
-/// When the future is dropped, the program goes on under the same limit: to end it in the middle of a write would be
-/// worse than to wait for its end.
+/// When the future is dropped, the program continues under the same limit: to end it in the middle of a write would be
+/// worse than to wait for it.
 pub(crate) async fn run(env: &ProcessEnv<'_>, call: Call) -> Result<CommandOutput> {
     let child = spawn(env, call)?;
     let supervised = tokio::spawn(supervise(child, env.limit));
     supervised.await.map_err(|cause| {
-        Error::new(ErrorKind::Unexpected, "the wait for cryptsetup was broken off").source(cause)
+        Error::new(ErrorKind::Unexpected, "the task that waits for cryptsetup ended early").source(cause)
     })?
 }
 
@@ -133,9 +133,11 @@ fn spawn(env: &ProcessEnv<'_>, call: Call) -> Result<Child> {
     let not_run = |cause: std::io::Error| {
         let (kind, what) = match cause.kind() {
             std::io::ErrorKind::NotFound => {
-                (ErrorKind::Unsupported, "there is no such program: install cryptsetup, 2.4 or newer")
+                (ErrorKind::Unsupported, "there is no such program: install cryptsetup 2.4 or newer")
             }
-            std::io::ErrorKind::PermissionDenied => (ErrorKind::Unsupported, "we may not run this program"),
+            std::io::ErrorKind::PermissionDenied => {
+                (ErrorKind::Unsupported, "there is no permission to run this program")
+            }
             _ => (ErrorKind::Unexpected, "the program cannot be run"),
         };
         Error::new(kind, what).context("program", env.program.display().to_string()).source(cause)
@@ -156,7 +158,7 @@ async fn supervise(mut child: Child, limit: Duration) -> Result<CommandOutput> {
         return Err(stop(child, limit).await);
     };
     let status = status.map_err(|cause| {
-        Error::new(ErrorKind::Unexpected, "it is not known how cryptsetup ended").source(cause)
+        Error::new(ErrorKind::Unexpected, "the exit status of cryptsetup cannot be read").source(cause)
     })?;
     Ok(CommandOutput { ended: ended(status), output, messages })
 }
@@ -194,7 +196,7 @@ async fn stop(mut child: Child, limit: Duration) -> Error {
         format!("cryptsetup took longer than {limit:?} and was stopped")
     } else {
         format!(
-            "cryptsetup took longer than {limit:?}, and cannot even be killed: it waits in the kernel, for the device"
+            "cryptsetup took longer than {limit:?} and did not end when killed: it waits in the kernel for the device"
         )
     };
     Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent)

@@ -24,7 +24,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `Conflict` if it does not; else as [`opens`](Self::opens).
+    /// `Conflict` if the KEK does not open the slot; otherwise as [`opens`](Self::opens).
     pub async fn verify(&self, slot: Slot, kek: &Kek) -> Result<Proof> {
         Proof::by_opening(self, slot, kek).await
     }
@@ -53,7 +53,9 @@ impl Device {
     ) -> Result<Added> {
         self.cryptsetup().kdf().check()?;
         if from == Some(new_slot) {
-            return Err(Error::config(format!("key slot {new_slot} cannot be made from itself")));
+            return Err(Error::config(format!(
+                "key slot {new_slot} cannot be added with the KEK of the same slot: name another slot"
+            )));
         }
         let header = self.header_now().await?;
         refuse_reencrypting(&header)?;
@@ -72,7 +74,7 @@ impl Device {
             return Ok(added);
         }
         if answer.ended == Ended::Code(code::FAILED) {
-            // Another process may have been faster, or the program may not know the option.
+            // Another process may have taken the slot, or the program may not know the option.
             if self.header_now().await?.in_use(new_slot) {
                 return Ok(Added::SlotTaken);
             }
@@ -138,7 +140,7 @@ impl Device {
             Ended::Code(code::DONE) => Ok(()),
             Ended::Code(code::WRONG_KEY) => Err(Error::new(
                 ErrorKind::Conflict,
-                format!("the KEK opens no key slot but {victim}, which is not removed therefore"),
+                format!("the KEK opens only key slot {victim}, so that slot was not removed"),
             )),
             // Another process has removed it.
             Ended::Code(code::FAILED) if !self.header_now().await?.in_use(victim) => Ok(()),
@@ -180,7 +182,7 @@ impl Device {
     }
 }
 
-/// The meaning of the exit code of `luksAddKey`. `None` if only the header tells.
+/// The meaning of the exit code of `luksAddKey`. `None` if the header must be read to find out.
 fn added(answer: &CommandOutput) -> Option<Added> {
     match answer.ended {
         Ended::Code(code::DONE) => Some(Added::Done),

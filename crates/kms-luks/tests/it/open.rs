@@ -140,9 +140,9 @@ async fn a_name_that_is_another_devices_is_refused() {
     let other = Image::blank();
     let cases = [
         (DM_UUID, other.path(), "of another device"),
-        ("CRYPT-LUKS2-ffffffffffffffffffffffffffffffff-osd", PathBuf::new(), "formatted anew"),
-        ("LVM-abcdef", PathBuf::new(), "not one of cryptsetup's"),
-        ("", PathBuf::new(), "not one of cryptsetup's"),
+        ("CRYPT-LUKS2-ffffffffffffffffffffffffffffffff-osd", PathBuf::new(), "formatted again"),
+        ("LVM-abcdef", PathBuf::new(), "cryptsetup did not create"),
+        ("", PathBuf::new(), "cryptsetup did not create"),
     ];
     for (uuid, on, what) in cases {
         let machine = Machine::new();
@@ -189,7 +189,7 @@ async fn force_is_used_only_where_there_is_nothing_to_lose() {
             assert_eq!(machine.calls(), ["close", "remove --force -- osd", "open"]);
         } else {
             let error = refused(&device).await;
-            assert!(error.to_string().contains("in the way"), "{error}");
+            assert!(error.to_string().contains("cannot be removed"), "{error}");
             assert_eq!(machine.calls(), ["close"]);
         }
     }

@@ -263,7 +263,7 @@ impl SlotStore for Device {
         if self.act(Access::Lock, |_| self.lock.swap(true, Ordering::Relaxed)).await? {
             return Err(self.error(
                 ErrorKind::Conflict,
-                "another process is at work on the key slots of this device: wait for its end and try again",
+                "another process is at work on the key slots of this device: wait until it ends and try again",
             ));
         }
         Ok(SlotLock::new(Held(self.lock.clone())))
