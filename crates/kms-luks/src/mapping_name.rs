@@ -63,7 +63,7 @@ impl MappingName {
         }
         // /dev/mapper/control is the node of device-mapper itself.
         if name.starts_with(['-', '.']) || name == "control" {
-            return refuse(format!("it must not be control or begin with - or ."));
+            return refuse("it must not be control or begin with - or .".to_owned());
         }
         Ok(Self(name))
     }
