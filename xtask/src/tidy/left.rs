@@ -6,13 +6,14 @@ const LEFT: [&str; 11] = [
     "crates/kms-cli/",
     "crates/kms-core/",
     "crates/kms-dispatch/",
-    "crates/kms-ibmkp/",
+    // Declarations and steps that kms-azure has in the same shape.
+    "crates/kms-ibmkp/src/builder.rs",
+    "crates/kms-ibmkp/src/probe.rs",
     "crates/kms-k8s-secret/",
     "crates/kms-kube/",
     "crates/kms-luks/",
     "crates/kms-rook/",
     "crates/kms-rotation/",
-    "crates/kms-vault/",
 ];
 
 /// Whether a finding is an error: nothing in it belongs to a place where findings are left.
@@ -28,7 +29,7 @@ mod tests {
     fn findings_are_errors_except_in_the_places_that_are_left() {
         assert!(is_error("crates/kms-azure/src/lib.rs:1: x"));
         assert!(is_error("docs/style.md:1: x"));
-        assert!(!is_error("crates/kms-vault/src/lib.rs:1: x"));
-        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-vault/src/b.rs:2 share 12 lines"));
+        assert!(!is_error("crates/kms-luks/src/lib.rs:1: x"));
+        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-luks/src/b.rs:2 share 12 lines"));
     }
 }
