@@ -252,10 +252,7 @@ impl Api {
                 );
                 match self.look(alias, Want::Metadata).await? {
                     Look::Found(key) => Ok(Imported::Id(key.id)),
-                    _ => {
-                        Err(reply
-                            .about(Error::new(ErrorKind::Protocol, "the imported key is absent")))
-                    }
+                    _ => Err(reply.about(Error::new(ErrorKind::Protocol, "the imported key is absent"))),
                 }
             }
             _ if has_code(&reply.answer, ALIAS_TAKEN) => Ok(Imported::AliasTaken(reply.refused())),
@@ -313,8 +310,9 @@ impl Api {
         let correlation_id = random_uuid()?;
         let mut call = call.clone();
         call.headers.insert(header::AUTHORIZATION, authorization);
-        let id = HeaderValue::from_str(&correlation_id)
-            .map_err(|cause| Error::new(ErrorKind::Unexpected, "the correlation id is not a valid header value").source(cause))?;
+        let id = HeaderValue::from_str(&correlation_id).map_err(|cause| {
+            Error::new(ErrorKind::Unexpected, "the correlation id is not a valid header value").source(cause)
+        })?;
         call.headers.insert(CORRELATION, id);
         let (method, path) = (call.method.clone(), call.url.path().to_owned());
         let sent = self.http.send(call).await;

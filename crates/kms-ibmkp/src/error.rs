@@ -131,9 +131,10 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
         "PROTECTED_RESOURCE_ERR" | "PREV_KEY_DEL_ERR" => {
             error(ErrorKind::PermissionDenied, "the service protects this key from deletion")
         }
-        "REQ_TOO_EARLY_ERR" => {
-            error(ErrorKind::Conflict, "the purge is too early; purge a key 4 hours after its deletion or later")
-        }
+        "REQ_TOO_EARLY_ERR" => error(
+            ErrorKind::Conflict,
+            "the purge is too early; purge a key 4 hours after its deletion or later",
+        ),
         "KEY_ACTION_INVALID_STATE_ERR" | "KEY_INVALID_STATE_ERR" => error(
             ErrorKind::Conflict,
             "the state of the key does not allow the request; check whether the key is disabled or deactivated",

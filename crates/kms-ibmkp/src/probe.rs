@@ -44,10 +44,11 @@ async fn first_page(api: &Api) -> Result<String> {
 async fn rights(api: &Api) -> Result<String> {
     let absent = format!("none_{}", hash("probe", "", 40));
     match api.look(&absent, Want::Material).await {
-        Ok(Look::Absent(_)) => {
-            Ok("list, read; the rights to write and delete are not tested".to_owned())
-        }
-        Ok(_) => Err(Error::new(ErrorKind::Protocol, "the service returned a key under an alias that no client uses")),
+        Ok(Look::Absent(_)) => Ok("list, read; the rights to write and delete are not tested".to_owned()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Protocol,
+            "the service returned a key under an alias that no client uses",
+        )),
         Err(error) => Err(error),
     }
 }
