@@ -122,7 +122,7 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
         }
         "KEY_CREATE_IMPORT_ACCESS_ERR" | "CONFIG_RULE_CONFLICT_ERR" => error(
             ErrorKind::PermissionDenied,
-            "a policy of the instance forbids importing standard keys; allow it (key create and import access)",
+            "a policy of the instance forbids the import; allow clients to import standard keys (key create and import access)",
         ),
         "AUTHORIZATIONS_NOT_MET" | "NOT_DUAL_AUTH_ERR" => error(
             ErrorKind::PermissionDenied,
