@@ -1,13 +1,12 @@
 //! What earlier work has left untidy: findings in these places are warnings, everywhere else they are errors.
 
 /// Places with findings. Remove a place as soon as `cargo xtask tidy PLACE` finds nothing; add none.
-const LEFT: [&str; 6] = [
+const LEFT: [&str; 4] = [
     "README.md",
     "crates/kms-cli/",
-    "crates/kms-core/",
-    "crates/kms-dispatch/",
-    "crates/kms-ibmkp/",
-    "crates/kms-vault/",
+    // Declarations and steps that kms-azure has in the same shape.
+    "crates/kms-ibmkp/src/builder.rs",
+    "crates/kms-ibmkp/src/probe.rs",
 ];
 
 /// Whether a finding is an error: nothing in it belongs to a place where findings are left.
@@ -23,7 +22,7 @@ mod tests {
     fn findings_are_errors_except_in_the_places_that_are_left() {
         assert!(is_error("crates/kms-azure/src/lib.rs:1: x"));
         assert!(is_error("docs/style.md:1: x"));
-        assert!(!is_error("crates/kms-vault/src/lib.rs:1: x"));
-        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-vault/src/b.rs:2 share 12 lines"));
+        assert!(!is_error("crates/kms-luks/src/lib.rs:1: x"));
+        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-luks/src/b.rs:2 share 12 lines"));
     }
 }
