@@ -4,7 +4,6 @@
 //! [`KMIP_ANNOTATION`]. A Secret of Rook has no mark, so the reader has to check that the value is an identifier.
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::{Error, ErrorKind, Existing, IndexEntry, KeyIndex, KeyName, Result};
 use kms_kube::{Base64, Cause, Connection, Object, Owner, Secret, Secrets};
@@ -13,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::{
     PROVIDER,
     error::key_error,
-    list::list,
+    list::collect,
     name::Names,
     stored::{
         self, DATA_KEY, KMIP_ANNOTATION, check_gone, check_mutable, check_name, check_type, new_secret,
@@ -126,10 +125,8 @@ impl KeyIndex for IdentifierStore {
 
     /// Lists the marked Secrets. The identifier comes from the annotation; the data of the Secrets is not read.
     async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>> {
-        list(&self.secrets, listed)
-            .try_collect()
-            .await
-            .map_err(|error: Error| error.operation("list").provider(PROVIDER))
+        let listed = collect(&self.secrets, listed).await;
+        listed.map_err(|error| error.operation("list").provider(PROVIDER))
     }
 }
 
@@ -143,14 +140,11 @@ fn identifier(secret: &Secret, names: &Names) -> Result<IndexEntry> {
     Ok(IndexEntry::new(text, version.as_str()))
 }
 
-/// A listed key with its identifier, as the item of a list.
-type Listed = (KeyName, IndexEntry);
-
-fn listed(metadata: &ObjectMeta) -> Option<(KeyName, Listed)> {
+/// The key and the identifier in a marked Secret; `None` for other Secrets.
+fn listed(metadata: &ObjectMeta) -> Option<(KeyName, IndexEntry)> {
     let text = metadata.annotations.as_ref()?.get(KMIP_ANNOTATION)?;
     let version = metadata.resource_version.clone()?;
-    let name = Names::key_of(metadata)?;
-    Some((name.clone(), (name, IndexEntry::new(text, version))))
+    Some((Names::key_of(metadata)?, IndexEntry::new(text, version)))
 }
 
 /// Marks in the annotations that the Secret holds this identifier, and makes the write differ from all earlier ones.

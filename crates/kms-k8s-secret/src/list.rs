@@ -12,37 +12,43 @@ use crate::{name::LABEL, stored::TYPE};
 /// The number of times that a list is read, when it takes longer than the API server remembers.
 const ROUNDS: usize = 3;
 
-/// Lists the Secrets with keys. `read` returns the key of a Secret and what is listed of it; `None` skips the Secret.
+/// Lists the Secrets with keys as they are read. `read` returns the key of a Secret and what is listed of it; `None`
+/// skips the Secret.
 ///
 /// Each key is listed once, also if the list has to start again. The list ends with its first error.
 pub(crate) fn list<'a, T: Send + 'a>(
     secrets: &'a Secrets,
     read: fn(&ObjectMeta) -> Option<(KeyName, T)>,
 ) -> impl Stream<Item = Result<T, Error>> + Send + 'a {
-    let listing =
-        Listing { secrets, read, found: VecDeque::new(), next: Next::First, seen: HashSet::new(), rounds: 1 };
+    let listing = Listing { pages: Pages::new(secrets, read), found: VecDeque::new(), seen: HashSet::new() };
     stream::unfold(listing, |mut listing| async move {
         let item = listing.next().await?;
         Some((item, listing))
     })
 }
 
-/// A list that is being read.
-struct Listing<'a, T> {
-    secrets: &'a Secrets,
-    read: fn(&ObjectMeta) -> Option<(KeyName, T)>,
-    found: VecDeque<(KeyName, T)>,
-    next: Next,
-    /// The keys that were listed, so that a list that starts again repeats none.
-    seen: HashSet<KeyName>,
-    rounds: usize,
+/// Reads the whole list of Secrets with keys. If the list has to start again, the result holds the last round only.
+pub(crate) async fn collect<T>(
+    secrets: &Secrets,
+    read: fn(&ObjectMeta) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    let mut pages = Pages::new(secrets, read);
+    let mut all = Vec::new();
+    while let Some(step) = pages.next().await? {
+        match step {
+            Step::Items(items) => all.extend(items),
+            Step::Restart => all.clear(),
+        }
+    }
+    Ok(all)
 }
 
-/// The page to read next.
-enum Next {
-    First,
-    Page(String),
-    Done,
+/// A list whose items are returned while it is being read.
+struct Listing<'a, T> {
+    pages: Pages<'a, (KeyName, T)>,
+    found: VecDeque<(KeyName, T)>,
+    /// The keys that were returned, so that a list that starts again repeats none.
+    seen: HashSet<KeyName>,
 }
 
 impl<T> Listing<'_, T> {
@@ -53,25 +59,64 @@ impl<T> Listing<'_, T> {
                     return Some(Ok(item));
                 }
             }
-            let from = match &self.next {
-                Next::First => None,
-                Next::Page(from) => Some(from.as_str()),
-                Next::Done => return None,
-            };
-            match self.secrets.page(TYPE, LABEL, from).await {
-                Ok(page) => {
-                    let (next, items) = page.into_parts();
-                    self.found = items.iter().filter_map(|object| (self.read)(&object.metadata)).collect();
-                    self.next = next.map_or(Next::Done, Next::Page);
-                }
-                Err(failure) if failure.cause == Cause::Expired && self.rounds < ROUNDS => {
-                    self.rounds += 1;
-                    self.next = Next::First;
-                }
-                Err(failure) => {
-                    self.next = Next::Done;
-                    return Some(Err(failure.error));
-                }
+            match self.pages.next().await {
+                Ok(Some(Step::Items(items))) => self.found = items.into(),
+                Ok(Some(Step::Restart)) => {}
+                Ok(None) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The pages of a list. They end with the first error.
+struct Pages<'a, T> {
+    secrets: &'a Secrets,
+    read: fn(&ObjectMeta) -> Option<T>,
+    next: Next,
+    rounds: usize,
+}
+
+/// The page to read next.
+enum Next {
+    First,
+    Page(String),
+    Done,
+}
+
+/// One step through the pages.
+enum Step<T> {
+    Items(Vec<T>),
+    /// The continue token expired, so the next page is the first one again.
+    Restart,
+}
+
+impl<'a, T> Pages<'a, T> {
+    fn new(secrets: &'a Secrets, read: fn(&ObjectMeta) -> Option<T>) -> Self {
+        Self { secrets, read, next: Next::First, rounds: 1 }
+    }
+
+    async fn next(&mut self) -> Result<Option<Step<T>>, Error> {
+        let from = match &self.next {
+            Next::First => None,
+            Next::Page(from) => Some(from.as_str()),
+            Next::Done => return Ok(None),
+        };
+        match self.secrets.page(TYPE, LABEL, from).await {
+            Ok(page) => {
+                let (next, items) = page.into_parts();
+                self.next = next.map_or(Next::Done, Next::Page);
+                let items = items.iter().filter_map(|object| (self.read)(&object.metadata)).collect();
+                Ok(Some(Step::Items(items)))
+            }
+            Err(failure) if failure.cause == Cause::Expired && self.rounds < ROUNDS => {
+                self.rounds += 1;
+                self.next = Next::First;
+                Ok(Some(Step::Restart))
+            }
+            Err(failure) => {
+                self.next = Next::Done;
+                Err(failure.error)
             }
         }
     }

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::{
-    cronjob::JobOptions,
     env::{from_secret, plain},
+    options::JobOptions,
     osd::Osd,
     volumes::Mounted,
 };

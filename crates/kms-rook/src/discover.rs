@@ -19,13 +19,13 @@ pub struct Discovery {
     /// How many OSDs on PVCs are not encrypted.
     pub plain: usize,
     /// The Deployments that could not be understood.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InvalidDeployment>,
 }
 
 /// A Deployment of an OSD that could not be understood.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct InvalidDeployment {
     /// Its name.
     pub deployment: String,
     /// The number of its OSD, if it could be told.
@@ -34,7 +34,7 @@ pub struct Fault {
     pub error: Error,
 }
 
-impl Fault {
+impl InvalidDeployment {
     /// A fault of this Deployment.
     pub fn new(deployment: impl Into<String>, osd_id: Option<u32>, error: Error) -> Self {
         Self { deployment: deployment.into(), osd_id, error }
@@ -56,7 +56,7 @@ pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Di
                 let name = deployment.metadata.name.clone().unwrap_or_default();
                 let id = labelled_id(deployment).or_else(|| named_id(&name));
                 let error = error.operation("read the Deployment of an OSD").context("deployment", &name);
-                discovery.faults.push(Fault::new(name, id, error));
+                discovery.faults.push(InvalidDeployment::new(name, id, error));
             }
         }
     }
@@ -72,7 +72,7 @@ pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Di
                     ))
                     .operation("read the Deployment of an OSD")
                     .context("deployment", name);
-                    discovery.faults.push(Fault::new(name, Some(id), error));
+                    discovery.faults.push(InvalidDeployment::new(name, Some(id), error));
                 }
             }
         }

@@ -7,6 +7,7 @@ mod cronjob;
 mod discover;
 mod env;
 mod names;
+mod options;
 mod osd;
 mod placement;
 #[cfg(feature = "client")]
@@ -21,10 +22,11 @@ mod test_data;
 #[cfg(feature = "client")]
 pub use crate::rbac::{Rbac, rbac};
 pub use crate::{
-    cronjob::{JobMaker, JobOptions},
-    discover::{Discovery, Fault, discover},
+    cronjob::JobMaker,
+    discover::{Discovery, InvalidDeployment, discover},
     env::{KmsEnv, env},
     names::Naming,
+    options::JobOptions,
     osd::Osd,
     schedule::Schedule,
     volumes::{Mounted, RgwPurpose, rgw_volume, volumes},

@@ -120,7 +120,7 @@ async fn problems_of_the_settings_are_told_also_when_secrets_cannot_be_read() {
     let error = connect(&spec(&wrong, "t"), &Refused, Options::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
     let text = error.to_string();
-    assert!(text.starts_with("2 problems: VAULT_BACKEND is none of"), "{text}");
+    assert!(text.starts_with("2 problems: VAULT_BACKEND is not one of"), "{text}");
     assert!(text.contains("; you may not get secrets (setting: tokenSecretName)"), "{text}");
 
     let error = connect(&spec(&wrong[..2], "t"), &Refused, Options::default()).await.unwrap_err();

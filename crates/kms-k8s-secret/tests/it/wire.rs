@@ -6,7 +6,7 @@ use crate::common::{kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, PutMode, Retry};
-use kms_k8s_secret::{IdentifierStore, KubernetesSecret, KubernetesSecretBuilder};
+use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
 use kms_testkit::fake::http::{HttpServer, Response};
 use serde_json::{Value, json};
@@ -190,6 +190,33 @@ async fn a_list_that_expired_starts_anew_and_repeats_nothing() {
     let mut list = provider.list();
     assert_eq!(list.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(list.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_list_of_identifiers_that_expired_holds_the_last_round_only() {
+    let page = |entries: &[(&str, &str)], next: &str| {
+        let items: Vec<_> = entries
+            .iter()
+            .map(|(name, id)| {
+                let annotations = json!({KMIP_ANNOTATION: id});
+                let name = format!("rook-ceph-osd-encryption-key-{name}");
+                json!({"metadata": {"name": name, "resourceVersion": "1", "annotations": annotations}})
+            })
+            .collect();
+        ok(&json!({"metadata": {"continue": next}, "items": items}))
+    };
+    let server = HttpServer::scripted([
+        page(&[("a", "old"), ("gone", "x")], "next"),
+        status(410, "Expired", ""),
+        page(&[("a", "new")], "next"),
+        page(&[("b", "y")], ""),
+    ])
+    .await
+    .unwrap();
+    let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+    let listed = store.list().await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|(name, entry)| (name.as_str(), entry.uid.as_str())).collect();
+    assert_eq!(listed, [("a", "new"), ("b", "y")]);
 }
 
 #[tokio::test]

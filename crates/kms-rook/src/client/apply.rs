@@ -9,7 +9,7 @@ use kms_kube::{Objects, Write};
 use super::{LastRotation, RookNamespace};
 use crate::{
     cronjob::JobMaker,
-    discover::{Discovery, Fault},
+    discover::{Discovery, InvalidDeployment},
     names::Naming,
 };
 
@@ -90,7 +90,7 @@ pub struct Report {
     /// The CronJobs, those of OSDs first.
     pub outcomes: Vec<Outcome>,
     /// The Deployments that could not be understood; their CronJobs were left as they are.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InvalidDeployment>,
     /// Whether CronJobs without an OSD were left as they are, since a faulty Deployment may be that of one of them.
     pub prune_held_back: bool,
 }

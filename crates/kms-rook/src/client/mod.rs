@@ -14,7 +14,7 @@ pub use self::{
     status::{LastRotation, RotationStatus, record},
 };
 use crate::{
-    discover::{Discovery, Fault, discover},
+    discover::{Discovery, InvalidDeployment, discover},
     names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
 };
 
@@ -97,7 +97,7 @@ fn discover_in(found: Vec<Value>) -> Discovery {
                     .source(cause);
                 let labels = value.pointer("/metadata/labels");
                 let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
-                faults.push(Fault::new(name, id, error));
+                faults.push(InvalidDeployment::new(name, id, error));
             }
         }
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
 use kms_kube::{CephCluster, CephClusterSpec, ClusterRef};
-use kms_rook::{Discovery, Fault, client::RookNamespace, discover};
+use kms_rook::{Discovery, InvalidDeployment, client::RookNamespace, discover};
 use tracing::warn;
 
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
@@ -64,7 +64,7 @@ impl Source {
                     warn!("{place}: this Deployment is in another namespace than the CephCluster");
                 }
                 Ok(deployment) => deployments.push(deployment),
-                Err(error) => faults.push(Fault::new(place, None, error)),
+                Err(error) => faults.push(InvalidDeployment::new(place, None, error)),
             }
         }
         let mut found = discover(&deployments);

@@ -185,7 +185,7 @@ impl Document {
                 name: outcome.cron_job,
             }
         };
-        let fault = |fault: kms_rook::Fault| FaultEntry {
+        let fault = |fault: kms_rook::InvalidDeployment| FaultEntry {
             error: ErrorDocument::of(&fault.error),
             deployment: fault.deployment,
             osd: fault.osd_id,
@@ -214,7 +214,7 @@ fn result(change: &Change) -> &'static str {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use kms_rook::{Fault, client::Outcome};
+    use kms_rook::{InvalidDeployment, client::Outcome};
 
     use super::*;
 
@@ -244,7 +244,7 @@ pub(crate) mod tests {
             noted.map(|(name, value)| (format!("kms.ceph.rook.io/{name}"), value.to_owned())).into();
         report.outcomes[1].last_rotation = LastRotation::of(&noted);
         for id in [Some(7), None] {
-            report.faults.push(Fault::new(
+            report.faults.push(InvalidDeployment::new(
                 "rook-ceph-osd-7",
                 id,
                 Error::config("it has no pod template").context("a", "b"),

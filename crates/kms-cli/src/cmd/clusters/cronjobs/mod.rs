@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
 use kms_core::{Error, Result};
-use kms_rook::{Fault, JobOptions, Naming};
+use kms_rook::{InvalidDeployment, JobOptions, Naming};
 use tracing::{error, warn};
 
 use crate::{
@@ -142,7 +142,7 @@ fn warn_of_withheld(settings: &[String]) {
 /// # Errors
 ///
 /// One error for all faults, if there are any.
-fn report_faults(faults: &[Fault], of: usize) -> Result<()> {
+fn report_faults(faults: &[InvalidDeployment], of: usize) -> Result<()> {
     for fault in faults {
         error!("{}: {}", fault.deployment, chain(&fault.error));
     }
