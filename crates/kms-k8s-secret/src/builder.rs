@@ -1,4 +1,4 @@
-//! The builder.
+//! Builds the provider from a connection and a namespace.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The provider.
+//! The provider: each operation, delegated to the file of its role.
 
 use std::fmt;
 

@@ -157,7 +157,7 @@ pub(crate) fn key_info(metadata: &ObjectMeta) -> Option<KeyInfo> {
 /// The version of a key: the resource version of its Secret.
 pub(crate) fn version(metadata: &ObjectMeta) -> Result<KeyVersion> {
     let version = metadata.resource_version.as_deref().filter(|version| !version.is_empty());
-    // A write has been applied then, but the caller needs the version to continue, so it has to read back.
+    // A write has been applied at this point, but the caller needs the version to continue, so it must read back.
     version.map(KeyVersion::new).ok_or_else(|| {
         invalid("the response of the API server has no resource version").retry(Retry::IfIdempotent)
     })
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kek_is_never_returned() {
+    fn a_value_that_is_not_a_kek_is_never_returned() {
         let read = |value: Value| read_kek(&secret(value), &names("a")).unwrap_err();
         let cases = [
             (json!({"metadata": {}}), "it has no data at all"),

@@ -1,4 +1,4 @@
-//! The container of a rotation job: what it runs, sees and mounts (rook-behaviour §12.1).
+//! The container of a rotation job: program, environment and volumes (rook-behaviour §12.1).
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     volumes::Mounted,
 };
 
-/// The program, which is named so that an image of something else fails at once. Rook leaves that to its image, and
-/// its image has a `rotate-key` of its own.
+/// The program. It is named so that a wrong image fails at once: Rook relies on the entry point of its image, which has a
+/// `rotate-key` of its own.
 const PROGRAM: &str = "kms";
 
-/// Where the job sees the devices of its OSD.
+/// The folder in the container with the devices of the OSD.
 const DEVICES: &str = "/var/lib/ceph/osd/";
 
-/// What the variables in the middle of a job's environment are called in the OSD's own container, in Rook's order.
+/// The variables that a job takes from the OSD's own container, in Rook's order; those from Secrets stand between them.
 const BEFORE_SECRETS: [&str; 11] = [
     "ROOK_NODE_NAME",
     "ROOK_CLUSTER_ID",
@@ -38,10 +38,10 @@ const BEFORE_SECRETS: [&str; 11] = [
 const AFTER_SECRETS: [&str; 4] =
     ["ROOK_CRUSHMAP_HOSTNAME", "CEPH_VOLUME_DEBUG", "CEPH_VOLUME_SKIP_RESTORECON", "DM_DISABLE_UDEV"];
 
-/// Where the monitors' Secret is, which tells Rook's containers which cluster they belong to.
+/// The Secret of the monitors, which names the Ceph cluster.
 const MONITORS: &str = "rook-ceph-mon";
 
-/// The arguments: Rook's own (rook-behaviour §11), and the grace time if it is another one than usual.
+/// The arguments: Rook's own (rook-behaviour §11), and the grace period if one is set.
 fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
     let mut args = vec!["key-management".to_owned(), "rotate-key".to_owned(), osd.name.to_string()];
     let devices = [
@@ -56,7 +56,7 @@ fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
     args
 }
 
-/// The container.
+/// The container of a job.
 pub(crate) fn container(
     name: &str,
     options: &JobOptions,
@@ -89,19 +89,19 @@ pub(crate) fn container(
     }
 }
 
-/// The volumes.
+/// The volumes of a job.
 pub(crate) fn volumes(osd: &Osd, mounted: Option<&Mounted>) -> Vec<Volume> {
     let mut volumes = vec![
         host("udev", "/run/udev", None),
         host("devices", "/dev", None),
-        // It has to be there: an empty folder made here would look like an OSD without devices.
+        // The folder must exist: an empty new folder would look like an OSD without devices.
         host("bridge", &osd.bridge, Some("Directory")),
     ];
     volumes.extend(mounted.map(|mounted| mounted.volume.clone()));
     volumes
 }
 
-/// Rook's environment of an OSD, and the part about the KMS. Of two variables of a name the first counts, as in Rook.
+/// Rook's environment of an OSD, followed by the KMS part. Of two variables with one name the first counts, as in Rook.
 fn environment(osd: &Osd, kms: Vec<EnvVar>) -> Vec<EnvVar> {
     let known = |name: &&str| osd.pod.env.iter().find(|var| var.name == **name).cloned();
     let mut all: Vec<EnvVar> = BEFORE_SECRETS.iter().filter_map(known).collect();

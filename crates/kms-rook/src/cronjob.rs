@@ -24,17 +24,17 @@ use crate::{
     volumes::{Mounted, volumes as kms_volumes},
 };
 
-/// How long a run may take, with all its tries and with the wait for a node, in seconds.
+/// The longest time of a run in seconds, with all its tries and the wait for a node, but without the grace period.
 ///
-/// A run whose OSD is on no node waits for one, and while it waits no other one begins (`Forbid`). It ends as failed
-/// after this time, where it is seen. A rotation takes seconds, and the ten minutes for which the old key stays valid;
-/// to end one early does no harm, since the next run goes on from there.
+/// A run whose OSD is on no node waits for one, and while it waits no other run begins (`Forbid`). After this time
+/// Kubernetes marks it as failed, which monitoring sees. A rotation takes some seconds and the grace period. Ending a run
+/// early does no harm, since the next run continues from there.
 const RUN_SECONDS: i64 = 3600;
 
-/// The account of OSDs, where their Deployment names none.
+/// The service account of an OSD whose Deployment names no account.
 const SERVICE_ACCOUNT: &str = "rook-ceph-osd";
 
-/// What the CronJobs of a cluster have in common, checked once.
+/// Makes the CronJobs of a cluster, from settings that are checked once.
 #[derive(Debug)]
 pub struct JobMaker<'a> {
     cluster: &'a CephClusterSpec,
@@ -45,13 +45,13 @@ pub struct JobMaker<'a> {
 }
 
 impl<'a> JobMaker<'a> {
-    /// Checks what all CronJobs of a cluster need, before anything is written. What the provider can do is taken to
-    /// be what it can do at best.
+    /// Checks the settings that all CronJobs of a cluster share, before the first CronJob is written. Without a connection
+    /// the best case of the provider's capability counts.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (rook-behaviour W16). `ConfigInvalid`
-    /// if the `security` block is wrong, or its schedule.
+    /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (rook-behaviour W16).
+    /// `ConfigInvalid` if the `security` block or its schedule is wrong.
     pub fn new(cluster: &'a CephClusterSpec, options: &'a JobOptions) -> Result<Self> {
         let provider = kms_dispatch::check(&cluster.security, &kms_dispatch::Options::default())?;
         let capability = provider
@@ -60,7 +60,7 @@ impl<'a> JobMaker<'a> {
         Self::with_capability(cluster, options, capability)
     }
 
-    /// The same for a provider that is known better than by its name, such as one that is connected.
+    /// Like [`new`](Self::new), for a provider whose capability is known, for example from its connection.
     ///
     /// # Errors
     ///
@@ -83,12 +83,12 @@ impl<'a> JobMaker<'a> {
         })
     }
 
-    /// The settings that are credentials in clear and that no pod gets.
+    /// The settings that hold credentials in clear text. No pod gets them.
     pub fn withheld(&self) -> &[String] {
         &self.env.withheld
     }
 
-    /// The CronJob of an OSD. The same OSD gives the same CronJob.
+    /// The CronJob of an OSD. The result depends on the OSD, the cluster and the options only.
     pub fn cron_job(&self, osd: &Osd) -> CronJob {
         let Self { cluster, options, schedule, env, mounted } = self;
         let app = options.naming.app();
@@ -107,7 +107,7 @@ impl<'a> JobMaker<'a> {
             dns_policy: osd.pod.dns_policy.clone(),
             service_account_name: Some(account.unwrap_or_else(|| SERVICE_ACCOUNT.to_owned())),
             host_network: osd.pod.host_network,
-            // cryptsetup and udev wait for each other by a semaphore.
+            // cryptsetup and udev synchronise by a semaphore of the host.
             host_ipc: Some(true),
             security_context: Some(PodSecurityContext::default()),
             affinity: Some(beside(osd)),
@@ -160,13 +160,13 @@ fn refused(provider: Provider, reason: &str) -> Error {
     )
 }
 
-/// The longest run, which is longer where the wait in it is.
+/// The longest time of a run in seconds: a longer grace period makes it longer.
 fn run_seconds(grace: Option<Duration>) -> i64 {
     let grace = grace.map_or(0, |grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
     RUN_SECONDS.saturating_add(grace)
 }
 
-/// The Deployment, so that the CronJob goes with it.
+/// The reference to the Deployment, so that Kubernetes deletes the CronJob together with it.
 fn owner(osd: &Osd, uid: String) -> OwnerReference {
     OwnerReference {
         api_version: "apps/v1".to_owned(),
@@ -178,7 +178,7 @@ fn owner(osd: &Osd, uid: String) -> OwnerReference {
     }
 }
 
-/// The user's labels and ours; by ours the CronJobs are found.
+/// The user's labels and ours. Ours win, since the CronJobs are found by them.
 fn with<const N: usize>(
     users: &BTreeMap<String, String>,
     ours: [(&str, &str); N],

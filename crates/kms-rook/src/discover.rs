@@ -1,4 +1,4 @@
-//! The encrypted OSDs among many Deployments.
+//! Finds the encrypted OSDs among Deployments.
 
 use std::collections::BTreeMap;
 
@@ -10,41 +10,41 @@ use crate::{
     osd::Osd,
 };
 
-/// What Deployments have told.
+/// The OSDs that were found in Deployments.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Discovery {
-    /// The encrypted OSDs, ordered by their numbers.
+    /// The encrypted OSDs, ordered by number.
     pub osds: Vec<Osd>,
-    /// How many OSDs on PVCs are not encrypted.
+    /// The number of OSDs on PVCs that are not encrypted.
     pub plain: usize,
-    /// The Deployments that could not be understood.
+    /// The Deployments of OSDs that could not be parsed, or that contradict another one.
     pub faults: Vec<InvalidDeployment>,
 }
 
-/// A Deployment of an OSD that could not be understood.
+/// A Deployment of an OSD that could not be parsed, or that contradicts another one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct InvalidDeployment {
-    /// Its name.
+    /// The name of the Deployment.
     pub deployment: String,
-    /// The number of its OSD, if it could be told.
+    /// The number of its OSD, if the Deployment shows it.
     pub osd_id: Option<u32>,
     /// What is wrong.
     pub error: Error,
 }
 
 impl InvalidDeployment {
-    /// A fault of this Deployment.
+    /// An error about this Deployment.
     pub fn new(deployment: impl Into<String>, osd_id: Option<u32>, error: Error) -> Self {
         Self { deployment: deployment.into(), osd_id, error }
     }
 }
 
-/// Finds the encrypted OSDs. Deployments of other things, and of OSDs that are on no PVC, are passed over.
+/// Finds the encrypted OSDs. Skips Deployments that are not of an OSD on a PVC.
 ///
-/// One that cannot be understood does not stop the others. In Rook it fails the reconcile of all OSDs (rook-behaviour W20).
-/// Of two Deployments of one OSD neither counts: a rotation could open the devices of the wrong one.
+/// An unparsable Deployment does not block the others; in Rook it fails the reconcile of all OSDs (rook-behaviour W20). If
+/// two Deployments have the same OSD number, both are faults: a rotation could open the devices of the wrong one.
 pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Discovery {
     let mut found: BTreeMap<u32, Vec<Osd>> = BTreeMap::new();
     let mut discovery = Discovery::default();
@@ -67,7 +67,7 @@ pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Di
                 let names: Vec<_> = osds.iter().chain(&last).map(|osd| osd.deployment.clone()).collect();
                 for name in &names {
                     let error = Error::config(format!(
-                        "several Deployments are of the OSD {id}: {}",
+                        "several Deployments belong to the OSD {id}: {}",
                         names.join(", ")
                     ))
                     .operation("read the Deployment of an OSD")

@@ -9,7 +9,7 @@ use crate::volumes::{VAULT_FILES, VAULT_MOUNT};
 /// The path of the KV mount that Rook assumes.
 const DEFAULT_BACKEND_PATH: (&str, &str) = ("VAULT_BACKEND_PATH", "secret/");
 
-/// The settings that are credentials. Rook writes them into the pod in clear, where everybody who may look at pods
+/// The settings that are credentials. Rook writes them into the pod in clear text, where every account that may get pods
 /// reads them (rook-behaviour W27). A pod without them takes them from the CephCluster.
 const CREDENTIALS: [&str; 7] = [
     "AZURE_CIENT_CERT_PASSWORD",
@@ -21,7 +21,7 @@ const CREDENTIALS: [&str; 7] = [
     "VAULT_TOKEN",
 ];
 
-/// The settings of KMIP that are whole PEM files, which no pod has in its environment.
+/// The settings of KMIP that are whole PEM files. No pod has them in its environment.
 const KMIP_FILES: [&str; 3] = ["CA_CERT", "CLIENT_CERT", "CLIENT_KEY"];
 
 /// The environment for a `security` block.
@@ -30,19 +30,19 @@ const KMIP_FILES: [&str; 3] = ["CA_CERT", "CLIENT_CERT", "CLIENT_KEY"];
 pub struct KmsEnv {
     /// The variables, ordered by name.
     pub vars: Vec<EnvVar>,
-    /// The settings that are credentials in clear, and so are not among the variables though Rook has them there.
-    /// None of them is there if the credentials are in a Secret, where they belong.
+    /// The settings that hold credentials in clear text. They are left out of the variables, unlike in Rook. Empty if the
+    /// credentials are in a Secret, where they belong.
     pub withheld: Vec<String>,
 }
 
 /// Turns `connectionDetails` into the variables that Rook gives its pods (rook-behaviour §13.1).
 ///
-/// The block is only read: the same block gives the same variables whatever was asked before. Rook changes it as it
-/// goes, so that pods differ from one reconcile to the next (rook-behaviour W4, W10).
+/// The block is not changed, so the same block always gives the same variables. Rook changes its copy during a reconcile,
+/// so its pods differ from one reconcile to the next (rook-behaviour W4, W10).
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the block names no provider that is known.
+/// `ConfigInvalid` if the block does not name a known provider.
 pub fn env(security: &SecuritySpec) -> Result<KmsEnv> {
     let provider = Provider::of(security)?;
     let details = &security.kms.connection_details;

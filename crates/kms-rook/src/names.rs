@@ -1,8 +1,8 @@
-//! The names and labels by which Rook's objects, and ours, are known.
+//! The names and labels of Rook's objects and of ours.
 
-/// The label that says what a pod is.
+/// The label with the application of a pod.
 pub(crate) const APP: &str = "app";
-/// What it says on OSDs.
+/// The value of [`APP`] for OSDs.
 pub(crate) const OSD_APP: &str = "rook-ceph-osd";
 /// The label with the name of the data PVC.
 pub(crate) const PVC_LABEL: &str = "ceph.rook.io/pvc";
@@ -11,20 +11,20 @@ pub(crate) const CLUSTER_LABEL: &str = "rook_cluster";
 /// The label with the number of the OSD.
 pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 
-/// Whose names the CronJobs have.
+/// The names and labels of CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Naming {
-    /// Rook's own (rook-behaviour §12.1), so that either finds the other's CronJobs and replaces them.
+    /// Rook's own (rook-behaviour §12.1): Rook and `kms` find and replace each other's CronJobs.
     #[default]
     Rook,
-    /// Names of our own, for a cluster whose Rook is not to rotate: Rook deletes every CronJob with its label while
-    /// its rotation is off.
+    /// Names of our own, for a cluster whose Rook does not rotate: Rook deletes every CronJob with its label while its
+    /// rotation is off.
     BesideRook,
 }
 
 impl Naming {
-    /// The value of the label `app`, which is the name of the container too.
+    /// The value of the label `app`, which is also the name of the container.
     pub const fn app(self) -> &'static str {
         match self {
             Self::Rook => "rook-ceph-osd-key-rotation",
@@ -37,10 +37,10 @@ impl Naming {
         format!("{}-{osd_id}", self.app())
     }
 
-    /// The OSD of a CronJob with this name, if it is one of these.
+    /// The OSD of a CronJob with this name; `None` if the name does not belong to this naming.
     pub fn osd_of(self, cron_job: &str) -> Option<u32> {
         let number = cron_job.strip_prefix(self.app())?.strip_prefix('-')?;
-        // As it is written only: neither `+1` nor `01`.
+        // Only the form that `cron_job` writes: neither `+1` nor `01`.
         number.parse().ok().filter(|id: &u32| id.to_string() == number)
     }
 }

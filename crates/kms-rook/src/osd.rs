@@ -1,4 +1,4 @@
-//! One OSD, as its Deployment shows it (rook-behaviour §10).
+//! Reads an OSD from its Deployment (rook-behaviour §10).
 
 use std::collections::BTreeMap;
 
@@ -17,45 +17,46 @@ use crate::names::{APP, CLUSTER_LABEL, OSD_APP, OSD_ID_LABEL, PVC_LABEL};
 const CONTAINER: &str = "osd";
 /// The init containers that open a device.
 const OPEN: &str = "encryption-open";
-/// The init containers that show a device to the others.
+/// The init containers that make a device visible to the others.
 const MAP: &str = "blkdevmapper";
-/// The ends of their names, for the devices that an OSD may have.
+/// The end of the names of the init containers for the metadata device.
 const METADATA: &str = "-metadata";
+/// The end of the names of the init containers for the write-ahead log.
 const WAL: &str = "-wal";
-/// The annotations of Multus: the networks that a pod is to be on.
+/// The prefix of the annotations of Multus, which name the networks of a pod.
 const MULTUS: &str = "k8s.v1.cni.cncf.io/";
-/// What Rook adds to the tolerations of an OSD on a PVC, so that it leaves a node that is away. It is no part of the
-/// placement.
+/// The toleration that Rook adds to an OSD on a PVC, so that the OSD leaves an unreachable node. It does not belong to the
+/// placement of the CephCluster.
 const UNREACHABLE: (&str, &str, &str) = ("node.kubernetes.io/unreachable", "Exists", "NoExecute");
 
 /// An OSD on PVCs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Osd {
-    /// Its number.
+    /// The number of the OSD.
     pub id: u32,
-    /// The name of its key: that of its data PVC.
+    /// The name of its key, which is the name of its data PVC.
     pub name: KeyName,
-    /// The namespace.
+    /// The namespace of its Deployment.
     pub kube_namespace: String,
     /// The name of its Deployment.
     pub deployment: String,
-    /// The UID of its Deployment, if it was read from a cluster.
+    /// The UID of its Deployment; `None` if the Deployment comes from a manifest.
     pub uid: Option<String>,
-    /// The PVC of its metadata (block.db), if it has one of its own.
+    /// The PVC of its metadata (block.db), if that is separate.
     pub metadata_pvc: Option<String>,
-    /// The PVC of its write-ahead log (block.wal), if it has one of its own.
+    /// The PVC of its write-ahead log (block.wal), if that is separate.
     pub wal_pvc: Option<String>,
-    /// The folder on the host that has its devices.
+    /// The folder on the host with its devices.
     pub bridge: String,
     /// The annotations of its Deployment.
     pub annotations: BTreeMap<String, String>,
-    /// The labels by which its Deployment finds its pods, which cannot change while it exists.
+    /// The selector of its Deployment, which cannot change while the Deployment exists.
     pub(crate) selector: LabelSelector,
     pub(crate) pod: Pod,
 }
 
-/// What a rotation job takes over from the pod of its OSD.
+/// The settings that a rotation job takes over from the pod of its OSD.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pod {
     pub(crate) env: Vec<EnvVar>,
@@ -73,24 +74,24 @@ pub(crate) struct Pod {
 impl Osd {
     /// Reads the Deployment of an OSD on a PVC; `None` if the OSD is not encrypted.
     ///
-    /// An OSD is encrypted if its label says so, if one of its containers opens a device, or if its block device is
-    /// an opened one: whichever of the three somebody has lost, its key is still to be rotated.
+    /// An OSD is encrypted if its label says so, if one of its containers opens a device, or if its block device is a
+    /// dm-crypt mapping. One of the three is enough, so that a lost label does not stop the rotation of the key.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if it is no Deployment of an OSD on a PVC, or if what it says of its devices does not fit
-    /// together. The message does not name the Deployment.
+    /// `ConfigInvalid` if it is not the Deployment of an OSD on a PVC, or if it contradicts itself about its devices. The
+    /// message does not name the Deployment.
     pub fn of(deployment: &Deployment) -> Result<Option<Self>> {
         let meta = &deployment.metadata;
         let labels = meta.labels.clone().unwrap_or_default();
         let label = |name: &str| labels.get(name).map_or("", String::as_str);
         if label(APP) != OSD_APP {
-            return Err(fault(format!("its label {APP} is not {OSD_APP}")));
+            return Err(invalid(format!("its label {APP} is not {OSD_APP}")));
         }
         let deployed = deployment.spec.as_ref();
         let template = deployed.map(|spec| &spec.template);
         let Some(pod) = template.and_then(|template| template.spec.as_ref()) else {
-            return Err(fault("it has no pod template"));
+            return Err(invalid("it has no pod template"));
         };
         let containers = Containers(pod);
         if !is_encrypted(label("encrypted"), &containers) {
@@ -98,19 +99,20 @@ impl Osd {
         }
         let pvc = label(PVC_LABEL);
         if pvc.is_empty() {
-            return Err(fault(format!("its label {PVC_LABEL} is empty or missing")));
+            return Err(invalid(format!("its label {PVC_LABEL} is empty or missing")));
         }
         let id = osd_id(label(OSD_ID_LABEL), &containers)?;
-        let data = containers.device("")?.ok_or_else(|| fault(format!("it has no init container {MAP}")))?;
+        let data =
+            containers.device("")?.ok_or_else(|| invalid(format!("it has no init container {MAP}")))?;
         if data != pvc {
-            return Err(fault(format!(
+            return Err(invalid(format!(
                 "its label {PVC_LABEL} says {pvc}, but its data is on the PVC {data}"
             )));
         }
         let selector = deployed.map(|spec| spec.selector.clone()).unwrap_or_default();
         if selector.match_labels.as_ref().is_none_or(|labels| !labels.contains_key(OSD_ID_LABEL)) {
-            return Err(fault(format!(
-                "its selector has no {OSD_ID_LABEL}, so its pods are not told from others"
+            return Err(invalid(format!(
+                "its selector has no {OSD_ID_LABEL}, so its pods cannot be told apart from those of other OSDs"
             )));
         }
         Ok(Some(Self {
@@ -121,8 +123,8 @@ impl Osd {
                 .clone()
                 .filter(|namespace| !namespace.is_empty())
                 .or_else(|| labels.get(CLUSTER_LABEL).cloned())
-                .ok_or_else(|| fault("it has no namespace"))?,
-            deployment: meta.name.clone().ok_or_else(|| fault("it has no name"))?,
+                .ok_or_else(|| invalid("it has no namespace"))?,
+            deployment: meta.name.clone().ok_or_else(|| invalid("it has no name"))?,
             uid: meta.uid.clone().filter(|uid| !uid.is_empty()),
             metadata_pvc: containers.device(METADATA)?,
             wal_pvc: containers.device(WAL)?,
@@ -185,39 +187,39 @@ impl<'a> Containers<'a> {
         self.0.volumes.iter().flatten().find(|volume| volume.name == name)
     }
 
-    /// The PVC that the init container `blkdevmapper<end>` shows to the others; `None` if there is no such container.
+    /// The PVC that the init container `blkdevmapper<end>` makes visible; `None` if there is no such container.
     fn device(&self, end: &str) -> Result<Option<String>> {
         let (map, open) = (format!("{MAP}{end}"), format!("{OPEN}{end}"));
         let Some(container) = self.init(&map) else {
             return match self.init(&open) {
-                Some(_) => Err(fault(format!("it has an init container {open}, but none {map}"))),
+                Some(_) => Err(invalid(format!("it has an init container {open}, but no {map}"))),
                 None => Ok(None),
             };
         };
         if self.init(&open).is_none() {
-            // Rook's OSDs in LVM mode, or a Deployment that somebody has changed: the devices have other names then.
-            return Err(fault(format!("it is encrypted and has an init container {map}, but none {open}")));
+            // An OSD in Rook's LVM mode, or a Deployment that was edited: its devices have other names.
+            return Err(invalid(format!("it is encrypted and has an init container {map}, but no {open}")));
         }
         let device = match container.volume_devices.as_deref() {
             Some([device]) => &device.name,
-            _ => return Err(fault(format!("its init container {map} has not exactly one device"))),
+            _ => return Err(invalid(format!("its init container {map} has not exactly one device"))),
         };
         let claim = self.volume(device).and_then(|volume| volume.persistent_volume_claim.as_ref());
         match claim {
             Some(claim) => Ok(Some(claim.claim_name.clone())),
-            None => Err(fault(format!("the device of its init container {map} is not on a PVC"))),
+            None => Err(invalid(format!("the device of its init container {map} is not on a PVC"))),
         }
     }
 
-    /// The folder on the host that the init containers see as the folder of the OSD.
+    /// The folder on the host that the init containers mount as the folder of the OSD.
     fn bridge(&self, id: u32) -> Result<String> {
         let folder = format!("/var/lib/ceph/osd/ceph-{id}");
         let mounts = self.init(MAP).and_then(|container| container.volume_mounts.as_ref());
         let Some(mount) = mounts.into_iter().flatten().find(|mount| mount.mount_path == folder) else {
-            return Err(fault(format!("its init container {MAP} mounts nothing at {folder}")));
+            return Err(invalid(format!("its init container {MAP} mounts nothing at {folder}")));
         };
         let Some(host) = self.volume(&mount.name).and_then(|volume| volume.host_path.as_ref()) else {
-            return Err(fault(format!("its volume {} is no folder of the host", mount.name)));
+            return Err(invalid(format!("its volume {} is not a folder of the host", mount.name)));
         };
         let path = host.path.trim_end_matches('/');
         Ok(match mount.sub_path.as_deref() {
@@ -234,10 +236,10 @@ fn is_encrypted(label: &str, containers: &Containers<'_>) -> bool {
 }
 
 fn osd_id(label: &str, containers: &Containers<'_>) -> Result<u32> {
-    let id = label.parse().map_err(|_cause| fault(format!("its label {OSD_ID_LABEL} is not a number")))?;
+    let id = label.parse().map_err(|_cause| invalid(format!("its label {OSD_ID_LABEL} is not a number")))?;
     match containers.env("ROOK_OSD_ID") {
         Some(other) if other != label => {
-            Err(fault(format!("its label {OSD_ID_LABEL} says {id}, but it runs the OSD {other}")))
+            Err(invalid(format!("its label {OSD_ID_LABEL} says {id}, but it runs the OSD {other}")))
         }
         _ => Ok(id),
     }
@@ -250,6 +252,6 @@ fn networks(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, 
         .collect()
 }
 
-fn fault(what: impl Into<String>) -> Error {
+fn invalid(what: impl Into<String>) -> Error {
     Error::config(what.into())
 }

@@ -1,4 +1,4 @@
-//! The rights that rotation jobs need, and no others (rook-behaviour W26, field-reports UP-83).
+//! The rights of rotation jobs, and no others (rook-behaviour W26, field-reports UP-83).
 
 use k8s_openapi::{
     api::{
@@ -28,9 +28,9 @@ const NAMES_OF_SECRETS: [&str; 6] = [
 pub struct Rbac {
     /// The account.
     pub account: ServiceAccount,
-    /// What it may do.
+    /// The rights.
     pub role: Role,
-    /// That it may do so.
+    /// Gives the rights to the account.
     pub binding: RoleBinding,
 }
 
@@ -40,8 +40,8 @@ pub struct Rbac {
 ///
 /// `key_secret` returns the name of the Secret of a key; `kms_k8s_secret::secret_name` is the one that Rook follows.
 ///
-/// The Role names every Secret, so that no job may read another one. Rook lets each OSD read and change all Secrets of
-/// the namespace. When OSDs are added, the Role has to be made again.
+/// The Role names every Secret, so that a job may not read any other. Rook lets each OSD read and change all Secrets of
+/// the namespace. When OSDs are added, make the Role again.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ pub fn rbac(
         .filter_map(|setting| security.kms.connection_details.get(setting))
         .chain([security.kms.token_secret_name.as_str()])
         .map(str::trim)
-        // Outside of a CephCluster a setting may name a file.
+        // Outside of a CephCluster the value of a setting may be the path of a file.
         .filter(|name| !name.is_empty() && !name.contains('/'))
         .map(str::to_owned)
         .collect();

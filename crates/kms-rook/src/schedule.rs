@@ -1,16 +1,16 @@
-//! When a CronJob runs: the syntax that the API server takes.
+//! The schedule of a CronJob, in the syntax that the API server accepts.
 //!
-//! It is checked before anything is written: the API server would refuse the CronJob of each OSD, one by one, and
-//! Rook fails its whole reconcile then.
+//! The schedule is checked before the first write. Otherwise the API server would refuse the CronJob of each OSD, one by
+//! one; Rook fails its whole reconcile then.
 
 use std::fmt;
 
 use kms_core::{Error, Result};
 
-/// The schedule where `keyRotation.schedule` is empty (rook-behaviour §1.1).
+/// The schedule if `keyRotation.schedule` is empty (rook-behaviour §1.1).
 const DEFAULT: &str = "@weekly";
 
-/// The longest schedule that is taken.
+/// The longest schedule, in bytes.
 const MAX_BYTES: usize = 512;
 
 /// The names that stand for a whole schedule.
@@ -19,12 +19,12 @@ const NAMED: [&str; 7] = ["@annually", "@daily", "@hourly", "@midnight", "@month
 /// The units of `@every`.
 const UNITS: [&str; 7] = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m"];
 
-/// One of the five fields.
+/// One of the five fields of a schedule.
 struct Field {
     name: &'static str,
     first: u32,
     last: u32,
-    /// What may stand for its numbers, beginning at `first`.
+    /// The names of its numbers, beginning at `first`.
     words: &'static [&'static str],
 }
 
@@ -51,11 +51,11 @@ const FIELDS: [Field; 5] = [
 pub struct Schedule(String);
 
 impl Schedule {
-    /// Takes `keyRotation.schedule`; an empty one means `@weekly`.
+    /// Parses `keyRotation.schedule`; an empty text means `@weekly`.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the API server would not take it, with what is wrong.
+    /// `ConfigInvalid` if the API server would refuse the schedule. The message says what is wrong.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         if text.is_empty() {
@@ -64,12 +64,12 @@ impl Schedule {
         match problem(text) {
             None => Ok(Self(text.to_owned())),
             Some(what) => Err(Error::config(format!(
-                "keyRotation.schedule is no cron schedule: {what} (examples: \"@weekly\", \"0 3 * * 0\")"
+                "keyRotation.schedule is not a cron schedule: {what} (examples: \"@weekly\", \"0 3 * * 0\")"
             ))),
         }
     }
 
-    /// As it is written.
+    /// The text of the schedule.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -83,14 +83,16 @@ impl fmt::Display for Schedule {
 
 fn problem(text: &str) -> Option<String> {
     if text.len() > MAX_BYTES {
-        return Some(format!("it has {} bytes, at most {MAX_BYTES} are taken", text.len()));
+        return Some(format!("it has {} bytes; the limit is {MAX_BYTES}", text.len()));
     }
     if text.contains("TZ=") {
-        return Some("a CronJob takes no time zone here; the schedule is in that of the cluster".to_owned());
+        return Some(
+            "a time zone is not allowed here; remove it: the schedule is in the time zone of the cluster"
+                .to_owned(),
+        );
     }
     if let Some(every) = text.strip_prefix("@every ") {
-        return (!is_duration(every))
-            .then(|| "after @every there has to be a time such as 12h or 1h30m".to_owned());
+        return (!is_duration(every)).then(|| "@every needs a duration such as 12h or 1h30m".to_owned());
     }
     if text.starts_with('@') {
         return (!NAMED.contains(&text)).then(|| format!("known names are: {}, @every", NAMED.join(", ")));
@@ -109,7 +111,7 @@ fn problem(text: &str) -> Option<String> {
 }
 
 impl Field {
-    /// What is wrong with one part of a list.
+    /// The problem with one part of a list; `None` if it is valid.
     fn problem(&self, part: &str) -> Option<String> {
         let Self { first, last, .. } = *self;
         let (range, step) = match part.split_once('/') {
@@ -146,7 +148,7 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Whether it is a duration as Go writes it: numbers with units.
+/// Whether a text is a duration in Go's syntax: numbers with units.
 fn is_duration(text: &str) -> bool {
     let mut rest = text;
     if rest.is_empty() {
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_api_server_takes_is_taken() {
+    fn schedules_that_the_api_server_accepts_are_accepted() {
         for text in crate::test_data::SCHEDULES_TAKEN {
             assert_eq!(Schedule::parse(text).unwrap().as_str(), *text);
         }
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_refuses_is_refused_with_what_is_wrong() {
+    fn schedules_that_the_api_server_refuses_are_refused_with_the_problem() {
         for text in crate::test_data::SCHEDULES_REFUSED {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The Secrets that pods get as files (rook-behaviour §13.3).
+//! The volumes with Secrets for pods (rook-behaviour §13.3).
 
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
@@ -6,16 +6,16 @@ use k8s_openapi::api::core::v1::{
 use kms_core::{KmsSpec, Result, SecuritySpec};
 use kms_dispatch::Provider;
 
-/// Where the files of Vault are.
+/// The folder with the files of Vault.
 pub(crate) const VAULT_MOUNT: &str = "/etc/vault";
 
-/// Where the files of KMIP are.
+/// The folder with the files of KMIP.
 const KMIP_MOUNT: &str = "/etc/kmip";
 
-/// Read-only for everybody: the user of Rook's containers is not root.
+/// Readable for every user: Rook's containers do not run as root.
 const MODE: i32 = 0o444;
 
-/// A file that Vault's client needs, and where it comes from.
+/// A file that Vault's client needs, and its source.
 #[derive(Debug)]
 pub(crate) struct VaultFile {
     /// The setting that names the Secret.
@@ -47,7 +47,7 @@ pub struct Mounted {
     pub mount: VolumeMount,
 }
 
-/// What an object store encrypts with the keys of a `security` block of its own (rook-behaviour §15).
+/// The encryption of an object store that a `security` block is for (rook-behaviour §15).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum RgwPurpose {
@@ -58,7 +58,7 @@ pub enum RgwPurpose {
 }
 
 impl RgwPurpose {
-    /// The name of the folder, and the end of the volume's name.
+    /// The name of the folder, which also ends the name of the volume.
     const fn folder(self) -> &'static str {
         match self {
             Self::SseKms => "ssekms",
@@ -67,14 +67,14 @@ impl RgwPurpose {
     }
 }
 
-/// The volume that a pod of an OSD needs for a `security` block, or none (rook-behaviour §13.3).
+/// The volume that a pod of an OSD needs for a `security` block; `None` if it needs no volume (rook-behaviour §13.3).
 ///
-/// There is none for Vault without TLS settings: Rook gives its Jobs a volume without sources then (rook-behaviour W37).
-/// As with [`env`](crate::env()), the block is only read.
+/// Vault without TLS settings needs no volume; Rook gives its Jobs a volume without sources then (rook-behaviour W37).
+/// As with [`env`](crate::env()), the block is not changed.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the block names no provider that is known.
+/// `ConfigInvalid` if the block does not name a known provider.
 pub fn volumes(security: &SecuritySpec) -> Result<Option<Mounted>> {
     let kms = &security.kms;
     Ok(match Provider::of(security)? {
@@ -87,15 +87,15 @@ pub fn volumes(security: &SecuritySpec) -> Result<Option<Mounted>> {
     })
 }
 
-/// The volume from which the init container of an object store copies the token and the TLS files of Vault, or none
-/// if there are neither (rook-behaviour §13.3 and §15).
+/// The volume from which the init container of an object store copies the token and the TLS files of Vault; `None` if the
+/// block names neither (rook-behaviour §13.3 and §15).
 pub fn rgw_volume(kms: &KmsSpec, purpose: RgwPurpose) -> Option<Mounted> {
     let folder = purpose.folder();
     let sources = vault_sources(kms, &kms.token_secret_name);
     mounted(&format!("vault{folder}"), &format!("{VAULT_MOUNT}/{folder}"), sources)
 }
 
-/// The sources of Vault's files; an empty name of the token Secret leaves the token out.
+/// The sources of Vault's files. An empty `token_secret` leaves the token out.
 fn vault_sources(kms: &KmsSpec, token_secret: &str) -> Vec<VolumeProjection> {
     let named = |file: &VaultFile| kms.connection_details.get(file.setting).map_or("", str::trim).to_owned();
     let files = VAULT_FILES.iter().map(|file| (named(file), file.key, file.path));

@@ -132,7 +132,7 @@ async fn without_a_right_it_is_named() {
     let bad = Cluster::new(json!({"keyRotation": {"enabled": true, "schedule": "every week"}})).await;
     let token = bad.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
     let ran = bad.kms(&token).run(&["cronjobs", "apply"]).want(2);
-    assert!(ran.stderr.contains("keyRotation.schedule is no cron schedule"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("keyRotation.schedule is not a cron schedule"), "{}", ran.stderr);
 }
 
 #[tokio::test]

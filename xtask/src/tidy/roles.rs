@@ -30,7 +30,7 @@ const REQUIRED: [&str; 6] =
     ["README.md", "src/builder.rs", "src/error.rs", "src/lib.rs", "src/name.rs", "src/provider.rs"];
 
 /// Files and folders that one service alone has, and why.
-const OWN: [(&str, &str, &str); 15] = [
+const OWN: [(&str, &str, &str); 16] = [
     ("kms-azure", "address.rs", "clouds, and which tokens may be sent to which vault"),
     ("kms-azure", "assertion.rs", "a certificate authenticates by a signed assertion"),
     ("kms-azure", "certificate.rs", "PEM and PKCS#12 in all their forms"),
@@ -39,6 +39,7 @@ const OWN: [(&str, &str, &str); 15] = [
     ("kms-azure", "grant.rs", "Entra ID's token response"),
     ("kms-azure", "soft_delete.rs", "recovery and purge, which the vault completes later"),
     ("kms-azure", "transport.rs", "the SDK sends through kms-http"),
+    ("kms-k8s-secret", "index.rs", "identifiers for kms-kmip, kept in Secrets (rook-behaviour §6.6)"),
     ("kms-kmip", "classify.rs", "which of several objects is the KEK"),
     ("kms-kmip", "client.rs", "the pool of connections and the protocol version"),
     ("kms-kmip", "connection.rs", "KMIP is TLS over TCP, not HTTP"),

@@ -10,7 +10,7 @@ const BAD_TOKEN: &str = "bad-token-Zr9sWq81mB4vTnXc";
 #[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
 async fn the_provider_passes_the_suite() {
     let place = Place::new().await;
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let kubeconfig = std::fs::read_to_string(place.kube.kubeconfig()).unwrap();
     let path = place.folder.path().join("unreachable");
     std::fs::write(&path, kubeconfig.replace(place.kube.url(), "https://127.0.0.1:1")).unwrap();

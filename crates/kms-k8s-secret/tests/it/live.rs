@@ -160,9 +160,9 @@ async fn a_role_for_secrets_of_given_names_is_enough() {
     let rights = provider.may_update(&[key("set1"), key("set2")]).await.unwrap();
     assert_eq!(rights, [UpdateRight::Granted, UpdateRight::Denied]);
 
-    place.namespace.create_service_account("nobody").await.unwrap();
-    let nobody = place.provider(&place.namespace.create_token("nobody", &[]).await.unwrap()).await;
-    let probe = nobody.probe().await;
+    place.namespace.create_service_account("no-rights").await.unwrap();
+    let denied = place.provider(&place.namespace.create_token("no-rights", &[]).await.unwrap()).await;
+    let probe = denied.probe().await;
     let (step, error) = probe.failed.unwrap();
     assert_eq!((step, error.kind()), ("permissions", ErrorKind::PermissionDenied));
     assert!(error.to_string().contains("verbs: [\"get\"]"), "{error}");
@@ -294,7 +294,7 @@ async fn a_secret_of_another_type_or_meaning_is_left_alone() {
         assert_eq!((error.kind(), error.existing()), (ErrorKind::AlreadyExists, Some(existing)));
         assert_eq!(place.secret(&secret_name(&key(name))).await, raw);
     }
-    // Whoever restored a Secret by hand can open the device; an identifier on a KMIP server opens none.
+    // A Secret that was restored by hand opens its device; an identifier on a KMIP server opens no device.
     let stored = provider.get(&key("opaque"), Freshness::Any).await.unwrap();
     assert_eq!(stored.kek.expose_secret(), "cm9vaw==");
     let error = provider.get(&key("kmip"), Freshness::Any).await.unwrap_err();
@@ -370,8 +370,8 @@ async fn secrets_of_the_settings_are_read() {
     assert!(error.to_string().contains(&text), "{error}");
     assert_eq!(source.secret("../nosuch").await.unwrap_err().kind(), ErrorKind::ConfigInvalid);
 
-    place.namespace.create_service_account("nobody").await.unwrap();
-    let token = place.namespace.create_token("nobody", &[]).await.unwrap();
+    place.namespace.create_service_account("no-rights").await.unwrap();
+    let token = place.namespace.create_token("no-rights", &[]).await.unwrap();
     let denied = KubernetesSecretSource::new(place.connection(&token).await, place.namespace.name()).unwrap();
     let error = denied.secret("vault-token").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);

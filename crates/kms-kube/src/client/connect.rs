@@ -131,7 +131,7 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // kube uses the default of the process, and panics if two are compiled in and none is the default. Another
+        // kube uses the default of the process, and panics if two are compiled in and neither of them is the default. Another
         // thread may install one first, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }

@@ -17,26 +17,26 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ApplyOptions {
-    /// Everything is done but for the writing, by the API server itself.
+    /// The API server checks each write and does not apply it.
     pub dry_run: bool,
-    /// Fields that somebody else has set are taken over: those of a CronJob that Rook has made, for example.
+    /// Takes over fields that another manager has set, for example in a CronJob that Rook has made.
     pub force_conflicts: bool,
 }
 
 impl ApplyOptions {
-    /// Options that write, and leave to others what is theirs.
+    /// Options that write, and that do not take over fields of other managers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only tries.
+    /// With `true`, the API server checks each write and does not apply it.
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// Takes over fields of others.
+    /// With `true`, takes over fields that another manager has set.
     #[must_use]
     pub fn with_force_conflicts(mut self, force_conflicts: bool) -> Self {
         self.force_conflicts = force_conflicts;
@@ -44,23 +44,23 @@ impl ApplyOptions {
     }
 }
 
-/// What has become of a CronJob.
+/// What was done to a CronJob.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is new.
+    /// It was created.
     Created,
-    /// It is another one now.
+    /// It was changed.
     Changed,
-    /// It was as it has to be.
+    /// It already matched its OSD.
     Unchanged,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
     /// It could not be written or deleted.
     Failed(Error),
 }
 
-/// One CronJob.
+/// The result for one CronJob.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -70,33 +70,33 @@ pub struct Outcome {
     pub osd_id: u32,
     /// The name of the OSD's key, unless the OSD is gone.
     pub key: Option<String>,
-    /// What has become of it.
+    /// What was done to it.
     pub change: Change,
-    /// The last rotation, as far as it was noted at the OSD.
+    /// The last rotation that the OSD's Deployment records.
     pub last_rotation: Option<LastRotation>,
 }
 
 impl Outcome {
-    /// Something that has become of a CronJob whose OSD is gone.
+    /// The result for a CronJob whose OSD is gone.
     pub fn new(cron_job: impl Into<String>, osd_id: u32, change: Change) -> Self {
         Self { cron_job: cron_job.into(), osd_id, key: None, change, last_rotation: None }
     }
 }
 
-/// What was done.
+/// The results for all CronJobs.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
     /// The CronJobs, those of OSDs first.
     pub outcomes: Vec<Outcome>,
-    /// The Deployments that could not be understood; their CronJobs were left as they are.
+    /// The Deployments that could not be parsed; their CronJobs stay as they are.
     pub faults: Vec<InvalidDeployment>,
-    /// Whether CronJobs without an OSD were left as they are, since a faulty Deployment may be that of one of them.
+    /// Whether CronJobs without an OSD stay as they are, since an invalid Deployment may belong to one of them.
     pub prune_held_back: bool,
 }
 
 impl Report {
-    /// The first error, if anything has failed.
+    /// The first error; `None` if nothing failed.
     pub fn first_error(&self) -> Option<&Error> {
         let failed = self.outcomes.iter().find_map(|outcome| match &outcome.change {
             Change::Failed(error) => Some(error),
@@ -106,14 +106,14 @@ impl Report {
     }
 }
 
-/// Makes the CronJob of every encrypted OSD be as it has to be, and deletes those whose OSD is gone.
+/// Creates or updates the CronJob of every encrypted OSD, and deletes the CronJobs whose OSD is gone.
 ///
-/// One that fails does not stop the others; to do it again is harmless, and changes nothing where nothing is to be
-/// changed.
+/// A CronJob that fails does not block the others. Repeating the call is harmless: it changes only CronJobs that do not
+/// match their OSD.
 ///
 /// # Errors
 ///
-/// If OSDs or CronJobs cannot be listed, or if the API server is away or does not know us (any more).
+/// If OSDs or CronJobs cannot be listed, or if the API server is unavailable or rejects the credentials.
 pub async fn apply(
     place: &RookNamespace,
     maker: &JobMaker<'_>,
@@ -145,7 +145,7 @@ pub async fn apply(
         let key = Some(osd.name.to_string());
         report.outcomes.push(Outcome { cron_job: name, osd_id: osd.id, key, change, last_rotation });
     }
-    // What may belong to a Deployment that could not be understood stays.
+    // A CronJob stays if a Deployment that could not be parsed may be its OSD's.
     existing.retain(|id, _| !report.faults.iter().any(|fault| fault.osd_id == Some(*id)));
     report.prune_held_back = !existing.is_empty() && report.faults.iter().any(|fault| fault.osd_id.is_none());
     if !report.prune_held_back {
@@ -194,7 +194,7 @@ async fn delete(
     let objects: Objects<CronJob> = place.objects()?;
     for job in jobs {
         let Some(name) = job.metadata.name else { continue };
-        // Somebody may have put our label on something else.
+        // A user may have put our label on another CronJob.
         let Some(osd_id) = naming.osd_of(&name) else { continue };
         let uid = &job.metadata.uid;
         let sent = place.retry("delete", || objects.delete(&name, uid.clone(), options.dry_run)).await;
@@ -207,8 +207,8 @@ async fn delete(
     Ok(())
 }
 
-/// An error that is about one CronJob. What keeps the API server from answering at all is no reason to ask it a
-/// thousand times.
+/// Returns an error about a single CronJob as a value, so that the others are still written. An error that every further
+/// request would meet too ends the run.
 fn passed_over(error: Error) -> Result<Error> {
     match error.kind() {
         ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unauthenticated | ErrorKind::Unavailable => {
@@ -218,8 +218,8 @@ fn passed_over(error: Error) -> Result<Error> {
     }
 }
 
-/// Whether two states of a CronJob differ in nothing that matters: who has set a field does not, and neither does the
-/// status.
+/// Whether two states of a CronJob have the same spec, labels, annotations and owners. The managers of the fields and the
+/// status do not count.
 fn is_same(before: &CronJob, after: &CronJob) -> bool {
     let (old, new) = (&before.metadata, &after.metadata);
     before.spec == after.spec

@@ -1,4 +1,4 @@
-//! Reading and writing the objects in a cluster.
+//! Reads OSDs from a cluster, and writes CronJobs and the results of rotations there.
 
 mod apply;
 mod status;
@@ -27,12 +27,12 @@ pub struct RookNamespace {
 }
 
 impl RookNamespace {
-    /// A namespace, over a connection that may serve others too. Nothing is sent yet.
+    /// A namespace, over a connection that others may share. Sends nothing.
     pub fn new(connection: Connection, kube_namespace: impl Into<String>) -> Self {
         Self { connection, kube_namespace: kube_namespace.into(), policy: RetryPolicy::default() }
     }
 
-    /// Repeats what fails for a passing reason as this says.
+    /// Retries requests by this policy.
     #[must_use]
     pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
@@ -48,8 +48,8 @@ impl RookNamespace {
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` if Deployments may not be listed; those of the network. A Deployment that cannot be
-    /// understood is a fault in the answer.
+    /// `PermissionDenied` if the account may not list Deployments; otherwise errors of the connection. A Deployment that
+    /// cannot be parsed is one of the faults in the result.
     pub async fn osds(&self) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
         let labels = format!("{APP}={OSD_APP},{PVC_LABEL}");
@@ -57,7 +57,7 @@ impl RookNamespace {
         Ok(discover_in(found))
     }
 
-    /// The CronJobs of a naming, as they are stored.
+    /// The stored CronJobs with the labels of a naming.
     async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
         let objects: Objects<CronJob> = self.objects()?;
         let labels = format!("{APP}={},{CLUSTER_LABEL}={}", naming.app(), self.kube_namespace);
@@ -80,7 +80,7 @@ impl RookNamespace {
     }
 }
 
-/// Reads Deployments one by one, so that one of them that is none stops no other (rook-behaviour W20).
+/// Parses Deployments one by one, so that an unparsable one does not block the others (rook-behaviour W20).
 fn discover_in(found: Vec<Value>) -> Discovery {
     let mut deployments = Vec::with_capacity(found.len());
     let mut faults = Vec::new();
@@ -90,8 +90,8 @@ fn discover_in(found: Vec<Value>) -> Discovery {
             Err(cause) => {
                 let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
                 let name = text("/metadata/name");
-                // A Deployment holds no secrets, so what does not fit may be told.
-                let error = Error::config("it is no Deployment that can be read")
+                // A Deployment holds no secrets, so the message may quote it.
+                let error = Error::config("the Deployment cannot be parsed")
                     .operation("read the Deployment of an OSD")
                     .context("deployment", name)
                     .source(cause);
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_that_is_no_deployment_is_a_fault_with_its_number() {
+    fn an_unparsable_deployment_is_a_fault_with_the_number_of_its_osd() {
         let broken = json!({
             "metadata": {"name": "rook-ceph-osd-7", "labels": {"ceph-osd-id": "7"}},
             "spec": {"replicas": "one"},

@@ -1,4 +1,4 @@
-//! The last rotation of an OSD's key, where everybody can see it who may see its Deployment; no key material.
+//! Records the last rotation of an OSD's key at its Deployment. The record holds no key material.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -16,32 +16,32 @@ use crate::names::{APP, OSD_APP, PVC_LABEL};
 
 /// When the KEK was last replaced, in RFC 3339.
 const ROTATED_AT: &str = "kms.ceph.rook.io/key-rotated-at";
-/// How often it has been replaced, as far as the KMS counts.
+/// The number of KEKs that the key has had, if the KMS counts them.
 const GENERATION: &str = "kms.ceph.rook.io/key-generation";
-/// How the last try has ended.
+/// The outcome of the last run.
 const OUTCOME: &str = "kms.ceph.rook.io/key-rotation-outcome";
 
-/// The longest note of an Event, and how much of ours fits in any case.
+/// The longest note of an Event, in bytes.
 const MAX_NOTE: usize = 1024;
 
-/// How a rotation has ended.
+/// The outcome of a rotation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RotationStatus {
-    /// When the new KEK was stored; `None` if none was.
+    /// When the new KEK was stored; `None` if no new KEK was stored.
     pub rotated_at: Option<SystemTime>,
-    /// The number of KEKs that this key has had, if that is known.
+    /// The number of KEKs that this key has had, if known.
     pub generation: Option<u64>,
     /// One word: `rotated`, `pending`, `finished`, `failed` …
     pub outcome: String,
     /// A sentence for people. It must not contain secrets.
     pub message: String,
-    /// Whether somebody has to look into it.
+    /// Whether an operator has to look into it.
     pub failed: bool,
 }
 
 impl RotationStatus {
-    /// A rotation that has ended so.
+    /// A rotation with this outcome that did not fail.
     pub fn new(outcome: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             rotated_at: None,
@@ -52,7 +52,7 @@ impl RotationStatus {
         }
     }
 
-    /// Says when the new KEK was stored, and which one it is in number.
+    /// Sets when the new KEK was stored, and its number.
     #[must_use]
     pub fn with_rotation(mut self, rotated_at: SystemTime, generation: Option<u64>) -> Self {
         self.rotated_at = Some(rotated_at);
@@ -60,7 +60,7 @@ impl RotationStatus {
         self
     }
 
-    /// Says that it has failed.
+    /// Marks the rotation as failed.
     #[must_use]
     pub fn with_failure(mut self) -> Self {
         self.failed = true;
@@ -68,7 +68,7 @@ impl RotationStatus {
     }
 }
 
-/// What was noted at an OSD.
+/// The last rotation that an OSD's Deployment records.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct LastRotation {
@@ -76,12 +76,12 @@ pub struct LastRotation {
     pub rotated_at: Option<String>,
     /// The number of KEKs that its key has had.
     pub generation: Option<u64>,
-    /// How the last try has ended.
+    /// The outcome of the last run.
     pub outcome: Option<String>,
 }
 
 impl LastRotation {
-    /// What the annotations of an OSD's Deployment say; `None` if they say nothing.
+    /// Reads the annotations of an OSD's Deployment; `None` if they record no rotation.
     pub fn of(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let text = |name: &str| annotations.get(name).cloned();
         let found = Self {
@@ -95,18 +95,18 @@ impl LastRotation {
     }
 }
 
-/// Notes how a rotation has ended: as annotations of the OSD's Deployment, and as an Event about it.
+/// Records the outcome of a rotation in annotations of the OSD's Deployment, and in an Event about the Deployment.
 ///
-/// The Deployment's own metadata is changed and nothing of its pod template, so that no OSD restarts. A rotation that
-/// stored nothing leaves the time and the number of the last one that did.
+/// The call changes the metadata of the Deployment and not its pod template, so no OSD restarts. If the rotation stored no
+/// KEK, the recorded time and number stay those of the last rotation that did.
 ///
-/// This is no part of the rotation, which has ended: a failure here is to be told and not to fail it.
+/// The rotation has ended before this call: a caller reports an error of the call, and does not treat the rotation as
+/// failed.
 ///
 /// # Errors
 ///
-/// The first of what went wrong; the Event is tried also where the annotations could not be written. `NotFound` if no
-/// Deployment is that of this key's OSD; `PermissionDenied` if Deployments may not be listed or patched, or Events not
-/// be created.
+/// The first error; the Event is sent even if the annotations could not be written. `NotFound` if no Deployment has this
+/// key's OSD; `PermissionDenied` if the account may not list or patch Deployments, or create Events.
 pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStatus) -> Result<()> {
     let objects: Objects<Deployment> = place.objects()?;
     let labels = format!("{APP}={OSD_APP},{PVC_LABEL}={name}");
@@ -115,7 +115,7 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
         [deployment] => &deployment.metadata,
         [] => {
             return Err(Error::new(ErrorKind::NotFound, "no Deployment has an OSD with this key")
-                .operation("note a rotation")
+                .operation("record a rotation")
                 .context("key", name.as_str()));
         }
         several => {
@@ -123,7 +123,7 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
                 ErrorKind::Conflict,
                 format!("{} Deployments have an OSD with this key", several.len()),
             )
-            .operation("note a rotation")
+            .operation("record a rotation")
             .context("key", name.as_str()));
         }
     };
@@ -134,7 +134,7 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
     let event_name = event.metadata.name.as_deref().unwrap_or_default();
     let events: Objects<Event> = place.objects()?;
     let created = place.retry("create", || events.create(event_name, &event)).await;
-    // A try that was cut off may have created it.
+    // An earlier try whose response was lost may have created it.
     let created = match created {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         other => other,
@@ -164,7 +164,7 @@ fn event(deployment: &ObjectMeta, status: &RotationStatus, now: Timestamp) -> Ev
         .map(|(_, c)| c)
         .collect();
     Event {
-        // As Kubernetes' own components name theirs.
+        // The form of the names that the components of Kubernetes give their Events.
         metadata: ObjectMeta {
             name: Some(format!("{about}.{:x}", now.as_nanosecond())),
             namespace: namespace.clone(),
@@ -196,15 +196,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_is_read_back() {
+    fn a_recorded_rotation_is_read_back() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_500);
         let status = RotationStatus::new("rotated", "done").with_rotation(time, Some(7));
-        let noted = annotations(&status).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let read = LastRotation::of(&noted).unwrap();
+        let recorded =
+            annotations(&status).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let read = LastRotation::of(&recorded).unwrap();
         assert_eq!(read.rotated_at.as_deref(), Some("1970-01-01T00:16:40Z"));
         assert_eq!((read.generation, read.outcome.as_deref()), (Some(7), Some("rotated")));
         assert_eq!(LastRotation::of(&BTreeMap::new()), None);
-        // A failure leaves what is known of the last success.
+        // A failure keeps the record of the last success.
         assert_eq!(annotations(&RotationStatus::new("failed", "x").with_failure()).len(), 1);
     }
 

@@ -221,7 +221,7 @@ fn a_cluster_whose_keys_cannot_be_rotated_gets_no_job() {
     };
     let (kind, text) = refused(|block| block["keyRotation"]["schedule"] = json!("every week"));
     assert!(
-        kind == ErrorKind::ConfigInvalid && text.contains("keyRotation.schedule is no cron schedule"),
+        kind == ErrorKind::ConfigInvalid && text.contains("keyRotation.schedule is not a cron schedule"),
         "{text}"
     );
     let (kind, text) = refused(|block| {
@@ -243,7 +243,7 @@ fn a_provider_that_cannot_replace_a_key_gets_no_job() {
         error.to_string().contains("it cannot replace a key; set keyRotation.enabled to false"),
         "{error}"
     );
-    // What a provider can do at best is what counts where nobody is connected.
+    // Without a connection the best case of the provider's capability counts.
     for case in CASES {
         let cluster = CephClusterSpec::new(security(case));
         let known = Provider::of(&cluster.security).unwrap().capability();

@@ -42,7 +42,7 @@ fn without(list: &mut Value, name: &str) {
 type Change = fn(&mut Value);
 
 #[test]
-fn one_that_cannot_be_understood_is_reported_and_stops_no_other() {
+fn an_unparsable_deployment_is_reported_and_does_not_block_the_others() {
     let cases: [(&str, Change); 12] = [
         ("its label ceph.rook.io/pvc is empty or missing", |it| {
             it["metadata"]["labels"]["ceph.rook.io/pvc"] = json!("")
@@ -59,16 +59,16 @@ fn one_that_cannot_be_understood_is_reported_and_stops_no_other() {
             without(init, "blkdevmapper");
             without(init, "encryption-open");
         }),
-        ("it is encrypted and has an init container blkdevmapper, but none encryption-open", |it| {
+        ("it is encrypted and has an init container blkdevmapper, but no encryption-open", |it| {
             without(&mut it["spec"]["template"]["spec"]["initContainers"], "encryption-open");
         }),
-        ("it has an init container encryption-open-wal, but none blkdevmapper-wal", |it| {
+        ("it has an init container encryption-open-wal, but no blkdevmapper-wal", |it| {
             without(&mut it["spec"]["template"]["spec"]["initContainers"], "blkdevmapper-wal");
         }),
         ("the device of its init container blkdevmapper-metadata is not on a PVC", |it| {
             without(&mut it["spec"]["template"]["spec"]["volumes"], "set1-metadata-0m");
         }),
-        ("its volume set1-data-0d7dwll-bridge is no folder of the host", |it| {
+        ("its volume set1-data-0d7dwll-bridge is not a folder of the host", |it| {
             without(&mut it["spec"]["template"]["spec"]["volumes"], "set1-data-0d7dwll-bridge");
         }),
         ("its selector has no ceph-osd-id", |it| {
@@ -98,7 +98,7 @@ fn two_deployments_of_one_osd_are_a_fault_of_both() {
     assert_eq!(found.osds.len(), 1);
     let names: Vec<_> = found.faults.iter().map(|fault| (fault.deployment.as_str(), fault.osd_id)).collect();
     assert_eq!(names, [("rook-ceph-osd-0", Some(0)), ("copy", Some(0))]);
-    assert!(found.faults[0].error.to_string().contains("several Deployments are of the OSD 0"));
+    assert!(found.faults[0].error.to_string().contains("several Deployments belong to the OSD 0"));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn an_osd_is_encrypted_if_anything_says_so() {
 }
 
 #[test]
-fn what_is_no_osd_on_a_pvc_is_passed_over() {
+fn deployments_that_are_not_of_an_osd_on_a_pvc_are_skipped() {
     let on_host: Change =
         |it| drop(it["metadata"]["labels"].as_object_mut().unwrap().remove("ceph.rook.io/pvc"));
     let other: Change = |it| it["metadata"]["labels"]["app"] = json!("rook-ceph-mon");

@@ -241,7 +241,7 @@ async fn what_rook_has_made_is_left_alone_unless_it_is_to_be_taken_over() {
     let error = report.first_error().unwrap();
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(text.contains("somebody else has set fields of it to something else: ."), "{text}");
+    assert!(text.contains("another manager has set fields to other values: ."), "{text}");
     assert!(text.contains("conflict with \"rook\""), "{text}");
     assert!(text.contains("rook-ceph-osd-key-rotation-3"), "{text}");
     let stored = place.cron_job("rook-ceph-osd-key-rotation-3").await;
@@ -260,13 +260,13 @@ async fn what_rook_has_made_is_left_alone_unless_it_is_to_be_taken_over() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
-async fn what_is_not_wanted_goes_and_what_is_somebody_elses_stays() {
+async fn stale_cron_jobs_are_deleted_and_those_of_others_stay() {
     let place = Place::with_osds().await;
     let manager = place.manager().await;
     let (rooks, ours) = (JobOptions::new(IMAGE), JobOptions::new(IMAGE).with_naming(Naming::BesideRook));
     applied(&manager, &rooks, ApplyOptions::new()).await;
     assert_eq!(changes(&applied(&manager, &ours, ApplyOptions::new()).await), all("created"));
-    // It has Rook's label, and is none of its CronJobs.
+    // It has Rook's label, but Rook did not make it.
     let mut other = fixture("default", "cronjob.json");
     move_to(&mut other, place.namespace.name());
     other["metadata"]["name"] = json!("of-a-user");
@@ -311,7 +311,7 @@ async fn one_faulty_osd_stops_no_other_and_keeps_its_cron_job() {
     let manager = place.manager().await;
     let options = JobOptions::new(IMAGE);
     applied(&manager, &options, ApplyOptions::new()).await;
-    // Somebody has lost the PVC's name of one, and the number of another one that nobody knows.
+    // One Deployment has lost the name of its PVC, and another Deployment is gone.
     let label = json!({"metadata": {"labels": {"ceph.rook.io/pvc": ""}}});
     let patch = Some(("application/merge-patch+json", label.to_string()));
     let path = place.path("apps/v1", "deployments/rook-ceph-osd-2");
@@ -334,7 +334,7 @@ async fn one_faulty_osd_stops_no_other_and_keeps_its_cron_job() {
     assert_eq!(report.first_error().unwrap().kind(), ErrorKind::ConfigInvalid);
     assert!(place.cron_jobs().await.contains(&"rook-ceph-osd-key-rotation-2".to_owned()));
 
-    // Of one that does not say its number, nobody knows which CronJob is its own: none is deleted.
+    // A Deployment without the number of its OSD may belong to any CronJob, so no CronJob is deleted.
     let mut nameless = deployment_in("azure", place.namespace.name());
     nameless["metadata"]["name"] = json!("nameless");
     nameless["metadata"]["labels"]["ceph-osd-id"] = json!("six");
@@ -469,7 +469,7 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
     place.create("rbac.authorization.k8s.io/v1", "rolebindings", binding).await;
 
     let key = format!("rook-ceph-osd-encryption-key-{}", osds[0].name);
-    for secret in ["kmip-credentials", &key, "somebody-elses"] {
+    for secret in ["kmip-credentials", &key, "of-another-app"] {
         place.namespace.create_secret(secret, &[("a", "b")]).await.unwrap();
     }
     let client = place.kube.client(&token).unwrap();
@@ -482,7 +482,7 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
     assert_eq!(ask("PUT", &format!("secrets/{key}"), body).await, 200);
     let body = json!({"metadata": {"name": "kmip-credentials"}, "stringData": {"a": "c"}});
     assert_eq!(ask("PUT", "secrets/kmip-credentials", body).await, 403);
-    assert_eq!(ask("GET", "secrets/somebody-elses", Value::Null).await, 403);
+    assert_eq!(ask("GET", "secrets/of-another-app", Value::Null).await, 403);
     assert_eq!(ask("GET", "secrets", Value::Null).await, 403);
     let job = RookNamespace::new(place.connection(&token).await, kube_namespace);
     record(&job, &osds[0].name, &RotationStatus::new("rotated", "done")).await.unwrap();
