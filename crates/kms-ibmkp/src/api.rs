@@ -1,4 +1,4 @@
-//! Requests on the wire: addresses, headers, tokens, correlation ids.
+//! Sends requests to Key Protect: addresses, headers, tokens, correlation ids.
 
 use kms_core::{Error, ErrorKind, Kek, KeyLocks, Result};
 use kms_http::{
@@ -22,14 +22,14 @@ const CORRELATION: HeaderName = HeaderName::from_static("correlation-id");
 const KEY_RING: HeaderName = HeaderName::from_static("x-kms-key-ring");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// The states of keys that still are there: pre-active, active, suspended, deactivated.
+/// The states of keys that are not destroyed: pre-active, active, suspended, deactivated.
 const ALIVE: &str = "0,1,2,3";
-/// The same with the destroyed ones.
+/// All states.
 const ALL: &str = "0,1,2,3,5";
-/// Those alone.
+/// The state of destroyed keys.
 const GONE: &str = "5";
 
-/// Which keys a search is for.
+/// The states of keys that a search returns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum States {
     Alive,
@@ -37,35 +37,35 @@ pub(crate) enum States {
     Gone,
 }
 
-/// What is under an id or alias.
+/// The result of looking up an id or alias.
 #[derive(Debug)]
 pub(crate) enum Look {
     Found(Box<Key>),
-    /// It was there and has been deleted. The key itself is known where the service still shows it.
+    /// The key has been deleted. It holds the id if the service still shows the key.
     Destroyed(Option<String>),
-    /// The correlation id of the request that says so.
+    /// There is no such key. It holds the correlation id of the request.
     Absent(String),
 }
 
-/// Whether the material of a key is wanted.
+/// What to read of a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Want {
     Material,
     Metadata,
 }
 
-/// What an import has come to.
+/// The result of an import.
 #[derive(Debug)]
 pub(crate) enum Imported {
     Id(String),
     AliasTaken(Error),
 }
 
-/// One request, before it has a token and an id.
+/// A request without its token and correlation id.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     method: Method,
-    /// What follows `/api/v2/`. Each part is escaped.
+    /// The path segments after `/api/v2/`. Each is escaped.
     path: Vec<&'a str>,
     query: Vec<(&'a str, &'a str)>,
     body: Option<Zeroizing<Vec<u8>>>,
@@ -97,12 +97,12 @@ impl<'a> Request<'a> {
     }
 }
 
-/// An answer and the id of its request.
+/// A response and the correlation id of its request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
     pub(crate) correlation_id: String,
-    /// Whether the request held a key, so that the server's words may quote it.
+    /// Whether the request held a key, which the server's message may quote.
     held_key: bool,
 }
 
@@ -111,13 +111,13 @@ impl Reply {
         self.answer.status
     }
 
-    /// What the answer means, where it is no success.
+    /// The error for an unsuccessful response.
     pub(crate) fn refused(&self) -> Error {
         let error = if self.held_key { from_answer_to_key(&self.answer) } else { from_answer(&self.answer) };
         self.about(error)
     }
 
-    /// An error about this answer.
+    /// Adds the correlation id to an error.
     pub(crate) fn about(&self, error: Error) -> Error {
         error.context(CORRELATION_ID, &self.correlation_id)
     }
@@ -127,27 +127,27 @@ impl Reply {
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) http: HttpClient,
-    /// The address with `/api/v2` at its end.
+    /// The address, which ends in `/api/v2`.
     pub(crate) base: Url,
     pub(crate) instance: HeaderValue,
     pub(crate) key_ring: Option<HeaderValue>,
     pub(crate) auth: Auth,
-    /// The cluster whose keys these are, if the caller has named it.
+    /// The cluster that owns the keys. `None` if the caller has not named it.
     pub(crate) cluster: Option<Cluster>,
-    /// The number of keys that one page of a list has.
+    /// The number of keys in a page of a list.
     pub(crate) page_size: usize,
-    /// Updates within one process wait for each other here instead of competing at the service.
+    /// Serialises the updates of one process, so that they do not compete at the service.
     pub(crate) locks: KeyLocks,
 }
 
 impl Api {
-    /// Sends a request with a token, and gives the answer, whatever its status.
+    /// Sends a request with a token, and returns the response with any status.
     ///
-    /// A 401 to a token that has been in use is followed by one new token and one repeat.
+    /// After a 401 to a token that Key Protect has accepted before, it gets one new token and retries once.
     ///
     /// # Errors
     ///
-    /// Those of IAM and of the way there.
+    /// The errors of IAM and of the connection.
     pub(crate) async fn send(&self, request: Request<'_>) -> Result<Reply> {
         let held_key = request.body.is_some();
         let call = self.prepare(request)?;
@@ -158,7 +158,7 @@ impl Api {
             return Ok(reply);
         }
         match self.auth.another(&token).await {
-            // A 401 says that nothing was done, so the same request may go out again, a write too.
+            // After a 401 the server has done nothing, so even a write may be sent again.
             Ok(Some(token)) => {
                 let reply = self.once(&call, authorization(&token)?, held_key).await?;
                 if reply.status() != StatusCode::UNAUTHORIZED {
@@ -171,7 +171,7 @@ impl Api {
         }
     }
 
-    /// Looks at what is under an id or alias.
+    /// Looks up an id or alias.
     pub(crate) async fn look(&self, which: &str, want: Want) -> Result<Look> {
         let mut path = vec!["keys", which];
         if want == Want::Metadata {
@@ -190,7 +190,7 @@ impl Api {
                 }
             }
             StatusCode::GONE => Ok(Look::Destroyed(None)),
-            // Only Key Protect itself can say that there is no key; a proxy's 404 says nothing.
+            // Only Key Protect itself knows that there is no key; a 404 of a proxy does not count.
             StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => {
                 Ok(Look::Absent(reply.correlation_id))
             }
@@ -198,7 +198,7 @@ impl Api {
         }
     }
 
-    /// One page of the list.
+    /// Reads one page of the list.
     pub(crate) async fn page(
         &self,
         states: States,
@@ -230,7 +230,7 @@ impl Api {
         }
     }
 
-    /// Imports a KEK under an alias, which the service gives to one key only.
+    /// Imports a KEK under an alias. The service gives an alias to one key only.
     pub(crate) async fn import(
         &self,
         names: &Names,
@@ -245,17 +245,14 @@ impl Api {
                 if let Ok(key) = Envelope::of(&reply.answer).and_then(Envelope::first) {
                     return Ok(Imported::Id(key.id));
                 }
-                // It is there; the answer only fails to say under which id.
+                // The import succeeded, but the response does not hold the id.
                 debug!(
                     alias,
-                    reply.correlation_id, "the answer to an import holds no key; asking for its id"
+                    reply.correlation_id, "the response to an import holds no key; looking up its id"
                 );
                 match self.look(alias, Want::Metadata).await? {
                     Look::Found(key) => Ok(Imported::Id(key.id)),
-                    _ => {
-                        Err(reply
-                            .about(Error::new(ErrorKind::Protocol, "the key was imported and is not there")))
-                    }
+                    _ => Err(reply.about(Error::new(ErrorKind::Protocol, "the imported key is absent"))),
                 }
             }
             _ if has_code(&reply.answer, ALIAS_TAKEN) => Ok(Imported::AliasTaken(reply.refused())),
@@ -263,7 +260,7 @@ impl Api {
         }
     }
 
-    /// Gives an alias to a key. `false` if another one has it, or this one has it already.
+    /// Adds an alias to a key. `false` if this key or another one has the alias already.
     pub(crate) async fn add_alias(&self, id: &str, alias: &str) -> Result<bool> {
         let reply = self.send(Request::new(Method::POST, ["keys", id, "aliases", alias])).await?;
         match reply.status() {
@@ -273,13 +270,13 @@ impl Api {
         }
     }
 
-    /// Takes an alias from a key. `false` if it does not have it.
+    /// Removes an alias from a key. `false` if the key does not have the alias.
     pub(crate) async fn remove_alias(&self, id: &str, alias: &str) -> Result<bool> {
         let reply = self.send(Request::new(Method::DELETE, ["keys", id, "aliases", alias])).await?;
         done_or_absent(&reply)
     }
 
-    /// Deletes a key, as Rook does. `false` if it is gone.
+    /// Deletes a key, as Rook does. `false` if the key is absent.
     pub(crate) async fn destroy(&self, id: &str) -> Result<bool> {
         let request = Request::new(Method::DELETE, ["keys", id]).query("force", "true");
         done_or_absent(&self.send(request.prefer("return=representation")).await?)
@@ -313,13 +310,14 @@ impl Api {
         let correlation_id = random_uuid()?;
         let mut call = call.clone();
         call.headers.insert(header::AUTHORIZATION, authorization);
-        let id = HeaderValue::from_str(&correlation_id)
-            .map_err(|cause| Error::new(ErrorKind::Unexpected, "the request has no id").source(cause))?;
+        let id = HeaderValue::from_str(&correlation_id).map_err(|cause| {
+            Error::new(ErrorKind::Unexpected, "the correlation id is not a valid header value").source(cause)
+        })?;
         call.headers.insert(CORRELATION, id);
         let (method, path) = (call.method.clone(), call.url.path().to_owned());
         let sent = self.http.send(call).await;
         let status = sent.as_ref().map_or(0, |answer| answer.status.as_u16());
-        debug!(%method, path, correlation_id, status, "asked Key Protect");
+        debug!(%method, path, correlation_id, status, "sent a request to Key Protect");
         match sent {
             Ok(answer) => Ok(Reply { answer, correlation_id, held_key }),
             Err(error) => Err(error.context(CORRELATION_ID, correlation_id)),
@@ -327,7 +325,7 @@ impl Api {
     }
 }
 
-/// Why a search gave nothing.
+/// Why a search failed.
 #[derive(Debug)]
 pub(crate) enum Searched {
     TooBroad,
@@ -345,7 +343,7 @@ impl From<Searched> for Error {
         match searched {
             Searched::Failed(error) => error,
             Searched::TooBroad => {
-                Self::new(ErrorKind::Protocol, "the service calls a plain list too broad a search")
+                Self::new(ErrorKind::Protocol, "the service reports a plain list as too broad a search")
             }
         }
     }
@@ -360,7 +358,7 @@ fn done_or_absent(reply: &Reply) -> Result<bool> {
     }
 }
 
-/// A random UUID (version 4), by which IBM's support can find a request.
+/// A random UUID (version 4). IBM's support finds a request by this id.
 fn random_uuid() -> Result<String> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|cause| {

@@ -1,4 +1,4 @@
-//! Tokens of IAM, in exchange for an API key.
+//! Exchanges the API key for tokens of IAM.
 
 use std::{
     sync::{
@@ -21,28 +21,28 @@ use tracing::debug;
 use url::{Url, form_urlencoded};
 use zeroize::{Zeroize, Zeroizing};
 
-/// How long IAM may take. It is less than a try of the layers has, so that an error names IAM and not the key.
+/// The time limit of a request to IAM. It is shorter than one attempt of the retry layer, so that an error names IAM.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// What has to be left of a token that is handed out.
+/// The minimum remaining lifetime of a token in use.
 const MARGIN: Duration = Duration::from_secs(60);
-/// How long a token lasts whose answer does not say so.
+/// The assumed lifetime of a token if IAM names none.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(20 * 60);
-/// A token of this age that Key Protect has never taken is worth another try: rights may have been granted since.
+/// At this age a token that Key Protect has never accepted is replaced once refused: rights may be granted by then.
 const OLD: Duration = Duration::from_secs(60);
-/// How much of IAM's own words goes into an error.
+/// The maximum length, in characters, of IAM's text in an error.
 const MAX_WORDS: usize = 200;
 
-/// What is remembered of a token besides its value.
+/// The data of a token besides its value.
 #[derive(Debug)]
 pub(crate) struct Details {
-    /// What stands before the token in the header.
+    /// The authentication scheme in the header.
     scheme: String,
     fetched: Instant,
-    /// Whether Key Protect has ever taken it.
+    /// Whether Key Protect has ever accepted the token.
     accepted: AtomicBool,
 }
 
-/// The API key and the token that it has given.
+/// The API key and its current token.
 pub(crate) struct Auth {
     pub(crate) http: HttpClient,
     pub(crate) url: Url,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Auth {
     }
 }
 
-/// What IAM gives.
+/// The successful response of IAM.
 #[derive(Deserialize)]
 struct Granted {
     access_token: Option<String>,
@@ -74,7 +74,7 @@ impl Drop for Granted {
     }
 }
 
-/// What IAM says when it gives nothing.
+/// The error response of IAM.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Denied {
@@ -94,20 +94,21 @@ impl Auth {
         Self { http, url, api_key, tokens: TokenCache::new() }
     }
 
-    /// A token that is good now, as far as we know.
+    /// A token that has not expired: the cached one, or a new one.
     pub(crate) async fn token(&self) -> Result<Arc<Token<Details>>> {
         self.tokens.get(async |_| self.fetch().await).await
     }
 
-    /// Another token than the one that Key Protect has refused. `None` if another one would not help: this one is
-    /// new and was never taken, so it is the instance, the region or a right that is wrong. Without this rule a
-    /// wrong setting would make a storm of logins.
+    /// A new token in place of one that Key Protect refused.
+    ///
+    /// `None` if the refused token is new and Key Protect never accepted it: then the instance, the region or a right
+    /// is wrong, and a new token would not help. Without this rule a wrong setting would cause a storm of logins.
     pub(crate) async fn another(&self, refused: &Token<Details>) -> Result<Option<Arc<Token<Details>>>> {
         let Details { fetched, accepted, .. } = &refused.details;
         if !accepted.load(Ordering::Relaxed) && fetched.elapsed() < OLD {
             return Ok(None);
         }
-        debug!("the token of IAM was refused before its time; asking for another one");
+        debug!("Key Protect refused the token of IAM before it expired; requesting a new one");
         self.tokens.replace(refused.generation(), async |_| self.fetch().await).await.map(Some)
     }
 
@@ -115,10 +116,10 @@ impl Auth {
         let result = match timeout(TIME_LIMIT, self.http.send(self.call())).await {
             Ok(result) => result,
             Err(_) => {
-                Err(Error::new(ErrorKind::Timeout, format!("IAM has not answered within {TIME_LIMIT:?}")))
+                Err(Error::new(ErrorKind::Timeout, format!("IAM did not respond within {TIME_LIMIT:?}")))
             }
         };
-        // Nothing has been asked of Key Protect yet, and to ask for a token twice does no harm.
+        // No request has reached Key Protect yet, and requesting a token twice is harmless.
         let passing = |error: Error| match (error.kind(), error.retryable()) {
             (ErrorKind::Timeout, _) | (_, Retry::IfIdempotent) => error.retry(Retry::Always),
             _ => error,
@@ -133,7 +134,7 @@ impl Auth {
     fn call(&self) -> Call {
         const GRANT: &str = "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=";
         let api_key = self.api_key.expose_secret().as_bytes();
-        // A buffer that grows would leave copies behind.
+        // A buffer that grows would leave unwiped copies behind.
         let mut body = Zeroizing::new(Vec::with_capacity(GRANT.len() + 3 * api_key.len()));
         body.extend_from_slice(GRANT.as_bytes());
         for part in form_urlencoded::byte_serialize(api_key) {
@@ -149,13 +150,13 @@ impl Auth {
 /// The value of the header `authorization`.
 pub(crate) fn authorization(token: &Token<Details>) -> Result<HeaderValue> {
     let text = Zeroizing::new(format!("{} {}", token.details.scheme, token.value.expose_secret()));
-    let wrong = |_cause| Error::new(ErrorKind::Protocol, "the token of IAM cannot stand in a header");
+    let wrong = |_cause| Error::new(ErrorKind::Protocol, "the token of IAM is not a valid header value");
     let mut value = HeaderValue::from_str(&text).map_err(wrong)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Notes that Key Protect has taken a token.
+/// Records that Key Protect has accepted a token.
 pub(crate) fn accepted(token: &Token<Details>) {
     token.details.accepted.store(true, Ordering::Relaxed);
 }
@@ -166,7 +167,7 @@ fn granted(answer: &Answer) -> Result<Token<Details>> {
     }
     let mut granted: Granted = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
     let token = granted.access_token.take().filter(|token| !token.is_empty()).map(SecretString::from);
-    let token = token.ok_or_else(|| Error::new(ErrorKind::Protocol, "IAM has given no token"))?;
+    let token = token.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response of IAM holds no token"))?;
     let life = match granted.expires_in {
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
         None => UNKNOWN_LIFE,
@@ -181,7 +182,7 @@ fn granted(answer: &Answer) -> Result<Token<Details>> {
     Ok(Token::new(token, Some(Lease::from_now(life, MARGIN)), details))
 }
 
-/// The table of IAM's refusals: its code first, the status second.
+/// The error for a refusal by IAM: by its code first, by its status second.
 fn denied(answer: &Answer) -> Error {
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;
@@ -197,7 +198,7 @@ fn denied(answer: &Answer) -> Error {
         }
         (None, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => error(
             ErrorKind::ConfigInvalid,
-            "nothing gives tokens at this address; check IBM_KP_TOKEN_URL, its path too",
+            "there is no token endpoint at this address; check IBM_KP_TOKEN_URL, including its path",
             Retry::Never,
         ),
         (_, StatusCode::TOO_MANY_REQUESTS) => {
@@ -206,7 +207,7 @@ fn denied(answer: &Answer) -> Error {
         (_, status) if status.is_server_error() => {
             error(ErrorKind::Unavailable, "IAM cannot answer now", Retry::Always)
         }
-        _ => error(ErrorKind::Protocol, "the answer of IAM makes no sense", Retry::Never),
+        _ => error(ErrorKind::Protocol, "IAM sent a response with an unexpected status", Retry::Never),
     };
     let short = |text: String| -> String {
         text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()

@@ -1,4 +1,4 @@
-//! The settings of Key Protect, as operators know them (spec 1.8).
+//! The settings of Key Protect, as operators know them (rook-behaviour §1.8).
 
 kms_core::config_keys! {
     /// A setting of Key Protect.
@@ -9,13 +9,13 @@ kms_core::config_keys! {
         ServiceApiKey = secret "IBM_KP_SERVICE_API_KEY";
         /// Address of Key Protect in the region of the instance. Default `https://us-south.kms.cloud.ibm.com`.
         BaseUrl = "IBM_KP_BASE_URL" | "IBM_BASE_URL";
-        /// Address at which IAM gives tokens, with its path. Default `https://iam.cloud.ibm.com/oidc/token`.
+        /// Address of the token endpoint of IAM, with its path. Default `https://iam.cloud.ibm.com/oidc/token`.
         TokenUrl = "IBM_KP_TOKEN_URL" | "IBM_TOKEN_URL";
-        /// Key ring of the keys. Without it new keys go into the ring `default`, and keys of every ring are found. Not known to Rook.
+        /// Key ring of the keys. Without it new keys go into the ring `default`, and reads find keys of every ring. Not known to Rook.
         KeyRing = "IBM_KP_KEY_RING";
         /// CA certificates for both hosts: name of a Secret with the key `cert`, or a file. Not known to Rook.
         CaCert = "IBM_KP_CACERT";
-        /// Whether `http://` addresses are allowed, over which everybody on the way reads API key and keys. Not known to Rook.
+        /// Whether `http://` addresses are allowed. Anyone on the network path can then read the API key and the keys. Not known to Rook.
         AllowHttp = "IBM_KP_ALLOW_HTTP";
     }
 }

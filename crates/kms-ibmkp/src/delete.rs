@@ -21,7 +21,7 @@ pub(crate) async fn delete(api: &Api, name: &KeyName, mode: DeleteMode) -> Resul
     }
 }
 
-/// Deletes every key of a name: older ones first, so that none of them comes to light, the current one last.
+/// Deletes every key of a name, the current one last, so that an older key never becomes current.
 async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> {
     let current = match api.look(&names.alias, Want::Metadata).await? {
         Look::Found(key) => Some(*key),
@@ -44,8 +44,8 @@ async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> 
     let mut deleted = false;
     let current_id = current.as_ref().map(|key| key.id.clone());
     for key in keys.into_iter().chain(current) {
-        // Whether a deleted key keeps its alias is not documented; without it the name is free for sure. That the
-        // current one has it is known even where the service does not show it.
+        // IBM does not document whether a deleted key keeps its alias, so remove the alias first: then the name is
+        // certainly free. The current key was found by its alias, even if the service does not list that alias.
         let found_by_alias = current_id.as_ref() == Some(&key.id);
         let aliased = [&names.alias, &names.next]
             .into_iter()
@@ -55,7 +55,7 @@ async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> 
         }
         match api.destroy(&key.id).await {
             Ok(done) => deleted |= done,
-            // The outcome is unknown, so look: whoever repeats the delete would only hear that there is no key.
+            // The outcome is unknown, so look at the key: a repeated delete would only report a missing key.
             Err(error)
                 if error.retryable() == Retry::IfIdempotent
                     && matches!(
@@ -79,7 +79,7 @@ async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> 
     Ok(deleted)
 }
 
-/// Deletes the keys of a name that have been replaced.
+/// Deletes the superseded keys of a name.
 pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> Result<usize> {
     let names = &Names::of(name);
     let Some(key) = locate(api, names, Want::Metadata).await?.key() else {
@@ -92,7 +92,7 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> R
     let keys = search(api, names, States::All).await?;
     let mut retired = 0;
     for old in &keys {
-        // A key of that name without a mark, which nothing follows, is none of an update.
+        // A key of that name without our tags and without a successor does not come from an update.
         let replaced = old.is_tagged() || keys.iter().any(|other| other.comes_after(&old.id));
         let in_use = old.id == key.id || old.has_alias(&names.alias) || old.has_alias(&names.next);
         if replaced && !in_use && !old.is_destroyed() && old.check_owner(api.cluster.as_ref()).is_ok() {
@@ -102,7 +102,7 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> R
     Ok(retired)
 }
 
-/// Restores the last deleted key of a name, and gives it its alias again.
+/// Restores the last deleted key of a name, and its alias.
 pub(crate) async fn restore(api: &Api, name: &KeyName) -> Result<KeyVersion> {
     let names = Names::of(name);
     if let Some(key) = locate(api, &names, Want::Metadata).await?.key() {

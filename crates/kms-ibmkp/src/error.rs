@@ -1,21 +1,21 @@
-//! The one table from what Key Protect answers to what it means.
+//! Maps responses of Key Protect to errors.
 
 use kms_core::{Error, ErrorKind, Retry};
 use kms_http::{Answer, http::StatusCode};
 use serde::Deserialize;
 
-/// How much of the server's own words goes into an error.
+/// The maximum length, in characters, of server text in an error.
 const MAX_WORDS: usize = 200;
 
 /// The name of the correlation id in errors.
 pub(crate) const CORRELATION_ID: &str = "correlation id";
 
-/// The alias is in use already.
+/// A key already has the alias.
 pub(crate) const ALIAS_TAKEN: &str = "KEY_ALIAS_NOT_UNIQUE_ERR";
-/// There are more keys than a search looks through.
+/// The instance has more keys than a search can examine.
 pub(crate) const TOO_BROAD: &str = "KEY_SEARCH_TOO_BROAD";
 
-/// The body of an answer that is no success.
+/// The body of an error response.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -40,7 +40,7 @@ struct Reason {
 }
 
 impl Refusal {
-    /// Reads the body. A body that is not Key Protect's (of a proxy, say) is `None`.
+    /// Parses the body. `None` if the body is not from Key Protect but, for example, from a proxy.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
         serde_json::from_slice::<Self>(&answer.body).ok().filter(|refusal| {
             refusal.resources.as_ref().is_some_and(|all| all.iter().any(|one| one.error_msg.is_some()))
@@ -56,7 +56,7 @@ impl Refusal {
         self.reasons().find_map(|reason| reason.code.as_deref())
     }
 
-    /// The server's own words in one line, cut off.
+    /// The server's message in one line, truncated.
     fn words(&self) -> Option<String> {
         let message = self.reasons().find_map(|reason| reason.message.as_deref());
         let headline = self.resources.iter().flatten().find_map(|problem| problem.error_msg.as_deref());
@@ -66,17 +66,17 @@ impl Refusal {
     }
 }
 
-/// The error for a key that other clients change faster than this one can follow.
+/// The error for a key that other clients change during every attempt to read it.
 pub(crate) fn changing() -> Error {
     Error::new(ErrorKind::Conflict, "other clients keep changing the key; try again later")
 }
 
-/// Whether the answer gives this code as its reason.
+/// Whether the first reason in the response has this code.
 pub(crate) fn has_code(answer: &Answer, code: &str) -> bool {
     Refusal::of(answer).is_some_and(|refusal| refusal.code() == Some(code))
 }
 
-/// What an answer means, to a request whose body holds no key.
+/// The error for a response to a request whose body holds no key.
 pub(crate) fn from_answer(answer: &Answer) -> Error {
     let error = coded(answer);
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
@@ -85,7 +85,9 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
     }
 }
 
-/// The same without the server's words, which might quote a body that holds a key.
+/// The error for a response to a request whose body holds a key.
+///
+/// It leaves out the server's message, which may quote the body.
 pub(crate) fn from_answer_to_key(answer: &Answer) -> Error {
     coded(answer)
 }
@@ -103,38 +105,39 @@ fn coded(answer: &Answer) -> Error {
     error.context("status", answer.status.as_u16().to_string()).retry_after(answer.retry_after())
 }
 
-/// The codes of IBM's documentation of errors, and those that its Go client knows.
+/// The error for a code from IBM's error documentation or its Go client.
 fn by_code(code: &str, status: StatusCode) -> Option<Error> {
     let error = |kind, message: &'static str| Some(Error::new(kind, message));
     match code {
-        "KEY_NOT_FOUND_ERR" => error(ErrorKind::NotFound, "there is no such key"),
+        "KEY_NOT_FOUND_ERR" => error(ErrorKind::NotFound, "the key does not exist"),
         "KEY_DELETED_ERR" => {
             error(ErrorKind::NotFound, "the key has been deleted; it can be restored for 30 days")
         }
-        ALIAS_TAKEN => error(ErrorKind::AlreadyExists, "the alias belongs to a key already"),
+        ALIAS_TAKEN => error(ErrorKind::AlreadyExists, "a key already has the alias"),
         "BEARER_SUB_EXTRACTION_ERR" => {
             error(ErrorKind::Unauthenticated, "the service cannot read the token of IAM")
         }
         "FEATURE_RESTRICTED_ERR" | "SERVICE_ONLY_ERR" | "RESOURCE_OWNER_ERR" => {
-            error(ErrorKind::PermissionDenied, "the service does not allow this to us")
+            error(ErrorKind::PermissionDenied, "the service does not permit this request for the service id")
         }
         "KEY_CREATE_IMPORT_ACCESS_ERR" | "CONFIG_RULE_CONFLICT_ERR" => error(
             ErrorKind::PermissionDenied,
-            "a policy of the instance forbids to import standard keys; allow it (key create and import access)",
+            "a policy of the instance forbids the import; allow clients to import standard keys (key create and import access)",
         ),
         "AUTHORIZATIONS_NOT_MET" | "NOT_DUAL_AUTH_ERR" => error(
             ErrorKind::PermissionDenied,
-            "the key is under dual authorisation: a second person has to set it for deletion first",
+            "the key is under dual authorisation; have a second person set it for deletion first",
         ),
         "PROTECTED_RESOURCE_ERR" | "PREV_KEY_DEL_ERR" => {
             error(ErrorKind::PermissionDenied, "the service protects this key from deletion")
         }
-        "REQ_TOO_EARLY_ERR" => {
-            error(ErrorKind::Conflict, "it is too early: a key can be purged 4 hours after its deletion")
-        }
+        "REQ_TOO_EARLY_ERR" => error(
+            ErrorKind::Conflict,
+            "the purge is too early; purge a key 4 hours after its deletion or later",
+        ),
         "KEY_ACTION_INVALID_STATE_ERR" | "KEY_INVALID_STATE_ERR" => error(
             ErrorKind::Conflict,
-            "the key is in a state that does not allow this (disabled, deactivated?)",
+            "the state of the key does not allow the request; check whether the key is disabled or deactivated",
         ),
         "KEY_EXPIRED_ERR" => error(ErrorKind::Conflict, "the key has expired"),
         "INCOMPLETE_METADATA_ERR" => Some(
@@ -151,7 +154,7 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
         | "KEY_PAYLOAD_REQ_ERR"
             if status.is_client_error() =>
         {
-            error(ErrorKind::Protocol, "the server calls the request wrong")
+            error(ErrorKind::Protocol, "the server rejects the request as malformed")
         }
         _ => None,
     }
@@ -161,31 +164,31 @@ fn by_status(answer: &Answer, of_service: bool) -> Error {
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     match answer.status {
         StatusCode::BAD_REQUEST => {
-            error(ErrorKind::Protocol, "the server calls the request wrong", Retry::Never)
+            error(ErrorKind::Protocol, "the server rejects the request as malformed", Retry::Never)
         }
-        // IAM has just vouched for us, so it is not the API key. The service says no more than this.
+        // IAM has just accepted the API key, so the API key is valid. The service reports no further cause.
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::PermissionDenied,
-            "Key Protect does not let us in, although IAM knows the API key: the instance id is wrong, the instance \
+            "Key Protect refuses the token, although IAM accepts the API key: the instance id is wrong, the instance \
              is in another region than the address, or the API key has no access to it (check \
              IBM_KP_SERVICE_INSTANCE_ID, IBM_KP_BASE_URL and the access policies of the service id)",
             Retry::Never,
         ),
         StatusCode::FORBIDDEN => error(
             ErrorKind::PermissionDenied,
-            "Key Protect does not allow this to us; check the access policies of the service id",
+            "Key Protect denies permission; check the access policies of the service id",
             Retry::Never,
         ),
         StatusCode::NOT_FOUND if of_service => {
-            error(ErrorKind::NotFound, "there is no such thing", Retry::Never)
+            error(ErrorKind::NotFound, "the server has no such object", Retry::Never)
         }
         StatusCode::NOT_FOUND => error(
             ErrorKind::ConfigInvalid,
-            "what answers there is not Key Protect; check IBM_KP_BASE_URL",
+            "the server at this address is not Key Protect; check IBM_KP_BASE_URL",
             Retry::Never,
         ),
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
-            error(ErrorKind::Conflict, "the state of the key does not allow this", Retry::Never)
+            error(ErrorKind::Conflict, "the state of the key does not allow the request", Retry::Never)
         }
         StatusCode::GONE => error(
             ErrorKind::NotFound,
@@ -199,17 +202,17 @@ fn by_status(answer: &Answer, of_service: bool) -> Error {
             error(ErrorKind::RateLimited, "the server's rate limit is reached", Retry::Always)
         }
         StatusCode::NOT_IMPLEMENTED => {
-            error(ErrorKind::Unsupported, "the service does not know this request", Retry::Never)
+            error(ErrorKind::Unsupported, "the service does not support this request", Retry::Never)
         }
         status if status.is_server_error() => {
             error(ErrorKind::Unavailable, "the server cannot answer now", Retry::IfIdempotent)
         }
         status if status.is_redirection() => error(
             ErrorKind::ConfigInvalid,
-            "the server sends us elsewhere, and Key Protect does not; check IBM_KP_BASE_URL and the proxy",
+            "the server redirects the request, which Key Protect never does; check IBM_KP_BASE_URL and the proxy",
             Retry::Never,
         ),
-        _ => error(ErrorKind::Protocol, "the server's answer makes no sense", Retry::Never),
+        _ => error(ErrorKind::Protocol, "the server sent a response with an unexpected status", Retry::Never),
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
             (404, refusal("KEY_NOT_FOUND_ERR"), NotFound, Retry::Never),
             (410, refusal("KEY_DELETED_ERR"), NotFound, Retry::Never),
             (409, refusal(ALIAS_TAKEN), AlreadyExists, Retry::Never),
-            // The status is inferred in our notes, the code is certain.
+            // The code is certain; which status comes with it is an assumption.
             (400, refusal(ALIAS_TAKEN), AlreadyExists, Retry::Never),
             (409, refusal("REQ_TOO_EARLY_ERR"), Conflict, Retry::Never),
             (409, refusal("AUTHORIZATIONS_NOT_MET"), PermissionDenied, Retry::Never),

@@ -10,7 +10,7 @@ use crate::{
     stored::Key,
 };
 
-/// How many times a key is looked for that other clients change meanwhile.
+/// The maximum number of searches for a key that other clients change at the same time.
 const ROUNDS: usize = 4;
 
 /// How the key of a name was found.
@@ -18,13 +18,13 @@ const ROUNDS: usize = 4;
 pub(crate) enum Located {
     /// By its alias.
     Here(Box<Key>),
-    /// By the alias of a successor: an update was interrupted, or is under way.
+    /// By the alias of a successor: an update was interrupted, or is in flight.
     Successor(Box<Key>),
     /// By its name: its alias is missing.
     Unaliased(Box<Key>),
-    /// Not at all.
+    /// Not found.
     Nowhere {
-        /// Whether it has been deleted.
+        /// Whether a deleted key has the alias.
         deleted: bool,
         /// The correlation id of the request that found nothing.
         correlation_id: Option<String>,
@@ -59,8 +59,7 @@ pub(crate) async fn get(api: &Api, name: &KeyName, freshness: Freshness) -> Resu
     let Some(key) = located.key() else { return Err(Error::key_not_found(name)) };
     key.check_reader(api.cluster.as_ref())?;
     let stored = key.stored()?;
-    // A read that decides something finishes an update that was interrupted, if it may: Rook knows the alias
-    // only.
+    // A fresh read finishes an interrupted update if it has the right to, because Rook finds keys by alias only.
     if interrupted
         && freshness == Freshness::Fresh
         && key.check_owner(api.cluster.as_ref()).is_ok()
@@ -71,7 +70,7 @@ pub(crate) async fn get(api: &Api, name: &KeyName, freshness: Freshness) -> Resu
     Ok(stored)
 }
 
-/// Gives a key that was found without its alias that alias. `false` if another key has got it meanwhile.
+/// Adds the missing alias to a key. `false` if another key has taken the alias meanwhile.
 pub(crate) async fn finish(api: &Api, names: &Names, key: &Key) -> Result<bool> {
     if !api.add_alias(&key.id, &names.alias).await? {
         return Ok(false);
@@ -83,7 +82,7 @@ pub(crate) async fn finish(api: &Api, names: &Names, key: &Key) -> Result<bool> 
     Ok(true)
 }
 
-/// Finds the key of a name: by its alias, by that of a successor, by its name.
+/// Finds the key of a name: by its alias, then by the alias of a successor, then by its name.
 pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Located> {
     for _ in 0..ROUNDS {
         let (deleted, correlation_id) = match api.look(&names.alias, want).await? {
@@ -95,7 +94,7 @@ pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Locat
             warn!(
                 alias = names.alias,
                 id = key.id,
-                "the key's alias is missing: an update was interrupted, and its new key is taken"
+                "the key's alias is missing because an update was interrupted; using the new key"
             );
             return Ok(Located::Successor(key));
         }
@@ -109,25 +108,25 @@ pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Locat
             Look::Found(key) => {
                 warn!(
                     alias = names.alias,
-                    id, "the key's alias is missing: the newest key of that name is taken"
+                    id, "the key's alias is missing; using the newest key of that name"
                 );
                 return Ok(Located::Unaliased(key));
             }
-            // It has gone while we looked.
+            // Another client deleted the key after the search.
             Look::Destroyed(_) | Look::Absent(_) => {}
         }
     }
     Err(changing())
 }
 
-/// The keys of a name that are ours, or may be: Rook's keys have no mark.
+/// The keys of a name that are ours or may be ours: keys that Rook wrote have no cluster tag.
 pub(crate) async fn search(api: &Api, names: &Names, states: States) -> Result<Vec<Key>> {
     let wanted = format!("exact:name:{}", names.alias);
     let mut found = match api.page(states, Some(&wanted), 0).await {
         Ok(envelope) if envelope.metadata.as_ref().and_then(|meta| meta.incomplete_search) == Some(true) => {
             all(api, states).await?
         }
-        // A page that is full may not be all.
+        // After a full page there may be more keys.
         Ok(envelope) if envelope.resources.as_ref().is_some_and(|keys| keys.len() >= api.page_size) => {
             all(api, states).await?
         }
@@ -138,7 +137,7 @@ pub(crate) async fn search(api: &Api, names: &Names, states: States) -> Result<V
         }
         Err(Searched::Failed(error)) => return Err(error),
     };
-    // The search takes no notice of case.
+    // The search ignores case.
     found.retain(|key| {
         key.name.as_deref() == Some(names.alias.as_str())
             && key.is_extractable()
@@ -148,7 +147,7 @@ pub(crate) async fn search(api: &Api, names: &Names, states: States) -> Result<V
     Ok(found)
 }
 
-/// Every key, page after page.
+/// Reads every page of the list.
 async fn all(api: &Api, states: States) -> Result<Vec<Key>> {
     let mut all = Vec::new();
     loop {
@@ -162,7 +161,7 @@ async fn all(api: &Api, states: States) -> Result<Vec<Key>> {
     }
 }
 
-/// The current one of several keys of a name: the one with the alias, else the newest one that no other follows.
+/// The current key of several with one name: the key with the alias, else the newest key without a successor.
 pub(crate) fn newest(keys: Vec<Key>, names: &Names) -> Option<Key> {
     let superseded: Vec<bool> =
         keys.iter().map(|key| keys.iter().any(|other| other.comes_after(&key.id))).collect();

@@ -1,4 +1,4 @@
-//! The list of our keys, page by page.
+//! Lists the names of our keys, page by page.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,14 +12,14 @@ use crate::{
     stored::Key,
 };
 
-/// Where a list is.
+/// The progress of a list.
 #[derive(Default)]
 struct State {
     ready: VecDeque<KeyInfo>,
     offset: usize,
-    /// What has been shown.
+    /// The names that the list has yielded or is about to yield.
     shown: BTreeSet<KeyName>,
-    /// Keys without their alias, until it is known whether another one of their name has it.
+    /// Keys without their alias, until all pages show whether another key of the name has the alias.
     unaliased: BTreeMap<KeyName, Vec<Key>>,
     done: bool,
 }
@@ -67,7 +67,7 @@ async fn next_page(api: &Api, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// The name of a key that is ours: Rook's form, or our tags, and no other cluster's mark.
+/// The name of a key of ours: in Rook's form or with our tags, and without another cluster's tag.
 fn name_of(api: &Api, key: &Key) -> Option<KeyName> {
     if key.id.is_empty()
         || !key.is_extractable()

@@ -1,4 +1,4 @@
-//! Keys as Key Protect writes them, and the body that imports one.
+//! Key resources of Key Protect: decodes responses, and encodes the body of an import.
 
 use std::{fmt, time::SystemTime};
 
@@ -20,24 +20,24 @@ use crate::{
 /// The media type of a key, in headers and bodies.
 pub(crate) const KEY_TYPE: &str = "application/vnd.ibm.kms.key+json";
 
-/// How the tag begins that says whose key this is. The hash of the cluster's name follows, since a tag has 30
-/// characters.
+/// The prefix of the tag that names the cluster of a key. The hash of the cluster's name follows, since a tag has at
+/// most 30 characters.
 const CLUSTER_TAG: &str = "kms-cluster.";
 const CLUSTER_DIGITS: usize = 18;
-/// How the tag begins that names the key before this one, by the hash of its id.
+/// The prefix of the tag that names the predecessor of a key. The hash of its id follows.
 const AFTER_TAG: &str = "kms-after.";
 const AFTER_DIGITS: usize = 20;
-/// Says that the payload is the KEK's text in base64, since the text itself is none.
+/// The tag of a payload that encodes the KEK's text in base64, because the text itself is not base64.
 const TEXT_TAG: &str = "kms-payload.text";
-/// How every tag of ours begins.
+/// The prefix of every tag that this crate writes.
 const OUR_TAGS: &str = "kms-";
-/// How long a description may be.
+/// The maximum length of a description, in characters.
 const DESCRIPTION: usize = 240;
 
 /// The state of a destroyed key.
 const DESTROYED: i64 = 5;
 
-/// The envelope of every answer. `resources` may be absent.
+/// The envelope of every response. `resources` may be absent.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Envelope {
@@ -50,7 +50,7 @@ pub(crate) struct Envelope {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Collection {
-    /// The search has not looked at every key.
+    /// Whether the search did not examine every key.
     #[serde(default)]
     pub(crate) incomplete_search: Option<bool>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Key {
     pub(crate) description: Option<String>,
     #[serde(default)]
     aliases: Option<Vec<String>>,
-    // IBM's Go client writes it with a capital.
+    // IBM's Go client writes this field with a capital letter.
     #[serde(default, alias = "Tags")]
     tags: Option<Vec<String>>,
     #[serde(default)]
@@ -82,12 +82,12 @@ pub(crate) struct Key {
     deletion_date: Option<String>,
     #[serde(default)]
     payload: Option<Payload>,
-    /// The id of the request that has shown it, for errors.
+    /// The correlation id of the request that returned this key, for errors.
     #[serde(skip)]
     pub(crate) correlation_id: String,
 }
 
-/// Key material. It goes from the body, which is wiped, into this, which is wiped.
+/// Key material. Both the response body and this copy are wiped on drop.
 struct Payload(SecretString);
 
 impl fmt::Debug for Payload {
@@ -121,11 +121,15 @@ impl Envelope {
         serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))
     }
 
-    /// The first key, which has an id.
+    /// The first key.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if there is no key or its id is empty.
     pub(crate) fn first(self) -> Result<Key> {
         let key = self.resources.unwrap_or_default().into_iter().next();
         key.filter(|key| !key.id.is_empty()).ok_or_else(|| {
-            Error::new(ErrorKind::Protocol, "the server's answer holds no key (its resources are empty)")
+            Error::new(ErrorKind::Protocol, "the response holds no key (its resources are empty)")
         })
     }
 }
@@ -139,7 +143,7 @@ impl Key {
         self.aliases.iter().flatten().any(|known| known == alias)
     }
 
-    /// Whether its aliases are these two or none of them: a key with others is somebody else's.
+    /// Whether the key has no alias besides these two. A key with any other alias belongs to another program.
     pub(crate) fn has_no_alias_but(&self, names: &Names) -> bool {
         self.aliases.iter().flatten().all(|alias| *alias == names.alias || *alias == names.next)
     }
@@ -148,22 +152,22 @@ impl Key {
         self.deleted == Some(true) || self.state == Some(DESTROYED)
     }
 
-    /// Whether it could hold a KEK: a root key never gives its material away.
+    /// Whether the key can hold a KEK. Key Protect never returns the material of a root key.
     pub(crate) fn is_extractable(&self) -> bool {
         self.extractable != Some(false)
     }
 
-    /// Whether we have written it, and not Rook.
+    /// Whether this crate has written the key, and not Rook.
     pub(crate) fn is_tagged(&self) -> bool {
         self.tags().iter().any(|tag| tag.starts_with(OUR_TAGS))
     }
 
-    /// The mark of the cluster whose key this is, if there is one.
+    /// The hash in the cluster tag. `None` if the key has no cluster tag.
     pub(crate) fn cluster(&self) -> Option<&str> {
         self.tags().iter().find_map(|tag| tag.strip_prefix(CLUSTER_TAG))
     }
 
-    /// Whether it was made to follow the key of that id.
+    /// Whether this key is the successor of the key with that id.
     pub(crate) fn comes_after(&self, id: &str) -> bool {
         let mark = after(id);
         self.tags().contains(&mark)
@@ -178,7 +182,7 @@ impl Key {
                 Err(self.foreign("the key belongs to another cluster that shares this instance"))
             }
             (Some(_), None) => Err(self.foreign(
-                "the key belongs to a cluster, and this client works for no named cluster; name the cluster",
+                "the key belongs to a cluster, and this client has no cluster name; set the cluster name",
             )),
         }
     }
@@ -200,7 +204,7 @@ impl Key {
         time(self.creation_date.as_deref()?)
     }
 
-    /// When it was deleted, and before that when it was made: what the newest of several is found by.
+    /// The sort key for the newest of several keys: time of deletion, then time of creation, then id.
     pub(crate) fn age(&self) -> (Option<SystemTime>, Option<SystemTime>, &str) {
         (self.deletion_date.as_deref().and_then(time), self.created(), &self.id)
     }
@@ -209,7 +213,7 @@ impl Key {
         KeyVersion::new(&self.id)
     }
 
-    /// Its KEK. A key without material is an error and never an empty KEK.
+    /// The KEK. A key without material is an error, never an empty KEK.
     pub(crate) fn kek(&self) -> Result<Kek> {
         let none = || {
             Error::new(
@@ -229,7 +233,7 @@ impl Key {
         } else {
             Kek::from_stored(payload.clone())
         };
-        // What cannot be stored is no setting's fault here.
+        // The stored material is invalid, not a setting: `Protocol`, not `ConfigInvalid`.
         kek.map_err(|error| {
             Error::new(ErrorKind::Protocol, error.message().to_owned())
                 .context("id", &self.id)
@@ -239,7 +243,7 @@ impl Key {
 
     pub(crate) fn stored(&self) -> Result<Stored> {
         let created = self.created();
-        // A key that follows another one is not as old as the name.
+        // A successor is younger than the first key of its name, whose time is unknown.
         let first = if self.tags().iter().any(|tag| tag.starts_with(AFTER_TAG)) { None } else { created };
         Ok(Stored::new(self.kek()?, self.version()).with_times(first, created))
     }
@@ -254,13 +258,13 @@ fn after(id: &str) -> String {
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    // Sized beforehand, since a buffer that grows leaves copies behind.
+    // A buffer that grows would leave unwiped copies behind.
     let mut bytes = Vec::with_capacity(text.len());
     STANDARD.decode_vec(text, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Whose keys these are: what goes into their tags and descriptions.
+/// The cluster that owns the keys: its name for descriptions, and its hash for tags.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Cluster {
     name: String,
@@ -277,10 +281,10 @@ impl Cluster {
     }
 }
 
-/// The body that imports a KEK as a standard key (spec 5).
+/// The body that imports a KEK as a standard key (rook-behaviour §5).
 ///
-/// Without a cluster, with a name that is an alias and a KEK that is base64, it is Rook's byte for byte. Whatever
-/// else there is to say goes into `description` and `tags`, where IBM's Go client has them; Rook reads neither.
+/// Without a cluster, with a name that is a valid alias and a KEK that is base64, the body equals Rook's byte for byte.
+/// Anything else goes into `description` and `tags`, in the positions of IBM's Go client; Rook reads neither field.
 pub(crate) fn import_body(
     names: &Names,
     kek: &Kek,
@@ -303,7 +307,7 @@ pub(crate) fn import_body(
     tags.extend((!verbatim).then(|| TEXT_TAG.to_owned()));
     let json = |value: &str| {
         serde_json::to_string(value)
-            .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the request could not be written"))
+            .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the request could not be encoded"))
     };
     let mut head = format!(
         r#"{{"metadata":{{"collectionType":"{KEY_TYPE}","collectionTotal":1}},"resources":[{{"name":{}"#,
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_and_a_text_are_told_in_description_and_tags() {
+    fn description_and_tags_name_the_cluster_and_a_text_payload() {
         let (names, cluster) = (names("pvc-1"), Cluster::new("rook-ceph/my \"cluster\""));
         let body = body(&names, &kek("no base64"), Some(&cluster), &names.next, Some("id-1"));
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -1,4 +1,4 @@
-//! The settings of Vault, as operators know them (spec 1.8, and the variables of Vault's own clients).
+//! The settings of Vault, as operators know them (rook-behaviour §1.8, and the variables of Vault's own clients).
 
 use kms_core::config::Support;
 
@@ -9,17 +9,17 @@ kms_core::config_keys! {
         Addr = "VAULT_ADDR";
         /// URL of a Vault Agent to talk to in place of `VAULT_ADDR`.
         AgentAddr = "VAULT_AGENT_ADDR";
-        /// Version of the KV mount: `kv` or `v1`, `kv-v2` or `v2`. Without it the server is asked once.
+        /// Version of the KV mount: `kv` or `v1`, `kv-v2` or `v2`. Without it the provider asks the server once.
         Backend = "VAULT_BACKEND";
         /// Path of the KV mount. Default `secret`.
         BackendPath = "VAULT_BACKEND_PATH";
         /// Secret engine of object stores.
-        SecretEngine = "VAULT_SECRET_ENGINE", Support::NoEffect("keys of OSDs are always kept in KV; the setting decides about object stores only");
+        SecretEngine = "VAULT_SECRET_ENGINE", Support::NoEffect("OSD keys are always in KV; the setting is for object stores only");
         /// Namespace of the KV mount, and of the login unless `VAULT_AUTH_NAMESPACE` says otherwise.
         Namespace = "VAULT_NAMESPACE";
-        /// Namespace of the login, where it is another one. Not known to Rook.
+        /// Namespace of the login, if it differs from `VAULT_NAMESPACE`. Not known to Rook.
         AuthNamespace = "VAULT_AUTH_NAMESPACE";
-        /// `token` (default), `kubernetes`, `approle`, `cert`, or `agent` (an agent adds the token). A token Secret beats it, as in Rook.
+        /// `token` (default), `kubernetes`, `approle`, `cert`, or `agent` (an agent adds the token). A token Secret takes precedence, as in Rook.
         AuthMethod = "VAULT_AUTH_METHOD";
         /// Path of the auth method's mount. Default: the name of the method.
         AuthMountPath = "VAULT_AUTH_MOUNT_PATH";
@@ -31,13 +31,13 @@ kms_core::config_keys! {
         ApproleRoleId = "VAULT_APPROLE_ROLE_ID";
         /// Secret id for AppRole auth. Better kept in the token Secret's key `secret_id`.
         ApproleSecretId = secret "VAULT_APPROLE_SECRET_ID";
-        /// Name of the certificate role for `cert` auth; without it the server tries all. Not known to Rook.
+        /// Name of the certificate role for `cert` auth; without it the server tries every role. Not known to Rook.
         AuthCertName = "VAULT_AUTH_CERT_NAME";
         /// The token itself. Better kept in the token Secret's key `token`.
         Token = secret "VAULT_TOKEN";
         /// CA certificates: name of a Secret with the key `cert`, or a file.
         CaCert = "VAULT_CACERT";
-        /// CA certificates as PEM text. Beats `VAULT_CACERT`.
+        /// CA certificates as PEM text. Takes precedence over `VAULT_CACERT`.
         CaCertBytes = "VAULT_CACERT_BYTES";
         /// Folder with CA certificates, each a PEM file. Not in a CephCluster of Rook, which refuses it.
         CaPath = "VAULT_CAPATH";
@@ -45,32 +45,32 @@ kms_core::config_keys! {
         ClientCert = "VAULT_CLIENT_CERT";
         /// Key of the client certificate: name of a Secret with the key `key`, or a file.
         ClientKey = "VAULT_CLIENT_KEY";
-        /// Whether any server certificate will do. Warned of at every start.
+        /// Whether to accept any server certificate. Every start logs a warning.
         SkipVerify = "VAULT_SKIP_VERIFY";
-        /// Name that is asked for and that the server's certificate has to bear.
+        /// Server name to request by SNI and to verify in the server's certificate.
         TlsServerName = "VAULT_TLS_SERVER_NAME";
-        /// Time limit of one try: seconds, or `1m30s`. Default 20 s.
+        /// Time limit of one attempt: seconds, or `1m30s`. Default 20 s.
         ClientTimeout = "VAULT_CLIENT_TIMEOUT";
-        /// How often a failed request is repeated; 0 for never. Default: until the deadline, 11 times at most.
+        /// Maximum number of retries; 0 for none. Default: until the deadline, at most 11.
         MaxRetries = "VAULT_MAX_RETRIES";
-        /// Most requests a second that we send, `rate` or `rate:burst`.
+        /// Maximum number of requests per second, `rate` or `rate:burst`.
         RateLimit = "VAULT_RATE_LIMIT";
-        /// Proxy for every request. Beats `HTTPS_PROXY` and the like.
+        /// Proxy for every request. Takes precedence over `HTTPS_PROXY` and similar variables.
         ProxyAddr = "VAULT_PROXY_ADDR";
-        /// The same under its older name; `VAULT_PROXY_ADDR` beats it.
+        /// Older name of `VAULT_PROXY_ADDR`, which takes precedence.
         HttpProxy = "VAULT_HTTP_PROXY";
-        /// Whether the redirect of a standby is an error instead of being followed.
+        /// Whether a redirect from a standby is an error. By default the provider follows it.
         DisableRedirects = "VAULT_DISABLE_REDIRECTS";
-        /// Only `false`: DNS SRV records are not looked up; give the address itself.
+        /// Only `false`: the provider does not look up DNS SRV records; set the address itself.
         SrvLookup = "VAULT_SRV_LOOKUP";
-        /// Whether `http://` addresses are allowed, over which everybody on the way reads token and keys. Not known to Rook.
+        /// Whether `http://` addresses are allowed. Anyone on the network path can then read the token and the keys. Not known to Rook.
         AllowHttp = "VAULT_ALLOW_HTTP";
         /// Deletion mode of ceph-csi.
         DestroyKeys = "VAULT_DESTROY_KEYS", Support::NoEffect("it belongs to ceph-csi; a delete destroys all versions unless a soft one is asked for");
         /// Response wrapping.
-        WrapTtl = "VAULT_WRAP_TTL", Support::Refused("wrapped answers hold no key; leave it out");
+        WrapTtl = "VAULT_WRAP_TTL", Support::Refused("a wrapped response holds no key; remove the setting");
         /// Second factor.
-        Mfa = "VAULT_MFA", Support::Refused("nobody can type a second factor when an OSD starts; use a login without one");
+        Mfa = "VAULT_MFA", Support::Refused("an OSD starts unattended and cannot enter a second factor; use a login without one");
         /// Output format of `vault`.
         Format = "VAULT_FORMAT", Support::NoEffect("it belongs to Vault's own command line");
         /// Log level of `vault`.

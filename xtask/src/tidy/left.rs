@@ -6,10 +6,11 @@ const LEFT: [&str; 8] = [
     "crates/kms-cli/",
     "crates/kms-core/",
     "crates/kms-dispatch/",
-    "crates/kms-ibmkp/",
+    // Declarations and steps that kms-azure has in the same shape.
+    "crates/kms-ibmkp/src/builder.rs",
+    "crates/kms-ibmkp/src/probe.rs",
     "crates/kms-luks/",
     "crates/kms-rotation/",
-    "crates/kms-vault/",
 ];
 
 /// Whether a finding is an error: nothing in it belongs to a place where findings are left.
@@ -25,7 +26,7 @@ mod tests {
     fn findings_are_errors_except_in_the_places_that_are_left() {
         assert!(is_error("crates/kms-azure/src/lib.rs:1: x"));
         assert!(is_error("docs/style.md:1: x"));
-        assert!(!is_error("crates/kms-vault/src/lib.rs:1: x"));
-        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-vault/src/b.rs:2 share 12 lines"));
+        assert!(!is_error("crates/kms-luks/src/lib.rs:1: x"));
+        assert!(!is_error("crates/kms-azure/src/a.rs:1 and crates/kms-luks/src/b.rs:2 share 12 lines"));
     }
 }

@@ -30,7 +30,7 @@ const REQUIRED: [&str; 6] =
     ["README.md", "src/builder.rs", "src/error.rs", "src/lib.rs", "src/name.rs", "src/provider.rs"];
 
 /// Files and folders that one service alone has, and why.
-const OWN: [(&str, &str, &str); 16] = [
+const OWN: [(&str, &str, &str); 18] = [
     ("kms-azure", "address.rs", "clouds, and which tokens may be sent to which vault"),
     ("kms-azure", "assertion.rs", "a certificate authenticates by a signed assertion"),
     ("kms-azure", "certificate.rs", "PEM and PKCS#12 in all their forms"),
@@ -39,6 +39,7 @@ const OWN: [(&str, &str, &str); 16] = [
     ("kms-azure", "grant.rs", "Entra ID's token response"),
     ("kms-azure", "soft_delete.rs", "recovery and purge, which the vault completes later"),
     ("kms-azure", "transport.rs", "the SDK sends through kms-http"),
+    ("kms-ibmkp", "address.rs", "which addresses, instance ids and key rings are valid"),
     ("kms-k8s-secret", "index.rs", "identifiers for kms-kmip, kept in Secrets (rook-behaviour §6.6)"),
     ("kms-kmip", "classify.rs", "which of several objects is the KEK"),
     ("kms-kmip", "client.rs", "the pool of connections and the protocol version"),
@@ -47,6 +48,7 @@ const OWN: [(&str, &str, &str); 16] = [
     ("kms-kmip", "label.rs", "how an object says which key, cluster and generation it holds"),
     ("kms-kmip", "message.rs", "the frame of requests and responses"),
     ("kms-kmip", "ttlv/", "the encoding of messages (decision 0005)"),
+    ("kms-vault", "mount.rs", "the KV mount: its version, and freshness behind standbys"),
 ];
 
 /// `provider.rs` orchestrates; with more code lines than this it does the work itself.

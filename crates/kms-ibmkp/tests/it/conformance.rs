@@ -1,4 +1,4 @@
-//! The shared suite on the double, with each of the things about Key Protect that nobody outside IBM knows.
+//! The shared suite on the double, with each behaviour of Key Protect that IBM does not document.
 
 use std::sync::Arc;
 

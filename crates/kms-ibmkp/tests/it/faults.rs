@@ -1,4 +1,4 @@
-//! Tokens, counts, storms, lost answers, answers that are none.
+//! Tokens, counts of requests, storms, lost responses, malformed responses.
 
 use std::{
     sync::Arc,
@@ -163,7 +163,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         (html(400, None), ErrorKind::Protocol),
         (html(418, None), ErrorKind::Protocol),
         (html(204, None), ErrorKind::Protocol),
-        // A proxy's 404 must not look like a missing key, or somebody makes a new one.
+        // A proxy's 404 must not look like a missing key, or a caller creates a new one.
         (html(404, None), ErrorKind::ConfigInvalid),
         (html(302, None), ErrorKind::ConfigInvalid),
         (html(403, None), ErrorKind::PermissionDenied),

@@ -124,10 +124,10 @@ async fn a_key_of_another_cluster_is_never_adopted_changed_or_deleted() {
     assert!(names(&ours).await.is_empty());
     assert_eq!(names(&theirs).await.len(), 1);
 
-    // Who does not say who they are may look.
-    let nobody = Setup::on(&double).build().await;
-    assert_eq!(nobody.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), text);
-    let error = nobody.delete(&name, DeleteMode::Destroy).await.unwrap_err();
+    // A client without a cluster name may read.
+    let unnamed = Setup::on(&double).build().await;
+    assert_eq!(unnamed.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), text);
+    let error = unnamed.delete(&name, DeleteMode::Destroy).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert_eq!(double.keys().len(), 1);
     theirs.delete(&name, DeleteMode::Destroy).await.unwrap();

@@ -53,7 +53,7 @@ async fn crash_everywhere(old_age: Duration, mark: impl Fn(&IbmKp)) {
             let aliased = double.keys().into_iter().find(|key| key.aliases.iter().any(|alias| alias == NAME));
             assert_eq!(aliased.unwrap().id, fresh.version.as_str(), "{what}");
 
-            // Whoever lost heart may go on at once, with a KEK of their own, or has to wait.
+            // The caller may retry at once with a KEK of its own, or has to wait.
             let again = provider.put(&key(NAME), &next, PutMode::Update(fresh.version.clone())).await;
             if let Err(error) = again {
                 assert_eq!(error.kind(), ErrorKind::Conflict, "{what}: {error}");
@@ -116,7 +116,7 @@ async fn lost_answers_of_any_step_are_made_up_for_by_the_layers() {
                 ("REVG", &version),
                 "{action:?} {step}"
             );
-            // One key more, and no others that nobody knows of.
+            // One key more, and no unknown keys.
             assert_eq!(double.keys().len(), 2, "{action:?} {step}: {:?}", double.keys());
             let aliased = double.keys().into_iter().find(|key| key.aliases.iter().any(|alias| alias == NAME));
             assert_eq!(aliased.unwrap().id, version.as_str(), "{action:?} {step}");

@@ -1,5 +1,5 @@
-//! What a real server cannot be made to do, by a scripted one over plain HTTP: resets, storms of 429, answers that are
-//! none, redirects that must not be followed.
+//! Faults that a real server does not produce on demand, from a scripted server over plain HTTP: resets, storms of 429,
+//! malformed responses, redirects that the client must not follow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -132,7 +132,7 @@ async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
         .unwrap();
     assert_eq!(server.requests().len(), 4);
 
-    // Somebody else was there first.
+    // Another client wrote first.
     let server =
         HttpServer::scripted([found("first", 1), Response::reset(), found("other", 1)]).await.unwrap();
     let error = shown(quick(client(&server.url(), &[]).await))
@@ -179,7 +179,7 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
     let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
 
-    // The standby may have passed the write on before: nobody knows what a refusal by the active node means.
+    // The standby may have passed the write on before: a refusal by the active node does not show whether the write took effect.
     let active = HttpServer::scripted([Response::json(
         400,
         r#"{"errors":["check-and-set parameter did not match"]}"#,
@@ -241,7 +241,7 @@ async fn what_the_server_repeats_of_our_request_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_404_of_somebody_else_says_nothing_about_keys() {
+async fn a_404_of_another_server_says_nothing_about_keys() {
     let server = HttpServer::start(|_| Response::status(404).body("<html>not found</html>")).await.unwrap();
     for backend in ["v1", "v2"] {
         let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;

@@ -436,7 +436,7 @@ async fn each_failure_of_tls_has_its_own_error() {
             good.clone().client("expired-client"),
         ] {
             let error = setup.build().await.get(&key(NAME), Freshness::Any).await.unwrap_err();
-            // On TLS 1.3 the connection is often gone before the alert is read (servers.md A5).
+            // On TLS 1.3 the connection is often closed before the client reads the alert.
             assert!(
                 error.kind() == ErrorKind::Unauthenticated
                     || error.to_string().contains("client certificate"),

@@ -35,7 +35,7 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
         let writer = client(&raft, leader, &token, &mount).await;
         let reader = client(&raft, standby, &token, &mount).await;
         for round in 0..50 {
-            // Written at the leader, read at the standby by somebody else.
+            // Written at the leader, read at the standby by another client.
             let name = key(&format!("other-{round}"));
             writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
             let fresh = reader.get(&name, Freshness::Fresh).await.unwrap();
@@ -171,7 +171,7 @@ async fn the_loss_of_the_leader_loses_and_doubles_nothing() {
             }
             Err(error) => {
                 failed += 1;
-                // It may be there only if the error says that nobody knows.
+                // The key may exist only if the error reports an unknown outcome.
                 if found.is_ok() {
                     assert!(error.to_string().contains("outcome: unknown"), "{name} is there, but: {error}");
                 }
