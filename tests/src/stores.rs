@@ -139,8 +139,8 @@ pub async fn provider(arguments: &[String]) -> Result<Arc<dyn KmsProvider>> {
         }
     }
     let manifests = Manifests::parse(files.iter().map(|(name, text)| (name.as_str(), text.as_slice())))?;
-    if let Some(cluster) = manifests.cluster() {
-        options = options.with_cluster(cluster.clone());
+    if let Some(cluster) = manifests.cluster().and_then(|cluster| cluster.reference.clone()) {
+        options = options.with_cluster(cluster);
     }
     let security = manifests.security().context("there is no security block")?;
     Ok(connect(security, &manifests, options).await?)

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use kms_core::{Error, ErrorKind, Retry};
-use kms_http::{Answer, http::StatusCode};
+use kms_http::{HttpResponse, http::StatusCode};
 use serde_json::Value;
 
 /// How many characters of a server's message an error quotes.
@@ -87,7 +87,7 @@ fn words(text: &str) -> String {
 
 /// The error for an unsuccessful response of Key Vault. `held_key`: the request held a KEK, which the server's message
 /// may quote.
-pub(crate) fn from_answer(answer: &Answer, held_key: bool) -> Error {
+pub(crate) fn from_answer(answer: &HttpResponse, held_key: bool) -> Error {
     let Refusal { of_service, code, inner, message } = Refusal::read(&answer.body);
     let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
     let mut error = match message.map(|message| words(&message)).filter(|text| !text.is_empty()) {
@@ -176,7 +176,7 @@ fn meaning(
 }
 
 /// The error for an unsuccessful response of Entra ID.
-pub(crate) fn from_entra(answer: &Answer) -> Error {
+pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
     let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
     let is = |wanted: u64| number == Some(wanted);
     let (kind, text, retry) = match answer.status {
@@ -252,7 +252,7 @@ pub(crate) fn from_sdk(error: &azure_core::Error) -> Error {
         next = current.source();
     }
     if let azure_core::error::ErrorKind::HttpResponse { status, raw_response, .. } = error.kind() {
-        let mut answer = Answer {
+        let mut answer = HttpResponse {
             status: StatusCode::from_u16(u16::from(*status)).unwrap_or(StatusCode::BAD_GATEWAY),
             headers: Default::default(),
             body: Default::default(),
@@ -280,11 +280,11 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
+    fn answer(status: u16, body: &str) -> HttpResponse {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
         headers.insert("x-ms-request-id", "id-1".parse().unwrap());
-        Answer {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body: body.as_bytes().to_vec().into(),

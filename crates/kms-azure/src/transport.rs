@@ -14,7 +14,7 @@ use azure_core::{
 };
 use kms_core::{Error, ErrorKind, Result};
 use kms_http::{
-    Answer, Call, HttpClient,
+    Call, HttpClient, HttpResponse,
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     send::Body as CallBody,
 };
@@ -60,7 +60,7 @@ impl SdkHttpClient for ToEntra {
 }
 
 /// Sends a request of the SDK to `url`.
-pub(crate) async fn send(http: &HttpClient, request: &Request, url: &Url) -> Result<Answer> {
+pub(crate) async fn send(http: &HttpClient, request: &Request, url: &Url) -> Result<HttpResponse> {
     let wrong = || Error::new(ErrorKind::Unexpected, "the SDK's request cannot be sent");
     let mut headers = HeaderMap::new();
     for (name, value) in request.headers().iter() {
@@ -78,8 +78,8 @@ pub(crate) async fn send(http: &HttpClient, request: &Request, url: &Url) -> Res
 }
 
 /// A response in the SDK's form.
-pub(crate) fn response(answer: Answer) -> AsyncRawResponse {
-    let Answer { status, headers, body } = answer;
+pub(crate) fn response(answer: HttpResponse) -> AsyncRawResponse {
+    let HttpResponse { status, headers, body } = answer;
     let mut found = Headers::new();
     for (name, value) in &headers {
         if let Ok(value) = value.to_str() {

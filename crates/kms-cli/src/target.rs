@@ -162,7 +162,7 @@ impl Target {
                     if live.deleting && !self.settings.is_being_deleted() {
                         warn!("{BEING_DELETED}");
                     }
-                    return Ok(live.reference.uid);
+                    return Ok(live.reference.and_then(|reference| reference.uid));
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                     chain(&error)

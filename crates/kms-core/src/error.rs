@@ -1,5 +1,7 @@
 //! One error type: what failed, and whether a retry is worth it.
 
+mod key;
+
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// A result of this crate.
@@ -154,31 +156,9 @@ impl Error {
         }))
     }
 
-    /// An [`ErrorKind::AlreadyExists`] that says what is known of the stored key.
-    pub fn already_exists(name: &crate::KeyName, existing: Existing) -> Self {
-        let message = match existing {
-            Existing::Same => "the key exists, with the same KEK",
-            Existing::Different => "the key exists, with another KEK",
-            Existing::Unknown => "the key exists, and its KEK could not be compared",
-        };
-        let mut error = Self::new(ErrorKind::AlreadyExists, message).context("key", name.as_str());
-        error.0.existing = Some(existing);
-        error
-    }
-
     /// An [`ErrorKind::ConfigInvalid`].
     pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::ConfigInvalid, message)
-    }
-
-    /// An [`ErrorKind::Conflict`]: the key is not in the version that the caller has read.
-    pub fn key_changed(name: &crate::KeyName) -> Self {
-        Self::new(ErrorKind::Conflict, "the key has changed since it was read").context("key", name.as_str())
-    }
-
-    /// An [`ErrorKind::NotFound`] about a key.
-    pub fn key_not_found(name: &crate::KeyName) -> Self {
-        Self::new(ErrorKind::NotFound, "there is no such key").context("key", name.as_str())
     }
 
     /// Adds an identifier that helps to find the cause: a mount, a key name, a request id. Never a secret.

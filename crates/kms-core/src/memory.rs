@@ -13,7 +13,7 @@ use futures_util::stream;
 
 use crate::{
     Capability, DeleteMode, Error, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
-    KmsProvider, KmsProviderExt, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    KmsProvider, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A KMS in memory.
@@ -65,7 +65,6 @@ impl KmsProvider for Memory {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.check_put(kek, &mode)?;
         let mut keys = self.keys();
         let current = keys.get(name).and_then(Key::current);
         match (&mode, current) {
@@ -74,15 +73,13 @@ impl KmsProvider for Memory {
                 return Err(Error::already_exists(
                     name,
                     if same { Existing::Same } else { Existing::Different },
-                )
-                .operation("put")
-                .provider(self.provider()));
+                ));
             }
             (PutMode::Update(_), None) => {
-                return Err(Error::key_not_found(name).operation("put").provider(self.provider()));
+                return Err(Error::key_not_found(name));
             }
             (PutMode::Update(expected), Some((number, _))) if number.to_string() != expected.as_str() => {
-                return Err(Error::key_changed(name).operation("put").provider(self.provider()));
+                return Err(Error::key_changed(name));
             }
             _ => {}
         }
@@ -102,7 +99,7 @@ impl KmsProvider for Memory {
         let keys = self.keys();
         let key = keys.get(name);
         let (Some(key), Some((number, version))) = (key, key.and_then(Key::current)) else {
-            return Err(Error::key_not_found(name).operation("get").provider(self.provider()));
+            return Err(Error::key_not_found(name));
         };
         Ok(Stored::new(version.kek.duplicate(), KeyVersion::new(number.to_string()))
             .with_times(Some(key.created), Some(version.stored)))
@@ -111,10 +108,8 @@ impl KmsProvider for Memory {
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
         let mut keys = self.keys();
         match (keys.get_mut(name), mode) {
-            (None, _) => Err(Error::key_not_found(name).operation("delete").provider(self.provider())),
-            (Some(key), DeleteMode::Soft) if key.deleted => {
-                Err(Error::key_not_found(name).operation("delete").provider(self.provider()))
-            }
+            (None, _) => Err(Error::key_not_found(name)),
+            (Some(key), DeleteMode::Soft) if key.deleted => Err(Error::key_not_found(name)),
             (Some(key), DeleteMode::Soft) => {
                 key.deleted = true;
                 Ok(Deleted::Recoverable)
@@ -143,11 +138,11 @@ impl KmsProvider for Memory {
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         let mut keys = self.keys();
         let Some(key) = keys.get_mut(name).filter(|key| !key.deleted) else {
-            return Err(Error::key_not_found(name).operation("retire").provider(self.provider()));
+            return Err(Error::key_not_found(name));
         };
         let number = key.current().map(|(number, _)| number).unwrap_or_default();
         if number.to_string() != current.as_str() {
-            return Err(Error::key_changed(name).operation("retire").provider(self.provider()));
+            return Err(Error::key_changed(name));
         }
         let before = key.versions.len();
         key.versions.retain(|version, _| *version == number);

@@ -332,36 +332,6 @@ pub trait KmsProviderExt: KmsProvider {
         .provider(self.provider())
         .context("key", name.as_str()))
     }
-
-    /// Fails with `Unsupported` unless the provider can do `mode`, and with `ConfigInvalid` if the KEK is too large
-    /// for it. Providers call it before any I/O.
-    ///
-    /// # Errors
-    ///
-    /// As said above.
-    fn check_put(&self, kek: &Kek, mode: &PutMode) -> Result<()> {
-        let capability = self.capability();
-        let (guarantee, what) = match mode {
-            PutMode::Create => (capability.create, "create a key only if it is absent"),
-            PutMode::Update(_) => (capability.update, "update a key only if it has not changed"),
-            PutMode::Overwrite => (Guarantee::Atomic, ""),
-        };
-        if guarantee == Guarantee::Unsupported {
-            return Err(Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}"))
-                .operation("put")
-                .provider(self.provider()));
-        }
-        let bytes = kek.expose_secret().len();
-        if bytes > capability.max_kek_bytes {
-            return Err(Error::config(format!(
-                "the KEK has {bytes} bytes, this provider takes at most {}",
-                capability.max_kek_bytes
-            ))
-            .operation("put")
-            .provider(self.provider()));
-        }
-        Ok(())
-    }
 }
 
 impl<P: KmsProvider + ?Sized> KmsProviderExt for P {}

@@ -17,7 +17,7 @@ use crate::{Options, Provider};
 pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
     let (provider, mut problems) = check_block(spec, options)?;
     if let Some(connector) = options.registry().connector(provider) {
-        connector.check(spec, options, &mut problems);
+        connector.check(spec, options.provider(), &mut problems);
     }
     problems.into_result()?;
     warn_of_token(provider, spec);
@@ -68,7 +68,7 @@ pub async fn connect(
     let (provider, problems) = check_block(spec, &options)?;
     match options.registry().connector(provider) {
         Some(connector) => {
-            let connected = connector.connect(spec, secrets, &options, problems).await?;
+            let connected = connector.connect(spec, secrets, options.provider(), problems).await?;
             warn_of_token(provider, spec);
             Ok(connected)
         }

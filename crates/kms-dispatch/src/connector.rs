@@ -8,9 +8,9 @@ use kms_core::{
     config::{ConfigKey, Problems, Settings},
 };
 
-use crate::Options;
 #[cfg(feature = "k8s-secret")]
 use crate::index::index;
+use crate::provider_options::ProviderOptions;
 
 /// The entry of `connectionDetails` that names the provider, and so belongs to none.
 pub(crate) const KMS_PROVIDER: &str = "KMS_PROVIDER";
@@ -26,7 +26,7 @@ pub(crate) trait Connector: fmt::Debug + Send + Sync {
     fn check_names(&self, spec: &SecuritySpec, problems: &mut Problems);
 
     /// Checks the settings without I/O.
-    fn check(&self, spec: &SecuritySpec, options: &Options, problems: &mut Problems);
+    fn check(&self, spec: &SecuritySpec, options: &ProviderOptions, problems: &mut Problems);
 
     /// Builds the provider in the standard layers. `problems` are those of the block itself.
     ///
@@ -37,7 +37,7 @@ pub(crate) trait Connector: fmt::Debug + Send + Sync {
         &self,
         spec: &SecuritySpec,
         secrets: &dyn SecretSource,
-        options: &Options,
+        options: &ProviderOptions,
         problems: Problems,
     ) -> Result<Arc<dyn KmsProvider>>;
 }
@@ -48,7 +48,7 @@ pub(crate) struct ByBuilder<B>(PhantomData<fn() -> B>);
 impl<B: ProviderBuilder> ByBuilder<B> {
     pub(crate) const NEW: Self = Self(PhantomData);
 
-    fn builder(spec: &SecuritySpec, options: &Options) -> B {
+    fn builder(spec: &SecuritySpec, options: &ProviderOptions) -> B {
         let builder = B::new()
             .with_details(&spec.kms.connection_details)
             .with_environment(options.environment())
@@ -78,7 +78,7 @@ impl<B: ProviderBuilder> Connector for ByBuilder<B> {
         let _no_values = Settings::<B::Key>::from_pairs(names, &[KMS_PROVIDER], problems);
     }
 
-    fn check(&self, spec: &SecuritySpec, options: &Options, problems: &mut Problems) {
+    fn check(&self, spec: &SecuritySpec, options: &ProviderOptions, problems: &mut Problems) {
         Self::builder(spec, options).check(problems);
     }
 
@@ -86,7 +86,7 @@ impl<B: ProviderBuilder> Connector for ByBuilder<B> {
         &self,
         spec: &SecuritySpec,
         secrets: &dyn SecretSource,
-        options: &Options,
+        options: &ProviderOptions,
         problems: Problems,
     ) -> Result<Arc<dyn KmsProvider>> {
         let mut builder = Self::builder(spec, options);
@@ -101,6 +101,6 @@ impl<B: ProviderBuilder> Connector for ByBuilder<B> {
 
 /// Without Kubernetes there is nowhere to keep an index.
 #[cfg(not(feature = "k8s-secret"))]
-async fn index(_options: &Options) -> Result<Option<Arc<dyn kms_core::KeyIndex>>> {
+async fn index(_options: &ProviderOptions) -> Result<Option<Arc<dyn kms_core::KeyIndex>>> {
     Ok(None)
 }

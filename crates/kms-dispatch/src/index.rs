@@ -6,12 +6,12 @@ use kms_core::{KeyIndex, Result};
 use kms_k8s_secret::IdentifierStore;
 use kms_kube::connect;
 
-use crate::Options;
+use crate::provider_options::ProviderOptions;
 
 /// Makes the index that the options lead to; `None` unless they name the CephCluster and a way to its Kubernetes.
 ///
 /// A cluster alone is not a way to Kubernetes: it may have been read from a file, far away from any.
-pub(crate) async fn index(options: &Options) -> Result<Option<Arc<dyn KeyIndex>>> {
+pub(crate) async fn index(options: &ProviderOptions) -> Result<Option<Arc<dyn KeyIndex>>> {
     let Some(cluster) = options.cluster() else { return Ok(None) };
     let connection = match options.kube_connection() {
         Some(connection) => connection.clone(),

@@ -10,7 +10,7 @@ use kms_core::{
 };
 use kms_k8s_secret::KubernetesSecretBuilder;
 
-use crate::{Options, connector::Connector};
+use crate::{connector::Connector, provider_options::ProviderOptions};
 
 /// Connects to Kubernetes Secrets. The caller's options say where they are.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Connector for KubernetesSecrets {
 
     fn check_names(&self, _spec: &SecuritySpec, _problems: &mut Problems) {}
 
-    fn check(&self, _spec: &SecuritySpec, _options: &Options, _problems: &mut Problems) {}
+    fn check(&self, _spec: &SecuritySpec, _options: &ProviderOptions, _problems: &mut Problems) {}
 
     /// The namespace must be known: that of a kubeconfig's context is seldom the one of the cluster, and a key that is
     /// stored elsewhere is not found when its disk is opened.
@@ -32,7 +32,7 @@ impl Connector for KubernetesSecrets {
         &self,
         _spec: &SecuritySpec,
         _secrets: &dyn SecretSource,
-        options: &Options,
+        options: &ProviderOptions,
         problems: Problems,
     ) -> Result<Arc<dyn KmsProvider>> {
         problems.into_result()?;

@@ -6,9 +6,9 @@ mod connector;
 mod index;
 #[cfg(feature = "k8s-secret")]
 mod kubernetes;
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
 mod options;
 mod provider;
+mod provider_options;
 mod registry;
 
 pub mod keys;

@@ -1,27 +1,17 @@
 //! What the caller knows besides the `security` block.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use kms_core::layer::LayerOptions;
 use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
-use crate::Registry;
+use crate::{provider_options::ProviderOptions, registry::Registry};
 
 /// What [`connect`](crate::connect) may want to know beside the `security` block. The default knows nothing.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    cluster: Option<ClusterRef>,
-    kubeconfig: Option<PathBuf>,
-    kube_context: Option<String>,
-    environment: Vec<(String, Zeroizing<String>)>,
-    allow_http: bool,
-    deadline: Option<Duration>,
-    attempt_timeout: Option<Duration>,
-    attempts: Option<u32>,
+    provider: ProviderOptions,
     registry: Registry,
-    #[cfg(feature = "k8s-secret")]
-    kube_connection: Option<kms_kube::Connection>,
 }
 
 impl Options {
@@ -29,7 +19,7 @@ impl Options {
     /// its identifiers in Secrets there.
     #[must_use]
     pub fn with_cluster(mut self, cluster: ClusterRef) -> Self {
-        self.cluster = Some(cluster);
+        self.provider.cluster = Some(cluster);
         self
     }
 
@@ -37,14 +27,14 @@ impl Options {
     /// without one, from the service account of the pod.
     #[must_use]
     pub fn with_kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kubeconfig = Some(path.into());
+        self.provider.kubeconfig = Some(path.into());
         self
     }
 
     /// Takes this context of the kubeconfig instead of its current one.
     #[must_use]
     pub fn with_kube_context(mut self, context: impl Into<String>) -> Self {
-        self.kube_context = Some(context.into());
+        self.provider.kube_context = Some(context.into());
         self
     }
 
@@ -52,7 +42,7 @@ impl Options {
     #[cfg(feature = "k8s-secret")]
     #[must_use]
     pub fn with_kube_connection(mut self, connection: kms_kube::Connection) -> Self {
-        self.kube_connection = Some(connection);
+        self.provider.kube_connection = Some(connection);
         self
     }
 
@@ -64,7 +54,7 @@ impl Options {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let pairs = pairs.into_iter().map(|(name, value)| (name.into(), Zeroizing::new(value.into())));
-        self.environment.extend(pairs);
+        self.provider.environment.extend(pairs);
         self
     }
 
@@ -72,28 +62,28 @@ impl Options {
     /// read credentials and keys.
     #[must_use]
     pub fn with_allow_http(mut self, allow: bool) -> Self {
-        self.allow_http = allow;
+        self.provider.allow_http = allow;
         self
     }
 
     /// Limits the time of each operation with all its tries.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.provider.deadline = Some(deadline);
         self
     }
 
     /// Limits the time of each try.
     #[must_use]
     pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = Some(timeout);
+        self.provider.attempt_timeout = Some(timeout);
         self
     }
 
     /// Limits the number of tries; 1 means that nothing is repeated.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
-        self.attempts = Some(attempts.max(1));
+        self.provider.attempts = Some(attempts.max(1));
         self
     }
 
@@ -108,92 +98,15 @@ impl Options {
         &self.registry
     }
 
-    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
-    pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
-        if let Some(deadline) = self.deadline {
-            layers.retry.deadline = deadline;
-        }
-        if let Some(timeout) = self.attempt_timeout {
-            layers.attempt_timeout = timeout;
-        }
-        if let Some(attempts) = self.attempts {
-            layers.retry.attempts = attempts;
-        }
-        layers
-    }
-
-    pub(crate) fn cluster(&self) -> Option<&ClusterRef> {
-        self.cluster.as_ref()
-    }
-
-    #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_connection(&self) -> Option<&kms_kube::Connection> {
-        self.kube_connection.as_ref()
-    }
-
-    #[cfg(feature = "k8s-secret")]
-    pub(crate) fn kube_options(&self) -> kms_kube::ConnectOptions {
-        let mut options = kms_kube::ConnectOptions::new();
-        options = match &self.kubeconfig {
-            Some(path) => options.with_kubeconfig(path),
-            None => options.with_inferred_config(),
-        };
-        if let Some(context) = &self.kube_context {
-            options = options.with_context(context);
-        }
-        if self.allow_http { options.with_cleartext_allowed() } else { options }
-    }
-
-    /// Whether the caller has said where Kubernetes is, other than by a connection.
-    #[cfg(feature = "k8s-secret")]
-    pub(crate) fn names_kubernetes(&self) -> bool {
-        self.kubeconfig.is_some() || self.kube_context.is_some()
-    }
-
-    pub(crate) fn allow_http(&self) -> bool {
-        self.allow_http
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cluster,
-            kubeconfig,
-            kube_context,
-            environment,
-            allow_http,
-            deadline,
-            attempt_timeout,
-            attempts,
-            registry,
-            #[cfg(feature = "k8s-secret")]
-            kube_connection,
-        } = self;
-        let names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
-        let mut shown = f.debug_struct("Options");
-        #[cfg(feature = "k8s-secret")]
-        shown.field("kube_connection", kube_connection);
-        shown
-            .field("cluster", cluster)
-            .field("kubeconfig", kubeconfig)
-            .field("kube_context", kube_context)
-            .field("environment", &names)
-            .field("allow_http", allow_http)
-            .field("deadline", deadline)
-            .field("attempt_timeout", attempt_timeout)
-            .field("attempts", attempts)
-            .field("registry", registry)
-            .finish()
+    pub(crate) fn provider(&self) -> &ProviderOptions {
+        &self.provider
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::layer::LayerOptions;
+
     use super::*;
 
     #[test]
@@ -208,7 +121,7 @@ mod tests {
         let mut layers = LayerOptions::default();
         layers.retry.attempts = 3;
         let options = Options::default().with_deadline(Duration::from_secs(7)).with_attempts(0);
-        let layers = options.limits(layers);
+        let layers = options.provider().limits(layers);
         assert_eq!(layers.retry.deadline, Duration::from_secs(7));
         assert_eq!(layers.retry.attempts, 1);
         assert_eq!(layers.attempt_timeout, LayerOptions::default().attempt_timeout);

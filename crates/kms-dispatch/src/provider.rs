@@ -1,10 +1,8 @@
-//! Which provider a `security` block names.
+//! The providers, and what is known of each without a connection.
 
 use std::fmt;
 
-use kms_core::{Capability, Guarantee, Result, SecuritySpec};
-
-use crate::Registry;
+use kms_core::{Capability, Guarantee};
 
 /// A provider that a `security` block can name, compiled in or not.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -18,7 +16,7 @@ pub enum Provider {
     Kmip,
     /// No `connectionDetails` at all.
     KubernetesSecret,
-    /// A provider that the author of the program has [registered](Registry::with).
+    /// A provider that the author of the program has [registered](crate::Registry::with).
     Own {
         /// The value of `KMS_PROVIDER`.
         name: &'static str,
@@ -33,15 +31,6 @@ impl Provider {
     /// Every provider of this workspace, in alphabetical order.
     pub const ALL: [Self; 5] =
         [Self::AzureKeyVault, Self::IbmKeyProtect, Self::Kmip, Self::KubernetesSecret, Self::Vault];
-
-    /// Returns the provider that a `security` block names, as [`Registry::provider_of`] does for an empty registry.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Registry::provider_of`].
-    pub fn of(spec: &SecuritySpec) -> Result<Self> {
-        Registry::new().provider_of(spec)
-    }
 
     /// The value of `KMS_PROVIDER`; empty for Kubernetes Secrets.
     pub const fn as_str(self) -> &'static str {
@@ -126,66 +115,5 @@ impl Provider {
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.title())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kms_core::{ConnectionDetails, ErrorKind, KmsSpec};
-
-    use super::*;
-
-    fn of(details: &[(&str, &str)]) -> Result<Provider> {
-        let details = ConnectionDetails::from_iter(details.iter().copied());
-        Provider::of(&SecuritySpec::new(KmsSpec::new(details, "")))
-    }
-
-    #[test]
-    fn every_name_leads_to_its_provider_trimmed() {
-        for provider in Provider::ALL.into_iter().filter(|provider| !provider.as_str().is_empty()) {
-            assert_eq!(of(&[("KMS_PROVIDER", provider.as_str())]).unwrap(), provider);
-            let padded = format!(" {}\n", provider.as_str());
-            assert_eq!(of(&[("KMS_PROVIDER", &padded)]).unwrap(), provider);
-        }
-        assert_eq!(of(&[]).unwrap(), Provider::KubernetesSecret);
-        assert!(Provider::ALL.is_sorted());
-    }
-
-    #[test]
-    fn other_names_are_refused_and_never_repeated() {
-        for (details, message) in [
-            (
-                &[("KMS_PROVIDER", "Vault")][..],
-                "KMS_PROVIDER is not a known provider; did you mean vault? \
-                 (known are: azure-kv, ibmkeyprotect, kmip, vault)",
-            ),
-            (
-                &[("KMS_PROVIDER", "canary-canary")],
-                "KMS_PROVIDER is not a known provider (known are: azure-kv, ibmkeyprotect, kmip, vault)",
-            ),
-            (
-                &[("KMS_PROVIDER", " ")],
-                "KMS_PROVIDER is empty; known are: azure-kv, ibmkeyprotect, kmip, vault",
-            ),
-            (
-                &[("KMS_PROVIDER", "Kubernetes")],
-                "KMS_PROVIDER cannot name Kubernetes Secrets: they are used when connectionDetails is empty, \
-                 so leave it out",
-            ),
-            (
-                &[("VAULT_ADDR", "https://canary")],
-                "connectionDetails has settings, but no KMS_PROVIDER; \
-                 known are: azure-kv, ibmkeyprotect, kmip, vault",
-            ),
-            (
-                &[("KMS_PROVIDR", "vault")],
-                "connectionDetails has settings, but no KMS_PROVIDER, only a name that is like it; \
-                 known are: azure-kv, ibmkeyprotect, kmip, vault",
-            ),
-        ] {
-            let error = of(details).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
-            assert_eq!(error.to_string(), message);
-        }
     }
 }

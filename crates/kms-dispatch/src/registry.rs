@@ -7,8 +7,8 @@ use kms_core::{Error, ProviderBuilder, Result, SecuritySpec, config::nearest};
 #[cfg(feature = "k8s-secret")]
 use crate::kubernetes::KubernetesSecrets;
 use crate::{
-    Provider,
     connector::{ByBuilder, Connector, KMS_PROVIDER},
+    provider::Provider,
 };
 
 /// The providers of this workspace that are compiled in.
@@ -130,6 +130,17 @@ impl Registry {
     }
 }
 
+impl Provider {
+    /// Returns the provider that a `security` block names, as [`Registry::provider_of`] does for an empty registry.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Registry::provider_of`].
+    pub fn of(spec: &SecuritySpec) -> Result<Self> {
+        Registry::new().provider_of(spec)
+    }
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.own.keys()).finish()
@@ -139,4 +150,65 @@ impl fmt::Debug for Registry {
 /// Whether a name means Kubernetes Secrets, which no value of `KMS_PROVIDER` does.
 fn is_kubernetes(name: &str) -> bool {
     matches!(&*name.to_ascii_lowercase(), "k8s" | "kubernetes")
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::{ConnectionDetails, ErrorKind, KmsSpec};
+
+    use super::*;
+
+    fn of(details: &[(&str, &str)]) -> Result<Provider> {
+        let details = ConnectionDetails::from_iter(details.iter().copied());
+        Provider::of(&SecuritySpec::new(KmsSpec::new(details, "")))
+    }
+
+    #[test]
+    fn every_name_leads_to_its_provider_trimmed() {
+        for provider in Provider::ALL.into_iter().filter(|provider| !provider.as_str().is_empty()) {
+            assert_eq!(of(&[("KMS_PROVIDER", provider.as_str())]).unwrap(), provider);
+            let padded = format!(" {}\n", provider.as_str());
+            assert_eq!(of(&[("KMS_PROVIDER", &padded)]).unwrap(), provider);
+        }
+        assert_eq!(of(&[]).unwrap(), Provider::KubernetesSecret);
+        assert!(Provider::ALL.is_sorted());
+    }
+
+    #[test]
+    fn other_names_are_refused_and_never_repeated() {
+        for (details, message) in [
+            (
+                &[("KMS_PROVIDER", "Vault")][..],
+                "KMS_PROVIDER is not a known provider; did you mean vault? \
+                 (known are: azure-kv, ibmkeyprotect, kmip, vault)",
+            ),
+            (
+                &[("KMS_PROVIDER", "canary-canary")],
+                "KMS_PROVIDER is not a known provider (known are: azure-kv, ibmkeyprotect, kmip, vault)",
+            ),
+            (
+                &[("KMS_PROVIDER", " ")],
+                "KMS_PROVIDER is empty; known are: azure-kv, ibmkeyprotect, kmip, vault",
+            ),
+            (
+                &[("KMS_PROVIDER", "Kubernetes")],
+                "KMS_PROVIDER cannot name Kubernetes Secrets: they are used when connectionDetails is empty, \
+                 so leave it out",
+            ),
+            (
+                &[("VAULT_ADDR", "https://canary")],
+                "connectionDetails has settings, but no KMS_PROVIDER; \
+                 known are: azure-kv, ibmkeyprotect, kmip, vault",
+            ),
+            (
+                &[("KMS_PROVIDR", "vault")],
+                "connectionDetails has settings, but no KMS_PROVIDER, only a name that is like it; \
+                 known are: azure-kv, ibmkeyprotect, kmip, vault",
+            ),
+        ] {
+            let error = of(details).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+            assert_eq!(error.to_string(), message);
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub mod token;
 
 pub use crate::{
     client::{HttpClient, HttpClientBuilder, Proxies},
-    send::{Call, HttpResponse, HttpResponse as Answer},
+    send::{Call, HttpResponse},
     tls::{Identity, Roots, TlsOptions},
     token::{Lease, Token, TokenCache},
 };

@@ -2,7 +2,7 @@
 
 use kms_core::{Error, ErrorKind, Kek, KeyLocks, Result};
 use kms_http::{
-    Answer, Call, HttpClient,
+    Call, HttpClient, HttpResponse,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     send::Body,
 };
@@ -100,7 +100,7 @@ impl<'a> Request<'a> {
 /// A response and the correlation id of its request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) answer: Answer,
+    pub(crate) answer: HttpResponse,
     pub(crate) correlation_id: String,
     /// Whether the request held a key, which the server's message may quote.
     held_key: bool,

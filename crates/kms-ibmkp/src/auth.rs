@@ -10,7 +10,7 @@ use std::{
 
 use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
 use kms_http::{
-    Answer, Call, HttpClient, Lease, Token, TokenCache,
+    Call, HttpClient, HttpResponse, Lease, Token, TokenCache,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     json::unreadable,
     send::Body,
@@ -161,7 +161,7 @@ pub(crate) fn accepted(token: &Token<Details>) {
     token.details.accepted.store(true, Ordering::Relaxed);
 }
 
-fn granted(answer: &Answer) -> Result<Token<Details>> {
+fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
     if answer.status != StatusCode::OK {
         return Err(denied(answer));
     }
@@ -183,7 +183,7 @@ fn granted(answer: &Answer) -> Result<Token<Details>> {
 }
 
 /// The error for a refusal by IAM: by its code first, by its status second.
-fn denied(answer: &Answer) -> Error {
+fn denied(answer: &HttpResponse) -> Error {
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
@@ -229,8 +229,8 @@ fn denied(answer: &Answer) -> Error {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer {
+    fn answer(status: u16, body: &str) -> HttpResponse {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: body.as_bytes().to_vec().into(),

@@ -1,7 +1,7 @@
 //! Maps responses of Key Protect to errors.
 
 use kms_core::{Error, ErrorKind, Retry};
-use kms_http::{Answer, http::StatusCode};
+use kms_http::{HttpResponse, http::StatusCode};
 use serde::Deserialize;
 
 /// The maximum length, in characters, of server text in an error.
@@ -41,7 +41,7 @@ struct Reason {
 
 impl Refusal {
     /// Parses the body. `None` if the body is not from Key Protect but, for example, from a proxy.
-    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+    pub(crate) fn of(answer: &HttpResponse) -> Option<Self> {
         serde_json::from_slice::<Self>(&answer.body).ok().filter(|refusal| {
             refusal.resources.as_ref().is_some_and(|all| all.iter().any(|one| one.error_msg.is_some()))
         })
@@ -72,12 +72,12 @@ pub(crate) fn changing() -> Error {
 }
 
 /// Whether the first reason in the response has this code.
-pub(crate) fn has_code(answer: &Answer, code: &str) -> bool {
+pub(crate) fn has_code(answer: &HttpResponse, code: &str) -> bool {
     Refusal::of(answer).is_some_and(|refusal| refusal.code() == Some(code))
 }
 
 /// The error for a response to a request whose body holds no key.
-pub(crate) fn from_answer(answer: &Answer) -> Error {
+pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
     let error = coded(answer);
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
         Some(words) => error.context("server said", words),
@@ -88,11 +88,11 @@ pub(crate) fn from_answer(answer: &Answer) -> Error {
 /// The error for a response to a request whose body holds a key.
 ///
 /// It leaves out the server's message, which may quote the body.
-pub(crate) fn from_answer_to_key(answer: &Answer) -> Error {
+pub(crate) fn from_answer_to_key(answer: &HttpResponse) -> Error {
     coded(answer)
 }
 
-fn coded(answer: &Answer) -> Error {
+fn coded(answer: &HttpResponse) -> Error {
     let refusal = Refusal::of(answer);
     let code = refusal.as_ref().and_then(Refusal::code);
     let error = code
@@ -160,7 +160,7 @@ fn by_code(code: &str, status: StatusCode) -> Option<Error> {
     }
 }
 
-fn by_status(answer: &Answer, of_service: bool) -> Error {
+fn by_status(answer: &HttpResponse, of_service: bool) -> Error {
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     match answer.status {
         StatusCode::BAD_REQUEST => {
@@ -224,10 +224,10 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
+    fn answer(status: u16, body: &str) -> HttpResponse {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
-        Answer {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body: body.as_bytes().to_vec().into(),

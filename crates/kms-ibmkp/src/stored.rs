@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result, SecretString, Stored};
-use kms_http::Answer;
+use kms_http::HttpResponse;
 use kms_http::json::unreadable;
 use serde::{
     Deserialize, Deserializer,
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Payload {
 }
 
 impl Envelope {
-    pub(crate) fn of(answer: &Answer) -> Result<Self> {
+    pub(crate) fn of(answer: &HttpResponse) -> Result<Self> {
         serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))
     }
 

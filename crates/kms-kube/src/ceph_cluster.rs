@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use kms_core::{SecuritySpec, config::nearest};
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::{cluster_ref::ClusterRef, lenient::valid_or_absent};
+use crate::{
+    cluster_ref::ClusterRef,
+    lenient::{valid_or_absent, valid_or_default},
+};
 
 /// A CephCluster, as far as it concerns the keys of its OSDs.
 #[derive(Debug, Default, Deserialize)]
@@ -47,13 +50,6 @@ pub struct DeviceSet {
     pub name: String,
     /// Whether its OSDs are encrypted, and so have keys in the KMS.
     pub encrypted: bool,
-}
-
-impl DeviceSet {
-    /// Names a device set, and says whether its OSDs are encrypted.
-    pub fn new(name: impl Into<String>, encrypted: bool) -> Self {
-        Self { name: name.into(), encrypted }
-    }
 }
 
 impl CephClusterSpec {
@@ -141,10 +137,11 @@ impl From<Document> for CephCluster {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a map")]
 struct SpecDocument {
     #[serde(default)]
     security: Option<SecuritySpec>,
-    #[serde(default, deserialize_with = "valid_or_absent")]
+    #[serde(default, deserialize_with = "valid_or_default")]
     storage: Option<Storage>,
     #[serde(default, deserialize_with = "valid_or_absent")]
     labels: Option<JobEntries>,
@@ -155,14 +152,14 @@ struct SpecDocument {
     other: BTreeMap<String, IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Storage {
     #[serde(default, deserialize_with = "valid_or_absent")]
-    storage_class_device_sets: Option<Vec<DeviceSetDocument>>,
+    storage_class_device_sets: Option<Vec<Valid<DeviceSetDocument>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct DeviceSetDocument {
     #[serde(default, deserialize_with = "valid_or_absent")]
     name: Option<String>,
@@ -174,20 +171,21 @@ struct DeviceSetDocument {
 #[derive(Default, Deserialize)]
 struct JobEntries {
     #[serde(default, deserialize_with = "valid_or_absent")]
-    all: Option<BTreeMap<String, Text>>,
+    all: Option<BTreeMap<String, Valid<String>>>,
     #[serde(default, deserialize_with = "valid_or_absent")]
-    keyrotation: Option<BTreeMap<String, Text>>,
+    keyrotation: Option<BTreeMap<String, Valid<String>>>,
 }
 
-/// A value; `None` if it is not a text, which a label or an annotation has to be.
+/// A value that is there; `None` if it has another type.
 #[derive(Deserialize)]
-struct Text(#[serde(deserialize_with = "valid_or_absent")] Option<String>);
+#[serde(bound = "T: Deserialize<'de>", transparent)]
+struct Valid<T>(#[serde(deserialize_with = "valid_or_absent")] Option<T>);
 
 impl JobEntries {
     fn merged(self) -> BTreeMap<String, String> {
         let Self { all, keyrotation } = self;
         let entries = [all, keyrotation].into_iter().flatten().flatten();
-        entries.filter_map(|(name, Text(value))| Some((name, value?))).collect()
+        entries.filter_map(|(name, Valid(value))| Some((name, value?))).collect()
     }
 }
 
@@ -200,7 +198,7 @@ impl From<SpecDocument> for CephClusterSpec {
             security: security.unwrap_or_default(),
             device_sets: storage.map(|storage| {
                 let sets = storage.storage_class_device_sets.unwrap_or_default();
-                sets.into_iter().map(DeviceSet::from).collect()
+                sets.into_iter().map(|Valid(set)| set.unwrap_or_default().into()).collect()
             }),
             job_labels: labels.unwrap_or_default().merged(),
             job_annotations: annotations.unwrap_or_default().merged(),
@@ -246,6 +244,11 @@ mod tests {
         };
         assert!(sets("{}").is_none());
         assert_eq!(sets(r#"{"storage": {"useAllNodes": true}}"#), Some(Vec::new()));
+        let odd = r#"{"storage": {"storageClassDeviceSets": [{"name": 1, "encrypted": true}, "x"]}}"#;
+        assert_eq!(sets(odd), Some(vec![(String::new(), true), (String::new(), false)]));
+        for text in [r#"{"storage": null}"#, r#"{"storage": "x"}"#] {
+            assert_eq!(sets(text), Some(Vec::new()), "{text}");
+        }
         let two = sets(
             r#"{"storage": {"storageClassDeviceSets": [{"name": "a", "count": 3, "encrypted": true}, {"name": "b"}]}}"#,
         );

@@ -18,3 +18,10 @@ pub(crate) fn valid_or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         Lenient::Other(_) => None,
     })
 }
+
+/// Reads a field; a value of another type, null too, is the default, while an absent field stays `None`.
+pub(crate) fn valid_or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Some(valid_or_absent(deserializer)?.unwrap_or_default()))
+}

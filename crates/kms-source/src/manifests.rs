@@ -8,8 +8,8 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec, config::nearest};
-use kms_kube::{ClusterRef, DeviceSet};
+use kms_core::{Error, ErrorKind, Result, SecretData, SecretSource, SecuritySpec};
+use kms_kube::{CephCluster, CephClusterSpec, did_you_mean, misspelt};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
@@ -24,24 +24,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What was found in YAML documents: a `security` block, the cluster that has it, and Secrets.
+/// What was found in YAML documents: a CephCluster and Secrets.
 ///
-/// The block may be that of a CephCluster, or stand alone: under `spec:`, as `security:`, or only what is in it
-/// (`kms:` and `keyRotation:`).
-#[derive(Default)]
+/// The `security` block may stand alone: under `spec:`, as `security:`, or only its fields (`kms:` and
+/// `keyRotation:`). It is then the block of a CephCluster without a name.
+#[derive(Debug, Default)]
 pub struct Manifests {
     inputs: Vec<String>,
-    security: Option<(String, SecuritySpec)>,
-    cluster: Option<ClusterRef>,
-    deleting: bool,
-    device_sets: Option<Vec<DeviceSet>>,
+    /// The cluster, and the document that has it.
+    cluster: Option<(String, CephCluster)>,
+    /// The namespace of the cluster, if the document has its name and namespace.
+    kube_namespace: Option<String>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
     /// The kinds whose objects are kept for the caller.
     wanted: Vec<String>,
     objects: Vec<Kept>,
-    /// The fields of the CephCluster's `spec` but for `security`, if objects are kept.
-    spec: Option<(String, Node)>,
 }
 
 /// An object of a kind that is not read here.
@@ -81,8 +79,7 @@ impl Manifests {
         Self::parse_keeping(inputs, &[])
     }
 
-    /// The same, and keeps objects of these kinds for [`take_objects`](Self::take_objects), and what a CephCluster says
-    /// besides `security` for [`take_spec`](Self::take_spec).
+    /// The same, and keeps objects of these kinds for [`take_objects`](Self::take_objects).
     ///
     /// # Errors
     ///
@@ -100,29 +97,22 @@ impl Manifests {
         Ok(manifests)
     }
 
-    /// The `security` block, if there was one; a CephCluster without one has an empty one.
+    /// The `security` block, if there was a CephCluster or a block; a CephCluster without one has an empty one.
     pub fn security(&self) -> Option<&SecuritySpec> {
-        self.security.as_ref().map(|(_, security)| security)
+        self.cluster().map(|cluster| &cluster.spec.security)
     }
 
-    /// The CephCluster, if there was one with name and namespace.
-    pub fn cluster(&self) -> Option<&ClusterRef> {
-        self.cluster.as_ref()
+    /// The CephCluster or the block that stands alone, if there was one.
+    ///
+    /// It never has a uid: a document may be older than the cluster, and a Secret whose owner does not exist is deleted
+    /// by Kubernetes, with the key in it.
+    pub fn cluster(&self) -> Option<&CephCluster> {
+        self.cluster.as_ref().map(|(_, cluster)| cluster)
     }
 
-    /// Whether the CephCluster is being deleted, as its document says.
-    pub fn is_being_deleted(&self) -> bool {
-        self.deleting
-    }
-
-    /// The device sets of the CephCluster, if there was one that says something of its storage.
-    pub fn device_sets(&self) -> Option<&[DeviceSet]> {
-        self.device_sets.as_deref()
-    }
-
-    /// Gives away the `security` block.
-    pub fn take_security(&mut self) -> Option<SecuritySpec> {
-        self.security.take().map(|(_, security)| security)
+    /// Gives away the CephCluster.
+    pub fn take_cluster(&mut self) -> Option<CephCluster> {
+        self.cluster.take().map(|(_, cluster)| cluster)
     }
 
     /// Gives away the objects of a kind that were kept, read as `T`, each with its place or with what is wrong.
@@ -135,17 +125,6 @@ impl Manifests {
             (place, object)
         };
         Vec::into_iter(found).map(read).collect()
-    }
-
-    /// Gives away the fields of the CephCluster's `spec` but for `security`, read as `T`.
-    ///
-    /// # Errors
-    ///
-    /// `ConfigInvalid` if they are not of that form.
-    pub fn take_spec<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        let spec = self.spec.take();
-        spec.map(|(place, node)| node.read().map_err(|mistake| mistake.in_input(input_of(&place))))
-            .transpose()
     }
 
     /// The documents that were passed over, with their kinds and places.
@@ -174,7 +153,13 @@ impl Manifests {
         }
         let has = |field: &str| document.get(field).is_some();
         match document.get("kind").map(|kind| kind.text().unwrap_or_default()) {
-            Some("CephCluster") => self.add_cluster(place, document),
+            Some("CephCluster") => {
+                check_spelling("CephCluster", &document, "spec")?;
+                check_spec(&document)?;
+                // Metadata of another form names no cluster.
+                let read = |field: &str, node: &Node| field != "metadata" || node.is_map();
+                self.add_cluster(place, document.keep(read).read()?)
+            }
             Some("Secret") => self.add_secret(place, document),
             Some(kind) if kind.ends_with("List") && has("items") => {
                 let Some(items) = take(document.into_map()?, "items") else { return Ok(()) };
@@ -197,12 +182,18 @@ impl Manifests {
                 self.ignored.push(format!("{kind} in {place}"));
                 Ok(())
             }
-            None if has("security") => self.add_security(place, take(document.into_map()?, "security")),
-            None if has("spec") => {
-                let spec = take(document.into_map()?, "spec");
+            None if has("security") => {
+                let spec = document.keep(|field, _| field == "security").read()?;
                 self.add_spec(place, spec)
             }
-            None if has("kms") || has("keyRotation") => self.add_security(place, Some(document)),
+            None if has("spec") => {
+                check_spec(&document)?;
+                self.add_cluster(place, document.keep(|field, _| field == "spec").read()?)
+            }
+            None if has("kms") || has("keyRotation") => {
+                let security = document.read()?;
+                self.add_spec(place, CephClusterSpec::new(security))
+            }
             None => Err(document.mistake(
                 "this is neither a Kubernetes object with a kind, nor a security block (security:, spec:, or \
                  kms: and keyRotation:)",
@@ -210,58 +201,20 @@ impl Manifests {
         }
     }
 
-    fn add_cluster(&mut self, place: &str, document: Node) -> Result<(), Mistake> {
-        let meta = |field: &str| {
-            let text = document.get("metadata")?.get(field)?.text()?;
-            (!text.is_empty()).then(|| text.to_owned())
-        };
-        if let (Some(kube_namespace), Some(name)) = (meta("namespace"), meta("name")) {
-            // Its uid is not taken from here: a document may be older than the cluster, and a Secret whose owner
-            // does not exist is deleted by Kubernetes, with the key in it.
-            self.cluster = Some(ClusterRef::new(kube_namespace, name));
-        }
-        let deleted = document.get("metadata").and_then(|metadata| metadata.get("deletionTimestamp"));
-        self.deleting |= deleted.is_some_and(|time| !time.is_null());
-        let spec = take_exact("CephCluster", document.into_map()?, "spec")?;
-        self.add_spec(place, spec)
+    fn add_spec(&mut self, place: &str, spec: CephClusterSpec) -> Result<(), Mistake> {
+        let mut cluster = CephCluster::default();
+        cluster.spec = spec;
+        self.add_cluster(place, cluster)
     }
 
-    fn add_spec(&mut self, place: &str, spec: Option<Node>) -> Result<(), Mistake> {
-        if let Some(sets) = spec
-            .as_ref()
-            .and_then(|spec| spec.get("storage"))
-            .map(|storage| storage.get("storageClassDeviceSets").map(|sets| &sets.value))
-        {
-            let sets = match sets {
-                Some(Value::List(sets)) => sets.iter().map(device_set).collect(),
-                _ => Vec::new(),
-            };
-            self.device_sets = Some(sets);
-        }
-        let security = match spec {
-            Some(spec) => {
-                let (security, rest) = split_exact("spec", spec, "security")?;
-                if !self.wanted.is_empty() {
-                    self.spec = Some((place.to_owned(), rest));
-                }
-                security
-            }
-            None => None,
-        };
-        self.add_security(place, security)
-    }
-
-    fn add_security(&mut self, place: &str, block: Option<Node>) -> Result<(), Mistake> {
-        let security = match block {
-            Some(block) if !block.is_null() => block.read()?,
-            _ => SecuritySpec::default(),
-        };
-        if let Some((first, _)) = &self.security {
+    fn add_cluster(&mut self, place: &str, cluster: CephCluster) -> Result<(), Mistake> {
+        if let Some((first, _)) = &self.cluster {
             return Err(Mistake::new(format!(
                 "there are two CephClusters or security blocks, in {first} and in {place}: give one of them"
             )));
         }
-        self.security = Some((place.to_owned(), security));
+        self.kube_namespace = cluster.reference.as_ref().map(|reference| reference.kube_namespace.clone());
+        self.cluster = Some((place.to_owned(), cluster));
         Ok(())
     }
 
@@ -302,7 +255,7 @@ impl Manifests {
     }
 
     fn find(&self, name: &str) -> Result<&Found> {
-        let home = self.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
+        let home = self.kube_namespace.as_deref();
         let mut elsewhere = None;
         let mut fits = Vec::new();
         for found in self.secrets.iter().filter(|found| found.name == name) {
@@ -333,39 +286,6 @@ impl Manifests {
     }
 }
 
-impl fmt::Debug for Manifests {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            inputs,
-            security,
-            cluster,
-            deleting,
-            device_sets,
-            secrets,
-            ignored,
-            wanted,
-            objects,
-            spec: _,
-        } = self;
-        f.debug_struct("Manifests")
-            .field("inputs", inputs)
-            .field("security", security)
-            .field("cluster", cluster)
-            .field("deleting", deleting)
-            .field("device_sets", device_sets)
-            .field("secrets", secrets)
-            .field("ignored", ignored)
-            .field("wanted", wanted)
-            .field("objects", objects)
-            .finish_non_exhaustive()
-    }
-}
-
-fn device_set(node: &Node) -> DeviceSet {
-    let name = node.get("name").and_then(Node::text).unwrap_or_default();
-    DeviceSet::new(name, node.get("encrypted").is_some_and(|node| matches!(node.value, Value::Bool(true))))
-}
-
 #[async_trait]
 impl SecretSource for Manifests {
     async fn secret(&self, name: &str) -> Result<SecretData> {
@@ -382,28 +302,20 @@ fn take(fields: Vec<(String, Node)>, name: &str) -> Option<Node> {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, node)| node)
 }
 
-/// The same, for a field whose absence has a meaning of its own: one that is misspelt is not to be taken for it.
-fn take_exact(block: &str, fields: Vec<(String, Node)>, name: &'static str) -> Result<Option<Node>, Mistake> {
-    check_spelling(block, &fields, name)?;
-    Ok(take(fields, name))
+/// Checks the spelling of the `security` block of a document with a `spec`.
+fn check_spec(document: &Node) -> Result<(), Mistake> {
+    document.get("spec").map_or(Ok(()), |spec| check_spelling("spec", spec, "security"))
 }
 
-/// The same, and the other fields.
-fn split_exact(block: &str, map: Node, name: &'static str) -> Result<(Option<Node>, Node), Mistake> {
-    let (at, mut fields) = (map.place(), map.into_map()?);
-    check_spelling(block, &fields, name)?;
-    let found = fields.iter().position(|(field, _)| field == name).map(|position| fields.remove(position).1);
-    Ok((found, Node::map(at, fields)))
-}
-
-fn check_spelling(block: &str, fields: &[(String, Node)], name: &'static str) -> Result<(), Mistake> {
-    let has_it = fields.iter().any(|(field, _)| field == name);
-    match fields.iter().find(|(field, _)| !has_it && nearest(field, [name]).is_some()) {
-        Some((field, node)) => {
-            Err(node.mistake(format!("{block}.{field} is not known; did you mean {name}?")))
-        }
-        None => Ok(()),
-    }
+/// Checks that no field looks like a misspelling of one whose absence has a meaning.
+///
+/// This comes before the map is read: a misspelt `security` block may have credentials, and what reads a `spec` makes
+/// copies of fields that it does not know.
+fn check_spelling(block: &str, map: &Node, known: &'static str) -> Result<(), Mistake> {
+    let Some(field) = misspelt(known, map.fields().iter().map(|(field, _)| field.as_str())) else {
+        return Ok(());
+    };
+    Err(map.get(field).unwrap_or(map).mistake(did_you_mean(block, field, known)))
 }
 
 fn text_of<'a>(field: &str, node: &'a Node) -> Result<&'a str, Mistake> {
@@ -428,7 +340,7 @@ fn decode(key: &str, node: &Node) -> Result<Vec<u8>, Mistake> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use kms_kube::ClusterRef;
 
     use super::*;
 
@@ -446,10 +358,12 @@ mod tests {
         ];
         let mut manifests = Manifests::parse_keeping(inputs, &["D"]).unwrap();
         assert_eq!(manifests.ignored().collect::<Vec<_>>(), ["E in b.yaml, document 1"]);
-        assert!(manifests.take_security().is_some());
-        let spec: BTreeMap<String, serde_json::Value> = manifests.take_spec().unwrap().unwrap();
-        let spec = serde_json::to_value(spec).unwrap();
-        assert_eq!(spec, serde_json::json!({"mon": {"count": 3}, "labels": {"all": {"a": "b"}}}));
+        let cluster = manifests.take_cluster().unwrap();
+        assert_eq!(
+            cluster.spec.job_labels.into_iter().collect::<Vec<_>>(),
+            [("a".to_owned(), "b".to_owned())]
+        );
+        assert!(manifests.security().is_none());
 
         #[derive(serde::Deserialize)]
         struct D {
@@ -494,7 +408,8 @@ spec:
     #[test]
     fn a_ceph_cluster_gives_its_security_block_and_itself() {
         let manifests = parse(&[CLUSTER]).unwrap();
-        assert_eq!(manifests.cluster(), Some(&ClusterRef::new("rook-ceph", "my")));
+        let cluster = manifests.cluster().unwrap();
+        assert_eq!(cluster.reference, Some(ClusterRef::new("rook-ceph", "my")));
         let security = manifests.security().unwrap();
         assert!(security.key_rotation.enabled);
         assert_eq!(security.kms.token_secret_name, "t");
@@ -505,8 +420,8 @@ spec:
             problems.iter().collect::<Vec<_>>(),
             ["VAULT_SKIP_VERIFY is a boolean, and every setting has to be a string: put its value in quotes"]
         );
-        let sets: Vec<_> =
-            manifests.device_sets().unwrap().iter().map(|set| (set.name.as_str(), set.encrypted)).collect();
+        let sets = cluster.spec.device_sets.iter().flatten();
+        let sets: Vec<_> = sets.map(|set| (set.name.as_str(), set.encrypted)).collect();
         assert_eq!(sets, [("set1", true), ("set2", false)]);
     }
 
@@ -532,8 +447,10 @@ spec:
     #[test]
     fn a_cluster_that_is_being_deleted_says_so() {
         let cluster = |time: &str| format!("kind: CephCluster\nmetadata: {{deletionTimestamp: {time}}}\n");
-        assert!(parse(&[&cluster("2026-01-01T00:00:00Z")]).unwrap().is_being_deleted());
-        assert!(!parse(&[&cluster("null")]).unwrap().is_being_deleted());
+        let is_deleted =
+            |time: &str| parse(&[&cluster(time)]).unwrap().cluster().is_some_and(|cluster| cluster.deleting);
+        assert!(is_deleted("2026-01-01T00:00:00Z"));
+        assert!(!is_deleted("null"));
     }
 
     #[test]
@@ -548,7 +465,13 @@ spec:
         ] {
             assert_eq!(address(&parse(&[text]).unwrap()), Some("x"), "{text}");
         }
-        for text in ["kind: CephCluster", "kind: CephCluster\nspec: {security: }", "spec:", "security:"] {
+        for text in [
+            "kind: CephCluster",
+            "kind: CephCluster\nmetadata: x",
+            "kind: CephCluster\nspec: {security: }",
+            "spec:",
+            "security:",
+        ] {
             let manifests = parse(&[text]).unwrap();
             assert!(manifests.security().unwrap().kms.connection_details.is_empty(), "{text}");
         }
@@ -657,6 +580,7 @@ metadata: {name: t}
                 &["spec: {storage: {}, Security: canary}"],
                 "a.yaml:1:31: spec.Security is not known; did you mean security?",
             ),
+            (&["kind: CephCluster\nspec: [canary]"], "a.yaml:2:7: this is a list, not a map"),
             (
                 &["kind: CephCluster\nsepc: {security: canary}"],
                 "a.yaml:2:7: CephCluster.sepc is not known; did you mean spec?",

@@ -74,16 +74,6 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
 }
 
 impl Node {
-    /// A map of these fields that begins there.
-    pub(super) fn map(at: Location, fields: Vec<(String, Self)>) -> Self {
-        Self { at, value: Value::Map(fields) }
-    }
-
-    /// Where it begins.
-    pub(super) fn place(&self) -> Location {
-        self.at
-    }
-
     /// The fields, if it is a map.
     pub(super) fn into_map(self) -> Result<Vec<(String, Self)>, Mistake> {
         match self.value {
@@ -93,12 +83,25 @@ impl Node {
         }
     }
 
+    /// The fields; none if it is not a map.
+    pub(super) fn fields(&self) -> &[(String, Self)] {
+        match &self.value {
+            Value::Map(fields) => fields,
+            _ => &[],
+        }
+    }
+
+    /// The same, with only those fields of a map that are wanted.
+    pub(super) fn keep(mut self, wanted: impl Fn(&str, &Self) -> bool) -> Self {
+        if let Value::Map(fields) = &mut self.value {
+            fields.retain(|(field, node)| wanted(field, node));
+        }
+        self
+    }
+
     /// The field of that name, if this is a map that has it.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
-        match &self.value {
-            Value::Map(fields) => fields.iter().find(|(field, _)| field == name).map(|(_, node)| node),
-            _ => None,
-        }
+        self.fields().iter().find(|(field, _)| field == name).map(|(_, node)| node)
     }
 
     /// The text, if it is one.
@@ -107,6 +110,10 @@ impl Node {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.value, Value::Map(_))
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -344,9 +351,15 @@ impl<'de> Deserializer<'de> for Node {
         if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
+    /// Wipes the value, which a visitor would drop as it is.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        drop(self);
+        visitor.visit_unit()
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        newtype_struct seq tuple tuple_struct map struct enum identifier
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Freshness, Result, Retry, SecretString};
 use kms_http::{
-    Answer, Call, HttpClient,
+    Call, HttpClient, HttpResponse,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     json::unreadable,
     send::{Body, endpoint, sensitive},
@@ -137,7 +137,7 @@ impl Api {
     /// # Errors
     ///
     /// Those of [`HttpClient::send`].
-    pub(crate) async fn send(&self, mut call: Call, token: Option<&SecretString>) -> Result<Answer> {
+    pub(crate) async fn send(&self, mut call: Call, token: Option<&SecretString>) -> Result<HttpResponse> {
         if let Some(token) = token {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
@@ -172,7 +172,7 @@ impl Api {
 
     /// Sends the same request once to the address of a redirect: a standby that does not forward redirects to the
     /// active node.
-    async fn follow(&self, mut call: Call, answer: &Answer) -> Result<Answer> {
+    async fn follow(&self, mut call: Call, answer: &HttpResponse) -> Result<HttpResponse> {
         let refused = |why: &str| {
             Error::new(ErrorKind::Protocol, format!("the server's redirect is not followed: {why}"))
                 .context("server", endpoint(&self.base))
@@ -203,7 +203,7 @@ impl Api {
     }
 
     /// Notes what a response shows of the storage. With raft, every success has an index and a refusal has none.
-    fn note_index(&self, answer: &Answer, wrote: bool, shows_index: bool) {
+    fn note_index(&self, answer: &HttpResponse, wrote: bool, shows_index: bool) {
         if !(answer.status.is_success() && shows_index) {
             return;
         }
@@ -267,7 +267,7 @@ impl Api {
 
 /// Replaces the body of a refusal that repeats part of the request. The server's words go into errors, and the
 /// request holds the KEK or a credential. Parts of the path, which the server may quote, stay.
-fn without_echo(mut answer: Answer, sent: &Call, token: Option<&SecretString>) -> Answer {
+fn without_echo(mut answer: HttpResponse, sent: &Call, token: Option<&SecretString>) -> HttpResponse {
     /// Shorter pieces occur by chance.
     const PIECE: usize = 8;
 
@@ -295,7 +295,7 @@ pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> 
 }
 
 /// The `data` of a response that has to have status 200.
-pub(crate) fn data_of<D: DeserializeOwned>(answer: &Answer) -> Result<Option<D>> {
+pub(crate) fn data_of<D: DeserializeOwned>(answer: &HttpResponse) -> Result<Option<D>> {
     if answer.status == StatusCode::OK { data(&answer.body) } else { Err(from_answer(answer)) }
 }
 

@@ -1,7 +1,7 @@
 //! The one table from the responses of Vault to error kinds.
 
 use kms_core::{Error, ErrorKind, Result, Retry};
-use kms_http::{Answer, http::StatusCode};
+use kms_http::{HttpResponse, http::StatusCode};
 use serde::Deserialize;
 
 /// How many characters of the server's words an error quotes.
@@ -18,7 +18,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// Decodes the body. `None` if the body is not of Vault but, for example, of a load balancer.
-    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+    pub(crate) fn of(answer: &HttpResponse) -> Option<Self> {
         serde_json::from_slice(&answer.body).ok()
     }
 
@@ -27,7 +27,7 @@ impl Refusal {
     /// # Errors
     ///
     /// `Protocol` if the body is not of Vault: the response of another server says nothing about keys.
-    pub(crate) fn of_not_found(answer: &Answer) -> Result<Self> {
+    pub(crate) fn of_not_found(answer: &HttpResponse) -> Result<Self> {
         Self::of(answer).ok_or_else(|| {
             Error::new(
                 ErrorKind::Protocol,
@@ -55,7 +55,7 @@ impl Refusal {
 }
 
 /// Adds the server's words to an error. Vault's messages name paths, roles and limits, and never quote a secret.
-pub(crate) fn with_words(error: Error, answer: &Answer) -> Error {
+pub(crate) fn with_words(error: Error, answer: &HttpResponse) -> Error {
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
         Some(words) => error.context("server said", words),
         None => error,
@@ -63,7 +63,7 @@ pub(crate) fn with_words(error: Error, answer: &Answer) -> Error {
 }
 
 /// The error for a response that the operation does not handle itself.
-pub(crate) fn from_answer(answer: &Answer) -> Error {
+pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
     let refusal = Refusal::of(answer);
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     let error = match answer.status {
@@ -140,10 +140,10 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
+    fn answer(status: u16, body: &str) -> HttpResponse {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "0".parse().unwrap());
-        Answer {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body: body.as_bytes().to_vec().into(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Freshness, KeyLocks, KeyName, Result};
-use kms_http::{Answer, Call, http::StatusCode};
+use kms_http::{Call, HttpResponse, http::StatusCode};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use vaultrs::api::sys::requests as sys;
@@ -71,7 +71,7 @@ impl Mount {
     }
 
     /// Sends a request with a token. If the server refuses a stale token, sends the request once more with a new one.
-    pub(crate) async fn send(&self, call: Call) -> Result<Answer> {
+    pub(crate) async fn send(&self, call: Call) -> Result<HttpResponse> {
         let token = self.auth.token(&self.api).await?;
         let answer = self.api.send(call.clone(), token.as_ref().map(|token| &token.value)).await?;
         let (StatusCode::FORBIDDEN, Some(token)) = (answer.status, token) else { return Ok(answer) };
@@ -97,7 +97,7 @@ impl Mount {
     }
 
     /// Sends a read, which sees every write if `freshness` says so.
-    pub(crate) async fn send_read(&self, mut call: Call, freshness: Freshness) -> Result<Answer> {
+    pub(crate) async fn send_read(&self, mut call: Call, freshness: Freshness) -> Result<HttpResponse> {
         if freshness == Freshness::Fresh && !self.api.knows_freshness() {
             self.learn_freshness().await?;
         }
@@ -106,7 +106,7 @@ impl Mount {
     }
 
     /// Sends a write, which the active node has to execute.
-    pub(crate) async fn send_write(&self, mut call: Call) -> Result<Answer> {
+    pub(crate) async fn send_write(&self, mut call: Call) -> Result<HttpResponse> {
         self.api.freshen(&mut call, Freshness::Fresh);
         self.send(call).await
     }
@@ -245,7 +245,12 @@ impl Mount {
     }
 
     /// Interprets a 404: an absent or deleted secret, or the error for a wrong version of KV or a missing mount.
-    pub(crate) fn not_found(&self, name: &KeyName, version: KvVersion, answer: &Answer) -> Result<Secret> {
+    pub(crate) fn not_found(
+        &self,
+        name: &KeyName,
+        version: KvVersion,
+        answer: &HttpResponse,
+    ) -> Result<Secret> {
         let refusal = Refusal::of_not_found(answer)?;
         if refusal.has_words() {
             return Err(from_answer(answer).context("mount", &self.path));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use kms_core::{Error, ErrorKind, Result, SecretSource};
 use kms_dispatch::{Options, Provider};
-use kms_kube::ClusterRef;
+use kms_kube::{CephCluster, ClusterRef};
 
-use crate::{args::Global, kubernetes::LiveCluster};
+use crate::args::Global;
 
 /// No Kubernetes.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Kubernetes {
     ///
     /// Always `Disabled`.
     #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
-    pub(crate) async fn cluster(&self, _named: &ClusterRef) -> Result<LiveCluster> {
+    pub(crate) async fn cluster(&self, _named: &ClusterRef) -> Result<CephCluster> {
         Err(Error::new(ErrorKind::Disabled, "this build cannot read from Kubernetes")
             .context("feature", Provider::KubernetesSecret.feature()))
     }

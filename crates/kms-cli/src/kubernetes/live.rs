@@ -10,7 +10,7 @@ use kms_kube::{
 };
 use tokio::sync::OnceCell;
 
-use crate::{args::Global, kubernetes::LiveCluster};
+use crate::args::Global;
 
 /// The connection that the CephCluster, the Secrets and the provider share.
 #[derive(Debug)]
@@ -53,19 +53,8 @@ impl Kubernetes {
         self.policy
     }
 
-    /// Reads a CephCluster.
-    pub(crate) async fn cluster(&self, named: &ClusterRef) -> Result<LiveCluster> {
-        let info = self.cluster_info(named).await?;
-        Ok(LiveCluster {
-            reference: info.reference.unwrap_or_else(|| named.clone()),
-            security: info.spec.security,
-            device_sets: info.spec.device_sets,
-            deleting: info.deleting,
-        })
-    }
-
-    /// Reads a CephCluster with its whole `spec`.
-    pub(crate) async fn cluster_info(&self, named: &ClusterRef) -> Result<CephCluster> {
+    /// Reads a CephCluster, with its uid.
+    pub(crate) async fn cluster(&self, named: &ClusterRef) -> Result<CephCluster> {
         let read = || async {
             let connection = self.connection().await?.clone();
             ceph_cluster(connection, &named.kube_namespace, &named.name).await

@@ -1,25 +1,43 @@
-//! Settings from a CephCluster in Kubernetes.
+//! Settings from a CephCluster, which is in Kubernetes or in the files given with `-f`.
 
-use kms_core::{Result, SecretSource, SecuritySpec};
-use kms_kube::{ClusterRef, DeviceSet};
+use kms_core::{Error, Result, SecretSource, SecuritySpec};
+use kms_kube::{CephCluster, ClusterRef, DeviceSet};
 use kms_source::Manifests;
 
-use crate::{
-    kubernetes::{Kubernetes, LiveCluster},
-    settings::Settings,
-};
+use crate::{kubernetes::Kubernetes, settings::Settings};
 
-/// Settings of a CephCluster, and the Secrets that were given in files beside it.
+/// Settings of a CephCluster, and the Secrets that were given in files.
 #[derive(Debug)]
 pub(crate) struct ClusterSettings {
-    cluster: LiveCluster,
+    cluster: CephCluster,
     manifests: Option<Manifests>,
+    /// Whether the user or the pod names the cluster, which then is in the Kubernetes that is within reach.
+    is_named: bool,
 }
 
 impl ClusterSettings {
     /// Reads the CephCluster from Kubernetes.
     pub(crate) async fn read(kubernetes: &Kubernetes, named: &ClusterRef) -> Result<Self> {
-        Ok(Self { cluster: kubernetes.cluster(named).await?, manifests: None })
+        Ok(Self { cluster: kubernetes.cluster(named).await?, manifests: None, is_named: true })
+    }
+
+    /// Takes the CephCluster of documents. `named` is the one given with `--cluster`.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the documents are about another CephCluster.
+    pub(super) fn from_files(mut manifests: Manifests, named: Option<&ClusterRef>) -> Result<Self> {
+        let mut cluster = manifests.take_cluster().unwrap_or_default();
+        if let (Some(document), Some(named)) = (&cluster.reference, named)
+            && document != named
+        {
+            return Err(Error::config(format!(
+                "the CephCluster given with -f is {}/{}, and --cluster names another one",
+                document.kube_namespace, document.name
+            )));
+        }
+        cluster.reference = named.cloned().or(cluster.reference);
+        Ok(Self { cluster, manifests: Some(manifests), is_named: named.is_some() })
     }
 
     /// Adds Secrets from files.
@@ -31,26 +49,35 @@ impl ClusterSettings {
 
 impl Settings for ClusterSettings {
     fn security(&self) -> &SecuritySpec {
-        &self.cluster.security
+        &self.cluster.spec.security
     }
 
     fn cluster(&self) -> Option<&ClusterRef> {
-        Some(&self.cluster.reference)
+        self.cluster.reference.as_ref()
     }
 
     fn secrets(&self) -> Option<&dyn SecretSource> {
         self.manifests.as_ref().map(|manifests| manifests as _)
     }
 
+    /// Files may be far away from any Kubernetes, so the user has to name the cluster.
     fn allows_kube_secrets(&self) -> bool {
-        true
+        self.is_named
     }
 
     fn device_sets(&self) -> Option<&[DeviceSet]> {
-        self.cluster.device_sets.as_deref()
+        self.cluster.spec.device_sets.as_deref()
     }
 
     fn is_being_deleted(&self) -> bool {
         self.cluster.deleting
+    }
+
+    fn missing_secret_hint(&self) -> &'static str {
+        if self.is_named {
+            ""
+        } else {
+            ": add it with -f, or say where Secrets are (--secrets-dir, --cluster)"
+        }
     }
 }

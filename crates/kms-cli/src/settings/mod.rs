@@ -15,7 +15,7 @@ pub(crate) use self::{
     files::read_manifests,
     pod::{PodSettings, pod_environment},
 };
-use crate::{args::Global, environment::Environment, kubernetes::Kubernetes, settings::files::FileSettings};
+use crate::{args::Global, environment::Environment, kubernetes::Kubernetes};
 
 /// A `security` block, and what its source knows of the CephCluster.
 pub(crate) trait Settings: fmt::Debug + Send + Sync {
@@ -61,7 +61,7 @@ pub(crate) async fn find(
     let manifests = if global.files.is_empty() { None } else { Some(read_manifests(global, &[])?) };
     match (manifests, &global.cluster) {
         (Some(manifests), named) if manifests.security().is_some() => {
-            Ok(Box::new(FileSettings::new(manifests, named.as_ref())?))
+            Ok(Box::new(ClusterSettings::from_files(manifests, named.as_ref())?))
         }
         (manifests, Some(named)) => {
             Ok(Box::new(ClusterSettings::read(kubernetes, named).await?.with_manifests(manifests)))

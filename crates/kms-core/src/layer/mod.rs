@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::{
     contract::Contract,
-    retry::{Retried, RetryPolicy, retry, retry as retried},
+    retry::{Retried, RetryPolicy, retry},
     timeout::TimedOut,
     trace::Traced,
 };

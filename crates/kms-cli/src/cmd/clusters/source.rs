@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
-use kms_kube::{CephClusterSpec, ClusterRef};
+use kms_kube::{CephCluster, CephClusterSpec, ClusterRef};
 use kms_rook::{Discovery, InvalidDeployment, client::RookNamespace, discover};
 use tracing::warn;
 
@@ -44,20 +44,18 @@ impl Source {
 
     async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
-        let info = kubernetes.cluster_info(named).await?;
+        let cluster = kubernetes.cluster(named).await?.spec;
         let place = RookNamespace::new(kubernetes.connection().await?.clone(), &named.kube_namespace)
             .with_policy(kubernetes.policy());
-        Ok(Self { cluster: info.spec, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
+        Ok(Self { cluster, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
     }
 
     fn from_files(global: &Global) -> Result<Self> {
         let mut manifests = read_manifests(global, &[DEPLOYMENT])?;
-        let name = manifests.cluster().cloned();
-        let security = manifests.take_security().ok_or_else(|| {
-            Error::config("the files given with -f have no CephCluster and no security block: add one")
-        })?;
-        let mut cluster: CephClusterSpec = manifests.take_spec()?.unwrap_or_default();
-        cluster.security = security;
+        let CephCluster { reference: name, spec: cluster, .. } =
+            manifests.take_cluster().ok_or_else(|| {
+                Error::config("the files given with -f have no CephCluster and no security block: add one")
+            })?;
         let mut deployments = Vec::new();
         let mut faults = Vec::new();
         for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {

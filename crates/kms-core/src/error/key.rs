@@ -1,0 +1,28 @@
+//! The errors that every provider returns about a key.
+
+use super::{Error, ErrorKind, Existing};
+use crate::name::KeyName;
+
+impl Error {
+    /// An [`ErrorKind::AlreadyExists`] that says what is known of the stored key.
+    pub fn already_exists(name: &KeyName, existing: Existing) -> Self {
+        let message = match existing {
+            Existing::Same => "the key exists, with the same KEK",
+            Existing::Different => "the key exists, with another KEK",
+            Existing::Unknown => "the key exists, and its KEK could not be compared",
+        };
+        let mut error = Self::new(ErrorKind::AlreadyExists, message).context("key", name.as_str());
+        error.0.existing = Some(existing);
+        error
+    }
+
+    /// An [`ErrorKind::Conflict`]: the key is not in the version that the caller has read.
+    pub fn key_changed(name: &KeyName) -> Self {
+        Self::new(ErrorKind::Conflict, "the key has changed since it was read").context("key", name.as_str())
+    }
+
+    /// An [`ErrorKind::NotFound`] about a key.
+    pub fn key_not_found(name: &KeyName) -> Self {
+        Self::new(ErrorKind::NotFound, "there is no such key").context("key", name.as_str())
+    }
+}

@@ -1,0 +1,105 @@
+//! What a provider is connected with, whatever provider it is.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use kms_core::layer::LayerOptions;
+use kms_kube::ClusterRef;
+use zeroize::Zeroizing;
+
+/// The part of [`Options`](crate::Options) that providers use: all but the registry.
+#[derive(Clone, Default)]
+pub(crate) struct ProviderOptions {
+    pub(crate) cluster: Option<ClusterRef>,
+    pub(crate) kubeconfig: Option<PathBuf>,
+    pub(crate) kube_context: Option<String>,
+    pub(crate) environment: Vec<(String, Zeroizing<String>)>,
+    pub(crate) allow_http: bool,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) attempts: Option<u32>,
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) kube_connection: Option<kms_kube::Connection>,
+}
+
+impl ProviderOptions {
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
+    pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
+        if let Some(deadline) = self.deadline {
+            layers.retry.deadline = deadline;
+        }
+        if let Some(timeout) = self.attempt_timeout {
+            layers.attempt_timeout = timeout;
+        }
+        if let Some(attempts) = self.attempts {
+            layers.retry.attempts = attempts;
+        }
+        layers
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&ClusterRef> {
+        self.cluster.as_ref()
+    }
+
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn kube_connection(&self) -> Option<&kms_kube::Connection> {
+        self.kube_connection.as_ref()
+    }
+
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn kube_options(&self) -> kms_kube::ConnectOptions {
+        let mut options = kms_kube::ConnectOptions::new();
+        options = match &self.kubeconfig {
+            Some(path) => options.with_kubeconfig(path),
+            None => options.with_inferred_config(),
+        };
+        if let Some(context) = &self.kube_context {
+            options = options.with_context(context);
+        }
+        if self.allow_http { options.with_cleartext_allowed() } else { options }
+    }
+
+    /// Whether the caller has said where Kubernetes is, other than by a connection.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn names_kubernetes(&self) -> bool {
+        self.kubeconfig.is_some() || self.kube_context.is_some()
+    }
+
+    pub(crate) fn allow_http(&self) -> bool {
+        self.allow_http
+    }
+}
+
+impl fmt::Debug for ProviderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cluster,
+            kubeconfig,
+            kube_context,
+            environment,
+            allow_http,
+            deadline,
+            attempt_timeout,
+            attempts,
+            #[cfg(feature = "k8s-secret")]
+            kube_connection,
+        } = self;
+        let names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
+        let mut shown = f.debug_struct("ProviderOptions");
+        #[cfg(feature = "k8s-secret")]
+        shown.field("kube_connection", kube_connection);
+        shown
+            .field("cluster", cluster)
+            .field("kubeconfig", kubeconfig)
+            .field("kube_context", kube_context)
+            .field("environment", &names)
+            .field("allow_http", allow_http)
+            .field("deadline", deadline)
+            .field("attempt_timeout", attempt_timeout)
+            .field("attempts", attempts)
+            .finish()
+    }
+}
