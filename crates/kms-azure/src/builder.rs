@@ -81,13 +81,7 @@ impl ProviderBuilder for AzureKeyVaultBuilder {
     type Credentials = Credentials;
     type Provider = AzureKeyVault;
 
-    fn source(&self) -> &SettingsSource<Key> {
-        &self.source
-    }
-
-    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
-        &mut self.source
-    }
+    kms_core::settings_source!(source);
 
     fn parse(&self, settings: &Settings<Key>, problems: &mut Problems) -> Option<Parsed> {
         let vault =

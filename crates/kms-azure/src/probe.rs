@@ -10,8 +10,9 @@ use crate::{
     soft_delete::SoftDeleted,
 };
 
-/// Authenticates, lists one page and reads a secret that cannot exist. It writes nothing.
-pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Probe {
+/// Authenticates, lists one page and reads a secret that cannot exist. It writes nothing. `Err` is a probe that ended with
+/// a failed step.
+pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Result<Probe, Probe> {
     let mut probe = Probe::new();
     let auth = &api.auth;
     probe.pass(
@@ -24,19 +25,12 @@ pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Probe {
         ),
     );
     probe.pass("credential", auth.source.describe());
-    match auth.token(&auth.scope).await {
-        Ok(token) => probe.pass("token", token.details.describe()),
-        Err(error) => return probe.fail("token", error, &["vault", "rights"]),
-    }
-    match first_page(api).await {
-        Ok(found) => probe.pass("vault", found),
-        Err(error) => return probe.fail("vault", error, &["rights"]),
-    }
-    match rights(api).await {
-        Ok(found) => probe.pass("rights", found),
-        Err(error) => return probe.fail("rights", error, &[]),
-    }
-    probe
+    let token = auth.token(&auth.scope).await.map(|token| token.details.describe());
+    probe.step("token", token, &["vault", "rights"])?.step("vault", first_page(api).await, &["rights"])?.step(
+        "rights",
+        rights(api).await,
+        &[],
+    )
 }
 
 async fn first_page(api: &Api) -> Result<String> {

@@ -102,6 +102,6 @@ impl KmsProvider for AzureKeyVault {
     }
 
     async fn probe(&self) -> Probe {
-        probe(&self.api, self.soft_delete.policy).await
+        probe(&self.api, self.soft_delete.policy).await.unwrap_or_else(|ended| ended)
     }
 }

@@ -195,3 +195,17 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         Ok(layer::standard(Arc::new(provider), &options))
     }
 }
+
+/// Implements [`ProviderBuilder::source`] and [`ProviderBuilder::source_mut`] with a field of the builder.
+#[macro_export]
+macro_rules! settings_source {
+    ($field:ident) => {
+        fn source(&self) -> &$crate::config::SettingsSource<Self::Key> {
+            &self.$field
+        }
+
+        fn source_mut(&mut self) -> &mut $crate::config::SettingsSource<Self::Key> {
+            &mut self.$field
+        }
+    };
+}

@@ -122,6 +122,27 @@ impl Probe {
         self.passed.push((step, found.into()));
     }
 
+    /// Records a step by its result, and goes on if it passed. `Err` holds the probe that ended with the failed step;
+    /// `not_run` are the steps after it.
+    ///
+    /// # Errors
+    ///
+    /// The ended probe.
+    pub fn step(
+        mut self,
+        step: &'static str,
+        result: Result<String>,
+        not_run: &[&'static str],
+    ) -> Result<Self, Self> {
+        match result {
+            Ok(found) => {
+                self.pass(step, found);
+                Ok(self)
+            }
+            Err(error) => Err(self.fail(step, error, not_run)),
+        }
+    }
+
     /// Ends the probe with a step that failed and those that it keeps from being tried.
     #[must_use]
     pub fn fail(mut self, step: &'static str, error: Error, not_run: &[&'static str]) -> Self {

@@ -85,13 +85,7 @@ impl ProviderBuilder for IbmKeyProtectBuilder {
     type Credentials = Credentials;
     type Provider = IbmKeyProtect;
 
-    fn source(&self) -> &SettingsSource<Key> {
-        &self.source
-    }
-
-    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
-        &mut self.source
-    }
+    kms_core::settings_source!(source);
 
     /// Names the cluster whose keys these are, as `namespace/name`. The name goes into the descriptions and tags of the
     /// keys; keys that are marked as another cluster's are neither returned nor changed.

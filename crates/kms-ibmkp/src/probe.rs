@@ -9,7 +9,9 @@ use crate::{
     stored::Cluster,
 };
 
-pub(crate) async fn probe(api: &Api) -> Probe {
+/// Logs in, lists one page and looks for an alias that cannot exist. It writes nothing. `Err` is a probe that ended with a
+/// failed step.
+pub(crate) async fn probe(api: &Api) -> Result<Probe, Probe> {
     let mut probe = Probe::new();
     let instance = api.instance.to_str().unwrap_or_default();
     let ring = api.key_ring.as_ref().and_then(|ring| ring.to_str().ok()).unwrap_or("any");
@@ -18,19 +20,11 @@ pub(crate) async fn probe(api: &Api) -> Probe {
         "settings",
         format!("instance {instance} at {}, key ring {ring}, cluster {cluster}", endpoint(&api.base)),
     );
-    match api.auth.token().await {
-        Ok(_) => probe.pass("iam", format!("{} accepts the API key", endpoint(&api.auth.url))),
-        Err(error) => return probe.fail("iam", error, &["instance", "rights"]),
-    }
-    match first_page(api).await {
-        Ok(found) => probe.pass("instance", found),
-        Err(error) => return probe.fail("instance", error, &["rights"]),
-    }
-    match rights(api).await {
-        Ok(found) => probe.pass("rights", found),
-        Err(error) => return probe.fail("rights", error, &[]),
-    }
+    let iam = api.auth.token().await.map(|_| format!("{} accepts the API key", endpoint(&api.auth.url)));
     probe
+        .step("iam", iam, &["instance", "rights"])?
+        .step("instance", first_page(api).await, &["rights"])?
+        .step("rights", rights(api).await, &[])
 }
 
 async fn first_page(api: &Api) -> Result<String> {

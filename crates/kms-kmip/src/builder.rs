@@ -56,13 +56,7 @@ impl ProviderBuilder for KmipBuilder {
     type Credentials = Credentials;
     type Provider = Kmip;
 
-    fn source(&self) -> &SettingsSource<Key> {
-        &self.source
-    }
-
-    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
-        &mut self.source
-    }
+    kms_core::settings_source!(source);
 
     fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
         // Without a name (`namespace/`) the cluster is not known, and objects of every cluster count.

@@ -90,13 +90,7 @@ impl ProviderBuilder for VaultBuilder {
     type Credentials = Credentials;
     type Provider = Vault;
 
-    fn source(&self) -> &SettingsSource<Key> {
-        &self.source
-    }
-
-    fn source_mut(&mut self) -> &mut SettingsSource<Key> {
-        &mut self.source
-    }
+    kms_core::settings_source!(source);
 
     fn with_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
