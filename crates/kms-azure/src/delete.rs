@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kms_core::{DeleteMode, Error, ErrorKind, KeyName, KeyVersion, Result, provider::Deleted};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
@@ -25,12 +26,17 @@ pub(crate) async fn delete(
 ) -> Result<Deleted> {
     let names = &Names::of(name);
     let mut deadline = soft_delete.deadline();
+    // Whether the vault has listed the secret as deleted: then its deletion is complete.
+    let mut listed = false;
     let deleted = loop {
         match api.delete(names).await {
             Ok(Some(deleted)) => break deleted,
             // A destroy that was interrupted after its first half goes on here.
             Ok(None) if mode == DeleteMode::Destroy => match deleted_before(api, names).await? {
-                Some(deleted) => break deleted,
+                Some(deleted) => {
+                    listed = true;
+                    break deleted;
+                }
                 None => return Err(Error::key_not_found(name)),
             },
             Ok(None) => return Err(Error::key_not_found(name)),
@@ -54,7 +60,7 @@ pub(crate) async fn delete(
         );
         return Ok(Deleted::Recoverable);
     }
-    purge(api, names, &mut deadline).await
+    purge(api, names, listed, &mut deadline).await
 }
 
 /// The secret of that name if it was deleted before and can be purged.
@@ -95,9 +101,9 @@ async fn is_recoverable(
     }
 }
 
-/// Purges a secret as soon as its deletion is complete.
-async fn purge(api: &Api, names: &Names, deadline: &mut Deadline) -> Result<Deleted> {
-    let mut seen = false;
+/// Purges a secret as soon as its deletion is complete. `seen` says that the vault has listed it as deleted.
+async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline) -> Result<Deleted> {
+    let begin = Instant::now();
     loop {
         match api.purge(names).await {
             Ok(()) => break,
@@ -116,7 +122,14 @@ async fn purge(api: &Api, names: &Names, deadline: &mut Deadline) -> Result<Dele
             // Another client has purged it, or the deletion is not complete and the server does not say so.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 seen = match api.deleted(names).await {
-                    Ok(found) => found.is_some(),
+                    Ok(Some(_)) => true,
+                    Ok(None) => {
+                        // Nothing is left: the vault shows the secret neither as deleted nor as present.
+                        if begin.elapsed() >= UNSEEN && api.get(names, None).await?.is_none() {
+                            break;
+                        }
+                        false
+                    }
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
                     Err(error) => return Err(error),
                 };
