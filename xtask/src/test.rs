@@ -36,7 +36,10 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
     steps.step("test: real servers", || {
         let vm = vm::MODULE;
         // Without documentation tests, where `ignored` has another meaning.
-        run(live.apply(cmd!(sh, "cargo test --workspace --lib --bins --tests -- --ignored --skip {vm}")))
+        run(live.apply(cmd!(
+            sh,
+            "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --skip {vm}"
+        )))
     })?;
     vm::step(sh, &mut live, steps)
 }

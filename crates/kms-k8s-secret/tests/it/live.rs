@@ -258,7 +258,7 @@ async fn names_of_every_length_and_kind_work_and_are_listed() {
     place.create(taken).await;
     let name = key("Upper");
     let error = provider.get(&name, Freshness::Any).await.unwrap_err();
-    assert!(error.to_string().contains("belongs to another one"), "{error}");
+    assert!(error.to_string().contains("its annotation names another key"), "{error}");
     let error = provider.put(&name, &kek("eA=="), PutMode::Create).await.unwrap_err();
     assert_eq!((error.kind(), error.existing()), (ErrorKind::AlreadyExists, Some(Existing::Unknown)));
     assert!(provider.put(&name, &kek("eA=="), PutMode::Overwrite).await.is_err());
