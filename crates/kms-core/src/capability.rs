@@ -32,7 +32,7 @@ pub enum UpdateRight {
     Granted,
     /// The server says that our account lacks the right to update.
     Denied,
-    /// The server has no such question, or does not answer it. Only an update itself will show.
+    /// The server has no way to ask, or does not answer. Only an update itself will show.
     Unknown,
 }
 

@@ -79,7 +79,7 @@ impl Kek {
     /// Makes a KEK from a stored text: not empty, up to 8 KiB, possibly with a line break at its end.
     ///
     /// The program that stored the line break has also formatted the device with it, so it is part of the passphrase.
-    /// This logs a warning.
+    /// Such a KEK logs a warning.
     ///
     /// # Errors
     ///

@@ -26,8 +26,8 @@ impl Connector for KubernetesSecrets {
 
     fn check(&self, _spec: &SecuritySpec, _options: &ProviderOptions, _problems: &mut Problems) {}
 
-    /// Connects only if the namespace is set. The namespace of a kubeconfig's context is seldom that of the cluster, and
-    /// Rook does not find a key in another namespace when it opens the disk.
+    /// Connects only if the namespace is set. The namespace of a kubeconfig's context is seldom that of the cluster,
+    /// and Rook does not find a key in another namespace when it opens the disk.
     async fn connect(
         &self,
         _spec: &SecuritySpec,

@@ -92,8 +92,8 @@ impl Provider {
         }
     }
 
-    /// The best capability of the provider: for Vault with version 2 of KV, for KMIP with its identifiers in Kubernetes.
-    /// `None` for a registered provider. The largest size of a KEK is not the provider's own.
+    /// The best capability of the provider: for Vault with version 2 of KV, for KMIP with its identifiers in
+    /// Kubernetes. `None` for a registered provider. It does not state the largest size of a KEK.
     ///
     /// `kms providers` and the CronJobs need it without a connection and in builds that lack the provider.
     /// [`KmsProvider::capability`](kms_core::KmsProvider::capability) is the capability with the present configuration;

@@ -26,7 +26,7 @@ impl ProviderOptions {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Sets the limits of the layers that the caller has chosen; all other limits stay those of the provider's settings.
+    /// Sets the limits of the layers that the caller has chosen. The other limits come from the provider's settings.
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers.retry.deadline = deadline;

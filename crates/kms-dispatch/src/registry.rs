@@ -66,8 +66,8 @@ impl Registry {
         Ok(self)
     }
 
-    /// Returns the provider that a `security` block names (rook-behaviour §1.3). White space around the name is ignored;
-    /// its case counts.
+    /// Returns the provider that a `security` block names (rook-behaviour §1.3). White space around the name is
+    /// ignored; its case counts.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Parses booleans and durations, and finds the name that a misspelt name is meant to be.
+//! Parses booleans and durations, and finds the known name nearest to a misspelt one.
 
 use std::time::Duration;
 
