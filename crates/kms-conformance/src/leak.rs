@@ -31,16 +31,16 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 
-/// Bytes of one piece of a secret: a message that is cut off still contains a whole piece.
+/// The length of one piece of a secret, in bytes. A message that is cut off still contains a whole piece.
 const PIECE: usize = 16;
-/// Shorter secrets are found by chance.
+/// The length of the shortest secret, in bytes. A shorter text is found by chance.
 const SHORTEST: usize = 8;
 /// Characters of a line that are shown before a secret.
 const SHOWN: usize = 200;
 
 /// A secret that must not appear in any text.
 ///
-/// The search looks for each piece, as it is and in the forms in which programs write secrets: escaped as in JSON
+/// The search looks for each piece, verbatim and in the forms in which programs write secrets: escaped as in JSON
 /// and as by `Debug`, percent-encoded, in base64 (at any offset within an encoded text), in hexadecimal, and as a
 /// list of numbers.
 pub struct Canary {
@@ -241,7 +241,7 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // As it is: `Debug` would escape it.
+        // The text is written verbatim, since `Debug` would escape it.
         let _ = write!(self.0, " {}={value}", field.name());
     }
 }
@@ -256,7 +256,7 @@ impl Tap {
 
 impl<S: Subscriber> Layer<S> for Tap {
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        // Decided for each event, so that nothing is formatted while no recording is active.
+        // The subscriber decides for each event, so that it formats no event while no recording is active.
         Interest::sometimes()
     }
 

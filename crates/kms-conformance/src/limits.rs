@@ -65,7 +65,7 @@ async fn comes_back(bench: &Bench, label: &str, what: &str, kek: &Kek) -> Verdic
 async fn keks_of_every_size_come_back(bench: &Bench) -> Verdict {
     let largest = bench.capability().max_kek_bytes.min(Kek::MAX_BYTES);
     if bench.capability().base64_only {
-        // Each of the three forms that an end can have, with every bit set somewhere.
+        // These sizes have all three forms of the end of a base64 text, with every bit set somewhere.
         for size in [1, 2, 3, 15, 16, 17, 32, 127, 128, 129, 1024, largest / 4 * 3] {
             let bytes: Vec<u8> = (0..=u8::MAX).rev().cycle().take(size).collect();
             let kek = kek_of(&STANDARD.encode(bytes));

@@ -205,7 +205,7 @@ impl KmsProvider for Broken {
             {
                 self.inner.put(name, kek, PutMode::Create).await
             }
-            // As the API server of Kubernetes does with an object that is written as it is.
+            // The API server of Kubernetes does this if a write does not change an object.
             Defect::UpdateWithTheSameKekIsSkipped => {
                 if let (PutMode::Update(expected), Ok(stored)) =
                     (&mode, self.inner.get(name, Freshness::Fresh).await)
@@ -283,7 +283,7 @@ impl KmsProvider for Broken {
     }
 }
 
-/// One that deletes nothing, so that the suite leaves keys behind.
+/// A provider that deletes nothing, so that the suite leaves keys behind.
 #[derive(Debug)]
 struct Clinging(Broken);
 
@@ -408,7 +408,7 @@ async fn every_defect_is_noticed_by_the_case_that_is_about_it() {
         for case in *cases {
             assert!(failed.contains(case), "{case} does not notice {defect:?}:\n{report}");
         }
-        // The others still say that the rest of it works.
+        // The other cases still show that the rest of the provider works.
         let breaks_everything = matches!(
             defect,
             Defect::GetHangs | Defect::GetIsStale | Defect::GetPanics | Defect::NothingIsDeleted
@@ -467,7 +467,7 @@ async fn the_ledger_excuses_what_fails_and_nothing_else() {
     let excused = report.cases().iter().find(|found| found.name == case).unwrap();
     assert!(matches!(excused.outcome, Outcome::Excused { reason: "it forgets one", .. }), "{report}");
 
-    // The next version of the server does not forget any more.
+    // The next version of the server no longer has the defect.
     let whole = subject(Arc::new(Broken::new(Defect::ExistingIsGuessed)));
     let report = kms_conformance::run(&whole, &options()).await;
     assert!(report.ledger_problems().iter().any(|problem| problem.contains(case)), "{report}");

@@ -1,4 +1,4 @@
-//! From settings to a provider: what the builders of all providers have in common.
+//! The trait of the builders, which turn settings into a provider.
 
 use std::{fmt, sync::Arc};
 
@@ -12,44 +12,44 @@ use crate::{
 
 /// Builds a provider from the settings of a CephCluster, the environment and Secrets.
 ///
-/// An implementer states how its settings are parsed, which Secrets and files it reads, and how the provider is put
-/// together. The trait does the rest in a fixed order: nothing is parsed before [`check`](Self::check) or
-/// [`build`](Self::build), and each reports every problem at once.
+/// An implementer parses its settings, reads its Secrets and files, and assembles the provider. The trait calls
+/// these steps in a fixed order: it parses nothing before [`check`](Self::check) or [`build`](Self::build), and both
+/// report every problem at once.
 ///
 /// `Debug` of a builder shows the names of its settings and never a value, as [`SettingsSource`] does.
 #[async_trait]
 pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static {
-    /// What people call the KMS, as in "the settings of Vault".
+    /// The usual name of the KMS, as in "the settings of Vault".
     const TITLE: &'static str;
-    /// What Rook puts before the name of each setting in the environment of its pods (rook-behaviour §13.2).
+    /// The prefix of each setting's name in the environment of Rook's pods (rook-behaviour §13.2).
     const ENVIRONMENT_PREFIX: &'static str = "";
-    /// Settings that name a Secret or a file. In the environment their value is always a file.
+    /// The settings that name a Secret or a file. In the environment their value is always a file.
     const ENVIRONMENT_FILES: &'static [Self::Key] = &[];
-    /// Whether the provider keeps identifiers in an index: then the caller makes one where it can.
+    /// Whether the provider keeps identifiers in an index. If so, the caller supplies an index if it can.
     const USES_INDEX: bool = false;
 
     /// The settings of the provider.
     type Key: ConfigKey;
-    /// What the settings say, parsed.
+    /// The parsed settings.
     type Parsed: Send + Sync;
-    /// What Secrets and files say: credentials and certificates.
+    /// The contents of Secrets and files: credentials and certificates.
     type Credentials: Send;
     /// The provider.
     type Provider: KmsProvider;
 
-    /// The settings that were given so far.
+    /// The settings that the builder has so far.
     fn source(&self) -> &SettingsSource<Self::Key>;
 
-    /// The settings that were given so far, to add to.
+    /// The settings that the builder has so far, mutable.
     fn source_mut(&mut self) -> &mut SettingsSource<Self::Key>;
 
     /// Parses everything that needs neither Secrets nor files, and checks that credentials are named.
     ///
-    /// `None` if something that is needed is missing or malformed; that is in `problems` then.
+    /// `None` if a required setting is missing or malformed, which is then in `problems`.
     fn parse(&self, settings: &Settings<Self::Key>, problems: &mut Problems) -> Option<Self::Parsed>;
 
-    /// Reads Secrets and files. `parsed` is `None` if [`parse`](Self::parse) found that the settings are malformed;
-    /// what can be read is read all the same, so that its problems are reported together.
+    /// Reads Secrets and files. `parsed` is `None` if [`parse`](Self::parse) found malformed settings: this still reads
+    /// what it can, so that all problems are reported together.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         problems: &mut Problems,
     ) -> Result<Option<Self::Credentials>>;
 
-    /// Puts the provider together. The server is not asked yet.
+    /// Assembles the provider, without a request to the server.
     ///
     /// # Errors
     ///
@@ -74,27 +74,27 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         credentials: Self::Credentials,
     ) -> Result<Self::Provider>;
 
-    /// The options of the layers, changed as the provider's own settings say.
+    /// Adapts the options of the layers to the provider's own settings.
     fn layer_options(_provider: &Self::Provider, options: LayerOptions) -> LayerOptions {
         options
     }
 
-    /// Says which CephCluster the keys belong to, as `namespace/name`. The name may be empty where it is not known.
+    /// Sets the CephCluster that the keys belong to, as `namespace/name`. An unknown name is empty.
     ///
-    /// A provider whose server several clusters may share writes it to its objects and leaves those of other clusters
-    /// alone.
+    /// If several clusters may share a server, its provider marks each object with the cluster, and leaves the objects
+    /// of other clusters alone.
     #[must_use]
     fn with_cluster(self, _cluster: impl Into<String>) -> Self {
         self
     }
 
-    /// Allows `http://` addresses, over which everybody on the way can read credentials and keys.
+    /// Allows `http://` addresses. An attacker on the network can then read credentials and keys.
     #[must_use]
     fn with_allow_http(self, _allow: bool) -> Self {
         self
     }
 
-    /// Keeps identifiers in this index; see [`USES_INDEX`](Self::USES_INDEX).
+    /// Sets the index that keeps identifiers; see [`USES_INDEX`](Self::USES_INDEX).
     #[must_use]
     fn with_index(self, _index: Arc<dyn KeyIndex>) -> Self {
         self
@@ -106,7 +106,7 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         Self::default()
     }
 
-    /// Takes the settings of a CephCluster.
+    /// Adds the settings of a CephCluster.
     #[must_use]
     fn with_details(mut self, details: &ConnectionDetails) -> Self {
         self.source_mut().add_details(details);
@@ -120,9 +120,9 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         self
     }
 
-    /// Takes from these variables of the environment the settings that are not given otherwise.
+    /// Adds variables of the environment. They supply the settings that are absent elsewhere.
     ///
-    /// Names without [`ENVIRONMENT_PREFIX`](Self::ENVIRONMENT_PREFIX) are passed over.
+    /// Names without [`ENVIRONMENT_PREFIX`](Self::ENVIRONMENT_PREFIX) are ignored.
     #[must_use]
     fn with_environment<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let pairs = pairs
@@ -132,30 +132,30 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         self
     }
 
-    /// Names the Secret with the credentials; the empty text names none.
+    /// Sets the name of the Secret with the credentials; an empty text means no Secret.
     #[must_use]
     fn with_token_secret(mut self, name: impl Into<String>) -> Self {
         self.source_mut().set_token_secret(name);
         self
     }
 
-    /// Checks the settings without I/O and without asking for any Secret.
+    /// Checks the settings without I/O, and so without the Secrets.
     fn check(&self, problems: &mut Problems) {
         let settings = self.source().settings(problems);
         self.parse(&settings, problems);
     }
 
-    /// Builds the provider. Secrets and files are read, the server is not asked yet.
+    /// Builds the provider. This reads Secrets and files, and sends no request to the server.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` with every problem of the settings; otherwise those of `secrets`.
+    /// `ConfigInvalid` with every problem of the settings; otherwise the errors of `secrets`.
     async fn build(self, secrets: &dyn SecretSource) -> Result<Self::Provider> {
         self.build_unless(secrets, Problems::new()).await
     }
 
-    /// Builds the provider as [`build`](Self::build) does, and fails if `problems` has any: those that the caller has
-    /// found are reported together with those of the settings.
+    /// Builds the provider as [`build`](Self::build) does, and fails if `problems` is not empty. It reports the
+    /// problems that the caller has found together with the problems of the settings.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
     }
 
     /// Builds the provider as [`build_unless`](Self::build_unless) does, in the [standard layers](layer::standard).
-    /// `limits` has the last word on their options.
+    /// `limits` changes their options last.
     ///
     /// # Errors
     ///
@@ -196,7 +196,7 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
     }
 }
 
-/// Implements [`ProviderBuilder::source`] and [`ProviderBuilder::source_mut`] with a field of the builder.
+/// Implements [`ProviderBuilder::source`] and [`ProviderBuilder::source_mut`] by a field of the builder.
 #[macro_export]
 macro_rules! settings_source {
     ($field:ident) => {

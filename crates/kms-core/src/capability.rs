@@ -1,4 +1,4 @@
-//! What a provider can do.
+//! The capabilities of a provider.
 
 /// How strong the guarantee of a conditional write is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -28,39 +28,39 @@ impl Guarantee {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum UpdateRight {
-    /// The server says that it would be.
+    /// The server says that it would allow the update.
     Granted,
-    /// The server says that our account lacks the right.
+    /// The server says that our account lacks the right to update.
     Denied,
-    /// The server cannot be asked, or does not say: only an update itself will show.
+    /// The server has no way to ask, or does not answer. Only an update itself will show.
     Unknown,
 }
 
-/// What a provider can do. What it cannot do fails with `Unsupported` before any I/O.
+/// What a provider can do. Every other operation fails with `Unsupported` before any I/O.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Capability {
-    /// How sure [`PutMode::Create`](crate::PutMode::Create) is.
+    /// The guarantee of [`PutMode::Create`](crate::PutMode::Create).
     pub create: Guarantee,
-    /// How sure [`PutMode::Update`](crate::PutMode::Update) is. Rotation needs it.
+    /// The guarantee of [`PutMode::Update`](crate::PutMode::Update), which a rotation needs.
     pub update: Guarantee,
     /// Whether keys can be listed.
     pub list: bool,
     /// Whether [`DeleteMode::Soft`](crate::DeleteMode::Soft) is possible.
     pub soft_delete: bool,
-    /// Whether superseded versions of a key stay on the server, and can be destroyed.
+    /// Whether the server keeps superseded versions of a key, and can destroy them.
     pub versions: bool,
     /// Whether [`Freshness::Fresh`](crate::Freshness::Fresh) reads are possible.
     pub fresh_reads: bool,
     /// The largest KEK that can be stored, in bytes.
     pub max_kek_bytes: usize,
-    /// Whether a KEK has to be base64 in its canonical form, since what is stored are the bytes that it stands for.
-    /// Other texts are refused with `ConfigInvalid` before any I/O.
+    /// Whether a KEK must be canonical base64, since the server stores the decoded bytes.
+    /// A put of any other text fails with `ConfigInvalid` before any I/O.
     pub base64_only: bool,
 }
 
 impl Capability {
-    /// A provider that can do everything; take away from it what yours cannot.
+    /// Every capability. An implementer switches off what its provider cannot do.
     pub const fn full() -> Self {
         Self {
             create: Guarantee::Atomic,
@@ -74,56 +74,56 @@ impl Capability {
         }
     }
 
-    /// The same with another guarantee for creating.
+    /// Sets the guarantee of creates.
     #[must_use]
     pub const fn with_create(mut self, create: Guarantee) -> Self {
         self.create = create;
         self
     }
 
-    /// The same with another guarantee for updating.
+    /// Sets the guarantee of updates.
     #[must_use]
     pub const fn with_update(mut self, update: Guarantee) -> Self {
         self.update = update;
         self
     }
 
-    /// The same with or without listing.
+    /// Sets whether keys can be listed.
     #[must_use]
     pub const fn with_list(mut self, list: bool) -> Self {
         self.list = list;
         self
     }
 
-    /// The same with or without soft deletion.
+    /// Sets whether soft deletes are possible.
     #[must_use]
     pub const fn with_soft_delete(mut self, soft_delete: bool) -> Self {
         self.soft_delete = soft_delete;
         self
     }
 
-    /// The same with or without superseded versions.
+    /// Sets whether the server keeps superseded versions.
     #[must_use]
     pub const fn with_versions(mut self, versions: bool) -> Self {
         self.versions = versions;
         self
     }
 
-    /// The same with or without fresh reads.
+    /// Sets whether fresh reads are possible.
     #[must_use]
     pub const fn with_fresh_reads(mut self, fresh_reads: bool) -> Self {
         self.fresh_reads = fresh_reads;
         self
     }
 
-    /// The same with another limit for KEKs.
+    /// Sets the size of the largest KEK, in bytes.
     #[must_use]
     pub const fn with_max_kek_bytes(mut self, bytes: usize) -> Self {
         self.max_kek_bytes = bytes;
         self
     }
 
-    /// The same for any text, or for canonical base64 alone.
+    /// Sets whether a KEK must be canonical base64.
     #[must_use]
     pub const fn with_base64_only(mut self, base64_only: bool) -> Self {
         self.base64_only = base64_only;

@@ -1,4 +1,4 @@
-//! One error type: what failed, and whether a retry is worth it.
+//! The error type of all providers: what failed, and whether a retry may help.
 
 mod key;
 
@@ -7,21 +7,21 @@ use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration}
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What failed, as far as a caller acts on it.
+/// The kind of an error. A caller decides by it what to do.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A create found a key of that name. See [`Error::existing`].
     AlreadyExists,
-    /// A setting, a Secret or an argument is wrong. No request has been sent because of it.
+    /// A setting, a Secret or an argument is wrong. The request was not sent.
     ConfigInvalid,
     /// The key has changed since the version that the caller named.
     Conflict,
     /// The provider is known, but its feature was not compiled in.
     Disabled,
-    /// There is no such key, Secret or mount.
+    /// The key, Secret or mount is absent.
     NotFound,
-    /// The server knows our account and does not allow this.
+    /// The server knows our account and does not allow it the operation.
     PermissionDenied,
     /// The server sent a malformed response.
     Protocol,
@@ -35,7 +35,7 @@ pub enum ErrorKind {
     Unavailable,
     /// An error of no other kind.
     Unexpected,
-    /// The provider cannot do this. No request has been sent because of it.
+    /// The provider cannot do this. The request was not sent.
     Unsupported,
 }
 
@@ -87,11 +87,11 @@ impl fmt::Display for ErrorKind {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// Repeating it would fail the same way, or all tries are used up.
+    /// A retry would fail the same way, or all tries are used up.
     Never,
-    /// The outcome is unknown: only an operation that does no harm when done twice may be repeated.
+    /// The outcome is unknown: only an idempotent operation may be retried.
     IfIdempotent,
-    /// The operation was surely not applied.
+    /// The operation was certainly not applied.
     Always,
 }
 
@@ -103,7 +103,7 @@ pub enum Existing {
     Same,
     /// Another KEK is stored.
     Different,
-    /// It could not be read.
+    /// The stored KEK could not be read.
     Unknown,
 }
 
@@ -111,17 +111,17 @@ pub enum Existing {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum WriteOutcome {
-    /// The write was refused, and cannot be applied later.
+    /// The write was not applied, and cannot be applied later.
     NotApplied,
-    /// The write may have been applied, or may still be applied after the caller has heard of the error.
+    /// The write may have been applied, or may still be applied after the caller has received the error.
     Unknown,
 }
 
 /// An error of a KMS provider, of its configuration or of a layer around it.
 ///
 /// `Display` is one line without the cause; the cause is the [`source`](StdError::source).
-/// It is cheap to clone, so that every caller that waited for one login gets its failure.
-/// No part of it ever holds a KEK, a credential or the value of a setting.
+/// It is cheap to clone: if several callers wait for one login, all of them get its error.
+/// No part of an error holds a KEK, a credential or the value of a setting.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -140,7 +140,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error that is not worth repeating. `message` is lower case, without a full stop.
+    /// An error that must not be retried. `message` is lower case, without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -170,35 +170,35 @@ impl Error {
         self
     }
 
-    /// Says whether a repeat is worth it.
+    /// Sets whether a retry may help.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
         self
     }
 
-    /// Says how long the server wants us to wait before the next try.
+    /// Sets how long the server wants us to wait before the next try.
     #[must_use]
     pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
         self.0.retry_after = wait;
         self
     }
 
-    /// Says what is known of the write that failed, where kind and [`Retry`] do not show it.
+    /// Sets the outcome of the failed write, for errors whose kind and [`Retry`] do not show it.
     #[must_use]
     pub fn outcome(mut self, outcome: WriteOutcome) -> Self {
         self.0.write_outcome = Some(outcome);
         self
     }
 
-    /// Says what was being done. The first one to say so wins.
+    /// Sets the failed operation, unless it is already set.
     #[must_use]
     pub fn operation(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
 
-    /// Says which provider failed. The first one to say so wins.
+    /// Sets the failed provider, unless it is already set.
     #[must_use]
     pub fn provider(mut self, provider: &'static str) -> Self {
         self.0.provider.get_or_insert(provider);
@@ -212,12 +212,12 @@ impl Error {
         self
     }
 
-    /// What happened.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether a repeat is worth it.
+    /// Whether a retry may help.
     pub fn retryable(&self) -> Retry {
         self.0.retry
     }
@@ -227,17 +227,17 @@ impl Error {
         self.0.retry_after
     }
 
-    /// What is known of the key that is there, for an [`ErrorKind::AlreadyExists`].
+    /// What is known of the existing key, for an [`ErrorKind::AlreadyExists`].
     pub fn existing(&self) -> Option<Existing> {
         self.0.existing
     }
 
-    /// Whether the write that failed with this error was applied, or can still be.
+    /// Whether the write that failed with this error was applied, or may still be applied.
     ///
-    /// What [`outcome`](Self::outcome) said counts first. Otherwise a refusal that the server (or this client) decides
-    /// before it writes is [`WriteOutcome::NotApplied`], and everything else is [`WriteOutcome::Unknown`]. For a
-    /// [`ErrorKind::Conflict`] that holds for the last try; of a try before it, only a server that
-    /// [decides](crate::Guarantee::Atomic) between writers makes sure.
+    /// An outcome that [`outcome`](Self::outcome) has set takes precedence. Otherwise the result is
+    /// [`WriteOutcome::NotApplied`] if the server or this client refused the write before it wrote anything, and
+    /// [`WriteOutcome::Unknown`] for every other error. For an [`ErrorKind::Conflict`] this is about the last try;
+    /// only a server with [atomic](crate::Guarantee::Atomic) writes guarantees it for earlier tries too.
     pub fn write_outcome(&self) -> WriteOutcome {
         let Inner { kind, retry, write_outcome, .. } = &*self.0;
         match (write_outcome, retry, kind) {
@@ -257,12 +257,12 @@ impl Error {
         }
     }
 
-    /// What was being done.
+    /// The operation that failed.
     pub fn failed_operation(&self) -> Option<&'static str> {
         self.0.operation
     }
 
-    /// The name of the provider.
+    /// The name of the provider that failed.
     pub fn failed_provider(&self) -> Option<&'static str> {
         self.0.provider
     }
@@ -272,7 +272,7 @@ impl Error {
         &self.0.message
     }
 
-    /// The identifiers that were added, in order.
+    /// The identifiers that `context` has added, in order.
     pub fn contexts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
     }

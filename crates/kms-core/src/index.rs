@@ -1,6 +1,6 @@
-//! An index: which object on a server is the KEK of which key.
+//! An index that maps each key to the object with its KEK on a server.
 //!
-//! A server that names its objects itself (KMIP) needs one to decide between two writers.
+//! If the server itself names its objects (KMIP), only an index can decide between two writers.
 
 use std::fmt;
 
@@ -9,17 +9,18 @@ use zeroize::Zeroizing;
 
 use crate::{KeyName, Result};
 
-/// What an index holds for a key.
+/// The entry of a key in an index.
 #[non_exhaustive]
 pub struct IndexEntry {
-    /// The identifier of the object on the server. Wiped on drop: by mistake it may be a KEK (rook-behaviour W3).
+    /// The identifier of the object on the server. It is wiped on drop, since it may be a KEK by mistake
+    /// (rook-behaviour W3).
     pub uid: Zeroizing<String>,
-    /// The version of the entry that was read, such as a resource version.
+    /// The version of the entry when it was read, such as a resource version.
     pub version: String,
 }
 
 impl IndexEntry {
-    /// An entry.
+    /// Makes an entry.
     pub fn new(uid: impl Into<String>, version: impl Into<String>) -> Self {
         Self { uid: Zeroizing::new(uid.into()), version: version.into() }
     }
@@ -34,27 +35,27 @@ impl fmt::Debug for IndexEntry {
 
 /// Keeps the identifier of each key's object, with conditional writes. Rook does so in Secrets (rook-behaviour §6.6).
 ///
-/// A read sees every write that was answered before it.
+/// A read sees every write that ended before the read began.
 #[async_trait]
 pub trait KeyIndex: fmt::Debug + Send + Sync {
-    /// Reads the entry of a key; `None` if there is no entry.
+    /// Reads the entry of a key; `None` if it is absent.
     ///
     /// # Errors
     ///
-    /// `Protocol` if the entry cannot be an identifier: it is empty, or not text.
+    /// `Protocol` if the entry cannot be an identifier because it is empty or not text.
     async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>>;
 
     /// Writes the entry of a new key and returns its version.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if there is an entry, whatever it holds: the index decides between two writers.
+    /// `AlreadyExists` if the key has an entry, whatever its contents: the index decides between two writers.
     async fn create(&self, name: &KeyName, uid: &str) -> Result<String>;
 
     /// Replaces the identifier if the entry is still in `version`, and returns the new version.
     ///
-    /// The version changes even if the identifier stays the same: that turns away writes that are in flight, before
-    /// an object is destroyed.
+    /// The version changes even if the identifier stays the same: a provider makes the writes in flight fail this way
+    /// before it destroys an object.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The key encryption key: a secret text.
+//! The key encryption key (KEK), which is a secret text.
 
 use std::fmt;
 
@@ -12,28 +12,28 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 
-/// Random bytes in a generated KEK (Rook's figure, rook-behaviour §8.1).
+/// The number of random bytes in a generated KEK, as in Rook (rook-behaviour §8.1).
 const RANDOM_BYTES: usize = 128;
 /// Length of [`RANDOM_BYTES`] in base64 with padding.
 const TEXT_BYTES: usize = RANDOM_BYTES.div_ceil(3) * 4;
-/// The largest KEK that is taken, in bytes. `cryptsetup` reads key files up to 8 MiB, but passphrases that a KMS
-/// can hold under every provider are far smaller.
+/// The size of the largest valid KEK, in bytes. `cryptsetup` reads key files up to 8 MiB, but the largest passphrase
+/// that every provider can store is far smaller.
 const MAX_BYTES: usize = 8 * 1024;
-/// The key of the fingerprint's HMAC. It is no secret: it only keeps our fingerprints from matching other hashes
-/// of the same text.
+/// The key of the fingerprint's HMAC. It is public, and only makes our fingerprints differ from other hashes of the
+/// same text.
 const FINGERPRINT_KEY: &[u8] = b"rook-kms KEK fingerprint v1";
-/// Bytes of the HMAC that are kept in a fingerprint.
+/// How many bytes of the HMAC a fingerprint has.
 const FINGERPRINT_BYTES: usize = 8;
 
 /// A key encryption key (KEK): the passphrase that opens a LUKS key slot, as text.
 ///
-/// The text itself is the passphrase; it is never decoded for LUKS (rook-behaviour §8.1).
-/// It is wiped from memory on drop, printed by no formatter, compared in constant time, and comes out by
-/// [`expose_secret`](Self::expose_secret) only.
+/// The text itself is the passphrase; LUKS gets it without any decoding (rook-behaviour §8.1).
+/// A KEK is wiped from memory on drop and compared in constant time. No formatter prints it; only
+/// [`expose_secret`](Self::expose_secret) returns its text.
 pub struct Kek(SecretString);
 
 impl Kek {
-    /// The largest KEK that [`parse`](Self::parse) takes, in bytes.
+    /// The size of the largest KEK that [`parse`](Self::parse) accepts, in bytes.
     pub const MAX_BYTES: usize = MAX_BYTES;
 
     /// Makes a new KEK as Rook does: 128 random bytes of the operating system in base64 with padding, 172 characters.
@@ -47,18 +47,18 @@ impl Kek {
             Error::new(crate::ErrorKind::Unexpected, "the operating system gave no random bytes")
                 .context("cause", cause.to_string())
         })?;
-        // Encoded into a buffer of the exact size: a growing one would leave copies behind.
+        // The buffer has the exact size: a growing one would leave copies in memory.
         let mut text = String::with_capacity(TEXT_BYTES);
         STANDARD.encode_string(random.as_slice(), &mut text);
         Ok(Self(SecretString::from(text)))
     }
 
-    /// Takes a KEK that exists: any text that is not empty, up to 8 KiB.
+    /// Makes a KEK from a text that the caller supplies: not empty, up to 8 KiB.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for an empty text, for one that is too long, and for one that ends in a line break: a line
-    /// break would be part of the passphrase, and is nearly always there by accident.
+    /// `ConfigInvalid` if the text is empty, is too long, or ends in a line break: the line break would be part of the
+    /// passphrase, and is nearly always there by accident.
     pub fn parse(text: impl Into<SecretString>) -> Result<Self> {
         let text = text.into();
         let bytes = text.expose_secret().as_bytes();
@@ -76,12 +76,14 @@ impl Kek {
         }
     }
 
-    /// Takes a KEK that a KMS holds: any text that is not empty, a line break at its end included. The program that stored it
-    /// so has formatted the device with it, so the line break is part of the passphrase; it is warned of.
+    /// Makes a KEK from a stored text: not empty, up to 8 KiB, possibly with a line break at its end.
+    ///
+    /// The program that stored the line break has also formatted the device with it, so it is part of the passphrase.
+    /// Such a KEK logs a warning.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for an empty text and for one of more than 8 KiB.
+    /// `ConfigInvalid` if the text is empty or has more than 8 KiB.
     pub fn from_stored(text: impl Into<SecretString>) -> Result<Self> {
         let text = text.into();
         let bytes = text.expose_secret().as_bytes();
@@ -100,7 +102,7 @@ impl Kek {
         Ok(Self(text))
     }
 
-    /// Takes a KEK from bytes that are to be UTF-8. The bytes are wiped in any case.
+    /// Makes a KEK from UTF-8 bytes that the caller supplies, and always wipes the bytes.
     ///
     /// # Errors
     ///
@@ -109,7 +111,7 @@ impl Kek {
         Self::parse(utf8(bytes)?)
     }
 
-    /// Takes a KEK that a KMS holds from bytes that are to be UTF-8. The bytes are wiped in any case.
+    /// Makes a KEK from stored UTF-8 bytes, and always wipes the bytes.
     ///
     /// # Errors
     ///
@@ -123,26 +125,26 @@ impl Kek {
         self.0.expose_secret()
     }
 
-    /// Whether both are the same KEK, in a time that depends on the lengths alone.
+    /// Whether both KEKs are equal. The comparison takes a time that depends on the lengths alone.
     pub fn ct_eq(&self, other: &Self) -> bool {
         self.expose_secret().as_bytes().ct_eq(other.expose_secret().as_bytes()).into()
     }
 
-    /// A second copy, to be wiped like the first.
+    /// Makes a copy, which is wiped on drop too.
     ///
-    /// There is no `Clone`, so that every copy is asked for by this name.
+    /// `Kek` is not `Clone`, so that every copy is explicit.
     pub fn duplicate(&self) -> Self {
         Self(SecretString::from(self.expose_secret()))
     }
 
-    /// Sixteen hexadecimal digits by which people can tell KEKs apart without seeing them.
+    /// Sixteen hexadecimal digits that distinguish KEKs without showing them.
     ///
-    /// It is HMAC-SHA-256 with the fixed, public key `rook-kms KEK fingerprint v1` over the KEK's text, cut to the
-    /// first 8 bytes.
-    /// A generated KEK has 1,024 bits of entropy and cannot be found from it; a KEK that a person made up might be
-    /// guessed from it, so do not publish the fingerprint of such a one.
+    /// The fingerprint is the first 8 bytes of the HMAC-SHA-256 of the KEK's text, with the fixed, public key
+    /// `rook-kms KEK fingerprint v1`.
+    /// A generated KEK has 1,024 bits of entropy and cannot be found from its fingerprint. A KEK that a person made up
+    /// might be guessed, so do not publish its fingerprint.
     pub fn fingerprint(&self) -> String {
-        // HMAC takes a key of any length, so this cannot fail; an empty answer would compare equal to nothing.
+        // HMAC accepts a key of any length, so this cannot fail. An empty text equals no fingerprint.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(FINGERPRINT_KEY) else { return String::new() };
         mac.update(self.expose_secret().as_bytes());
         mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()

@@ -1,13 +1,13 @@
-//! The common ground of every key-management system (KMS) that keeps the key encryption keys (KEKs) of encrypted
-//! Ceph OSDs.
+//! The core of the key-management system (KMS) providers that keep the key encryption keys (KEKs) of encrypted Ceph
+//! OSDs.
 //!
 //! An encrypted OSD is a LUKS device, and the KEK is the passphrase of its key slot.
-//! This crate has the [`KmsProvider`] trait that each KMS implements, the types that cross it, the [layers](layer)
-//! that give every provider the same retries, time limits and traces, and the typed form of the `security` block of
-//! a CephCluster.
+//! This crate has the [`KmsProvider`] trait that each KMS implements, the types of its arguments and results, the
+//! [layers](layer) that give every provider the same retries, time limits and traces, and the typed form of the
+//! `security` block of a CephCluster.
 //!
-//! It does no I/O of its own and knows no provider: no HTTP, no TLS, no JSON.
-//! Connections are made by the provider crates, and `kms-dispatch` picks the one that a `security` block names.
+//! The crate does no I/O and knows no provider: no HTTP, no TLS, no JSON.
+//! The provider crates make the connections, and `kms-dispatch` picks the provider that a `security` block names.
 //!
 //! ```
 //! use kms_core::{Kek, KeyName, KmsProviderExt, memory::Memory};

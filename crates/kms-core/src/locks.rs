@@ -1,4 +1,4 @@
-//! One lock for each key, within one process.
+//! Locks for keys within one process.
 
 use std::{
     fmt,
@@ -7,29 +7,29 @@ use std::{
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// How many locks there are. Keys that share one wait for each other, which costs time and nothing else.
+/// The number of locks. Writers of keys that share a lock wait for each other, which only costs time.
 const STRIPES: u64 = 16;
 
 /// Locks that keep two writers of this process from working on the same key at the same time.
 ///
-/// A provider whose server has no compare-and-set holds the lock of a key from its look to its write.
-/// Writers of other processes are not kept out: the provider remains a
-/// [`CheckThenAct`](crate::Guarantee::CheckThenAct) one.
-/// Several keys may share a lock, so hold one at a time only: a second one may be the same.
+/// If its server has no compare-and-set, a provider holds the lock of a key from its read to its write.
+/// The locks do not keep out writers of other processes: the guarantee of the provider is still
+/// [`CheckThenAct`](crate::Guarantee::CheckThenAct).
+/// Several keys may share a lock, so a task must hold one lock at a time: a second lock may be the same one.
 pub struct KeyLocks {
     first: Mutex<()>,
     others: Vec<Mutex<()>>,
 }
 
 impl KeyLocks {
-    /// Locks that are all free.
+    /// Makes the locks, all of them free.
     pub fn new() -> Self {
         Self { first: Mutex::default(), others: (1..STRIPES).map(|_| Mutex::default()).collect() }
     }
 
     /// Waits for the lock of a key and holds it until the guard is dropped.
     ///
-    /// `key` is what names the key on the server, so that two names for one object share a lock.
+    /// `key` is the name of the object on the server, so that two names of one object share a lock.
     pub async fn lock(&self, key: &str) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);

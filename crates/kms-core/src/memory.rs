@@ -1,6 +1,6 @@
-//! A provider that keeps its keys in memory: the reference for the others, and for tests of what uses them.
+//! A provider that keeps its keys in memory: the reference for other providers, and for tests of their callers.
 //!
-//! It is not reachable through `kms-dispatch`, since keys that die with the process are lost disks.
+//! `kms-dispatch` does not offer it: when the process ends its keys are gone, and the data on the disks with them.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub struct Memory {
 #[derive(Debug)]
 struct Key {
     created: SystemTime,
-    /// The versions that are kept, by their numbers. The last one is the current one.
+    /// The stored versions by their numbers. The last version is the current one.
     versions: BTreeMap<u64, Version>,
     deleted: bool,
 }
@@ -49,7 +49,7 @@ impl Memory {
     }
 
     fn keys(&self) -> MutexGuard<'_, BTreeMap<KeyName, Key>> {
-        // A panic of another thread leaves every single entry whole.
+        // A panic of another thread leaves no entry half written.
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

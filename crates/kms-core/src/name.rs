@@ -1,28 +1,29 @@
-//! Names and versions of keys.
+//! The names and versions of keys.
 
 use std::{fmt, str::FromStr};
 
 use crate::error::{Error, Result};
 
-/// The longest name, in bytes: that of a Kubernetes object.
+/// The length of the longest name, in bytes, as for a Kubernetes object.
 const MAX_BYTES: usize = 253;
 
-/// The name of a key: the name of the data PersistentVolumeClaim of the OSD that it opens (rook-behaviour §0 and rook-behaviour §2).
+/// The name of a key: the name of the data PersistentVolumeClaim (PVC) of its OSD (rook-behaviour §0 and
+/// rook-behaviour §2).
 ///
-/// It is 1 to 253 letters, digits, `-`, `_` and `.`, and begins and ends with a letter or a digit.
-/// That is every name that Kubernetes allows for a PVC, and more; each provider maps it to a name of its own.
+/// It has 1 to 253 letters, digits, `-`, `_` and `.`, and begins and ends with a letter or a digit.
+/// This includes every name that Kubernetes allows for a PVC; each provider maps it to a name on its server.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyName(String);
 
 impl KeyName {
-    /// The longest name, in bytes.
+    /// The length of the longest name, in bytes.
     pub const MAX_BYTES: usize = MAX_BYTES;
 
-    /// Checks a name and takes it.
+    /// Makes a name from a text, and checks it.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if it is not of the form above.
+    /// `ConfigInvalid` if the text is not of the form above.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let problem = if name.is_empty() {
@@ -74,7 +75,7 @@ impl fmt::Display for KeyName {
 pub struct KeyVersion(String);
 
 impl KeyVersion {
-    /// A version, as the provider writes it.
+    /// Makes a version from the text of the provider.
     pub fn new(version: impl Into<String>) -> Self {
         Self(version.into())
     }

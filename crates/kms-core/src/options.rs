@@ -1,16 +1,16 @@
-//! The choices of a caller.
+//! The options of puts, deletes and reads.
 
 use crate::KeyVersion;
 
-/// What a put expects to find.
+/// The state of the key that a put requires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "a provider that does not know a new mode must not compile")]
 pub enum PutMode {
-    /// Nothing: fails with `AlreadyExists` if there is a key of that name.
+    /// The key is absent. The put fails with `AlreadyExists` if the key exists.
     Create,
-    /// Anything: the last writer wins.
+    /// Any state: the last writer wins.
     Overwrite,
-    /// The key in this very version: fails with `Conflict` if it has changed, with `NotFound` if it is gone.
+    /// The key is in this version. The put fails with `Conflict` if the key has changed, with `NotFound` if it is gone.
     Update(KeyVersion),
 }
 
@@ -18,10 +18,10 @@ pub enum PutMode {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeleteMode {
-    /// Nothing: all versions are destroyed for good, as Rook does.
+    /// Nothing: the provider destroys all versions for good, as Rook does.
     #[default]
     Destroy,
-    /// Something that the provider's own tools can bring back, for a while.
+    /// A key that the provider's own tools can recover for a while.
     Soft,
 }
 
@@ -29,11 +29,10 @@ pub enum DeleteMode {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// Any server's own copy will do: the right choice for opening a device, since it works while the leader of a
-    /// cluster is away. A write of this same client is seen all the same.
+    /// The copy of any server in a cluster, which works while the cluster has no leader: for opening a device. The read
+    /// still sees the writes of this client.
     #[default]
     Any,
-    /// The read sees every write that was answered before it, by any client: the right choice for a read that decides
-    /// something.
+    /// The read sees every write of any client that ended before the read began: for a read that a decision depends on.
     Fresh,
 }

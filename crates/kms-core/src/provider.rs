@@ -1,4 +1,4 @@
-//! The trait that every KMS implements, and what is built on it.
+//! The trait that every KMS implements, and the operations built on it.
 
 use std::{
     fmt,
@@ -16,12 +16,12 @@ use crate::{
     Result, UpdateRight,
 };
 
-/// How often [`KmsProviderExt::ensure`] starts again when the key is deleted meanwhile.
+/// How often [`KmsProviderExt::ensure`] tries. It starts again if the key was deleted or replaced meanwhile.
 const ENSURE_ROUNDS: usize = 8;
-/// The longest time between the look of a writer and its write, where the server has no compare-and-set.
+/// The longest time that a writer takes from its read to its write if the server has no compare-and-set.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// A KEK as it is stored.
+/// A stored KEK, with its version and times.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Stored {
@@ -36,12 +36,12 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// A stored KEK of which no times are known.
+    /// A stored KEK without times.
     pub fn new(kek: Kek, version: KeyVersion) -> Self {
         Self { kek, version, created: None, updated: None }
     }
 
-    /// The same with the times that are known.
+    /// Sets the times; `None` for an unknown time.
     #[must_use]
     pub fn with_times(mut self, created: Option<SystemTime>, updated: Option<SystemTime>) -> Self {
         self.created = created;
@@ -65,19 +65,19 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
-    /// A key of which only the name is known.
+    /// A key with its name alone.
     pub fn new(name: KeyName) -> Self {
         Self { name, version: None, created: None, updated: None }
     }
 
-    /// The same with the version.
+    /// Sets the version.
     #[must_use]
     pub fn with_version(mut self, version: KeyVersion) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// The same with the times that are known.
+    /// Sets the times; `None` for an unknown time.
     #[must_use]
     pub fn with_times(mut self, created: Option<SystemTime>, updated: Option<SystemTime>) -> Self {
         self.created = created;
@@ -86,7 +86,7 @@ impl KeyInfo {
     }
 }
 
-/// The keys of a provider, page by page as they are asked for.
+/// A stream of a provider's keys. It fetches each page when the reader gets there.
 pub type KeyStream<'a> = Pin<Box<dyn Stream<Item = Result<KeyInfo>> + Send + 'a>>;
 
 /// What a delete leaves behind.
@@ -95,19 +95,19 @@ pub type KeyStream<'a> = Pin<Box<dyn Stream<Item = Result<KeyInfo>> + Send + 'a>
 pub enum Deleted {
     /// Nothing: the KEK is gone for good.
     Destroyed,
-    /// The provider's own tools can bring the key back, for a while.
+    /// The provider's own tools can recover the key for a while.
     Recoverable,
 }
 
-/// What a probe has presented and found, step by step.
+/// The report of a probe, step by step.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Probe {
-    /// What passed, in order: the name of the step and what was found.
+    /// The steps that passed, in order: the name of each step and its finding.
     pub passed: Vec<(&'static str, String)>,
     /// The step that failed, if one did.
     pub failed: Option<(&'static str, Error)>,
-    /// The steps that were not tried because of it.
+    /// The steps after the failed one, which were not tried.
     pub not_run: Vec<&'static str>,
 }
 
@@ -117,13 +117,13 @@ impl Probe {
         Self::default()
     }
 
-    /// Notes a step that passed.
+    /// Adds a step that passed.
     pub fn pass(&mut self, step: &'static str, found: impl Into<String>) {
         self.passed.push((step, found.into()));
     }
 
-    /// Records a step by its result, and goes on if it passed. `Err` holds the probe that ended with the failed step;
-    /// `not_run` are the steps after it.
+    /// Adds a step with its result. `Ok` if the step passed; `Err` with the ended probe if it failed.
+    /// `not_run` are the steps after this one.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl Probe {
         }
     }
 
-    /// Ends the probe with a step that failed and those that it keeps from being tried.
+    /// Ends the probe with the failed step and the steps that were not tried because of it.
     #[must_use]
     pub fn fail(mut self, step: &'static str, error: Error, not_run: &[&'static str]) -> Self {
         self.failed = Some((step, error));
@@ -154,12 +154,12 @@ impl Probe {
 
 /// A key-management system (KMS) that keeps KEKs.
 ///
-/// It is used as `Arc<dyn KmsProvider>`.
-/// Every method may be dropped before it is done: a read leaves nothing behind, a write has or has not happened.
-/// Retries, time limits, traces, the check of a put and the names in errors are the business of the
-/// [layers](crate::layer); a provider tries once. The conformance suite and `kms-dispatch` add the layers.
+/// Programs use it as `Arc<dyn KmsProvider>`.
+/// A caller may drop any call before it ends: a read leaves nothing behind, and a write has either happened or not.
+/// A provider tries once. The [layers](crate::layer) retry, limit the time, trace, check each put and complete the
+/// errors; the conformance suite and `kms-dispatch` add the layers.
 ///
-/// An error needs neither operation nor provider nor key: [`Contract`](crate::layer::Contract) adds them.
+/// A provider leaves operation, provider and key out of its errors: [`Contract`](crate::layer::Contract) adds them.
 #[async_trait]
 pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// The name of the provider in messages, such as `vault`. No I/O.
@@ -167,19 +167,19 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
 
     /// What this provider can do with its present configuration. No I/O.
     ///
-    /// Where that depends on the server (the version of a KV mount), the answer is the weaker one until the first
-    /// call has found out.
+    /// If that depends on the server (the version of a KV mount), this is the weaker capability until the first call
+    /// has found out.
     fn capability(&self) -> Capability;
 
-    /// Stores a KEK and gives the version that it got.
+    /// Stores a KEK and returns its version.
     ///
-    /// Where updates are atomic, an update makes a new version even if the KEK is the one that is stored: storing it
-    /// once more makes every write fail that was sent before and is still in flight.
+    /// If updates are atomic, an update with the stored KEK makes a new version too. Every earlier write that is still
+    /// in flight then fails.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` with [`Error::existing`] for [`PutMode::Create`] on a key that is there, whatever its value:
-    /// if `put` reports "stored", the caller's KEK opens the device.
+    /// `AlreadyExists` with [`Error::existing`] for [`PutMode::Create`] on an existing key, whatever its value: if
+    /// `put` reports "stored", the caller's KEK opens the device.
     /// `Conflict` or `NotFound` for [`PutMode::Update`] on a key that has changed or is gone.
     /// `Unsupported` for a mode that [`capability`](Self::capability) excludes.
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion>;
@@ -188,42 +188,42 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such key or it has been deleted; `Protocol` if what is stored is not a KEK.
+    /// `NotFound` if the key is absent or deleted; `Protocol` if the stored value is not a KEK.
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored>;
 
-    /// Deletes a key, and says what is left of it.
+    /// Deletes a key, and returns whether it can be recovered.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such key: destroying nothing is usually a wrong name.
+    /// `NotFound` if the key is absent: the name is then usually wrong.
     /// `Unsupported` for a mode that [`capability`](Self::capability) excludes.
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted>;
 
-    /// The keys that this provider keeps, in no particular order. Never key material.
+    /// Lists the keys of this provider, in no particular order. A list has no key material.
     ///
-    /// Objects in the same place that belong to other programs are left out.
+    /// It leaves out the objects of other programs in the same place.
     fn list(&self) -> KeyStream<'_>;
 
-    /// Destroys or disables the versions of a key before `current`, and says how many they were.
+    /// Destroys or disables the versions of a key before `current`, and returns their number.
     ///
     /// # Errors
     ///
-    /// `Unsupported` where no superseded version is kept; `Conflict` if `current` is not the current version.
+    /// `Unsupported` if the server keeps no superseded versions; `Conflict` if `current` is not the current version.
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize>;
 
-    /// Asks the server, without changing anything, whether updates of these keys would be allowed, and gives one
-    /// answer for each name, in their order.
+    /// Asks the server whether it would allow updates of these keys, and changes nothing. Returns one answer for each
+    /// name, in the order of the names.
     ///
-    /// A rotation asks before it touches a device. Many names are asked about with as few requests as the server
-    /// allows. Whether a key exists is not looked at.
+    /// A rotation asks before it touches a device. The provider sends as few requests as the server allows, and does
+    /// not check whether the keys exist.
     ///
     /// # Errors
     ///
-    /// Those of connecting and logging in. A server that refuses the question is no error, but
-    /// [`UpdateRight::Unknown`].
+    /// Errors of the connection and the login. If the server refuses the question, the answer is
+    /// [`UpdateRight::Unknown`], not an error.
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>>;
 
-    /// Connects and logs in, and reports what was presented and found. Reads no key and changes nothing.
+    /// Connects and logs in, and reports what it presented and what it found. Reads no key and changes nothing.
     async fn probe(&self) -> Probe;
 }
 
@@ -277,25 +277,25 @@ forward!(Arc<P>, Box<P>);
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ensured {
-    /// Whether the candidate was stored; otherwise there was a key already, or another writer was faster.
+    /// Whether the candidate was stored. `false` if the key existed already, or if another writer was faster.
     pub created: bool,
-    /// What the KMS holds.
+    /// The stored KEK.
     pub stored: Stored,
 }
 
 /// Operations that every provider has, built on [`KmsProvider`].
 #[async_trait]
 pub trait KmsProviderExt: KmsProvider {
-    /// Gets the key, or stores `candidate` under its name: what an operator calls before it prepares an OSD.
+    /// Gets the key, or stores `candidate` if the key is absent. An operator calls this before it prepares an OSD.
     ///
     /// A caller that loses a race gets the winner's KEK, and its candidate is wiped.
-    /// Where creating is only [`Guarantee::CheckThenAct`], what is stored is read until two reads a quarter of a second
-    /// apart agree: writers that raced have all written by then, and all see the last one's key.
+    /// If creating is only [`Guarantee::CheckThenAct`], `ensure` reads the key until two reads a quarter of a second
+    /// apart agree: all writers of the race have written by then, and all of them see the last one's KEK.
     ///
     /// # Errors
     ///
-    /// Those of [`KmsProvider::put`] and [`KmsProvider::get`]; `Conflict` if the key is deleted or replaced again and
-    /// again meanwhile.
+    /// Those of [`KmsProvider::put`] and [`KmsProvider::get`]; `Conflict` if the key was deleted or replaced during
+    /// every try.
     async fn ensure(&self, name: &KeyName, candidate: Kek) -> Result<Ensured> {
         for _ in 0..ENSURE_ROUNDS {
             let created = match self.get(name, Freshness::Fresh).await {
@@ -336,8 +336,8 @@ pub trait KmsProviderExt: KmsProvider {
 
 impl<P: KmsProvider + ?Sized> KmsProviderExt for P {}
 
-/// Reads what is stored; where the server does not decide who creates, twice. `None` if there is nothing, or if the
-/// second read finds another KEK.
+/// Reads the stored KEK, and reads it twice if creates are not atomic. `None` if the key is absent, or if the second
+/// read finds another KEK.
 async fn settled<P: KmsProvider + ?Sized>(kms: &P, name: &KeyName) -> Result<Option<Stored>> {
     let read = async || match kms.get(name, Freshness::Fresh).await {
         Ok(stored) => Ok(Some(stored)),
@@ -356,12 +356,12 @@ async fn settled<P: KmsProvider + ?Sized>(kms: &P, name: &KeyName) -> Result<Opt
 mod tests {
     use super::*;
 
-    /// Stays compilable only while the trait can be used as an object.
+    /// Compiles only while the trait is dyn-compatible.
     fn _is_dyn_compatible(provider: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
         provider
     }
 
-    /// A KMS without conditional writes: two writers that both look first can both write.
+    /// A KMS without conditional writes: two writers that both read first can both write.
     #[derive(Debug)]
     struct Racy(crate::memory::Memory);
 
@@ -380,7 +380,7 @@ mod tests {
             if there && mode == PutMode::Create {
                 return Err(Error::already_exists(name, crate::Existing::Unknown));
             }
-            // The time between the look and the write, which is another one for each.
+            // Each writer takes a different time from its read to its write.
             let pause = u64::from(getrandom::u32().unwrap() % 200);
             sleep(Duration::from_millis(pause)).await;
             self.0.put(name, kek, PutMode::Overwrite).await

@@ -1,4 +1,4 @@
-//! Where the Secrets come from that the settings name.
+//! Kubernetes Secrets that settings name, and their sources.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,14 +19,14 @@ impl SecretData {
         Self { name: name.into(), entries: BTreeMap::new() }
     }
 
-    /// The same with one more entry; a later one of the same key wins.
+    /// Adds an entry, and returns the Secret; the last entry of a key wins.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<SecretSlice<u8>>) -> Self {
         self.insert(key, value);
         self
     }
 
-    /// Adds an entry; a later one of the same key wins.
+    /// Adds an entry; the last entry of a key wins.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<SecretSlice<u8>>) {
         self.entries.insert(key.into(), value.into());
     }
@@ -41,11 +41,11 @@ impl SecretData {
         self.entries.keys().map(String::as_str)
     }
 
-    /// An entry as it is.
+    /// The bytes of an entry, unchanged.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if it is missing or empty; the error names Secret and key, and the keys that are there.
+    /// `ConfigInvalid` if the entry is missing or empty; the error names the Secret, the key and the existing keys.
     pub fn bytes(&self, key: &str) -> Result<&[u8]> {
         match self.entries.get(key).map(|value| value.expose_secret()) {
             Some([]) => Err(self.problem(format!("key {key:?} of Secret {:?} is empty", self.name))),
@@ -60,13 +60,13 @@ impl SecretData {
         }
     }
 
-    /// An entry as text without white space around it: a token, an API key, a PEM text.
+    /// The text of an entry without white space around it: a token, an API key, a PEM text.
     ///
-    /// A line break at the end is common, since `echo` writes one; the sample token in Rook's documentation has one.
+    /// A line break at the end is common, since `echo` writes one. The sample token in Rook's documentation has one.
     ///
     /// # Errors
     ///
-    /// Those of [`bytes`](Self::bytes), and `ConfigInvalid` if it is not UTF-8 or nothing but white space.
+    /// Those of [`bytes`](Self::bytes), and `ConfigInvalid` if the entry is not UTF-8 or is only white space.
     pub fn text(&self, key: &str) -> Result<SecretString> {
         match std::str::from_utf8(self.bytes(key)?).map(str::trim) {
             Ok("") => Err(self.problem(format!("key {key:?} of Secret {:?} is empty", self.name))),
@@ -87,14 +87,15 @@ impl fmt::Debug for SecretData {
     }
 }
 
-/// Gives the Secrets that the settings of a `security` block name.
+/// A source of the Secrets that a `security` block names.
 #[async_trait]
 pub trait SecretSource: fmt::Debug + Send + Sync {
-    /// The Secret of that name.
+    /// Reads the Secret of this name.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such Secret, `PermissionDenied` if it may not be read; others of the source.
+    /// `NotFound` if the Secret is absent, `PermissionDenied` if the account may not read it; other errors of the
+    /// source.
     async fn secret(&self, name: &str) -> Result<SecretData>;
 }
 
@@ -105,7 +106,7 @@ impl<S: SecretSource + ?Sized> SecretSource for Box<S> {
     }
 }
 
-/// Secrets that are at hand already.
+/// A source whose Secrets are in memory.
 #[derive(Debug, Default)]
 pub struct SecretMap {
     secrets: BTreeMap<String, SecretData>,
@@ -113,17 +114,17 @@ pub struct SecretMap {
 }
 
 impl SecretMap {
-    /// No Secrets. `origin` says in messages where they would have come from.
+    /// Makes an empty source. `origin` says in messages where the Secrets come from.
     pub fn new(origin: impl Into<String>) -> Self {
         Self { secrets: BTreeMap::new(), origin: origin.into() }
     }
 
-    /// Adds a Secret; a later one of the same name wins.
+    /// Adds a Secret; the last Secret of a name wins.
     pub fn insert(&mut self, secret: SecretData) {
         self.secrets.insert(secret.name.clone(), secret);
     }
 
-    /// Whether there is a Secret of that name.
+    /// Whether the source has a Secret of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.secrets.contains_key(name)
     }

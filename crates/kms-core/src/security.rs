@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Problems, nearest};
 
-/// `spec.security` of a CephCluster, as far as it concerns the keys of OSDs.
+/// `spec.security` of a CephCluster: the fields about the keys of OSDs.
 #[derive(Debug, Default, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "camelCase", expecting = "a map of kms and keyRotation")]
@@ -41,7 +41,7 @@ pub struct KmsSpec {
 }
 
 impl KmsSpec {
-    /// A spec of its two parts.
+    /// A `kms` block of its two parts.
     pub fn new(connection_details: ConnectionDetails, token_secret_name: impl Into<String>) -> Self {
         Self { connection_details, token_secret_name: token_secret_name.into(), unknown: BTreeMap::new() }
     }
@@ -55,7 +55,7 @@ pub struct KeyRotationSpec {
     /// Whether keys are rotated.
     #[serde(default, deserialize_with = "null_is_default")]
     pub enabled: bool,
-    /// When, in cron syntax. Empty: `@weekly`.
+    /// When keys are rotated, in cron syntax. Empty: `@weekly`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub schedule: String,
     #[serde(flatten)]
@@ -63,7 +63,7 @@ pub struct KeyRotationSpec {
 }
 
 impl SecuritySpec {
-    /// A spec of a `kms` block alone.
+    /// A `security` block with a `kms` block alone.
     pub fn new(kms: KmsSpec) -> Self {
         Self { kms, key_rotation: KeyRotationSpec::default(), unknown: BTreeMap::new() }
     }
@@ -87,7 +87,7 @@ fn unknown_fields(
     known: &[&'static str],
     problems: &mut Problems,
 ) {
-    // `cephx` is about the keys of Ceph's own users, which are not our business.
+    // `cephx` is about the keys of Ceph's own users, which this program does not manage.
     for field in unknown.keys().filter(|field| !known.contains(&field.as_str())) {
         match nearest(field, known.iter().copied()) {
             Some(near) => problems.add(format!("{block}.{field} is not known; did you mean {near}?")),
@@ -96,7 +96,7 @@ fn unknown_fields(
     }
 }
 
-/// A value that is skipped. `IgnoredAny` itself has no `Debug`.
+/// Skips a value. `IgnoredAny` itself has no `Debug`.
 #[derive(Clone, Copy, Deserialize)]
 struct Ignored(IgnoredAny);
 
@@ -106,9 +106,9 @@ impl fmt::Debug for Ignored {
     }
 }
 
-/// `spec.security.kms.connectionDetails`: the settings as they are written, not trimmed.
+/// `spec.security.kms.connectionDetails`: the settings verbatim, not trimmed.
 ///
-/// Some users put credentials here, so the values are wiped on drop and not shown by `Debug`.
+/// Some users put credentials here, so the values are wiped on drop, and `Debug` does not show them.
 #[derive(Default)]
 pub struct ConnectionDetails {
     values: BTreeMap<String, Zeroizing<String>>,
@@ -116,7 +116,7 @@ pub struct ConnectionDetails {
 }
 
 impl ConnectionDetails {
-    /// The value of a setting as it is written.
+    /// The value of a setting, verbatim.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|value| value.as_str())
     }
@@ -126,12 +126,12 @@ impl ConnectionDetails {
         self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// The names of the settings that are not strings, and so have no value.
+    /// The names of the settings that have no value because they are not strings.
     pub fn not_text(&self) -> impl Iterator<Item = &str> {
         self.not_text.iter().map(|(key, _)| key.as_str())
     }
 
-    /// Whether there is no setting at all, which means Kubernetes Secrets.
+    /// Whether there are no settings, which means Kubernetes Secrets.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.not_text.is_empty()
     }
@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for ConnectionDetails {
     }
 }
 
-/// A value of a setting: a string, or the name of what it is instead.
+/// The value of a setting: a string, or the name of its type if it is not a string.
 enum Scalar {
     Text(Zeroizing<String>),
     Other(&'static str),

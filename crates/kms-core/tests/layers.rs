@@ -1,4 +1,4 @@
-//! The layers around a provider that fails on demand, in paused time.
+//! Tests the layers around a provider that fails on demand, in paused time.
 
 #![allow(
     clippy::expect_used,
@@ -51,12 +51,12 @@ impl Bench {
         Self { scripted, kms, policy: options.retry }
     }
 
-    /// A key that is there, stored behind the script's back.
+    /// Stores a key directly, without the script.
     async fn stored(&self, text: &str) -> KeyVersion {
         self.scripted.inner().put(&name(), &kek(text), PutMode::Create).await.unwrap()
     }
 
-    /// What is stored, read behind the script's back.
+    /// Reads the stored text directly, without the script.
     async fn text(&self) -> String {
         self.scripted.inner().get(&name(), Freshness::Fresh).await.unwrap().kek.expose_secret().to_owned()
     }
@@ -82,12 +82,12 @@ fn kek(text: &str) -> Kek {
     Kek::parse(text).unwrap()
 }
 
-/// Surely not applied.
+/// A failure of a call that was certainly not applied.
 fn refused() -> InjectedFault {
     InjectedFault::error(ErrorKind::Unavailable).retry(Retry::Always)
 }
 
-/// The response does not arrive, so the outcome is unknown.
+/// A failure whose response does not arrive, so that the outcome is unknown.
 fn lost() -> InjectedFault {
     InjectedFault::error(ErrorKind::Unavailable).retry(Retry::IfIdempotent)
 }
@@ -100,7 +100,7 @@ fn outcome(error: &Error) -> Option<&str> {
     error.contexts().find(|(name, _)| *name == "outcome").map(|(_, value)| value)
 }
 
-/// Calls an operation and gives its error, if it has one.
+/// Calls an operation and returns its error, if it fails.
 async fn call(kms: &dyn KmsProvider, operation: Operation) -> Option<Error> {
     match operation {
         Operation::Delete => kms.delete(&name(), DeleteMode::Destroy).await.err(),
@@ -224,7 +224,7 @@ async fn the_overall_deadline_holds_whatever_fails_and_however() {
         for fault in faults {
             let scripted = Arc::new(Scripted::new());
             scripted.push_times(1000, operation, fault);
-            // Looking at what is stored may fail as well.
+            // The read of the stored KEK may fail too.
             scripted.push_times(1000, Operation::Get, fault);
             let mut policy = RetryPolicy::default();
             policy.deadline = deadline;
@@ -242,7 +242,7 @@ async fn the_overall_deadline_holds_whatever_fails_and_however() {
                     error.failed_provider().is_some() || !error.to_string().contains("not done"),
                     "{error}"
                 );
-                // It may end early, when the next pause would not end in time.
+                // The operation ends early if the next pause would not end in time.
                 let earliest = deadline - Duration::from_secs(14);
                 assert!(
                     earliest <= took && took <= deadline.mul_f64(1.1),
@@ -279,7 +279,7 @@ async fn a_try_that_hangs_leaves_time_for_another_whatever_the_deadline() {
         assert_eq!(bench.get().await.unwrap(), "a", "{seconds} s");
         assert_eq!(bench.scripted.count(Operation::Get), 2);
     }
-    // Where there is no second try, the first one has all the time.
+    // If no second try is allowed, the first one has all the time.
     let bench = Bench::with(|options| {
         options.retry.deadline = Duration::from_secs(10);
         options.retry.attempts = 1;
@@ -315,7 +315,7 @@ async fn what_was_too_late_names_the_key_that_it_was_about() {
     }
 }
 
-/// A call that fails so many times before it succeeds, with what it counts.
+/// Retries a call that fails `times` times before it succeeds, and returns the result and the number of calls.
 async fn failing(times: u32, policy: &RetryPolicy, error: impl Fn() -> Error) -> (Result<u32>, u32) {
     let calls = std::sync::atomic::AtomicU32::new(0);
     let result = layer::retry(policy, "read", || async {
@@ -383,7 +383,7 @@ async fn the_time_before_a_list_is_read_does_not_count() {
     assert_eq!(bench.scripted.count(Operation::List), 2);
 }
 
-// Which errors.
+// Which errors are retried.
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_worth_repeating_is_tried_once() {
@@ -459,7 +459,7 @@ async fn a_create_that_was_lost_on_the_way_is_repeated() {
 #[tokio::test(start_paused = true)]
 async fn a_create_that_arrives_after_we_looked_is_ours_all_the_same() {
     let bench = Bench::new();
-    // The look is the first call that follows, the second put is the next one.
+    // The first call after the lost put is the read, and the second call is the second put.
     bench.scripted.push(Operation::Put, lost().applied_before_call(2));
     assert_eq!(bench.create("ours").await.unwrap().as_str(), "1");
     assert_eq!(bench.text().await, "ours");
@@ -482,7 +482,7 @@ async fn a_create_that_was_lost_while_another_writer_won_says_that_the_keks_diff
 async fn a_create_overtaken_after_we_looked_says_that_the_keks_differ() {
     let bench = Bench::new();
     bench.scripted.push(Operation::Put, lost());
-    // The look finds nothing, and then another writer is faster than our second try.
+    // The read finds no key, and then another writer is faster than our second try.
     bench
         .scripted
         .push(Operation::Put, InjectedFault::error(ErrorKind::AlreadyExists).overtaken_by(kek("theirs")));
@@ -586,7 +586,7 @@ async fn a_delete_that_was_surely_not_applied_still_finds_no_key() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-// What the last error says.
+// The last error.
 
 #[tokio::test(start_paused = true)]
 async fn a_final_failure_says_whether_the_outcome_is_unknown() {

@@ -1,4 +1,4 @@
-//! From a `security` block to a provider.
+//! Checks a `security` block and connects to its provider.
 
 use std::sync::Arc;
 
@@ -11,9 +11,8 @@ use crate::{Options, Provider};
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` with every problem that shows without the Secrets that the block names.
-/// If this build lacks the provider, that is not an error of the block: its settings are checked as far as they are
-/// known.
+/// `ConfigInvalid` with every problem that can be found without the Secrets of the block.
+/// It is no error if this build lacks the provider: its settings are then checked as far as this build knows them.
 pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
     let (provider, mut problems) = check_block(spec, options)?;
     if let Some(connector) = options.registry().connector(provider) {
@@ -24,7 +23,7 @@ pub fn check(spec: &SecuritySpec, options: &Options) -> Result<Provider> {
     Ok(provider)
 }
 
-/// Returns the provider, and the problems that the block has whatever provider it names.
+/// Returns the provider, and the problems of the block that do not depend on the provider.
 fn check_block(spec: &SecuritySpec, options: &Options) -> Result<(Provider, Problems)> {
     let mut problems = Problems::new();
     spec.check(&mut problems);
@@ -43,7 +42,7 @@ fn check_block(spec: &SecuritySpec, options: &Options) -> Result<(Provider, Prob
 }
 
 fn warn_of_token(provider: Provider, spec: &SecuritySpec) {
-    // As in Rook (rook-behaviour §1.2), a token alone does not name a KMS.
+    // As in Rook (rook-behaviour §1.2), a token Secret without a provider has no effect.
     if provider == Provider::KubernetesSecret && !spec.kms.token_secret_name.trim().is_empty() {
         warn!("tokenSecretName is given and connectionDetails is empty: keys are kept in Kubernetes Secrets");
     }
@@ -51,15 +50,14 @@ fn warn_of_token(provider: Provider, spec: &SecuritySpec) {
 
 /// Connects to the KMS that a `security` block names, in the [standard layers](kms_core::layer::standard).
 ///
-/// The block is not changed. The Secrets that it names are read from `secrets`.
-/// What a provider needs from the network before its first operation (a login, the version of a mount) is left to
-/// that operation.
+/// It reads the Secrets that the block names from `secrets`.
+/// It sends no request to the KMS: a provider logs in or finds out the version of a mount in its first operation.
 ///
 /// # Errors
 ///
-/// Those of [`check`] and of the provider's builder in one error, so that problems of the block and of the Secrets are
-/// reported together; `Disabled` with the name of the Cargo feature if this build lacks the provider; those of
-/// `secrets`.
+/// The problems of [`check`] and of the provider's builder in one error, so that the problems of the block and of its
+/// Secrets are reported together; `Disabled` with the name of the Cargo feature if this build lacks the provider; the
+/// errors of `secrets`.
 pub async fn connect(
     spec: &SecuritySpec,
     secrets: &dyn SecretSource,

@@ -1,4 +1,4 @@
-//! From a `security` block to one provider: the same steps for all of them.
+//! The steps from a `security` block to a provider, the same for every provider.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -12,27 +12,27 @@ use kms_core::{
 use crate::index::index;
 use crate::provider_options::ProviderOptions;
 
-/// The entry of `connectionDetails` that names the provider, and so belongs to none.
+/// The entry of `connectionDetails` that names the provider. It is not a setting of any provider.
 pub(crate) const KMS_PROVIDER: &str = "KMS_PROVIDER";
 
 /// Checks and connects one provider.
 #[async_trait]
 pub(crate) trait Connector: fmt::Debug + Send + Sync {
-    /// Whether the provider has a setting or an alias of this name; `None` if it has no settings at all.
+    /// Whether the provider has a setting or an alias of this name; `None` if the provider has no settings.
     fn is_setting(&self, name: &str) -> Option<bool>;
 
-    /// Checks the names of the settings that are not strings. A builder never sees those settings, since they have no
-    /// value; a misspelt name is reported all the same.
+    /// Checks the names of the settings that are not strings. A builder never sees these settings, since they have no
+    /// value, so this reports misspelt names.
     fn check_names(&self, spec: &SecuritySpec, problems: &mut Problems);
 
     /// Checks the settings without I/O.
     fn check(&self, spec: &SecuritySpec, options: &ProviderOptions, problems: &mut Problems);
 
-    /// Builds the provider in the standard layers. `problems` are those of the block itself.
+    /// Builds the provider in the standard layers. `problems` has the problems of the block itself.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` with `problems` and those of the settings; those of `secrets`.
+    /// `ConfigInvalid` with `problems` and the problems of the settings; the errors of `secrets`.
     async fn connect(
         &self,
         spec: &SecuritySpec,
@@ -99,7 +99,7 @@ impl<B: ProviderBuilder> Connector for ByBuilder<B> {
     }
 }
 
-/// Without Kubernetes there is nowhere to keep an index.
+/// Makes no index, since this build has no support for Kubernetes.
 #[cfg(not(feature = "k8s-secret"))]
 async fn index(_options: &ProviderOptions) -> Result<Option<Arc<dyn kms_core::KeyIndex>>> {
     Ok(None)

@@ -1,4 +1,5 @@
-//! The index of a provider that uses one: identifiers in Kubernetes Secrets, as Rook keeps them (rook-behaviour §6.6).
+//! Makes the index of a provider that uses one. Its identifiers are in Kubernetes Secrets, as in Rook
+//! (rook-behaviour §6.6).
 
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use kms_kube::connect;
 
 use crate::provider_options::ProviderOptions;
 
-/// Makes the index that the options lead to; `None` unless they name the CephCluster and a way to its Kubernetes.
+/// Makes the index; `None` unless the options have the CephCluster and a way to its Kubernetes.
 ///
-/// A cluster alone is not a way to Kubernetes: it may have been read from a file, far away from any.
+/// A CephCluster alone is not enough: it may come from a file on a machine without access to Kubernetes.
 pub(crate) async fn index(options: &ProviderOptions) -> Result<Option<Arc<dyn KeyIndex>>> {
     let Some(cluster) = options.cluster() else { return Ok(None) };
     let connection = match options.kube_connection() {

@@ -1,4 +1,4 @@
-//! The settings of the providers (rook-behaviour §1.8), each from the crate of its provider.
+//! The settings of all providers (rook-behaviour §1.8), from the crate of each provider.
 
 #[cfg(feature = "azure")]
 pub use kms_azure::AzureConfigKey;

@@ -1,4 +1,4 @@
-//! Kubernetes Secrets: the provider of a block without settings.
+//! Connects to Kubernetes Secrets, the provider of a block without settings.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use kms_k8s_secret::KubernetesSecretBuilder;
 
 use crate::{connector::Connector, provider_options::ProviderOptions};
 
-/// Connects to Kubernetes Secrets. The caller's options say where they are.
+/// Connects to Kubernetes Secrets, at the place that the caller's options name.
 #[derive(Debug)]
 pub(crate) struct KubernetesSecrets;
 
@@ -26,8 +26,8 @@ impl Connector for KubernetesSecrets {
 
     fn check(&self, _spec: &SecuritySpec, _options: &ProviderOptions, _problems: &mut Problems) {}
 
-    /// The namespace must be known: that of a kubeconfig's context is seldom the one of the cluster, and a key that is
-    /// stored elsewhere is not found when its disk is opened.
+    /// Connects only if the namespace is set. The namespace of a kubeconfig's context is seldom that of the cluster,
+    /// and Rook does not find a key in another namespace when it opens the disk.
     async fn connect(
         &self,
         _spec: &SecuritySpec,

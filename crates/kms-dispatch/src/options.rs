@@ -1,4 +1,4 @@
-//! What the caller knows besides the `security` block.
+//! The options of a connection that are not in the `security` block.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::{provider_options::ProviderOptions, registry::Registry};
 
-/// What [`connect`](crate::connect) may want to know beside the `security` block. The default knows nothing.
+/// The options of [`connect`](crate::connect), which are not in the `security` block. By default no option is set.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     provider: ProviderOptions,
@@ -15,23 +15,23 @@ pub struct Options {
 }
 
 impl Options {
-    /// Says which cluster the keys belong to. Kubernetes Secrets need it. With a way to its Kubernetes as well, KMIP keeps
-    /// its identifiers in Secrets there.
+    /// Sets the cluster that the keys belong to. Kubernetes Secrets require it. If the options also have a way to its
+    /// Kubernetes, KMIP keeps its identifiers in Secrets there.
     #[must_use]
     pub fn with_cluster(mut self, cluster: ClusterRef) -> Self {
         self.provider.cluster = Some(cluster);
         self
     }
 
-    /// Takes the Kubernetes API server from this file. Without it: from the kubeconfig that `kubectl` would use, and
-    /// without one, from the service account of the pod.
+    /// Sets the kubeconfig that names the Kubernetes API server. Default: the kubeconfig that `kubectl` would use, and
+    /// without that file, the service account of the pod.
     #[must_use]
     pub fn with_kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
         self.provider.kubeconfig = Some(path.into());
         self
     }
 
-    /// Takes this context of the kubeconfig instead of its current one.
+    /// Sets the context of the kubeconfig. Default: its current context.
     #[must_use]
     pub fn with_kube_context(mut self, context: impl Into<String>) -> Self {
         self.provider.kube_context = Some(context.into());
@@ -46,8 +46,8 @@ impl Options {
         self
     }
 
-    /// Gives the environment, of which a provider takes the settings that it knows and that `connectionDetails`
-    /// does not have. Nothing here reads the environment of the process.
+    /// Sets the environment. A provider takes the known settings from it that `connectionDetails` does not have. This
+    /// crate never reads the environment of the process.
     #[must_use]
     pub fn with_environment<K: Into<String>, V: Into<String>>(
         mut self,
@@ -66,7 +66,7 @@ impl Options {
         self
     }
 
-    /// Limits the time of each operation with all its tries.
+    /// Limits the time of each operation, all tries included.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.provider.deadline = Some(deadline);
@@ -80,14 +80,14 @@ impl Options {
         self
     }
 
-    /// Limits the number of tries; 1 means that nothing is repeated.
+    /// Limits the number of tries; 1 means no retry.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.provider.attempts = Some(attempts.max(1));
         self
     }
 
-    /// Takes the providers of this registry too. Without it only those of this workspace count.
+    /// Adds the providers of this registry to the providers of this workspace.
     #[must_use]
     pub fn with_registry(mut self, registry: Registry) -> Self {
         self.registry = registry;

@@ -1,4 +1,4 @@
-//! The providers, and what is known of each without a connection.
+//! The list of providers, and the facts about each without a connection.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Provider {
     Own {
         /// The value of `KMS_PROVIDER`.
         name: &'static str,
-        /// What people call it.
+        /// The usual name of the KMS.
         title: &'static str,
     },
     /// `vault`
@@ -44,7 +44,7 @@ impl Provider {
         }
     }
 
-    /// What people call it.
+    /// The usual name of the KMS.
     pub const fn title(self) -> &'static str {
         match self {
             Self::AzureKeyVault => "Azure Key Vault",
@@ -56,7 +56,7 @@ impl Provider {
         }
     }
 
-    /// What it keeps and how.
+    /// What the provider stores, and how.
     pub const fn description(self) -> &'static str {
         match self {
             Self::AzureKeyVault => "a secret for each key",
@@ -68,7 +68,7 @@ impl Provider {
         }
     }
 
-    /// The Cargo feature that compiles it in; empty for a registered provider, which needs none.
+    /// The Cargo feature that compiles the provider in; empty for a registered provider, which needs no feature.
     pub const fn feature(self) -> &'static str {
         match self {
             Self::AzureKeyVault => "azure",
@@ -80,7 +80,7 @@ impl Provider {
         }
     }
 
-    /// Whether this build has it.
+    /// Whether this build has the provider.
     pub const fn is_compiled(self) -> bool {
         match self {
             Self::AzureKeyVault => cfg!(feature = "azure"),
@@ -92,12 +92,12 @@ impl Provider {
         }
     }
 
-    /// What the provider can do at best: for Vault with version 2 of KV, for KMIP with its identifiers in Kubernetes.
-    /// `None` for a registered provider. The size of a KEK is not stated.
+    /// The best capability of the provider: for Vault with version 2 of KV, for KMIP with its identifiers in
+    /// Kubernetes. `None` for a registered provider. It does not state the largest size of a KEK.
     ///
-    /// It is stated here too because it is shown and decided on (`kms providers`, CronJobs) without a connection and in
-    /// builds that lack the provider. What a provider can do with its present configuration is what
-    /// [`KmsProvider::capability`](kms_core::KmsProvider::capability) says; a test compares the two.
+    /// `kms providers` and the CronJobs need it without a connection and in builds that lack the provider.
+    /// [`KmsProvider::capability`](kms_core::KmsProvider::capability) is the capability with the present configuration;
+    /// a test compares the two.
     pub const fn capability(self) -> Option<Capability> {
         match self {
             Self::AzureKeyVault => Some(

@@ -1,4 +1,4 @@
-//! What a provider is connected with, whatever provider it is.
+//! The options that all providers use.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use kms_core::layer::LayerOptions;
 use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
-/// The part of [`Options`](crate::Options) that providers use: all but the registry.
+/// The part of [`Options`](crate::Options) that providers use: everything except the registry.
 #[derive(Clone, Default)]
 pub(crate) struct ProviderOptions {
     pub(crate) cluster: Option<ClusterRef>,
@@ -26,7 +26,7 @@ impl ProviderOptions {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The limits of the layers: those of the provider's own settings, unless the caller has said otherwise.
+    /// Sets the limits of the layers that the caller has chosen. The other limits come from the provider's settings.
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers.retry.deadline = deadline;
@@ -62,7 +62,7 @@ impl ProviderOptions {
         if self.allow_http { options.with_cleartext_allowed() } else { options }
     }
 
-    /// Whether the caller has said where Kubernetes is, other than by a connection.
+    /// Whether the caller has named a kubeconfig or one of its contexts.
     #[cfg(feature = "k8s-secret")]
     pub(crate) fn names_kubernetes(&self) -> bool {
         self.kubeconfig.is_some() || self.kube_context.is_some()

@@ -1,4 +1,4 @@
-//! The providers that a `security` block can name: those of this workspace, and those of a program's author.
+//! The registry of the providers that a `security` block can name: the providers of this workspace and further ones.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -25,9 +25,9 @@ const COMPILED: &[(Provider, &dyn Connector)] = &[
     (Provider::Vault, &ByBuilder::<kms_vault::VaultBuilder>::NEW),
 ];
 
-/// The providers that the author of a program adds to those of this workspace.
+/// A set of providers: the providers of this workspace, and further ones that a program adds.
 ///
-/// A `security` block names such a provider in `KMS_PROVIDER`, as it does any other:
+/// A `security` block names an added provider in `KMS_PROVIDER`, like any other:
 ///
 /// ```
 /// # fn build<DirectoryBuilder: kms_core::ProviderBuilder>() -> kms_core::Result<()> {
@@ -44,16 +44,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The providers of this workspace alone.
+    /// Makes a registry of the providers of this workspace alone.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a provider under the value of `KMS_PROVIDER` that names it.
+    /// Adds a provider. `name` is its value of `KMS_PROVIDER`.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the name is empty, has white space around it, or names a provider already.
+    /// `ConfigInvalid` if the name is empty, has white space around it, or is already the name of a provider.
     pub fn with<B: ProviderBuilder>(mut self, name: &'static str) -> Result<Self> {
         if name.is_empty() || name.trim() != name {
             return Err(Error::config(format!("{name:?} cannot be a value of {KMS_PROVIDER}")));
@@ -66,12 +66,13 @@ impl Registry {
         Ok(self)
     }
 
-    /// Returns the provider that a `security` block names (rook-behaviour §1.3). Its value is trimmed; its case counts.
+    /// Returns the provider that a `security` block names (rook-behaviour §1.3). White space around the name is
+    /// ignored; its case counts.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the block names no provider, or an unknown one; the error lists those that are known.
-    /// Rook takes an unknown name for a KMS in which every put succeeds and nothing is stored.
+    /// `ConfigInvalid` if the block names no provider, or an unknown one; the error lists the known providers.
+    /// Rook treats an unknown name as a KMS in which every put succeeds and stores nothing.
     pub fn provider_of(&self, spec: &SecuritySpec) -> Result<Provider> {
         let details = &spec.kms.connection_details;
         if details.is_empty() {
@@ -110,7 +111,7 @@ impl Registry {
         self.connector(self.named(provider)?)?.is_setting(name)
     }
 
-    /// How a provider is connected; `None` if it is not compiled in.
+    /// The connector of a provider; `None` if the provider is not compiled in.
     pub(crate) fn connector(&self, provider: Provider) -> Option<&dyn Connector> {
         match provider {
             Provider::Own { name, .. } => self.own.get(name).map(|(_, connector)| &**connector),
@@ -147,7 +148,7 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// Whether a name means Kubernetes Secrets, which no value of `KMS_PROVIDER` does.
+/// Whether a name looks like Kubernetes Secrets, which have no value of `KMS_PROVIDER`.
 fn is_kubernetes(name: &str) -> bool {
     matches!(&*name.to_ascii_lowercase(), "k8s" | "kubernetes")
 }

@@ -1,4 +1,4 @@
-//! Parses the addresses of servers that settings give.
+//! Parses the server addresses in settings.
 
 use kms_core::config::Problems;
 use tracing::warn;
@@ -8,7 +8,7 @@ use url::Url;
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "each provider states every rule")]
 pub struct AddressRules {
-    /// A valid address, for error messages.
+    /// An example of a valid address, for error messages.
     pub example: &'static str,
     /// What cleartext would expose, such as "token and keys".
     pub exposed: &'static str,

@@ -1,4 +1,4 @@
-//! One client per configuration.
+//! The HTTP client, one per configuration, and its proxies.
 
 use std::{
     fmt,
@@ -20,13 +20,13 @@ use crate::{
     tls::TlsOptions,
 };
 
-/// How long an unused connection is kept.
+/// How long an idle connection stays open.
 const IDLE: Duration = Duration::from_secs(90);
 
 /// The proxies that requests go through. The caller passes the environment; nothing here reads it.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    /// For every request: beats the others, and exclusions do not hold for it.
+    /// The proxy for every request. It takes precedence over the others, and `NO_PROXY` does not apply to it.
     all: Option<String>,
     http: Option<String>,
     https: Option<String>,
@@ -34,18 +34,18 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// No proxy at all.
+    /// Uses no proxy.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// This proxy for every request.
+    /// Uses this proxy for every request.
     pub fn all(url: impl Into<String>) -> Self {
         Self { all: Some(url.into()), ..Self::default() }
     }
 
-    /// The proxies that the usual variables name: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in capitals or
-    /// small letters. `HTTP_PROXY` in capitals counts too: no program of ours is a CGI script.
+    /// Uses the proxies of the usual variables: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or lower
+    /// case. `HTTP_PROXY` in upper case is valid too, since no program of ours is a CGI script.
     pub fn from_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut proxies = Self::default();
         let mut fallback = None;
@@ -92,23 +92,23 @@ impl Proxies {
     }
 }
 
-/// The address is not shown: it may hold a password.
+/// Makes an error about a proxy. It does not show the address, which may hold a password.
 fn wrong_proxy(what: &'static str) -> Error {
     Error::config(format!(
         "the address of the {what} proxy is not valid; give a URL such as http://proxy:3128"
     ))
 }
 
-/// Parses the address of a proxy. Without a scheme it is an HTTP proxy, as for curl; only HTTP proxies are supported.
+/// Parses the address of a proxy. Only HTTP proxies are supported; an address without a scheme means one, as in curl.
 fn proxy_url(text: &str) -> Option<Url> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
 }
 
-/// The hosts that are reached without a proxy, as `NO_PROXY` lists them. `reqwest` does not know all of these forms.
+/// The hosts that `NO_PROXY` excludes from the proxies. `reqwest` does not support all of these forms.
 ///
-/// A name stands for itself and the names below it, with or without a dot before it; an address for itself; a range
-/// such as `10.0.0.0/8` for its addresses; `name:port` for that port only; `*` for everything.
+/// A name, with or without a leading dot, matches itself and its subdomains; an address matches itself; a range such
+/// as `10.0.0.0/8` matches its addresses; `name:port` matches that port only; `*` matches every host.
 #[derive(Clone, Debug, Default)]
 struct Exclusions(Vec<String>);
 
@@ -154,7 +154,7 @@ fn in_range(network: &str, bits: &str, address: IpAddr) -> bool {
         (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
         _ => return false,
     };
-    // For `/0` every bit is shifted out, and `>>` does not allow that.
+    // `/0` shifts every bit out, which `>>` does not allow.
     bits <= width && (network ^ address).checked_shr(width - bits).unwrap_or(0) == 0
 }
 
@@ -194,12 +194,12 @@ impl Default for HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// A client that trusts the roots of the operating system and uses no proxy.
+    /// Starts with the roots of the operating system and no proxy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets roots and client certificate.
+    /// Sets the roots and the client certificate.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsOptions) -> Self {
         self.tls = tls;
@@ -220,26 +220,26 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Limits how long the server may be silent before its response is complete. Default 30 s.
+    /// Limits how long the server may be silent until its response is complete. Default 30 s.
     #[must_use]
     pub fn with_read_timeout(mut self, limit: Duration) -> Self {
         self.read_timeout = limit;
         self
     }
 
-    /// Sets the name that is sent to the server and that its certificate must bear, whatever the address is.
+    /// Sets the TLS server name: the client sends it, and the server's certificate must have it, whatever the address.
     #[must_use]
     pub fn with_server_name(mut self, name: Option<String>) -> Self {
         self.server_name = name;
         self
     }
 
-    /// Builds the client. No I/O but reading the roots of the operating system.
+    /// Builds the client. Its only I/O is reading the roots of the operating system.
     ///
     /// # Errors
     ///
     /// `ConfigInvalid` for malformed certificates and proxies, and for a server name together with a proxy, since the
-    /// proxy would be asked to connect to that name.
+    /// client would ask the proxy to connect to that name.
     pub fn build(self) -> Result<HttpClient> {
         let mut problems = Problems::new();
         if self.server_name.is_some() && self.proxies.is_some() {
@@ -324,7 +324,7 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-/// Looks names up with the operating system and marks failures as [`UnknownHost`].
+/// Resolves host names with the operating system, and marks failures as [`UnknownHost`].
 struct Resolver;
 
 impl Resolve for Resolver {

@@ -1,11 +1,11 @@
-//! What can go wrong between this process and a server, as kinds of errors.
+//! Classifies the failures between this process and a server by kind of error.
 
 use std::{error::Error as StdError, fmt, io};
 
 use kms_core::{Error, ErrorKind, Retry};
 use rustls::{AlertDescription, CertificateError};
 
-/// The name of a host was not found.
+/// An error: the name of a host was not found.
 #[derive(Debug)]
 pub(crate) struct UnknownHost {
     pub(crate) host: String,
@@ -29,7 +29,7 @@ pub(crate) fn unknown_host(host: &str) -> Error {
         .retry(Retry::Always)
 }
 
-/// The innermost cause, as text: the errors of the HTTP library quote whole URLs.
+/// The text of the innermost cause. The outer errors of the HTTP library quote whole URLs.
 #[derive(Debug)]
 pub(crate) struct Cause(String);
 
@@ -54,9 +54,9 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
-/// The one table from what happened on the way to (kind, retry).
+/// Maps each failure of a connection to a kind and a `Retry`.
 pub(crate) fn classify(error: &reqwest::Error) -> Error {
-    // Before a connection stands, no request has gone out.
+    // Without a connection the client has not sent the request.
     let retry = if error.is_connect() { Retry::Always } else { Retry::IfIdempotent };
     let unavailable = |message: &'static str| Error::new(ErrorKind::Unavailable, message).retry(retry);
 
@@ -91,7 +91,7 @@ pub(crate) fn classify(error: &reqwest::Error) -> Error {
     if error.is_builder() {
         return Error::config("the request cannot be built");
     }
-    // On TLS 1.3 the client believes the handshake to be done before the server has seen its certificate.
+    // In TLS 1.3 the client completes the handshake before the server has checked the client certificate.
     unavailable(
         "the connection was lost before the answer was complete (on TLS 1.3 a server that refuses our client \
          certificate, or misses one, often looks like this)",
@@ -142,7 +142,8 @@ fn refused(why: &str) -> Error {
     Error::new(ErrorKind::Unauthenticated, format!("the server refused the TLS connection: {why}"))
 }
 
-/// Finds the first error of a type among the causes. `io::Error` hides what it wraps from the chain, so look inside too.
+/// Finds the first error of a type among the causes. `io::Error` hides its inner error from the chain, so this looks
+/// inside too.
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(current) = next {

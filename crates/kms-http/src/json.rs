@@ -1,8 +1,8 @@
-//! JSON in responses.
+//! Errors about JSON in responses.
 
 use kms_core::{Error, ErrorKind};
 
-/// The error for a malformed body. `serde_json` quotes the body in its errors, so only the position is kept.
+/// Makes the error for a malformed body. It has only the position, since `serde_json` quotes the body in its errors.
 pub fn unreadable(cause: &serde_json::Error) -> Error {
     let what = match cause.classify() {
         serde_json::error::Category::Eof => "it ends too early",

@@ -2,8 +2,8 @@
 //!
 //! A provider has one [`HttpClient`]: a pool of TLS connections with roots and client certificates from memory. It
 //! follows no redirect, retries nothing and never reads the environment.
-//! [`HttpClient::send`] classifies every failure of a connection; [`token::TokenCache`] keeps a token that several
-//! callers share.
+//! [`HttpClient::send`] classifies every failure of a connection; [`token::TokenCache`] shares one token among
+//! several callers.
 
 pub mod address;
 pub mod client;

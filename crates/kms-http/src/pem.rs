@@ -1,4 +1,4 @@
-//! Certificates and keys that a setting names.
+//! Reads the certificates and keys that a setting names.
 
 use std::{fs, path::Path};
 
@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::tls::certificates;
 
-/// Reads what a setting names: a file if it has a slash, which no name of a Secret has, else the data key `entry` of a
-/// Secret.
+/// Reads a file or a Secret that a setting names. A name with a slash is a file, since no name of a Secret has one; any
+/// other name is a Secret, of which this reads the data key `entry`.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub async fn secret_or_file(
     secret.bytes(entry).map(|bytes| Zeroizing::new(bytes.to_vec()))
 }
 
-/// Reads a whole file into memory that is wiped.
+/// Reads a whole file into memory that is wiped on drop.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 
 /// Reads the CA certificates that a setting names: a file, or the data key `cert` of a Secret.
 ///
-/// `None` if the setting is absent, or if the certificates cannot be read, which is then in `problems`.
+/// `None` if the setting is absent, or if the certificates cannot be read; the problem is then in `problems`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! One request and its response.
+//! Sends one request and reads its response.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::{
     error::{Cause, classify},
 };
 
-/// The largest response that is read, in bytes. A list of 100,000 keys has 10 MB.
+/// The size of the largest accepted response, in bytes. A list of 100,000 keys has 10 MB.
 const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 
 /// One request.
@@ -23,18 +23,18 @@ pub struct Call {
     pub method: Method,
     /// The address.
     pub url: Url,
-    /// The headers. Those with credentials are marked as sensitive.
+    /// The headers. Headers with credentials are marked as sensitive.
     pub headers: HeaderMap,
-    /// The body, wiped after it has been sent.
+    /// The body, wiped after the client has sent it.
     pub body: Body,
 }
 
-/// The body of a request. It is not shown by `Debug`.
+/// The body of a request. `Debug` does not show it.
 #[derive(Clone, Default)]
 pub struct Body(Bytes);
 
 impl Body {
-    /// A body that is wiped when its last user is done with it.
+    /// Makes a body that is wiped when its last clone is dropped.
     pub fn secret(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(Bytes::from_owner(bytes))
     }
@@ -94,7 +94,7 @@ impl fmt::Debug for HttpResponse {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the text cannot stand in a header; `what` names it, its value is not shown.
+/// `ConfigInvalid` if the text is not valid in a header; the error names it by `what` and does not show its value.
 pub fn sensitive(what: &str, text: &str) -> Result<HeaderValue> {
     let visible = text.bytes().all(|byte| (0x21..0x7f).contains(&byte));
     match HeaderValue::from_str(text) {
@@ -114,8 +114,8 @@ impl HttpClient {
     /// # Errors
     ///
     /// `Unavailable`, `Timeout`, `Unauthenticated` (the server refused the client's certificate), `ConfigInvalid` (the
-    /// client refused the server's) or `Protocol`. [`Error::retryable`] is `Always` if the request has surely not reached
-    /// the server.
+    /// client refused the server's certificate) or `Protocol`. [`Error::retryable`] is `Always` if the request has
+    /// certainly not reached the server.
     pub async fn send(&self, call: Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
         let mut request = reqwest::Request::new(method, url);
@@ -141,7 +141,7 @@ impl HttpClient {
             Err(cause) => {
                 let server = cause.url().map(endpoint).unwrap_or_default();
                 let error = classify(&cause).source(Cause::of(&cause)).context("server", server);
-                // The proxy may be what cannot be reached.
+                // The unreachable host may be the proxy.
                 Err(if self.uses_proxy() {
                     error.context("proxy", "one is set, and may be the cause")
                 } else {

@@ -1,4 +1,4 @@
-//! Certificates and keys from PEM text, and what rustls makes of them.
+//! Turns certificates and keys from PEM text into a configuration for rustls.
 
 use std::{fmt, sync::Arc};
 
@@ -16,14 +16,14 @@ use rustls_pki_types::{
 use tracing::warn;
 use zeroize::Zeroize;
 
-/// Whose certificates are trusted.
+/// The trusted certificate authorities.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Roots {
-    /// Those that the operating system trusts.
+    /// The certificate authorities that the operating system trusts.
     #[default]
     System,
-    /// These alone.
+    /// Only these certificate authorities.
     Only(Vec<CertificateDer<'static>>),
 }
 
@@ -38,12 +38,12 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// An identity of a PEM text with the certificate, its chain behind it, and one with the key (PKCS#8, PKCS#1 or
+    /// Makes an identity from two PEM texts: the certificate followed by its chain, and the key (PKCS#8, PKCS#1 or
     /// SEC1). Both may be the same text.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if a part is missing or unreadable, or if the key is not that of the certificate.
+    /// `ConfigInvalid` if a part is missing or unreadable, or if the key does not match the certificate.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self> {
         let chain = certificates(certificate)?;
         let mut key = PrivateKeyDer::from_pem_slice(key).map_err(|cause| match cause {
@@ -54,7 +54,7 @@ impl Identity {
             _ => Error::config("the PEM text of the private key is damaged"),
         })?;
         let signer = ring::sign::any_supported_type(&key);
-        // The signer has a form of its own by now; the DER copy is wiped.
+        // The signer has its own form of the key, so the DER copy is wiped.
         key.zeroize();
         let signer = signer.map_err(|cause| Error::config("the private key cannot be used").source(cause))?;
         let identity = CertifiedKey::new(chain, signer);
@@ -93,16 +93,16 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsOptions {
-    /// The certificate authorities that are trusted.
+    /// The trusted certificate authorities.
     pub roots: Roots,
     /// The client certificate, for servers that ask for one.
     pub identity: Option<Identity>,
-    /// Accepts any certificate of the server. An attacker on the network can then read everything that is sent.
+    /// Accepts any certificate of the server. An attacker on the network can then read all requests and responses.
     pub skip_verify: bool,
 }
 
 impl TlsOptions {
-    /// System roots, no client certificate.
+    /// Starts with the system roots and no client certificate.
     pub fn new() -> Self {
         Self::default()
     }
@@ -142,7 +142,7 @@ impl TlsOptions {
                 }
             }
             Roots::System => {
-                // Some entries of a system store are often too old for rustls; the others still count.
+                // System stores often have some entries that are too old for rustls; the others are still used.
                 store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 if store.is_empty() {
                     return Err(Error::config(
@@ -155,7 +155,7 @@ impl TlsOptions {
     }
 }
 
-/// Takes any certificate, as `skip_verify` asks for. Signatures are still checked.
+/// Accepts any certificate, for `skip_verify`. It still checks signatures.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

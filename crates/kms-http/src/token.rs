@@ -1,4 +1,4 @@
-//! A token that many callers share and one of them renews.
+//! A cache for a token that many callers share. One caller at a time renews it.
 
 use std::{
     fmt,
@@ -15,50 +15,50 @@ use tokio::{
 };
 use tracing::debug;
 
-/// The longest lease that is reckoned with: ten years.
+/// The longest lease: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How long a token lasts, as the server that issued it says.
+/// How long a token is valid, by the response of the server that issued it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Lease {
-    /// When it is time to renew it.
+    /// When the token is due for renewal.
     pub refresh: Instant,
-    /// When it is over.
+    /// When the token expires.
     pub end: Instant,
 }
 
 impl Lease {
-    /// A lease that begins now. It is renewed after two thirds, and earlier if less than `margin` would be left:
-    /// a token that is taken has to outlive the slowest call.
+    /// A lease that begins now. Renewal is due after two thirds of it, and earlier if less than `margin` would be left,
+    /// since a token must outlive the slowest call that uses it.
     pub fn from_now(length: Duration, margin: Duration) -> Self {
         let now = Instant::now();
-        // A server may say anything; what lasts longer than this is never looked after anyway.
+        // A server may send any length. A longer lease would never be renewed anyway.
         let length = length.min(LONGEST);
         let early = length.saturating_sub(margin).max(length / 2);
         Self { refresh: now + early.min(length * 2 / 3), end: now + length }
     }
 
-    /// A lease that is to be looked after `refresh` from now and is over `end` from now.
+    /// A lease that is due for renewal `refresh` from now and expires `end` from now.
     pub fn starting(refresh: Duration, end: Duration) -> Self {
         let now = Instant::now();
         Self { refresh: now + refresh.min(LONGEST), end: now + end.min(LONGEST) }
     }
 }
 
-/// A token, and what is known of it.
+/// A token with its lease and details.
 pub struct Token<T> {
     /// The token itself.
     pub value: SecretString,
-    /// How long it lasts. `None` if that is not known, or if it never ends.
+    /// How long the token is valid. `None` if this is unknown, or if the token never expires.
     pub lease: Option<Lease>,
-    /// What else the provider wants to remember of it.
+    /// Other data that the provider stores with the token.
     pub details: T,
     generation: u64,
 }
 
 impl<T> Token<T> {
-    /// A token.
+    /// Makes a token.
     pub fn new(value: SecretString, lease: Option<Lease>, details: T) -> Self {
         Self { value, lease, details, generation: 0 }
     }
@@ -91,19 +91,19 @@ impl<T: fmt::Debug> fmt::Debug for Token<T> {
 /// The result of the last fetch, for callers that waited for it.
 #[derive(Default)]
 struct Turn {
-    /// How many fetches have ended.
+    /// The number of fetches that have ended.
     ended: u64,
     failure: Option<Error>,
 }
 
 /// Keeps one token for all callers of a client.
 ///
-/// If several callers need a token at once, one of them fetches it. The others wait and share the token or the failure,
+/// If several callers need a token at once, one caller fetches it. The others wait and share the token or the failure,
 /// so that a server in trouble gets one request and not many.
 pub struct TokenCache<T> {
     current: RwLock<Option<Arc<Token<T>>>>,
     turn: Mutex<Turn>,
-    /// The same number as in `turn`, to be read without waiting.
+    /// The same number as in `turn`, readable without waiting.
     ended: std::sync::atomic::AtomicU64,
 }
 
@@ -130,12 +130,12 @@ impl<T> TokenCache<T> {
 
     /// Returns a valid token. `fetch` gets the previous token, if there is one, and renews it or makes a new one.
     ///
-    /// A token that is due for renewal but has not expired is returned while another caller renews it, and also if the
-    /// renewal fails for a passing reason.
+    /// It returns a token that is due for renewal but has not expired while another caller renews it, and also if the
+    /// renewal fails for a transient reason.
     ///
     /// # Errors
     ///
-    /// That of the fetch.
+    /// The error of the fetch.
     pub async fn get<F, R>(&self, fetch: F) -> Result<Arc<Token<T>>>
     where
         F: FnOnce(Option<Arc<Token<T>>>) -> R,
@@ -145,7 +145,7 @@ impl<T> TokenCache<T> {
             Some(token) if !token.due() => Ok(token),
             Some(token) if !token.over() => match self.turn.try_lock() {
                 Ok(_) if self.peek().is_some_and(|now| now.generation != token.generation) => {
-                    // Another caller has renewed it between our look and our turn.
+                    // Another caller renewed the token between our check and our turn.
                     Ok(self.peek().unwrap_or(token))
                 }
                 Ok(turn) => match self.fetch(turn, Some(Arc::clone(&token)), fetch).await {
@@ -161,11 +161,11 @@ impl<T> TokenCache<T> {
         }
     }
 
-    /// Returns a token other than that of `generation`, which a server has refused.
+    /// Returns a token other than the one of `generation`, which a server has refused.
     ///
     /// # Errors
     ///
-    /// That of the fetch.
+    /// The error of the fetch.
     pub async fn replace<F, R>(&self, generation: u64, fetch: F) -> Result<Arc<Token<T>>>
     where
         F: FnOnce(Option<Arc<Token<T>>>) -> R,
@@ -177,7 +177,7 @@ impl<T> TokenCache<T> {
         match self.peek() {
             Some(token) if token.generation != generation && !token.over() => Ok(token),
             before => {
-                // Another caller has tried while we waited for our turn, and would fail the same way again.
+                // Another caller tried while we waited for our turn, and we would fail the same way.
                 if turn.ended != ended
                     && let Some(failure) = &turn.failure
                 {
@@ -225,7 +225,7 @@ impl<T> fmt::Debug for TokenCache<T> {
     }
 }
 
-/// At most so many requests a second, with bursts: what `VAULT_RATE_LIMIT` asks for.
+/// Limits the requests per second, with bursts, for `VAULT_RATE_LIMIT`.
 #[derive(Debug)]
 pub struct RateLimit {
     interval: Duration,
@@ -234,8 +234,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A limit of `rate` requests a second, of which `burst` may come at once. `None` for a rate that is below one an
-    /// hour, above a million a second, or no number, and for a burst above a million.
+    /// Makes a limit of `rate` requests a second, of which `burst` may come at once. `None` if the rate is below one an
+    /// hour, above a million a second or not a number, or if the burst is above a million.
     pub fn new(rate: f64, burst: u32) -> Option<Self> {
         ((1.0 / 3600.0..=1e6).contains(&rate) && burst <= 1_000_000).then(|| Self {
             interval: Duration::from_secs_f64(1.0 / rate),
@@ -249,7 +249,7 @@ impl RateLimit {
         let pause = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            // The generic cell rate algorithm: `due` is when a steady sender would send this request.
+            // The generic cell rate algorithm: `due` is the time when a steady sender would send this request.
             let due = next.map_or(now, |due| due.max(now));
             *next = Some(due + self.interval);
             (due + self.interval).saturating_duration_since(now + self.interval * self.burst)

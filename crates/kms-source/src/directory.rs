@@ -1,4 +1,4 @@
-//! Secrets that are mounted as files.
+//! Reads Secrets that are mounted as files.
 
 use std::{
     io,
@@ -12,14 +12,14 @@ use crate::{Entries, is_object_name, read_entry};
 
 /// Secrets in a directory: `DIR/<secret>/<key>`, as Kubernetes mounts them, or the files of Rook's own mounts.
 ///
-/// The files are read anew each time, so a Secret that is replaced while the program runs is seen.
+/// It reads the files each time, and so sees a Secret that changes while the program runs.
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
     roles: Vec<Role>,
 }
 
-/// A Secret that Rook mounts under names of its own (rook-behaviour §13.3).
+/// A Secret that Rook mounts under its own file names (rook-behaviour §13.3).
 #[derive(Debug)]
 struct Role {
     secret: String,
@@ -28,13 +28,13 @@ struct Role {
 }
 
 impl Directory {
-    /// The Secrets in `root`, which is looked into when a Secret is asked for.
+    /// Makes a source of the Secrets in `root`. It reads the directory when a caller asks for a Secret.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), roles: Vec::new() }
     }
 
-    /// Also takes the files that Rook mounts into `/etc/vault` and `/etc/kmip`, if they are in the directory itself
-    /// (`vault.ca`, `ca.crt` …). Which Secret each stands for is what the `security` block says.
+    /// Also reads the files that Rook mounts into `/etc/vault` and `/etc/kmip`, if they are in the directory itself
+    /// (`vault.ca`, `ca.crt` …). The `security` block shows which Secret each file belongs to.
     #[must_use]
     pub fn with_rook_mounts_of(mut self, spec: &SecuritySpec) -> Self {
         let details = &spec.kms.connection_details;
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn a_secret_is_a_folder_with_a_file_for_each_key() {
         let root = tempfile::tempdir().unwrap();
-        // As the kubelet writes it: the key is a link through `..data` to a folder that is named after a time.
+        // The kubelet writes the key as a link through `..data` to a folder that is named after a time.
         let secret = root.path().join("vault-token");
         std::fs::create_dir_all(secret.join("..2026_01_01")).unwrap();
         std::fs::write(secret.join("..2026_01_01/token"), "s.first\n").unwrap();

@@ -20,7 +20,7 @@ pub use self::{directory::Directory, pod::PodEnvironment};
 /// Kubernetes allows 1 MiB for all the data of a Secret.
 const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
-/// The entries of one Secret, which are copied for each caller.
+/// The entries of one Secret. Each caller gets a copy.
 #[derive(Default)]
 struct Entries(BTreeMap<String, SecretSlice<u8>>);
 
@@ -47,7 +47,7 @@ impl fmt::Debug for Entries {
     }
 }
 
-/// Whether a text can be the name of a Secret, and so of one folder: it has no `/` and no `..`.
+/// Whether a text can be the name of a Secret, and so of one folder, without `/` and `..`.
 fn is_object_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     !name.is_empty() && name.len() <= 253 && name.chars().all(allowed) && !name.starts_with('.')
@@ -55,7 +55,7 @@ fn is_object_name(name: &str) -> bool {
 
 /// Reads a file that holds one entry of a Secret.
 ///
-/// The file is small and on a local file system, so this is no task for another thread.
+/// The file is small and on a local file system, so this reads it on the current thread.
 fn read_entry(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     read_limited(path).map_err(|cause| {
         let kind = match cause.kind() {
@@ -63,7 +63,7 @@ fn read_entry(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             _ => ErrorKind::ConfigInvalid,
         };
-        // Not as context, which is left out where several problems are reported at once.
+        // The path is in the message, since a report of several problems leaves out the context.
         let path = path.display();
         Error::new(kind, format!("the file {path} of a mounted Secret cannot be read")).source(cause)
     })
@@ -76,7 +76,7 @@ fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     if length > MAX_SECRET_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than a Secret can be"));
     }
-    // One byte more than the file has, so that the buffer does not grow and leave a copy behind.
+    // The buffer has one byte more than the file, so that it does not grow and leave a copy in memory.
     let capacity = usize::try_from(length).unwrap_or_default() + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes)?;

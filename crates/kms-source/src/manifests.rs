@@ -1,4 +1,4 @@
-//! A CephCluster and Secrets in YAML documents, as people paste them from Rook's documentation.
+//! Reads a CephCluster and Secrets from YAML documents, such as those in Rook's documentation.
 
 use std::fmt;
 
@@ -18,31 +18,31 @@ use crate::{
     yaml::{self, Mistake, Node, Value},
 };
 
-/// Base64 with or without padding: some editors and scripts lose it.
+/// Base64 with or without padding, since some editors and scripts lose the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What was found in YAML documents: a CephCluster and Secrets.
+/// A CephCluster and Secrets from YAML documents.
 ///
-/// The `security` block may stand alone: under `spec:`, as `security:`, or only its fields (`kms:` and
+/// A document may have the `security` block on its own: under `spec:`, as `security:`, or only its fields (`kms:` and
 /// `keyRotation:`). It is then the block of a CephCluster without a name.
 #[derive(Debug, Default)]
 pub struct Manifests {
     inputs: Vec<String>,
-    /// The cluster, and the document that has it.
+    /// The cluster, and the place of its document.
     cluster: Option<(String, CephCluster)>,
     /// The namespace of the cluster, if the document has its name and namespace.
     kube_namespace: Option<String>,
     secrets: Vec<Found>,
     ignored: Vec<String>,
-    /// The kinds whose objects are kept for the caller.
+    /// The kinds of the objects to keep for the caller.
     wanted: Vec<String>,
     objects: Vec<Kept>,
 }
 
-/// An object of a kind that is not read here.
+/// An object that is kept for the caller.
 struct Kept {
     kind: String,
     place: String,
@@ -56,7 +56,7 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// A Secret, and the document that has it.
+/// A Secret, and the place of its document.
 #[derive(Debug)]
 struct Found {
     place: String,
@@ -66,20 +66,20 @@ struct Found {
 }
 
 impl Manifests {
-    /// Reads inputs with their names. Each may have several documents, and the documents may be lists.
+    /// Reads inputs with their names. An input may have several documents, and a document may be a list.
     ///
-    /// Of the YAML itself nothing is kept. The parser makes copies of its own while it works; only a program whose
-    /// allocator wipes what it frees is sure that none of a Secret stays behind.
+    /// The result has no copy of the YAML. The parser makes copies while it works, though: only an allocator that wipes
+    /// freed memory ensures that no part of a Secret stays in memory.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` with file, line and column for what cannot be read, and for a second CephCluster, `security`
-    /// block or Secret of the same name. No error quotes an input.
+    /// `ConfigInvalid` with file, line and column for unreadable input, and for a second CephCluster, `security` block
+    /// or Secret of the same name. No error quotes an input.
     pub fn parse<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self> {
         Self::parse_keeping(inputs, &[])
     }
 
-    /// The same, and keeps objects of these kinds for [`take_objects`](Self::take_objects).
+    /// Reads inputs as `parse` does, and keeps objects of these kinds for [`take_objects`](Self::take_objects).
     ///
     /// # Errors
     ///
@@ -97,25 +97,25 @@ impl Manifests {
         Ok(manifests)
     }
 
-    /// The `security` block, if there was a CephCluster or a block; a CephCluster without one has an empty one.
+    /// The `security` block; `None` without a CephCluster or block. A CephCluster without one has an empty block.
     pub fn security(&self) -> Option<&SecuritySpec> {
         self.cluster().map(|cluster| &cluster.spec.security)
     }
 
-    /// The CephCluster or the block that stands alone, if there was one.
+    /// The CephCluster, or a `security` block on its own; `None` if the documents have neither.
     ///
-    /// It never has a uid: a document may be older than the cluster, and a Secret whose owner does not exist is deleted
-    /// by Kubernetes, with the key in it.
+    /// It never has a uid: a document may be older than the cluster, and Kubernetes deletes a Secret whose owner does
+    /// not exist, with the key in it.
     pub fn cluster(&self) -> Option<&CephCluster> {
         self.cluster.as_ref().map(|(_, cluster)| cluster)
     }
 
-    /// Gives away the CephCluster.
+    /// Removes and returns the CephCluster.
     pub fn take_cluster(&mut self) -> Option<CephCluster> {
         self.cluster.take().map(|(_, cluster)| cluster)
     }
 
-    /// Gives away the objects of a kind that were kept, read as `T`, each with its place or with what is wrong.
+    /// Removes and returns the kept objects of a kind: the place of each, and the object read as `T` or an error.
     pub fn take_objects<T: DeserializeOwned>(&mut self, kind: &str) -> Vec<(String, Result<T>)> {
         let (found, others) =
             std::mem::take(&mut self.objects).into_iter().partition(|kept| kept.kind == kind);
@@ -127,7 +127,7 @@ impl Manifests {
         Vec::into_iter(found).map(read).collect()
     }
 
-    /// The documents that were passed over, with their kinds and places.
+    /// The ignored documents, with their kinds and places.
     pub fn ignored(&self) -> impl Iterator<Item = &str> {
         self.ignored.iter().map(String::as_str)
     }
@@ -156,7 +156,7 @@ impl Manifests {
             Some("CephCluster") => {
                 check_spelling("CephCluster", &document, "spec")?;
                 check_spec(&document)?;
-                // Metadata of another form names no cluster.
+                // Metadata that is not a map cannot name a cluster.
                 let read = |field: &str, node: &Node| field != "metadata" || node.is_map();
                 self.add_cluster(place, document.keep(read).read()?)
             }
@@ -177,7 +177,7 @@ impl Manifests {
                 Ok(())
             }
             Some(kind) => {
-                // A kind is an identifier; anything longer is not repeated, in case it is something else.
+                // A kind is an identifier. A longer text may be something else, perhaps a secret, and is not quoted.
                 let kind = if kind.len() <= 63 { kind } else { "object" };
                 self.ignored.push(format!("{kind} in {place}"));
                 Ok(())
@@ -245,7 +245,7 @@ impl Manifests {
                 _ => {}
             }
         }
-        // As the API server does it, whatever the order in the document: stringData wins.
+        // stringData wins whatever the order in the document, as in the API server.
         for (key, node) in plain.map_or_else(|| Ok(Vec::new()), Node::into_map)? {
             let text = text_of(&format!("stringData.{key}"), &node)?;
             entries.insert(key, text.as_bytes().to_vec());
@@ -293,7 +293,7 @@ impl SecretSource for Manifests {
     }
 }
 
-/// The input of a place, for errors that have a line.
+/// The name of the input in a place, for errors that have a line.
 fn input_of(place: &str) -> &str {
     place.rsplit_once(", document ").map_or(place, |(input, _)| input)
 }
@@ -307,10 +307,10 @@ fn check_spec(document: &Node) -> Result<(), Mistake> {
     document.get("spec").map_or(Ok(()), |spec| check_spelling("spec", spec, "security"))
 }
 
-/// Checks that no field looks like a misspelling of one whose absence has a meaning.
+/// Checks that no field looks like a misspelling of a field whose absence has a meaning.
 ///
-/// This comes before the map is read: a misspelt `security` block may have credentials, and what reads a `spec` makes
-/// copies of fields that it does not know.
+/// This runs before the map is read: a misspelt `security` block may have credentials, and the reader of a `spec`
+/// copies unknown fields.
 fn check_spelling(block: &str, map: &Node, known: &'static str) -> Result<(), Mistake> {
     let Some(field) = misspelt(known, map.fields().iter().map(|(field, _)| field.as_str())) else {
         return Ok(());
@@ -327,12 +327,12 @@ fn text_of<'a>(field: &str, node: &'a Node) -> Result<&'a str, Mistake> {
     }
 }
 
-/// Decodes an entry of `data`. White space is passed over: `base64` and editors break long lines.
+/// Decodes an entry of `data`. It ignores white space, since `base64` and editors break long lines.
 fn decode(key: &str, node: &Node) -> Result<Vec<u8>, Mistake> {
     let text = text_of(&format!("data.{key}"), node)?;
     let compact: Zeroizing<Vec<u8>> =
         Zeroizing::new(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect());
-    // The error of the decoder tells a byte of the text.
+    // The error of the decoder shows a byte of the text, so it is dropped.
     BASE64.decode(&*compact).map_err(|_error| {
         node.mistake(format!("data.{key} is not base64; text as it is belongs into stringData"))
     })

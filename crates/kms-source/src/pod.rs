@@ -1,4 +1,4 @@
-//! The environment of a pod that Rook created (rook-behaviour §13, appendix B).
+//! Reads the environment of a pod that Rook created (rook-behaviour §13, appendix B).
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{Entries, read_entry};
 /// The setting that names the provider.
 const KMS_PROVIDER: &str = "KMS_PROVIDER";
 
-/// What the `security` block of a pod calls the credentials that are in its environment and in its files.
+/// The name of the Secret that the `security` block of a pod has for the credentials in its environment and files.
 const CREDENTIALS: &str = "pod-environment";
 
 /// The files that Rook mounts for KMIP, each with its key in the Secret.
@@ -105,7 +105,7 @@ impl PodEnvironment {
         let convention = CONVENTIONS.iter().find(|known| known.provider == provider.trim());
         for (name, value) in pairs.iter().filter(|(name, _)| *name != KMS_PROVIDER && *name != prefixed) {
             let Some(convention) = convention else {
-                // Rook knows no other provider, so there is no prefix: only known settings are taken.
+                // Rook has no prefix for another provider, so only its known settings are added.
                 if is_setting(provider.trim(), name) == Some(true) {
                     details.push(((*name).to_owned(), Zeroizing::new((*value).to_owned())));
                 }
@@ -169,7 +169,7 @@ fn is_service_link(name: &str) -> bool {
             number && parts.next().is_some_and(|protocol| matches!(protocol, "TCP" | "UDP" | "SCTP"))
         })
     };
-    // The prefix of KMIP may be off already, which leaves `PORT` and `SERVICE_HOST`.
+    // The prefix of KMIP may be removed already, which leaves `PORT` and `SERVICE_HOST`.
     let name = format!("_{name}");
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

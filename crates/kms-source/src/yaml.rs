@@ -1,4 +1,4 @@
-//! YAML documents as a tree that remembers where each value was, and that no error quotes.
+//! Parses YAML documents into a tree with the place of each value. No error quotes a value.
 
 use std::{fmt, vec};
 
@@ -14,14 +14,14 @@ use serde::{
 use serde_saphyr::{Location, Spanned, options::AliasLimits};
 use zeroize::Zeroizing;
 
-/// The largest input. A Kubernetes object has at most 1.5 MiB.
+/// The size of the largest input, in bytes. A Kubernetes object has at most 1.5 MiB.
 pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// The deepest nesting. That of a CephCluster with every field is below 30, and reading takes up to 40 KiB of stack
-/// for each level in a build without optimization.
+/// The deepest nesting. A CephCluster with every field has fewer than 30 levels. In a build without optimization each
+/// level takes up to 40 KiB of stack.
 const MAX_DEPTH: usize = 48;
-/// How many values an input may have.
+/// The largest number of values in an input.
 const MAX_NODES: usize = 200_000;
-/// How many aliases (`*name`) an input may have, and how many values they may stand for together.
+/// The largest number of aliases (`*name`) in an input, and of the values that they expand to together.
 const MAX_ALIASES: usize = 1_000;
 const MAX_ALIASED: usize = 50_000;
 
@@ -31,7 +31,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What a value is.
+/// The contents of a value.
 pub(super) enum Value {
     Bool(bool),
     List(Vec<Node>),
@@ -41,7 +41,7 @@ pub(super) enum Value {
     Text(Zeroizing<String>),
 }
 
-/// A number: no setting is one, but fields of other objects are.
+/// A number. No setting is a number, but fields of other objects are.
 #[derive(Clone, Copy)]
 pub(super) enum Number {
     Float(f64),
@@ -53,7 +53,7 @@ pub(super) enum Number {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` with line and column. What is written there is not repeated, since it may be a secret.
+/// `ConfigInvalid` with line and column. The error does not quote the input, which may be a secret.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
     let mut options = serde_saphyr::Options::default();
     let mut budget = serde_saphyr::Budget::default();
@@ -74,7 +74,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
 }
 
 impl Node {
-    /// The fields, if it is a map.
+    /// The fields; an error if the value is not a map.
     pub(super) fn into_map(self) -> Result<Vec<(String, Self)>, Mistake> {
         match self.value {
             Value::Map(fields) => Ok(fields),
@@ -83,7 +83,7 @@ impl Node {
         }
     }
 
-    /// The fields; none if it is not a map.
+    /// The fields; empty if the value is not a map.
     pub(super) fn fields(&self) -> &[(String, Self)] {
         match &self.value {
             Value::Map(fields) => fields,
@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// The same, with only those fields of a map that are wanted.
+    /// Keeps only the wanted fields of a map.
     pub(super) fn keep(mut self, wanted: impl Fn(&str, &Self) -> bool) -> Self {
         if let Value::Map(fields) = &mut self.value {
             fields.retain(|(field, node)| wanted(field, node));
@@ -99,12 +99,12 @@ impl Node {
         self
     }
 
-    /// The field of that name, if this is a map that has it.
+    /// The field of this name; `None` if the value is not a map or lacks the field.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
         self.fields().iter().find(|(field, _)| field == name).map(|(_, node)| node)
     }
 
-    /// The text, if it is one.
+    /// The text; `None` if the value is not a text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -120,16 +120,16 @@ impl Node {
         matches!(self.value, Value::Null)
     }
 
-    /// Reads it as a type.
+    /// Reads the value as a type.
     ///
     /// # Errors
     ///
-    /// What was expected instead, and where.
+    /// The expected type, and the place.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Mistake> {
         T::deserialize(self)
     }
 
-    /// An error about this value.
+    /// Makes an error about this value.
     pub(super) fn mistake(&self, what: impl Into<String>) -> Mistake {
         Mistake { at: Some(self.at), what: what.into() }
     }
@@ -148,7 +148,7 @@ impl Value {
     }
 }
 
-/// What is wrong with an input, and where. It never holds what is written there.
+/// An error in an input, with its place. It never quotes the input.
 #[derive(Debug)]
 pub(super) struct Mistake {
     at: Option<Location>,
@@ -177,13 +177,13 @@ impl Mistake {
         Self { at: error.location(), what: what.to_owned() }
     }
 
-    /// Adds the place, unless a more exact one is known.
+    /// Sets the place, unless a more exact place is set.
     fn at(mut self, at: Location) -> Self {
         self.at.get_or_insert(at);
         self
     }
 
-    /// The error, with the name of the input.
+    /// Makes an error with the name of the input.
     pub(super) fn in_input(self, input: &str) -> Error {
         let place = match self.at {
             Some(at) if at.line() > 0 => format!("{input}:{}:{}", at.line(), at.column()),
@@ -202,7 +202,7 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 impl de::Error for Mistake {
-    /// Some callers put values into this text, so it is dropped.
+    /// Drops the text, since some callers put values into it.
     fn custom<T: fmt::Display>(_message: T) -> Self {
         Self::new("this is not of the form that is expected here")
     }
@@ -255,7 +255,7 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Number(Number::Signed(value)))
             }
 
-            // No field has a number of this size; that it is one is all that counts.
+            // No field has a number of this size. It only matters that the value is a number.
             fn visit_i128<E: de::Error>(self, value: i128) -> Result<Value, E> {
                 Ok(Value::Number(Number::Float(value as f64)))
             }
@@ -341,7 +341,7 @@ impl<'de> Deserializer<'de> for Node {
             Value::Number(Number::Float(value)) => visitor.visit_f64(value),
             Value::Number(Number::Signed(value)) => visitor.visit_i64(value),
             Value::Number(Number::Unsigned(value)) => visitor.visit_u64(value),
-            // The text itself is handed over, so that no copy of it is left here.
+            // The visitor gets the text itself, so that no copy stays here.
             Value::Text(mut text) => visitor.visit_string(std::mem::take(&mut *text)),
         };
         read.map_err(|mistake| mistake.at(at))
@@ -351,7 +351,7 @@ impl<'de> Deserializer<'de> for Node {
         if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    /// Wipes the value, which a visitor would drop as it is.
+    /// Wipes the value. A visitor would drop it without wiping it.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
         drop(self);
         visitor.visit_unit()

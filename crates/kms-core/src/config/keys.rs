@@ -1,16 +1,16 @@
-//! The names of settings, and what is known of each.
+//! The names of settings, and the facts about each setting.
 
 use std::fmt;
 
-/// What is done with a setting.
+/// Whether a setting has an effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Support {
-    /// It has the effect that its documentation describes.
+    /// The setting has the effect that its documentation describes.
     Supported,
-    /// It is refused with this reason, since to ignore it would be worse.
+    /// The setting is an error, for this reason. Ignoring it would be worse.
     Refused(&'static str),
-    /// It changes nothing for the keys of OSDs, for this reason, and is accepted because it may be there.
+    /// The setting is accepted, and has no effect on the keys of OSDs, for this reason.
     NoEffect(&'static str),
 }
 
@@ -19,22 +19,22 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + Send + Sync + 'static {
     /// Every setting, in the order of the documentation.
     const ALL: &'static [Self];
 
-    /// The name as operators know it.
+    /// The name of the setting in `connectionDetails`.
     fn as_str(self) -> &'static str;
 
-    /// Other names that mean the same.
+    /// Other names of the setting.
     fn aliases(self) -> &'static [&'static str];
 
-    /// Whether its value is a credential.
+    /// Whether the value is a credential.
     fn is_secret(self) -> bool;
 
-    /// What it means: one sentence for the table of settings.
+    /// The meaning of the setting: one sentence for the table of settings.
     fn doc(self) -> &'static str;
 
-    /// What is done with it.
+    /// Whether the setting has an effect.
     fn support(self) -> Support;
 
-    /// The setting of that name or alias, whatever its case.
+    /// Finds a setting by its name or an alias, without regard to case.
     fn find(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|key| {
             key.as_str().eq_ignore_ascii_case(name)
@@ -45,8 +45,8 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + Send + Sync + 'static {
 
 /// Defines the enum of a provider's settings, with [`ConfigKey`], `FromStr` and `Display`.
 ///
-/// Each setting is its documentation, a variant, its name and aliases, and, where it is not simply supported, what is
-/// done with it. The keyword `secret` marks a credential:
+/// Each setting has a doc comment, a variant, a name and its aliases, and a `Support` unless it is simply supported.
+/// The keyword `secret` marks a credential:
 ///
 /// ```
 /// use kms_core::config::{ConfigKey, Support};

@@ -1,4 +1,4 @@
-//! Settings: text in, typed values out, every problem reported at once.
+//! Parses settings into typed values, and reports every problem at once.
 
 mod keys;
 mod parse;

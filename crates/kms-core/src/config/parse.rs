@@ -1,12 +1,12 @@
-//! Values that are not just texts, and names that are nearly right.
+//! Parses booleans and durations, and finds the known name nearest to a misspelt one.
 
 use std::time::Duration;
 
-/// A boolean, in the spellings of Go's `ParseBool`.
+/// Parses a boolean, in the spellings of Go's `ParseBool`.
 ///
 /// # Errors
 ///
-/// What is wrong, as the rest of a sentence that begins with the name of the setting and "is".
+/// The end of a sentence that begins with the name of the setting and "is".
 pub fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -16,11 +16,11 @@ pub fn parse_bool(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// A duration: a number of seconds, or numbers with units (`h`, `m`, `s`, `ms`) as in `1m30s`.
+/// Parses a duration: a number of seconds, or numbers with units (`h`, `m`, `s`, `ms`) as in `1m30s`.
 ///
 /// # Errors
 ///
-/// As those of [`parse_bool`].
+/// The same form as that of [`parse_bool`].
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "not a duration such as 60, 60s, 1m30s or 500ms";
     if text.is_empty() {
@@ -51,8 +51,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     Ok(total)
 }
 
-/// The known name that is nearest to one that is not known, if any is near: few letters differ, and hardly any in the
-/// part before the first `_`, which says what a setting belongs to.
+/// Finds the known name nearest to an unknown name. `None` if more than a few letters differ, or more than one letter
+/// in the part before the first `_`, which is the group of a setting.
 pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     let name = name.trim().to_ascii_uppercase();
     let distance = |candidate: &str| {

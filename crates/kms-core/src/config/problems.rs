@@ -1,4 +1,4 @@
-//! Every problem of a configuration, collected.
+//! Collects the problems of a configuration.
 
 use crate::{Error, ErrorKind, Result};
 
@@ -12,7 +12,7 @@ impl Problems {
         Self::default()
     }
 
-    /// Notes a problem. It names the setting and says what to do, and never quotes a value.
+    /// Adds a problem. Its text names the setting and says what to do, and never quotes a value.
     pub fn add(&mut self, problem: impl Into<String>) {
         let problem = problem.into();
         if !self.0.contains(&problem) {
@@ -20,8 +20,8 @@ impl Problems {
         }
     }
 
-    /// Turns an error into a problem if it is one of the configuration (`ConfigInvalid`, `NotFound`), and returns
-    /// `None` then.
+    /// Returns the value of a result. If the result is an error of the configuration (`ConfigInvalid`, `NotFound`),
+    /// adds the error as a problem and returns `None`.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Problems {
         }
     }
 
-    /// Combines these problems with the error that ended the search for more.
+    /// Combines these problems with an error that ended the search for more problems.
     pub fn with(mut self, error: Error) -> Error {
         if self.is_empty() {
             return error;
@@ -56,11 +56,11 @@ impl Problems {
         self.0.iter().map(String::as_str)
     }
 
-    /// All problems as one error.
+    /// Fails with all problems as one error.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if there is any problem.
+    /// `ConfigInvalid` if there are problems.
     pub fn into_result(self) -> Result<()> {
         match self.0.as_slice() {
             [] => Ok(()),

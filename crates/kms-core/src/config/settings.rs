@@ -1,4 +1,4 @@
-//! Settings: text in, typed values out.
+//! The settings of a provider, and the typed values that they have.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 use super::{ConfigKey, Problems, Support, nearest, parse_bool, parse_duration};
 use crate::{ConnectionDetails, Result, SecretData, SecretSource};
 
-/// What a provider is built from: settings, the environment, and the name of the Secret with the credentials.
+/// The input of a builder: settings, the environment, and the name of the Secret with the credentials.
 ///
-/// Nothing is parsed here; [`settings`](Self::settings) sorts it. `Debug` shows names only.
+/// It parses nothing; [`settings`](Self::settings) sorts the input by keys. `Debug` shows names only.
 pub struct SettingsSource<K> {
     given: Vec<(String, Zeroizing<String>)>,
     environment: Vec<(String, Zeroizing<String>)>,
@@ -19,7 +19,7 @@ pub struct SettingsSource<K> {
 }
 
 impl<K: ConfigKey> SettingsSource<K> {
-    /// Settings that `kms-dispatch` reads, not the provider.
+    /// The settings that `kms-dispatch` reads and the provider does not.
     const OTHERS: [&str; 1] = ["KMS_PROVIDER"];
 
     /// Adds the settings of a CephCluster.
@@ -33,9 +33,9 @@ impl<K: ConfigKey> SettingsSource<K> {
         self.given.push((key.as_str().to_owned(), Zeroizing::new(value.into())));
     }
 
-    /// Adds variables of the environment: those that are known count where nothing else is given.
+    /// Adds variables of the environment. They supply the known settings that are absent elsewhere.
     ///
-    /// `files` are settings that name a Secret or a file. In the environment it is always a file, never a Secret.
+    /// `files` are settings that name a Secret or a file. A variable always names a file.
     pub fn add_environment<'a>(&mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>, files: &[K]) {
         self.environment.extend(pairs.into_iter().map(|(name, value)| {
             let file = files.iter().any(|key| key.as_str() == name);
@@ -48,21 +48,21 @@ impl<K: ConfigKey> SettingsSource<K> {
         }));
     }
 
-    /// Names the Secret with the credentials; the empty text names none.
+    /// Sets the name of the Secret with the credentials; an empty text means no Secret.
     pub fn set_token_secret(&mut self, name: impl Into<String>) {
         self.token_secret = name.into();
     }
 
-    /// The name of the Secret with the credentials, if there is one.
+    /// The name of the Secret with the credentials, if it is set.
     pub fn token_secret(&self) -> Option<&str> {
         Some(self.token_secret.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Reads the Secret with the credentials, if one is named. Its problems are added to `problems`.
+    /// Reads the Secret with the credentials, if its name is set. Adds its problems to `problems`.
     ///
     /// # Errors
     ///
-    /// Those of `secrets` that are not problems of the configuration.
+    /// The errors of `secrets` that are not problems of the configuration.
     pub async fn secret(
         &self,
         secrets: &dyn SecretSource,
@@ -74,7 +74,7 @@ impl<K: ConfigKey> SettingsSource<K> {
         }
     }
 
-    /// The names of the settings that were given by a CephCluster or one by one, as they were written.
+    /// The names of the settings that come from a CephCluster or were added one by one, verbatim.
     pub fn given_names(&self) -> impl Iterator<Item = &str> {
         self.given.iter().map(|(name, _)| name.as_str())
     }
@@ -84,7 +84,7 @@ impl<K: ConfigKey> SettingsSource<K> {
         borrowed(&self.environment)
     }
 
-    /// Sorts the settings by their keys. Unknown names are added to `problems`.
+    /// Sorts the settings by their keys. Adds unknown names to `problems`.
     pub fn settings(&self, problems: &mut Problems) -> Settings<K> {
         let mut settings = Settings::from_pairs(borrowed(&self.given), &Self::OTHERS, problems);
         settings.fill_from(self.environment(), problems);
@@ -116,16 +116,16 @@ fn borrowed(pairs: &[(String, Zeroizing<String>)]) -> impl Iterator<Item = (&str
     pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-/// The settings of one provider by their keys: known names, trimmed values, not yet parsed.
+/// The settings of one provider by their keys: known names with trimmed values, not yet parsed.
 pub struct Settings<K> {
     values: BTreeMap<K, Zeroizing<String>>,
 }
 
 impl<K: ConfigKey> Settings<K> {
-    /// Sorts pairs of names and values. The pairs themselves are left as they are.
+    /// Sorts pairs of names and values by their keys.
     ///
-    /// Names in `others` are skipped: other code reads them. Unknown names are a problem, with the nearest known name as
-    /// a suggestion; so is a setting that is given twice with different values, and one that is refused.
+    /// It skips the names in `others`, which other code reads. It reports unknown names, with the nearest known name as
+    /// a suggestion, settings that occur twice with different values, and settings that are not supported.
     pub fn from_pairs<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         others: &[&'static str],
@@ -149,9 +149,9 @@ impl<K: ConfigKey> Settings<K> {
         settings
     }
 
-    /// Takes from `pairs` what is known and not set yet: the environment, which other programs share.
+    /// Adds the known settings that are not set yet from `pairs`, the environment.
     ///
-    /// Unknown names are skipped, since other programs use the same prefix.
+    /// It skips unknown names, since other programs use variables with the same prefix.
     pub fn fill_from<'a>(
         &mut self,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -183,12 +183,12 @@ impl<K: ConfigKey> Settings<K> {
         }
     }
 
-    /// A text, unless it is absent or empty.
+    /// The text of a setting; `None` if it is absent or empty.
     pub fn text(&self, key: K) -> Option<&str> {
         self.values.get(&key).map(|value| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// A text that has to be there.
+    /// The text of a required setting. If it is absent or empty, adds a problem.
     pub fn required(&self, key: K, problems: &mut Problems) -> Option<&str> {
         let text = self.text(key);
         if text.is_none() {
@@ -197,7 +197,7 @@ impl<K: ConfigKey> Settings<K> {
         text
     }
 
-    /// A credential, unless it is absent or empty.
+    /// The text of a credential; `None` if it is absent or empty.
     pub fn secret(&self, key: K) -> Option<SecretString> {
         self.text(key).map(SecretString::from)
     }
@@ -232,7 +232,7 @@ impl<K: ConfigKey> Settings<K> {
         }
     }
 
-    /// Which settings are given.
+    /// The settings that are set.
     pub fn keys(&self) -> impl Iterator<Item = K> {
         self.values.keys().copied()
     }

@@ -1,10 +1,10 @@
-//! The errors that every provider returns about a key.
+//! The errors about a key that all providers share.
 
 use super::{Error, ErrorKind, Existing};
 use crate::name::KeyName;
 
 impl Error {
-    /// An [`ErrorKind::AlreadyExists`] that says what is known of the stored key.
+    /// An [`ErrorKind::AlreadyExists`] with what is known of the stored KEK.
     pub fn already_exists(name: &KeyName, existing: Existing) -> Self {
         let message = match existing {
             Existing::Same => "the key exists, with the same KEK",
@@ -16,7 +16,7 @@ impl Error {
         error
     }
 
-    /// An [`ErrorKind::Conflict`]: the key is not in the version that the caller has read.
+    /// An [`ErrorKind::Conflict`]: the key is no longer in the version that the caller has read.
     pub fn key_changed(name: &KeyName) -> Self {
         Self::new(ErrorKind::Conflict, "the key has changed since it was read").context("key", name.as_str())
     }

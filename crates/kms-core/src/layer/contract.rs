@@ -1,4 +1,4 @@
-//! The part of the contract of [`KmsProvider`] that is the same for every provider.
+//! The layer that fulfils the part of the [`KmsProvider`] contract that all providers share.
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -8,12 +8,12 @@ use crate::{
     Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
-/// A provider that is given only what it can do, and whose errors all name operation, provider and key.
+/// Refuses the puts that a provider cannot do, and adds operation, provider and key to its errors.
 ///
-/// This is the innermost of the [standard](super::standard) layers. A provider relies on it: it is not asked for a
-/// put that its [`Capability`] excludes or for a KEK that is too large, and it adds neither operation nor provider nor
-/// key to its errors.
-/// Tests that use a provider without the standard layers wrap it in this one; the conformance suite does so itself.
+/// This is the innermost of the [standard](super::standard) layers, and a provider relies on it: the provider never
+/// gets a put that its [`Capability`] excludes or a KEK that is too large, and it leaves operation, provider and key
+/// out of its errors.
+/// A test without the standard layers wraps its provider in this one; the conformance suite does so itself.
 #[derive(Debug)]
 pub struct Contract<P> {
     inner: P,
@@ -25,23 +25,23 @@ impl<P: KmsProvider> Contract<P> {
         Self { inner }
     }
 
-    /// The provider itself.
+    /// The wrapped provider.
     pub fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// Adds operation and provider to an error; what the provider has said itself counts.
+    /// Adds operation and provider to an error, unless the provider itself has set them.
     fn annotate(&self, operation: &'static str, error: Error) -> Error {
         error.operation(operation).provider(self.inner.provider())
     }
 
-    /// The same for an error about a key, which is named last.
+    /// Adds operation, provider and key to an error, the key last.
     fn annotate_key<T>(&self, operation: &'static str, name: &KeyName, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.annotate(operation, error).context("key", name.as_str()))
     }
 
-    /// Fails with `Unsupported` unless the provider can do `mode`, and with `ConfigInvalid` if the KEK is too large
-    /// for it.
+    /// Fails with `Unsupported` unless the provider can do `mode`, and with `ConfigInvalid` if the KEK is too large for
+    /// the provider.
     fn check_put(&self, kek: &Kek, mode: &PutMode) -> Result<()> {
         let capability = self.inner.capability();
         let (guarantee, what) = match mode {
@@ -74,7 +74,7 @@ impl<P: KmsProvider> KmsProvider for Contract<P> {
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        // Without the key: the provider was not asked about it.
+        // The error does not name the key, since the provider did not get the request.
         self.check_put(kek, &mode).map_err(|error| self.annotate("put", error))?;
         self.annotate_key("put", name, self.inner.put(name, kek, mode).await)
     }

@@ -1,9 +1,8 @@
-//! Layers around every provider: retries, time limits, traces, and the shared part of the contract.
+//! The layers around every provider: retries, time limits, traces, and the shared part of the contract.
 //!
 //! A layer is a [`KmsProvider`] that wraps another one.
-//! [`standard`] stacks them in the order that makes sense: the [`Contract`] next to the provider, the time limit inside
-//! the retry, so that it holds for each try, and the trace between the two, so that each try is seen, one that was cut
-//! off too.
+//! [`standard`] stacks them from the inside out: the [`Contract`] next to the provider; the time limit, which is
+//! inside the retry and so holds for each try; the trace, which sees each try, even one that was cut off; the retry.
 
 mod contract;
 mod retry;
@@ -24,9 +23,9 @@ use crate::KmsProvider;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LayerOptions {
-    /// How long one try may take. Where a second try is allowed, it is never more than half of the time for all.
+    /// The time limit of one try. If a second try is allowed, it is at most half of the time for all tries.
     pub attempt_timeout: Duration,
-    /// How often and how long to try.
+    /// How often and how long to retry.
     pub retry: RetryPolicy,
 }
 
@@ -39,7 +38,7 @@ impl Default for LayerOptions {
 /// Puts the standard layers around a provider.
 pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
     let RetryPolicy { attempts, deadline, .. } = options.retry;
-    // One try that hangs must leave time for another one.
+    // A try that hangs must leave time for another try.
     let longest = if attempts > 1 { deadline / 2 } else { deadline };
     let timed = TimedOut::new(Contract::new(provider), options.attempt_timeout.min(longest));
     Arc::new(Retried::new(Traced::new(timed), options.retry))

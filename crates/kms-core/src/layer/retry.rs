@@ -1,4 +1,4 @@
-//! Retries.
+//! The layer that retries failed calls.
 
 use std::{future::Future, time::Duration};
 
@@ -12,24 +12,23 @@ use crate::{
     KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome, provider::Deleted,
 };
 
-/// The longest deadline: the clock cannot hold every duration.
+/// The longest deadline, since the clock cannot represent every duration.
 const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// What the last error of a put says if the outcome is unknown.
+/// The text in the last error of a put whose outcome is unknown.
 const MAYBE_STORED: &str = "unknown: it may have been stored";
-/// The same for a delete.
+/// The text in the last error of a delete whose outcome is unknown.
 const MAYBE_DELETED: &str = "unknown: it may have been deleted";
 
 /// How often and how long to retry.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How many tries there are at most. 1 means no repeat.
+    /// The largest number of tries. 1 means no retry.
     pub attempts: u32,
-    /// The shortest pause, and the least that a `Retry-After` counts for: a server that says 0 must not make us
-    /// spin.
+    /// The shortest pause. It also replaces a shorter `Retry-After`: a server that sends 0 must not make us spin.
     pub floor: Duration,
-    /// The longest pause that is not asked for by the server.
+    /// The longest pause, unless the server asks for a longer one.
     pub cap: Duration,
     /// When to give up, measured from the first try.
     pub deadline: Duration,
@@ -46,24 +45,24 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A provider that retries what failed for a passing reason.
+/// A provider that retries calls after a transient failure.
 ///
-/// Pauses grow by decorrelated jitter: each is a random time between the floor and three times the one before.
-/// What a server asks for with `Retry-After` is the least, and the jitter comes on top of it, so that those who were
-/// turned away together do not come back together.
-/// If the outcome of a put is unknown, what is stored is read, fresh, and compared before the put is repeated.
+/// Pauses grow by decorrelated jitter: each is a random time between the floor and three times the previous pause.
+/// A `Retry-After` of the server is the shortest pause. The jitter is added to it, so that clients that the server
+/// refused together do not come back together.
+/// If the outcome of a put is unknown, this layer does a fresh read and compares the stored KEK before it retries.
 #[derive(Debug)]
 pub struct Retried<P> {
     inner: P,
     policy: RetryPolicy,
 }
 
-/// Retries a call as [`Retried`] does. For calls that do no harm when done twice and belong to no provider, such as
-/// reading the settings of a provider.
+/// Retries a call as [`Retried`] does. For idempotent calls outside a provider, such as reading the settings of a
+/// provider.
 ///
 /// # Errors
 ///
-/// The last one, marked so that no caller retries it; `Timeout` when the last try was cut off by the deadline.
+/// The error of the last try, marked so that no caller retries it; `Timeout` if the deadline cut the last try off.
 pub async fn retry<T, F>(policy: &RetryPolicy, operation: &'static str, call: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -71,7 +70,7 @@ where
     Tries::new(None, *policy).run(operation, call).await
 }
 
-/// The state of one operation with its repeats.
+/// The state of one operation with its retries.
 struct Tries<'a> {
     provider: Option<&'static str>,
     key: Option<&'a str>,
@@ -88,13 +87,13 @@ impl<'a> Tries<'a> {
         Self { provider, key: None, policy, made: 1, pause: policy.floor, deadline }
     }
 
-    /// Names the key.
+    /// Sets the key that errors name.
     fn of(mut self, name: &'a KeyName) -> Self {
         self.key = Some(name.as_str());
         self
     }
 
-    /// Retries an operation that does no harm when done twice.
+    /// Retries an idempotent operation.
     async fn run<T, F>(mut self, operation: &'static str, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -115,7 +114,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// The try was dropped in the middle, so it is unknown whether the server has done it.
+    /// Makes the error for a try that the deadline cut off. The server may or may not have applied it.
     fn too_late(&self, operation: &'static str) -> Error {
         let mut error = Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
             .retry(Retry::IfIdempotent)
@@ -136,12 +135,12 @@ impl<'a> Tries<'a> {
         }
         let RetryPolicy { floor, cap, .. } = self.policy;
         self.pause = jitter(floor, self.pause.saturating_mul(3)).min(cap.max(floor));
-        // What the server asks for is the least: to come back sooner, or all together, only makes things worse.
+        // A client that comes back before `Retry-After`, or together with all others, adds to the overload.
         let pause = match error.wait() {
             Some(wait) => wait.max(floor).saturating_add(self.pause.saturating_sub(floor)),
             None => self.pause,
         };
-        // Compared as durations: the server's figure may be beyond what the clock can hold.
+        // The code compares durations, since the clock may not be able to represent the server's pause as an instant.
         let out_of_time = pause >= self.deadline.saturating_duration_since(Instant::now());
         if self.made >= self.policy.attempts || out_of_time {
             let tries = self.made.to_string();
@@ -165,7 +164,7 @@ fn unknown_outcome(error: Error, what: &'static str) -> Error {
     error.outcome(WriteOutcome::Unknown).context("outcome", what)
 }
 
-/// A random duration between the two; half way without random bytes.
+/// A random duration from `low` to `high`; the middle if the operating system has no random bytes.
 fn jitter(low: Duration, high: Duration) -> Duration {
     let span = high.saturating_sub(low);
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
@@ -182,9 +181,9 @@ impl<P: KmsProvider> Retried<P> {
         Tries::new(Some(self.inner.provider()), self.policy)
     }
 
-    /// After a put whose outcome is unknown: what is stored now?
+    /// Reads the key after a put with unknown outcome, and returns its version if the put was applied.
     ///
-    /// `None` says that the put was not applied and may be repeated.
+    /// `None` if the put was not applied and may be retried.
     async fn settle(&self, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<Option<KeyVersion>> {
         let stored = match self.inner.get(name, Freshness::Fresh).await {
             Ok(stored) => stored,
@@ -194,7 +193,7 @@ impl<P: KmsProvider> Retried<P> {
                     PutMode::Create | PutMode::Overwrite => Ok(None),
                 };
             }
-            // The read has failed for good, and with it the only way to find out.
+            // Only this read could show the outcome, and it has failed.
             Err(error) => return Err(unknown_outcome(error, MAYBE_STORED)),
         };
         if stored.kek.ct_eq(kek) {
@@ -227,7 +226,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         let mut tries = self.tries().of(name);
         let mut unknown = false;
         loop {
-            // While an outcome is unknown, only a look at what is stored can tell whether to write again.
+            // While an outcome is unknown, only the stored KEK shows whether to write again.
             let result = if unknown {
                 match tries.bounded("put", self.settle(name, kek, &mode)).await {
                     Ok(Some(version)) => return Ok(version),
@@ -242,7 +241,8 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
                 Ok(version) => return Ok(version),
                 Err(error) => error,
             };
-            // Our own first write may have arrived late, after the look.
+            // Schedule: our first put is in flight, `settle` finds it not applied, the first put arrives, and our
+            // second put then loses against it. So the stored KEK may be ours.
             if unknown && matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict) {
                 return match tries.bounded("put", self.settle(name, kek, &mode)).await {
                     Ok(Some(version)) => Ok(version),
@@ -283,13 +283,13 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         }
     }
 
-    /// A list is retried until its first key is returned; after that an error is final.
+    /// Retries a list until its first key; after that an error is final.
     ///
-    /// The deadline is for the first key: how long the rest takes depends on the reader.
+    /// The deadline is for the first key, since the time for the rest depends on the reader.
     fn list(&self) -> KeyStream<'_> {
         struct State<'a> {
             keys: KeyStream<'a>,
-            /// `None` until the first key is asked for: the time before that does not count.
+            /// `None` until the reader asks for the first key: the time before that does not count.
             tries: Option<Tries<'a>>,
             begun: bool,
         }

@@ -1,4 +1,4 @@
-//! A time limit for each try.
+//! The layer that limits the time of each try.
 
 use std::{future::Future, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 
-/// A provider whose every call ends within a time limit; in a list the limit is for each page.
+/// A provider whose calls all end within a time limit. In a list the limit is for each page.
 #[derive(Debug)]
 pub struct TimedOut<P> {
     inner: P,
@@ -36,7 +36,7 @@ impl<P: KmsProvider> TimedOut<P> {
         }
     }
 
-    /// The call was dropped in the middle, so it is unknown whether the server has done it.
+    /// Makes the error for a call that was cut off. The server may or may not have applied it.
     fn too_late(&self, operation: &'static str) -> Error {
         Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
             .retry(Retry::IfIdempotent)

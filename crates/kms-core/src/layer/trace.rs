@@ -1,4 +1,4 @@
-//! Traces each try and how long it took.
+//! The layer that traces each try and its duration.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
     Result, Stored, UpdateRight, provider::Deleted,
 };
 
-/// A provider whose every try leaves an event at level `DEBUG`: operation, key name, time and outcome.
+/// A provider that logs an event at level `DEBUG` for each try: operation, key name, duration and outcome.
 #[derive(Debug)]
 pub struct Traced<P> {
     inner: P,

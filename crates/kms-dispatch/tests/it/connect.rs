@@ -1,4 +1,4 @@
-//! Providers of this workspace.
+//! Tests `check` and `connect` with the providers of this workspace.
 
 use kms_core::{ConnectionDetails, ErrorKind, KmsSpec, SecuritySpec, secret::SecretMap};
 use kms_dispatch::{Options, Provider, check, connect};
@@ -62,7 +62,7 @@ async fn everything_that_is_wrong_with_the_settings_of_key_vault_is_told_at_once
     assert_eq!(check(&spec(&AZURE, ""), &Options::default()).unwrap(), Provider::AzureKeyVault);
 }
 
-/// A block of settings that are not all strings, as only a document can have it.
+/// A block whose settings are not all strings, which only a document can have.
 #[cfg(any(feature = "k8s-secret", feature = "vault"))]
 fn block(text: &str) -> kms_source::Manifests {
     let parsed = kms_source::Manifests::parse([("a.yaml", text.as_bytes())]);
@@ -138,7 +138,7 @@ async fn a_misspelt_block_is_not_taken_for_kubernetes_secrets() {
 
 #[test]
 fn a_token_without_connection_details_names_no_kms() {
-    // As Rook takes it; it is warned of.
+    // Rook accepts it too; this logs a warning.
     assert_eq!(check(&spec(&[], "t"), &Options::default()).unwrap(), Provider::KubernetesSecret);
     assert_eq!(check(&spec(&[], ""), &Options::default()).unwrap(), Provider::KubernetesSecret);
 }
@@ -151,7 +151,7 @@ async fn kmip_takes_what_is_missing_from_the_environment_with_the_prefix_of_rook
     for part in ["KMIP_ENDPOINT", "tokenSecretName"] {
         assert!(error.to_string().contains(part), "{error}");
     }
-    // A name without the prefix means nothing in an environment.
+    // A variable without the prefix is not a setting.
     let options = |name: &str| Options::default().with_environment([(name, "kmip:5696")]);
     assert!(check(&spec(&bare, "t"), &options("KMIP_ENDPOINT")).is_err());
     assert_eq!(check(&spec(&bare, "t"), &options("KMIP_KMIP_ENDPOINT")).unwrap(), Provider::Kmip);

@@ -1,6 +1,6 @@
-//! What Rook writes into the environment of its pods leads back to the `security` block that it was made of.
+//! Turns the environment of Rook's pods back into the `security` block that Rook made it from.
 //!
-//! The fixtures are printed by Rook's own operator code.
+//! Rook's own operator code has printed the fixtures.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ const CASES: [(&str, Provider); 7] = [
     ("vault-token", Provider::Vault),
 ];
 
-/// What stands in for the value of a `secretKeyRef`.
+/// The stand-in for the value of a `secretKeyRef`.
 const FROM_SECRET: &str = "from-a-secret\n";
 
 fn fixture(case: &str, file: &str) -> String {
@@ -36,8 +36,8 @@ fn environment(case: &str) -> Vec<(String, String)> {
     variables.iter().map(pair).collect()
 }
 
-/// What a provider makes of the settings: names of TLS Secrets and paths of their files stand for the same content,
-/// and Rook writes the default of `VAULT_BACKEND_PATH`.
+/// The settings in the form in which both sides are equal: names of TLS Secrets and paths of their files have the same
+/// content, and Rook writes the default of `VAULT_BACKEND_PATH`.
 fn effective(spec: &SecuritySpec) -> BTreeMap<String, String> {
     let mut settings: BTreeMap<String, String> = spec
         .kms
@@ -113,7 +113,7 @@ fn a_provider_that_is_not_named_is_not_guessed() {
     };
     let forgotten = pod(&[("VAULT_ADDR", "https://v"), ("VAULT_PORT", "x")]);
     assert!(Provider::of(forgotten.security()).is_err());
-    // As the webhook of Azure's workload identity adds it to every pod, whatever is in it.
+    // The webhook of Azure's workload identity adds these variables to every pod, whatever its contents.
     let unrelated = pod(&[("AZURE_CLIENT_ID", "x"), ("AZURE_TENANT_ID", "x"), ("VAULT_PORT", "x")]);
     assert_eq!(Provider::of(unrelated.security()).unwrap(), Provider::KubernetesSecret);
     assert!(Provider::of(pod(&[("KMS_PROVIDER", "Vault")]).security()).is_err());

@@ -1,4 +1,4 @@
-//! A provider that a program registers is checked and connected as any other.
+//! Tests that a registered provider is checked and connected like any other.
 
 use async_trait::async_trait;
 use kms_core::{
@@ -105,7 +105,7 @@ fn a_name_is_registered_once_and_is_not_one_of_ours() {
     assert!(Registry::new().with::<MemoryBuilder>("a").unwrap().with::<MemoryBuilder>("a").is_err());
 }
 
-/// What [`Provider::capability`] states is what a provider itself says, but for the size of a KEK.
+/// [`Provider::capability`] equals the capability of the provider itself, except for the size of a KEK.
 #[cfg(all(feature = "azure", feature = "ibmkp"))]
 #[tokio::test]
 async fn the_stated_capability_is_that_of_the_provider() {
