@@ -1,5 +1,4 @@
-//! Parses a vault's challenge: the header `WWW-Authenticate`, in every form that servers write (RFC 9110 section
-//! 11.6.1).
+//! Parses a vault's challenge, the header `WWW-Authenticate`, in all forms of servers (RFC 9110 section 11.6.1).
 
 /// The parts of a vault's challenge that we use.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

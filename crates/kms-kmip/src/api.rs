@@ -123,7 +123,7 @@ pub(crate) struct Api {
     pub(crate) client: Client,
     /// `namespace/name` of the CephCluster that owns the keys.
     pub(crate) cluster: Option<String>,
-    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range before the first Register.
+    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range until then.
     shape: AtomicUsize,
     /// The cached objects. Their attributes do not change once they are set.
     known: Mutex<HashMap<String, Object>>,

@@ -54,7 +54,7 @@ impl Object {
 pub(crate) struct Objects {
     /// The KEK.
     pub(crate) current: Object,
-    /// Later objects of the same generation, left by writers that lost a race or crashed. A delete destroys them first.
+    /// Later objects of the same generation, left by writers that lost a race or crashed. Callers destroy them first.
     pub(crate) strays: Vec<Object>,
     /// Superseded objects, the oldest first.
     pub(crate) superseded: Vec<Object>,

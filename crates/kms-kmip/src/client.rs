@@ -247,8 +247,7 @@ impl Client {
     }
 
     /// Names the likely cause if a server closes the connection without a response: the server refuses our certificate.
-    /// With TLS 1.3 the server's alert arrives after our handshake, and some servers send no alert (field-reports
-    /// UP-114).
+    /// With TLS 1.3 the server's alert arrives after our handshake. Some servers send no alert (field-reports UP-114).
     fn explain(&self, mut failed: Broken) -> Broken {
         if failed.closed && !self.responded.load(Ordering::Relaxed) {
             failed.error = Error::new(

@@ -154,8 +154,7 @@ fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30) && bytes.get(1).is_some_and(|length| *length >= 0x80)
 }
 
-/// The length of the sequence at the beginning, with its header. `None` if the length is indefinite (X.690 section
-/// 8.1.3).
+/// The length of the first sequence, with its header. `None` if the length is indefinite (X.690 section 8.1.3).
 fn outermost(der: &[u8]) -> Option<usize> {
     let digits = usize::from(der.get(1)? & 0x7f);
     let length = der.get(2..2 + digits)?;
