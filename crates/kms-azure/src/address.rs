@@ -1,4 +1,4 @@
-//! Addresses, clouds, tenants and client ids, parsed from their settings.
+//! Parses addresses, clouds, tenants and client ids from their settings.
 
 use kms_core::config::Problems;
 use url::Url;
@@ -27,7 +27,7 @@ fn vault_domains() -> impl Iterator<Item = &'static str> {
     CLOUDS.iter().map(|(.., domain)| *domain)
 }
 
-/// The address of Entra ID in a cloud, and the domain of its vaults. `None` is the public cloud.
+/// Finds the address of Entra ID in a cloud, and the domain of its vaults. Without a name, the cloud is the public one.
 pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'static str, &'static str)> {
     let found = CLOUDS.iter().find(|(name, others, ..)| {
         cloud.is_none_or(|cloud| {
@@ -68,7 +68,7 @@ pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url>
     before(problem).map(|()| url)
 }
 
-/// A tenant: its id, or one of its domain names.
+/// Parses a tenant: its id, or one of its domain names.
 pub(crate) fn tenant(text: &str, problems: &mut Problems) -> Option<String> {
     let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
     if !valid {
@@ -77,7 +77,7 @@ pub(crate) fn tenant(text: &str, problems: &mut Problems) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// A client id.
+/// Parses a client id.
 pub(crate) fn client(text: &str, problems: &mut Problems) -> Option<String> {
     let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !valid {
@@ -86,19 +86,19 @@ pub(crate) fn client(text: &str, problems: &mut Problems) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// The scope of a token if the vault's challenge names none: the vaults of its cloud, else those of `domain`.
+/// The scope of a token if the vault's challenge names no scope: the vaults of the vault's cloud, else of `domain`.
 pub(crate) fn default_scope(vault: &Url, domain: &str) -> String {
     let host = vault.host_str().unwrap_or_default();
     let domain = vault_domains().find(|known| within(host, known)).unwrap_or(domain);
     format!("https://{domain}/.default")
 }
 
-/// Whether a host is the domain, or is within it.
+/// Whether a host is the domain or one of its subdomains.
 fn within(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether a token for this scope may be sent to the vault: the scope of vaults, or of this host.
+/// Whether the client may send a token for this scope to the vault: the scope must be for vaults, or for this host.
 ///
 /// The scope comes from the vault's challenge, so an attacker in place of the vault can choose it.
 pub(crate) fn is_scope_for(scope: &str, vault: &Url) -> bool {
@@ -106,8 +106,8 @@ pub(crate) fn is_scope_for(scope: &str, vault: &Url) -> bool {
         return false;
     };
     let (Some(audience), Some(host)) = (audience.host_str(), vault.host_str()) else { return false };
-    // A vault of a cloud must ask for a token of its own cloud. A vault behind another host name (a proxy, a custom
-    // domain) may ask for a token of any cloud's vaults, or of itself.
+    // A vault of a cloud must ask for a token for the vaults of its own cloud. A vault behind another host name (a
+    // proxy, a custom domain) may ask for a token for any cloud's vaults, or for itself.
     match vault_domains().find(|domain| within(host, domain)) {
         Some(domain) => audience == domain,
         None => vault_domains().any(|domain| audience == domain) || within(host, audience),

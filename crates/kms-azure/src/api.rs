@@ -1,4 +1,4 @@
-//! Requests to the vault through the SDK's client, and the responses as they are on the wire.
+//! Sends requests to the vault through the SDK's client, and parses the responses.
 
 use std::{
     collections::BTreeMap,
@@ -58,13 +58,13 @@ pub(crate) struct SecretBundle {
     pub(crate) attributes: Attributes,
     #[serde(default, deserialize_with = "or_default")]
     tags: BTreeMap<String, Option<String>>,
-    /// The address to recover the secret at; deleted secrets alone have it.
+    /// The address at which to recover the secret. Only deleted secrets have it.
     #[serde(default, rename = "recoveryId")]
     recovery_id: Option<String>,
-    /// When the secret was deleted; deleted secrets alone have it.
+    /// When the secret was deleted. Only deleted secrets have it.
     #[serde(default, rename = "deletedDate", deserialize_with = "seconds")]
     deleted: Option<u64>,
-    /// When the vault purges the secret by itself; deleted secrets alone have it.
+    /// When the vault purges the secret by itself. Only deleted secrets have it.
     #[serde(default, rename = "scheduledPurgeDate", deserialize_with = "seconds")]
     purged: Option<u64>,
 }
@@ -81,12 +81,12 @@ pub(crate) struct Attributes {
     recovery_level: Option<String>,
 }
 
-/// A part that may be `null`, which reads as absent.
+/// Deserializes a part that may be `null`; `null` is treated as absent.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(part: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(part).map(Option::unwrap_or_default)
 }
 
-/// A time in seconds since 1970. An invalid time is treated as absent, so that it does not make the key unreadable.
+/// Deserializes a time in seconds since 1970. An invalid time is treated as absent, so that the key stays readable.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -98,7 +98,7 @@ fn seconds<'de, D: Deserializer<'de>>(part: D) -> Result<Option<u64>, D::Error> 
 }
 
 impl Attributes {
-    /// When the version was created and last updated.
+    /// The times at which the version was created and last updated.
     pub(crate) fn times(&self) -> (Option<SystemTime>, Option<SystemTime>) {
         let time = |seconds: Option<u64>| UNIX_EPOCH.checked_add(Duration::from_secs(seconds?));
         (time(self.created), time(self.updated))
@@ -106,7 +106,7 @@ impl Attributes {
 }
 
 impl SecretBundle {
-    /// One part of the id after the host: 0 is `secrets`, 1 the name, 2 the version.
+    /// One path segment of the id: 0 is `secrets`, 1 the name, 2 the version.
     fn part(&self, at: usize) -> Option<&str> {
         let path = self.id.split_once("://")?.1;
         path.split('/').filter(|part| !part.is_empty()).nth(at + 1)
@@ -126,7 +126,7 @@ impl SecretBundle {
     ///
     /// # Errors
     ///
-    /// `Protocol` if the id has none.
+    /// `Protocol` if the id has no version.
     pub(crate) fn version(&self) -> Result<KeyVersion> {
         self.version_part().map(KeyVersion::new).ok_or_else(|| {
             Error::new(ErrorKind::Protocol, "the vault's response names no version of the secret")
@@ -138,7 +138,7 @@ impl SecretBundle {
         self.tags.get(name)?.as_deref()
     }
 
-    /// How far the creation of this version has come.
+    /// The [`State`] of this version, from its tag.
     pub(crate) fn state(&self) -> State {
         State::of(self.tag(STATE_TAG))
     }
@@ -148,12 +148,12 @@ impl SecretBundle {
         self.value.as_ref().is_none_or(|Secret(value)| value.expose_secret().is_empty())
     }
 
-    /// Whether purge protection forbids to purge this secret, as far as the vault says so.
+    /// Whether the vault says that purge protection forbids a purge of this secret.
     pub(crate) fn is_protected(&self) -> bool {
         self.attributes.recovery_level.as_deref().is_some_and(|level| !level.contains("Purgeable"))
     }
 
-    /// Whether a delete's response says that the secret can be recovered. `None` if it says neither.
+    /// Whether the response to a delete says that the secret can be recovered. `None` if the response does not say.
     pub(crate) fn is_recoverable(&self) -> Option<bool> {
         if self.recovery_id.is_some() || self.deleted.is_some() || self.purged.is_some() {
             return Some(true);
@@ -166,7 +166,7 @@ impl SecretBundle {
     ///
     /// # Errors
     ///
-    /// `Protocol` if there is no value, or it does not hold the KEK of this key.
+    /// `Protocol` if there is no value, or the value does not hold the KEK of this key.
     pub(crate) fn kek(&self, names: &Names) -> Result<Kek> {
         match &self.value {
             Some(Secret(value)) => decode(names, value),
@@ -191,7 +191,7 @@ struct SetSecret<'a> {
 }
 
 impl SetSecret<'_> {
-    /// The body, in a buffer that never grows and so leaves no copy of the KEK behind.
+    /// Encodes the body in a buffer that never grows, and so leaves no copy of the KEK behind.
     fn body(names: &Names, kek: &Kek, state: State) -> Result<Zeroizing<Vec<u8>>> {
         let value = encode(names, kek)?;
         let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + 1024));
@@ -215,7 +215,7 @@ struct Enabled {
     enabled: bool,
 }
 
-/// One vault, and how we authenticate to it.
+/// One vault, with its client and credential.
 pub(crate) struct Api {
     client: SecretClient,
     pub(crate) auth: Arc<Auth>,
@@ -245,7 +245,7 @@ impl Api {
         Ok(Self { client, auth, first: Mutex::new(()) })
     }
 
-    /// Lets the first request go ahead, so that it meets the vault's challenge once and concurrent requests do not.
+    /// Lets the first request go ahead alone, so that only one request meets the vault's challenge.
     async fn after_first(&self) -> Option<MutexGuard<'_, ()>> {
         if self.auth.is_challenge_known() {
             return None;
@@ -254,11 +254,11 @@ impl Api {
         (!self.auth.is_challenge_known()).then_some(guard)
     }
 
-    /// What an error of the SDK means; a missing right comes with the identity that has to get it.
+    /// Converts an error of the SDK. The error for a missing right names the identity that needs the right.
     fn failed(&self, error: &azure_core::Error) -> Error {
         let error = from_sdk(error);
         match (error.kind(), self.auth.claims()) {
-            // An administrator who grants rights has to know to which identity (field-reports UP-85).
+            // An administrator who grants rights has to know the identity (field-reports UP-85).
             (ErrorKind::PermissionDenied | ErrorKind::Unauthenticated, Some(claims)) => {
                 error.context("identity", claims)
             }
@@ -266,7 +266,7 @@ impl Api {
         }
     }
 
-    /// The response of a request, parsed; `None` if there is no such secret.
+    /// Parses the response of a request. `None` if there is no such secret.
     fn found<T: DeserializeOwned, R>(&self, result: azure_core::Result<Response<R>>) -> Result<Option<T>> {
         match result {
             Ok(response) => parse(&response.into_body()).map(Some),
@@ -277,12 +277,12 @@ impl Api {
         }
     }
 
-    /// The result of a request without its response.
+    /// Drops the response of a request, and converts its error.
     fn done<T>(&self, result: azure_core::Result<T>) -> Result<()> {
         result.map(drop).map_err(|error| self.failed(&error))
     }
 
-    /// A version of a secret, or the current one; `None` if there is no such secret.
+    /// Reads a version of a secret, or the current version. `None` if there is no such secret.
     pub(crate) async fn get(
         &self,
         names: &Names,
@@ -330,7 +330,7 @@ impl Api {
         self.done(self.client.update_secret_properties(&names.secret, content, Some(options)).await)
     }
 
-    /// Every version of a secret, without values.
+    /// Lists every version of a secret, without values.
     pub(crate) async fn versions(&self, names: &Names) -> Result<Vec<SecretBundle>> {
         let _first = self.after_first().await;
         let pager = self.client.list_secret_properties_versions(&names.secret, None);
@@ -342,7 +342,7 @@ impl Api {
         Ok(found)
     }
 
-    /// The secrets of the vault, page by page, without values.
+    /// Lists the secrets of the vault, page by page, without values.
     pub(crate) fn pages(
         &self,
         size: Option<i32>,
@@ -375,25 +375,25 @@ impl Api {
             .try_flatten()
     }
 
-    /// Deletes a secret with all its versions, softly if the vault has soft delete; `None` if there is no such secret.
+    /// Deletes a secret with all its versions; with soft delete, the vault keeps it. `None` if there is no such secret.
     pub(crate) async fn delete(&self, names: &Names) -> Result<Option<SecretBundle>> {
         let _first = self.after_first().await;
         self.found(self.client.delete_secret(&names.secret, None).await)
     }
 
-    /// The soft-deleted secret of that name; `None` if there is none, or its deletion is not complete.
+    /// Reads the soft-deleted secret of that name. `None` if there is no such secret, or its deletion is not complete.
     pub(crate) async fn deleted(&self, names: &Names) -> Result<Option<SecretBundle>> {
         let _first = self.after_first().await;
         self.found(self.client.get_deleted_secret(&names.secret, None).await)
     }
 
-    /// Brings a soft-deleted secret back.
+    /// Recovers a soft-deleted secret.
     pub(crate) async fn recover(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
         self.done(self.client.recover_deleted_secret(&names.secret, None).await)
     }
 
-    /// Destroys a soft-deleted secret for good.
+    /// Purges a soft-deleted secret, which destroys it permanently.
     pub(crate) async fn purge(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
         self.done(self.client.purge_deleted_secret(&names.secret, None).await)
@@ -414,8 +414,8 @@ struct ToVault {
 #[async_trait]
 impl SdkHttpClient for ToVault {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        // The SDK follows the links of a list to any host, with our token. A vault behind another host name writes its
-        // own name into them. So every request goes to the configured vault, and the token to no other host.
+        // The SDK follows the links of a list to any host, with our token, and a vault behind another host name writes
+        // its own name into those links. So send every request to the configured vault, and the token to no other host.
         let mut url = self.auth.vault.clone();
         url.set_path(request.url().path());
         url.set_query(request.url().query());
@@ -434,7 +434,7 @@ impl SdkHttpClient for ToVault {
                 if let Some(token) = token {
                     self.auth.refused(token, from_answer(&answer, request.method() == Method::Put));
                 }
-                // The SDK answers a challenge by itself, but reads one form of it only.
+                // The SDK answers a challenge by itself, but understands only one form of challenge.
                 let scope = self.auth.challenged(&answer.headers);
                 if let Ok(header) = HeaderValue::from_str(&format!("Bearer scope=\"{scope}\"")) {
                     answer.headers.insert(WWW_AUTHENTICATE, header);

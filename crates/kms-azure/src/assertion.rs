@@ -1,4 +1,4 @@
-//! Assertions, which prove our identity to Entra ID, for the SDK's `ClientAssertionCredential`.
+//! Assertions for the SDK's `ClientAssertionCredential`, which prove our identity to Entra ID.
 
 use std::{fs, path::PathBuf};
 
@@ -23,12 +23,12 @@ const LIFETIME: i64 = 600;
 /// How many seconds our clock may be ahead of Entra ID's.
 const SKEW: i64 = 60;
 
-/// An assertion that is signed with a certificate's key.
+/// Creates assertions that are signed with a certificate's key.
 #[derive(Debug)]
 pub(crate) struct Signed {
     pub(crate) certificate: std::sync::Arc<Certificate>,
     pub(crate) client: String,
-    /// The address of Entra ID that receives it.
+    /// The address of Entra ID that receives the assertion.
     pub(crate) audience: String,
     pub(crate) send_chain: bool,
 }
@@ -56,11 +56,11 @@ struct Claims<'a> {
 }
 
 impl Signed {
-    /// A new assertion, with an id of its own: Entra ID accepts each id once.
+    /// Creates an assertion with a new id, since Entra ID accepts each id once.
     pub(crate) fn assertion(&self, now: i64) -> Result<String> {
         let Certificate { signer, chain, sha1, sha256, .. } = &*self.certificate;
         let cannot = || Error::new(ErrorKind::Unexpected, "the assertion cannot be signed");
-        // RS256 is what Microsoft's own libraries send; ECDSA by the curve of the key.
+        // Microsoft's own libraries send RS256. For ECDSA, the curve of the key decides.
         let algorithms = [
             (SignatureScheme::RSA_PKCS1_SHA256, "RS256", 0),
             (SignatureScheme::ECDSA_NISTP256_SHA256, "ES256", 32),
@@ -108,7 +108,7 @@ impl Signed {
     }
 }
 
-/// The two numbers of an ECDSA signature, each with so many bytes (RFC 7518 §3.4), from the DER that TLS uses.
+/// Converts an ECDSA signature from the DER form of TLS to two numbers of `half` bytes each (RFC 7518 §3.4).
 fn fixed(der: &[u8], half: usize) -> Option<Vec<u8>> {
     let (&[0x30, _], mut rest) = der.split_first_chunk::<2>()? else { return None };
     let mut out = Vec::with_capacity(2 * half);
@@ -131,7 +131,7 @@ impl ClientAssertion for Signed {
     }
 }
 
-/// The token of a service account, which the kubelet keeps in a file. It is read for each exchange (field-reports UP-17).
+/// The token file of a service account, which the kubelet renews. Each exchange reads it again (field-reports UP-17).
 #[derive(Debug)]
 pub(crate) struct Federated {
     pub(crate) file: PathBuf,
@@ -143,7 +143,7 @@ impl Federated {
             Error::config("the file of AZURE_FEDERATED_TOKEN_FILE cannot be read").source(cause)
         })?;
         match text.trim() {
-            // The kubelet replaces it; a moment later there is a token again.
+            // The kubelet is replacing the file; a moment later the file holds a token again.
             "" => Err(Error::new(ErrorKind::Unavailable, "the file of AZURE_FEDERATED_TOKEN_FILE is empty")
                 .retry(Retry::Always)),
             text => Ok(text.to_owned()),

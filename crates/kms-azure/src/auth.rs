@@ -1,4 +1,4 @@
-//! Authentication: the credential, and the token that Entra ID issues for it.
+//! Authentication: exchanges the credential for tokens of Entra ID.
 
 use std::{
     fmt,
@@ -40,11 +40,11 @@ use crate::{
     transport::{ToEntra, options},
 };
 
-/// How long Entra ID may take for one token.
+/// The time limit for one token of Entra ID.
 const LIMIT: Duration = Duration::from_secs(10);
-/// A token that expires within this time is renewed.
+/// The minimum remaining lifetime of a token in use.
 const MARGIN: Duration = Duration::from_secs(300);
-/// How long after the refusal of a new token no other one is requested.
+/// How long to wait after the vault has refused a new token before requesting another token.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The configured credential.
@@ -62,7 +62,7 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// The credential without its secret parts, for messages.
+    /// Describes the credential for messages, without its secret parts.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Certificate { tenant, client, certificate, send_chain } => format!(
@@ -92,7 +92,7 @@ impl Source {
     }
 }
 
-/// What a token says about its owner. The signature is not verified; the vault does that.
+/// The claims of a token about its owner. The vault verifies the signature; this client does not.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Claims {
     #[serde(default)]
@@ -101,7 +101,7 @@ pub(crate) struct Claims {
     pub(crate) appid: Option<String>,
     #[serde(default)]
     pub(crate) tid: Option<String>,
-    /// Whether a vault has accepted it.
+    /// Whether the vault has accepted the token.
     #[serde(skip)]
     accepted: AtomicBool,
 }
@@ -113,7 +113,7 @@ impl Claims {
         serde_json::from_slice(&json).unwrap_or_default()
     }
 
-    /// The token's owner, by the ids that a role assignment or an access policy names (field-reports UP-85).
+    /// Describes the token's owner by the ids that a role assignment or an access policy names (field-reports UP-85).
     pub(crate) fn describe(&self) -> String {
         let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".to_owned());
         format!("object id {}, application id {}, tenant {}", id(&self.oid), id(&self.appid), id(&self.tid))
@@ -127,7 +127,7 @@ struct RefusedToken {
     error: Error,
 }
 
-/// Issues the token of one configuration, shared by all callers.
+/// The credential of one vault, and the token that all callers share.
 pub(crate) struct Auth {
     pub(crate) source: Source,
     pub(crate) authority: Url,
@@ -135,7 +135,7 @@ pub(crate) struct Auth {
     pub(crate) vault: Url,
     cache: TokenCache<Claims>,
     refusal: Mutex<Option<RefusedToken>>,
-    /// The scope of tokens if the vault's challenge names none.
+    /// The scope of tokens if the vault's challenge names no scope.
     pub(crate) scope: String,
     /// The vault's last challenge.
     challenge: Mutex<Challenge>,
@@ -161,7 +161,7 @@ impl Auth {
         }
     }
 
-    /// Whether the vault has accepted a token, and so its challenge is known.
+    /// Whether the SDK knows the vault's challenge: the vault has accepted a token.
     pub(crate) fn is_challenge_known(&self) -> bool {
         self.challenge_known.load(Ordering::Acquire)
     }
@@ -175,7 +175,7 @@ impl Auth {
         scope
     }
 
-    /// The cached token; `None` if this header holds another one.
+    /// The cached token. `None` if this header holds another token.
     fn held(&self, header: &str) -> Option<Arc<Token<Claims>>> {
         self.cache.peek().filter(|token| header.strip_prefix("Bearer ") == Some(token.value.expose_secret()))
     }
@@ -188,7 +188,7 @@ impl Auth {
         }
     }
 
-    /// Records that the vault has refused a token, so that it is not used again.
+    /// Records that the vault has refused a token, so that the client does not use it again.
     pub(crate) fn refused(&self, header: &str, error: Error) {
         if let Some(token) = self.held(header) {
             debug!(generation = token.generation(), "the vault refuses the token");
@@ -197,12 +197,13 @@ impl Auth {
         }
     }
 
-    /// The owner of the cached token, for errors and probes.
+    /// Describes the owner of the cached token, for errors and probes.
     pub(crate) fn claims(&self) -> Option<String> {
         self.cache.peek().map(|token| token.details.describe())
     }
 
-    /// Adds what explains a refused token: its owner, and the vault's tenant if it is another one.
+    /// Adds the likely causes of a refusal to the error: the token's owner, and the vault's tenant if it differs from
+    /// ours.
     fn explain(&self, error: Error) -> Error {
         let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let error = match self.claims() {
@@ -217,12 +218,12 @@ impl Auth {
         }
     }
 
-    /// A token for the vault.
+    /// Returns a token for the vault.
     ///
     /// # Errors
     ///
-    /// Those of Entra ID; `Unauthenticated` if the vault has just refused a new token; `Protocol` if `scope` is not one
-    /// for vaults.
+    /// The errors of Entra ID; `Unauthenticated` if the vault has just refused a new token; `Protocol` if `scope` is
+    /// not a scope for vaults.
     pub(crate) async fn token(self: &Arc<Self>, scope: &str) -> Result<Arc<Token<Claims>>> {
         if !is_scope_for(scope, &self.vault) {
             return Err(Error::new(
@@ -240,7 +241,8 @@ impl Auth {
                 .map(|refusal| (refusal.at, refusal.error.clone()))
         };
         if let Some((at, error)) = refused {
-            // A token that was never accepted has not expired, so a new one would be refused too.
+            // The vault never accepted this token, so expiry is not the cause, and the vault would refuse a new token
+            // too.
             if !current.details.accepted.load(Ordering::Relaxed) && at.elapsed() < PAUSE {
                 return Err(self.explain(error));
             }
@@ -248,7 +250,7 @@ impl Auth {
         }
         let (now, lease) = (Instant::now(), current.lease);
         match lease {
-            // Renewed in the background, since the SDK lets all requests wait while it gets a token.
+            // Renew in the background, since the SDK makes all requests wait while it gets a token.
             Some(lease) if now >= lease.refresh && now < lease.end => {
                 if !self.renewing.swap(true, Ordering::AcqRel) {
                     let (this, scope) = (Arc::clone(self), scope.to_owned());
@@ -266,8 +268,8 @@ impl Auth {
         }
     }
 
-    /// Requests a token from Entra ID, with a new credential each time: the SDK's credentials have a cache of their own,
-    /// which would return the same token again after the vault has refused it.
+    /// Requests a token from Entra ID, with a new credential each time. The SDK's credentials have a cache of their
+    /// own, which would return the same token again after the vault has refused it.
     async fn fetch(&self, scope: &str) -> Result<Token<Claims>> {
         let credential = self.credential()?;
         let token = match timeout(LIMIT, credential.get_token(&[scope], None)).await {
@@ -356,7 +358,8 @@ impl TokenCredential for Credential {
     ) -> azure_core::Result<AccessToken> {
         let scope = scopes.first().copied().unwrap_or_default();
         let token = self.0.token(scope).await.map_err(wrapped)?;
-        // Declared as expired, so that the SDK asks for each request: `Auth` decides whether a token is still valid.
+        // Declare the token expired, so that the SDK calls this for each request: `Auth` decides whether a token is
+        // valid.
         Ok(AccessToken::new(token.value.expose_secret().to_owned(), OffsetDateTime::now_utc()))
     }
 }

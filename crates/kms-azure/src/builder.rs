@@ -1,4 +1,4 @@
-//! The builder: from settings, Secrets and files to a provider.
+//! Builds an [`AzureKeyVault`] from settings, Secrets and files.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,16 +24,16 @@ use crate::{
     transport::ToEntra,
 };
 
-/// The key of the certificate in its Secret, as in Rook (rook-behaviour §7.1).
+/// The data key of the certificate in its Secret, as in Rook (rook-behaviour §7.1).
 const CLIENT_CERT: &str = "CLIENT_CERT";
-/// How long to wait by default for the vault to complete a deletion.
+/// The default time to wait for the vault to complete a deletion.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Builds an [`AzureKeyVault`]; see [`ProviderBuilder`].
 ///
-/// The usual proxy variables of the environment are understood too, and hold for Entra ID and the vault alike. Rook
-/// needs no token Secret for Key Vault; a client secret (`AZURE_CLIENT_SECRET`) and the password of a PKCS#12 file
-/// (`AZURE_CLIENT_CERT_PASSWORD`) are safer there than in the settings.
+/// The usual proxy variables of the environment apply to both Entra ID and the vault. Rook needs no token Secret for
+/// Key Vault; a client secret (`AZURE_CLIENT_SECRET`) and the password of a PKCS#12 file (`AZURE_CLIENT_CERT_PASSWORD`)
+/// are safer in a token Secret than in the settings.
 #[derive(Default)]
 pub struct AzureKeyVaultBuilder {
     source: SettingsSource<Key>,
@@ -63,7 +63,7 @@ pub struct Parsed {
     soft_delete: SoftDelete,
 }
 
-/// What Secrets and files hold.
+/// The credentials and certificates, read from Secrets and files.
 #[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
 pub struct Credentials {
     certificate: Option<Certificate>,
@@ -186,11 +186,11 @@ impl ProviderBuilder for AzureKeyVaultBuilder {
                 Source::Secret { tenant, client: id()?, secret: client_secret.ok_or_else(incomplete)? }
             }
         };
-        // CA and proxy hold for Entra ID and the vault alike (rook-behaviour W35).
+        // CA and proxy apply to both Entra ID and the vault (rook-behaviour W35).
         let client = HttpClientBuilder::new().with_tls(tls);
         let proxies = Proxies::from_environment(self.source.environment());
         let http = client.clone().with_proxies(proxies).build()?;
-        // The metadata service for managed identities runs on this host, where no proxy reaches it.
+        // The metadata service for managed identities is local to this host, so no proxy can reach it.
         let managed = choice == Choice::Managed;
         let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
         let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
@@ -204,7 +204,7 @@ impl ProviderBuilder for AzureKeyVaultBuilder {
 }
 
 impl AzureKeyVaultBuilder {
-    /// Sets how many secrets one page of a list has. Default: the vault's own page size, 25.
+    /// Sets the number of secrets in one page of a list. Default: the vault's own page size, 25.
     #[must_use]
     pub fn with_page_size(mut self, secrets: u32) -> Self {
         self.page_size = Some(secrets);
@@ -269,7 +269,7 @@ impl AzureKeyVaultBuilder {
     }
 }
 
-/// The type of credential. If a client secret is given too, the settings must say which one to use.
+/// Chooses the type of credential. If the settings hold a client secret too, they must name the type to use.
 fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -> Option<Choice> {
     let text = settings.text(Key::Credential).map(str::to_ascii_lowercase);
     match text.as_deref() {

@@ -1,4 +1,4 @@
-//! Certificate and private key of a service principal, from PEM or PKCS#12.
+//! Parses certificate and private key of a service principal from PEM or PKCS#12.
 
 mod file;
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// Parses a certificate and its key: PEM in any order with any chain, or PKCS#12; both may be base64.
+    /// Parses a certificate and its key: PEM in any order with any chain, or PKCS#12. Either may be in base64.
     ///
     /// # Errors
     ///
@@ -74,8 +74,8 @@ impl Certificate {
         let public = signer.public_key();
         let public = public.as_ref().and_then(|der| SubjectPublicKeyInfo::from_der(der).ok());
         let public = public.map(|(_, info)| info.subject_public_key.data).unwrap_or_default();
-        // A renewed certificate often keeps the key, so of all that match the key the one that expires last is used. The
-        // others may be damaged: they are ignored, or sent unchanged in the chain.
+        // A renewed certificate often keeps the key, so use the certificate that matches the key and expires last. The
+        // others may be damaged: ignore them, or send them unchanged in the chain.
         let mut best: Option<(usize, i64, i64)> = None;
         let mut damaged = false;
         for (at, certificate) in certificates.iter().enumerate() {
@@ -127,7 +127,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The day of a time in seconds since 1970.
+/// Formats the day of a time in seconds since 1970.
 pub(crate) fn date(seconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp(seconds)
         .map_or_else(|_cause| "an unknown day".to_owned(), |time| time.date().to_string())

@@ -1,11 +1,11 @@
-//! A vault's challenge: its `WWW-Authenticate` header, in every form that servers write (RFC 9110 section 11.6.1).
+//! Parses a vault's challenge, the header `WWW-Authenticate`, in all forms of servers (RFC 9110 section 11.6.1).
 
 /// The parts of a vault's challenge that we use.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Challenge {
-    /// The issuer of its tokens: `https://login.microsoftonline.com/TENANT`.
+    /// The issuer of the vault's tokens: `https://login.microsoftonline.com/TENANT`.
     pub(crate) authority: Option<String>,
-    /// The scope of its tokens: `https://vault.azure.net/.default`.
+    /// The scope of the vault's tokens: `https://vault.azure.net/.default`.
     pub(crate) scope: Option<String>,
 }
 
@@ -42,7 +42,7 @@ fn parameters(header: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = header;
     std::iter::from_fn(move || {
         let (before, after) = rest.split_once('=')?;
-        // The name is the last word: before the first one stands the scheme.
+        // The name is the last word, since the scheme stands before the first name.
         let name = before.trim_end().rsplit([' ', ',', '\t']).next().unwrap_or_default();
         let after = after.trim_start();
         let (value, behind) = match after.strip_prefix('"') {

@@ -1,4 +1,4 @@
-//! Deleting, destroying, and disabling superseded versions.
+//! Deletes and destroys keys, and disables superseded versions.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::{
     soft_delete::{Deadline, Event, SoftDelete, until},
 };
 
-/// A vault whose response does not mention recovery, and that does not list the deleted secret for this long, has no
-/// soft delete.
+/// How long to look for a deleted secret. If the response to the delete does not mention recovery, and the vault does
+/// not list the secret for this long, the vault has no soft delete.
 const UNSEEN: Duration = Duration::from_secs(12);
 
-/// Deletes a key, and purges it if it is to be destroyed.
+/// Deletes a key, and purges it if `mode` is `Destroy`.
 pub(crate) async fn delete(
     api: &Api,
     soft_delete: &SoftDelete,
@@ -26,12 +26,12 @@ pub(crate) async fn delete(
 ) -> Result<Deleted> {
     let names = &Names::of(name);
     let mut deadline = soft_delete.deadline();
-    // Whether the vault has listed the secret as deleted: then its deletion is complete.
+    // Whether the vault has listed the secret as deleted, which means that the deletion is complete.
     let mut listed = false;
     let deleted = loop {
         match api.delete(names).await {
             Ok(Some(deleted)) => break deleted,
-            // A destroy that was interrupted after its first half goes on here.
+            // An earlier destroy may have been interrupted between delete and purge. Continue it.
             Ok(None) if mode == DeleteMode::Destroy => match deleted_before(api, names).await? {
                 Some(deleted) => {
                     listed = true;
@@ -40,7 +40,7 @@ pub(crate) async fn delete(
                 None => return Err(Error::key_not_found(name)),
             },
             Ok(None) => return Err(Error::key_not_found(name)),
-            // Another client deletes or recovers it at this moment; a later try shows which.
+            // Another client is deleting or recovering the secret; a later attempt shows which.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 deadline.pause().await.map_err(|late| late.source(error))?;
             }
@@ -63,17 +63,17 @@ pub(crate) async fn delete(
     purge(api, names, listed, &mut deadline).await
 }
 
-/// The secret of that name if it was deleted before and can be purged.
+/// Reads the secret of that name if it was deleted before and can be purged.
 async fn deleted_before(api: &Api, names: &Names) -> Result<Option<SecretBundle>> {
     match api.deleted(names).await {
         Ok(found) => Ok(found.filter(|found| !found.is_protected())),
-        // An identity that may not list deleted secrets may not purge them either.
+        // An identity without the right to read deleted secrets is taken to have no right to purge them.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Whether the vault keeps the secret that was just deleted: one without soft delete does not.
+/// Whether the vault keeps the secret that was just deleted. A vault without soft delete does not.
 async fn is_recoverable(
     api: &Api,
     soft_delete: &SoftDelete,
@@ -101,7 +101,7 @@ async fn is_recoverable(
     }
 }
 
-/// Purges a secret as soon as its deletion is complete. `seen` says that the vault has listed it as deleted.
+/// Purges a secret as soon as its deletion is complete. `seen`: whether the vault has listed the secret as deleted.
 async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline) -> Result<Deleted> {
     let begin = Instant::now();
     loop {
@@ -117,9 +117,9 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
             }
             // The deletion is not complete.
             Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
-            // Another client has purged it.
+            // Another client has purged the secret.
             Err(error) if error.kind() == ErrorKind::NotFound && seen => break,
-            // Another client has purged it, or the deletion is not complete and the server does not say so.
+            // Another client has purged the secret, or the deletion is not complete and the server does not say so.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 seen = match api.deleted(names).await {
                     Ok(Some(_)) => true,

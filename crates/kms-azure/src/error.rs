@@ -1,4 +1,4 @@
-//! The tables from responses of Key Vault and Entra ID to kinds of errors, and the conversion of the SDK's errors.
+//! Maps responses of Key Vault and Entra ID to error kinds, and converts the SDK's errors.
 
 use std::error::Error as StdError;
 
@@ -6,11 +6,11 @@ use kms_core::{Error, ErrorKind, Retry};
 use kms_http::{HttpResponse, http::StatusCode};
 use serde_json::Value;
 
-/// How many characters of a server's message an error quotes.
+/// The maximum number of characters of a server's message in an error.
 const MAX_WORDS: usize = 200;
-/// How many errors within errors are looked at.
+/// The maximum depth of nested errors to examine.
 const MAX_DEPTH: usize = 4;
-/// The name of the code in errors.
+/// The name of the context that holds the server's code.
 const CODE: &str = "code";
 /// The code for a soft-deleted secret, which occupies its name.
 pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
@@ -35,7 +35,7 @@ impl Refusal {
         };
         let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or_default();
         let error = part(&json, "error");
-        // Errors within errors: the innermost code says most.
+        // Errors may be nested: the innermost code is the most specific.
         let (mut inner, mut deeper) = (None, error.clone());
         for _ in 0..MAX_DEPTH {
             deeper = match part(&deeper, "innererror") {
@@ -58,7 +58,7 @@ impl Refusal {
 struct EntraRefusal {
     of_service: bool,
     description: Option<String>,
-    /// The number behind `AADSTS`.
+    /// The number after `AADSTS`.
     number: Option<u64>,
     trace_id: Option<String>,
 }
@@ -69,7 +69,7 @@ impl EntraRefusal {
         let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
         let description = text("error_description");
         let listed = json.get("error_codes").and_then(|codes| codes.get(0)).and_then(Value::as_u64);
-        // Every description begins with it.
+        // Every description begins with the number.
         let written = || {
             let rest = description.as_deref()?.strip_prefix("AADSTS")?;
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -79,7 +79,7 @@ impl EntraRefusal {
     }
 }
 
-/// A server's message as one short line.
+/// Shortens a server's message to one line.
 fn words(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
@@ -105,7 +105,7 @@ pub(crate) fn from_answer(answer: &HttpResponse, held_key: bool) -> Error {
     }
 }
 
-/// The one table: the status first, since other implementations have other codes; then the code.
+/// Maps status and code to an error kind. The status comes first, since other implementations have other codes.
 fn meaning(
     status: StatusCode,
     code: Option<&str>,
@@ -231,18 +231,18 @@ pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
     }
 }
 
-/// Whether the vault has responded with this code.
+/// Whether this error comes from a response of the vault with this code.
 pub(crate) fn has_code(error: &Error, code: &str) -> bool {
     error.contexts().any(|(name, found)| name == CODE && found.eq_ignore_ascii_case(code))
 }
 
-/// Our error as one of the SDK, for the way through the SDK.
+/// Wraps our error in an error of the SDK, to pass it through the SDK.
 pub(crate) fn wrapped(error: Error) -> azure_core::Error {
     let message = error.to_string();
     azure_core::Error::with_error(azure_core::error::ErrorKind::Other, error, message)
 }
 
-/// Our error back from one of the SDK. The SDK's own message is dropped if it may quote a body.
+/// Unwraps our error from an error of the SDK. Drops the SDK's own message if it may quote a body.
 pub(crate) fn from_sdk(error: &azure_core::Error) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = next {

@@ -1,9 +1,9 @@
-//! Reading, and deciding which version is the key where several were created at the same time.
+//! Reads keys, and decides which of several concurrently created versions is the key.
 //!
 //! Key Vault has no conditional write: every PUT makes a new version, and the last one is current. So a create writes
 //! its version with the tag `new`, and then looks at all versions:
 //!
-//! - If there is no other version, this one was the first, and later creators see it. It is marked `kept`.
+//! - If there is no other version, this version was the first, and later creators see it. Its creator marks it `kept`.
 //! - Otherwise each creator waits until the second of its own version has passed, since the vault's times are whole
 //!   seconds, and looks again. Then the newest version without a tag counts (its writer knew what it replaced), else
 //!   the oldest `kept` version, else the oldest `new` one; the id breaks ties. All creators see the same list and
@@ -23,10 +23,10 @@ use crate::{
     stored::State,
 };
 
-/// How long a creator that has met competitors waits before it decides. It is longer than the 900 ms within which a
-/// version may be marked `kept`, so that the mark is visible after the wait.
+/// How long a creator that has met competitors waits before it decides. This is longer than the 900 ms within which a
+/// creator may mark its version `kept`, so that the mark is visible after the wait.
 pub(crate) const SETTLE: Duration = Duration::from_millis(1_300);
-/// A version of this age has no competitors any more, even if clocks differ by some seconds.
+/// The age at which a version has no competitors any more, even if clocks differ by some seconds.
 const OLD: Duration = Duration::from_secs(30);
 
 /// The KEK that counts, and the version that is current.
@@ -47,13 +47,14 @@ pub(crate) async fn get(api: &Api, name: &KeyName, freshness: Freshness) -> Resu
     }
 }
 
-/// The key as it counts now; `None` if there is none. `heal`: whether to write the decision back.
+/// Reads the key and decides which version counts. `None` if the key is absent. `heal`: whether to write the decision
+/// back.
 pub(crate) async fn current(api: &Api, names: &Names, heal: bool) -> Result<Option<Decided>> {
     let Some(current) = api.get(names, None).await? else { return Ok(None) };
     decided(api, names, current, heal).await.map(Some)
 }
 
-/// The KEK that counts, given the current version. `heal`: whether to write the decision back.
+/// Decides which KEK counts, given the current version. `heal`: whether to write the decision back.
 pub(crate) async fn decided(api: &Api, names: &Names, current: SecretBundle, heal: bool) -> Result<Decided> {
     if current.state() != State::New {
         return Ok(Decided { kek: current.kek(names)?, current });
@@ -67,9 +68,9 @@ pub(crate) async fn decided(api: &Api, names: &Names, current: SecretBundle, hea
     match result {
         Ok(Some(decided)) => Ok(decided),
         Ok(None) => Err(Error::new(ErrorKind::NotFound, "the key was deleted while it was read")),
-        // Without the right to list or to write, the current version is all there is to go by. And a device must open
-        // even if the list fails: the creators of an old version have long agreed on the current one, unless one of
-        // them crashed meanwhile.
+        // Without the right to list or to write, use the current version: nothing else is available. An old version is
+        // also used if the list fails, since a device must open: its creators have long agreed on the current version,
+        // unless a creator crashed meanwhile.
         Err(error) if is_final(&error) || (is_old && !heal) => {
             debug!(%error, "the current version is taken as the key");
             Ok(Decided { kek: current.kek(names)?, current })
@@ -91,7 +92,8 @@ pub(crate) async fn decide(api: &Api, names: &Names) -> Result<Option<Decided>> 
     Ok(Some(Decided { kek, current }))
 }
 
-/// Marks a version `kept`, and says whether that was possible. Without the mark the decision is the same, only slower.
+/// Marks a version `kept`, and returns whether that was possible. Without the mark the decision is the same, but
+/// slower.
 pub(crate) async fn keep(api: &Api, names: &Names, version: &KeyVersion) -> Result<bool> {
     match api.mark(names, version, State::Kept).await {
         Ok(()) => Ok(true),
@@ -103,7 +105,7 @@ pub(crate) async fn keep(api: &Api, names: &Names, version: &KeyVersion) -> Resu
     }
 }
 
-/// The KEK of the version that counts, and the version that is current.
+/// Finds the KEK of the version that counts, and the current version.
 async fn counting(api: &Api, names: &Names) -> Result<Option<Decided>> {
     let versions = api.versions(names).await?;
     let Some(current) = api.get(names, None).await? else { return Ok(None) };
@@ -122,12 +124,12 @@ async fn counting(api: &Api, names: &Names) -> Result<Option<Decided>> {
     }
 }
 
-/// Whether a retry would fail likewise: a right is missing, or the server cannot do it.
+/// Whether a retry would fail the same way: a right is missing, or the server does not support the operation.
 pub(crate) fn is_final(error: &Error) -> bool {
     error.retryable() == Retry::Never && error.kind() != ErrorKind::Unauthenticated
 }
 
-/// The version that counts. A version older than an `empty` one, or the empty one itself, does not count.
+/// The version that counts. Versions in `empty`, and versions older than those, do not count.
 fn winner<'a>(versions: &'a [SecretBundle], empty: &[SecretBundle]) -> Option<&'a SecretBundle> {
     let place = |one: &&SecretBundle| (one.attributes.created, one.id.clone());
     let after = empty.iter().map(|one| one.attributes.created).max();

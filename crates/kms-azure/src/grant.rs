@@ -1,4 +1,4 @@
-//! Entra ID's token response, and the form of it that the SDK reads.
+//! Converts Entra ID's token response to the form that the SDK reads.
 
 use kms_core::{Error, ErrorKind, ExposeSecret, Result};
 use kms_http::json::unreadable;
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{certificate::now, stored::Secret};
 
-/// How long a token is used whose response does not say how long it is valid, in seconds.
+/// The assumed lifetime, in seconds, of a token whose response names no lifetime.
 const DEFAULT_LIFETIME: i64 = 300;
 
 /// A token response (RFC 6749 section 5.1). Older services write numbers as strings, or only the time of expiry.
@@ -29,11 +29,11 @@ struct SdkGrant<'a> {
     access_token: &'a str,
 }
 
-/// The response in the one form that the SDK reads.
+/// Converts the response to the one form that the SDK reads.
 ///
 /// # Errors
 ///
-/// `Protocol` if it is not JSON or holds no token.
+/// `Protocol` if the response is not JSON or holds no token.
 pub(crate) fn normalize(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let Grant { access_token, expires_in, expires_on } =
         serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
@@ -46,7 +46,7 @@ pub(crate) fn normalize(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let mut json = Zeroizing::new(Vec::with_capacity(2 * token.len() + 128));
     let grant = SdkGrant {
         token_type: "Bearer",
-        // The SDK adds it to the present time, which must not overflow.
+        // The SDK adds the lifetime to the present time, and the sum must not overflow.
         expires_in: left.unwrap_or(DEFAULT_LIFETIME).clamp(0, 366 * 86_400),
         access_token: token,
     };

@@ -23,5 +23,5 @@ mod transport;
 
 pub use crate::{builder::AzureKeyVaultBuilder, config::AzureConfigKey, provider::AzureKeyVault};
 
-/// The name of this provider in messages, and what `KMS_PROVIDER` calls it.
+/// The name of this provider in messages and in `KMS_PROVIDER`.
 pub const PROVIDER: &str = "azure-kv";

@@ -1,4 +1,4 @@
-//! Listing the keys of a vault.
+//! Lists the keys of a vault.
 
 use futures_util::{TryStreamExt, stream};
 use kms_core::{KeyInfo, KeyStream, Result};
@@ -8,7 +8,7 @@ use crate::{
     name::{NAME_TAG, key_name},
 };
 
-/// The keys of the vault, page by page.
+/// Lists the keys of the vault, page by page.
 pub(crate) fn list(api: &Api, page_size: Option<i32>) -> KeyStream<'_> {
     let keys = api
         .pages(page_size)
@@ -16,7 +16,7 @@ pub(crate) fn list(api: &Api, page_size: Option<i32>) -> KeyStream<'_> {
     Box::pin(keys.try_flatten())
 }
 
-/// What a list says about a secret; `None` if it is not a key of ours. Its times are those of the current version.
+/// Converts a list entry. `None` if the secret is not a key of ours. The times are those of the current version.
 fn info(found: &SecretBundle) -> Option<KeyInfo> {
     let name = key_name(&found.name()?.to_ascii_lowercase(), found.tag(NAME_TAG))?;
     let (created, updated) = found.attributes.times();

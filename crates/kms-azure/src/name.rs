@@ -1,24 +1,24 @@
-//! From the name of a key to the name of its secret in Key Vault and back.
+//! Maps the name of a key to the name of its secret in Key Vault, and back.
 //!
-//! Rook writes `rook-ceph-osd-encryption-key-<PVC>` (rook-behaviour §7.3).
-//! Key Vault accepts 1 to 127 letters, digits and dashes, and ignores case. A name that does not fit gets a secret of the
-//! form `<prefix><beginning>--x<hash>`, and is stored in full in a tag and in the value. Rook cannot store a key under
-//! such a name, so this changes none of Rook's keys.
+//! Rook writes `rook-ceph-osd-encryption-key-<PVC>` (rook-behaviour §7.3). Key Vault accepts 1 to 127 letters, digits
+//! and dashes, and ignores case. A key whose name does not fit gets a secret with a name of the form
+//! `<prefix><beginning>--x<hash>`; a tag and the value hold the full name. Rook cannot store a key under such a name,
+//! so no key of Rook is affected.
 
 use kms_core::KeyName;
 use sha2::{Digest, Sha256};
 
-/// What Rook puts before the name of the PVC.
+/// The prefix that Rook puts before the name of the PVC.
 pub(crate) const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 /// The tag with the full name of a key whose secret has a hashed name.
 pub(crate) const NAME_TAG: &str = "rook-kms-name";
-/// The longest name of a secret.
+/// The maximum length of a secret's name.
 const MAX_SECRET: usize = 127;
 /// The separator before the hash.
 const MARK: &str = "--x";
-/// Hexadecimal digits of the hash: 160 bits.
+/// The number of hexadecimal digits of the hash: 160 bits.
 const HASH_DIGITS: usize = 40;
-/// How many characters of a name stay readable before the hash.
+/// The number of characters of a name that stay readable before the hash.
 const READABLE: usize = MAX_SECRET - PREFIX.len() - MARK.len() - HASH_DIGITS;
 
 /// The names of a key in Key Vault.
@@ -56,7 +56,7 @@ pub(crate) fn key_name(secret: &str, tag: Option<&str>) -> Option<KeyName> {
     KeyName::new(text).ok().filter(|found| Names::of(found).secret == secret)
 }
 
-/// Whether Key Vault accepts the name unchanged, and it cannot collide with another one.
+/// Whether Key Vault accepts the name unchanged, and the name cannot collide with another one.
 fn is_plain(text: &str) -> bool {
     PREFIX.len() + text.len() <= MAX_SECRET
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-'))
@@ -103,7 +103,7 @@ mod tests {
         for length in [98, 99, 127, 128, 253] {
             texts.extend(["a", "b", "A", "0"].map(|last| format!("{}{last}", "x".repeat(length - 1))));
         }
-        // A name of ours is a name too, and another key.
+        // A hashed name may itself be the name of a key, which is another key.
         let ours = names("a.b").secret;
         texts.push(ours[PREFIX.len()..].to_owned());
         let mut seen = BTreeSet::new();
@@ -111,7 +111,7 @@ mod tests {
             let Names { secret, field, tag } = names(&text);
             assert!(secret.len() <= MAX_SECRET, "{secret}");
             assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{secret}");
-            // Key Vault makes no difference between upper and lower case.
+            // Key Vault ignores case.
             assert!(seen.insert(secret.to_lowercase()), "{text}: {secret}");
             assert_eq!(field, format!("{PREFIX}{text}"));
             assert_eq!(key_name(&secret, tag.as_deref()).unwrap().as_str(), text);

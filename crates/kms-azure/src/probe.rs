@@ -1,4 +1,4 @@
-//! The steps of a probe: who we are, and what we may do.
+//! Probes the vault: our identity and our rights.
 
 use futures_util::TryStreamExt;
 use kms_core::{Error, ErrorKind, Probe, Result};
@@ -10,8 +10,8 @@ use crate::{
     soft_delete::SoftDeleted,
 };
 
-/// Authenticates, lists one page and reads a secret that cannot exist. It writes nothing. `Err` is a probe that ended with
-/// a failed step.
+/// Authenticates, lists one page and reads a secret that cannot exist. Writes nothing. `Err` holds a probe that ended
+/// with a failed step.
 pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Result<Probe, Probe> {
     let mut probe = Probe::new();
     let auth = &api.auth;
@@ -48,7 +48,7 @@ async fn first_page(api: &Api) -> Result<String> {
     }
 }
 
-/// Whether secrets may be read, tried with a name that cannot exist. Writing cannot be tried without a write.
+/// Tests the right to read with a name that cannot exist. The right to write cannot be tested without a write.
 async fn rights(api: &Api) -> Result<String> {
     let absent = format!("{PREFIX}-probe");
     match api.get(&Names { secret: absent.clone(), field: absent, tag: None }, None).await {

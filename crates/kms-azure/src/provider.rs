@@ -1,4 +1,4 @@
-//! The provider: one operation a method, under the lock of its key where it writes.
+//! The provider: the operations of `KmsProvider` on one vault. Writes hold the lock of their key.
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +24,7 @@ pub struct AzureKeyVault {
     pub(crate) api: Api,
     pub(crate) soft_delete: SoftDelete,
     pub(crate) page_size: Option<i32>,
-    /// Writers of one name within this process wait for each other here instead of competing at the vault.
+    /// Serialises the writers of one name within this process, so that they do not compete at the vault.
     pub(crate) locks: KeyLocks,
 }
 
@@ -68,8 +68,8 @@ impl KmsProvider for AzureKeyVault {
     }
 
     fn capability(&self) -> Capability {
-        // Key Vault has no conditional write. Creators agree on one KEK by comparing all versions, which holds only if
-        // every writer does so. Two concurrent updates may both be stored.
+        // Key Vault has no conditional write. Creators agree on one KEK by comparing all versions, which works only if
+        // every writer does so. The vault may store both of two concurrent updates.
         Capability::full().with_create(Guarantee::CheckThenAct).with_update(Guarantee::CheckThenAct)
     }
 

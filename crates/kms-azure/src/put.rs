@@ -1,4 +1,4 @@
-//! Creating, updating and overwriting.
+//! Stores a KEK: create, update and overwrite.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     stored::State,
 };
 
-/// How long after its creation a version without competitors may be marked `kept`: less than [`SETTLE`].
+/// How long after its creation a creator may mark a version without competitors `kept`: less than [`SETTLE`].
 const ALONE: Duration = Duration::from_millis(900);
 
 /// Stores a KEK.
@@ -44,7 +44,8 @@ async fn create(
     loop {
         match api.get(names, None).await? {
             Some(found) if !found.is_empty() => return Err(existing(api, name, names, kek, found).await),
-            // Rook writes over an empty value too. Others may do so at this moment, so the result is settled as well.
+            // Overwrite an empty value, as Rook does. Other writers may do so at the same time, so settle the result as
+            // well.
             _ => {}
         }
         match api.put(names, kek, State::New).await {
@@ -63,7 +64,7 @@ async fn create(
     }
 }
 
-/// The error for a key that exists, with the result of comparing its KEK.
+/// The error for an existing key, which says whether the key has the same KEK.
 async fn existing(api: &Api, name: &KeyName, names: &Names, kek: &Kek, found: SecretBundle) -> Error {
     match decided(api, names, found, true).await {
         Ok(Decided { kek: stored, .. }) if stored.ct_eq(kek) => Error::already_exists(name, Existing::Same),
@@ -75,7 +76,7 @@ async fn existing(api: &Api, name: &KeyName, names: &Names, kek: &Kek, found: Se
     }
 }
 
-/// The outcome of a create that has recovered a soft-deleted key: a success if it holds the same KEK.
+/// The outcome of a create that has recovered a soft-deleted key: a success if the key holds the same KEK.
 async fn recovered(api: &Api, name: &KeyName, names: &Names, kek: &Kek) -> Result<KeyVersion> {
     let Some(Decided { kek: stored, current }) = current(api, names, true).await? else {
         return Err(Error::new(ErrorKind::Conflict, "the recovered key was deleted again at once"));
@@ -91,7 +92,7 @@ async fn recovered(api: &Api, name: &KeyName, names: &Names, kek: &Kek) -> Resul
     ))
 }
 
-/// Finds out whether the version `mine`, which we have just created, is the one that counts.
+/// Decides whether `mine`, the version that we have just created, counts.
 async fn settle(
     api: &Api,
     name: &KeyName,
@@ -131,7 +132,7 @@ async fn settle(
     Err(Error::already_exists(name, Existing::Different))
 }
 
-/// Settles without a list: waits for other creators that have found the name free, and takes the current version.
+/// Settles without a list: waits for other creators that have found the name free, and then uses the current version.
 async fn settle_without_list(
     api: &Api,
     name: &KeyName,
@@ -175,7 +176,7 @@ async fn update(
         }
         Err(error) => return Err(error),
     };
-    // The vault accepts every write, so a writer that was overtaken learns it only by reading back.
+    // The vault accepts every write, so only reading back shows that another writer has replaced ours.
     match api.get(names, None).await? {
         Some(after) if after.version()? == made || after.kek(names).is_ok_and(|found| found.ct_eq(kek)) => {
             after.version()
@@ -194,7 +195,7 @@ async fn overwrite(api: &Api, soft_delete: &SoftDelete, names: &Names, kek: &Kek
             Ok(made) => return made.version(),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let conflict = error.clone();
-                // While a recovery completes, a secret can be read before it can be written.
+                // While a recovery completes, a read of the secret succeeds before a write does.
                 if free(api, soft_delete.policy, names, error, &mut deadline).await? == Freed::Taken {
                     deadline.pause().await.map_err(|late| late.source(conflict))?;
                 }
@@ -204,7 +205,7 @@ async fn overwrite(api: &Api, soft_delete: &SoftDelete, names: &Names, kek: &Kek
     }
 }
 
-/// An error after a write that has succeeded: a retry is not free of effects any more.
+/// Converts an error after a write that has succeeded: a retry has effects from then on.
 fn after_write(error: Error) -> Error {
     match error.retryable() {
         Retry::Always => error.retry(Retry::IfIdempotent),

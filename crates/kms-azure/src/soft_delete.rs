@@ -1,4 +1,4 @@
-//! Soft-deleted secrets: recovered or purged, and what the vault completes some time after the request.
+//! Recovers or purges soft-deleted secrets, and waits for the vault to complete these operations.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::{
     name::Names,
 };
 
-/// What a create does with a soft-deleted secret of the same name.
+/// The action of a create on a soft-deleted secret of the same name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SoftDeleted {
-    /// Recovers it, and succeeds if it holds the same KEK.
+    /// Recovers the secret, and succeeds if the secret holds the same KEK.
     Recover,
-    /// Purges it.
+    /// Purges the secret.
     Purge,
 }
 
@@ -30,7 +30,7 @@ impl SoftDeleted {
     }
 }
 
-/// How soft-deleted secrets are treated.
+/// The settings for soft-deleted secrets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SoftDelete {
     pub(crate) policy: SoftDeleted,
@@ -44,7 +44,7 @@ impl SoftDelete {
     }
 }
 
-/// How far a name has been freed that could not be written to.
+/// The result of freeing a name whose write met a conflict.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Freed {
     /// The soft-deleted secret has been recovered.
@@ -64,7 +64,7 @@ pub(crate) enum Event {
     Recovered,
 }
 
-/// When to stop waiting for the vault, and how long to pause until then.
+/// The time at which to stop waiting for the vault, and the next pause.
 pub(crate) struct Deadline {
     limit: Duration,
     end: Instant,
@@ -76,7 +76,7 @@ impl Deadline {
         Self { limit, end: Instant::now() + limit, pause: Duration::from_millis(100) }
     }
 
-    /// Sleeps, each time twice as long, up to 2 s.
+    /// Sleeps, each time twice as long as before, up to 2 s.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ pub(crate) async fn free(
     conflict: Error,
     deadline: &mut Deadline,
 ) -> Result<Freed> {
-    // Other implementations have other codes, so the code alone does not decide.
+    // Other implementations use other codes, so look for a soft-deleted secret too.
     if has_code(&conflict, RECOVERABLE) || api.deleted(names).await?.is_some() {
         let (result, freed, event) = match policy {
             SoftDeleted::Recover => (api.recover(names).await, Freed::Recovered, Event::Recovered),
@@ -120,7 +120,7 @@ pub(crate) async fn free(
                 until(api, names, event, deadline).await?;
                 return Ok(freed);
             }
-            // Another client does the same, or the deletion is not complete yet.
+            // Another client is doing the same, or the deletion is not complete yet.
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return Err(error.context(
@@ -152,7 +152,7 @@ pub(crate) async fn until(api: &Api, names: &Names, event: Event, deadline: &mut
         match seen {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            // The vault may show a secret neither as present nor as deleted while it changes from one to the other.
+            // While a secret changes between present and deleted, the vault may show it as neither.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }

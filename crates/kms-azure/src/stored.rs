@@ -1,4 +1,4 @@
-//! What a secret holds: the KEK in Rook's form, byte for byte, and two tags.
+//! Encodes and decodes the content of a secret: the KEK in Rook's form, byte for byte, and two tags.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -14,10 +14,10 @@ const MAX_VALUE: usize = 25_000;
 /// The tag with the [`State`] of a version.
 pub(crate) const STATE_TAG: &str = "rook-kms-state";
 
-/// How far the creation of a version has come.
+/// The progress of a version's creation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
-    /// Written; its creator has not yet compared it with versions of concurrent creators.
+    /// Written, but not yet compared with the versions of concurrent creators.
     New,
     /// The version that all concurrent creators have agreed on.
     Kept,
@@ -26,7 +26,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The state that the tag [`STATE_TAG`] says.
+    /// Parses the value of the tag [`STATE_TAG`].
     pub(crate) fn of(tag: Option<&str>) -> Self {
         match tag {
             Some("new") => Self::New,
@@ -50,7 +50,7 @@ pub(crate) fn tags(names: &Names, state: State) -> BTreeMap<&'static str, &str> 
     tags
 }
 
-/// The value of a secret: `{"rook-ceph-osd-encryption-key-<PVC>":"<KEK>"}`, as Go's `json.Marshal` writes it
+/// Encodes the value of a secret: `{"rook-ceph-osd-encryption-key-<PVC>":"<KEK>"}`, as Go's `json.Marshal` writes it
 /// (rook-behaviour §7.3).
 ///
 /// # Errors
@@ -59,7 +59,7 @@ pub(crate) fn tags(names: &Names, state: State) -> BTreeMap<&'static str, &str> 
 pub(crate) fn encode(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
     let unwritable = || Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON");
     let kek = kek.expose_secret();
-    // Room for every escape, so that the buffer never grows and leaves no copy behind.
+    // Leave room for every escape, so that the buffer never grows and leaves no copy behind.
     let mut json = Zeroizing::new(Vec::with_capacity(names.field.len() + 6 * kek.len() + 8));
     serde_json::to_writer(&mut *json, &BTreeMap::from([(names.field.as_str(), kek)]))
         .map_err(|_cause| unwritable())?;
@@ -85,7 +85,7 @@ pub(crate) fn encode(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// The KEK in a value: the field of Rook's object, or the whole value if it is not a JSON object
+/// Decodes the KEK in a value: the field of Rook's object, or the whole value if it is not a JSON object
 /// (rook-behaviour §7.3).
 ///
 /// # Errors
@@ -115,7 +115,7 @@ fn parse(text: SecretString) -> Result<Kek> {
     })
 }
 
-/// A string that is wiped on drop and never shown.
+/// A string that is wiped on drop and never displayed.
 pub(crate) struct Secret(pub(crate) SecretString);
 
 impl<'de> Deserialize<'de> for Secret {

@@ -1,5 +1,5 @@
-//! The SDK's transport: every request of the SDK goes through `kms-http`, and an unsuccessful response becomes our
-//! error here, where status, headers and body are all at hand.
+//! The SDK's transport: sends every request of the SDK through `kms-http`. It converts an unsuccessful response to our
+//! error here, where status, headers and body are all available.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(crate) fn options(transport: impl SdkHttpClient + 'static) -> ClientOptions 
 #[derive(Clone, Debug)]
 pub(crate) struct ToEntra {
     pub(crate) http: HttpClient,
-    /// Whether it is the metadata service, whose responses the SDK reads in another form.
+    /// Whether the server is the metadata service, whose responses the SDK reads in another form.
     pub(crate) managed: bool,
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn send(http: &HttpClient, request: &Request, url: &Url) -> Res
     http.send(Call { method, url: url.clone(), headers, body }).await
 }
 
-/// A response in the SDK's form.
+/// Converts a response to the SDK's form.
 pub(crate) fn response(answer: HttpResponse) -> AsyncRawResponse {
     let HttpResponse { status, headers, body } = answer;
     let mut found = Headers::new();

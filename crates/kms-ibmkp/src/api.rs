@@ -41,13 +41,13 @@ pub(crate) enum States {
 #[derive(Debug)]
 pub(crate) enum Look {
     Found(Box<Key>),
-    /// The key has been deleted. It holds the id if the service still shows the key.
+    /// The key has been deleted. Holds its id if the service still shows the key.
     Destroyed(Option<String>),
-    /// There is no such key. It holds the correlation id of the request.
+    /// There is no such key. Holds the correlation id of the request.
     Absent(String),
 }
 
-/// What to read of a key.
+/// The data of a key to read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Want {
     Material,
@@ -132,7 +132,7 @@ pub(crate) struct Api {
     pub(crate) instance: HeaderValue,
     pub(crate) key_ring: Option<HeaderValue>,
     pub(crate) auth: Auth,
-    /// The cluster that owns the keys. `None` if the caller has not named it.
+    /// The cluster that owns the keys. `None` if the caller has not named a cluster.
     pub(crate) cluster: Option<Cluster>,
     /// The number of keys in a page of a list.
     pub(crate) page_size: usize,
@@ -143,7 +143,7 @@ pub(crate) struct Api {
 impl Api {
     /// Sends a request with a token, and returns the response with any status.
     ///
-    /// After a 401 to a token that Key Protect has accepted before, it gets one new token and retries once.
+    /// After a 401 to a token that Key Protect has accepted before, the client gets one new token and retries once.
     ///
     /// # Errors
     ///

@@ -27,7 +27,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(60);
 /// The assumed lifetime of a token if IAM names none.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(20 * 60);
-/// At this age a token that Key Protect has never accepted is replaced once refused: rights may be granted by then.
+/// The age from which a refused token is replaced even if Key Protect never accepted it: an administrator may have
+/// granted the rights by then.
 const OLD: Duration = Duration::from_secs(60);
 /// The maximum length, in characters, of IAM's text in an error.
 const MAX_WORDS: usize = 200;
@@ -63,7 +64,7 @@ struct Granted {
     access_token: Option<String>,
     token_type: Option<String>,
     expires_in: Option<i64>,
-    /// Not used, but a secret too.
+    /// Unused, but a secret that must be wiped too.
     refresh_token: Option<String>,
 }
 
@@ -94,12 +95,12 @@ impl Auth {
         Self { http, url, api_key, tokens: TokenCache::new() }
     }
 
-    /// A token that has not expired: the cached one, or a new one.
+    /// Returns a token that has not expired: the cached one, or a new one.
     pub(crate) async fn token(&self) -> Result<Arc<Token<Details>>> {
         self.tokens.get(async |_| self.fetch().await).await
     }
 
-    /// A new token in place of one that Key Protect refused.
+    /// Returns a new token in place of a token that Key Protect refused.
     ///
     /// `None` if the refused token is new and Key Protect never accepted it: then the instance, the region or a right
     /// is wrong, and a new token would not help. Without this rule a wrong setting would cause a storm of logins.
@@ -182,7 +183,7 @@ fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
     Ok(Token::new(token, Some(Lease::from_now(life, MARGIN)), details))
 }
 
-/// The error for a refusal by IAM: by its code first, by its status second.
+/// The error for a refusal by IAM. The code of the refusal decides first, then its status.
 fn denied(answer: &HttpResponse) -> Error {
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;

@@ -34,7 +34,7 @@ const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
 /// Builds an [`IbmKeyProtect`]; see [`ProviderBuilder`].
 ///
 /// The token Secret holds the API key, under `IBM_KP_SERVICE_API_KEY`. The usual proxy variables of the environment
-/// count for IAM and Key Protect alike.
+/// apply to both IAM and Key Protect.
 #[derive(Default)]
 pub struct IbmKeyProtectBuilder {
     source: SettingsSource<Key>,
@@ -87,8 +87,8 @@ impl ProviderBuilder for IbmKeyProtectBuilder {
 
     kms_core::settings_source!(source);
 
-    /// Names the cluster whose keys these are, as `namespace/name`. The name goes into the descriptions and tags of the
-    /// keys; keys that are marked as another cluster's are neither returned nor changed.
+    /// Sets the cluster that owns the keys, as `namespace/name`. The name goes into the descriptions and tags of the
+    /// keys. The provider neither returns nor changes a key that is marked as another cluster's.
     ///
     /// Clusters of the same namespace and name that share an instance need a longer name here.
     fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
@@ -161,7 +161,7 @@ impl ProviderBuilder for IbmKeyProtectBuilder {
         parsed: Parsed,
         credentials: Credentials,
     ) -> Result<IbmKeyProtect> {
-        // One client for both hosts: CA and proxy count for IAM and Key Protect alike (rook-behaviour W35).
+        // One client for both hosts: CA and proxy apply to both IAM and Key Protect (rook-behaviour W35).
         let http = HttpClientBuilder::new()
             .with_tls(credentials.tls)
             .with_proxies(Proxies::from_environment(self.source.environment()))
@@ -181,7 +181,7 @@ impl IbmKeyProtectBuilder {
         self
     }
 
-    /// Warns of spellings that Rook does not read: a cluster that goes back to Rook would get the default address
+    /// Warns of spellings that Rook does not read: a cluster that goes back to Rook would use the default address
     /// (field-reports SR-05).
     fn warn_of_spellings(&self) {
         for key in [Key::BaseUrl, Key::TokenUrl] {
@@ -195,7 +195,7 @@ impl IbmKeyProtectBuilder {
         }
     }
 
-    /// Reads the API key: of the token Secret if one is named, as in Rook, otherwise of the settings.
+    /// Reads the API key from the token Secret if the settings name one, as in Rook, otherwise from the settings.
     async fn api_key(
         &self,
         settings: &Settings<Key>,

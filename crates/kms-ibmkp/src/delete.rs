@@ -44,8 +44,8 @@ async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> 
     let mut deleted = false;
     let current_id = current.as_ref().map(|key| key.id.clone());
     for key in keys.into_iter().chain(current) {
-        // IBM does not document whether a deleted key keeps its alias, so remove the alias first: then the name is
-        // certainly free. The current key was found by its alias, even if the service does not list that alias.
+        // IBM does not document whether a deleted key keeps its alias. Remove the alias first, so that the name is
+        // certainly free. The look-up found the current key by its alias, even if the service does not list that alias.
         let found_by_alias = current_id.as_ref() == Some(&key.id);
         let aliased = [&names.alias, &names.next]
             .into_iter()
@@ -102,7 +102,7 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> R
     Ok(retired)
 }
 
-/// Restores the last deleted key of a name, and its alias.
+/// Restores the most recently deleted key of a name, and its alias.
 pub(crate) async fn restore(api: &Api, name: &KeyName) -> Result<KeyVersion> {
     let names = Names::of(name);
     if let Some(key) = locate(api, &names, Want::Metadata).await?.key() {
@@ -132,7 +132,7 @@ async fn alias_leads_to(api: &Api, names: &Names, id: &str) -> Result<bool> {
         .is_some_and(|key| key.id == id && key.has_alias(&names.alias)))
 }
 
-/// Purges every deleted key of a name, and returns how many there were.
+/// Purges every deleted key of a name, and returns their number.
 pub(crate) async fn purge(api: &Api, name: &KeyName) -> Result<usize> {
     let names = Names::of(name);
     let mut gone = search(api, &names, States::Gone).await?;

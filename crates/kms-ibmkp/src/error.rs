@@ -66,7 +66,7 @@ impl Refusal {
     }
 }
 
-/// The error for a key that other clients change during every attempt to read it.
+/// The error for a key that other clients changed during every attempt to read it.
 pub(crate) fn changing() -> Error {
     Error::new(ErrorKind::Conflict, "other clients keep changing the key; try again later")
 }

@@ -18,7 +18,7 @@ const ROUNDS: usize = 4;
 pub(crate) enum Located {
     /// By its alias.
     Here(Box<Key>),
-    /// By the alias of a successor: an update was interrupted, or is in flight.
+    /// By the alias of a successor: an update is in flight, or was interrupted.
     Successor(Box<Key>),
     /// By its name: its alias is missing.
     Unaliased(Box<Key>),
@@ -70,7 +70,7 @@ pub(crate) async fn get(api: &Api, name: &KeyName, freshness: Freshness) -> Resu
     Ok(stored)
 }
 
-/// Adds the missing alias to a key. `false` if another key has taken the alias meanwhile.
+/// Adds the missing alias to a key. Returns `false` if another key has taken the alias meanwhile.
 pub(crate) async fn finish(api: &Api, names: &Names, key: &Key) -> Result<bool> {
     if !api.add_alias(&key.id, &names.alias).await? {
         return Ok(false);
@@ -82,7 +82,7 @@ pub(crate) async fn finish(api: &Api, names: &Names, key: &Key) -> Result<bool> 
     Ok(true)
 }
 
-/// Finds the key of a name: by its alias, then by the alias of a successor, then by its name.
+/// Finds the key of a name: by the name's alias, then by the alias of a successor, then by the name itself.
 pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Located> {
     for _ in 0..ROUNDS {
         let (deleted, correlation_id) = match api.look(&names.alias, want).await? {
@@ -119,7 +119,7 @@ pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Locat
     Err(changing())
 }
 
-/// The keys of a name that are ours or may be ours: keys that Rook wrote have no cluster tag.
+/// Searches for the keys of a name that are or may be ours. Keys that Rook wrote may be ours: they have no cluster tag.
 pub(crate) async fn search(api: &Api, names: &Names, states: States) -> Result<Vec<Key>> {
     let wanted = format!("exact:name:{}", names.alias);
     let mut found = match api.page(states, Some(&wanted), 0).await {
@@ -161,7 +161,7 @@ async fn all(api: &Api, states: States) -> Result<Vec<Key>> {
     }
 }
 
-/// The current key of several with one name: the key with the alias, else the newest key without a successor.
+/// Picks the current key among keys with one name: the key with the alias, else the newest key without a successor.
 pub(crate) fn newest(keys: Vec<Key>, names: &Names) -> Option<Key> {
     let superseded: Vec<bool> =
         keys.iter().map(|key| keys.iter().any(|other| other.comes_after(&key.id))).collect();

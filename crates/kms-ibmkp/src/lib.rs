@@ -17,5 +17,5 @@ mod stored;
 
 pub use crate::{builder::IbmKeyProtectBuilder, config::IbmKpConfigKey, provider::IbmKeyProtect};
 
-/// The name of this provider in messages, and what `KMS_PROVIDER` calls it.
+/// The name of this provider in messages and in `KMS_PROVIDER`.
 pub const PROVIDER: &str = "ibmkeyprotect";

@@ -19,7 +19,7 @@ struct State {
     offset: usize,
     /// The names that the list has yielded or is about to yield.
     shown: BTreeSet<KeyName>,
-    /// Keys without their alias, until all pages show whether another key of the name has the alias.
+    /// Keys without an alias. Only after all pages is it known whether another key of the name has the alias.
     unaliased: BTreeMap<KeyName, Vec<Key>>,
     done: bool,
 }
@@ -67,7 +67,7 @@ async fn next_page(api: &Api, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// The name of a key of ours: in Rook's form or with our tags, and without another cluster's tag.
+/// The name of a key in Rook's form or with our tags. `None` for other keys, and for keys with another cluster's tag.
 fn name_of(api: &Api, key: &Key) -> Option<KeyName> {
     if key.id.is_empty()
         || !key.is_extractable()

@@ -8,11 +8,11 @@
 use kms_core::KeyName;
 use sha2::{Digest, Sha256};
 
-/// The lengths that an alias and the name of a key may have.
+/// The permitted lengths of an alias and of a key's name.
 const LENGTHS: std::ops::RangeInclusive<usize> = 2..=90;
 /// The number of hexadecimal digits of the hash in an alias: 160 bits.
 const HASH_DIGITS: usize = 40;
-/// The number of characters of the name that an alias with a hash begins with.
+/// The number of characters of the name at the beginning of an alias with a hash.
 const READABLE: usize = 40;
 /// The number of bytes of a name in one tag, which has at most 30 characters.
 const CHUNK: usize = 18;
@@ -70,7 +70,7 @@ impl Names {
     }
 }
 
-/// The name of the key that has this name and these tags in Key Protect. `None` if it is not a KEK of this program.
+/// Maps name and tags of a key in Key Protect to our name of the key. `None` if the key is not a KEK of this program.
 pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
     if !is_marked(name) {
         return KeyName::new(name).ok().filter(|found| Names::of(found).alias == name);
@@ -81,7 +81,7 @@ pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
     KeyName::new(text).ok().filter(|found| Names::of(found).alias == name)
 }
 
-/// A hash of a text, truncated to this number of hexadecimal digits.
+/// Hashes a text, and truncates the hash to this number of hexadecimal digits.
 pub(crate) fn hash(purpose: &str, text: &str, digits: usize) -> String {
     let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(text).finalize();
     let mut hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -144,7 +144,7 @@ mod tests {
         );
         texts.push("02fd6835-6001-4482-a892-13bd2085f75d".to_owned());
         texts.extend([format!("{long}a"), format!("{long}b"), "y".repeat(91), "y".repeat(90)]);
-        // An alias of ours is a name too, and another key.
+        // An alias with a hash may itself be the name of a key, which is another key.
         texts.extend([names("a.b").alias, names("a.b").next, names("a").next]);
         let mut seen = BTreeSet::new();
         for text in texts {

@@ -9,8 +9,8 @@ use crate::{
     stored::Cluster,
 };
 
-/// Logs in, lists one page and looks for an alias that cannot exist. It writes nothing. `Err` is a probe that ended with a
-/// failed step.
+/// Logs in, lists one page and looks up an alias that cannot exist. Writes nothing. `Err` holds a probe that ended with
+/// a failed step.
 pub(crate) async fn probe(api: &Api) -> Result<Probe, Probe> {
     let mut probe = Probe::new();
     let instance = api.instance.to_str().unwrap_or_default();
@@ -34,7 +34,7 @@ async fn first_page(api: &Api) -> Result<String> {
     Ok(format!("the list has {count} keys{more}"))
 }
 
-/// Whether keys may be read, tried with an alias that cannot exist. Writing cannot be tried without a write.
+/// Tests the right to read with an alias that cannot exist. The right to write cannot be tested without a write.
 async fn rights(api: &Api) -> Result<String> {
     let absent = format!("none_{}", hash("probe", "", 40));
     match api.look(&absent, Want::Material).await {

@@ -52,8 +52,8 @@ impl IbmKeyProtect {
         restore(&self.api, name).await.map_err(|error| annotate(error, "restore", name))
     }
 
-    /// Destroys every deleted key of this name for good, and returns how many there were. Key Protect allows this from
-    /// 4 hours after the deletion, to clients with the service role KeyPurge, which has to be granted.
+    /// Destroys every deleted key of this name permanently, and returns their number. Key Protect allows this from 4
+    /// hours after the deletion, to clients with the service role KeyPurge, which an administrator has to grant.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl IbmKeyProtect {
     }
 }
 
-/// Adds what the contract layer adds to the errors of the operations that the trait has.
+/// Adds operation, provider and key to an error, as the contract layer does for the operations of the trait.
 fn annotate(error: Error, operation: &'static str, name: &KeyName) -> Error {
     error.operation(operation).provider(PROVIDER).context("key", name.as_str())
 }

@@ -28,16 +28,16 @@ use crate::{
     stored::Key,
 };
 
-/// How many times a create is tried that meets an alias without a key.
+/// The maximum number of attempts of a create that meets an alias without a key.
 const CREATE_ROUNDS: usize = 4;
-/// How many times an update starts again after it has met another one.
+/// The maximum number of times that an update starts again after it has met another update.
 const UPDATE_ROUNDS: usize = 5;
 /// The age up to which the successor of another writer counts as in flight: longer than an update with all retries.
 const IN_FLIGHT: Duration = Duration::from_secs(120);
 
 /// How long an overwrite waits for an update in flight before it removes that update's successor.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long an overwrite retries.
+/// The time after which an overwrite stops retrying.
 const OVERWRITE_LIMIT: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts of an overwrite.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,11 +54,11 @@ enum Expected<'a> {
     Version(&'a KeyVersion),
 }
 
-/// What became of a successor that was stored before.
+/// The state of a successor that was stored before this update.
 enum Pending {
-    /// It is of this update: the response to an earlier attempt was lost.
+    /// This update stored it: the response to an earlier attempt was lost.
     Ours(String),
-    /// It is removed.
+    /// This update has removed it.
     Cleared,
     /// It belongs to another update in flight.
     Busy,
@@ -82,7 +82,8 @@ pub(crate) async fn put(api: &Api, name: &KeyName, kek: &Kek, mode: &PutMode) ->
 
 /// Creates a key. The service gives the alias to one of several concurrent writers.
 async fn create(api: &Api, names: &Names, kek: &Kek) -> Result<KeyVersion> {
-    // While an update moves the alias, no key has it. A new key under the alias would hide the old key and the new one.
+    // While an update moves the alias, no key has the alias. A key created under it would hide the update's old and new
+    // key.
     if !search(api, names, States::Alive).await?.is_empty()
         && let Some(key) = locate(api, names, Want::Material).await?.key()
     {
@@ -177,7 +178,7 @@ async fn update(api: &Api, names: &Names, kek: &Kek, expected: Expected<'_>) -> 
     Err(changing())
 }
 
-/// Decides about a successor that was stored before.
+/// Adopts, removes or leaves a successor that was stored before.
 async fn pending(
     api: &Api,
     names: &Names,

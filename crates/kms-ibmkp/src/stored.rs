@@ -173,7 +173,8 @@ impl Key {
         self.tags().contains(&mark)
     }
 
-    /// Fails if the key is marked as another cluster's. Keys of Rook, and of clients that name no cluster, have no mark.
+    /// Fails if the key is marked as another cluster's. Keys of Rook and of clients without a cluster name have no
+    /// mark.
     pub(crate) fn check_owner(&self, cluster: Option<&Cluster>) -> Result<()> {
         match (self.cluster(), cluster) {
             (None, _) => Ok(()),
@@ -187,7 +188,7 @@ impl Key {
         }
     }
 
-    /// Fails for a read if the key is marked as another cluster's. A client that names no cluster may read every key.
+    /// Fails for a read if the key is marked as another cluster's. A client without a cluster name may read every key.
     pub(crate) fn check_reader(&self, cluster: Option<&Cluster>) -> Result<()> {
         if cluster.is_none() { Ok(()) } else { self.check_owner(cluster) }
     }
@@ -204,7 +205,7 @@ impl Key {
         time(self.creation_date.as_deref()?)
     }
 
-    /// The sort key for the newest of several keys: time of deletion, then time of creation, then id.
+    /// The sort key that orders keys from old to new: time of deletion, then time of creation, then id.
     pub(crate) fn age(&self) -> (Option<SystemTime>, Option<SystemTime>, &str) {
         (self.deletion_date.as_deref().and_then(time), self.created(), &self.id)
     }
@@ -233,7 +234,7 @@ impl Key {
         } else {
             Kek::from_stored(payload.clone())
         };
-        // The stored material is invalid, not a setting: `Protocol`, not `ConfigInvalid`.
+        // The stored material is invalid, not a setting, so the kind is `Protocol`, not `ConfigInvalid`.
         kek.map_err(|error| {
             Error::new(ErrorKind::Protocol, error.message().to_owned())
                 .context("id", &self.id)
@@ -281,7 +282,7 @@ impl Cluster {
     }
 }
 
-/// The body that imports a KEK as a standard key (rook-behaviour §5).
+/// Encodes the body of a request that imports a KEK as a standard key (rook-behaviour §5).
 ///
 /// Without a cluster, with a name that is a valid alias and a KEK that is base64, the body equals Rook's byte for byte.
 /// Anything else goes into `description` and `tags`, in the positions of IBM's Go client; Rook reads neither field.

@@ -1,4 +1,4 @@
-//! The operations that we use: their requests and responses on the wire, and what this process remembers of objects.
+//! The KMIP operations that we use: requests, responses, and this process's cache of objects.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,10 +27,10 @@ use crate::{
 const CESSATION: u32 = 6;
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
-/// How many objects are remembered.
+/// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
-/// The payload of Register.
+/// The request payload of Register.
 pub(crate) fn register<'a>(
     version: Version,
     body: Body,
@@ -45,7 +45,7 @@ pub(crate) fn register<'a>(
     vec![Field::enumeration(tag::OBJECT_TYPE, body.object_type()), attributes, body.field(material)]
 }
 
-/// The payload of Get, Get Attributes, Activate and Destroy.
+/// The request payload of Get, Get Attributes, Activate and Destroy.
 pub(crate) fn identifier(uid: &str) -> Vec<Field<'_>> {
     vec![Field::text(tag::UNIQUE_IDENTIFIER, uid)]
 }
@@ -64,7 +64,7 @@ fn revoke(uid: &str) -> Vec<Field<'_>> {
     ]
 }
 
-/// Asks for operations, object types and the vendor.
+/// The request payload of Query, which asks for operations, object types and the vendor.
 fn query() -> Vec<Field<'static>> {
     [1, 2, 3].into_iter().map(|function| Field::enumeration(tag::QUERY_FUNCTION, function)).collect()
 }
@@ -73,7 +73,7 @@ fn query() -> Vec<Field<'static>> {
 ///
 /// # Errors
 ///
-/// `Protocol` if there is none, or it is too long.
+/// `Protocol` if the response has no identifier, or the identifier is too long.
 pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
     let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| uid.text());
     match uid {
@@ -92,7 +92,7 @@ pub(crate) fn located(payload: &Item<'_>) -> Vec<String> {
         .collect()
 }
 
-/// What a server says about itself in the response to Query.
+/// The server's description of itself in the response to Query.
 #[derive(Debug, Default)]
 pub(crate) struct ServerInformation {
     pub(crate) vendor: Option<String>,
@@ -111,20 +111,21 @@ impl ServerInformation {
         }
     }
 
-    /// Whether the server supports symmetric keys, which are tried first. A server that lists no types may.
+    /// Whether the server supports symmetric keys, the first choice of object type. `true` if the server lists no
+    /// types.
     pub(crate) fn takes_symmetric_keys(&self) -> bool {
         self.object_types.is_empty() || self.object_types.contains(&object_type::SYMMETRIC_KEY)
     }
 }
 
-/// One server, and what is remembered of it.
+/// One server, and the cache of its objects.
 pub(crate) struct Api {
     pub(crate) client: Client,
-    /// `namespace/name` of the CephCluster whose keys these are.
+    /// `namespace/name` of the CephCluster that owns the keys.
     pub(crate) cluster: Option<String>,
-    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range until it has.
+    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range until then.
     shape: AtomicUsize,
-    /// Attributes of objects, which do not change once they are set.
+    /// The cached objects. Their attributes do not change once they are set.
     known: Mutex<HashMap<String, Object>>,
     /// Objects that this process has replaced on a server that accepts no label for it.
     pub(crate) replaced: Mutex<BTreeMap<KeyName, Vec<String>>>,
@@ -148,12 +149,12 @@ impl Api {
         }
     }
 
-    /// The shape of objects that the server has accepted last.
+    /// The shape of the last object that the server accepted.
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::ALL.get(self.shape.load(Ordering::Relaxed)).copied()
     }
 
-    /// Remembers the shape that the server has accepted, and returns whether it is another one than before.
+    /// Stores the shape that the server has accepted, and returns whether it differs from the previous shape.
     pub(crate) fn set_shape(&self, shape: Shape) -> bool {
         let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
         self.shape.swap(at, Ordering::Relaxed) != at
@@ -171,7 +172,7 @@ impl Api {
         self.client.call(Operation::GetAttributes, payload, |payload| Ok(Attributes::of(payload))).await
     }
 
-    /// Activate or Destroy.
+    /// Sends Activate or Destroy for an object.
     pub(crate) async fn change(&self, operation: Operation, uid: &str) -> Result<(), ExchangeError> {
         self.client.call(operation, |_| identifier(uid), |_| Ok(())).await
     }
@@ -181,18 +182,18 @@ impl Api {
         self.client.call(Operation::Revoke, |_| revoke(uid), |_| Ok(())).await
     }
 
-    /// What the server says about itself.
+    /// Requests the server's description of itself.
     pub(crate) async fn query(&self) -> Result<ServerInformation> {
         let read = |payload: &Item<'_>| Ok(ServerInformation::of(payload));
         Ok(self.client.call(Operation::Query, |_| query(), read).await?)
     }
 
-    /// An object; `None` if the server has none with this identifier, or it is destroyed.
+    /// Reads an object. `None` if the server has no object with this identifier, or the object is destroyed.
     pub(crate) async fn object(&self, uid: &str) -> Result<Option<Object>> {
         match self.attributes(uid).await {
             Ok(attributes) => {
                 let object = Object::new(uid, &attributes);
-                // Some servers keep the attributes of a destroyed object. It stays destroyed.
+                // Some servers keep the attributes of a destroyed object. A destroyed object never comes back.
                 let found = (!object.destroyed).then(|| object.clone());
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.len() >= KNOWN_OBJECTS {
@@ -209,10 +210,10 @@ impl Api {
         }
     }
 
-    /// The objects with these identifiers, without those that are gone.
+    /// Reads the objects with these identifiers, and leaves out absent ones.
     ///
-    /// Names and tags do not change, so unless `fresh` a remembered object is not requested again. Its state does
-    /// change: it may have been destroyed meanwhile, and the caller learns that when it reads the object.
+    /// Names and tags do not change, so unless `fresh` is set a cached object is not requested again. The state of an
+    /// object does change: another client may have destroyed it, and the caller learns that when it reads the object.
     pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
         let found = stream::iter(uids)
             .map(|uid| async move {
@@ -227,12 +228,12 @@ impl Api {
         found.try_filter_map(|object| std::future::ready(Ok(object))).try_collect().await
     }
 
-    /// Drops an object from memory.
+    /// Removes an object from the cache.
     pub(crate) fn forget(&self, uid: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    /// The objects with the name of a key, of any cluster.
+    /// Finds the objects that have the name of a key, in every cluster.
     pub(crate) async fn named(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
         let text = object_name(name);
         let uids = match self.locate(&[Attribute::Name(&text)]).await {
@@ -244,7 +245,7 @@ impl Api {
         self.objects(uids, fresh).await
     }
 
-    /// The objects of a key, classified; `None` if there is none.
+    /// Finds and classifies the objects of a key. `None` if the key has no object.
     pub(crate) async fn find(&self, name: &KeyName, fresh: bool) -> Result<Option<Objects>> {
         classify(name, self.cluster.as_deref(), self.named(name, fresh).await?)
     }
@@ -315,7 +316,7 @@ mod tests {
         let bytes = unhex(&format!("{REGISTER_PREFIX}{}{REGISTER_SUFFIX}", hex(&material)));
         let payload = Item::parse(&bytes).unwrap().child(tag::BATCH_ITEM).unwrap();
         let payload = payload.child(tag::REQUEST_PAYLOAD).unwrap();
-        // The object stands in a Get's answer as it stands in Rook's Register: Opaque, length 256.
+        // The response to Get holds the object as Rook registers it: Opaque, length 256.
         assert_eq!(crate::stored::material(&payload).unwrap(), material);
     }
 

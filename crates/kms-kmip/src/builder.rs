@@ -1,4 +1,4 @@
-//! The builder: from settings, Secrets and files to a provider.
+//! Builds a [`Kmip`] from settings, Secrets and files.
 
 use std::{fmt, net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 
@@ -24,20 +24,20 @@ use crate::{
 
 /// The port of KMIP (KMIP 1.4 profiles §3.1.2).
 const DEFAULT_PORT: u16 = 5696;
-/// Rook's default for both directions (rook-behaviour §1.8).
+/// Rook's default for `READ_TIMEOUT` and `WRITE_TIMEOUT` (rook-behaviour §1.8).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
 /// Some servers close idle connections after 30 seconds.
 const DEFAULT_IDLE: Duration = Duration::from_secs(25);
 const DEFAULT_CONNECTIONS: u32 = 4;
 const DEFAULT_RESPONSE: u32 = 1024 * 1024;
-/// The longest time limit. A longer one is a mistake, since an OSD waits meanwhile.
+/// The longest time limit that is accepted. A longer one is a mistake, since an OSD waits for the response.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Builds a [`Kmip`]; see [`ProviderBuilder`].
 ///
-/// The token Secret holds `CA_CERT`, `CLIENT_CERT` and `CLIENT_KEY`. They take precedence over settings of the same names,
-/// as in Rook. Without an index, objects are found by their names.
+/// The token Secret holds `CA_CERT`, `CLIENT_CERT` and `CLIENT_KEY`. They take precedence over settings of the same
+/// names, as in Rook. Without an index, the provider finds objects by their names.
 #[derive(Default)]
 pub struct KmipBuilder {
     source: SettingsSource<Key>,
@@ -59,7 +59,7 @@ impl ProviderBuilder for KmipBuilder {
     kms_core::settings_source!(source);
 
     fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
-        // Without a name (`namespace/`) the cluster is not known, and objects of every cluster count.
+        // `namespace/` has no name, so the cluster is unknown and objects of every cluster count.
         self.cluster = Some(cluster.into()).filter(|cluster| !cluster.ends_with('/'));
         self
     }
@@ -138,7 +138,7 @@ impl ProviderBuilder for KmipBuilder {
             && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
         {
             tls.roots = Roots::Only(roots);
-            // Building the TLS configuration is what checks that each root is a certificate.
+            // Building the TLS configuration checks that each root is a certificate.
             problems.absorb("CA_CERT", tls.client_config().map(drop))?;
         }
         let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
@@ -161,7 +161,7 @@ impl ProviderBuilder for KmipBuilder {
         Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
     }
 
-    /// Checks the settings without I/O; a missing token Secret is one problem here, not three.
+    /// Checks the settings without I/O. Reports a missing token Secret as one problem, not three.
     fn check(&self, problems: &mut Problems) {
         let settings = self.source.settings(problems);
         self.parse(&settings, problems);
@@ -207,7 +207,7 @@ pub struct Parsed {
     version: Option<Version>,
 }
 
-/// TLS with our client certificate, and that certificate alone, for a probe.
+/// The TLS options with our client certificate, and a copy of that certificate for a probe.
 #[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
 pub struct Credentials {
     tls: TlsOptions,
@@ -277,7 +277,7 @@ fn number(
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The PEM text of the token Secret, or of the setting, which is PEM itself or the path of a file with a slash in it.
+/// Reads PEM text from the token Secret, or else from the setting. The setting holds PEM, or a file path with a slash.
 fn pem(
     settings: &Settings<Key>,
     key: Key,

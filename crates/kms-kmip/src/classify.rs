@@ -1,8 +1,8 @@
-//! Which of the objects of a key is the KEK.
+//! Decides which object of a key is the KEK.
 //!
-//! KMIP has no conditional write, and names need not be unique on a server. So each object that we register carries
-//! its cluster and, if it replaces another object, its generation. The highest generation counts, and of one generation
-//! the oldest object: after a Register a writer looks again, and destroys its own object unless it is that one.
+//! KMIP has no conditional write, and names need not be unique on a server. So each object that we register carries its
+//! cluster and, if it replaces another object, its generation. The KEK is the oldest object of the highest generation.
+//! After a Register a writer looks again, and destroys its own object unless that object is the KEK.
 
 use kms_core::{Error, ErrorKind, KeyName, Result};
 
@@ -16,11 +16,11 @@ use crate::{
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Object {
     pub(crate) uid: String,
-    /// The keys that its names stand for.
+    /// The keys whose names the object has.
     pub(crate) keys: Vec<KeyName>,
     pub(crate) tag: Option<Tag>,
     pub(crate) initial_date: Option<i64>,
-    /// Whether its key material is gone; some servers keep the attributes.
+    /// Whether the server has destroyed the key material; some servers keep the attributes.
     pub(crate) destroyed: bool,
 }
 
@@ -37,12 +37,13 @@ impl Object {
         }
     }
 
-    /// Its generation; 0 if it has no tag.
+    /// The object's generation; 0 if the object has no tag.
     pub(crate) fn generation(&self) -> u64 {
         self.tag.as_ref().map_or(0, |tag| tag.generation)
     }
 
-    /// The order of age, oldest first. Times are whole seconds; many servers number their objects, which breaks ties.
+    /// The sort key by age, oldest first. Times are whole seconds; the numbers that many servers give to objects break
+    /// ties.
     fn age(&self) -> (i64, Option<u64>, &str) {
         (self.initial_date.unwrap_or(i64::MAX), self.uid.parse().ok(), &self.uid)
     }
@@ -53,20 +54,20 @@ impl Object {
 pub(crate) struct Objects {
     /// The KEK.
     pub(crate) current: Object,
-    /// Later objects of the same generation, from lost races and writers that crashed. They are destroyed first.
+    /// Later objects of the same generation, left by writers that lost a race or crashed. Callers destroy them first.
     pub(crate) strays: Vec<Object>,
     /// Superseded objects, the oldest first.
     pub(crate) superseded: Vec<Object>,
 }
 
-/// Classifies the objects that were found under the name of a key; `None` if none of them is one of this key.
+/// Classifies the objects found under the name of a key. `None` if no object belongs to the key.
 ///
-/// Some servers ignore the filter of a Locate, so name and cluster are compared here again (field-reports UP-111).
+/// Some servers ignore the filter of a Locate, so this function compares name and cluster again (field-reports UP-111).
 ///
 /// # Errors
 ///
-/// `Conflict` if which object is the KEK is undecidable: they belong to several clusters and ours is not known, or
-/// there are several that we have not registered.
+/// `Conflict` if the KEK cannot be decided: the objects belong to several clusters and ours is unknown, or there are
+/// several objects that we have not registered.
 pub(crate) fn classify(
     name: &KeyName,
     cluster: Option<&str>,
@@ -75,7 +76,7 @@ pub(crate) fn classify(
     found.retain(|object| !object.destroyed && object.keys.contains(name));
     let is_of =
         |object: &Object, cluster: &str| object.tag.as_ref().is_some_and(|tag| tag.cluster == cluster);
-    // The objects of our cluster; else those without a cluster; else those without a tag.
+    // Prefer the objects of our cluster, then objects without a cluster, then objects without a tag.
     let group = match cluster {
         Some(cluster) => {
             [cluster, NO_CLUSTER].into_iter().find(|known| found.iter().any(|o| is_of(o, known)))
@@ -98,7 +99,7 @@ pub(crate) fn classify(
     if group.is_none() && found.len() > 1 {
         return Err(ambiguous("several objects that rook-kms has not registered", &found));
     }
-    // An object that one of these has replaced belongs to the key too, even if another program has registered it.
+    // A predecessor of one of these objects belongs to the key too, even if another program has registered it.
     let mut at = 0;
     while let Some(object) = found.get(at) {
         let before = object.tag.as_ref().and_then(|tag| tag.predecessor.as_deref());

@@ -1,4 +1,4 @@
-//! Requests to one server: the pool of connections, the negotiated version, and one retry over a new connection.
+//! Sends requests to one server: pools connections, negotiates the version, and retries once over a new connection.
 
 use std::{
     fmt,
@@ -28,9 +28,9 @@ pub(crate) struct Client {
     pub(crate) server_name: ServerName<'static>,
     pub(crate) limits: Limits,
     connector: TlsConnector,
-    /// Idle connections, the one that was used last at the end.
+    /// Idle connections, the most recently used last.
     idle: Mutex<Vec<Connection>>,
-    /// One permit for each connection that may be open.
+    /// Limits the number of open connections.
     permits: Semaphore,
     version: OnceCell<Version>,
     /// Whether the server has ever responded.
@@ -86,7 +86,7 @@ impl Client {
         self.version.get_or_try_init(|| self.negotiate()).await.copied()
     }
 
-    /// What the last handshake has shown of the server.
+    /// The TLS version and the server certificate of the last handshake.
     pub(crate) fn seen(&self) -> Option<Handshake> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -135,10 +135,11 @@ impl Client {
         error.context("server", self.endpoint.to_string())
     }
 
-    /// Asks the server for its versions, and returns the preferred common one.
+    /// Asks the server for its versions, and returns the common version that we prefer.
     ///
-    /// Discover Versions is itself sent in some version. If the server refuses 1.4, it is sent in 1.1, the oldest version
-    /// that has it, and in 2.0 and 2.1. A server that refuses all of them does not know the operation, and has 1.0.
+    /// The request Discover Versions itself needs a version. The client sends it in 1.4. If the server refuses that,
+    /// the client sends it in 1.1, the oldest version that has the operation, and in 2.0 and 2.1. A server that refuses
+    /// all of them does not know the operation, so it is taken for a KMIP 1.0 server.
     async fn negotiate(&self) -> Result<Version> {
         let mut closed = None;
         let mut answered = false;
@@ -165,7 +166,7 @@ impl Client {
             }
         }
         match closed {
-            // There was no response at all, so the version is not the cause.
+            // The server has not responded at all, so the version is not the cause.
             Some(error) if !answered => Err(error),
             _ => {
                 debug!("the server does not support Discover Versions, so KMIP 1.0 is used");
@@ -176,7 +177,8 @@ impl Client {
 
     async fn no_common_version(&self, asked: Version, mut theirs: Vec<Version>) -> Error {
         if theirs.is_empty() {
-            // The response is the intersection with our versions; an empty request gets all of its versions.
+            // The server returned the intersection with our versions. In response to an empty request it returns all
+            // its versions.
             theirs = self.versions_at(asked).await.unwrap_or_default();
         }
         let error = Error::new(ErrorKind::Protocol, "the server and we have no KMIP version in common")
@@ -185,7 +187,7 @@ impl Client {
         self.located(error)
     }
 
-    /// All versions that the server supports.
+    /// Requests all versions that the server supports.
     pub(crate) async fn versions_at(&self, asked: Version) -> Result<Vec<Version>> {
         let read = |payload: &Item<'_>| Ok(versions(payload));
         Ok(self.call_at(asked, Operation::DiscoverVersions, Vec::new(), read).await?)
@@ -193,8 +195,8 @@ impl Client {
 
     /// Sends a request and receives its response, over an idle connection or a new one.
     ///
-    /// Servers close idle connections at any time. So a request is sent once more over a new connection if the old one
-    /// turns out to be closed, and the request has surely not arrived or may arrive twice.
+    /// Servers close idle connections at any time. If the connection turns out to be closed, the client sends the
+    /// request once more over a new one, provided that the request has certainly not arrived, or is idempotent.
     async fn exchange(&self, request: &[u8], idempotent: bool) -> Result<Zeroizing<Vec<u8>>, Broken> {
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_closed| {
@@ -233,7 +235,7 @@ impl Client {
         Ok(connection)
     }
 
-    /// An idle connection that is still open.
+    /// Takes an idle connection that is still open. `None` if there is no such connection.
     fn healthy(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut connection) = idle.pop() {
@@ -244,8 +246,8 @@ impl Client {
         None
     }
 
-    /// Names the likely cause if a server closes the connection without a response: it refuses our certificate. With TLS
-    /// 1.3 its alert arrives after our handshake, and some servers send none (field-reports UP-114).
+    /// Names the likely cause if a server closes the connection without a response: the server refuses our certificate.
+    /// With TLS 1.3 the server's alert arrives after our handshake. Some servers send no alert (field-reports UP-114).
     fn explain(&self, mut failed: Broken) -> Broken {
         if failed.closed && !self.responded.load(Ordering::Relaxed) {
             failed.error = Error::new(

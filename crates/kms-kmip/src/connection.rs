@@ -1,4 +1,4 @@
-//! One TLS connection to a server: opened, tested while idle, and used for one exchange at a time.
+//! One TLS connection to a server, for one exchange at a time.
 
 use std::{
     fmt,
@@ -40,21 +40,21 @@ impl fmt::Display for Endpoint {
 /// Limits of time, connections and size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// For each of name resolution, TCP connection and TLS handshake.
+    /// The time limit of each of name resolution, TCP connection and TLS handshake.
     pub(crate) connect: Duration,
-    /// For a whole response.
+    /// The time limit of a whole response.
     pub(crate) read: Option<Duration>,
-    /// For sending a request.
+    /// The time limit for sending a request.
     pub(crate) write: Option<Duration>,
-    /// How long an idle connection is kept.
+    /// How long to keep an idle connection.
     pub(crate) idle: Duration,
-    /// The number of connections at a time.
+    /// The maximum number of open connections.
     pub(crate) connections: usize,
-    /// The size of a response, in bytes.
+    /// The maximum size of a response, in bytes.
     pub(crate) response: usize,
 }
 
-/// What the last handshake has shown of the server.
+/// The TLS version and the server certificate of a handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Handshake {
     pub(crate) tls: &'static str,
@@ -84,10 +84,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether the connection is still open, as far as it shows without sending anything.
+    /// Whether the connection still looks open. Sends nothing.
     ///
-    /// The server may have closed it, and no bytes may have arrived meanwhile: they would be taken for the response to
-    /// the next request.
+    /// `false` if the server has closed the connection, or if bytes have arrived while it was idle: the client would
+    /// take them for the response to the next request.
     pub(crate) fn is_healthy(&mut self, limits: &Limits) -> bool {
         if self.idle_since.elapsed() >= limits.idle {
             return false;
@@ -99,7 +99,7 @@ impl Connection {
         matches!(stream.poll_read(&mut context, &mut buffer), Poll::Pending)
     }
 
-    /// Connects, and makes the TLS handshake.
+    /// Connects to the server and performs the TLS handshake.
     pub(crate) async fn open(
         endpoint: &Endpoint,
         server_name: ServerName<'static>,
@@ -122,7 +122,7 @@ impl Connection {
             Ok(Err(cause)) => return Err(transport(&cause, false)),
             Err(_) => return Err(within("no TCP connection")),
         };
-        // A request is one small segment, whose response we wait for.
+        // A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
         tcp.set_nodelay(true).map_err(|cause| transport(&cause, false))?;
         let handshake = connector.connect(server_name, tcp);
         let stream = match tokio::time::timeout(limit, handshake).await {
@@ -160,7 +160,7 @@ impl Connection {
         match limited(limits.write, write).await {
             Some(Ok(())) => {}
             Some(Err(cause)) => {
-                // The server's alert, which says more, may be waiting to be read.
+                // The server may have sent an alert, which says more about the cause.
                 let mut byte = [0];
                 let waiting = limited(Some(Duration::from_millis(100)), stream.read(&mut byte)).await;
                 let cause = match waiting {
@@ -195,7 +195,7 @@ impl Connection {
     }
 }
 
-/// Receives one frame. Its announced length is compared with the limit before anything is allocated.
+/// Receives one frame. Compares the announced length with the limit before it allocates anything.
 async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let mut header = [0; HEADER];
     let mut filled = 0;
@@ -229,7 +229,7 @@ async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zero
     }
 }
 
-/// The failure of a connection that ended while a response was read.
+/// The error for a connection that ended while a response was read.
 fn ended(cause: &io::Error, closed: bool, received: usize) -> Broken {
     let end = is_end(cause);
     let error = if end && !closed {

@@ -1,4 +1,4 @@
-//! Destroying: whole keys, and superseded objects.
+//! Destroys keys and superseded objects.
 
 use std::sync::PoisonError;
 
@@ -16,10 +16,10 @@ use crate::{
     stored::state,
 };
 
-/// How often a delete starts again because another client writes the same key.
+/// The maximum number of times that a delete starts again because another client writes the same key.
 const ROUNDS: usize = 8;
 
-/// Destroys a key with all objects that were ever stored under its name, the KEK last.
+/// Destroys a key: all objects that were ever stored under its name, the KEK last.
 pub(crate) async fn delete(api: &Api, index: Index<'_>, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
     if mode != DeleteMode::Destroy {
         let message = "KMIP has no soft delete: a destroyed object is gone for good";
@@ -37,7 +37,7 @@ async fn delete_entry(api: &Api, index: &dyn KeyIndex, name: &KeyName) -> Result
         let entry = match entry(index, name).await? {
             Some(entry) => entry,
             None => {
-                // The key gets an entry first, so that a writer that is about to create one fails.
+                // Create an entry first, so that a writer that is about to create one fails.
                 let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
                 match index.create(name, &objects.current.uid).await {
                     Ok(version) => IndexEntry::new(objects.current.uid, version),
@@ -60,7 +60,7 @@ async fn delete_indexed(
     name: &KeyName,
     mut entry: IndexEntry,
 ) -> Result<()> {
-    // An entry whose object is absent may be the only trace of a key on another server, so it is kept.
+    // An entry whose object is absent may be the only trace of a key on another server, so keep it.
     let current = api.object(&entry.uid).await?.ok_or_else(|| dangling(name, &entry.uid))?;
     let others = leftovers(api, name, &current).await?;
     if !others.is_empty() {
@@ -72,7 +72,7 @@ async fn delete_indexed(
         index.delete(name, &entry.version).await?;
         destroy(api, &entry.uid).await?;
     } else {
-        // An object that Rook has registered has no name, so its entry is removed last.
+        // An object that Rook has registered has no name and is found by its entry alone, so remove the entry last.
         destroy(api, &entry.uid).await?;
         index.delete(name, &entry.version).await?;
     }
@@ -86,7 +86,7 @@ async fn delete_found(api: &Api, name: &KeyName) -> Result<()> {
     if destroy(api, &objects.current.uid).await? { Ok(()) } else { Err(Error::key_not_found(name)) }
 }
 
-/// Destroys the objects that `current` has replaced, and those of writers that crashed; returns their number.
+/// Destroys the objects that `current` has replaced and the objects that crashed writers left. Returns their number.
 pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current: &str) -> Result<usize> {
     let Some(index) = index else {
         let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
@@ -117,9 +117,9 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
     destroy_all(api, &others).await
 }
 
-/// All other objects of the key, in the order to destroy them: first those of writers that crashed, which a reader
-/// could take for the KEK, then superseded ones. An object that Rook has registered has no name; only its successor
-/// names it.
+/// Finds all other objects of the key, in the order to destroy them: first objects that crashed writers left, since a
+/// reader could take them for the KEK, then superseded objects. An object that Rook has registered has no name; only
+/// the label of its successor leads to it.
 async fn leftovers(api: &Api, name: &KeyName, current: &Object) -> Result<Vec<Object>> {
     let mut others = others(api, name, &current.uid).await?;
     let nameless: Vec<_> = std::iter::once(current)
@@ -135,7 +135,7 @@ async fn leftovers(api: &Api, name: &KeyName, current: &Object) -> Result<Vec<Ob
             others.push(object);
         }
     }
-    // A reader that looks by name never takes an object without a tag for the KEK of this cluster.
+    // A reader that searches by name never takes an object without a tag for the KEK of this cluster.
     others.sort_by_key(|object| {
         let superseded = object.tag.is_none() || object.generation() < current.generation();
         (superseded, object.generation())
@@ -143,7 +143,7 @@ async fn leftovers(api: &Api, name: &KeyName, current: &Object) -> Result<Vec<Ob
     Ok(others)
 }
 
-/// The objects with the name of a key and of our cluster, without the one that the index names.
+/// Finds the objects of our cluster with the name of a key, except the object that the index names.
 pub(crate) async fn others(api: &Api, name: &KeyName, uid: &str) -> Result<Vec<Object>> {
     let is_ours =
         |cluster: &str| api.cluster.as_deref().is_none_or(|ours| ours == cluster || cluster == NO_CLUSTER);
@@ -167,8 +167,8 @@ pub(crate) async fn destroy_all(api: &Api, objects: &[Object]) -> Result<usize> 
 
 /// Destroys an object, and returns whether it existed.
 ///
-/// Our own objects are never activated, so one request is enough. If the server refuses it, the object's state is read,
-/// and an active object is revoked first (field-reports UP-57).
+/// Our own objects are never activated, so one request is enough. If the server refuses the request, this function
+/// reads the object's state, and revokes an active object first (field-reports UP-57).
 pub(crate) async fn destroy(api: &Api, uid: &str) -> Result<bool> {
     let result = destroy_or_revoke(api, uid).await;
     api.forget(uid);
@@ -186,20 +186,20 @@ async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
     };
     match state_of(api, uid).await? {
         Some(state::ACTIVE) => {}
-        // Some state machines require an object to have been active.
+        // Some servers destroy only objects that have been active.
         Some(state::PRE_ACTIVE) => {
             if api.change(Operation::Activate, uid).await.is_err() {
                 return Err(refusal);
             }
         }
-        // Another client has revoked or destroyed it meanwhile.
+        // Another client has revoked or destroyed the object meanwhile.
         Some(state::DEACTIVATED..=state::DESTROYED_COMPROMISED) => {
             return api.change(Operation::Destroy, uid).await;
         }
         _ => return Err(refusal),
     }
     if let Err(failed) = api.revoke(uid).await {
-        // The revocation may fail because another client has revoked it at the same time.
+        // The revocation may fail because another client has revoked the object at the same time.
         let state = state_of(api, uid).await?;
         if matches!(state, None | Some(state::PRE_ACTIVE | state::ACTIVE)) {
             return Err(failed);
@@ -208,7 +208,7 @@ async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
     api.change(Operation::Destroy, uid).await
 }
 
-/// The state of an object that is to be destroyed; `None` if the server does not return it.
+/// Reads the state of an object before its destruction. `None` if the server does not return the state.
 ///
 /// # Errors
 ///

@@ -1,17 +1,17 @@
-//! The one table from result reasons of KMIP servers, and from failures of TLS and TCP, to kinds of errors.
+//! Maps the result reasons of KMIP servers, and failures of TLS and TCP, to error kinds.
 
 use std::{error::Error as StdError, fmt::Write as _, io};
 
 use kms_core::{Error, ErrorKind, Retry};
 use rustls::{AlertDescription, CertificateError};
 
-/// How many characters of a server's message an error quotes.
+/// The maximum number of characters of a server's message in an error.
 const MAX_WORDS: usize = 200;
 
 /// The result status Operation Failed (KMIP 1.4 §9.1.3.2.28).
 const OPERATION_FAILED: u32 = 1;
 
-/// Result reasons (KMIP 1.4 §9.1.3.2.29; from 0x19 on those of 2.0, which newer servers use at any version).
+/// Result reasons (KMIP 1.4 §9.1.3.2.29). Those from 0x19 on are of KMIP 2.0; newer servers use them at any version.
 mod reason {
     pub(super) const ITEM_NOT_FOUND: u32 = 0x01;
     pub(super) const RESPONSE_TOO_LARGE: u32 = 0x02;
@@ -41,7 +41,7 @@ mod reason {
     pub(super) const PROTECTION_STORAGE_UNAVAILABLE: u32 = 0x44;
     pub(super) const GENERAL_FAILURE: u32 = 0x100;
 
-    /// The names, as the specification has them.
+    /// The name of a result reason in the specification.
     pub(super) fn name(reason: u32) -> Option<&'static str> {
         const NAMES: [&str; 0x19] = [
             "",
@@ -106,17 +106,17 @@ pub(crate) struct Refusal<'a> {
     pub(crate) words: Option<&'a str>,
 }
 
-/// What a failed exchange means to its caller.
+/// The meaning of a failed exchange for the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Class {
-    /// The object does not exist, or no longer.
+    /// The object does not exist, or no longer exists.
     Gone,
-    /// The object's state forbids the operation, or may do so: PyKMIP answers Permission Denied for that, and also for
-    /// objects of other clients.
+    /// The object's state forbids the operation, or may forbid it: PyKMIP answers Permission Denied both for a wrong
+    /// state and for another client's object.
     State,
     /// The server refuses the form of the object; it may accept another one.
     Form,
-    /// The server does not support the operation, or not in this protocol version.
+    /// The server does not support the operation, at least not in this protocol version.
     NoOperation,
     /// The server has refused for another reason.
     Refused,
@@ -146,11 +146,14 @@ impl From<ExchangeError> for Error {
 }
 
 impl ExchangeError {
-    /// The table of result reasons.
+    /// Maps a result reason to an error and its class.
     ///
-    /// Servers differ. For an unknown object, or one of another client, they answer Item Not Found, Object Not Found or
-    /// (PyKMIP) Permission Denied; for a destroyed one Item Not Found or Object Destroyed; for the Destroy of an active
-    /// one Permission Denied or Wrong Key Lifecycle State.
+    /// Servers answer differently:
+    ///
+    /// - an unknown object, or an object of another client: Item Not Found, Object Not Found or (PyKMIP) Permission
+    ///   Denied
+    /// - a destroyed object: Item Not Found or Object Destroyed
+    /// - the Destroy of an active object: Permission Denied or Wrong Key Lifecycle State
     pub(crate) fn refused(operation: &'static str, refusal: Refusal<'_>) -> Self {
         use Class::{Form, Gone, NoOperation, Refused, State};
         use ErrorKind::{NotFound, PermissionDenied, Protocol, Unauthenticated, Unavailable, Unexpected};
@@ -191,7 +194,7 @@ impl ExchangeError {
             Some(reason::UNSUPPORTED_PROTOCOL_VERSION) => {
                 (NoOperation, Protocol, never, "the server does not support this protocol version")
             }
-            // PyKMIP answers this for unknown versions and operations too.
+            // PyKMIP also gives this reason for unknown versions and operations.
             Some(reason::INVALID_MESSAGE) => {
                 (Form, Protocol, never, "the server does not understand the request")
             }
@@ -208,18 +211,19 @@ impl ExchangeError {
             Some(reason::NON_UNIQUE_NAME | reason::OBJECT_ALREADY_EXISTS) => {
                 (Form, ErrorKind::Conflict, never, "the server has an object of that name already")
             }
-            // Any failure without its own reason; with PyKMIP, a key whose length differs from the declared one.
+            // Servers give this reason for any failure without its own; PyKMIP also for a key of another length than
+            // declared.
             Some(reason::GENERAL_FAILURE) | None => {
                 (Form, Unexpected, Retry::IfIdempotent, "the server failed to process the request")
             }
-            // Servers that have no reason for a wrong state answer this.
+            // Servers without a reason for a wrong state give this one.
             Some(reason::ILLEGAL_OPERATION) => {
                 (State, Protocol, never, "the server does not allow the operation")
             }
             // All other reasons concern a field, an attribute, a format or a parameter.
             Some(_) => (Form, Protocol, never, "the server does not accept the request"),
         };
-        // Operation Failed is the only possible status of a refusal: we send no asynchronous or undone requests.
+        // A refusal always has the status Operation Failed, since we send no asynchronous requests and ask for no undo.
         let (class, kind, what) = if refusal.status == OPERATION_FAILED {
             (class, kind, what)
         } else {
@@ -255,7 +259,7 @@ fn described(reason: Option<u32>) -> String {
     }
 }
 
-/// A server's message on one line, without control characters, truncated.
+/// Puts a server's message on one line, without control characters, and truncates it.
 pub(crate) fn one_line(words: &str) -> String {
     let mut line = String::new();
     for word in words.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
@@ -282,12 +286,12 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A malformed response.
+/// The error for a malformed response.
 pub(crate) fn malformed(why: &'static str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the server's response is malformed: {why}"))
 }
 
-/// What a failure of TLS or TCP means. `sent`: whether the request may have reached the server.
+/// The error for a failure of TLS or TCP. `sent`: whether the request may have reached the server.
 pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
     let retry = if sent { Retry::IfIdempotent } else { Retry::Always };
     if let Some(tls) = tls_cause(cause) {
@@ -305,7 +309,7 @@ pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }
 
-/// Whether the peer has closed the connection, without an error of TLS.
+/// Whether the peer has closed the connection without a TLS error.
 pub(crate) fn is_end(cause: &io::Error) -> bool {
     tls_cause(cause).is_none()
         && matches!(
@@ -322,7 +326,7 @@ fn tls_cause(cause: &io::Error) -> Option<&rustls::Error> {
     cause.get_ref()?.downcast_ref()
 }
 
-/// A cause as text, since errors have to be `Clone`.
+/// The text of a cause, since errors have to be `Clone`.
 #[derive(Debug)]
 struct Text(String);
 
@@ -387,7 +391,7 @@ fn tls_fault(tls: &rustls::Error, retry: Retry) -> Error {
     }
 }
 
-/// An expired time limit, with the setting that raises it.
+/// The error for an expired time limit, with the setting that raises the limit.
 pub(crate) fn timed_out(what: &str, limit: std::time::Duration, setting: &str, retry: Retry) -> Error {
     Error::new(ErrorKind::Timeout, format!("{what} within {limit:?} ({setting})")).retry(retry)
 }

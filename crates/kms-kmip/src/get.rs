@@ -1,4 +1,4 @@
-//! Reading.
+//! Reads KEKs.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::{
     stored::{decode, material, state},
 };
 
-/// Reads a key: the object that the index names, or the one that counts of those with the name of the key.
+/// Reads a key: the object that the index names, or else the current object with the key's name.
 pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: Freshness) -> Result<Stored> {
     if let Some(index) = index
         && let Some(entry) = entry(index, name).await?
@@ -29,11 +29,11 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
         let current = objects.current;
         match fetch(api, &current.uid).await {
             Ok(kek) => {
-                // The first object is destroyed once it is retired, so only the time of the present one is known.
+                // Retiring destroys the first object, so only the time of the current object is known.
                 return Ok(Stored::new(kek, KeyVersion::new(current.uid))
                     .with_times(None, time(current.initial_date)));
             }
-            // It was destroyed after its attributes were remembered.
+            // Another client destroyed the object after its attributes were cached.
             Err(failed) if failed.class == Class::Gone && !fresh => fresh = true,
             Err(failed) if failed.class == Class::Gone => return Err(Error::key_not_found(name)),
             Err(failed) => return Err(failed.error),
@@ -41,7 +41,7 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
     }
 }
 
-/// Reads the KEK in an object. An object that is not active yet is activated if the server refuses to return it.
+/// Reads the KEK in an object. If the server refuses to return an object that is not active yet, activates the object.
 pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
     let read = || {
         let payload = |_| identifier(uid);
@@ -51,11 +51,11 @@ pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
         // Some servers return active keys only.
         Err(failed) if failed.class == Class::State => match state_of(api, uid).await? {
             Some(state::PRE_ACTIVE) => {
-                // Another client may activate it at the same time, so the error does not matter if the read succeeds.
+                // Another client may activate the object at the same time, so ignore the error; the read decides.
                 let _ = api.change(Operation::Activate, uid).await;
                 read().await
             }
-            // Another client has activated it meanwhile.
+            // Another client has activated the object meanwhile.
             Some(state::ACTIVE) => read().await,
             _ => Err(failed),
         },
@@ -69,7 +69,7 @@ pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
     })
 }
 
-/// The state of an object; `None` if the server does not return it.
+/// Reads the state of an object. `None` if the server does not return the state.
 async fn state_of(api: &Api, uid: &str) -> Result<Option<u32>, ExchangeError> {
     match api.attributes(uid).await {
         Ok(attributes) => Ok(attributes.state),
@@ -79,7 +79,7 @@ async fn state_of(api: &Api, uid: &str) -> Result<Option<u32>, ExchangeError> {
     }
 }
 
-/// A time in seconds since 1970. Zero and negative times are treated as absent.
+/// Converts a time in seconds since 1970. Zero and negative times are treated as absent.
 pub(crate) fn time(seconds: Option<i64>) -> Option<SystemTime> {
     let seconds = u64::try_from(seconds?).ok().filter(|seconds| *seconds > 0)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))

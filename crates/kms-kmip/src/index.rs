@@ -1,4 +1,4 @@
-//! The index: which object on the server is the KEK of which key.
+//! The index, which maps each key to the server object that holds its KEK.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 /// The longest identifier that is accepted from an index, in bytes.
 const MAX_IDENTIFIER: usize = 1024;
-/// A base64 text of this many bytes or more is taken for a KEK. Identifiers in base64 have 16 to 32 bytes.
+/// The minimum length, in bytes, of a base64 text that is taken for a KEK. Identifiers in base64 have 16 to 32 bytes.
 const KEK_BYTES: usize = 64;
 
 /// An index in memory, for tests.
@@ -27,7 +27,7 @@ impl MemoryIndex {
         Self::default()
     }
 
-    /// Writes an entry unconditionally, as another client could.
+    /// Writes an entry unconditionally, as another client could do.
     pub fn set(&self, name: &KeyName, uid: &str) {
         let mut guard = self.entries();
         let (count, entries) = &mut *guard;
@@ -35,7 +35,7 @@ impl MemoryIndex {
         entries.insert(name.clone(), IndexEntry::new(uid, count.to_string()));
     }
 
-    /// Removes an entry, as another client could.
+    /// Removes an entry, as another client could do.
     pub fn remove(&self, name: &KeyName) {
         self.entries().1.remove(name);
     }
@@ -49,7 +49,7 @@ fn copy(entry: &IndexEntry) -> IndexEntry {
     IndexEntry::new(entry.uid.as_str(), entry.version.as_str())
 }
 
-/// Fails unless the entry is in the expected version.
+/// Fails unless the entry has the expected version.
 fn expect(name: &KeyName, found: Option<&IndexEntry>, version: &str) -> Result<()> {
     match found {
         None => Err(Error::key_not_found(name)),
@@ -101,11 +101,11 @@ impl KeyIndex for MemoryIndex {
 /// The index of a provider, if it has one.
 pub(crate) type Index<'a> = Option<&'a dyn KeyIndex>;
 
-/// The entry of a key; `None` if there is none.
+/// Reads the entry of a key. `None` if the key has no entry.
 ///
 /// # Errors
 ///
-/// `Protocol` if it holds a KEK in place of an identifier.
+/// `Protocol` if the entry holds a KEK in place of an identifier.
 pub(crate) async fn entry(index: &dyn KeyIndex, name: &KeyName) -> Result<Option<IndexEntry>> {
     let entry = index.get(name).await?;
     if let Some(entry) = &entry {
@@ -114,11 +114,11 @@ pub(crate) async fn entry(index: &dyn KeyIndex, name: &KeyName) -> Result<Option
     Ok(entry)
 }
 
-/// Creates the entry of an object that has none.
+/// Creates an entry for an object without one.
 ///
 /// # Errors
 ///
-/// `Conflict` if another writer has created one.
+/// `Conflict` if another writer has created an entry.
 pub(crate) async fn adopt(index: &dyn KeyIndex, name: &KeyName, uid: String) -> Result<IndexEntry> {
     let version = index.create(name, &uid).await.map_err(|error| as_conflict(error, name))?;
     Ok(IndexEntry::new(uid, version))
@@ -129,7 +129,7 @@ pub(crate) fn as_conflict(error: Error, name: &KeyName) -> Error {
     if error.kind() == ErrorKind::AlreadyExists { Error::key_changed(name) } else { error }
 }
 
-/// The error for an entry whose object the server does not have.
+/// The error for an entry whose object is absent from the server.
 pub(crate) fn dangling(name: &KeyName, uid: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
@@ -142,8 +142,8 @@ pub(crate) fn dangling(name: &KeyName, uid: &str) -> Error {
 
 /// Fails if the index holds a KEK in place of an identifier (rook-behaviour W3).
 ///
-/// Rook stores both in Secrets of the same name and form. A cluster that was switched from Kubernetes Secrets to KMIP
-/// has KEKs there, which must never be sent to the server.
+/// Rook stores KEKs and identifiers in Secrets of the same name and form. A cluster that was switched from Kubernetes
+/// Secrets to KMIP has KEKs there. The client must never send such a KEK to the server.
 pub(crate) fn check_identifier(uid: &str) -> Result<()> {
     if uid.is_empty() {
         return Err(Error::new(

@@ -1,4 +1,4 @@
-//! How an object says which key, cluster and generation it holds: its name, and application specific information.
+//! Labels on objects: name and application specific information say which key, cluster and generation an object holds.
 
 use kms_core::KeyName;
 
@@ -7,27 +7,27 @@ use crate::{
     stored::{Attribute, Attributes, Body},
 };
 
-/// The application namespace of the cluster.
+/// The application namespace of the value that names the cluster.
 const CLUSTER: &str = "rook-kms";
-/// The application namespace of generation and predecessor.
+/// The application namespace of the value that holds generation and predecessor.
 const GENERATION: &str = "rook-kms-generation";
-/// The separator in the second name of an object, if the server refuses application specific information.
+/// The separator in the second name of an object, for servers that refuse application specific information.
 const MARK: &str = " rook-kms ";
-/// The cluster of objects that were registered without one.
+/// The value that stands for "no cluster".
 pub(crate) const NO_CLUSTER: &str = "-";
 
 /// The label of an object that we have registered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Tag {
     pub(crate) cluster: String,
-    /// 0 for a key that was created, one more for each update.
+    /// 0 after a create; each update adds 1.
     pub(crate) generation: u64,
     /// The identifier of the object that this one replaces.
     pub(crate) predecessor: Option<String>,
 }
 
 impl Tag {
-    /// The label of a key that is created.
+    /// The label of the first object of a key.
     pub(crate) fn first(cluster: Option<&str>) -> Self {
         Self { cluster: cluster.unwrap_or(NO_CLUSTER).to_owned(), generation: 0, predecessor: None }
     }
@@ -53,7 +53,7 @@ impl Tag {
         self
     }
 
-    /// The label in the attributes of an object; `None` if it has none.
+    /// Reads the label from the attributes of an object. `None` if the object has no label.
     pub(crate) fn of(attributes: &Attributes) -> Option<Self> {
         let data = |namespace: &str| {
             attributes.application.iter().find(|(known, _)| known == namespace).map(|(_, data)| data.as_str())
@@ -69,7 +69,7 @@ impl Tag {
     }
 }
 
-/// The form in which an object is registered.
+/// The form in which to register an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) body: Body,
@@ -79,21 +79,22 @@ pub(crate) struct Shape {
 /// Where an object carries its [`Tag`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Label {
-    /// In application specific information: one value for the cluster, and one more if it replaces another object.
+    /// In application specific information: one value for the cluster, and a second value if the object replaces
+    /// another.
     Application,
-    /// In one value of application specific information, since PyKMIP accepts no attribute twice from 2.0 on. The object
-    /// cannot be located by its cluster.
+    /// In one value of application specific information, since PyKMIP accepts no attribute twice from 2.0 on. A Locate
+    /// by cluster does not find the object.
     OneApplication,
     /// In a second name.
     SecondName,
-    /// Nowhere: the object has its name alone.
+    /// Nowhere: the object has only its name.
     Name,
     /// Nowhere, and the object has no name, as Rook registers it. Only an index can find it.
     None,
 }
 
 impl Shape {
-    /// The shapes to try, the preferred one first. The accepted one is remembered.
+    /// The shapes to try, the preferred one first. The client remembers the accepted one.
     ///
     /// Rook can read all of them except secret data, so secret data comes last. An object without a name needs an index
     /// that holds its identifier.
@@ -109,7 +110,7 @@ impl Shape {
         Self { body: Body::SecretData, label: Label::Name },
     ];
 
-    /// Whether an object of this shape and with this tag can be recognised without an index.
+    /// Whether a reader can recognise an object with this shape and tag without an index.
     pub(crate) fn is_found(self, tag: &Tag) -> bool {
         match self.label {
             Label::Application | Label::OneApplication | Label::SecondName => true,
@@ -118,7 +119,7 @@ impl Shape {
         }
     }
 
-    /// The shape in words, for logs and errors.
+    /// Describes the shape for logs and errors.
     pub(crate) fn describe(self) -> &'static str {
         match (self.body, self.label) {
             (Body::Raw, Label::Application) => "symmetric key (Raw) with application specific information",
@@ -137,7 +138,7 @@ impl Shape {
     }
 }
 
-/// The values of the attributes of a new object, which attributes borrow.
+/// Owns the attribute values of a new object, which the attributes borrow.
 pub(crate) struct Texts {
     name: String,
     second_name: String,

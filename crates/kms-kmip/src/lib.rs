@@ -25,7 +25,7 @@ pub use crate::{builder::KmipBuilder, config::KmipConfigKey, index::MemoryIndex,
 /// The name of this provider in messages.
 pub const PROVIDER: &str = "kmip";
 
-/// Parses a frame as the response to each request that there is. For fuzzing: it must not panic on any frame.
+/// Parses a frame as the response to each kind of request, for fuzzing. It must not panic on any frame.
 #[doc(hidden)]
 pub fn read_any_response(frame: &[u8]) -> usize {
     use message::Operation::{DiscoverVersions, Get, GetAttributes, Locate, Query, Register};

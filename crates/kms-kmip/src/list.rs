@@ -1,4 +1,4 @@
-//! Listing.
+//! Lists keys.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,14 +13,14 @@ use crate::{
     label::cluster_filter,
 };
 
-/// The keys of the index, and the keys on the server that have no entry in it.
+/// Lists the keys of the index, and the keys on the server without an index entry.
 pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
     let mut keys = Vec::new();
     let mut listed = BTreeSet::new();
     let mut indexed = HashSet::new();
     if let Some(index) = index {
         for (name, entry) in index.list().await? {
-            // A KEK in place of an identifier must not be shown as a version.
+            // The entry may hold a KEK in place of an identifier, which must not be shown as a version.
             if check_identifier(&entry.uid).is_err() {
                 continue;
             }
@@ -53,7 +53,7 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
     Ok(keys)
 }
 
-/// The identifiers of all objects that may be ours, each once.
+/// Finds the identifiers of all objects that may be ours, without duplicates.
 async fn identifiers(api: &Api) -> Result<Vec<String>> {
     let unless_refused = |result| match result {
         Ok(uids) => Ok(uids),
@@ -62,7 +62,7 @@ async fn identifiers(api: &Api) -> Result<Vec<String>> {
         Err(ExchangeError { error, .. }) => Err(error),
     };
     let mut uids = Vec::new();
-    // From 2.0 on the cluster may share its value with the generation (`Label::OneApplication`), and no filter finds it.
+    // From 2.0 on, one value may hold cluster and generation (`Label::OneApplication`), which no filter matches.
     if let Some(cluster) = &api.cluster
         && api.client.version().await?.major == 1
     {

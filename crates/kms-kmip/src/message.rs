@@ -24,7 +24,7 @@ impl Version {
     pub(crate) const V2_0: Self = Self { major: 2, minor: 0 };
     pub(crate) const V2_1: Self = Self { major: 2, minor: 1 };
 
-    /// All versions that we speak, the preferred one first: Rook speaks 1.4.
+    /// All versions that we support, the preferred one first. Rook uses 1.4.
     pub(crate) const ALL: [Self; 7] = [
         Self::V1_4,
         Self { major: 1, minor: 3 },
@@ -35,7 +35,7 @@ impl Version {
         Self::V2_0,
     ];
 
-    /// Whether each attribute is written under its own tag, as from 2.0 on.
+    /// Whether each attribute has a tag of its own, which is the case from 2.0 on.
     pub(crate) fn has_own_tags(self) -> bool {
         self.major >= 2
     }
@@ -51,7 +51,7 @@ impl Version {
         )
     }
 
-    /// The version in an item; `None` if the item is not one.
+    /// Reads a version from an item. `None` if the item is not a version.
     pub(crate) fn of(item: &Item<'_>) -> Option<Self> {
         Some(Self {
             major: item.child(tag::PROTOCOL_VERSION_MAJOR)?.integer()?,
@@ -96,7 +96,7 @@ impl Operation {
         }
     }
 
-    /// The name, as the specification has it.
+    /// The name of the operation in the specification.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Register => "Register",
@@ -120,7 +120,7 @@ impl Operation {
     }
 }
 
-/// The payload of Discover Versions: the versions that we speak.
+/// The request payload of Discover Versions, which lists these versions.
 pub(crate) fn discover(versions: &[Version]) -> Vec<Field<'static>> {
     versions.iter().map(|version| version.field()).collect()
 }
@@ -130,7 +130,7 @@ pub(crate) fn versions(payload: &Item<'_>) -> Vec<Version> {
     payload.all(tag::PROTOCOL_VERSION).filter_map(|item| Version::of(&item)).collect()
 }
 
-/// Versions in words: the first 16, or "none".
+/// Joins versions for a message: the first 16, or "none".
 pub(crate) fn join(versions: &[Version]) -> String {
     if versions.is_empty() {
         return "none".to_owned();
@@ -138,7 +138,7 @@ pub(crate) fn join(versions: &[Version]) -> String {
     versions.iter().take(16).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// A request with one batch item, framed as Rook does (rook-behaviour §6.3).
+/// Encodes a request with one batch item, framed as Rook frames it (rook-behaviour §6.3).
 pub(crate) fn request(
     version: Version,
     operation: Operation,
@@ -158,15 +158,15 @@ pub(crate) fn request(
     Field::structure(tag::REQUEST_MESSAGE, vec![header, item]).encode()
 }
 
-/// The payload of the response to a request.
+/// Parses a response and returns its payload.
 ///
-/// The status is read before anything else: servers leave out operation and batch id in a refusal, and their message
-/// must not be lost over that (rook-behaviour W15). The version of a response is ignored, since errors come with the
-/// version of the request or with 1.0, whatever was negotiated.
+/// It reads the status before anything else: a refusal may lack operation and batch id, and the server's message must
+/// not be lost because of that (rook-behaviour W15). It ignores the version of a response: error responses have the
+/// version of the request, or 1.0, whatever was negotiated.
 ///
 /// # Errors
 ///
-/// The server's refusal; `Protocol` if the response is malformed or belongs to another request.
+/// The error for the server's refusal; `Protocol` if the response is malformed or belongs to another request.
 pub(crate) fn response<'a>(
     frame: &'a [u8],
     operation: Operation,
@@ -197,7 +197,7 @@ pub(crate) fn response<'a>(
     if id.is_some_and(|id| id != Some(batch_id)) {
         return Err(malformed("it is the response to another request").into());
     }
-    // An operation with an empty payload may leave it out.
+    // A response with an empty payload may leave the payload out.
     Ok(item.child(tag::RESPONSE_PAYLOAD).unwrap_or(item))
 }
 
@@ -209,7 +209,7 @@ mod tests {
 
     const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-    /// A response of one item.
+    /// A response with one batch item.
     fn answer(fields: Vec<Field<'_>>) -> Zeroizing<Vec<u8>> {
         Field::structure(tag::RESPONSE_MESSAGE, vec![Field::structure(tag::BATCH_ITEM, fields)]).encode()
     }

@@ -1,13 +1,13 @@
-//! From the name of a key to the name of its object on the server and back.
+//! Maps the name of a key to the name of its object on the server, and back.
 
 use kms_core::KeyName;
 
-/// What Rook puts before the name of the PVC (rook-behaviour §2).
+/// The prefix that Rook puts before the name of the PVC (rook-behaviour §2).
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
 /// The value of the attribute Name: the Kubernetes name of the KEK.
 ///
-/// KMIP limits neither characters nor length, so all names are mapped in the same way.
+/// KMIP limits neither characters nor length, so all names map the same way.
 pub(crate) fn object_name(name: &KeyName) -> String {
     format!("{PREFIX}{name}")
 }

@@ -1,4 +1,4 @@
-//! The steps of a probe: our identity, the server, the protocol version, and our rights.
+//! Probes the server: our identity, the server's certificate, the protocol version, and our rights.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,14 +14,14 @@ use crate::{
     stored::Attribute,
 };
 
-/// A certificate that expires within this time is marked.
+/// A probe marks a certificate that expires within this time.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The operations that we need. A server that lists its operations must list these.
 const NEEDED: [Operation; 5] =
     [Operation::Register, Operation::Get, Operation::GetAttributes, Operation::Locate, Operation::Destroy];
 
-/// Connects, negotiates a version, and looks for a name that cannot exist. It writes nothing.
+/// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
 pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     let mut probe = Probe::new();
     probe.pass("client certificate", describe(certificate));
@@ -33,7 +33,7 @@ pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Pr
         Ok(version) => version,
         Err(error) => return probe.fail("server", error, &["versions", "information", "rights"]),
     };
-    // If the settings give the version, nothing has been sent so far.
+    // If the settings set the version, the client has sent nothing so far.
     let theirs =
         if version == Version::V1_0 { Ok(Vec::new()) } else { api.client.versions_at(version).await };
     let information = api.query().await;
@@ -78,7 +78,7 @@ pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Pr
     probe
 }
 
-/// Looks for a name that cannot exist, which shows whether we may look at all.
+/// Searches for a name that cannot exist, which shows whether the server allows us to search.
 async fn look(api: &Api, index: Index<'_>) -> Result<String> {
     let name = object_name(&KeyName::new("kms-probe")?);
     match api.locate(&[Attribute::Name(&name)]).await {
@@ -96,11 +96,11 @@ async fn look(api: &Api, index: Index<'_>) -> Result<String> {
     Ok(format!("objects can be located{index}"))
 }
 
-/// What the server says about itself.
+/// Describes the server.
 ///
 /// # Errors
 ///
-/// `Protocol` if it lacks an operation that we need.
+/// `Protocol` if the server lacks an operation that we need.
 fn describe_server(information: &ServerInformation) -> Result<String> {
     let ServerInformation { vendor, operations, object_types: _ } = information;
     let vendor = vendor.as_deref().filter(|vendor| !vendor.is_empty()).unwrap_or("unknown vendor");
@@ -122,7 +122,7 @@ fn describe_server(information: &ServerInformation) -> Result<String> {
     Ok(format!("{vendor}{keys}"))
 }
 
-/// Subject, issuer and end of a certificate.
+/// Describes subject, issuer and expiry of a certificate.
 fn describe(der: &[u8]) -> String {
     let Ok(certificate) = Certificate::from_der(der) else { return "unreadable".to_owned() };
     let certificate = certificate.tbs_certificate();

@@ -1,4 +1,4 @@
-//! The provider: one operation a method.
+//! The provider: the operations of `KmsProvider` on one KMIP server.
 
 use std::{fmt, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
 pub struct Kmip {
     pub(crate) api: Api,
     pub(crate) index: Option<Arc<dyn KeyIndex>>,
-    /// Our client certificate, for a probe.
+    /// Our client certificate, which a probe describes.
     pub(crate) certificate: Vec<u8>,
 }
 
@@ -36,8 +36,8 @@ impl fmt::Debug for Kmip {
 }
 
 impl Kmip {
-    /// Raises the time limits of the layers above `READ_TIMEOUT` and `WRITE_TIMEOUT`, so that no attempt ends before
-    /// the limit of one response in it.
+    /// Raises the time limits of the layers, so that an attempt never ends before `READ_TIMEOUT` and `WRITE_TIMEOUT`
+    /// do.
     #[must_use]
     pub fn layer_options(&self, mut options: LayerOptions) -> LayerOptions {
         let limits = &self.api.client.limits;
@@ -76,7 +76,7 @@ impl KmsProvider for Kmip {
             .with_base64_only(true)
     }
 
-    /// Stores a KEK. A dropped future may leave one superfluous object on the server, which never counts.
+    /// Stores a KEK. A dropped future may leave one superfluous object on the server; no reader takes it for the KEK.
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
         put(&self.api, self.index(), name, kek, &mode).await
     }

@@ -1,9 +1,11 @@
-//! Creating, updating and overwriting, with an index and without.
+//! Stores a KEK: create, update and overwrite, with an index and without.
 //!
-//! With an index, the index decides between two writers: an object counts once the index holds its identifier, and a
-//! writer that loses destroys the object that it has just registered. Without an index, a writer looks again after its
-//! Register, and destroys its own object if another one counts. At each step a reader gets the KEK from before or the
-//! new one, and there is at most one superfluous object on the server. The next writer or a delete destroys it.
+//! With an index, the index decides between two writers: an object is the KEK once the index holds its identifier, and
+//! the writer that loses destroys the object that it has just registered. Without an index, a writer looks again after
+//! its Register, and destroys its own object if another object is the KEK.
+//!
+//! At each step a reader gets the old KEK or the new one, and the server has at most one superfluous object. The next
+//! writer or a delete destroys that object.
 
 use std::sync::PoisonError;
 
@@ -25,7 +27,7 @@ use crate::{
     stored::encode,
 };
 
-/// How often an overwrite starts again because another client writes the same key.
+/// The maximum number of times that an overwrite starts again because another client writes the same key.
 const ROUNDS: usize = 16;
 
 /// The outcome of a write that competes with other writers.
@@ -72,7 +74,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
     if let Some(entry) = entry(index, name).await? {
         return Ok(Race::Lost(entry.uid.as_str().to_owned()));
     }
-    // An object without an entry is the key: its writer crashed, or the index was lost.
+    // The key may exist as an object without an entry: its writer crashed, or the index was lost.
     if let Some(objects) = api.find(name, true).await? {
         let uid = objects.current.uid;
         return match index.create(name, &uid).await {
@@ -88,7 +90,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
         };
     }
     let uid = match register(api, true, name, material, &Tag::first(api.cluster.as_deref())).await {
-        // The outcome is unknown. If the object exists it needs an entry, or Rook does not find it.
+        // The outcome is unknown. If the object exists, it needs an entry, since Rook finds objects by their entries.
         Err(error) if error.retryable() == Retry::IfIdempotent => {
             registered(api, name, material).await.ok_or(error)?
         }
@@ -110,7 +112,7 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
         return Err(error.context("object", uid));
     }
     match entry(index, name).await? {
-        // Our own write, or another client that found our object has written its entry.
+        // Our write has succeeded, or another client has found our object and written its entry.
         Some(entry) if *entry.uid == uid => Ok(Race::Won(uid)),
         Some(entry) => {
             take_back(api, &uid).await?;
@@ -120,13 +122,12 @@ async fn create_indexed(api: &Api, index: &dyn KeyIndex, name: &KeyName, materia
             take_back(api, &uid).await?;
             Err(Error::key_changed(name).retry(Retry::Always))
         }
-        // A retry finds the object by its name. Reading back would not be enough: the object is stored, but has no
-        // entry.
+        // A retry finds the object by its name. A read would not be enough: the object is stored, but has no entry.
         None => Err(error.retry(Retry::Always).context("object", uid)),
     }
 }
 
-/// The object of a Register whose outcome is unknown; `None` if there is none with this material.
+/// Finds the object of a Register whose outcome is unknown. `None` if no object holds this material.
 async fn registered(api: &Api, name: &KeyName, material: &[u8]) -> Option<String> {
     let uid = api.find(name, true).await.ok()??.current.uid;
     let stored = encode(&fetch(api, &uid).await.ok()?).ok()?;
@@ -141,7 +142,7 @@ async fn create_found(api: &Api, name: &KeyName, material: &[u8]) -> Result<Race
     settle(api, name, uid).await
 }
 
-/// Looks whether the object that we have registered is the one that counts, and destroys it if not.
+/// Checks whether the object that we have registered is the KEK, and destroys it if not.
 async fn settle(api: &Api, name: &KeyName, uid: String) -> Result<Race> {
     // The write has been applied, so an error from here on leaves its outcome unknown to the caller.
     let objects = api.find(name, true).await.map_err(|error| {
@@ -164,7 +165,7 @@ async fn settle(api: &Api, name: &KeyName, uid: String) -> Result<Race> {
     Ok(Race::Lost(objects.current.uid))
 }
 
-/// Destroys our own object after a lost race.
+/// Destroys our own object after we have lost a race.
 async fn take_back(api: &Api, uid: &str) -> Result<()> {
     debug!(object = uid, "another writer was faster; our object is destroyed");
     destroy(api, uid).await.map(drop).map_err(|error| {
@@ -173,7 +174,7 @@ async fn take_back(api: &Api, uid: &str) -> Result<()> {
     })
 }
 
-/// Replaces a key whose present object is `expected`, and returns the identifier of the new one.
+/// Replaces a key whose current object is `expected`, and returns the identifier of the new object.
 async fn update(
     api: &Api,
     index: Index<'_>,
@@ -194,7 +195,7 @@ async fn update(
                 return Err(Error::key_changed(name));
             }
             match index {
-                // An object without an entry is found by its name, and gets one.
+                // Without an entry, find the object by its name and create the entry.
                 Some(index) => {
                     let entry = adopt(index, name, objects.current.uid).await?;
                     update_indexed(api, index, name, material, entry, false).await?
@@ -209,8 +210,8 @@ async fn update(
     }
 }
 
-/// Registers the successor of the object in `entry`, and swaps the entry. `anew`: whether an object that is absent is
-/// replaced as one of generation 0, instead of failing.
+/// Registers the successor of the object in `entry`, and swaps the entry. `anew`: whether to store a new object of
+/// generation 0 if the object in `entry` is absent, instead of failing.
 async fn update_indexed(
     api: &Api,
     index: &dyn KeyIndex,
@@ -227,7 +228,8 @@ async fn update_indexed(
     let mut strays = others(api, name, &entry.uid).await?;
     strays.retain(|object| object.generation() >= generation);
     if !strays.is_empty() {
-        // A writer that has registered one of these and is about to swap the entry fails on its new version.
+        // Swap the entry for itself first: its new version makes a writer fail that has registered a leftover object
+        // and is about to swap the entry.
         entry.version =
             index.swap(name, &entry.version, &entry.uid).await.map_err(|error| as_conflict(error, name))?;
         destroy_all(api, &strays).await?;
@@ -238,7 +240,8 @@ async fn update_indexed(
     match index.swap(name, &entry.version, &uid).await {
         Ok(version) => {
             if api.object(&uid).await?.is_none() {
-                // Only a delete destroys objects that are not in the index, and it begins with a swap of the entry.
+                // Only a delete destroys objects that are not in the index, and a delete begins with a swap of the
+                // entry.
                 index.swap(name, &version, &entry.uid).await?;
                 return Err(Error::key_changed(name));
             }
@@ -259,7 +262,7 @@ async fn update_indexed(
             take_back(api, &uid).await?;
             Err(error)
         }
-        // The outcome is unknown. If the entry was not swapped, the next update destroys the object.
+        // The outcome is unknown. If the swap did not take effect, the next update destroys the object.
         Err(error) => Err(error.context("object", uid)),
     }
 }
@@ -270,7 +273,7 @@ async fn update_found(api: &Api, name: &KeyName, material: &[u8], current: &Obje
     settle(api, name, uid).await
 }
 
-/// Stores a key over any other, and returns the identifier of its object.
+/// Stores a KEK whatever is stored already, and returns the identifier of its object.
 async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8]) -> Result<String> {
     for _ in 0..ROUNDS {
         let race = match index {
@@ -290,7 +293,7 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
             Err(error) => return Err(error),
         }
     }
-    // None of our writes has become the KEK.
+    // No write of ours has become the KEK, so a retry is safe.
     Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
 }
 
@@ -329,7 +332,7 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
     })
 }
 
-/// Whether objects of the shape that the server accepts carry the object that they replace.
+/// Whether objects in the shape that the server accepts name the object that they replace.
 fn labels_generations(api: &Api) -> bool {
     api.shape().is_some_and(|shape| !matches!(shape.label, Label::Name | Label::None))
 }

@@ -1,4 +1,4 @@
-//! What an object on the server holds: the bytes of the KEK, and attributes.
+//! Encodes and decodes the content of server objects: the bytes of the KEK, and attributes.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, Kek, Result};
@@ -26,15 +26,15 @@ pub(crate) mod state {
     pub(crate) const DESTROYED_COMPROMISED: u32 = 6;
 }
 
-/// The bytes that the base64 text of a KEK encodes: KMIP stores those (rook-behaviour §6.4).
+/// Decodes the base64 text of a KEK to bytes, since KMIP stores bytes (rook-behaviour §6.4).
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the text is not canonical base64: reading it back would give another text.
+/// `ConfigInvalid` if the text is not canonical base64: a read would return another text.
 pub(crate) fn encode(kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
     let text = kek.expose_secret();
     let mut buffer = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-    // The engine accepts canonical padding only, and no left-over bits.
+    // The engine accepts only canonical padding without leftover bits.
     let length = STANDARD.decode_slice(text, &mut buffer).ok().filter(|length| *length > 0);
     let Some(length) = length else {
         return Err(Error::config(
@@ -47,7 +47,7 @@ pub(crate) fn encode(kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
     Ok(buffer)
 }
 
-/// The KEK whose base64 text encodes these bytes.
+/// Encodes bytes in base64, which is the text of the KEK.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ pub(crate) fn decode(material: &[u8]) -> Result<Kek> {
     })
 }
 
-/// The type of object that a KEK is registered as.
+/// The type of object in which to register a KEK.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Body {
     /// A symmetric key of format Raw that declares its true length.
@@ -130,8 +130,8 @@ mod key_format {
     pub(super) const OPAQUE: u32 = 2;
 }
 
-/// The key material of an object. The declared length is ignored: Rook has written 128 and 256 for keys of 1,024 bits
-/// (rook-behaviour §6.4).
+/// Extracts the key material of an object. Ignores the declared length: Rook has written 128 and 256 for keys of 1,024
+/// bits (rook-behaviour §6.4).
 ///
 /// # Errors
 ///
@@ -179,18 +179,18 @@ fn unusable(why: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the object on the server is not a KEK: {why}"))
 }
 
-/// The attributes of an object that we read.
+/// The attributes that we read from an object.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Attributes {
     pub(crate) names: Vec<String>,
-    /// Namespace and data.
+    /// Application specific information: namespace and data.
     pub(crate) application: Vec<(String, String)>,
     pub(crate) state: Option<u32>,
     pub(crate) initial_date: Option<i64>,
 }
 
 impl Attributes {
-    /// The attributes in a payload: by name before 2.0, by their own tags from 2.0 on.
+    /// Reads the attributes in a payload: by name before 2.0, by their own tags from 2.0 on.
     pub(crate) fn of(payload: &Item<'_>) -> Self {
         let mut found = Self::default();
         for attribute in payload.all(tag::ATTRIBUTE) {
@@ -226,7 +226,7 @@ impl Attributes {
     }
 }
 
-/// An attribute that we write. There may be several of the same kind.
+/// An attribute that we write. A request may hold several of the same kind.
 pub(crate) enum Attribute<'a> {
     UsageMaskExport,
     Name(&'a str),
@@ -268,7 +268,7 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// The attribute in a request before 2.0. From the second of a kind on it has an index.
+    /// The attribute in a request before 2.0. The second and later attributes of a kind have an index.
     fn named(&self, index: i32) -> Field<'a> {
         let mut fields = vec![Field::text(tag::ATTRIBUTE_NAME, self.name())];
         if index > 0 {

@@ -1,6 +1,6 @@
-//! Requests and responses on the wire: URLs, headers, redirects of standbys, and reads that see every write.
+//! Builds and sends requests: URLs, headers, redirects of standbys, and reads that see every write.
 //!
-//! `vaultrs` provides method, path and body of each request. Its client is not used: it shows the token in `Debug`,
+//! `vaultrs` provides method, path and body of each request. We do not use its client: it shows the token in `Debug`,
 //! passes responses that hold keys to its errors and traces, and reads the environment (decision 0003).
 
 use std::{
@@ -28,7 +28,7 @@ use crate::error::from_answer;
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
-/// The index of the storage that a write has produced, or that a read has to see.
+/// The storage index that a write has produced, or that a read has to see.
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 /// How a server handles a read whose index it has not reached.
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
@@ -39,7 +39,7 @@ const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
 /// index of a write invalidates its cache a little later.
 const JUST_WRITTEN: Duration = Duration::from_secs(2);
 
-/// An index that no storage reaches: the active node answers nevertheless, a standby forwards.
+/// An index that no storage reaches. A standby forwards a read with this index; the active node answers it.
 const NEVER_REACHED: &str = "999999999999";
 
 /// The namespace of a request.
@@ -64,12 +64,13 @@ pub(crate) struct Api {
     pub(crate) seen: Mutex<Seen>,
 }
 
-/// What the server's responses have shown of its storage.
+/// What the client has learnt about the server's storage from its responses.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// The index of the last write by this client, and the time of its response.
     written: Option<(HeaderValue, Instant)>,
-    /// The id of the raft cluster; `Some(None)` if the server sends no index, so that every read is fresh.
+    /// The id of the raft cluster. `None` if it is not known yet; `Some(None)` if the server sends no index, so that
+    /// every read is fresh.
     cluster: Option<Option<String>>,
 }
 
@@ -83,8 +84,8 @@ struct Index {
 impl Api {
     /// Builds a request that writes `body`, which is wiped afterwards.
     pub(crate) fn write(&self, path: &str, body: Zeroizing<Vec<u8>>, scope: Scope) -> Result<Call> {
-        // This is the only request of `vaultrs` that takes its body as bytes; the others keep secrets in strings
-        // that are never wiped. It joins mount and path with a slash, so it serves for any path.
+        // This is the only request of `vaultrs` that takes its body as bytes; the others keep secrets in strings that
+        // are never wiped. It joins mount and path with a slash, so any path works.
         let (mount, path) = path.split_once('/').unwrap_or((path, ""));
         let mut endpoint = vaultrs::api::kv1::requests::SetSecretRequest {
             mount: mount.to_owned(),
@@ -136,7 +137,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// Those of [`HttpClient::send`].
+    /// The errors of [`HttpClient::send`].
     pub(crate) async fn send(&self, mut call: Call, token: Option<&SecretString>) -> Result<HttpResponse> {
         if let Some(token) = token {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
@@ -152,9 +153,9 @@ impl Api {
         let answer = match answer.status.is_redirection() && self.follow_redirects {
             false => answer,
             true if reads => self.follow(call, &answer).await?,
-            // A standby also redirects after it has forwarded a write and lost the response: the active node may
-            // have executed the write and died. So the outcome is unknown from here on, and a 400 may mean that
-            // `cas` is stale because of this very write.
+            // A standby also redirects after it has forwarded a write and lost the response: the active node may have
+            // executed the write and crashed. So the outcome is unknown from here on, and a 400 may mean that this very
+            // write has made `cas` stale.
             true => match self.follow(call, &answer).await {
                 Ok(answer) if answer.status == StatusCode::BAD_REQUEST => {
                     return Err(from_answer(&answer).retry(Retry::IfIdempotent));
@@ -202,7 +203,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// Notes what a response shows of the storage. With raft, every success has an index and a refusal has none.
+    /// Records what a response shows about the storage. With raft, every success has an index and no refusal has one.
     fn note_index(&self, answer: &HttpResponse, wrote: bool, shows_index: bool) {
         if !(answer.status.is_success() && shows_index) {
             return;
@@ -223,17 +224,17 @@ impl Api {
         }
     }
 
-    /// Whether it is known how this server makes reads fresh.
+    /// Whether the client knows how this server makes reads fresh.
     pub(crate) fn knows_freshness(&self) -> bool {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.is_some()
     }
 
-    /// Whether this server is known to have no standbys.
+    /// Whether the client knows that this server has no standbys.
     pub(crate) fn has_no_standbys(&self) -> bool {
         matches!(self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster, Some(None))
     }
 
-    /// Stops looking for the cluster's id: the header of Vault Enterprise alone forwards reads.
+    /// Stops looking for the cluster's id. From then on only the header of Vault Enterprise forwards reads.
     pub(crate) fn stop_learning(&self) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).cluster.get_or_insert(None);
     }
@@ -242,11 +243,12 @@ impl Api {
     /// execute a write.
     ///
     /// A standby serves reads from its own copy, which is 50 to 130 ms old. It forwards a read to the active node if
-    /// the read carries the index of a write that the standby has not replicated, and always if the index is never
-    /// reached.
+    /// the read carries an index that the standby has not replicated. It always forwards a read whose index no storage
+    /// reaches.
     ///
-    /// Writes need the same headers: a standby first looks into its own copy, and forwards only what changes it. It
-    /// answers the delete of a key that it has not replicated with 204, and never forwards it.
+    /// Writes need the same headers: a standby first looks into its own copy, and forwards a write only if the write
+    /// changes that copy. It answers the delete of a key that it has not replicated with 204, and never forwards that
+    /// delete.
     pub(crate) fn freshen(&self, call: &mut Call, freshness: Freshness) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let written = seen.written.as_ref();
@@ -265,10 +267,10 @@ impl Api {
     }
 }
 
-/// Replaces the body of a refusal that repeats part of the request. The server's words go into errors, and the
-/// request holds the KEK or a credential. Parts of the path, which the server may quote, stay.
+/// Replaces the body of a refusal that repeats part of the request. Errors quote the server's message, and the request
+/// holds the KEK or a credential. The server may quote parts of the path, so those stay.
 fn without_echo(mut answer: HttpResponse, sent: &Call, token: Option<&SecretString>) -> HttpResponse {
-    /// Shorter pieces occur by chance.
+    /// The minimum length of a repeated piece. Shorter pieces occur by chance.
     const PIECE: usize = 8;
 
     let token = token.map(|token| token.expose_secret().as_bytes()).unwrap_or_default();
@@ -282,7 +284,7 @@ fn without_echo(mut answer: HttpResponse, sent: &Call, token: Option<&SecretStri
     answer
 }
 
-/// The `data` of a response body.
+/// Parses the `data` of a response body.
 pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> {
     #[derive(Deserialize)]
     struct Envelope<D> {
@@ -294,7 +296,7 @@ pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> 
         .map_err(|cause| unreadable(&cause))
 }
 
-/// The `data` of a response that has to have status 200.
+/// Parses the `data` of a response, which must have status 200.
 pub(crate) fn data_of<D: DeserializeOwned>(answer: &HttpResponse) -> Result<Option<D>> {
     if answer.status == StatusCode::OK { data(&answer.body) } else { Err(from_answer(answer)) }
 }
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_cluster_is_read_from_an_index_of_the_server() {
-        // As a raft node of OpenBao 2.7.2 sent it.
+        // A raft node of OpenBao 2.7.2 sent this index.
         let index = HeaderValue::from_static(
             "eyJjbHVzdGVyIjoiN2Q2ODhiNjctMDdjMi1jMDg3LWNmM2EtODM4NTcxZmI1ZjEzIiwidmFsdWUiOiI1NyJ9",
         );

@@ -1,7 +1,8 @@
-//! Credentials, logins, and the life of a token.
+//! Authentication: logs in with the credentials, and renews and replaces the token.
 //!
-//! All callers share one token. It is renewed while a renewal extends it, and replaced by a new login when a renewal
-//! does not or when the server refuses the token. There is no background task: a token is renewed when it is used.
+//! All callers share one token. The client renews it while a renewal extends it. When a renewal no longer extends it,
+//! or the server refuses it, the client logs in again. There is no background task: the client renews a token when it
+//! uses the token.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,14 +18,14 @@ use crate::{
     error::{from_answer, with_words},
 };
 
-/// How long a token of the settings is in use before it is looked up, to learn when it ends. Short-lived programs
-/// never send the request.
+/// How long to use a token of the settings before looking it up to learn when it expires. Short-lived programs never
+/// send this request.
 const LOOKUP_AFTER: Duration = Duration::from_secs(60);
-/// Longer than the life of any token that was not looked up.
+/// The assumed lifetime of a token that was not looked up: longer than any real one.
 const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long a token has to be valid when a request gets it: the time that one slow request may take.
+/// The minimum remaining lifetime of a token that a request gets: the time that one slow request may take.
 const MARGIN: Duration = Duration::from_secs(30);
-/// A warning is logged for a token that cannot be renewed and ends within this time.
+/// The client logs a warning for a token that cannot be renewed and expires within this time.
 const ENDS_SOON: Duration = Duration::from_secs(3600);
 
 /// How the client authenticates.
@@ -37,7 +38,7 @@ pub(crate) enum AuthMethod {
     AppRole { mount: String, role_id: String, secret_id: SecretString },
     /// The client certificate of the TLS connection.
     Certificate { mount: String, name: Option<String> },
-    /// An agent between client and server adds its own token.
+    /// No token: an agent between client and server adds its own token.
     Agent,
 }
 
@@ -48,7 +49,7 @@ impl fmt::Debug for AuthMethod {
 }
 
 impl AuthMethod {
-    /// The method and the public part of what is presented.
+    /// Describes the method and the public part of the credentials.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Token(_) => "token".to_owned(),
@@ -66,21 +67,21 @@ impl AuthMethod {
     }
 }
 
-/// What is known of a token besides its value.
+/// The data of a token besides its value.
 #[derive(Debug)]
 pub(crate) struct Details {
     renewable: bool,
-    /// The life of the token when it was new. A renewal that returns much less has met the maximum.
+    /// The lifetime of the token when it was new. A renewal that returns much less has met the maximum lifetime.
     length: Duration,
-    /// Whether the token is of the settings and has not been looked up yet.
+    /// Whether the token comes from the settings and has not been looked up yet.
     unknown: bool,
 }
 
-/// Why the server has answered 403.
+/// The reason for a 403 of the server.
 pub(crate) enum Forbidden {
-    /// The token was stale. This is a new one, with which the request may be sent once more.
+    /// The token was stale. Holds a new token, with which the caller may send the request once more.
     StaleToken(Arc<Token<Details>>),
-    /// The token is valid and lacks the right.
+    /// The token is valid but lacks the right. Holds the error for the caller.
     MissingRight(Error),
 }
 
@@ -111,7 +112,7 @@ impl Drop for LoginAuth {
     }
 }
 
-/// The response of a token's lookup of itself.
+/// The response to the request in which a token looks itself up.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Lookup {
     #[serde(default)]
@@ -129,11 +130,11 @@ impl Auth {
         Self { method, tokens: TokenCache::new() }
     }
 
-    /// A token that is valid as far as the client knows. `None` if an agent adds the token.
+    /// Returns a token that is valid as far as the client knows. `None` if an agent adds the token.
     ///
     /// # Errors
     ///
-    /// Those of a login.
+    /// The errors of a login.
     pub(crate) async fn token(&self, api: &Api) -> Result<Option<Arc<Token<Details>>>> {
         if matches!(self.method, AuthMethod::Agent) {
             return Ok(None);
@@ -144,8 +145,7 @@ impl Auth {
     /// Finds out why the server has answered 403.
     ///
     /// The server gives the same response for a token that is wrong, revoked, expired or without the right, so the
-    /// token is looked up. However many callers come here at the same time, the lookup and the login that may follow
-    /// happen once.
+    /// client looks the token up. Concurrent callers share one lookup, and the one login that may follow.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl Auth {
         }
     }
 
-    /// Logs in again. A token of the settings stays in use until the server refuses it.
+    /// Logs in again. A token of the settings cannot be replaced, so it stays in use until the server refuses it.
     async fn replace(&self, api: &Api, before: &Token<Details>) -> Result<Token<Details>> {
         match &self.method {
             AuthMethod::Token(token) => {
@@ -223,7 +223,8 @@ impl Auth {
         }
     }
 
-    /// Looks up how long a token of the settings lasts. A token that may not look itself up is used as it is.
+    /// Looks up the lifetime of a token of the settings. A token without the right to look itself up stays in use
+    /// unchanged.
     async fn learn(&self, api: &Api, before: &Token<Details>) -> Token<Details> {
         let lookup = match self.lookup(api, &before.value).await {
             Ok(lookup) => lookup,
@@ -255,7 +256,7 @@ impl Auth {
             .auth
             .ok_or_else(|| Error::new(ErrorKind::Protocol, "the response to the renewal has no token"))?;
         let length = Duration::from_secs(auth.lease_duration);
-        // Close to its maximum life, a token gets ever shorter leases. Then a new login has to replace it.
+        // Close to its maximum lifetime, a token gets ever shorter leases. Then a new login has to replace the token.
         let renewable = auth.renewable && length > before.details.length / 2;
         debug!(seconds = auth.lease_duration, renewable, "renewed the token");
         let details = Details { renewable, length: before.details.length.max(length), unknown: false };

@@ -43,7 +43,7 @@ const DEFAULT_MOUNT: &str = "secret";
 /// Builds a [`Vault`]; see [`ProviderBuilder`].
 ///
 /// The token Secret holds `token`, or for AppRole `secret_id` (and `role_id`). The usual proxy variables of the
-/// environment count unless `VAULT_PROXY_ADDR` is set.
+/// environment apply unless `VAULT_PROXY_ADDR` is set.
 #[derive(Default)]
 pub struct VaultBuilder {
     source: SettingsSource<Key>,
@@ -212,8 +212,8 @@ impl ProviderBuilder for VaultBuilder {
 }
 
 impl VaultBuilder {
-    /// Checks what the settings say of credentials and certificates, without reading any Secret. Reading them finds
-    /// the same problems again, which are reported once.
+    /// Checks the settings for credentials and certificates without reading any Secret. Reading them later finds the
+    /// same problems again; the report contains each problem once.
     fn check_credentials(&self, settings: &Settings<Key>, problems: &mut Problems) {
         settings.boolean(Key::SkipVerify, problems);
         match (settings.text(Key::ClientCert), settings.text(Key::ClientKey)) {
@@ -267,8 +267,9 @@ impl VaultBuilder {
         Some(url)
     }
 
-    /// Chooses the credentials (rook-behaviour §1.5): a token Secret beats `VAULT_AUTH_METHOD`, which beats a token of
-    /// the environment. In Rook, a forgotten `VAULT_TOKEN` beats the method that the cluster asks for.
+    /// Chooses the credentials (rook-behaviour §1.5): a token Secret takes precedence over `VAULT_AUTH_METHOD`, and
+    /// that over a token of the environment. In Rook, a forgotten `VAULT_TOKEN` takes precedence over the method that
+    /// the cluster asks for.
     async fn method(
         &self,
         settings: &Settings<Key>,
@@ -400,7 +401,7 @@ fn certificates_in(folder: &str) -> Result<Vec<CertificateDer<'static>>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        // A mounted Secret has folders beside its files, whose names begin with two dots.
+        // A mounted Secret has, beside its files, folders whose names begin with two dots.
         if path.is_file() {
             let certificates = certificates(&file(&path)?);
             found.extend(certificates.map_err(|error| error.context("file", path.display().to_string()))?);

@@ -54,7 +54,7 @@ async fn check_present(mount: &Mount, version: KvVersion, name: &KeyName, mode: 
     let present = match version {
         KvVersion::V1 => match read(mount, name, Freshness::Fresh).await {
             Ok(secret) => matches!(secret, Secret::Stored { .. } | Secret::Empty { .. }),
-            // A malformed value under the key's name can be deleted too.
+            // A malformed value under the key's name may be deleted too.
             Err(error) if is_malformed(&error) => true,
             Err(error) => return Err(error),
         },
@@ -75,7 +75,7 @@ async fn check_present(mount: &Mount, version: KvVersion, name: &KeyName, mode: 
     Ok(())
 }
 
-/// Destroys the versions before `current`, and returns how many there were.
+/// Destroys the versions before `current`, and returns their number.
 pub(crate) async fn retire_superseded(mount: &Mount, name: &KeyName, current: &KeyVersion) -> Result<usize> {
     if mount.version().await? == KvVersion::V1 {
         return Err(unsupported("destroying superseded versions"));

@@ -1,13 +1,13 @@
-//! The one table from the responses of Vault to error kinds.
+//! Maps responses of Vault to error kinds.
 
 use kms_core::{Error, ErrorKind, Result, Retry};
 use kms_http::{HttpResponse, http::StatusCode};
 use serde::Deserialize;
 
-/// How many characters of the server's words an error quotes.
+/// The maximum number of characters of the server's message in an error.
 const MAX_WORDS: usize = 200;
 
-/// The body of a response that is not a success.
+/// The body of an unsuccessful response.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -17,7 +17,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Decodes the body. `None` if the body is not of Vault but, for example, of a load balancer.
+    /// Decodes the body. `None` if the body does not come from Vault but, for example, from a load balancer.
     pub(crate) fn of(answer: &HttpResponse) -> Option<Self> {
         serde_json::from_slice(&answer.body).ok()
     }
@@ -26,7 +26,7 @@ impl Refusal {
     ///
     /// # Errors
     ///
-    /// `Protocol` if the body is not of Vault: the response of another server says nothing about keys.
+    /// `Protocol` if the body does not come from Vault: the response of another server says nothing about keys.
     pub(crate) fn of_not_found(answer: &HttpResponse) -> Result<Self> {
         Self::of(answer).ok_or_else(|| {
             Error::new(
@@ -36,7 +36,7 @@ impl Refusal {
         })
     }
 
-    /// Whether the server gives a reason. A 404 without one means that the path is empty.
+    /// Whether the server gives a reason. A 404 without a reason means that the path is empty.
     pub(crate) fn has_words(&self) -> bool {
         self.errors.as_ref().is_some_and(|errors| !errors.is_empty())
     }
@@ -46,7 +46,7 @@ impl Refusal {
         self.warnings.as_ref().is_some_and(|warnings| !warnings.is_empty())
     }
 
-    /// The server's words on one line, truncated.
+    /// The server's message on one line, truncated.
     fn words(&self) -> Option<String> {
         let words = self.errors.as_ref()?.iter().find(|words| !words.trim().is_empty())?;
         let line: String = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -54,7 +54,7 @@ impl Refusal {
     }
 }
 
-/// Adds the server's words to an error. Vault's messages name paths, roles and limits, and never quote a secret.
+/// Adds the server's message to an error. Vault's messages name paths, roles and limits, and never quote a secret.
 pub(crate) fn with_words(error: Error, answer: &HttpResponse) -> Error {
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
         Some(words) => error.context("server said", words),
@@ -80,7 +80,7 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
             error(ErrorKind::Unauthenticated, "the server does not accept the credentials", Retry::Never)
         }
         StatusCode::FORBIDDEN => error(ErrorKind::PermissionDenied, "permission denied", Retry::Never),
-        // With a reason, the mount or the namespace is missing; without one, the operation says what is missing.
+        // With a reason, the mount or the namespace is absent. Without a reason, the operation names the absent object.
         StatusCode::NOT_FOUND if refusal.as_ref().is_some_and(Refusal::has_words) => error(
             ErrorKind::ConfigInvalid,
             "the server has no such mount or namespace; check VAULT_BACKEND_PATH, VAULT_NAMESPACE and \
@@ -100,7 +100,7 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
         StatusCode::PRECONDITION_FAILED => {
             error(ErrorKind::Unavailable, "the server has not caught up yet", Retry::Always)
         }
-        // With a reason, a quota is reached; without one, a standby has not replicated the index of the request.
+        // With a reason, a quota is exhausted. Without a reason, a standby has not replicated the index of the request.
         StatusCode::TOO_MANY_REQUESTS if refusal.as_ref().is_some_and(|refusal| !refusal.has_words()) => {
             error(ErrorKind::Unavailable, "the standby has not caught up yet", Retry::Always)
         }
@@ -110,7 +110,8 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
         StatusCode::NOT_IMPLEMENTED => {
             error(ErrorKind::Unavailable, "the server is not initialised", Retry::Never)
         }
-        // A response in JSON is of Vault itself, which has not executed the request; a proxy may have forwarded it.
+        // A response in JSON comes from Vault itself, which has not executed the request. After a response of a proxy
+        // the outcome is unknown, since the proxy may have forwarded the request.
         StatusCode::SERVICE_UNAVAILABLE if refusal.as_ref().is_some_and(Refusal::has_words) => {
             error(ErrorKind::Unavailable, "the server is sealed or not ready; unseal it", Retry::Always)
         }

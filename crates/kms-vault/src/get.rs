@@ -23,7 +23,7 @@ pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> 
         Secret::Stored { kek, metadata: Some(metadata) } => {
             mount.note_present(name);
             let updated = metadata.created();
-            // The first version is as old as the key.
+            // The first version was stored when the key was created.
             let created = if metadata.version == 1 { updated } else { None };
             Ok(Stored::new(kek, KeyVersion::new(metadata.version.to_string())).with_times(created, updated))
         }
@@ -42,7 +42,7 @@ pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> 
 
 /// Reads the secret of a key.
 ///
-/// A standby may not have replicated the key yet, so only the active node's word counts for an absent or deleted key.
+/// A standby may not have replicated the key yet, so only the active node can report a key as absent or deleted.
 pub(crate) async fn read(mount: &Mount, name: &KeyName, freshness: Freshness) -> Result<Secret> {
     let secret = read_once(mount, name, freshness).await?;
     let secret = match secret {

@@ -15,7 +15,7 @@ use crate::{
     stored::KvVersion,
 };
 
-/// How many keys' metadata are requested at a time.
+/// The number of concurrent requests for metadata.
 const METADATA_PARALLEL: usize = 8;
 
 /// The `data` of a list.
@@ -58,7 +58,7 @@ async fn names(mount: &Mount) -> Result<(KvVersion, Vec<KeyName>)> {
             Ok((version, keys.iter().filter_map(|id| key_name(id)).collect()))
         }
         StatusCode::NOT_FOUND => {
-            // Fails if the mount is missing or of another version. The name is not used.
+            // Fails if the mount is absent or of another version. The name is unused.
             mount.not_found(&KeyName::new("none")?, version, &answer)?;
             mount.confirm_version().await?;
             Ok((version, Vec::new()))

@@ -1,4 +1,4 @@
-//! The KV mount: how requests reach it, its version, and what responses have shown of it (rook-behaviour §4.4).
+//! The KV mount: sends requests, finds out the version, and records present keys (rook-behaviour §4.4).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{
     stored::{KvVersion, Secret, decode_v2, has_v2_form},
 };
 
-/// How many names of present keys are kept.
+/// The maximum number of recorded names of present keys.
 const MAX_SEEN: usize = 10_000;
 
 /// The KV mount of one server, and the credentials for it.
@@ -30,13 +30,13 @@ pub(crate) struct Mount {
     pub(crate) auth: Auth,
     /// The path without slashes at the ends.
     pub(crate) path: String,
-    /// The version of the settings, or else of the server's response.
+    /// The version from the settings, or else from the server's response.
     version: OnceCell<KvVersion>,
     /// Whether a response has confirmed the version.
     version_confirmed: AtomicBool,
-    /// Names of keys that this client has read or written, which a delete need not look for.
+    /// Names of keys that this client has read or written. A delete need not check that these exist.
     seen: Mutex<BTreeSet<KeyName>>,
-    /// Serialise the writers of one process on KV v1, which has no conditional write.
+    /// Serialises the writers of one process on KV v1, which has no conditional write.
     pub(crate) v1_locks: KeyLocks,
 }
 
@@ -96,7 +96,7 @@ impl Mount {
         Ok(second)
     }
 
-    /// Sends a read, which sees every write if `freshness` says so.
+    /// Sends a read. If `freshness` is `Fresh`, the read sees every write.
     pub(crate) async fn send_read(&self, mut call: Call, freshness: Freshness) -> Result<HttpResponse> {
         if freshness == Freshness::Fresh && !self.api.knows_freshness() {
             self.learn_freshness().await?;
@@ -111,7 +111,7 @@ impl Mount {
         self.send(call).await
     }
 
-    /// Finds out whether the server has standbys, and if so the id of its cluster, which fresh reads need: every
+    /// Finds out whether the server has standbys. If so, learns the id of its cluster, which fresh reads need: every
     /// successful response of such a server carries the id.
     async fn learn_freshness(&self) -> Result<()> {
         #[derive(Deserialize)]
@@ -134,7 +134,7 @@ impl Mount {
         Ok(())
     }
 
-    /// The version of the mount. The server is asked once, unless `VAULT_BACKEND` is set.
+    /// The version of the mount. Asks the server once, unless `VAULT_BACKEND` is set.
     pub(crate) async fn version(&self) -> Result<KvVersion> {
         let find = async || {
             let version = self.find_version().await?;
@@ -144,15 +144,15 @@ impl Mount {
         self.version.get_or_try_init(find).await.copied()
     }
 
-    /// The version of the mount, if it is known. No I/O.
+    /// The version of the mount, without I/O. `None` if the client does not know it yet.
     pub(crate) fn known_version(&self) -> Option<KvVersion> {
         self.version.get().copied()
     }
 
     /// Asks the server for the version of the mount.
     ///
-    /// `sys/internal/ui/mounts/<path>` needs no more rights than the keys themselves, so it comes first; `sys/mounts`
-    /// needs a right of its own, which the policy in Rook's documentation grants.
+    /// `sys/internal/ui/mounts/<path>` comes first, since it needs no more rights than the keys themselves.
+    /// `sys/mounts` needs a right of its own, which the policy in Rook's documentation grants.
     async fn find_version(&self) -> Result<KvVersion> {
         let path = &self.path;
         let call = self.api.read(&format!("sys/internal/ui/mounts/{path}"), Scope::Data)?;
@@ -199,16 +199,16 @@ impl Mount {
         Ok(found.map(|(_, info)| info))
     }
 
-    /// Fails if a mount that `VAULT_BACKEND` calls v2 is v1, where every v2 path is empty.
+    /// Fails if `VAULT_BACKEND` says v2 but the mount is v1, where every v2 path is empty.
     ///
-    /// It is called before a key is reported as absent; the server is asked at most once.
+    /// Callers run this check before they report a key as absent. It asks the server at most once.
     pub(crate) async fn confirm_version(&self) -> Result<()> {
         if self.known_version() == Some(KvVersion::V1) || self.is_version_confirmed() {
             return Ok(());
         }
         match self.find_version().await {
             Ok(KvVersion::V1) => Err(self.is_v1_not_v2()),
-            // Without the right to ask, the setting has to be trusted.
+            // Without the right to ask, trust the setting.
             Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
             _ => {
                 self.set_version_confirmed();
@@ -217,7 +217,7 @@ impl Mount {
         }
     }
 
-    /// Confirms the version by the body of a v2 read, and fails if the body is that of v1.
+    /// Confirms the version by the body of a v2 read. Fails if the body has the form of v1.
     pub(crate) fn check_v2_form(&self, body: &[u8]) -> Result<()> {
         if self.is_version_confirmed() {
             return Ok(());
@@ -230,7 +230,7 @@ impl Mount {
         Ok(())
     }
 
-    /// The error for a mount that `VAULT_BACKEND` calls v2 and that is v1.
+    /// The error for a v1 mount that `VAULT_BACKEND` declares as v2.
     pub(crate) fn is_v1_not_v2(&self) -> Error {
         Error::config("the mount is KV v1, and VAULT_BACKEND says v2; set it to v1, or remove it")
             .context("mount", &self.path)
@@ -268,7 +268,7 @@ impl Mount {
         }
     }
 
-    /// Notes that a key is present, so that a delete need not look for it.
+    /// Records that a key is present, so that a delete need not look for it.
     pub(crate) fn note_present(&self, name: &KeyName) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < MAX_SEEN {

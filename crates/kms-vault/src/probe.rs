@@ -1,4 +1,4 @@
-//! Probes the server: whether it is reachable, who the token is, which rights it has.
+//! Probes the server: its state, the identity of the token, and the token's rights.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     stored::KvVersion,
 };
 
-/// How many keys one request asks about.
+/// The number of keys that one request asks about.
 const NAMES_PER_REQUEST: usize = 200;
 
 /// The rights that the token has, by path.
@@ -87,7 +87,7 @@ async fn health(mount: &Mount) -> Result<String> {
     Ok(format!("{}, version {version}, {state}{cluster}", endpoint(&mount.api.base)))
 }
 
-/// The identity, policies and life of the token.
+/// Describes identity, policies and lifetime of the token.
 async fn login(mount: &Mount) -> Result<String> {
     let Some(token) = mount.auth.token(&mount.api).await? else {
         return Ok("an agent adds the token".to_owned());
@@ -119,7 +119,7 @@ async fn login(mount: &Mount) -> Result<String> {
     Ok(format!("{presented}{found}"))
 }
 
-/// The rights that the token has, and those that it lacks.
+/// Describes the rights that the token has, and the rights that it lacks.
 async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
     let (path, any) = (&mount.path, secret_id(&KeyName::new("any")?));
     let needed: Vec<(String, Vec<&str>)> = match version {
@@ -141,7 +141,8 @@ async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
     let (mut missing, mut reads) = (Vec::new(), true);
     for (at, (path, verbs)) in needed.into_iter().enumerate() {
         let lacking: Vec<_> = verbs.into_iter().filter(|verb| !grants(&granted, &path, verb)).collect();
-        // The first path is that of the keys. The other rights may be left to other clients.
+        // Only the first path, the path of the keys, is needed for reading. An administrator may leave the other rights
+        // to other clients.
         reads &= at > 0 || !lacking.contains(&"read");
         if !lacking.is_empty() {
             missing.push(format!("{} on {path}", lacking.join(", ")));
@@ -173,7 +174,7 @@ pub(crate) async fn may_update(mount: &Mount, names: &[KeyName]) -> Result<Vec<U
     Ok(rights)
 }
 
-/// Asks for the rights of the token at each path. `None` if the token may not ask, which takes the policy `default`.
+/// Asks for the rights of the token at each path. `None` if the token may not ask: that needs the policy `default`.
 async fn granted(mount: &Mount, paths: &[&str]) -> Result<Option<Rights>> {
     let body = serde_json::to_vec(&BTreeMap::from([("paths", paths)])).map_err(|cause| unreadable(&cause))?;
     let call = mount.api.write("sys/capabilities-self", Zeroizing::new(body), Scope::Data)?;

@@ -1,7 +1,7 @@
 //! Stores a KEK: create, update and overwrite, on both versions of KV.
 //!
-//! KV v2 decides by `cas`, the version that has to be current. KV v1 has no conditional write: the key is read,
-//! compared and written, and a lock serialises the writers of one process.
+//! On KV v2, the server decides by `cas`, the version that has to be current. KV v1 has no conditional write: the
+//! client reads, compares and writes the key, and a lock serialises the writers of one process.
 
 use kms_core::{Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
 use kms_http::http::StatusCode;
@@ -16,7 +16,7 @@ use crate::{
     stored::{KvVersion, Secret, VersionMetadata, encode_v1, encode_v2, fingerprint, is_malformed},
 };
 
-/// How many times an overwrite is tried on a mount that requires `cas`.
+/// The maximum number of attempts of an overwrite on a mount that requires `cas`.
 const OVERWRITE_ROUNDS: usize = 3;
 
 /// The outcome of one write.
@@ -70,8 +70,8 @@ async fn create_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVersio
                 }
             }
         }
-        // A standby with a stale copy has refused what the active node accepts. The read has taught us how to reach
-        // the active node.
+        // A standby with a stale copy has refused a write that the active node accepts. From the read the client has
+        // learnt how to reach the active node.
         Secret::Absent => match write(mount, name, kek, Some(0)).await? {
             Written::Version(version) => Ok(version),
             Written::Refused(_) => Err(refused),
@@ -89,7 +89,7 @@ async fn update_v2(mount: &Mount, name: &KeyName, kek: &Kek, expected: &KeyVersi
     };
     match read(mount, name, Freshness::Fresh).await? {
         Secret::Stored { metadata: Some(found), .. } if found.version != cas => Err(Error::key_changed(name)),
-        // As for a create: a standby with a stale copy may have refused the write.
+        // A standby with a stale copy may have refused the write, as in a create.
         Secret::Stored { .. } => match write(mount, name, kek, Some(cas)).await? {
             Written::Version(version) => Ok(version),
             Written::Refused(_) => Err(refused),
@@ -175,8 +175,8 @@ async fn write(mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Re
     }
 }
 
-/// Makes sure that a v2 write overwrites nothing on a v1 mount, which ignores `cas`. No request is sent once the
-/// mount is known to be v2.
+/// Makes sure that a v2 write overwrites nothing on a v1 mount, which ignores `cas`. Sends no request once the client
+/// knows that the mount is v2.
 async fn guard_v2_write(mount: &Mount, name: &KeyName) -> Result<()> {
     if mount.is_version_confirmed() {
         return Ok(());
@@ -200,7 +200,7 @@ async fn guard_v2_write(mount: &Mount, name: &KeyName) -> Result<()> {
 /// Removes the KEK that a v1 mount has stored at a v2 path, where no read would find it, and returns the error to
 /// report.
 ///
-/// The guard has seen that the path was empty before, so the value is the one just written.
+/// The guard has seen an empty path before the write, so the value is the one just written.
 async fn remove_stray(mount: &Mount, name: &KeyName) -> Result<Error> {
     let path = format!("data/{}", secret_id(name));
     let endpoint = kv1::DeleteSecretRequest { mount: mount.path.clone(), path };

@@ -1,4 +1,4 @@
-//! What the KMS keeps: secrets of KV v1 and v2, encoded and decoded (rook-behaviour §4.4, §4.5, §4.6).
+//! Encodes and decodes secrets of KV v1 and v2 (rook-behaviour §4.4, §4.5, §4.6).
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
@@ -110,7 +110,7 @@ fn time(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
-/// What a read has found at the path of a secret.
+/// The result of a read at the path of a secret.
 pub(crate) enum Secret {
     /// A KEK; v1 has no metadata.
     Stored { kek: Kek, metadata: Option<VersionMetadata> },
@@ -171,7 +171,7 @@ pub(crate) fn has_v2_form(body: &[u8]) -> Option<bool> {
     data::<Data>(body).ok()?.map(|data| data.metadata.is_some())
 }
 
-/// The KEK of a secret: the field that has the secret's own name. `None` if its value is the empty string.
+/// Decodes the KEK of a secret: the field with the secret's own name. `None` if its value is the empty string.
 fn field(name: &KeyName, fields: &Fields<'_>) -> Result<Option<Kek>> {
     let id = secret_id(name);
     let malformed = |why: &str| {
@@ -228,7 +228,8 @@ pub(crate) fn encode_v2(name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Z
     Ok(body)
 }
 
-/// A buffer that never grows, since growing would leave copies of the KEK behind. An escaped character takes six bytes.
+/// Creates a buffer that never grows, since growing would leave copies of the KEK behind. An escaped character takes
+/// six bytes.
 fn buffer(name: &KeyName, kek: &Kek) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::with_capacity(128 + name.as_str().len() + 6 * kek.expose_secret().len()))
 }

@@ -1,4 +1,4 @@
-//! Reading a file with certificates and a key: PEM or PKCS#12.
+//! Reads a file with certificates and a key: PEM or PKCS#12.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, Result};
@@ -54,7 +54,7 @@ pub(super) fn read(bytes: &[u8], password: &str) -> Result<Found> {
 }
 
 fn from_pem(bytes: &[u8], password: &str) -> Result<Found> {
-    // Line breaks of every system, and lines that a YAML file has indented.
+    // Accept line breaks of every system, and lines that a YAML file has indented.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut text = Zeroizing::new(Vec::with_capacity(bytes.len() + 1));
     for line in bytes.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii) {
@@ -94,7 +94,7 @@ fn damaged() -> Error {
     Error::config("the PEM text is damaged: a block is cut off or is not base64")
 }
 
-/// The key in an encrypted block (PKCS#8, RFC 5958 section 3).
+/// Decrypts the key in an encrypted block (PKCS#8, RFC 5958 section 3).
 fn decrypted(der: &[u8], password: &str) -> Result<PrivateKeyDer<'static>> {
     let sealed = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_cause| {
         Error::config("the encrypted private key is damaged, or encrypted with an unsupported algorithm")
@@ -154,7 +154,7 @@ fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30) && bytes.get(1).is_some_and(|length| *length >= 0x80)
 }
 
-/// The length of the sequence at the beginning, with its header; `None` if it is indefinite (X.690 section 8.1.3).
+/// The length of the first sequence, with its header. `None` if the length is indefinite (X.690 section 8.1.3).
 fn outermost(der: &[u8]) -> Option<usize> {
     let digits = usize::from(der.get(1)? & 0x7f);
     let length = der.get(2..2 + digits)?;

@@ -1,4 +1,4 @@
-//! Certificates in all their forms sign in; what cannot is refused before anybody is asked.
+//! Certificates in all supported forms authenticate; the builder refuses all others before any request.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ macro_rules! file {
     };
 }
 
-/// The double with a key, and what Entra ID knows in place of the usual certificate.
+/// The double with a key, where Entra ID knows this certificate in place of the usual one.
 async fn double(certificate: &[u8]) -> Azure {
     let double = Azure::start().await.unwrap();
     double.plant(&secret("a"), "YWJj");
@@ -71,7 +71,7 @@ async fn what_cannot_sign_in_is_refused_before_anybody_is_asked() {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
     }
-    // A certificate that is in order and that Entra ID does not know.
+    // A valid certificate that Entra ID does not know.
     let stranger = [file!("other-cert.pem"), file!("other-key.pem")].concat();
     let provider = Setup::on(&double).certificate(stranger).build().await;
     let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();

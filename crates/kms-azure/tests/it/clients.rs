@@ -1,4 +1,4 @@
-//! Microsoft's own clients on the double, and they and we on each other's secrets.
+//! Runs Microsoft's own clients on the double; they and our client use each other's secrets.
 //!
 //! `KMS_IT_AZURE_PYTHON` is a Python with `azure-keyvault-secrets` 4.12.0 and `azure-identity` 1.27.0, and
 //! `KMS_IT_AZURE_NODE_PATH` a folder `node_modules` with `@azure/keyvault-secrets` 4.11.2 and `@azure/identity` 4.13.1.

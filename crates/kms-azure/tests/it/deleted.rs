@@ -1,4 +1,4 @@
-//! Deleted keys are kept, recovered or purged, at once or later. The double's clock moves, so no test waits.
+//! Tests that keep, recover and purge deleted keys, at once or later. The double's clock moves, so no test waits.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -99,7 +99,7 @@ async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
         recovering.delete(&name, DeleteMode::Soft).await.unwrap();
         recovering.put(&name, &old, PutMode::Overwrite).await.unwrap();
         assert!(recovering.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&old));
-        // Destroyed is destroyed, however late the vault shows what it has deleted.
+        // A destroy purges the key, however late the vault lists the deleted secret.
         assert_eq!(recovering.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
         double.advance(Duration::from_secs(10));
         assert_eq!(double.is_deleted(&secret("a")), None);
@@ -169,7 +169,7 @@ async fn a_key_that_is_being_recovered_is_not_taken_for_a_deleted_one() {
     double.switch(|switches| switches.delay = Duration::from_secs(10));
     let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "200ms").build().await;
     impatient.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap_err();
-    // It comes back, and that it is not there would be untrue.
+    // The key is being recovered, so `NotFound` would be wrong.
     let error = impatient.delete(&name, DeleteMode::Soft).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     slow(&double);
@@ -183,7 +183,7 @@ async fn a_destroy_that_was_interrupted_goes_on() {
     let name = key("a");
     provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
     provider.delete(&name, DeleteMode::Soft).await.unwrap();
-    // What is in the way for a moment is no reason to say that the key is not there.
+    // A temporary failure must not be reported as an absent key.
     let reply = Action::Reply { status: 503, retry_after: None, body: "<html>".to_owned() };
     double.fault(RequestFault::new(Host::Keys, reply).at("/deletedsecrets/"));
     assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);

@@ -1,4 +1,4 @@
-//! Tokens that die, throttling, denials, clocks: on the double.
+//! Tests on the double: expired and revoked tokens, throttling, denials, and clock skew.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -59,7 +59,7 @@ async fn many_who_meet_a_dead_token_get_one_new_one() {
 async fn a_token_that_never_works_is_no_reason_for_many_logins() {
     let double = planted().await;
     let provider = quick(Setup::on(&double).build().await);
-    // The vault's clock is a day ahead of Entra's: simulated by tokens that are over at once.
+    // The vault's clock is a day ahead of Entra's. The double simulates this by tokens that expire at once.
     double.switch(|switches| switches.token_seconds = 0);
     for _ in 0..5 {
         let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
@@ -74,7 +74,7 @@ async fn a_clock_that_moves_costs_one_token() {
     let double = planted().await;
     let provider = Setup::on(&double).build().await;
     provider.get(&key("a"), Freshness::Any).await.unwrap();
-    // Within Entra's tolerance for the assertion, beyond the life of the token.
+    // The skew is within Entra's tolerance for the assertion, and exceeds the lifetime of the token.
     double.switch(|switches| switches.token_seconds = 200);
     double.roll_signing_key();
     provider.get(&key("a"), Freshness::Any).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is stored, found, deleted and asked: on the double.
+//! Tests on the double: storing, reading, listing and deleting keys.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -70,7 +70,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
     for round in 0..2 {
         let name = key(&format!("race-{round}"));
         let start = Arc::new(Barrier::new(50));
-        // Everybody finds the name free, twice, before the first one writes.
+        // All creators find the name free, twice, before the first creator writes.
         for _ in 0..2 {
             let look = RequestFault::new(Host::Keys, Action::Meet(Arc::new(Barrier::new(50))));
             double.fault(look.of("GET").at(secret(name.as_str())).after(100).times(50));
@@ -80,7 +80,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
             let (provider, name, start) =
                 (Setup::on(&double).build().await, name.clone(), Arc::clone(&start));
             tasks.push(tokio::spawn(async move {
-                // A login of its own first, so that the writes meet.
+                // Log in first, so that the writes coincide.
                 provider.get(&name, Freshness::Any).await.unwrap_err();
                 start.wait().await;
                 provider.ensure(&name, Kek::generate().unwrap()).await.unwrap()
@@ -173,7 +173,7 @@ async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
     let lost = || RequestFault::new(Host::Keys, Action::LoseRequest).at("/versions").times(100);
     double.fault(lost());
-    // It may be under way still.
+    // The creator may still be in flight.
     provider.get(&key("a"), Freshness::Any).await.unwrap_err();
     double.heal();
     double.back(Duration::from_secs(60));
@@ -182,7 +182,7 @@ async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
     double.advance(Duration::from_secs(60));
     double.fault(lost());
     assert!(provider.get(&key("b"), Freshness::Any).await.unwrap().kek.ct_eq(&kek("YWJj")));
-    // What decides something is not decided by a guess.
+    // A fresh read decides for a writer, so it must not guess.
     provider.get(&key("b"), Freshness::Fresh).await.unwrap_err();
 }
 
@@ -207,7 +207,7 @@ async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
     double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":"b2xk"}"#);
     double.advance(Duration::from_secs(5));
     double.plant(&secret("a"), "");
-    // Everybody finds the empty value before the first one writes.
+    // All creators find the empty value before the first creator writes.
     let look = RequestFault::new(Host::Keys, Action::Meet(Arc::new(Barrier::new(10))));
     double.fault(look.of("GET").at("/secrets/").after(20).times(10));
     let start = Arc::new(Barrier::new(10));

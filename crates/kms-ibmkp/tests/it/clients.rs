@@ -1,7 +1,7 @@
-//! IBM's own clients on the double, and they and we on each other's keys.
+//! Runs IBM's own clients on the double; they and our client use each other's keys.
 //!
 //! `KMS_IT_IBM_PYTHON` is a Python with `keyprotect` 3.0.1, `KMS_IT_IBM_NODE_PATH` a folder `node_modules` with
-//! `@ibm-cloud/ibm-key-protect` 0.1.2, and `KMS_IT_IBM_GO` the program built of `tests/clients/ibmkp/go`.
+//! `@ibm-cloud/ibm-key-protect` 0.1.2, and `KMS_IT_IBM_GO` the program built from `tests/clients/ibmkp/go`.
 
 use std::{path::PathBuf, process::Output};
 
@@ -21,7 +21,7 @@ struct Client<'a> {
     program: PathBuf,
     script: Option<PathBuf>,
     environment: Vec<(&'static str, PathBuf)>,
-    // Holds the CA's file as long as the client is used.
+    // Keeps the CA's file while the client is in use.
     _folder: TempDir,
 }
 

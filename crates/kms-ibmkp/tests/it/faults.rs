@@ -1,4 +1,4 @@
-//! Tokens, counts of requests, storms, lost responses, malformed responses.
+//! Tests of tokens, request counts, storms, lost responses and malformed responses.
 
 use std::{
     sync::Arc,
@@ -179,7 +179,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         let shown = format!("{error}{error:?}");
         assert!(shown.contains("correlation id") && !shown.contains("canary"), "{shown}");
         assert_eq!(double.counts().keys.requests, 1, "{error}");
-        // Lists and the rest meet the same answers, and none of them panics.
+        // The other operations get the same responses, and must not panic.
         let _ = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await;
         let _ = provider.delete(&key("pvc-1"), DeleteMode::Destroy).await;
         let _ = provider.probe().await;
@@ -199,7 +199,7 @@ async fn a_create_with_a_lost_answer_is_looked_up_and_not_written_again() {
         let posts = double.lines().iter().filter(|line| line.starts_with("POST")).count();
         assert_eq!(posts, 1, "{action:?}");
     }
-    // Not written; the look finds nothing, so it is written once more.
+    // The service stored nothing: the look finds no key, so the client writes once more.
     let double = IbmKp::start().await.unwrap();
     double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("POST"));
     let provider = quick(Setup::on(&double).build().await);
@@ -286,7 +286,7 @@ async fn the_ca_is_asked_of_both_hosts() {
     provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
 }
 
-/// A proxy that connects wherever it is asked to, and remembers where that was.
+/// A proxy that connects to every requested host, and records the hosts.
 async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

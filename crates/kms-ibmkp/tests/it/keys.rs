@@ -1,4 +1,4 @@
-//! What is sent and stored, whose keys are whose, and what becomes of deleted ones.
+//! Tests of requests, stored keys, owners of keys, and deleted keys.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -105,7 +105,7 @@ async fn a_key_of_another_cluster_is_never_adopted_changed_or_deleted() {
     let (name, text) = (key("set1-data-0x7dwl"), rooks());
     let version = theirs.put(&name, &kek(&text), PutMode::Create).await.unwrap();
 
-    // The same KEK is no reason to take it for ours.
+    // An equal KEK does not make another cluster's key ours.
     let error = ours.put(&name, &kek(&text), PutMode::Create).await.unwrap_err();
     assert_eq!((error.kind(), error.existing()), (ErrorKind::AlreadyExists, Some(Existing::Unknown)));
     assert!(error.to_string().contains("cluster ceph-b/b"), "{error}");
@@ -156,7 +156,7 @@ async fn lists_show_our_keys_and_rooks_and_no_others() {
     }
     let expected = ["alias-was-removed", "keys", "of-rook", "plain", "with.dots"];
     assert_eq!(names(&provider).await, expected.into_iter().map(str::to_owned).collect());
-    // Every page was asked for.
+    // The client requested every page.
     assert!(double.lines().iter().filter(|line| line.contains("limit=3")).count() >= 4);
 }
 
@@ -178,7 +178,7 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         assert_eq!(provider.delete(&name, DeleteMode::Soft).await.unwrap(), Deleted::Recoverable);
         assert_eq!(provider.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-        // Of the two that were deleted together, the current one comes back.
+        // Of the two keys that were deleted together, `restore` restores the current one.
         assert_eq!(provider.restore(&name).await.unwrap(), second);
         let stored = provider.get(&name, Freshness::Any).await.unwrap();
         assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &second));
@@ -189,7 +189,7 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         assert!(error.to_string().contains("4 hours"), "{error}");
         double.advance(Duration::from_secs(4 * 3600));
-        // The token has ended meanwhile, by the double's clock.
+        // The token has expired meanwhile, by the double's clock.
         double.switch(|switches| switches.may_purge = false);
         assert_eq!(provider.purge(&name).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
         double.switch(|switches| switches.may_purge = true);

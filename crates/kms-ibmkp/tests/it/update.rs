@@ -1,4 +1,4 @@
-//! Updates that stop anywhere, and others that meet.
+//! Tests of updates that are interrupted at any step, and of concurrent updates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,19 +8,19 @@ use kms_testkit::fake::ibmkp::{Action, Destroyed, Host, IbmKp, Key, RequestFault
 
 const NAME: &str = "set1-data-0x7dwl";
 
-/// Whether nothing more is to be done: one key has the alias, and none the alias of a successor.
+/// Whether no update needs to be completed: one key has the alias, and no key has the alias of a successor.
 fn is_tidy(double: &IbmKp) -> bool {
     let aliases: Vec<String> = double.keys().into_iter().flat_map(|key| key.aliases).collect();
     aliases == [NAME]
 }
 
-/// Lets everything from the `step`th request on fail, as if the process had died, and says whether the update got
-/// through before.
+/// Makes every request from the `step`th on fail, as if the process had crashed. Returns whether the update succeeded
+/// before.
 async fn crash(double: &IbmKp, setup: &Setup<'_>, step: usize, action: Action, new: &Kek) -> bool {
     let provider = setup.build().await;
     let version = provider.get(&key(NAME), Freshness::Any).await.unwrap().version;
     let dead = RequestFault::new(Host::Keys, Action::LoseRequest).after(step + 1).times(usize::MAX);
-    // The first fault that fits happens; both count the requests that come by.
+    // The double applies the first fault that matches; both faults count all requests.
     double.fault(RequestFault::new(Host::Keys, action).after(step));
     double.fault(dead.clone().after(step));
     let done = provider.put(&key(NAME), new, PutMode::Update(version)).await.is_ok();
@@ -34,7 +34,7 @@ async fn crash_everywhere(old_age: Duration, mark: impl Fn(&IbmKp)) {
         for step in 0.. {
             let double = IbmKp::start().await.unwrap();
             mark(&double);
-            // What the double makes now is as old as this by our clock.
+            // Objects that the double creates from now on have this age by our clock.
             double.back(old_age);
             let setup = Setup::on(&double).cluster("rook-ceph/a");
             let [old, new, next] = [(); 3].map(|()| Kek::generate().unwrap());
@@ -42,14 +42,14 @@ async fn crash_everywhere(old_age: Duration, mark: impl Fn(&IbmKp)) {
             let done = crash(&double, &setup, step, action.clone(), &new).await;
             let what = format!("{action:?} at step {step}");
 
-            // One KEK is there, and it is the same for everybody, each time.
+            // Every reader gets the same KEK, each time.
             let provider = quick(setup.build().await);
             let read = provider.get(&key(NAME), Freshness::Any).await.unwrap();
             assert!(read.kek.ct_eq(&old) || read.kek.ct_eq(&new), "{what}");
             assert!(!done || read.kek.ct_eq(&new), "{what}");
             let fresh = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
             assert!(fresh.kek.ct_eq(&read.kek) && fresh.version == read.version, "{what}");
-            // A fresh read has put the alias right, so Rook finds the same one.
+            // A fresh read has restored the alias, so Rook finds the same key.
             let aliased = double.keys().into_iter().find(|key| key.aliases.iter().any(|alias| alias == NAME));
             assert_eq!(aliased.unwrap().id, fresh.version.as_str(), "{what}");
 
@@ -61,7 +61,7 @@ async fn crash_everywhere(old_age: Duration, mark: impl Fn(&IbmKp)) {
                 assert!(old_age.is_zero() && read.kek.ct_eq(&old), "{what}: {error}");
                 let still = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
                 assert!(still.kek.ct_eq(&old), "{what}");
-                // With the KEK of the first try it goes on where that one stopped.
+                // With the KEK of the first attempt, an update continues where that attempt stopped.
                 let version = provider.put(&key(NAME), &new, PutMode::Update(fresh.version)).await.unwrap();
                 provider.put(&key(NAME), &next, PutMode::Update(version)).await.unwrap();
             }
@@ -212,7 +212,7 @@ async fn many_who_overwrite_one_key_all_succeed_and_one_of_their_keks_stays() {
     }
 }
 
-/// Starts an update whose first request of this kind takes a while, and waits until it is on its way.
+/// Starts an update whose first request of this kind is slow, and waits until that request is in flight.
 async fn slow_update(
     double: &IbmKp,
     setup: &Setup<'_>,
@@ -248,7 +248,7 @@ async fn an_update_that_comes_late_is_a_conflict_and_leaves_nothing() {
     let stored = quick.get(&key(NAME), Freshness::Fresh).await.unwrap();
     assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &version));
     assert!(is_tidy(&double), "{:?}", double.keys());
-    // The key of the late one has been destroyed, and is not found by name.
+    // The key of the late update has been destroyed, and a search by name does not find it.
     assert_eq!(double.keys().iter().filter(|key| key.state != 5).count(), 2);
 }
 

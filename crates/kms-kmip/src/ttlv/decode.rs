@@ -1,28 +1,28 @@
-//! From bytes to items.
+//! Decodes bytes to items.
 //!
-//! A frame is checked as a whole, once, and read where it stands: nothing is allocated and nothing is copied.
+//! The decoder checks the whole frame once and reads it in place, without allocating or copying.
 
 use std::fmt;
 
 use super::{HEADER, kind};
 
-/// How deep structures may be nested. Real answers have 7 levels.
+/// The maximum nesting depth of structures. Real responses have 7 levels.
 const MAX_DEPTH: usize = 16;
 
 /// Why a frame is not TTLV.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Malformed {
-    /// It ends within an item.
+    /// The frame ends within an item.
     Short,
     /// A tag is outside both ranges (KMIP 1.4 §9.1.1.1).
     Tag,
     /// An item has an unknown type.
     Type,
-    /// A value of a fixed size has another one.
+    /// A value of a fixed-size type has another size.
     Length,
     /// Structures are nested too deeply.
     Depth,
-    /// Something follows the outermost item.
+    /// Bytes follow the outermost item.
     Trailing,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Item<'_> {
 }
 
 impl<'a> Item<'a> {
-    /// Checks a frame from end to end and gives its outermost item.
+    /// Checks a whole frame and returns its outermost item.
     pub(crate) fn parse(frame: &'a [u8]) -> Result<Self, Malformed> {
         let (item, rest) = Self::first(frame)?;
         if !rest.is_empty() {
@@ -68,7 +68,7 @@ impl<'a> Item<'a> {
         Ok(item)
     }
 
-    /// The first item of some bytes, and the bytes after it.
+    /// Splits bytes into the first item and the bytes after it.
     fn first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
         let [first, second, third, kind, length @ ..] = *header;
@@ -79,7 +79,7 @@ impl<'a> Item<'a> {
         let padded = length.checked_next_multiple_of(8).ok_or(Malformed::Short)?;
         let fixed = match kind {
             kind::STRUCTURE | kind::TEXT | kind::BYTES => None,
-            // A big integer is padded by itself.
+            // A big integer includes its own padding, so its length is a multiple of 8.
             kind::BIG_INTEGER if length.is_multiple_of(8) => None,
             kind::BIG_INTEGER => return Err(Malformed::Length),
             kind::INTEGER | kind::ENUMERATION | kind::INTERVAL => Some(4),
@@ -118,11 +118,11 @@ impl<'a> Item<'a> {
         self.kind == kind::STRUCTURE
     }
 
-    /// The items of a structure. Anything else has none.
+    /// The items of a structure; empty for an item of any other type.
     pub(crate) fn children(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
         let mut rest = if self.is_structure() { self.value } else { &[] };
         std::iter::from_fn(move || {
-            // `parse` has checked the items, so the only possible error is the end.
+            // `parse` has checked the items, so an error means the end of the structure.
             let (item, after) = Self::first(rest).ok()?;
             rest = after;
             Some(item)

@@ -1,4 +1,4 @@
-//! From fields to bytes.
+//! Encodes fields to bytes.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{HEADER, kind};
 
-/// A field of a message. Key material in it is borrowed.
+/// A field of a message. Borrows key material.
 pub(crate) struct Field<'a> {
     tag: u32,
     value: Value<'a>,
@@ -41,7 +41,7 @@ impl<'a> Field<'a> {
         Self { tag, value: Value::Bytes(value) }
     }
 
-    /// The bytes, in a buffer of the exact size: a growing one would leave copies of key material behind.
+    /// Encodes the field in a buffer of the exact size. A growing buffer would leave copies of key material behind.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(self.size()));
         self.write(&mut out);

@@ -1,7 +1,7 @@
 //! The encoding of KMIP messages: tag, type, length, value (KMIP 1.4 §9.1).
 //!
-//! Encoder and decoder are our own: key material is written once, into a buffer of the exact size, and read in place; and
-//! no frame of a server can make the decoder panic or allocate (decision 0005).
+//! Encoder and decoder are our own (decision 0005). The encoder writes key material once, into a buffer of the exact
+//! size. The decoder reads it in place, and no frame of a server can make the decoder panic or allocate.
 
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -9,7 +9,7 @@ pub(crate) mod tag;
 
 pub(crate) use self::{decode::Item, encode::Field};
 
-/// The types of items (KMIP 1.4 §9.1.1.2, and Date Time Extended of 2.0).
+/// The item types (KMIP 1.4 §9.1.1.2, and Date Time Extended of 2.0).
 pub(crate) mod kind {
     pub(crate) const STRUCTURE: u8 = 0x01;
     pub(crate) const INTEGER: u8 = 0x02;
@@ -24,5 +24,5 @@ pub(crate) mod kind {
     pub(crate) const DATE_TIME_EXTENDED: u8 = 0x0b;
 }
 
-/// Tag (3 bytes), type (1) and length (4).
+/// The size of an item's header: tag (3 bytes), type (1) and length (4).
 pub(crate) const HEADER: usize = 8;

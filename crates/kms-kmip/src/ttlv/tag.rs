@@ -1,4 +1,4 @@
-//! The tags that are used (KMIP 1.4 §9.1.3.1, and 2.0 for the attributes that stand by their own tags there).
+//! The tags that we use (KMIP 1.4 §9.1.3.1; KMIP 2.0 for the attributes that have tags of their own from 2.0 on).
 
 macro_rules! tags {
     ($($name:ident = $value:literal;)*) => { $(pub(crate) const $name: u32 = $value;)* };

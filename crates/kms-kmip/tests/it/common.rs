@@ -90,7 +90,7 @@ impl Setup {
         builder.build(&secrets).await
     }
 
-    /// The private key, which no log may show.
+    /// A line of the private key, which no log may show.
     pub(crate) fn client_key(&self) -> String {
         self.client.key.lines().nth(1).expect("a line of base64").to_owned()
     }

@@ -1,5 +1,5 @@
-//! The shared suite: on the double with the ways of other vendors, and on a real PyKMIP at each version of the
-//! protocol, with an index and without.
+//! Runs the shared suite on the double with the differences of other vendors, and on a real PyKMIP at each version of
+//! the protocol, with an index and without.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -41,11 +41,11 @@ async fn on_double(quirks: Quirks, with_index: bool) {
     let server = KmipDouble::start(quirks).await.unwrap();
     let setup = Setup::on(&server.endpoint(), server.pki());
     suite(setup, &server.pki().bad_client, with_index).await;
-    // Objects as Rook writes them say nothing of each other: what another process has replaced is not found.
+    // Objects in Rook's form have no labels, so objects that another process has replaced cannot be found.
     assert!(server.objects() == 0 || only_rooks, "{} objects are left behind", server.objects());
 }
 
-/// Every way in which servers differ that does not keep them from being used.
+/// Every difference between servers that the client can handle.
 fn different() -> Quirks {
     Quirks {
         versions: vec![(2, 1), (2, 0), (1, 2)],

@@ -1,7 +1,7 @@
-//! Kills at every step of create, update, retire and delete, on the double, with an index and without.
+//! Kills create, update, retire and delete at every step, on the double, with an index and without.
 //!
-//! A kill is a future that is dropped, with all of its provider, when a certain request has come to the server or a
-//! certain call to the index: before it is done there, or after.
+//! A kill drops the future and its whole provider at one request to the server or one call to the index, before or
+//! after the server or the index has executed it.
 
 #![allow(
     clippy::panic,
@@ -71,7 +71,7 @@ impl KeyIndex for Stopping {
     }
 }
 
-/// Where a run is killed.
+/// The step at which a run is killed.
 #[derive(Clone, Copy, Debug)]
 enum Kill {
     Request { at: usize, done: bool },
@@ -98,7 +98,7 @@ impl Scene {
         }
     }
 
-    /// Runs something until it is killed; `false` if it was done before.
+    /// Runs `work` until it is killed. Returns `false` if `work` ended before.
     async fn killed<T>(&self, kill: Kill, work: impl AsyncFnOnce(Kmip) -> Result<T>) -> bool {
         match kill {
             Kill::Request { at, done } => {
@@ -144,7 +144,7 @@ impl Scene {
     }
 }
 
-/// Calls `test` with every kill, until a run is done before it is killed.
+/// Calls `test` with every kill, until a run ends before it is killed.
 async fn at_every_step(test: impl AsyncFn(Scene, Kill) -> bool) {
     let mut kills = 0;
     for with_index in [false, true] {
@@ -177,7 +177,7 @@ async fn a_create_that_is_killed_is_done_or_not_done_and_the_next_one_ends_with_
         assert!(objects <= 1, "{kill:?}: {objects} objects");
         let before = scene.read().await;
         assert!(before.as_ref().is_none_or(|kek| kek.ct_eq(&first)), "{kill:?}");
-        // The next run takes what is there, or stores its own.
+        // The next run uses the stored KEK, or stores its own.
         let ensured = scene.kmip().await.ensure(&key("a"), second.duplicate()).await.unwrap();
         let expected = before.unwrap_or(second);
         assert!(ensured.stored.kek.ct_eq(&expected), "{kill:?}");
@@ -240,7 +240,7 @@ async fn a_delete_that_is_killed_leaves_the_kek_or_nothing_and_the_next_one_ends
         let version = kmip.put(&key("a"), &old, PutMode::Create).await.unwrap();
         kmip.put(&key("a"), &new, PutMode::Update(version)).await.unwrap();
         let killed = scene.killed(kill, async |kmip| kmip.delete(&key("a"), DeleteMode::Destroy).await).await;
-        // Never the KEK before the present one.
+        // A read never returns the superseded KEK.
         assert!(scene.read().await.is_none_or(|kek| kek.ct_eq(&new)), "{kill:?}");
         match scene.kmip().await.delete(&key("a"), DeleteMode::Destroy).await {
             Ok(_) => {}
@@ -248,7 +248,7 @@ async fn a_delete_that_is_killed_leaves_the_kek_or_nothing_and_the_next_one_ends
         }
         assert_eq!(scene.server.objects(), 0, "{kill:?}");
         assert!(scene.read().await.is_none(), "{kill:?}");
-        // And the name is free.
+        // The name is free again.
         scene.kmip().await.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
         killed
     })

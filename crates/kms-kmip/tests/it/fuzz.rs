@@ -1,4 +1,4 @@
-//! Frames that were changed at random, always the same ones: nothing in them may make the decoder panic.
+//! Feeds randomly changed frames, the same in each run, to the decoder, which must not panic.
 
 #![allow(
     clippy::indexing_slicing,
@@ -10,7 +10,7 @@
 
 use kms_kmip::read_any_response;
 
-/// An item of a type and a value, filled up.
+/// Encodes an item, with padding.
 fn item(tag: u32, kind: u8, value: &[u8]) -> Vec<u8> {
     let mut out = tag.to_be_bytes()[1..].to_vec();
     out.push(kind);
@@ -38,7 +38,7 @@ fn answer(operation: u32, payload: &[u8]) -> Vec<u8> {
     item(0x42_007b, 1, &[item(0x42_007a, 1, &header), item(0x42_000f, 1, &fields)].concat())
 }
 
-/// An answer to each operation, as servers give them.
+/// A response to each operation, as servers send it.
 fn seeds() -> Vec<Vec<u8>> {
     let uid = item(0x42_0094, 7, b"abc123");
     let value = item(0x42_0045, 1, &item(0x42_0043, 8, &[5; 128]));
@@ -65,7 +65,7 @@ fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// xorshift64*: always the same numbers.
+/// The generator xorshift64*, which yields the same numbers in each run.
 struct Random(u64);
 
 impl Random {
@@ -89,7 +89,7 @@ fn change(frame: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
             0 => frame[at] ^= 1 << random.below(8),
             1 => frame[at] = ODD[random.below(8)],
             2 => frame.truncate(at.max(1)),
-            // A length, most often.
+            // In most cases, this changes a length.
             3 => {
                 let word = at / 8 * 8 + 4;
                 if let Some(length) = frame.get_mut(word..word + 4) {
@@ -97,7 +97,7 @@ fn change(frame: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
                     length.copy_from_slice(&values[random.below(8)].to_be_bytes());
                 }
             }
-            // A type.
+            // This changes a type.
             4 => {
                 if let Some(kind) = frame.get_mut(at / 8 * 8 + 3) {
                     *kind = u8::try_from(random.below(14)).unwrap();
@@ -116,7 +116,7 @@ fn change(frame: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
                 }
             }
         }
-        // The outermost length is put right now and then, so that more of the frame is reached.
+        // Correct the outermost length in half of the cases, so that the decoder reaches more of the frame.
         if frame.len() >= 8 && random.below(2) == 0 {
             let length = u32::try_from(frame.len() - 8).unwrap().to_be_bytes();
             frame[4..8].copy_from_slice(&length);
@@ -139,7 +139,7 @@ fn run(cases: usize) {
         understood += usize::from(read_any_response(&frame) > 0);
     }
     println!("{understood} of {cases} were understood all the same");
-    // Neither all nor none: the changes are worth something.
+    // The decoder must accept some frames and refuse others, otherwise the changes test nothing.
     assert!(understood > cases / 100 && understood < cases);
 }
 

@@ -1,4 +1,4 @@
-//! What a real PyKMIP makes of us: foreign clients, objects of others, TLS refusals, connections counted on the way.
+//! Tests on a real PyKMIP: other clients and their objects, TLS refusals, and the number of connections.
 
 #![allow(
     clippy::panic,
@@ -39,13 +39,13 @@ async fn what_pykmips_client_registers_is_read_by_ours() {
             let name = format!("{NAME}-{}-{kind}", at);
             let uid = server.client(CLIENT, &["register", version, kind, &name, &hex]).await.unwrap();
             let uid = uid.trim();
-            // By its identifier, as from a Secret.
+            // Read the object by its identifier, as from a Secret.
             let index = Arc::new(MemoryIndex::new());
             index.set(&key("indexed"), uid);
             let kmip = setup.clone().version(version).index(index).build().await;
             let stored = kmip.get(&key("indexed"), Freshness::Any).await.unwrap();
             assert_eq!(stored.kek.expose_secret(), STANDARD.encode(&material), "{version} {kind}");
-            // By its name.
+            // Read the object by its name.
             if kind != "opaque" {
                 let kmip = setup.clone().version(version).build().await;
                 let stored = kmip.get(&key(&format!("a-{at}-{kind}")), Freshness::Any).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is sent, how often, over which connection; and what a server can do to us, on the double.
+//! Tests on the double: the requests and connections of the client, and its behaviour towards faulty servers.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -33,7 +33,7 @@ async fn with(quirks: Quirks) -> (KmipDouble, Setup) {
     (server, setup)
 }
 
-/// A provider that knows where the key `a` is, which is there as Rook has registered it.
+/// A provider whose index holds the key `a`, which the server holds in Rook's form.
 async fn indexed(server: &KmipDouble, setup: &Setup) -> Kmip {
     let index = Arc::new(MemoryIndex::new());
     index.set(&key("a"), &server.insert_rooks(&[7; 128], 256));
@@ -104,13 +104,13 @@ async fn keys_of_rook_are_read_whatever_length_they_declare() {
         index.set(&key("a"), &server.insert_rooks(&bytes, bits));
         assert!(get(&kmip).await.unwrap().ct_eq(&kek));
     }
-    // Rotated and deleted as one of ours, though it has no name.
+    // The object has no name, and yet an update and a delete treat it as one of ours.
     let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
     let version = kmip.put(&key("a"), &crate::common::kek(), PutMode::Update(stored.version)).await.unwrap();
     assert_eq!(server.objects(), 4);
     assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
     kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
-    // The two that no entry leads to.
+    // The two objects that no entry leads to remain.
     assert_eq!(server.objects(), 2);
 }
 
@@ -158,14 +158,14 @@ async fn a_registration_whose_answer_is_lost_gets_its_entry_all_the_same() {
     let index = Arc::new(MemoryIndex::new());
     let kmip = setup.index(index.clone()).build().await;
     kmip.probe().await;
-    // A look, then the registration.
+    // The first request is a Locate, the second the Register.
     server.trick(1, Trick::DoAndClose);
     let stored = kek();
     let uid = kmip.put(&key("a"), &stored, PutMode::Create).await.unwrap();
     assert_eq!(*index.get(&key("a")).await.unwrap().unwrap().uid, uid.as_str());
     assert!(get(&kmip).await.unwrap().ct_eq(&stored));
     assert_eq!(server.objects(), 1);
-    // The same where it never arrived: nothing is stored, and the outcome is said to be unknown.
+    // The same for a request that never arrives: nothing is stored, and the error says that the outcome is unknown.
     server.trick(1, Trick::Close);
     let error = kmip.put(&key("b"), &stored, PutMode::Create).await.unwrap_err();
     assert_eq!(error.retryable(), Retry::IfIdempotent, "{error}");
@@ -293,7 +293,7 @@ async fn what_a_server_takes_is_found_out_once() {
         kmip.put(&key("b"), &kek(), PutMode::Create).await.unwrap();
         assert_eq!(count(&server, REGISTER), tries + 1);
     }
-    // An update that could not be distinguished from its predecessor is refused, and leaves nothing.
+    // The client refuses an update whose object could not be distinguished from its predecessor, and leaves no object.
     let (server, setup) = with(Quirks { no_application: true, one_name: true, ..Quirks::default() }).await;
     let kmip = setup.build().await;
     let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
@@ -351,18 +351,18 @@ async fn connections_that_the_server_closes_are_replaced_unseen() {
     let (server, setup) = plain().await;
     let kmip = indexed(&server, &setup).await;
     get(&kmip).await.unwrap();
-    // Closed behind an answer: told before the next request.
+    // The server closes after a response: the client notices before the next request.
     server.trick(0, Trick::AnswerAndClose);
     get(&kmip).await.unwrap();
     let handshakes = server.handshakes();
     get(&kmip).await.unwrap();
     assert_eq!(server.handshakes(), handshakes + 1);
-    // Closed when the request arrives: a read is repeated.
+    // The server closes when a request arrives: the client repeats a read.
     server.trick(0, Trick::Close);
     get(&kmip).await.unwrap();
     server.trick(0, Trick::DoAndClose);
     get(&kmip).await.unwrap();
-    // A Register is not.
+    // The client does not repeat a Register.
     let alone = setup.build().await;
     alone.probe().await;
     let before = count(&server, REGISTER);
@@ -392,7 +392,7 @@ async fn a_server_that_always_closes_without_a_word_is_said_not_to_like_the_cert
     let error = get(&kmip).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.to_string().contains("CLIENT_CERT"), "{error}");
-    // Once it has answered, a close is a close.
+    // After a first response, a close no longer points to the client certificate.
     server.no_tricks();
     get(&kmip).await.unwrap();
     server.trick(0, Trick::Close);
@@ -477,7 +477,7 @@ async fn a_silent_server_is_given_up_on_within_the_limits() {
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Timeout, Retry::IfIdempotent));
     assert!(error.to_string().contains("READ_TIMEOUT"), "{error}");
 
-    // Accepts, and never says anything.
+    // This server accepts a connection and never sends anything.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let kmip = indexed(&server, &setup.clone().endpoint(&address)).await;
@@ -485,7 +485,7 @@ async fn a_silent_server_is_given_up_on_within_the_limits() {
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Timeout, Retry::Always));
     assert!(error.to_string().contains("no TLS handshake"), "{error}");
 
-    // Packets to this address go nowhere, or there is no way to it.
+    // Packets to this address are lost, or there is no route to it.
     let kmip = indexed(&server, &setup.clone().endpoint("192.0.2.1")).await;
     let error = takes(0, 3000, get(&kmip)).await;
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error}");
@@ -510,7 +510,7 @@ async fn each_tls_fault_is_an_error_of_its_own() {
         assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never), "{error}");
         assert!(error.to_string().contains(why), "{error}");
     }
-    // The override counts for both the name that is asked for and the one that is checked.
+    // The override applies to the requested server name and to the verified one.
     get(&indexed(&server, &setup.clone().set("TLS_SERVER_NAME", "kmip.vault.test")).await).await.unwrap();
     // A server that speaks no TLS.
     let clear = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

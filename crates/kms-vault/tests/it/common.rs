@@ -17,8 +17,8 @@ pub(crate) struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    /// A token of the documentation's policy, the server's CA, and `client1` as client certificate where one is
-    /// asked for.
+    /// A token with the policy of Rook's documentation, the server's CA, and the client certificate `client1` if the
+    /// server requires one.
     pub(crate) async fn on(server: &'a OpenBao) -> Self {
         let token = server.admin().rook_token().await.unwrap_or_default();
         let setup = Self { server, token, client: None, details: Vec::new() };

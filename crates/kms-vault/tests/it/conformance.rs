@@ -1,4 +1,5 @@
-//! The shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client certificates.
+//! Runs the shared suite on a real OpenBao: KV v1 and v2, with a second client, in a namespace, with client
+//! certificates.
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ fn found(kek: &str, version: u64) -> Response {
     Response::json(200, body)
 }
 
-/// Has the client see that the mount is v2, by a first answer that shows it: otherwise it would look before it writes.
+/// Shows the client by a first response that the mount is v2. Otherwise the client would look before it writes.
 async fn shown(vault: Arc<dyn KmsProvider>) -> Arc<dyn KmsProvider> {
     vault.get(&key("a"), Freshness::Any).await.unwrap();
     vault
@@ -104,7 +104,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
 
 #[tokio::test]
 async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
-    // Written, answer lost; the look finds it.
+    // The server stored the key and the response was lost: the look finds the key.
     let server =
         HttpServer::scripted([found("first", 1), Response::reset(), found("QUJD", 1)]).await.unwrap();
     let version = shown(quick(client(&server.url(), &[]).await))
@@ -116,7 +116,7 @@ async fn a_create_with_a_lost_answer_is_read_back_and_not_written_again() {
     let methods: Vec<_> = server.requests().iter().map(|request| request.method.clone()).collect();
     assert_eq!(methods, ["GET", "POST", "GET"]);
 
-    // Not written; the look finds nothing, so it is written once more.
+    // The server stored nothing: the look finds no key, so the client writes once more.
     let server = HttpServer::scripted([
         found("first", 1),
         Response::reset(),
@@ -152,7 +152,7 @@ async fn a_storm_of_429_ends_with_the_deadline_and_the_error_is_final() {
     options.retry.deadline = Duration::from_millis(300);
     let vault = layer::standard(Arc::new(client(&server.url(), &[]).await), &options);
     let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
-    // A loaded machine may be in the middle of a try when the time is up.
+    // On a loaded machine, the time limit may expire during an attempt.
     assert!(matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Timeout), "{error}");
     assert_eq!(error.retryable(), Retry::Never);
     // A pause of at least 20 ms each, whatever the server says.
@@ -179,7 +179,8 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
     let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
 
-    // The standby may have passed the write on before: a refusal by the active node does not show whether the write took effect.
+    // The standby may have forwarded the write before: a refusal by the active node does not show whether it took
+    // effect.
     let active = HttpServer::scripted([Response::json(
         400,
         r#"{"errors":["check-and-set parameter did not match"]}"#,

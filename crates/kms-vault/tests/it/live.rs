@@ -1,5 +1,5 @@
-//! What a real OpenBao makes of us: requests counted at the server, tokens that die, servers that are sealed, rate
-//! limits, TLS, and Rook's exact layout.
+//! Tests on a real OpenBao: request counts, expired and revoked tokens, sealed servers, rate limits, TLS, and Rook's
+//! exact layout.
 
 use std::{sync::Arc, time::Duration};
 
@@ -78,7 +78,8 @@ async fn a_given_version_spares_the_look_at_the_mount() {
         let vault = Setup::on(&server).await.mount(mount).set("VAULT_BACKEND", spelling).build().await;
         let requests = server.requests().unwrap();
         vault.put(&key(spelling), &kek("QUJD"), PutMode::Create).await.unwrap();
-        // The first write to a mount that is only said to be v2 is preceded by a look at what it would overwrite.
+        // If only the setting says that the mount is v2, the client checks before the first write that it overwrites
+        // nothing.
         assert_eq!(requests.all().unwrap().len(), 2, "{spelling}: {:?}", requests.table());
         vault.get(&key(spelling), Freshness::Any).await.unwrap();
         vault.put(&key(spelling), &kek("REVG"), PutMode::Overwrite).await.unwrap();
@@ -107,7 +108,7 @@ async fn a_wrong_version_is_explained_and_leaves_nothing_behind() {
     let left = server.admin().request("LIST", "rook/data", Value::Null).await.unwrap();
     assert_eq!(left.status, 404, "the stray secret is gone");
 
-    // What Rook stored there under the same mistake is neither overwritten nor deleted.
+    // The client neither overwrites nor deletes a secret that Rook stored there with the same wrong setting.
     let path = format!("rook/data/{ID}");
     let theirs = json!({"data": {ID: "T0xES0VL"}});
     server.admin().call("PUT", &path, theirs.clone()).await.unwrap();
@@ -120,7 +121,7 @@ async fn a_wrong_version_is_explained_and_leaves_nothing_behind() {
     }
     let found = server.admin().call("GET", &path, Value::Null).await.unwrap();
     assert_eq!(found["data"], theirs);
-    // Nor is it said that there is nothing, where we look in the wrong place.
+    // The client does not report a key as absent if it looks in the wrong place.
     let vault = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
     for error in [
         vault.get(&key("other"), Freshness::Any).await.unwrap_err(),
@@ -205,7 +206,7 @@ async fn fifty_callers_with_a_revoked_token_cause_one_login() {
     let mut requests = server.requests().unwrap();
     vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
     assert_eq!(requests.logins().unwrap(), 1);
-    // All tokens of the method at once, as an operator would after an incident.
+    // Revoke all tokens of the method at once, as an operator would do after an incident.
     server.admin().call("PUT", "sys/leases/revoke-prefix/auth/approle", json!({})).await.unwrap();
     requests.forget().unwrap();
     let calls = (0..50).map(|_| {
@@ -235,8 +236,8 @@ async fn a_token_is_renewed_while_that_helps_and_then_made_anew() {
         .await;
     let requests = server.requests().unwrap();
     vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
-    // Our clock jumps, the server's does not: to the server the token is always young, so what is seen here is when
-    // we think it is time.
+    // Our clock jumps and the server's does not. To the server the token is always new, so this test shows only when
+    // the client decides to renew.
     for _ in 0..30 {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(10)).await;

@@ -1,4 +1,4 @@
-//! A cluster of three: standbys, redirects, reads that have to be fresh, and the loss of the leader under load.
+//! Tests on a cluster of three nodes: standbys, redirects, fresh reads, and the loss of the leader under load.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
         let writer = client(&raft, leader, &token, &mount).await;
         let reader = client(&raft, standby, &token, &mount).await;
         for round in 0..50 {
-            // Written at the leader, read at the standby by another client.
+            // One client writes at the leader, another reads at the standby.
             let name = key(&format!("other-{round}"));
             writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
             let fresh = reader.get(&name, Freshness::Fresh).await.unwrap();
@@ -45,7 +45,7 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
             let error = reader.put(&name, &kek("two"), PutMode::Create).await.unwrap_err();
             assert_eq!(error.existing(), Some(kms_core::Existing::Same), "{error}");
 
-            // Written through the standby, read there by the same client.
+            // The same client writes and reads through the standby.
             let name = key(&format!("own-{round}"));
             reader.put(&name, &kek("one"), PutMode::Create).await.unwrap();
             assert_eq!(reader.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), "one");
@@ -53,8 +53,8 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
             assert_eq!(reader.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
             assert_eq!(writer.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-            // A standby that has not heard of a key says yes to its deletion and does nothing, and one that has not
-            // heard of a version refuses the next one.
+            // A standby that has not replicated a key confirms its deletion and does nothing. A standby that has not
+            // replicated a version refuses the next version.
             let name = key(&format!("chain-{round}"));
             let first = writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
             let second = reader.put(&name, &kek("two"), PutMode::Update(first)).await.unwrap();
@@ -96,7 +96,7 @@ async fn keys_are_read_from_standbys_while_there_is_no_leader() {
         .put(&key("boot"), &kek("k"), PutMode::Create)
         .await
         .unwrap();
-    // Wait until the write has arrived everywhere: a standby's own copy is a little behind.
+    // Wait until all nodes have the write: a standby's own copy is a little behind.
     for node in 0..3 {
         let reader = client(&raft, node, &token, &settings).await;
         let arrived = async { while reader.get(&key("boot"), Freshness::Any).await.is_err() {} };
@@ -106,7 +106,7 @@ async fn keys_are_read_from_standbys_while_there_is_no_leader() {
     assert_eq!(first, leader);
     let second = raft.leader().await.unwrap();
     raft.kill(second).unwrap();
-    // One node of three is left: no quorum, and reads go on.
+    // One node of three is left: there is no quorum, and reads still work.
     let left = (0..3).find(|node| *node != first && *node != second).unwrap();
     let reader = client(&raft, left, &token, &settings).await;
     assert_eq!(reader.get(&key("boot"), Freshness::Any).await.unwrap().kek.expose_secret(), "k");
