@@ -1,8 +1,8 @@
-//! The cost of a rotation, beside the calls of cryptsetup that Rook makes and beside our own calls. Run by
-//! `cargo xtask bench rotate`; its part about a host that boots alone by `cargo xtask bench boot`.
+//! Measures the cost of a rotation, beside the calls of cryptsetup that Rook makes and beside our own calls.
+//! `cargo xtask bench rotate` runs it; `cargo xtask bench boot` runs only the part about a host that boots.
 //!
-//! Every figure covers one process with all its children: this program runs itself with `measure`, which runs the
-//! measured command and asks the kernel for the resources of its children.
+//! Every figure covers one process with all its children: this program runs itself with `measure`; that process runs
+//! the measured command and asks the kernel for the resources of its children.
 
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
 
@@ -25,11 +25,11 @@ use serde_json::{Value, json};
 
 /// The number of measurements of quick commands.
 const RUNS: usize = 15;
-/// OSDs of a host that boots.
+/// The number of OSDs of a host that boots.
 const HOST: usize = 60;
-/// Of those with costly slots only so many are opened, and the figure is multiplied.
+/// The number of OSDs with costly slots that are opened; the figure is extrapolated from them.
 const COSTLY: usize = 6;
-/// OSDs of a large cluster, and of a small one beside it.
+/// The numbers of OSDs of a small and of a large cluster.
 const FLEET: [usize; 2] = [100, 1000];
 
 /// The cost of a command.
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Runs something, and prints what the processes have cost that it has started.
+/// Runs `work`, and prints the cost of the processes that it has started.
 fn measured(work: impl FnOnce() -> Result<()>) -> Result<()> {
     let begin = Instant::now();
     work()?;
@@ -84,7 +84,7 @@ fn measured(work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Runs the commands of a file, one on each line, their words divided by tabs.
+/// Runs the commands of a file. Each line is a command; tabs separate its words.
 fn commands(file: &Path) -> Result<()> {
     for line in fs::read_to_string(file)?.lines() {
         let mut words = line.split('\t');
@@ -158,7 +158,7 @@ impl User {
         Ok(Self { kms, server })
     }
 
-    /// A command line, to be run in the folder of the documents.
+    /// A command line that runs in the folder of the documents.
     fn line(&self, args: &[&str]) -> Vec<String> {
         let command = self.kms.command(args);
         let program = command.get_program().to_string_lossy().into_owned();
@@ -179,7 +179,7 @@ impl User {
     }
 }
 
-/// Rook's four calls (rook-behaviour §12.2 for one device): with cryptsetup's own costs, as Rook gives none.
+/// Rook's four calls (rook-behaviour §12.2 for one device), with cryptsetup's default costs, since Rook sets none.
 fn rooks(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
     let (device, k1, k2) = (image.path().display().to_string(), image.key_file(old), image.key_file(new));
     let (with_k1, with_k2) = (format!("--key-file={k1}"), format!("--key-file={k2}"));
@@ -191,7 +191,7 @@ fn rooks(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
     ]
 }
 
-/// The calls of cryptsetup that a rotation of ours makes, from slot 0 to slot 1, with key files.
+/// The calls of cryptsetup in one of our rotations, from slot 0 to slot 1, with key files.
 fn bare(image: &Image, old: &Kek, new: &Kek) -> Vec<Vec<String>> {
     let (device, k1, k2) = (image.path().display().to_string(), image.key_file(old), image.key_file(new));
     let open = ["cryptsetup", "open", "--test-passphrase", "--key-slot", "1", "--key-file", &k2, &device];
@@ -230,7 +230,7 @@ async fn all(out: &Path) -> Result<()> {
     write(out, &figures)
 }
 
-/// A host that boots, all of its OSDs measured with costly slots too.
+/// Measures a host that boots. All of its OSDs are measured with costly slots too.
 async fn boot(out: &Path) -> Result<()> {
     let user = User::new().await?;
     let mut figures = serde_json::Map::new();
@@ -249,7 +249,7 @@ fn write(out: &Path, figures: &serde_json::Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// One rotation.
+/// Measures one rotation.
 fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
     let old = Kek::generate()?;
     let costly = Image::by_default(&old);
@@ -271,7 +271,7 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
     let mut alone = Vec::new();
     for round in 0..RUNS {
         later.push(user.cost(std::slice::from_ref(&rotate))?);
-        // The same calls on an image of its own, in turns.
+        // The same calls, alternately, on a separate image.
         let kek = Kek::generate()?;
         let place = folder.path().join(format!("bare-{round}"));
         fs::create_dir(&place)?;
@@ -296,7 +296,8 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
     Ok(())
 }
 
-/// All OSDs of a host, as when it boots: is each opened by its KEK? Of those with costly slots `costly` are measured.
+/// Measures all OSDs of a host, as when it boots: does its KEK open each one? With costly slots only `costly` are
+/// measured.
 fn host(user: &User, figures: &mut serde_json::Map<String, Value>, costly: usize) -> Result<()> {
     let kek = Kek::generate()?;
     user.store("boot", &kek);
@@ -325,7 +326,7 @@ fn host(user: &User, figures: &mut serde_json::Map<String, Value>, costly: usize
     Ok(())
 }
 
-/// All OSDs of a cluster.
+/// Measures all OSDs of a cluster.
 fn fleet(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
     for count in FLEET {
         let kek = Kek::generate()?;

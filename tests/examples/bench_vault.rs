@@ -1,7 +1,7 @@
-//! The speed of the Vault provider, beside the least possible code. Run by `cargo xtask bench vault`.
+//! Measures the speed of the Vault provider, beside the least possible code. `cargo xtask bench vault` runs it.
 //!
-//! Both sides talk to the same server in the same run and take turns, and what counts is the ratio: figures of two
-//! runs or machines say nothing about each other.
+//! Both sides talk to the same server in the same run and alternate. Only the ratio counts: figures of two runs or
+//! machines cannot be compared.
 
 #![expect(clippy::print_stdout, reason = "a program for people who measure")]
 
@@ -21,11 +21,11 @@ use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-/// How long one side runs before the other has its turn, and how often each has one.
+/// The duration of one turn of a side, and the number of turns of each side.
 const TURN: Duration = Duration::from_millis(600);
 const TURNS: usize = 5;
 
-/// How often each program is run.
+/// The number of runs of each program.
 const RUNS: usize = 60;
 
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
@@ -45,7 +45,7 @@ impl Kv {
         }
     }
 
-    /// `VAULT_BACKEND`: with it no mount is looked up.
+    /// `VAULT_BACKEND`; if it is set, the provider looks up no mount.
     fn backend(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -87,7 +87,8 @@ impl Op {
     }
 }
 
-/// The least that does the same: one HTTP client, requests written by hand, answers looked at no more than needed.
+/// The least code with the same effect: one HTTP client, hand-written requests, and only the necessary checks of
+/// responses.
 #[derive(Clone, Debug)]
 struct Bare {
     client: Client,
@@ -144,7 +145,7 @@ impl Bare {
     }
 }
 
-/// Ours, behind the standard layers.
+/// Our provider, behind the standard layers.
 #[derive(Clone, Debug)]
 struct Ours {
     provider: Arc<dyn KmsProvider>,
@@ -174,8 +175,8 @@ impl Ours {
     }
 }
 
-/// How many operations a second `callers` get done in one turn. Each has a key of its own, and begins anew as soon as
-/// it has its answer.
+/// The number of operations per second that `callers` complete in one turn. Each caller has its own key, and starts the
+/// next operation as soon as it has the response.
 async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + 'static) -> Result<f64>
 where
     F: Future<Output = Result<()>> + Send + 'static,
@@ -205,7 +206,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Both sides by turns; returns the table's rows.
+/// Measures both sides in alternation; returns the rows of the table.
 async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     let (bare, ours) = (Bare::new(server, token, kv)?, Ours::new(server, token, kv).await?);
     let mut rows = Vec::new();
@@ -213,7 +214,8 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
         for op in Op::ALL {
             let (mut limit, mut rate) = (Vec::new(), Vec::new());
             for _ in 0..TURNS {
-                // Both find every key there; after the first round there is nothing left to delete, for both alike.
+                // Both sides find every key stored. After the first round there is nothing left to delete, for both
+                // sides alike.
                 store(&ours, callers).await?;
                 let side = bare.clone();
                 limit.push(turn(callers, move |name| side.clone().run(op, name)).await?);
@@ -249,7 +251,7 @@ async fn store(ours: &Ours, callers: usize) -> Result<()> {
 async fn requests(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     let ours = Ours::new(server, token, kv).await?;
     let name: KeyName = "counted".parse()?;
-    // The first operation logs in, or looks its token up.
+    // The first operation logs in, or looks up its token.
     let _ = ours.provider.get(&name, Freshness::Any).await;
     let mut rows = Vec::new();
     for operation in ["create", "get", "delete"] {
@@ -267,7 +269,7 @@ async fn requests(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Both programs by turns: the same read over the same TLS settings.
+/// Measures both programs in alternation: the same read with the same TLS settings.
 async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value> {
     let kms = servers::setting(servers::KMS)?;
     let name = "program";
@@ -296,7 +298,7 @@ async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value>
     Ok(json!({"kms_get_ms": rate, "curl_ms": limit, "ratio": rate / limit, "kms_bytes": size}))
 }
 
-/// How many milliseconds one run takes.
+/// The duration of one run in milliseconds.
 fn time(command: &mut Command) -> Result<f64> {
     let begin = Instant::now();
     let status =

@@ -18,7 +18,7 @@ use crate::stores::{self, Store};
 /// The signal that cannot be caught.
 const SIGKILL: i32 = 9;
 
-/// Kills its own process at an announcement.
+/// Kills its own process at the announcement with a given number.
 struct Killer {
     at: Option<usize>,
     count: AtomicUsize,
@@ -34,8 +34,9 @@ impl Observer for Killer {
     fn waiting(&self, _: &KeyName, _: Duration) {}
 }
 
-/// The process that is killed: rotates without a grace, and kills itself at the announcement of a number, if one is
-/// given. Arguments: `NUMBER|-`, the name, how many devices, the devices, and what `kms` is given to reach the KMS.
+/// Runs in the process that is killed: rotates without a grace period, and kills itself at the announcement with the
+/// given number, if there is one. Arguments: `NUMBER|-`, the name, the number of devices, the devices, and the
+/// arguments with which `kms` connects to the KMS.
 ///
 /// # Errors
 ///
@@ -60,7 +61,7 @@ pub enum End {
     Done,
     /// A failure, with this standard error.
     Failed(String),
-    /// Killed.
+    /// A kill.
     Killed,
 }
 
@@ -69,7 +70,7 @@ impl End {
     ///
     /// # Panics
     ///
-    /// If it was ended by another signal.
+    /// If another signal ended it.
     pub fn of(output: &std::process::Output) -> Self {
         use std::os::unix::process::ExitStatusExt as _;
         match (output.status.code(), output.status.signal()) {
@@ -81,7 +82,7 @@ impl End {
     }
 }
 
-/// An OSD on images whose KEK is in a store, for repeated rotations.
+/// An OSD on images whose KEK is in a store. It can be rotated repeatedly.
 #[derive(Debug)]
 pub struct Subject<'a> {
     store: &'a Store,
@@ -120,7 +121,7 @@ impl<'a> Subject<'a> {
         self.images.iter().map(|image| image.path().display().to_string()).collect()
     }
 
-    /// Rotates in a separate process, which is killed at the announcement of a number.
+    /// Rotates in a separate process, which is killed at the announcement with this number.
     pub fn rotate(&self, kill_at: Option<usize>) -> End {
         let at = kill_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
         let output = Command::new(&self.worker)
@@ -145,7 +146,7 @@ impl<'a> Subject<'a> {
         loop {
             let kek = self.current().await;
             let Some(closed) = self.images.iter().find(|image| !image.opens(&kek)) else { return kek };
-            // A write of a process that was killed may have arrived in between.
+            // A late write of a killed process may have arrived in between.
             if self.current().await.ct_eq(&kek) {
                 panic!(
                     "{}: {when}: the KEK of the KMS does not open {} (slots {:?}): {:?}",

@@ -30,7 +30,7 @@ pub struct Kms {
     global: Vec<String>,
 }
 
-/// The result of a run.
+/// The result of running a command.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ran {
@@ -122,7 +122,7 @@ impl Kms {
         path
     }
 
-    /// The arguments of every run, before the command.
+    /// The arguments that every run has before the command.
     pub fn globals(&self) -> &[String] {
         &self.global
     }
@@ -144,7 +144,7 @@ impl Kms {
         Ran::of(&self.command(args).stdin(Stdio::null()).output().expect("run kms"))
     }
 
-    /// Runs a command with this on standard input.
+    /// Runs a command with this standard input.
     pub fn run_with(&self, args: &[&str], input: &str) -> Ran {
         use std::io::Write;
         let mut child = self
@@ -160,7 +160,7 @@ impl Kms {
     }
 }
 
-/// A Secret as people write it.
+/// A Secret as users write it.
 pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
     let data = serde_json::json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "rook-ceph"},

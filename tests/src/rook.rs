@@ -14,7 +14,7 @@ use crate::{Kms, Ran};
 /// The token of the administrator.
 pub const ADMIN: &str = "admintoken";
 
-/// The rights of the OSDs' account in a cluster of Rook that concern keys (rook-behaviour §16).
+/// The rights that concern keys and that a Rook cluster grants to the OSDs' account (rook-behaviour §16).
 const RIGHTS_OF_OSDS: [(&str, &str, &[&str]); 2] =
     [("", "secrets", &["get", "update"]), ("ceph.rook.io", "cephclusters", &["get", "list"])];
 
@@ -23,12 +23,12 @@ const RIGHTS_OF_OSDS: [(&str, &str, &[&str]); 2] =
 pub struct Cluster {
     /// The API server.
     pub kube: Kube,
-    /// The namespace.
+    /// The namespace of the cluster.
     pub place: KubeNamespace,
     folder: tempfile::TempDir,
 }
 
-/// A document of an OSD in the fixtures.
+/// An object of an OSD in the fixtures.
 pub fn fixture(case: &str, file: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/kms-rook/tests/fixtures/rook");
     let text = std::fs::read_to_string(folder.join(case).join(file)).expect("a fixture");
@@ -42,7 +42,7 @@ pub fn deployed(file: &str) -> Vec<Value> {
 }
 
 impl Cluster {
-    /// A namespace with a CephCluster that has this `security` block.
+    /// Creates a namespace with a CephCluster that has this `security` block.
     pub async fn new(security: Value) -> Self {
         let kube = Kube::for_tests().await.expect("an API server");
         let place = kube.create_namespace("rook-ceph").await.expect("a namespace");
@@ -50,20 +50,20 @@ impl Cluster {
         Self { kube, place, folder: tempfile::tempdir().expect("a folder") }
     }
 
-    /// Adds the OSD of a case of the fixtures.
+    /// Adds the OSD of a case in the fixtures.
     pub async fn add_osd(&self, case: &str) {
         let mut osd = fixture(case, "osd-deployment.json");
         move_to(&mut osd, self.place.name());
         self.call("POST", "apps/v1", "deployments", osd).await;
     }
 
-    /// Sends a request of the administrator that has to succeed.
+    /// Sends a request as the administrator. The request has to succeed.
     pub async fn call(&self, method: &str, group: &str, resource: &str, body: Value) -> Value {
         let path = format!("/apis/{group}/namespaces/{}/{resource}", self.place.name());
         self.kube.call(method, &path, body).await.expect("an answer")
     }
 
-    /// Creates an account with the rights of these Roles in `deploy/`, and returns a token.
+    /// Creates a service account with the rights of these Roles in `deploy/`, and returns a token.
     pub async fn account(&self, name: &str, files: &[&str]) -> String {
         let mut rules: Vec<Value> = files
             .iter()
@@ -91,7 +91,7 @@ impl Cluster {
         path.display().to_string()
     }
 
-    /// The program with a token, for this cluster.
+    /// The program with this token, for this cluster.
     pub fn kms(&self, token: &str) -> Kms {
         let config = self.kubeconfig(token);
         Kms::new().global(&[
@@ -109,8 +109,8 @@ impl Cluster {
         names.map(|job| job["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// Runs the container of a CronJob as the kubelet would: with its command, arguments and environment, and with
-    /// the folder `devices` where it mounts that of its OSD. The account is found by a kubeconfig.
+    /// Runs the container of a CronJob as the kubelet would: with its command, arguments and environment, and with the
+    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig.
     pub async fn run_container(&self, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
         let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
@@ -134,13 +134,13 @@ impl Cluster {
         kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The value of a variable, from the object to which it refers.
+    /// The value of an environment variable, from the object to which the variable refers.
     async fn value(&self, var: &Value) -> Option<String> {
         let Some(from) = var.get("valueFrom") else {
             return Some(var["value"].as_str().unwrap_or_default().to_owned());
         };
         if let Some(secret) = from.get("secretKeyRef") {
-            // There are no monitors here, and the program does not need them.
+            // There are no monitors in this cluster, and the program does not need them.
             let path = self.place.path(&format!("secrets/{}", secret["name"].as_str()?));
             let found = self.place.request("GET", &path, Value::Null).await.expect("an answer").ok().ok()?;
             let text = found["data"][secret["key"].as_str()?].as_str()?.to_owned();
@@ -152,7 +152,7 @@ impl Cluster {
     }
 }
 
-/// Puts an object of the fixtures into another namespace.
+/// Moves an object of the fixtures to another namespace.
 fn move_to(value: &mut Value, kube_namespace: &str) {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! Every provider with its server, and the documents with which `kms` reaches it.
+//! Every provider with its server, and the documents with which `kms` connects to it.
 
 use std::{
     any::Any,
@@ -23,16 +23,16 @@ use serde_json::json;
 
 use crate::Kms;
 
-/// Longer than an interrupted update of Key Protect keeps the next one waiting.
+/// Longer than an interrupted update of Key Protect blocks the next update.
 const INTERRUPTED_FOR: Duration = Duration::from_secs(180);
 
 /// The providers. Every sweep covers all of them, so add new providers here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Which {
-    /// Azure Key Vault: a double.
+    /// Azure Key Vault, by a double.
     Azure,
-    /// Key Protect: a double.
+    /// Key Protect, by a double.
     IbmKeyProtect,
     /// Secrets on a real kube-apiserver.
     KubernetesSecret,
@@ -45,7 +45,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// All of them.
+    /// All providers.
     pub const ALL: [Self; 6] =
         [Self::Azure, Self::IbmKeyProtect, Self::KubernetesSecret, Self::Kmip, Self::VaultV1, Self::VaultV2];
 }
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn start(which: Which) -> Result<Self> {
         let (kms, servers) = match which {
             Which::VaultV1 => vault("rook").await?,
@@ -99,13 +99,13 @@ impl Store {
         Ok(Self { which, kms, provider, _servers: servers })
     }
 
-    /// Whether the server has compare-and-set. Known after the first read or write.
+    /// Whether the server has compare-and-set. Known only after the first read or write.
     pub fn is_atomic(&self) -> bool {
         self.provider.capability().update == Guarantee::Atomic
     }
 }
 
-/// The arguments of `kms` with full paths, for a process that runs elsewhere.
+/// The arguments of `kms` with full paths, for a process in another folder.
 pub fn arguments(kms: &Kms) -> Vec<String> {
     let full = |argument: &String| {
         let path = kms.folder().join(argument);
@@ -118,11 +118,11 @@ pub fn arguments(kms: &Kms) -> Vec<String> {
     kms.globals().iter().map(full).collect()
 }
 
-/// Connects with arguments of `kms`: `-f FILE`, `--kubeconfig FILE`.
+/// Connects with the arguments that `kms` takes: `-f FILE`, `--kubeconfig FILE`.
 ///
 /// # Errors
 ///
-/// For other arguments, and those of connecting.
+/// If there are other arguments, and those of connecting.
 pub async fn provider(arguments: &[String]) -> Result<Arc<dyn KmsProvider>> {
     let mut options = Options::default();
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
@@ -167,7 +167,7 @@ fn details(pairs: impl IntoIterator<Item = (String, String)>, more: &[(&str, &st
     json!(pairs.into_iter().chain(more).collect::<std::collections::BTreeMap<_, _>>())
 }
 
-/// A Secret of whatever namespace the cluster is in.
+/// A Secret without a namespace, so that it fits any cluster.
 fn secret(name: &str, entries: &[(&str, &str)]) -> String {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
@@ -197,7 +197,7 @@ async fn vault(mount: &str) -> Result<Started> {
 
 async fn ibm() -> Result<Started> {
     let double = IbmKp::start().await?;
-    // An update that was interrupted blocks the next one for two minutes, by the times of the keys.
+    // An interrupted update blocks the next one for two minutes, counted from the timestamps of the keys.
     double.back(INTERRUPTED_FOR);
     let details = details(double.details(), &[("IBM_KP_CACERT", "ca")]);
     let kms = Kms::new()
@@ -231,7 +231,7 @@ async fn kmip() -> Result<Started> {
     Ok((kms, servers))
 }
 
-/// A namespace of the API server with a CephCluster of these settings.
+/// Creates a namespace on the API server, with a CephCluster that has these settings.
 async fn kubernetes(
     token_secret: &str,
     details: serde_json::Value,

@@ -1,6 +1,6 @@
-//! After use, no KEK is left on the heap of a program that sets the allocator that `kms` has.
+//! Checks that no KEK is left on the heap, after use, of a program that sets the same allocator as `kms`.
 //!
-//! The test looks through all writable memory of its own process, so it has a program of its own.
+//! The test searches all writable memory of its own process, so it is a separate program.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::{
@@ -19,8 +19,9 @@ use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
-/// How often the bytes, each xored with this, stand in the heap and in other anonymous memory. The pattern is kept in
-/// disguise, so that the search does not find itself; so is what is read.
+/// Counts the occurrences of the bytes in the heap and in other anonymous memory. The pattern stays in
+/// disguise (each byte xored with `MASK`) and the memory is compared in the same disguise, so that the search does not
+/// find itself.
 fn occurrences(disguised: &[u8]) -> usize {
     const MASK: u8 = 0x5a;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -28,7 +29,7 @@ fn occurrences(disguised: &[u8]) -> usize {
     let mut found = 0;
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
         let fields: Vec<_> = line.split_whitespace().collect();
-        // Stacks are left out: what the compiler puts there is not ours to wipe.
+        // Skips stacks: `kms` cannot wipe what the compiler puts there.
         if fields.get(5).is_some_and(|name| name.starts_with("[stack") || name.starts_with("[v")) {
             continue;
         }
@@ -62,7 +63,7 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
         (server, token, ca)
     });
     let (hidden_kek, hidden_token) = {
-        // A runtime of its own: with it end the tasks that hold the connections.
+        // A separate runtime: its end also ends the tasks that hold the connections.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let hidden = runtime.block_on(async {
             let mut secrets = SecretMap::new("the test");
@@ -95,7 +96,7 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
         (hidden, disguise(&token))
     };
     assert_eq!(occurrences(&hidden_kek), 0, "a KEK is left in memory");
-    // The harness itself has the token in its own hands; without it there must be none.
+    // The test harness holds the token itself; after it is dropped no token may be left.
     drop((server, token, runtime));
     assert_eq!(occurrences(&hidden_token), 0, "a token is left in memory");
 }

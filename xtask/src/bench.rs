@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the cost of operations, beside the least possible cost or beside Rook's, in one run on one machine.
+//! `cargo xtask bench`: measures the cost of operations, beside the least possible cost or beside Rook's, in one run on
+//! one machine.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -27,7 +28,7 @@ enum What {
 impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let what = self.what;
-        // The example, and which part of it.
+        // The name of the example, and its part.
         let (example, part, name) = match what {
             What::Boot => ("bench_rotate", Some("boot"), "boot"),
             What::Rotate => ("bench_rotate", None, "rotate"),

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: every check that a change must pass.
+//! `cargo xtask ci`: runs every check that a change must pass.
 
 use anyhow::Result;
 use clap::Args;
@@ -28,10 +28,10 @@ impl Ci {
 }
 
 fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<()> {
-    // The quick steps come first, so that a slip is reported at once.
+    // The quick steps come first, so that they report a slip at once.
     steps.step("fmt", || run(cmd!(sh, "cargo fmt --all --check")))?;
     steps.step("tidy", || Tidy::default().run(sh))?;
-    // Once for the workspace; `features` lints each crate alone.
+    // Runs once for the workspace; `features` lints each crate alone.
     steps.step("clippy", || {
         run(cmd!(sh, "cargo clippy --workspace --all-targets --all-features -- --deny warnings"))
     })?;

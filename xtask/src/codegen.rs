@@ -1,4 +1,4 @@
-//! `cargo xtask codegen`: the parts of Markdown files that are generated from the code.
+//! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code.
 //!
 //! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set.
 

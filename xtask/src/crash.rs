@@ -1,4 +1,4 @@
-//! `cargo xtask crash`: the long run of rotations that are killed.
+//! `cargo xtask crash`: the long run that kills rotations.
 
 use anyhow::Result;
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the program as a user runs it, on a real server.
+//! `cargo xtask demo`: runs the program as a user does, on a real server.
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -18,7 +18,7 @@ use crate::{
     run::{block_on, clock},
 };
 
-/// What Rook's documentation has an administrator grant.
+/// The policy that Rook's documentation tells an administrator to create.
 const POLICY: &str = r#"path "rook/*" {
   capabilities = ["create", "read", "update", "delete", "list"]
 }
@@ -99,7 +99,7 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Formats an image, rotates its KEK, and proves by cryptsetup alone that the old KEK no longer opens it.
+/// Formats an image, rotates its KEK, and checks with cryptsetup alone that the old KEK no longer opens the image.
 fn rotate(user: &User<'_>, name: &str) -> Result<()> {
     let image = user.folder.join("osd.img");
     std::fs::File::create(&image)
@@ -132,14 +132,14 @@ fn rotate(user: &User<'_>, name: &str) -> Result<()> {
     user.runs("slots osd.img", 0)
 }
 
-/// Runs `kms` with the three files, in their folder.
+/// A user, who runs `kms` with the three files in their folder.
 struct User<'a> {
     kms: PathBuf,
     folder: &'a Path,
 }
 
 impl User<'_> {
-    /// Runs one command, shows it with its output, and wants this exit code.
+    /// Runs one command, shows it with its output, and fails unless it ends with this exit code.
     fn runs(&self, line: &str, code: i32) -> Result<()> {
         let files = "-f cluster.yaml -f token.yaml -f ca.yaml";
         println!("$ kms {files} {line}");
@@ -147,7 +147,7 @@ impl User<'_> {
         let output = Command::new(&self.kms)
             .args(files.split(' '))
             .args(line.split(' '))
-            // Without the environment, whose settings would have an influence.
+            // Clears the environment, whose settings would influence `kms`.
             .env_clear()
             .current_dir(self.folder)
             .output()

@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: licences, duplicates, sources and advisories of the dependencies.
+//! `cargo xtask deny`: checks licences, duplicates, sources and advisories of the dependencies.
 
 use anyhow::Result;
 use clap::Args;

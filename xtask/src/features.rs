@@ -1,4 +1,4 @@
-//! `cargo xtask features`: every combination of features that people can choose compiles without a warning.
+//! `cargo xtask features`: checks that every combination of features that users can choose compiles without a warning.
 
 use anyhow::Result;
 use clap::Args;
@@ -21,20 +21,20 @@ pub(crate) struct Features {}
 impl Features {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let hack = provision::cargo_tool(sh, "cargo-hack", CARGO_HACK)?;
-        // Crate by crate: in one command, the features of one member would be on for all. Clippy instead of check,
-        // since it can deny warnings without a new build of the dependencies.
+        // Each crate has its own command: in one command, the features of one member would be on for all. Clippy
+        // replaces check, since it can deny warnings without a new build of the dependencies.
         let names = run::crates(sh)?;
         for name in &names {
             let lint = |what: &[&str]| {
                 run::run(cmd!(sh, "{hack} hack clippy --package {name} {what...} -- --deny warnings"))
             };
-            // Without tests, whose dependencies would add features.
+            // Without tests: their dependencies would add features.
             lint(&["--each-feature"])?;
             if POWERSET.contains(&name.as_str()) {
                 lint(&["--feature-powerset", "--include-features", PROVIDERS])?;
             }
         }
-        // With tests, so that `cargo test --package` finds the features that it needs.
+        // With tests, so that `cargo test --package` has the features that it needs.
         for name in names.iter().map(String::as_str).chain(["kms-tests", "xtask"]) {
             run::run(cmd!(
                 sh,

@@ -1,4 +1,4 @@
-//! `cargo xtask it`: the live tests of one provider.
+//! `cargo xtask it`: runs the live tests of one provider.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -53,7 +53,7 @@ enum Provider {
 }
 
 impl Provider {
-    /// The crate of these live tests, and the beginning of the modules of its cross-crate tests.
+    /// The crate with the provider's live tests, and the prefix of its modules among the cross-crate tests.
     fn parts(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::All | Self::Harness | Self::Vm => None,
@@ -100,13 +100,13 @@ impl It {
     }
 }
 
-/// Tests, as arguments of `cargo test`, and modules of them that are left out.
+/// Tests, as arguments of `cargo test`, and the modules to skip.
 struct Selection {
     tests: String,
     skip: Vec<String>,
 }
 
-/// The tests of a provider: those of its crate, and those of `tests/` whose module is not another provider's.
+/// The tests of a provider: all tests of its crate, and the tests in `tests/` except the modules of other providers.
 fn selections(sh: &Shell, provider: Provider) -> Result<Vec<Selection>> {
     let whole = |tests: &str| Selection { tests: tests.to_owned(), skip: Vec::new() };
     if provider == Provider::All {
@@ -117,12 +117,12 @@ fn selections(sh: &Shell, provider: Provider) -> Result<Vec<Selection>> {
     }
     let mut selections = Vec::new();
     if let Some((package, _)) = provider.parts() {
-        // The tests that need a cluster are behind a feature there.
+        // In that crate, the tests that need a cluster are behind a feature.
         let features = if provider == Provider::Rook { " --features client" } else { "" };
         selections.push(whole(&format!("--package {package}{features} --lib --tests")));
     }
     if provider == Provider::Rotation {
-        // The output of `kms rotate`, compared with its documentation.
+        // Tests that compare the output of `kms rotate` with its documentation.
         selections.push(whole("--package kms-cli --bins"));
     }
     let others: Vec<&str> = Provider::value_variants()

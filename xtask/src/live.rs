@@ -12,7 +12,7 @@ use crate::{
     vm,
 };
 
-/// Things that the tests of a run need besides servers.
+/// The things that the tests of a run need in addition to servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// The program under test.
@@ -96,18 +96,18 @@ impl Live {
         Ok(live)
     }
 
-    /// Gives the tests a virtual machine as well.
+    /// Adds a virtual machine to the environment of the tests.
     pub(crate) fn add_vm(&mut self, vm: Vm) {
         self.env.push((vm::QEMU, vm.qemu.into_os_string()));
         self.env.push((vm::FOLDER, vm.folder.into_os_string()));
     }
 
-    /// Gives the tests this setting.
+    /// Sets a variable in the environment of the tests.
     pub(crate) fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.env.push((name, value.into()));
     }
 
-    /// The command with the settings that tests read.
+    /// Adds the settings that tests read to a command.
     pub(crate) fn apply<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         cmd.envs(self.env.iter().map(|(name, value)| (name, value)))
     }

@@ -1,4 +1,4 @@
-//! Tasks around the code: tests with real servers, checks, and a demonstration. `cargo xtask --help` lists them.
+//! Tasks for developers: tests with real servers, checks, and a demonstration. `cargo xtask --help` lists them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
@@ -46,7 +46,7 @@ enum Task {
 fn main() -> ExitCode {
     let Err(error) = run(Task::parse()) else { return ExitCode::SUCCESS };
     eprintln!("error: {error}");
-    // The chain without a backtrace, which `RUST_BACKTRACE` is meant to give for tests, not here.
+    // Prints the causes without a backtrace: `RUST_BACKTRACE` is set for the tests, not for this program.
     for cause in error.chain().skip(1) {
         eprintln!("  because: {cause}");
     }

@@ -1,4 +1,4 @@
-//! YAML as in Rook's documentation, for the servers of xtask.
+//! Writes YAML as in Rook's documentation, for the servers of xtask.
 
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ spec:
     )
 }
 
-/// The lines of a block of text below a key of `stringData`.
+/// Formats the lines of a block of text below a key of `stringData`.
 fn block(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }

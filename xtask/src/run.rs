@@ -1,4 +1,4 @@
-//! Running other programs, timed steps, and further common parts of the commands.
+//! Runs other programs, times steps, and has further common parts of the commands.
 
 use std::{
     future::Future,
@@ -24,7 +24,7 @@ pub(crate) fn servers_dir() -> PathBuf {
     root().join("target/servers")
 }
 
-/// The beginnings of the variables that `cargo run` sets for this program.
+/// The prefixes of the variables that `cargo run` sets for this program.
 const OF_THIS_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
 
 /// Runs `cmd` and shows its output. The command and its children stop with this process.
@@ -51,7 +51,7 @@ pub(crate) fn run(cmd: Cmd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `future` on the one runtime of this program, so that connections survive between calls.
+/// Runs `future` on the only runtime of this program, so that connections survive between calls.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(Runtime::new);
     match &*RUNTIME {
@@ -72,7 +72,7 @@ pub(crate) fn crates(sh: &Shell) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Steps that are announced and timed.
+/// Announces and times steps.
 #[derive(Debug)]
 pub(crate) struct Steps {
     begin: Instant,
@@ -118,7 +118,7 @@ impl Steps {
     }
 }
 
-/// A duration as people read it.
+/// Formats a duration for people.
 pub(crate) fn clock(took: Duration) -> String {
     let seconds = took.as_secs();
     if seconds < 60 {

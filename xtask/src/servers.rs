@@ -1,4 +1,4 @@
-//! `cargo xtask servers`: servers for experiments, which run until `down` stops them.
+//! `cargo xtask servers`: runs servers for experiments until `down` stops them.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ impl Which {
         }
     }
 
-    /// Where its files are.
+    /// The folder with the server's files.
     fn folder(self) -> PathBuf {
         let name = match self {
             Self::All => "all",
@@ -90,7 +90,7 @@ fn up(sh: &Shell, which: Which) -> Result<()> {
             folder.join("env").display()
         );
     }
-    // What is left of one that was killed.
+    // Removes the files of a server that was killed.
     sh.remove_path(&folder)?;
     sh.create_dir(&ids)?;
     let (pids, lines) = block_on(start(sh, which, &folder))??;
@@ -105,7 +105,7 @@ fn up(sh: &Shell, which: Which) -> Result<()> {
     Ok(())
 }
 
-/// Starts it; returns the process ids and the settings to use it.
+/// Starts the server. Returns the process ids and the settings to use it.
 async fn start(sh: &Shell, which: Which, folder: &Path) -> Result<(Vec<u32>, Lines)> {
     let show = |path: PathBuf| path.display().to_string();
     let kept = || Some(folder.to_owned());
@@ -171,7 +171,7 @@ fn owned(lines: Vec<(&'static str, String)>) -> Lines {
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Starts one of the doubles of kms-testkit, and gives the settings that it prints.
+/// Starts one of the doubles of kms-testkit, and returns the settings that the double prints.
 async fn double(sh: &Shell, folder: &Path, name: &'static str) -> Result<(Vec<u32>, Lines)> {
     run(cmd!(sh, "cargo build --package kms-testkit --features servers --example double"))?;
     let program = provision::target_dir(sh).join("debug/examples/double");
@@ -188,13 +188,13 @@ async fn double(sh: &Shell, folder: &Path, name: &'static str) -> Result<(Vec<u3
     Ok((vec![process.detach()], lines))
 }
 
-/// Writes the YAML to use with `kms`; returns it as arguments: `kms $KMS_EXAMPLE list`.
+/// Writes the YAML for `kms`. Returns it as arguments: `kms $KMS_EXAMPLE list`.
 fn example(folder: &Path, addr: &str, token: &str, ca: &str) -> Result<String> {
     let files = manifests::Vault { addr, backend_path: "rook", token, ca }.write(&folder.join("example"))?;
     Ok(arguments(&files))
 }
 
-/// Files as arguments for `kms`, quoted as one.
+/// Formats files as arguments for `kms`, quoted as one.
 fn arguments(files: &[PathBuf]) -> String {
     let args: Vec<String> = files.iter().map(|path| format!("-f {}", path.display())).collect();
     format!("\"{}\"", args.join(" "))
@@ -212,7 +212,7 @@ fn down(sh: &Shell, which: Which) -> Result<()> {
     Ok(())
 }
 
-/// How many of the processes noted in `ids` are running.
+/// The number of processes noted in `ids` that are running.
 fn alive(ids: &Path) -> Result<usize> {
     let mut count = 0;
     for entry in ids.read_dir().context("read the folder of process ids")? {

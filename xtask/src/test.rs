@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test.
+//! `cargo xtask test`: runs every test.
 
 use anyhow::Result;
 use clap::Args;
@@ -25,17 +25,17 @@ impl Test {
     }
 }
 
-/// Runs the tests as steps. `servers` are provisioned meanwhile.
+/// Runs the tests as steps, while `servers` are provisioned.
 pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<()> {
     steps.step("test: units and documentation", || run(cmd!(sh, "cargo test --workspace")))?;
     steps.step("test: downstream crates", || downstream(sh))?;
     steps.step("test: servers are provisioned", || servers.wait())?;
     let mut live = Live::start(sh, Needs::ALL)?;
-    // The program that the first step has built.
+    // The first step has built this program.
     live.set(servers::KMS, provision::target_dir(sh).join("debug/kms"));
     steps.step("test: real servers", || {
         let vm = vm::MODULE;
-        // Without documentation tests, where `ignored` has another meaning.
+        // Without documentation tests: there, `ignored` has another meaning.
         run(live.apply(cmd!(
             sh,
             "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --skip {vm}"
@@ -44,14 +44,14 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
     vm::step(sh, &mut live, steps)
 }
 
-/// Tests the crates that use ours as a stranger's crate would, each with its own lock file.
+/// Tests the crates that use ours as an outside crate would. Each has its own lock file.
 fn downstream(sh: &Shell) -> Result<()> {
     for path in sh.read_dir(root().join("tests/downstream"))? {
         if !path.join("Cargo.toml").exists() {
             continue;
         }
         let _folder = sh.push_dir(&path);
-        // The folder and profile of the workspace, so that cargo reuses the libraries that both build alike.
+        // Uses the folder and profile of the workspace, so that cargo reuses the libraries that both builds share.
         run(cmd!(sh, "cargo test --locked")
             .env("CARGO_TARGET_DIR", provision::target_dir(sh))
             .env("CARGO_PROFILE_DEV_DEBUG", "0"))?;

@@ -1,4 +1,4 @@
-//! Selects the tests in a virtual machine, and runs or skips them.
+//! Selects the tests that need a virtual machine, and runs or skips them.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
@@ -20,7 +20,7 @@ pub(crate) const FOLDER: &str = "KMS_IT_VM";
 pub(crate) const CUTS: &str = "KMS_IT_VM_CUTS";
 pub(crate) const SEED: &str = "KMS_IT_VM_SEED";
 
-/// Runs the tests as a step of their own, or skips the step where this machine cannot run a virtual machine.
+/// Runs the tests as a separate step, or skips the step if this machine cannot run a virtual machine.
 pub(crate) fn step(sh: &Shell, live: &mut Live, steps: &mut Steps) -> Result<()> {
     const NAME: &str = "test: virtual machine";
     match provision::vm(sh) {

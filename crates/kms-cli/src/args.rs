@@ -9,7 +9,7 @@ use kms_luks::MappingName;
 
 use crate::output::Format;
 
-/// The option `-f`, which stands before the command or after it.
+/// The option `-f`, which stands before or after the command.
 ///
 /// This is not a global option of clap: if a global option is given both before and after the command, clap forgets the
 /// first one.
@@ -87,7 +87,7 @@ pub(crate) struct MapperArg {
     pub(crate) mapper: MappingName,
 }
 
-/// Parses the name of an open device. The path of its node stands for the name.
+/// Parses the name of an open device. Also accepts the path of its node, `/dev/mapper/NAME`.
 pub(crate) fn mapping_name(text: &str) -> Result<MappingName, String> {
     let name = text.strip_prefix("/dev/mapper/").unwrap_or(text);
     name.parse().map_err(|error: kms_core::Error| error.message().to_owned())

@@ -1,4 +1,4 @@
-//! The command line: the groups of commands, and the call of the command that was given.
+//! The command line: the groups of commands, and the dispatch to the command.
 
 use clap::{Parser, Subcommand};
 use kms_core::Result;
@@ -40,7 +40,8 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    /// Splits the command line into options and command. The options get the files of both.
+    /// Splits the command line into options and command. The options receive the files given before and after the
+    /// command.
     pub(crate) fn into_parts(self) -> (Global, Command) {
         let Self { files, mut global, mut command } = self;
         global.files = files.files;

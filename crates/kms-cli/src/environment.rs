@@ -1,15 +1,15 @@
-//! The environment of the process: the only place where it is read.
+//! The environment of the process. No other module reads it.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// The variables whose values are text, wiped on drop since some are credentials.
+/// The variables whose values are text. They are wiped on drop, since some are credentials.
 #[derive(Default)]
 pub(crate) struct Environment(Vec<(String, Zeroizing<String>)>);
 
 impl Environment {
-    /// Reads it all.
+    /// Reads all variables.
     #[expect(
         clippy::disallowed_methods,
         reason = "the program is who may read its environment, and here it does"
@@ -21,7 +21,7 @@ impl Environment {
         Self(std::env::vars_os().filter_map(text).collect())
     }
 
-    /// A variable, unless it is absent or empty.
+    /// The value of a variable. `None` if it is absent or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.pairs()
             .find(|(known, _)| *known == name)

@@ -9,7 +9,7 @@ use kms_core::{Error, ErrorKind};
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Exit {
-    /// The command did what it was asked to do.
+    /// The command succeeded.
     Done = 0,
     /// The command failed for a reason that has no code of its own.
     Failed = 1,
@@ -35,7 +35,7 @@ impl Exit {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Self::Denied,
             ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable => Self::TryAgain,
-            // AlreadyExists, Conflict, Protocol, Unexpected, and whatever is added to the kinds later.
+            // AlreadyExists, Conflict, Protocol, Unexpected, and all kinds that are added later.
             _ => Self::Failed,
         }
     }
@@ -45,7 +45,7 @@ impl Exit {
         self as u8
     }
 
-    /// The meaning, for the help text and the documentation.
+    /// The meaning of the code, for the help text and the documentation.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",

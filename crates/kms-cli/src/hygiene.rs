@@ -1,10 +1,10 @@
-//! Keeps the memory of this process to itself.
+//! Keeps other processes from reading the memory of this process.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Turns off core dumps, and with them `ptrace` and `/proc/PID/mem` for other processes of the same user.
+/// Turns off core dumps, which also denies `ptrace` and `/proc/PID/mem` to other processes of the same user.
 ///
-/// Neither can fail on a kernel that we run on; if one does, the other still holds.
+/// Neither call can fail on a kernel that we support; if one fails, the other still protects.
 pub(crate) fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ignored = setrlimit(Resource::Core, none);

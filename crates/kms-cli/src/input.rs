@@ -1,4 +1,4 @@
-//! Files and standard input, read whole and wiped afterwards.
+//! Reads files and standard input whole, into memory that is wiped on drop.
 
 use std::{
     fs::File,
@@ -9,14 +9,14 @@ use std::{
 use kms_core::{Error, Result};
 use zeroize::Zeroizing;
 
-/// Standard input as the name of a file.
+/// The file name that stands for standard input.
 pub(crate) const STDIN: &str = "-";
 
-/// Reads a file, or standard input if it is called `-`.
+/// Reads a file, or standard input if the path is `-`.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the system refuses it, or if there are more than `limit` bytes.
+/// `ConfigInvalid` if the system cannot read it, or if it has more than `limit` bytes.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
     let read = if path.as_os_str() == STDIN {
         read_stream(io::stdin().lock(), 0, limit)
@@ -26,17 +26,17 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
             read_stream(file, usize::try_from(length).unwrap_or_default(), limit)
         })
     };
-    // Not `NotFound`: to a script, that is a key that does not exist.
+    // Not `NotFound`: scripts take that kind for an absent key.
     read.map_err(|cause| Error::config("the input cannot be read").context("input", name(path)).source(cause))
 }
 
-/// What to call an input in messages.
+/// The name of an input in messages.
 pub(crate) fn name(path: &Path) -> String {
     if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 fn read_stream(stream: impl Read, expected: usize, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for one byte more, so that a small input never makes the buffer grow.
+    // One more byte of capacity, so that a small input never makes the buffer grow.
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected.min(limit) + 1));
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     stream.take(most).read_to_end(&mut bytes)?;

@@ -16,12 +16,12 @@ const WITHOUT_UDEV: &str = "DM_DISABLE_UDEV";
 pub(crate) struct Invocation<'a> {
     pub(crate) global: Global,
     pub(crate) environment: &'a Environment,
-    /// The providers that the program has besides those of this workspace.
+    /// Further providers, in addition to those of this workspace.
     pub(crate) registry: Registry,
 }
 
 impl Invocation<'_> {
-    /// Finds out which KMS is meant.
+    /// Determines the KMS from the options and the environment.
     pub(crate) async fn target(&self) -> Result<Target> {
         Target::find(&self.global, self.environment, &self.registry).await
     }
@@ -31,7 +31,7 @@ impl Invocation<'_> {
         self.target().await?.connect().await
     }
 
-    /// Connects to the KMS to store a key.
+    /// Connects to the KMS to store keys.
     pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
         self.target().await?.connect_to_write().await
     }

@@ -1,7 +1,7 @@
 //! The program `kms`, which manages the encryption keys of Ceph OSDs from the command line.
 //!
-//! The binary is one call of [`main_with`]. The author of another provider builds a `kms` that reaches it in the same
-//! way, with a [`Registry`] that has the provider.
+//! The binary is one call of [`main_with`]. A downstream crate builds a `kms` with its own provider in the same way: it
+//! passes a [`Registry`] that has the provider.
 //! Standard output has the data that a command prints and nothing else; logs and errors go to standard error.
 
 mod args;
@@ -41,7 +41,7 @@ use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::
 /// Hardens the process first: core dumps are off and other processes cannot read its memory. Parsers, HTTP and TLS copy
 /// what passes through them, so a program that calls this sets a global allocator that wipes all memory that is freed.
 ///
-/// `registry` has the providers that are added to those of this workspace.
+/// `registry` has further providers, in addition to those of this workspace.
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {
@@ -54,7 +54,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // If the stream is closed, the reader does not want the message.
+            // If the stream is closed, no reader wants the message.
             let _ignored = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
@@ -76,7 +76,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     }
 }
 
-/// The description of the command line, from which the documentation is generated.
+/// The definition of the command line. The documentation is generated from it.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

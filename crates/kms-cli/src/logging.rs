@@ -7,23 +7,23 @@ use tracing_subscriber::{
 
 use crate::{args::Global, environment::Environment};
 
-/// The most that crates of other projects may log, whatever `RUST_LOG` says.
+/// The highest levels at which crates of other projects may log, whatever `RUST_LOG` says.
 ///
-/// Ours (`kms_…`) are under no limit: they log names, times and kinds of errors, and the tests of each look for
-/// secrets in them. Everybody else is, since below these levels they print what passes through them:
+/// Our own crates (`kms_…`) have no limit: they log names, times and kinds of errors, and the tests of each look for
+/// secrets in them. All other crates have one, since below these levels they print the data that passes through them:
 ///
-/// - `vaultrs` has the request with the KEK in it among the fields of its spans, and a `Debug` that shows the token;
+/// - `vaultrs` has the request, with its KEK, among the fields of its spans, and a `Debug` that shows the token;
 /// - `rustify` logs the bodies of requests and of answers;
 /// - `hyper`, `hyper_util`, `h2` and `reqwest` log headers (`X-Vault-Token`, `Authorization`) and frames;
 /// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies; what `kube_client` logs as an
 ///   error comes back to kms as an error, which kms reports once, in its own words;
 /// - `rustls` logs handshake messages, and can log the secrets of a session.
 ///
-/// A crate that is not in the list has the last entry's limit.
+/// A crate that is not in the list has the limit of the last entry.
 const LIMITS: [(&str, Option<Level>); 4] =
     [("kube_client", None), ("rustify", None), ("vaultrs", None), ("", Some(Level::WARN))];
 
-/// Whether something may be logged at all, before the user's own filter is asked.
+/// Whether this may be logged at all. This check comes before the user's own filter.
 fn is_safe(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let krate = target.split_once("::").map_or(target, |(krate, _)| krate);
@@ -32,11 +32,11 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     }
     let limit =
         LIMITS.iter().find(|(name, _)| *name == krate || name.is_empty()).and_then(|(_, limit)| *limit);
-    // The greater level is the more talkative one.
+    // The greater level logs more.
     limit.is_some_and(|limit| *metadata.level() <= limit)
 }
 
-/// Starts logging: at the level of `-v` or `-q`, else as `RUST_LOG` says, else warnings.
+/// Starts logging: at the level of `-v` or `-q`, otherwise as `RUST_LOG` says, otherwise warnings.
 pub(crate) fn init(global: &Global, environment: &Environment) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => Some("error"),

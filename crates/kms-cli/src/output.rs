@@ -1,4 +1,4 @@
-//! What goes to standard output and, when the program fails, to standard error.
+//! Writes to standard output and, when the program fails, to standard error.
 
 use std::{
     error::Error as _,
@@ -21,7 +21,7 @@ pub(crate) enum Format {
     Text,
 }
 
-/// Standard output, or what stands for it in a test.
+/// Standard output, or a test's replacement for it.
 pub(crate) struct Output<'a> {
     format: Format,
     stream: Box<dyn Write + 'a>,
@@ -29,12 +29,12 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Standard output.
+    /// Writes to standard output.
     pub(crate) fn new(format: Format) -> Self {
         Self::to(format, io::stdout())
     }
 
-    /// Some other stream.
+    /// Writes to another stream.
     pub(crate) fn to(format: Format, stream: impl Write + 'a) -> Self {
         Self { format, stream: Box::new(stream), closed: false }
     }
@@ -75,8 +75,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Writes bytes as they are. When the reader has closed its end, the rest is dropped: `kms list | head` is no
-    /// failure.
+    /// Writes bytes unchanged. When the reader has closed its end, drops the rest: `kms list | head` does not fail.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> kms_core::Result<()> {
         if self.closed {
             return Ok(());
@@ -85,7 +84,7 @@ impl<'a> Output<'a> {
         self.done(written)
     }
 
-    /// Writes out what is in a buffer still.
+    /// Flushes buffered output.
     pub(crate) fn finish(&mut self) -> kms_core::Result<()> {
         if self.closed {
             return Ok(());
@@ -105,17 +104,17 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The error of a stream or a file that cannot be written. Not `PermissionDenied`: that is about the KMS.
+/// The error for a stream or a file that cannot be written. It is not `PermissionDenied`: that kind is about the KMS.
 pub(crate) fn not_written(what: impl Into<String>, cause: io::Error) -> Error {
     Error::new(ErrorKind::Unexpected, "the output cannot be written").context("output", what).source(cause)
 }
 
-/// An error and its causes on one line.
+/// Formats an error and its causes on one line.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Some libraries have the cause in their own text already.
+        // Some libraries repeat the cause in their own text.
         let inner = error.to_string();
         if !text.ends_with(&inner) {
             text.push_str(": ");
@@ -123,7 +122,7 @@ pub(crate) fn chain(error: &Error) -> String {
         }
         cause = error.source();
     }
-    // Some libraries have errors of several lines.
+    // Some libraries write errors of several lines.
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -141,7 +140,7 @@ impl ErrorDocument {
         let retry = match error.retryable() {
             Retry::Always => "always",
             Retry::IfIdempotent => "if-idempotent",
-            // Our own tries are used up, which says nothing of the next hour.
+            // Our own retries are exhausted; a retry in an hour may still succeed.
             _ if Exit::of(error) == Exit::TryAgain => "later",
             _ => "never",
         };
@@ -160,7 +159,7 @@ pub(crate) struct Failure {
     pub(crate) error: ErrorDocument,
 }
 
-/// Says on standard error why the program failed.
+/// Reports on standard error why the program failed.
 pub(crate) fn report(error: &Error, format: Format) {
     let line = match format {
         Format::Json => {
@@ -168,11 +167,11 @@ pub(crate) fn report(error: &Error, format: Format) {
         }
         Format::Text => format!("kms: {}", chain(error)),
     };
-    // If standard error is closed too, no reader is left.
+    // If standard error is closed too, there is no reader left.
     let _ignored = writeln!(io::stderr(), "{line}");
 }
 
-/// Lays out rows in columns, the first row being the headings.
+/// Lays out rows in columns. The first row has the headings.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -11,20 +11,21 @@ use kms_core::{Error, Kek, Result};
 
 use crate::output::not_written;
 
-/// The owner may read the file, and no account may write it, as with Rook.
+/// The owner may read the file, and no account may write it, as Rook does it.
 const MODE: u32 = 0o400;
 
-/// Writes the KEK into a file, without a line break.
+/// Writes the KEK to a file, without a line break.
 ///
-/// It is written beside its target and renamed, so that the target is whole or untouched, and so that a target of
-/// an earlier run, which not even its owner may write, is no obstacle.
-/// A symbolic link is replaced by the file; what it points to stays as it is.
-/// What is no regular file (a device, a pipe, a folder) is refused, and so is a link to one.
+/// Writes a temporary file beside the target and renames it. So the target is always whole or untouched, and a
+/// read-only target of an earlier run is no obstacle.
+/// If the target is a symbolic link, the file replaces the link; the file that the link points to stays unchanged.
+/// If the target, or the file that the link points to, is not a regular file (a device, a pipe, a folder), the write
+/// fails.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` for such a target, `PermissionDenied` or `Unexpected` if the system refuses something. No
-/// temporary file is left behind.
+/// `ConfigInvalid` if the target is not a regular file; `PermissionDenied` or `Unexpected` if the system refuses an
+/// operation. No temporary file is left behind.
 pub(crate) fn write(path: &Path, kek: &Kek) -> Result<()> {
     if let Some(refusal) = refusal(path) {
         return Err(Error::config(refusal).context("output", path.display().to_string()));
@@ -34,7 +35,7 @@ pub(crate) fn write(path: &Path, kek: &Kek) -> Result<()> {
 }
 
 fn refusal(path: &Path) -> Option<&'static str> {
-    // Whatever cannot be looked at will fail when it is written, or does not exist yet.
+    // If this lookup fails, the target does not exist yet, or the write will fail and report it.
     let target = fs::metadata(path).ok()?;
     if target.is_dir() {
         return Some("the output is a folder");
@@ -55,12 +56,12 @@ fn write_and_rename(path: &Path, text: &[u8]) -> io::Result<()> {
     temporary.fill(text)?;
     fs::rename(&temporary.path, path)?;
     temporary.renamed = true;
-    // So that the name survives a power cut as the content does. Some file systems cannot do that for a folder.
+    // Syncs the folder too, so that the name survives a power cut. Some file systems cannot sync a folder.
     let _ignored = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// A file that is removed again unless it gets its final name.
+/// A temporary file. Dropping it removes the file, unless the file was renamed to its final name.
 struct Temporary {
     file: File,
     path: PathBuf,
@@ -76,7 +77,7 @@ impl Temporary {
     }
 
     fn fill(&self, text: &[u8]) -> io::Result<()> {
-        // The mode above is subject to the umask.
+        // The umask has restricted the mode above.
         self.file.set_permissions(Permissions::from_mode(MODE))?;
         (&self.file).write_all(text)?;
         self.file.sync_all()
@@ -155,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = write(&folder.path().join("no/such/folder"), &kek("canary")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unexpected);
-        // A name that the file system does not take, which only the rename finds out.
+        // The file system refuses this name, but only at the rename.
         let long = folder.path().join("x".repeat(300));
         let error = write(&long, &kek("canary")).unwrap_err();
         assert!(!format!("{error:?}").contains("canary"));

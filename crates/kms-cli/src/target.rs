@@ -1,4 +1,4 @@
-//! What to connect to: the KMS that the settings name.
+//! The target of a call: the KMS that the settings name, and how to connect to it.
 
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use crate::{
     settings::{self, Settings},
 };
 
-/// The warning before a key is stored for a CephCluster that will soon be gone.
+/// The warning before kms stores a key for a CephCluster that is being deleted.
 const BEING_DELETED: &str =
     "the CephCluster is being deleted: if its keys are Kubernetes Secrets, they are deleted with it";
 
-/// The settings of a KMS, and all that is needed to connect to it.
+/// The settings of a KMS, with everything that connecting requires.
 #[derive(Debug)]
 pub(crate) struct Target {
     settings: Box<dyn Settings>,
     /// The folder where Secrets are mounted.
     directory: Option<Directory>,
     kubernetes: Kubernetes,
-    /// Whether the user has said where the Kubernetes of the cluster is, and the cluster is known.
+    /// Whether the user has named the Kubernetes of the cluster, and the cluster is known.
     has_kubernetes: bool,
     registry: Registry,
     options: Options,
 }
 
 impl Target {
-    /// Finds the settings in the sources that the user gave.
+    /// Finds the settings in the sources that the user has named.
     pub(crate) async fn find(
         global: &Global,
         environment: &Environment,
@@ -48,7 +48,7 @@ impl Target {
         Ok(Self::new(settings, kubernetes, global, environment, registry))
     }
 
-    /// Takes settings that are already there.
+    /// Uses settings that have already been found.
     pub(crate) fn new(
         settings: Box<dyn Settings>,
         kubernetes: Kubernetes,
@@ -97,7 +97,7 @@ impl Target {
         self.settings.cluster().map(|cluster| cluster.kube_namespace.as_str())
     }
 
-    /// What is unusual about the configuration, though nothing fails because of it.
+    /// Warnings about unusual settings that are not errors.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let Some(sets) = self.settings.device_sets() else { return Vec::new() };
         if self.security().kms.connection_details.is_empty() {
@@ -125,8 +125,8 @@ impl Target {
 
     /// Connects to the KMS to store a key. If the provider creates a Secret for the key, the CephCluster owns the Secret.
     ///
-    /// The uid of the owner is read from Kubernetes, and never from a file or the environment, which may be older than
-    /// the cluster: Kubernetes deletes a Secret whose owner does not exist, with the key in it.
+    /// The uid of the owner comes from Kubernetes, never from a file or the environment, which may be older than the
+    /// cluster: Kubernetes deletes a Secret whose owner does not exist, and with it the key.
     pub(crate) async fn connect_to_write(&self) -> Result<Arc<dyn KmsProvider>> {
         if self.settings.is_being_deleted() {
             warn!("{BEING_DELETED}");
@@ -142,7 +142,7 @@ impl Target {
         self.connect_for(cluster).await
     }
 
-    /// Whether the provider creates a Secret for a key. KMIP does so if Kubernetes is within reach.
+    /// Whether the provider creates a Secret for a key. KMIP does so if it can reach Kubernetes.
     fn writes_secrets(&self, provider: Provider) -> bool {
         match provider {
             Provider::KubernetesSecret => provider.is_compiled(),
@@ -151,8 +151,8 @@ impl Target {
         }
     }
 
-    /// The uid of a cluster. `None` if the cluster does not exist or may not be read: a Secret without an owner stays
-    /// when the cluster is deleted, and no key is lost.
+    /// The uid of a cluster. `None` if the cluster does not exist or kms may not read it: a Secret without an owner
+    /// survives the deletion of the cluster, so no key is lost.
     async fn uid_of(&self, cluster: &ClusterRef) -> Result<Option<String>> {
         let why = if cluster.name.is_empty() {
             "its name is not known (ROOK_CLUSTER_NAME)".to_owned()
@@ -176,8 +176,7 @@ impl Target {
         Ok(None)
     }
 
-    /// Checks the block itself before Kubernetes is contacted, since a misspelt name may be the only reason to contact
-    /// it.
+    /// Checks the block itself before kms contacts Kubernetes: a misspelt name may be the only reason for that contact.
     fn check_block(&self) -> Result<()> {
         let mut problems = Problems::new();
         self.security().check(&mut problems);
@@ -218,7 +217,7 @@ fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&s
     })
 }
 
-/// Several sources of Secrets. The first source that has a Secret gives it.
+/// Several sources of Secrets. Returns each Secret from the first source that has it.
 #[derive(Debug)]
 struct FirstSource<'a> {
     sources: Vec<&'a dyn SecretSource>,

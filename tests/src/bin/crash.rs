@@ -1,5 +1,5 @@
 //! `crash run`: kills rotations until a number of kills is reached; see `cargo xtask crash`. `crash worker` is the
-//! killed process.
+//! process that is killed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Spreads the kills over the providers, with one thread for each.
+/// Distributes the kills over the providers. Two providers run at a time.
 fn run(arguments: &[String]) -> Result<()> {
     let [kills, seed, rest @ ..] = arguments else { bail!("usage: crash run KILLS SEED [PROVIDER]") };
     let (kills, seed): (usize, u64) = (kills.parse()?, seed.parse()?);
@@ -56,7 +56,7 @@ fn run(arguments: &[String]) -> Result<()> {
         let work = || -> Result<()> {
             loop {
                 let Some(which) = queue.lock().unwrap().next() else { return Ok(()) };
-                // Its tests read from several threads at once.
+                // The checks of `sweep` read from several threads at once.
                 let runtime = tokio::runtime::Runtime::new()?;
                 let done = runtime.block_on(sweep(which, each, seed))?;
                 total.fetch_add(done, std::sync::atomic::Ordering::Relaxed);
@@ -73,7 +73,7 @@ fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Kills on one provider: two of three at announced steps, one of three of the real program at any time.
+/// Kills rotations on one provider: two of three at announced steps, one of three in the real program at any time.
 async fn sweep(which: Which, kills: usize, seed: u64) -> Result<usize> {
     let begin = Instant::now();
     let store = Store::start(which).await.with_context(|| format!("start {which}"))?;
@@ -104,8 +104,8 @@ async fn sweep(which: Which, kills: usize, seed: u64) -> Result<usize> {
 
 /// Kills the real program after some milliseconds, and lets the next run finish.
 async fn any_time(store: &Store, subject: &Subject<'_>, dice: &mut Dice) -> usize {
-    // Where the server does not decide between updates, a write of the killed process may be under way: that is what
-    // the grace is waited for there.
+    // Without compare-and-set on the server, a write of the killed process may still be in flight. There the grace
+    // period covers it.
     let grace = if store.is_atomic() { "0" } else { "500ms" };
     let devices = subject.devices();
     let mut arguments = vec!["rotate", subject.name().as_str()];
@@ -125,7 +125,8 @@ async fn any_time(store: &Store, subject: &Subject<'_>, dice: &mut Dice) -> usiz
     let end = End::of(&child.wait_with_output().unwrap());
     let when = format!("{} devices, kms killed after {moment:?}: {end:?}", devices.len());
     subject.holds(&when).await;
-    // A run that finishes a young rotation makes no new one, so the second one is sure to converge.
+    // A run that finishes an interrupted rotation whose KEK is young creates no new KEK, so only the second run is sure
+    // to converge.
     for _ in 0..2 {
         let output = store.kms.command(&arguments).stdin(Stdio::null()).output().unwrap();
         let next = End::of(&output);

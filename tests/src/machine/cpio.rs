@@ -1,7 +1,7 @@
-//! Archives in the form that the Linux kernel unpacks as its first file system: cpio, `newc`.
+//! Archives in the format that the Linux kernel unpacks as its first file system: cpio, `newc`.
 //!
-//! Format: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel. Archives that follow one another
-//! are unpacked one over the other.
+//! Format: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel. The kernel unpacks successive
+//! archives on top of one another.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Adds a file, and the folders in which it lies. `path` begins without a slash.
+    /// Adds a file, and its parent folders. `path` begins without a slash.
     pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.parents(path);
         self.entry(path, FILE | mode, content);
@@ -39,11 +39,11 @@ impl Archive {
         }
     }
 
-    /// The finished archive.
+    /// Returns the finished archive.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.inode = 0;
         self.entry("TRAILER!!!", 0, &[]);
-        // The next part begins at a multiple of four.
+        // The next part begins at a multiple of four bytes.
         self.bytes
     }
 

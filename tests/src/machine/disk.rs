@@ -1,9 +1,9 @@
 //! A disk with a volatile cache, like a drive: a power cut may lose unflushed writes, in any order.
 //!
-//! Killing QEMU alone would lose none of the guest's finished writes, since they are in this machine's page cache by
-//! then. So the disk is ours: QEMU reaches it as a network block device (NBD, doc/proto.md of that project) over a
-//! socket. A write that was flushed stays; of each sector that was written since the last flush, a cut keeps any one of
-//! the versions that it had.
+//! Killing QEMU alone would lose none of the guest's finished writes, since by then they are in the page cache of this
+//! machine. So this module is the disk: QEMU reaches it as a network block device (NBD, doc/proto.md of that project)
+//! over a socket. Flushed writes survive a cut. Of each sector that was written since the last flush, a cut keeps any
+//! one of the versions that the sector had.
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,19 @@ use anyhow::{Context as _, Result, bail};
 /// The unit that a drive writes atomically.
 const SECTOR: usize = 512;
 
-/// The largest request that we take; QEMU's own limit is 32 MiB.
+/// The largest request that the disk accepts; QEMU's own limit is 32 MiB.
 const MAX_REQUEST: usize = 32 << 20;
 
-/// The longest time between the end of QEMU and the end of its connection.
+/// The maximum delay between the end of QEMU and the end of its connection.
 const HANG_UP: Duration = Duration::from_secs(10);
 
 /// The fate of unflushed sectors in a power cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Loss {
-    /// All of it is lost.
+    /// All unflushed writes are lost.
     All,
-    /// Each sector keeps any version that it had, by this seed: a drive writes in whatever order it likes.
+    /// Each sector keeps any version that it had, chosen by this seed: a drive may write in any order.
     Any(u64),
     /// Nothing is lost, like with a drive whose cache has a battery.
     None,
@@ -50,12 +50,12 @@ struct Content {
     connections: usize,
     flushes: u64,
     writes: u64,
-    /// The first write that the disk ignores, with everything after it.
+    /// The number of the first write that the disk ignores, together with everything after it.
     stop_at: Option<u64>,
     stopped: bool,
 }
 
-/// A disk of one machine at a time, which outlives machines.
+/// A disk for one machine at a time. It outlives the machines.
 #[derive(Clone)]
 pub struct Disk {
     socket: PathBuf,
@@ -73,7 +73,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// If the socket cannot be made.
+    /// If the socket cannot be created.
     pub fn new(folder: &Path, name: &str, mebibytes: usize) -> Result<Self> {
         let bytes = mebibytes << 20;
         let content = Content { durable: vec![0; bytes], current: vec![0; bytes], ..Content::default() };
@@ -99,14 +99,14 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The path of its socket.
+    /// The path of the disk's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Takes the power away, after the machine has lost it. Returns how many sectors were written and not flushed, and
-    /// how many of them have not kept their last version.
+    /// Cuts the power of the disk. The machine must have lost its power before. Returns how many sectors had unflushed
+    /// writes, and how many of those did not keep their last version.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Disk {
         content.stop_at = Some(content.writes + writes);
     }
 
-    /// Waits until the disk has stopped. False if it still works after `limit`.
+    /// Waits until the disk has stopped. Returns `false` if it still works after `limit`.
     #[must_use]
     pub fn stops_within(&self, limit: Duration) -> bool {
         let (content, condition) = &*self.shared;
@@ -153,11 +153,11 @@ impl Disk {
         content.stopped
     }
 
-    /// Writes the content of the disk to a file, for programs of this machine.
+    /// Writes the content of the disk to a file, for programs on this machine.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         fs::write(path, &lock(&self.shared).current).with_context(|| format!("write {}", path.display()))
     }
@@ -230,7 +230,7 @@ fn mix(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// One connection: the handshake, then requests until it is closed.
+/// Serves one connection: the handshake, then requests until it closes.
 fn serve(mut stream: UnixStream, shared: &(Mutex<Content>, Condvar)) -> io::Result<()> {
     let size = lock(shared).current.len() as u64;
     if !handshake(&mut stream, size)? {
@@ -253,7 +253,7 @@ fn serve(mut stream: UnixStream, shared: &(Mutex<Content>, Condvar)) -> io::Resu
         if content.stops_at(what) {
             drop(content);
             shared.1.notify_all();
-            // It reads and ignores requests until the machine is gone.
+            // A stopped disk reads and ignores requests until the machine is gone.
             return io::copy(&mut stream, &mut io::sink()).map(drop);
         }
         let range = content.range(offset, length);
@@ -297,12 +297,12 @@ const ABORT: u32 = 2;
 const INFO: u32 = 6;
 const GO: u32 = 7;
 
-/// Answers to options.
+/// Replies to options.
 const ACKNOWLEDGED: u32 = 1;
 const INFORMATION: u32 = 3;
 const UNSUPPORTED: u32 = 0x8000_0001;
 
-/// The newstyle handshake; whether requests follow.
+/// Performs the newstyle handshake. Returns whether requests follow.
 fn handshake(stream: &mut UnixStream, size: u64) -> io::Result<bool> {
     // "Fixed newstyle" and no padding.
     stream.write_all(&[&b"NBDMAGICIHAVEOPT"[..], &3_u16.to_be_bytes()].concat())?;
@@ -328,7 +328,7 @@ fn handshake(stream: &mut UnixStream, size: u64) -> io::Result<bool> {
         };
         match option {
             INFO | GO => {
-                // Has flags, can flush. Requests are whole sectors and at least one.
+                // The flags: the export has flags, and can flush. Requests are whole sectors, and at least one.
                 let export = [&[0, 0][..], &size.to_be_bytes(), &5_u16.to_be_bytes()].concat();
                 let sectors = [SECTOR, 4096, MAX_REQUEST].map(|size| (size as u32).to_be_bytes()).concat();
                 answer(INFORMATION, &export)?;
@@ -400,7 +400,7 @@ mod tests {
             disk.cut(Loss::Any(seed));
             seen.insert(first_bytes(&disk)[..3].to_vec());
         }
-        // Three versions of two sectors and two of the third.
+        // Two sectors have three versions each, the third has two.
         assert_eq!(seen.len(), 3 * 3 * 2);
     }
 
@@ -425,7 +425,7 @@ mod tests {
         let mut stream = UnixStream::connect(disk.socket()).unwrap();
         assert_eq!(&take::<18>(&mut stream).unwrap()[..16], b"NBDMAGICIHAVEOPT");
         stream.write_all(&3_u32.to_be_bytes()).unwrap();
-        // An option that we do not know, then GO for the export without a name.
+        // An unknown option, then GO for the export without a name.
         for (option, data) in [(8_u32, vec![]), (GO, vec![0_u8; 6])] {
             stream.write_all(b"IHAVEOPT").unwrap();
             stream.write_all(&option.to_be_bytes()).unwrap();

@@ -27,7 +27,7 @@ impl Initramfs {
     ///
     /// # Errors
     ///
-    /// If a file is missing there.
+    /// If a file is missing in the folder.
     pub fn new(folder: &Path) -> Result<Self> {
         let mut archive = Archive::default();
         for path in ["dev", "mnt", "proc", "run", "sys", "tmp"] {
@@ -48,11 +48,11 @@ impl Initramfs {
         Ok(Self { archive, libraries: BTreeSet::new() })
     }
 
-    /// Adds a program of this machine as `/sbin/NAME`, with the shared libraries that it is linked with.
+    /// Adds a program of this machine as `/sbin/NAME`, with its shared libraries.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or a library is missing.
+    /// If the program cannot be read, or a library is missing.
     pub fn program(&mut self, program: &Path) -> Result<()> {
         let name = program.file_name().with_context(|| format!("{} is no program", program.display()))?;
         for library in libraries(program)? {
@@ -75,7 +75,7 @@ impl Initramfs {
     }
 }
 
-/// A program by its name, where administrators' programs are.
+/// Finds a program by its name in `/usr/sbin`, `/sbin`, `/usr/bin` or `/bin`.
 ///
 /// # Errors
 ///
@@ -89,10 +89,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
-/// The shared libraries of a program, the loader among them: what `ldd` lists with a path.
+/// The shared libraries of a program, the loader among them: those that `ldd` lists with a path.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("run ldd")?;
-    // It fails on a program that is linked statically, which needs none.
+    // `ldd` fails on a program that is linked statically; such a program needs no libraries.
     let text = String::from_utf8_lossy(&output.stdout);
     if let Some(line) = text.lines().find(|line| line.contains("not found")) {
         bail!("{} lacks a library: {}", program.display(), line.trim());

@@ -30,7 +30,7 @@ pub use self::{
     initramfs::{Initramfs, find_program},
 };
 
-/// The address at which the guest finds the loopback of this machine; it is in our servers' certificates.
+/// The address at which the guest reaches the loopback of this machine; the certificates of our servers include it.
 pub const HOST: &str = "10.0.2.2";
 
 /// The folder with `vmlinuz`, `busybox` and `modules` that xtask has provisioned.
@@ -76,7 +76,7 @@ impl<'a> Boot<'a> {
     ///
     /// # Errors
     ///
-    /// If there is no QEMU, or the guest is not ready in time; the end of its console is in the message.
+    /// If there is no QEMU, or the guest is not ready in time; the message has the end of its console.
     pub fn start(self) -> Result<Machine> {
         let Self { initramfs, disks, memory, folder } = self;
         let (qemu, kernel) = (setting(QEMU)?, setting(FOLDER)?.join("vmlinuz"));
@@ -99,7 +99,7 @@ impl<'a> Boot<'a> {
             // The guest sees a cache that it has to flush, and every flush reaches the disk.
             command.arg("-drive").arg(format!("file={disk},format=raw,if=virtio,cache=writeback"));
         }
-        // The environment of the caller, proxies included, has no influence.
+        // Clears the environment of the caller, proxies included.
         command.env_clear().env("HOME", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(path) = servers::optional_setting("PATH") {
             command.env("PATH", path);
@@ -137,7 +137,7 @@ impl<'a> Boot<'a> {
         });
         machine.guest_took = ready?;
         machine.took = begin.elapsed();
-        // The guest has unpacked it, and it may hold tokens.
+        // The guest has unpacked the file, and the file may hold tokens.
         fs::remove_file(&initrd).context("remove the first file system")?;
         Ok(machine)
     }
@@ -153,7 +153,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// The lines of a job in this log, without its name.
+/// The lines of a job in this log, without the job's name.
 #[must_use]
 pub fn lines_of(log: &[Line], job: &str) -> Vec<Line> {
     let prefix = format!("@{job} ");
@@ -167,7 +167,7 @@ pub fn lines_of(log: &[Line], job: &str) -> Vec<Line> {
 pub struct Ran {
     /// The command.
     pub command: String,
-    /// Its exit code.
+    /// The exit code of the command.
     pub code: i32,
     /// Standard output and standard error.
     pub text: String,
@@ -190,7 +190,7 @@ impl Ran {
     ///
     /// # Panics
     ///
-    /// If it is not JSON.
+    /// If the output is not JSON.
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
@@ -215,7 +215,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The time until it accepted commands, and the guest's clock at that moment, in seconds.
+    /// The time until the machine accepted commands, and the guest's clock at that moment, in seconds.
     #[must_use]
     pub fn took(&self) -> (Duration, &str) {
         (self.took, &self.guest_took)
@@ -256,7 +256,7 @@ impl Machine {
         Ok(Ran { command: command.to_owned(), code, text: text.join("\n").trim_end().to_owned() })
     }
 
-    /// Starts a command beside the others; its lines begin with `@JOB `. No two jobs have the same name.
+    /// Starts a command in the background; its lines begin with `@JOB `. No two jobs have the same name.
     ///
     /// # Errors
     ///
@@ -302,7 +302,7 @@ impl Machine {
         Ok(Ran { command: job.to_owned(), code, text })
     }
 
-    /// The lines of a job so far, without its name.
+    /// The lines of a job so far, without the job's name.
     #[must_use]
     pub fn lines_of(&self, job: &str) -> Vec<Line> {
         lines_of(&self.log, job)
@@ -312,7 +312,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If no such line arrives in time, or the guest has ended. The message has its last output.
+    /// If no such line arrives in time, or the guest has ended. The message has the guest's last output.
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -333,11 +333,11 @@ impl Machine {
         }
     }
 
-    /// Lets the guest go on for this long.
+    /// Lets the guest run for this long.
     ///
     /// # Errors
     ///
-    /// If it ends meanwhile.
+    /// If the guest ends in that time.
     pub fn go_on_for(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         while self.next(end)?.is_some() {}
@@ -363,27 +363,27 @@ impl Machine {
         &self.log
     }
 
-    /// The time since it was switched on.
+    /// The time since the machine was switched on.
     #[must_use]
     pub fn on_for(&self) -> Duration {
         self.begin.elapsed()
     }
 
-    /// Cuts the power: SIGKILL, so that neither the guest nor QEMU can tidy up. Returns the output of the guest.
+    /// Cuts the power: SIGKILL, so that neither the guest nor QEMU can clean up. Returns the output of the guest.
     pub fn cut(mut self) -> Vec<Line> {
         self.end();
-        // Output from before the cut that was not read yet.
+        // Output from before the cut that has not been read yet.
         let rest = self.lines.iter().map(|(at, text)| Line { at, text });
         let mut log = std::mem::take(&mut self.log);
         log.extend(rest);
         log
     }
 
-    /// Shuts it down.
+    /// Shuts the machine down.
     ///
     /// # Errors
     ///
-    /// If it does not end in time.
+    /// If the guest does not end in time.
     pub fn power_off(mut self) -> Result<()> {
         self.commands += 1;
         writeln!(self.stdin, "{} sync; poweroff -f", self.commands).context("give the guest a command")?;
@@ -407,7 +407,7 @@ impl Machine {
         process::release(self.child.id());
     }
 
-    /// The last output of the guest, of its console and of QEMU, for messages.
+    /// The last output of the guest, of its console and of QEMU, for error messages.
     fn last_words(&self) -> String {
         let tail = |text: &str| {
             let lines: Vec<&str> = text.lines().collect();
@@ -434,7 +434,7 @@ impl Drop for Machine {
 ///
 /// # Errors
 ///
-/// If something is missing that xtask provisions.
+/// If a part that xtask provisions is missing.
 pub fn osd_host() -> Result<Initramfs> {
     let mut initramfs = Initramfs::new(&setting(FOLDER)?)?;
     for name in ["cryptsetup", "dmsetup"] {
@@ -452,11 +452,11 @@ pub fn osd_host() -> Result<Initramfs> {
     Ok(initramfs)
 }
 
-/// A folder for one machine.
+/// Creates a folder for one machine.
 ///
 /// # Errors
 ///
-/// If it cannot be made.
+/// If the folder cannot be created.
 pub fn folder() -> Result<Scratch> {
     Scratch::new()
 }

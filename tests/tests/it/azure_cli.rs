@@ -1,5 +1,5 @@
-//! The program on the double of Entra ID and Key Vault, as a user runs it: layout, exit codes, what it must not print,
-//! and the same keys in the hands of Microsoft's own clients.
+//! Runs the program on the double of Entra ID and Key Vault, as a user does: layout, exit codes, secrets that it must
+//! not print, and Microsoft's own clients on the same keys.
 use kms_conformance::leak::Canary;
 use kms_testkit::{
     fake::azure::{Azure, CLIENT_SECRET, Client, OBJECT},
@@ -76,7 +76,7 @@ async fn the_main_job_works_and_keeps_rooks_layout() {
     names.sort_by_key(|name| name.to_string());
     assert_eq!(names, ["my.set_Data", NAME], "no canary of the check is left");
 
-    // Softly: it can be had again, and a create brings it back.
+    // After a soft delete the key is recoverable, and a create recovers it.
     let deleted = kms.run(&["-o", "json", "delete", NAME, "--soft"]).want(0).json();
     assert_eq!(deleted["outcome"], "recoverable");
     let _ = kms.run(&["get", NAME]).want(3);
@@ -102,7 +102,7 @@ async fn microsofts_clients_read_what_the_program_wrote_and_the_reverse() {
         assert_eq!(client.done(&["read", ID]).await.unwrap(), rooks_form(&kek));
         client.done(&["write", ID, &rooks_form("YWJjZA==")]).await.unwrap();
         assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "YWJjZA==");
-        // A raw value, as the library that Rook uses takes it too.
+        // A raw value, which the library that Rook uses accepts too.
         client.done(&["write", ID, "ZWZnaA=="]).await.unwrap();
         assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "ZWZnaA==");
         let _ = kms.run(&["delete", NAME]).want(0);
@@ -197,7 +197,7 @@ async fn nothing_secret_is_printed_at_any_level_on_any_path() {
             .filter_map(|request| request.header("authorization")?.strip_prefix("Bearer ").map(str::to_owned))
             .collect();
         assert!(!tokens.is_empty());
-        // The first part of each token is the same for all, and says nothing.
+        // The first part of every token is the same, and not secret.
         let tokens = tokens.iter().filter_map(|token| token.split_once('.')).map(|(_, rest)| rest);
         let tokens: Vec<Canary> = tokens.map(|token| Canary::new("access token", token)).collect();
         for text in printed {
@@ -228,12 +228,12 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
         .env("POD_NAMESPACE", place.name())
         .env("ROOK_CLUSTER_NAME", "rook-ceph")
         .env("KUBECONFIG", &config.display().to_string())
-        // The path that Rook leaves behind leads nowhere here.
+        // The path that Rook's environment contains does not exist in this pod.
         .env("AZURE_CLIENT_CERT_PATH", "/tmp/cert.pem123");
     let details = &security(&double, &[])["kms"]["connectionDetails"];
     for (name, value) in details.as_object().unwrap() {
         let value = value.as_str().unwrap();
-        // In an environment the CA is a file.
+        // In an environment, the value is the path of a CA file.
         if name == "AZURE_CACERT" {
             let file = pod.file("ca.crt", double.ca()).display().to_string();
             pod = pod.env(name, &file);

@@ -1,5 +1,5 @@
-//! The program on a real API server: keys in Secrets, a CephCluster and Secrets read from the API, and Rook's place in
-//! a pod.
+//! Runs the program on a real API server: keys in Secrets, a CephCluster and Secrets read from the API, and kms in
+//! place of Rook in a pod.
 use kms_testkit::servers::{
     kube::{Kube, KubeNamespace},
     openbao::{OpenBao, OpenBaoConfig},
@@ -11,7 +11,7 @@ const NAME: &str = "set1-data-0x7dwl";
 const ID: &str = "rook-ceph-osd-encryption-key-set1-data-0x7dwl";
 const CLUSTERS: &str = "/apis/ceph.rook.io/v1/namespaces";
 
-/// A namespace with the service account that Rook's pods have, and what Rook grants to it (rook-behaviour §16).
+/// A namespace with the service account of Rook's pods, and the rights that Rook grants it (rook-behaviour §16).
 async fn cluster() -> (Kube, KubeNamespace, String) {
     let kube = Kube::for_tests().await.unwrap();
     let place = kube.create_namespace("rook-ceph").await.unwrap();
@@ -59,7 +59,7 @@ async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
     assert_eq!(secret["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["dmcrypt-key"]);
     assert_eq!(admin.run(&["get", NAME]).want(0).stdout.len(), 172);
 
-    // What Rook wrote is read.
+    // kms reads the Secrets that Rook wrote.
     let rooks = json!({"metadata": {"name": "rook-ceph-osd-encryption-key-rooks", "labels": {"pvc_name": "rooks"}},
                        "type": "kubernetes.io/rook", "stringData": {"dmcrypt-key": "QUJD"}});
     place.call("POST", &place.path("secrets"), rooks).await.unwrap();
@@ -125,7 +125,7 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     let by_name = kms(&kube, &place, &kube_token).global(&["--cluster", &which]);
     assert_eq!(by_name.run(&["get", NAME]).want(0).stdout, "QUJD");
 
-    // Rook's arguments and environment (rook-behaviour §11, appendix B); the API is found by the kubeconfig here.
+    // Rook's arguments and environment (rook-behaviour §11, appendix B); here a kubeconfig leads to the API.
     let config = by_name.folder().join("kubeconfig").display().to_string();
     let pod = Kms::new()
         .env("POD_NAMESPACE", place.name())
@@ -138,7 +138,7 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     let ran = pod.run(&["key-management", "get", "nosuch", "other"]).want(3);
     assert!(!pod.folder().join("other").exists(), "{}", ran.stderr);
 
-    // While the API is away, the environment that Rook has set is enough.
+    // While the API is away, the environment that Rook has set suffices.
     let ca = pod.file("vault.ca", &server.pki().ca.cert).display().to_string();
     let alone = Kms::new()
         .env("POD_NAMESPACE", place.name())

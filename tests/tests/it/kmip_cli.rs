@@ -1,4 +1,5 @@
-//! The program on a real KMIP server: found by name without Kubernetes, and by the Secrets that Rook keeps with it.
+//! Runs the program on a real KMIP server: finds keys by name without Kubernetes, and by the Secrets in which Rook
+//! keeps identifiers.
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,7 +16,8 @@ const ID: &str = "rook-ceph-osd-encryption-key-set1-data-0x7dwl";
 const TOKEN: &str = "kmip-token";
 const MARK: &str = "kms.ceph.rook.io/kmip-unique-identifier";
 
-/// PyKMIP's own client: registers an object without a name, which only its identifier leads to, or counts all objects.
+/// A script for PyKMIP's own client: registers an object without a name, which only its identifier leads to, or counts
+/// all objects.
 const CLIENT: &str = r#"
 import sys
 from kmip.core import enums
@@ -45,7 +47,7 @@ fn credentials(server: &PyKmip) -> [(&'static str, &str); 3] {
     [("CA_CERT", &pki.ca.cert), ("CLIENT_CERT", &pki.client1.cert), ("CLIENT_KEY", &pki.client1.key)]
 }
 
-/// The program with everything from files, and no Kubernetes.
+/// The program with all documents from files, and without Kubernetes.
 fn from_files(server: &PyKmip) -> Kms {
     let cluster = json!({
         "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
@@ -57,7 +59,7 @@ fn from_files(server: &PyKmip) -> Kms {
         .document("token.yaml", &secret(TOKEN, &credentials(server)))
 }
 
-/// A namespace with the CephCluster and its credentials, and the program that is led to them.
+/// A namespace with the CephCluster and its credentials, and the program with `--cluster`.
 async fn from_kubernetes(server: &PyKmip) -> (Kube, KubeNamespace, Kms, String) {
     let kube = Kube::for_tests().await.unwrap();
     let place = kube.create_namespace("rook-ceph").await.unwrap();
@@ -98,14 +100,14 @@ async fn without_kubernetes_keys_are_found_by_their_names() {
     let _ = kms.run(&["create", NAME]).want(0);
     let kek = kms.run(&["get", NAME]).want(0).stdout;
     assert_eq!(kek.len(), 172);
-    // Another program without any memory of it finds the same one, and creates no second one.
+    // Another program, which has no local state, finds the same key and creates no second one.
     let other = from_files(&server);
     assert_eq!(other.run(&["get", NAME]).want(0).stdout, kek);
     let _ = other.run(&["create", NAME, "--if-absent"]).want(0);
     assert_eq!(objects(&server).await, 1);
     let listed = kms.run(&["list"]).want(0).stdout;
     assert!(listed.contains(NAME) && !listed.contains(&kek), "{listed}");
-    // KMIP keeps bytes, so a text that is no base64 is refused.
+    // KMIP stores bytes, so kms rejects a text that is not base64.
     let ran = kms.run_with(&["put", "plain", "--from", "-"], "no base64!");
     assert!(ran.code == 2 && ran.stderr.contains("base64"), "{}: {}", ran.code, ran.stderr);
     let _ = kms.run(&["delete", NAME]).want(0);
@@ -139,7 +141,7 @@ async fn the_identifier_is_in_the_secret_as_rook_keeps_it() {
     assert_eq!(listed["keys"][0]["name"], NAME);
     assert_eq!(listed["keys"][0]["version"], identifier.as_str());
 
-    // Another KEK: another object, and the Secret names it.
+    // A replaced KEK is another object, and the Secret names that object.
     let _ = kms.run_with(&["put", NAME, "--from", "-", "--replace"], REGISTERED).want(0);
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
     let replaced = secret_of_key(&place).await;
@@ -148,7 +150,7 @@ async fn the_identifier_is_in_the_secret_as_rook_keeps_it() {
     assert_eq!(replaced["metadata"]["annotations"][MARK], second.as_str());
     assert_eq!(replaced["metadata"]["ownerReferences"], written["metadata"]["ownerReferences"]);
 
-    // The Secret is lost: the key is found by its name, and the next create writes the Secret anew.
+    // If the Secret is lost, kms finds the key by its name, and the next create rewrites the Secret.
     place.call("DELETE", &place.path(&format!("secrets/{ID}")), Value::Null).await.unwrap();
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
     assert!(kms.run(&["list"]).want(0).stdout.contains(NAME));
@@ -157,7 +159,7 @@ async fn the_identifier_is_in_the_secret_as_rook_keeps_it() {
     assert_eq!(unsealed(&secret_of_key(&place).await["data"]["dmcrypt-key"]), second);
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
 
-    // Nothing is left of a key that was deleted, neither here nor there.
+    // Nothing is left of a deleted key, neither on the KMIP server nor in Kubernetes.
     let _ = kms.run(&["delete", NAME]).want(0);
     let _ = kms.run(&["get", NAME]).want(3);
     assert_eq!(objects(&server).await, 0);
@@ -177,13 +179,13 @@ async fn what_rook_wrote_is_read_and_a_kek_in_its_place_is_left_alone() {
         json!({"metadata": {"name": ID, "labels": {"pvc_name": NAME}}, "type": "kubernetes.io/rook",
                "stringData": {"dmcrypt-key": text}})
     };
-    // Rook's objects have no name: the Secret is the only way to them.
+    // Rook's objects have no name: only the Secret leads to them.
     place.call("POST", &place.path("secrets"), rooks(&identifier)).await.unwrap();
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
     let ran = kms.run(&["create", NAME]);
     assert!(ran.code != 0 && ran.stderr.contains("exists"), "{}", ran.text());
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
-    // An update turns it into one of ours.
+    // An update replaces it by an object of kms.
     let kek = kms.run(&["create", "other"]).want(0);
     assert!(!kek.text().contains(REGISTERED));
     let other = kms.run(&["get", "other"]).want(0).stdout;
@@ -194,7 +196,7 @@ async fn what_rook_wrote_is_read_and_a_kek_in_its_place_is_left_alone() {
     let _ = kms.run(&["delete", NAME]).want(0);
     let _ = kms.run(&["delete", "other"]).want(0);
 
-    // A KEK of the time before KMIP (rook-behaviour W3).
+    // A KEK that was stored before the cluster used KMIP (rook-behaviour W3).
     place.call("POST", &place.path("secrets"), rooks(&other)).await.unwrap();
     let before = secret_of_key(&place).await;
     let count = objects(&server).await;

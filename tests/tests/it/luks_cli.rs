@@ -1,4 +1,4 @@
-//! The program on LUKS devices whose KEK is in a real OpenBao, as an OSD's init containers run it.
+//! Runs the program on LUKS devices whose KEK is in a real OpenBao, as an OSD's init containers run it.
 use std::{fs, path::Path};
 
 use kms_core::Kek;
@@ -20,14 +20,14 @@ async fn kms(server: &OpenBao) -> Kms {
         .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
 }
 
-/// An image of zeros in the folder of the program.
+/// Creates an image of zeros in the folder of the program.
 fn image(kms: &Kms, name: &str) -> Device {
     let path = kms.folder().join(name);
     fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
     Device::new(Cryptsetup::new(), path)
 }
 
-/// The KEK that the KMS holds; it must not be in what the program has printed so far.
+/// The KEK that the KMS holds. Fails if the output of the program so far contains it.
 fn kek(kms: &Kms, printed: &[&Ran]) -> Kek {
     let text = kms.run(&["get", NAME]).want(0).stdout;
     assert!(printed.iter().all(|ran| !ran.text().contains(&text[..16])));
@@ -62,7 +62,7 @@ async fn a_device_is_formatted_with_the_kek_of_its_name() {
     let text = kms.run(&["slots", "data"]).want(0).stdout;
     assert!(text.contains("0     pbkdf2-sha256  -           1000  -        rotation"), "{text}");
 
-    // What is there is not formatted again, and the KMS is not even asked.
+    // kms does not format an existing LUKS device, and does not contact the KMS for it.
     let mut requests = server.requests().unwrap();
     requests.forget().unwrap();
     let before = fs::read(device.path()).unwrap();
@@ -71,7 +71,7 @@ async fn a_device_is_formatted_with_the_kek_of_its_name() {
     assert!(fs::read(device.path()).unwrap() == before);
     assert_eq!(requests.all().unwrap().len(), 0);
 
-    // Another device of the OSD gets the same KEK, and so does the first when it is meant to be lost.
+    // Another device of the OSD gets the same KEK; so does the first device with `--force`, which destroys its data.
     let metadata = image(&kms, "metadata");
     for args in [["format", NAME, "metadata"].as_slice(), &["format", NAME, "data", "--force"]] {
         let ran = kms.run(args).want(0);
@@ -106,7 +106,7 @@ async fn a_kernel_without_device_mapper_is_named_and_one_with_it_opens_the_devic
         let _ = kms.run(&["close", &mapper]).want(0);
         let _ = kms.run(&["status", &mapper]).want(3);
     } else {
-        // Not everybody may open devices.
+        // Not every user may open devices.
         assert!(ran.stderr.contains("data"), "{}", ran.stderr);
     }
 }
@@ -118,7 +118,7 @@ async fn a_host_without_cryptsetup_is_told_so() {
     let kms = kms(&server).await;
     image(&kms, "data");
     let _ = kms.run(&["format", NAME, "data"]).want(0);
-    // One that is found first, and is too old.
+    // The search path finds this cryptsetup first, and it is too old.
     let old = kms.file(
         "bin/cryptsetup",
         "#!/bin/sh\n[ \"$1\" = --version ] && { echo cryptsetup 2.0.4; exit; }\nexit 1\n",

@@ -1,7 +1,7 @@
-//! What spans crates: the program `kms` on real servers and in a virtual machine.
+//! Tests that span crates: the program `kms` on real servers and in a virtual machine.
 //!
-//! One binary for all, so that the crates are linked once. `memory.rs` has its own, since it searches the memory of its
-//! process.
+//! One binary holds them all, so that the crates are linked once. `memory.rs` has its own, since it searches the memory
+//! of its process.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod azure_cli;

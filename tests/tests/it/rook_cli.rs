@@ -1,11 +1,11 @@
-//! `kms cronjobs` and `kms render` on a real API server, with the rights that `deploy/` grants.
+//! Runs `kms cronjobs` and `kms render` on a real API server, with the rights that `deploy/` grants.
 use kms_tests::{
     Kms,
     rook::{ADMIN, Cluster, fixture},
 };
 use serde_json::{Value, json};
 
-/// The OSDs of three devices, of two, and of one.
+/// The OSDs with three devices, with two, and with one.
 const OSDS: [&str; 3] = ["vault-token", "vault-kubernetes", "vault-tls"];
 
 async fn cluster(case: &str) -> Cluster {
@@ -42,7 +42,7 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
     assert_eq!(apply(&[]), all("unchanged"));
     assert_eq!(apply(&["--image", "mine:1"]), all("changed"));
 
-    // What is printed is what is applied.
+    // `render` prints the CronJobs that `apply` stores.
     let listed = kms.run(&["-o", "json", "cronjobs", "render", "--image", "mine:1"]).want(0).json();
     let printed = listed["items"].as_array().unwrap();
     assert_eq!(printed.len(), 3);
@@ -51,7 +51,7 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
     assert_eq!(stored["spec"]["schedule"], "0 3 * * 0");
     assert_eq!(kms.run(&["cronjobs", "render"]).want(0).stdout.matches("kind: CronJob\n").count(), 3);
 
-    // An OSD goes, and the rotation is switched off.
+    // An OSD is removed, and then the rotation is switched off.
     cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-2", Value::Null).await;
     let text = kms.run(&["cronjobs", "prune"]).want(0).stdout;
     assert!(
@@ -67,7 +67,7 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
     let gone: Vec<_> = apply(&[]).into_iter().map(|(_, result)| result).collect();
     assert_eq!(gone, ["deleted", "deleted"]);
 
-    // Beside a Rook that does not rotate.
+    // The cluster's Rook does not rotate.
     assert_eq!(apply(&["--beside-rook"]).len(), 2);
     assert_eq!(cluster.cron_jobs().await, ["rook-kms-key-rotation-1", "rook-kms-key-rotation-3"]);
     let _ = kms.run(&["cronjobs", "prune", "--all"]).want(0);
@@ -82,7 +82,7 @@ async fn one_that_fails_is_told_and_gives_the_exit_code_and_the_others_are_done(
     let cluster = cluster("vault-token").await;
     let token = cluster.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
     let kms = cluster.kms(&token);
-    // Rook has made one of them.
+    // Rook has created one of the CronJobs.
     let mut rooks = fixture("vault-tls", "cronjob.json");
     rooks["metadata"]["namespace"] = json!(cluster.place.name());
     rooks["metadata"]["labels"]["rook_cluster"] = json!(cluster.place.name());

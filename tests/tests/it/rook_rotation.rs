@@ -1,5 +1,5 @@
-//! From a CephCluster to a new KEK: the CronJob is applied, read back from the API server, and its container is run
-//! with what it says, on real LUKS headers and a real KMS.
+//! Follows a rotation from a CephCluster to a new KEK: applies the CronJob, reads it back from the API server, and runs
+//! its container as the CronJob says, on real LUKS headers and a real KMS.
 use std::{fs, path::Path, process::Command};
 
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
@@ -12,7 +12,7 @@ const NAME: &str = "set1-data-0d7dwll";
 const DEPLOYMENT: &str = "deployments/rook-ceph-osd-3";
 const DEVICES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
 
-/// Runs cryptsetup with a KEK in a file, and gives its exit code.
+/// Runs cryptsetup with a KEK in a file, and returns its exit code.
 fn cryptsetup(args: &[&str], kek: &Path, device: &Path) -> i32 {
     let run = Command::new("cryptsetup")
         .args(args)
@@ -32,7 +32,7 @@ fn opens(kek: &Path, device: &Path) -> bool {
     }
 }
 
-/// Devices as Rook has them, which this KEK opens.
+/// Creates devices as Rook does; this KEK opens them.
 fn format(folder: &Path, kek: &Path) {
     for name in DEVICES {
         let device = folder.join(name);
@@ -42,7 +42,7 @@ fn format(folder: &Path, kek: &Path) {
     }
 }
 
-/// Rotates by the CronJob, and looks at everything that is to have changed.
+/// Rotates through the CronJob, and checks every expected change.
 async fn rotates(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
     let (devices, old, new) =
@@ -70,7 +70,7 @@ async fn rotates(cluster: &Cluster) {
         assert!(!opens(&old, &device) && opens(&new, &device), "{name}: {}", ran.text());
     }
 
-    // It is seen at the OSD, which does not restart, and where CronJobs are applied.
+    // The result is visible at the OSD, which does not restart, and in the output of `cronjobs apply`.
     let after = cluster.call("GET", "apps/v1", DEPLOYMENT, Value::Null).await;
     assert_eq!(after["spec"], before["spec"]);
     let annotations = &after["metadata"]["annotations"];
@@ -83,7 +83,7 @@ async fn rotates(cluster: &Cluster) {
     assert_eq!(events["items"].as_array().unwrap().len(), 1);
     assert_eq!(events["items"][0]["type"], "Normal");
 
-    // A device that the KEK does not open: nothing is changed, and that is seen as well.
+    // If the KEK does not open a device, the rotation changes nothing, and this result is visible too.
     let other = folder.path().join("other");
     fs::write(&other, "not the KEK").unwrap();
     format(&devices, &other);

@@ -1,4 +1,4 @@
-//! Rotations by the program on a real OpenBao: requests, output, exit codes, and what must stay secret.
+//! Runs rotations by the program on a real OpenBao: requests, output, exit codes, and secrets that must stay secret.
 
 use std::{
     io::{BufRead, BufReader},
@@ -35,7 +35,7 @@ fn kek(kms: &Kms, name: &str) -> Kek {
     Kek::parse(kms.run(&["get", name]).want(0).stdout).unwrap()
 }
 
-/// A new key, and an image that it opens.
+/// Creates a new key, and an image that it opens.
 fn osd(kms: &Kms, name: &str) -> Image {
     let _ = kms.run(&["create", name]).want(0);
     Image::luks2(&kek(kms, name))
@@ -45,7 +45,7 @@ fn path(image: &Image) -> String {
     image.path().display().to_string()
 }
 
-/// Waits until the program says that it waits for the end of the grace, and kills it.
+/// Waits until the program reports that it waits for the end of the grace period, and kills it.
 fn killed_in_the_grace(mut child: Child) {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let said = lines.map_while(Result::ok).find(|line| line.contains("stays valid"));
@@ -104,7 +104,7 @@ async fn superseded_versions_are_destroyed_when_asked_for() {
     let versions = server.admin().call("GET", &versions, Value::Null).await.unwrap();
     let destroyed = |number: &str| versions["data"]["versions"][number]["destroyed"].clone();
     assert_eq!([destroyed("1"), destroyed("2"), destroyed("3")], [json!(true), json!(true), json!(false)]);
-    // Version 1 of KV keeps none: the rotation is done, and what was asked for is not.
+    // KV version 1 keeps no versions: the rotation succeeds, but `--destroy-superseded` has nothing to destroy.
     let kms = self::kms(&server, &token, "rook");
     let image = osd(&kms, NAME);
     let ran = kms.run(&["rotate", NAME, &path(&image), "--grace", "0", "--destroy-superseded"]).want(1);
@@ -142,7 +142,7 @@ async fn a_run_that_is_killed_in_the_grace_is_finished_by_the_next_one() {
     let kms = kms(&server, &token, "rookv2");
     let image = osd(&kms, NAME);
     let device = path(&image);
-    // What an OSD has fetched that is about to start.
+    // The KEK that a starting OSD has already fetched.
     let old = kek(&kms, NAME);
     let rooks = ["key-management", "rotate-key", NAME, &device];
     for args in [&["rotate", NAME, &device][..], &rooks] {
@@ -165,7 +165,7 @@ async fn a_run_that_is_killed_in_the_grace_is_finished_by_the_next_one() {
     assert!(!image.opens(&old));
 }
 
-/// The slot of the pair that the KEK does not open.
+/// The slot, 0 or 1, that the KEK does not open.
 fn image_other(image: &Image, kek: &Kek) -> u8 {
     u8::from(image.opens_slot(0, kek))
 }
@@ -185,7 +185,7 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
         for number in 1..20 {
             let name = format!("osd-{number}");
             let _ = kms.run_with(&["put", &name, "--from", "-"], shared.expose_secret()).want(0);
-            // As Rook keeps them.
+            // In the folders where Rook keeps its OSDs.
             let place = folder.path().join(format!("rook-ceph/{name}/ceph-{number}"));
             std::fs::create_dir_all(&place).unwrap();
             osds.push((name, osds[0].1.copy(place.join("block-tmp"))));
@@ -216,7 +216,7 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
         let of_no_osd: Vec<_> = of_no_osd.collect();
         assert!(of_no_osd.len() <= 3, "the mount, the rights of all: {of_no_osd:?}");
 
-        // The device is back, and only its OSD is rotated.
+        // The device is back, and the next run rotates only its OSD.
         std::fs::write(osds[7].1.path(), broken).unwrap();
         requests.forget().unwrap();
         let summary = kms.run(&all).want(0).json();

@@ -1,4 +1,4 @@
-//! Rotations in processes of their own, which are killed before and after every step, on every provider.
+//! Rotates in separate processes, which are killed before and after every step, on every provider.
 //!
 //! The long run, with kills of the real program at any time, is `cargo xtask crash`.
 use std::path::Path;
@@ -8,7 +8,8 @@ use kms_tests::{
     stores::{Store, Which},
 };
 
-/// Kills at every announcement on one device and at some on two and three, each time once more in the next run.
+/// Kills at every second announcement on one device, and at some on two and three; each time kills the next run as
+/// well.
 async fn sweep(which: Which) {
     let store = Store::start(which).await.unwrap();
     let worker = Path::new(env!("CARGO_BIN_EXE_crash"));
@@ -16,7 +17,7 @@ async fn sweep(which: Which) {
     let mut kills = 0;
     for (devices, stride) in [(1, 2), (2, 7), (3, 9)] {
         let subject = Subject::new(&store, worker, devices).await;
-        // Which moments: by the provider, so that all of them together have each one.
+        // The provider determines the moments, so that all providers together cover every moment.
         let offset = Which::ALL.iter().position(|other| *other == which).unwrap() % stride;
         for first in (offset..).step_by(stride) {
             match subject.round(first, dice.below(24 + 10 * devices)).await {
@@ -28,14 +29,14 @@ async fn sweep(which: Which) {
     assert!(kills >= 20, "{kills}");
 }
 
-// The doubles answer from threads of this process, which the sweep keeps waiting.
+// The doubles respond from threads of this process; the sweep blocks one of its threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn azure_loses_no_kek() {
     sweep(Which::Azure).await;
 }
 
-// The doubles answer from threads of this process, which the sweep keeps waiting.
+// The doubles respond from threads of this process; the sweep blocks one of its threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn key_protect_loses_no_kek() {

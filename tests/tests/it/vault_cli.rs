@@ -1,4 +1,5 @@
-//! The program on a real OpenBao, as a user runs it: layout, files, exit codes, requests, and what it must not print.
+//! Runs the program on a real OpenBao, as a user does: layout, files, exit codes, requests, and secrets that it must
+//! not print.
 use std::os::unix::fs::PermissionsExt;
 
 use kms_conformance::leak::Canary;
@@ -89,7 +90,8 @@ async fn a_run_is_one_request_and_at_most_one_look_at_the_mount() {
         let told = kms(&server, &token, mount, &[("VAULT_BACKEND", version)]);
         requests.forget().unwrap();
         let _ = told.run(&["create", "another"]).want(0);
-        // A mount that is only said to be v2 is looked at before the first write, which could destroy something in v1.
+        // Even if `VAULT_BACKEND` says v2, kms looks up the mount before the first write: on a v1 mount the
+        // write could destroy data.
         assert_eq!(requests.all().unwrap().len(), 2, "{:?}", requests.table());
         requests.forget().unwrap();
         let _ = told.run(&["get", NAME]).want(0);
@@ -205,7 +207,7 @@ async fn the_process_holds_no_secret_in_its_arguments_and_dumps_no_core() {
     let kms = kms(&server, &token, "rook", &[("VAULT_ADDR", &relay.url())]);
     relay.freeze(true);
     let mut child = kms.command(&["--timeout", "60s", "get", NAME]).spawn().unwrap();
-    // Its first connection has been accepted, so it has set itself up and waits for the server.
+    // The server has accepted its first connection, so the program is set up and waits for a response.
     while relay.accepted() == 0 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! Provisioning while cargo compiles: `cargo xtask provision` as a process of its own.
+//! Provisions while cargo compiles: runs `cargo xtask provision` as a separate process.
 
 use std::{
     fs::File,
@@ -50,7 +50,7 @@ impl Drop for Background {
 }
 
 impl Background {
-    /// Starts to provision, with the output in a log file.
+    /// Starts provisioning. The output goes to a log file.
     pub(crate) fn start(sh: &Shell) -> Result<Self> {
         let log = servers_dir().join("provision.log");
         sh.create_dir(servers_dir())?;
@@ -63,7 +63,7 @@ impl Background {
         Ok(Self { child, log, reaped: false })
     }
 
-    /// Waits until all is provisioned.
+    /// Waits until provisioning is complete.
     ///
     /// # Errors
     ///

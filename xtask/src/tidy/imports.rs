@@ -1,4 +1,5 @@
-//! Which file of a crate imports which: no two files import each other, a parent module and its descendants aside.
+//! Checks imports between the files of a crate: no two files may import each other, except a parent module and its
+//! descendants.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,7 +8,7 @@ use super::{
     workspace::{File, Workspace},
 };
 
-/// Re-exports that lead to re-exports are followed this often at most.
+/// The maximum number of re-exports that are followed in a row.
 const DEPTH: usize = 16;
 
 /// A name in a module.
@@ -17,7 +18,7 @@ enum Name {
     Here,
     /// A child module, by its index.
     Module(usize),
-    /// Brought in by `use`: the path as written, from that module.
+    /// Imported by `use`: the path as written, from the importing module.
     Import(Vec<String>),
 }
 
@@ -37,13 +38,13 @@ struct Module {
 #[derive(Debug)]
 pub(super) struct CrateFiles<'a> {
     workspace: &'a Workspace,
-    /// Each file and the path of the module that it is.
+    /// Each file, and the path of its module.
     files: Vec<(&'a File, Vec<String>)>,
     modules: Vec<Module>,
 }
 
 impl<'a> CrateFiles<'a> {
-    /// Reads the crate of that name from its root files on. Files that only tests include are not part of it.
+    /// Reads the crate of that name, starting with its root files. Files that only tests include are left out.
     pub(super) fn of(workspace: &'a Workspace, name: &str) -> Self {
         let mut this = Self { workspace, files: Vec::new(), modules: Vec::new() };
         for root in ["lib.rs", "main.rs"] {
@@ -58,7 +59,7 @@ impl<'a> CrateFiles<'a> {
         self.files.iter().map(|(file, _)| *file)
     }
 
-    /// The imports between files, neither of which is an ancestor of the other.
+    /// The imports between files. Imports between a module and its ancestor are left out.
     fn edges(&self) -> BTreeMap<usize, BTreeSet<usize>> {
         let mut edges: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (index, module) in self.modules.iter().enumerate() {
@@ -163,7 +164,7 @@ impl<'a> CrateFiles<'a> {
         this
     }
 
-    /// The file of the module `child`, which is declared in `file`.
+    /// The file of the module `child`, which `file` declares.
     fn child_file(&self, file: usize, parent: &[String], child: &[String]) -> Option<&'a File> {
         let (declaring, declaring_path) = self.files.get(file)?;
         let (folder, name) = declaring.path.rsplit_once('/')?;
@@ -172,7 +173,7 @@ impl<'a> CrateFiles<'a> {
         if !["lib", "main", "mod"].contains(&stem) {
             folder = format!("{folder}/{stem}");
         }
-        // Modules in braces between the file and the child are folders.
+        // Inline modules between the file and the child are folders.
         for inline in parent.iter().skip(declaring_path.len()) {
             folder = format!("{folder}/{inline}");
         }
@@ -181,7 +182,7 @@ impl<'a> CrateFiles<'a> {
         paths.iter().find_map(|path| self.workspace.get(path))
     }
 
-    /// What a path means that is written in the module `from`; `None` for what other crates define.
+    /// Resolves a path that is written in the module `from`. `None` for names that other crates define.
     fn resolve(&self, from: usize, path: &[String], depth: usize) -> Option<Target> {
         let depth = depth.checked_sub(1)?;
         let mut module = from;
@@ -245,7 +246,7 @@ impl<'a> CrateFiles<'a> {
     }
 }
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Debug)]
 enum Target {
     /// The module itself.
@@ -254,14 +255,15 @@ enum Target {
     Item(usize),
 }
 
-/// Whether the word at `at` begins a path, and not `pub(in crate::x)`.
+/// Whether the word at `at` begins a path. `pub(in crate::x)` does not count.
 fn is_path(tokens: &[Token], at: usize) -> bool {
     let colon = |at: usize| tokens.get(at).is_some_and(|token| token.is(":"));
     let before = at.checked_sub(1).and_then(|before| tokens.get(before));
     colon(at + 1) && colon(at + 2) && !before.is_some_and(|before| before.is("in") || before.is(":"))
 }
 
-/// Collects the paths of a `use` tree or of one path; a leaf's name is `None` for `*`. Returns the index behind it.
+/// Collects the paths of a `use` tree or of one path; a leaf's name is `None` for `*`. Returns the index after the
+/// tree.
 fn leaves_of(
     tokens: &[Token],
     mut at: usize,
@@ -277,7 +279,7 @@ fn leaves_of(
                 at += 1;
                 while at < end {
                     let next = leaves_of(tokens, at, prefix, leaves);
-                    // The comma, or something that this reader does not know.
+                    // Skips a comma, or a token that this reader does not know.
                     at = next.max(at + 1);
                     if text(next) == "," {
                         at = next + 1;
@@ -334,7 +336,7 @@ fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// Every circle of imports, as its shortest way round; pairs come first.
+/// Finds every import cycle, as its shortest path; pairs come first.
 pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     workspace.crates().into_iter().flat_map(|name| circles(&CrateFiles::of(workspace, name))).collect()
 }
@@ -365,7 +367,7 @@ fn circles(files: &CrateFiles<'_>) -> Vec<String> {
     found.collect()
 }
 
-/// The shortest way along `edges`, both ends included.
+/// The shortest path along `edges`, both ends included.
 fn shortest(edges: &BTreeMap<usize, BTreeSet<usize>>, from: usize, to: usize) -> Option<Vec<usize>> {
     let mut before: BTreeMap<usize, usize> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);

@@ -1,11 +1,11 @@
-//! Which crate must not be below which, and how many crates each provider brings along, by `cargo tree`.
+//! Checks with `cargo tree` which crates must not depend on which, and how many crates each provider adds.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-/// `cargo tree` arguments, and the crates that must not turn up.
+/// Arguments of `cargo tree`, and the crates that must not appear in its output.
 const ABSENT: [(&str, &[&str]); 13] = [
     (
         "--package kms-core --all-features",
@@ -59,12 +59,12 @@ const ABSENT: [(&str, &[&str]); 13] = [
         "--package kms-dispatch --no-default-features",
         &["azure_core", "hyper", "kms-k8s-secret", "kms-vault", "rustls"],
     ),
-    // Sources of blocks and Secrets are of use without any provider.
+    // The sources of blocks and Secrets are useful without any provider.
     (
         "--package kms-source --all-features",
         &["hyper", "k8s-openapi", "kms-dispatch", "kms-http", "kms-vault", "kube", "reqwest", "rustls"],
     ),
-    // Implementers build the suite, and nothing of the harness.
+    // Implementers build the suite without the test harness.
     (
         "--package kms-conformance --all-features",
         &["hyper", "kms-dispatch", "kms-http", "kms-testkit", "kube", "reqwest", "rustls"],
@@ -78,7 +78,7 @@ const ABSENT: [(&str, &[&str]); 13] = [
         "--package kms-kube --no-default-features",
         &["http", "hyper", "k8s-openapi", "kube", "rustls", "serde_json"],
     ),
-    // Programs without a Kubernetes client may build Rook's objects.
+    // Programs may build Rook's objects without a Kubernetes client.
     (
         "--package kms-rook --no-default-features",
         &["hyper", "kms-k8s-secret", "kms-vault", "kube", "kube-client", "reqwest", "rustls"],
@@ -89,7 +89,7 @@ pub(super) fn check(sh: &Shell) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (args, absent) in ABSENT {
         let arguments = args.split(' ');
-        // The name and version alone, each on a line of its own.
+        // Prints name and version alone, one package on each line.
         let package = "{p}";
         let tree = cmd!(sh, "cargo tree {arguments...} --edges normal --prefix none --format {package}")
             .quiet()
@@ -103,12 +103,12 @@ pub(super) fn check(sh: &Shell) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The names of `absent` that a tree has all the same.
+/// The names of `absent` that are in a tree.
 fn present<'a>(tree: &'a str, absent: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| absent.contains(name))
 }
 
-/// Compares the numbers of crates in the README's table of providers with what `cargo tree` says.
+/// Compares the numbers of crates in the README's table of providers with the output of `cargo tree`.
 fn counts(sh: &Shell) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let said = said_counts(&sh.read_file("README.md")?);
@@ -120,7 +120,7 @@ fn counts(sh: &Shell) -> Result<Vec<String>> {
         let tree = cmd!(sh, "cargo tree --package kms-dispatch --no-default-features --features {feature} --edges normal --target x86_64-unknown-linux-gnu --prefix none --format {package}")
             .quiet()
             .read()?;
-        // Our own crates have a path behind their name.
+        // Our own crates have a path after their name.
         let others = tree.lines().filter(|line| !line.contains("(/")).map(|line| line.split(" (").next());
         let count = others.collect::<BTreeSet<_>>().len();
         if said != Some(count) {
@@ -130,7 +130,7 @@ fn counts(sh: &Shell) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The features in the README's table of providers, and how many crates it says each comes with.
+/// The features in the README's table of providers, each with the number of crates that the table states.
 fn said_counts(readme: &str) -> Vec<(String, Option<usize>)> {
     let rows = readme.lines().skip_while(|line| !line.starts_with("| `KMS_PROVIDER` |")).skip(2);
     rows.take_while(|line| line.starts_with('|'))

@@ -1,9 +1,9 @@
-//! What earlier work has left untidy: findings in these places are warnings, everywhere else they are errors.
+//! The places that earlier work has left untidy: findings there are warnings, everywhere else they are errors.
 
 /// Places with findings. Remove a place as soon as `cargo xtask tidy PLACE` finds nothing; add none.
 const LEFT: [&str; 1] = ["README.md"];
 
-/// Whether a finding is an error: nothing in it belongs to a place where findings are left.
+/// Whether a finding is an error. It is a warning if it names one of the places above.
 pub(super) fn is_error(problem: &str) -> bool {
     !LEFT.iter().any(|place| problem.contains(place) || problem.contains(place.trim_end_matches('/')))
 }

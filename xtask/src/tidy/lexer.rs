@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proc_macro2::{Delimiter, LexError, TokenStream, TokenTree};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A keyword, a name or a lifetime's name.
@@ -30,8 +30,7 @@ impl Token {
     }
 }
 
-/// The tokens of `text`: brackets are tokens of their own; comments, documentation and items under `#[cfg(test)]`
-/// are left out.
+/// Lexes `text`. Brackets are separate tokens. Comments, documentation and items under `#[cfg(test)]` are left out.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, LexError> {
     let mut flat = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -57,7 +56,7 @@ fn flatten(stream: TokenStream, lines: &[&str], flat: &mut Vec<Token>) {
         }
         let inner = trees.next_if(|next| matches!(next, TokenTree::Punct(mark) if mark.as_char() == '!'));
         let attribute = trees.next_if(|next| is_group(next, Delimiter::Bracket));
-        // The lexer turns a documentation comment into an attribute at the comment's place.
+        // The lexer replaces a documentation comment by an attribute at the same place.
         let place = mark.span().start();
         let line = lines.get(place.line.saturating_sub(1)).copied().unwrap_or_default();
         if line.chars().nth(place.column) != Some('#') {
@@ -84,7 +83,7 @@ fn is_cfg_test(tree: &TokenTree) -> bool {
     text == "[cfg(test)]" || text.starts_with("[cfg(all(test,")
 }
 
-/// Skips what an attribute stands before: an item, a field, an arm or a statement.
+/// Skips the target of an attribute: an item, a field, an arm or a statement.
 fn skip_item(trees: &mut impl Iterator<Item = TokenTree>) {
     let mut angles = 0_i32;
     let mut before = ' ';

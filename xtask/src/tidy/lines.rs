@@ -1,4 +1,4 @@
-//! What single lines and files must have: documentation, issue numbers, no paths of one machine, reasons.
+//! Checks single lines and files: documentation, issue numbers, no paths of one machine, reasons.
 
 use super::{
     size,
@@ -23,7 +23,7 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     found
 }
 
-/// Files that are worth a split, which is advice.
+/// Finds files that are worth a split. This is advice.
 pub(super) fn long(workspace: &Workspace) -> Vec<String> {
     let rust = workspace.files.iter().filter(|file| file.is("rs") && !file.path.contains("/tests/"));
     rust.map(|file| (size::of_file(file), file))
@@ -33,16 +33,16 @@ pub(super) fn long(workspace: &Workspace) -> Vec<String> {
 }
 
 fn undocumented(file: &File) -> Option<String> {
-    // A crate's documentation may be its README.
+    // The documentation of a crate may be its README.
     let starts = ["//!", "#![doc = include_str!("];
     let documented = starts.iter().any(|start| file.text.starts_with(start));
     (file.is("rs") && !documented)
         .then(|| format!("{}: does not begin with its documentation (//!)", file.path))
 }
 
-/// What is wrong with one line of any file.
+/// Finds the faults of one line of any file.
 fn line_faults(line: &str) -> impl Iterator<Item = &'static str> {
-    // Written so that this file does not find itself.
+    // Split strings, so that this file does not find itself.
     let (todo, places) =
         (concat!("TO", "DO"), [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")]);
     let unnamed = line.match_indices(todo).any(|(at, _)| {
@@ -52,7 +52,7 @@ fn line_faults(line: &str) -> impl Iterator<Item = &'static str> {
     });
     let absolute = places.iter().any(|place| {
         line.match_indices(place).any(|(at, _)| {
-            // In the middle of a URL or of a longer path it is something else.
+            // In the middle of a URL or of a longer path, these are not such paths.
             let before = line.get(..at).and_then(|before| before.chars().next_back());
             !before.is_some_and(|before| before.is_alphanumeric() || "._-*}".contains(before))
         })

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: what `docs/style.md` asks for and no lint looks at. The checks of files are tests as well.
+//! `cargo xtask tidy`: checks the rules of `docs/style.md` that no lint checks. The checks of files are tests as well.
 
 mod imports;
 mod isolation;
@@ -30,7 +30,7 @@ const CHECKS: [Check; 6] = [
     ("shared runs", shared::check),
 ];
 
-/// What a check finds: errors, and warnings in places that are still untidy.
+/// Runs a check. Returns errors, and warnings for places that are still untidy.
 fn sorted(check: Check, workspace: &Workspace) -> (Vec<String>, Vec<String>) {
     check.1(workspace).into_iter().partition(|problem| check.0 == "lines" || left::is_error(problem))
 }

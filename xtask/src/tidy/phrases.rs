@@ -1,8 +1,8 @@
-//! Phrases that make a reader stop, with better ones: `docs/style.md`, Plain English.
+//! Finds phrases that make a reader stop, and suggests better ones: `docs/style.md`, Plain English.
 
 use super::workspace::{File, Workspace};
 
-/// Each phrase in lower case, and what to write.
+/// Each phrase in lower case, and its replacement.
 const PHRASES: [(&str, &str); 22] = [
     ("are told", "say what the message is about"),
     ("as good as missing", "write: is treated as absent"),
@@ -28,7 +28,7 @@ const PHRASES: [(&str, &str); 22] = [
     ("whomever", "name the actor"),
 ];
 
-/// This file spells the phrases out.
+/// This file contains the phrases.
 const HERE: &str = "xtask/src/tidy/phrases.rs";
 
 pub(super) fn check(workspace: &Workspace) -> Vec<String> {
@@ -36,7 +36,7 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     texts.flat_map(phrases).collect()
 }
 
-/// One word, its line, and whether only white space parts it from the one before.
+/// A word, its line, and whether only white space separates it from the previous word.
 #[derive(Debug)]
 struct Word {
     text: String,
@@ -63,7 +63,7 @@ fn phrases(file: &File) -> Vec<String> {
     found
 }
 
-/// The words of a text. Code between back-ticks, code blocks and quotations are left out.
+/// Splits a text into words. Code between back-ticks, code blocks and quotations are left out.
 fn words(text: &str, markdown: bool) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut fenced = false;
@@ -71,7 +71,7 @@ fn words(text: &str, markdown: bool) -> Vec<Word> {
     for (number, line) in text.lines().enumerate() {
         let mut line = line.trim();
         if !markdown {
-            // A sentence goes on in the next line of a comment.
+            // A sentence continues in the next line of a comment.
             line = line.trim_start_matches('/').trim_start_matches('!').trim_start();
         }
         if line.starts_with("```") {
@@ -99,10 +99,10 @@ fn words(text: &str, markdown: bool) -> Vec<Word> {
     words
 }
 
-/// A line with each span between two back-ticks replaced by one back-tick.
+/// Replaces each span between two back-ticks by one back-tick.
 fn without_code(line: &str) -> String {
     let parts: Vec<&str> = line.split('`').collect();
-    // Without its partner the last back-tick opens nothing.
+    // The last back-tick opens nothing if it has no partner.
     let whole = parts.len() % 2 == 1;
     let last = parts.len() - 1;
     let kept = parts.iter().enumerate().filter(|(at, _)| at % 2 == 0 || (!whole && *at == last));

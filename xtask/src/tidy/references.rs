@@ -1,4 +1,5 @@
-//! Citations and links that resolve: sections of `docs/rook-behaviour.md`, field reports, decisions, Markdown links.
+//! Checks that citations and links resolve: sections of `docs/rook-behaviour.md`, field reports, decisions, Markdown
+//! links.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ const ROOK: &str = "docs/rook-behaviour.md";
 const REPORTS: &str = "docs/field-reports.md";
 const THREATS: &str = "docs/threat-model.md";
 
-/// This file spells old forms out.
+/// This file contains the old forms.
 const HERE: &str = "xtask/src/tidy/references.rs";
 
 /// Texts that a reader does not have.
@@ -29,7 +30,7 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     found
 }
 
-/// What can be cited.
+/// The targets that a citation may have.
 #[derive(Debug, Default)]
 struct Known {
     /// `§6.4`, `W16` and `appendix B`.
@@ -66,7 +67,7 @@ fn digit(one: char) -> bool {
     one.is_ascii_digit()
 }
 
-/// One thing that a line cites, and what stands before it.
+/// A citation, and its place in the line.
 #[derive(Debug, PartialEq)]
 struct Citation {
     at: usize,
@@ -74,15 +75,15 @@ struct Citation {
     text: String,
 }
 
-/// Citations in a file that do not resolve, or that do not say what they cite.
+/// Finds citations that do not resolve, or that do not name their source.
 fn citations(file: &File, known: &Known) -> Vec<String> {
-    // Each of the two pages names its own entries.
+    // Inside either page, entries of that page need no name of the page.
     let (in_rook, in_reports) = (file.path == ROOK, file.path == REPORTS);
     let mut found = Vec::new();
     let mut carried = None;
     for (number, line) in file.text.lines().enumerate() {
         let mut tell = |problem: String| found.push(format!("{}:{}: {problem}", file.path, number + 1));
-        // What the list of citations that is being read belongs to; a list may go on in the next line.
+        // The source of the list of citations that is being read. A list may continue on the next line.
         let mut source = carried.take();
         let mut behind = 0;
         let body = line.trim_start().trim_start_matches(['/', '!', '#']).trim_start();
@@ -117,7 +118,7 @@ fn citations(file: &File, known: &Known) -> Vec<String> {
     found
 }
 
-/// What is wrong with a citation from the page `source`, in one of the two pages or elsewhere.
+/// Describes the fault of a citation from the page `source`, in one of the two pages or elsewhere.
 fn unresolved(
     text: &str,
     source: Option<&str>,
@@ -139,19 +140,19 @@ fn unresolved(
     text.starts_with('W').then(|| format!("{text}: write: rook-behaviour {text}"))
 }
 
-/// Whether a text ends with the name of a page whose sections follow: `rook-behaviour `, `(rook-behaviour\n`.
+/// Whether a text ends with the name of a page, before its sections: `rook-behaviour `, `(rook-behaviour\n`.
 fn names(text: &str, page: &str) -> bool {
     let text = text.trim_end_matches(|one: char| one.is_whitespace() || "`(:[".contains(one));
     text.ends_with(page) || text.ends_with(&format!("{page}.md"))
 }
 
-/// Whether a text only joins two citations of one list.
+/// Whether a text only separates two citations of one list.
 fn joins(text: &str) -> bool {
     let words = text.split(|one: char| one.is_whitespace() || ",;".contains(one));
     words.filter(|word| !word.is_empty()).all(|word| ["and", "or", "to", "\\"].contains(&word))
 }
 
-/// Everything in a line that looks like `§6.4`, `W16`, `UP-111`, `SR-05` or `appendix B`, from left to right.
+/// Finds everything in a line that looks like `§6.4`, `W16`, `UP-111`, `SR-05` or `appendix B`, from left to right.
 fn cited(line: &str) -> Vec<Citation> {
     let mut found = Vec::new();
     for (at, one) in line.char_indices() {
@@ -182,7 +183,7 @@ fn cited(line: &str) -> Vec<Citation> {
     found
 }
 
-/// Whether `word` stands in `line` as a word of its own.
+/// Whether `line` contains `word` as a whole word.
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line.get(..at).and_then(|before| before.chars().next_back());
@@ -191,7 +192,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether a line has `spec 6.4` or `contract 19.2`, which name a text by a number that readers do not have.
+/// Whether a line contains `spec 6.4` or `contract 19.2`: a section number of a text that readers do not have.
 fn old_section(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line.get(..at).and_then(|before| before.chars().next_back());
@@ -209,7 +210,7 @@ fn decisions(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchors of a Markdown file: explicit ones, and those that code hosts make of headings.
+/// The anchors of a Markdown file: explicit ones, and those that code hosts generate from headings.
 fn anchors(file: &File) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in prose(&file.text).map(|(_, line)| line) {
@@ -242,7 +243,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Links of a Markdown file that lead nowhere in this repository.
+/// Finds links of a Markdown file whose target is not in this repository.
 fn links(file: &File, workspace: &Workspace) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in prose(&file.text) {
@@ -270,8 +271,8 @@ fn links(file: &File, workspace: &Workspace) -> Vec<String> {
     found
 }
 
-/// Tests that a report's row names in its last cell, or a line that begins with "Tests.", and that do not exist.
-/// Tests that are files are links, which have a check of their own.
+/// Finds nonexistent tests that a report names in the last cell of its row, or in a line that begins with "Tests.".
+/// Tests that are named by file are links, which another check covers.
 fn missing_tests(file: &File, workspace: &Workspace) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in file.text.lines().enumerate() {
@@ -293,7 +294,7 @@ fn missing_tests(file: &File, workspace: &Workspace) -> Vec<String> {
     found
 }
 
-/// The path of `link` as seen from the file at `from`.
+/// Resolves `link` relative to the file at `from`.
 fn beside(from: &str, link: &str) -> String {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();

@@ -1,4 +1,4 @@
-//! The role map: one role, one file, the same in every provider (`docs/style.md`).
+//! Checks the role map: one role, one file, the same in every provider (`docs/style.md`).
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{size, workspace::Workspace};
 /// The provider crates.
 pub(super) const PROVIDERS: [&str; 5] = ["kms-azure", "kms-ibmkp", "kms-k8s-secret", "kms-kmip", "kms-vault"];
 
-/// Every role that a provider may have, and what its file holds. A role that a service lacks is a missing file.
+/// Every role that a provider may have, and the content of its file. If a service lacks a role, the file is absent.
 const ROLES: [(&str, &str); 14] = [
     ("lib.rs", "the crate's documentation and public names"),
     ("config.rs", "the settings"),
@@ -25,11 +25,11 @@ const ROLES: [(&str, &str); 14] = [
     ("error.rs", "from the service's codes to `ErrorKind` and `Retry`"),
 ];
 
-/// Files without which no crate is a provider.
+/// The files that every provider must have.
 const REQUIRED: [&str; 6] =
     ["README.md", "src/builder.rs", "src/error.rs", "src/lib.rs", "src/name.rs", "src/provider.rs"];
 
-/// Files and folders that one service alone has, and why.
+/// Files and folders that only one service has, and why.
 const OWN: [(&str, &str, &str); 18] = [
     ("kms-azure", "address.rs", "clouds, and which tokens may be sent to which vault"),
     ("kms-azure", "assertion.rs", "a certificate authenticates by a signed assertion"),
@@ -51,7 +51,7 @@ const OWN: [(&str, &str, &str); 18] = [
     ("kms-vault", "mount.rs", "the KV mount: its version, and freshness behind standbys"),
 ];
 
-/// `provider.rs` orchestrates; with more code lines than this it does the work itself.
+/// `provider.rs` orchestrates. If it has more code lines than this, it does work that belongs elsewhere.
 const PROVIDER_LINES: usize = 200;
 
 pub(super) fn check(workspace: &Workspace) -> Vec<String> {
@@ -71,10 +71,10 @@ fn provider(workspace: &Workspace, name: &str, own: &[(&str, &str, &str)]) -> Ve
         let Some(inside) = file.path.strip_prefix(&prefix).and_then(|path| path.strip_prefix("src/")) else {
             continue;
         };
-        // A folder belongs to its first part: `certificate/file.rs` to `certificate/`.
+        // A file in a folder has the role of the top folder: `certificate/file.rs` has `certificate/`.
         let role =
             inside.split_once('/').map_or_else(|| inside.to_owned(), |(folder, _)| format!("{folder}/"));
-        // A role that needs more than one file is a folder of that name.
+        // A role with more than one file is a folder of that name.
         let known = |(role_file, _): &(&str, &str)| {
             role == **role_file || role.strip_suffix('/') == role_file.strip_suffix(".rs")
         };

@@ -1,4 +1,4 @@
-//! Logic that is written twice: runs of lines of the same shape in two providers, or in two doubles.
+//! Finds duplicated logic: runs of lines of the same shape in two providers, or in two doubles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{
     workspace::{File, Workspace},
 };
 
-/// So many successive lines of code of one shape belong in one place.
+/// The minimum length of a run, in code lines, for both places to count as shared logic.
 const RUN: usize = 12;
 
 /// A run with fewer different lines than this is a table: data, not logic.
@@ -22,7 +22,7 @@ const KEYWORDS: [&str; 36] = [
     "ref", "return", "self", "static", "struct", "super", "trait", "type", "where", "while",
 ];
 
-/// One line of code: its number and its tokens with names, strings and numbers made equal.
+/// A line of code: its number, and its tokens with names, strings and numbers made equal.
 #[derive(Debug)]
 struct Line {
     number: usize,
@@ -37,7 +37,7 @@ struct Lines<'a> {
     lines: Vec<Line>,
 }
 
-/// Runs that two providers or two doubles share.
+/// Finds runs that two providers or two doubles share.
 pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     let mut providers = Vec::new();
     for name in PROVIDERS {
@@ -59,7 +59,7 @@ fn lines_of<'a>(owner: &'a str, file: &'a File) -> Lines<'a> {
     let mut shapes: BTreeMap<usize, String> = BTreeMap::new();
     let mut importing = false;
     for token in file.tokens() {
-        // Imports say what a file uses, which may well be the same.
+        // Skips imports: two files may well use the same things.
         importing |= token.is("use");
         if !importing {
             let shape = shapes.entry(token.line).or_default();
@@ -105,7 +105,7 @@ fn shared(files: &[Lines<'_>]) -> Vec<String> {
     let mut found = Vec::new();
     for &(one, other) in &starts {
         let before = |(file, at): (usize, usize)| Some((file, at.checked_sub(1)?));
-        // Only where a run begins; the next ones are its continuation.
+        // Reports only the beginning of a run; the following windows continue it.
         if before(one).zip(before(other)).is_some_and(|pair| starts.contains(&pair)) {
             continue;
         }
@@ -131,7 +131,7 @@ fn shared(files: &[Lines<'_>]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A function of `lines` lines, each of a shape of its own, with names that begin with `name`.
+    /// A function of `lines` lines, each of a different shape, with names that begin with `name`.
     fn function(name: &str, lines: usize) -> String {
         let body: String = (0..lines - 2)
             .map(|line| format!("    {name}{line}({});\n", vec!["1"; line].join(", ")))

@@ -1,4 +1,4 @@
-//! How much code there is: lines that hold a token, without tests, comments and blank lines.
+//! Counts code: lines that hold a token, without tests, comments and blank lines.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{
     workspace::{File, Workspace},
 };
 
-/// Code lines of each crate that users run. Files that only tests include are left out.
+/// The code lines of each crate that users run. Files that only tests include are left out.
 pub(super) fn code_lines(workspace: &Workspace) -> BTreeMap<&str, usize> {
     let mut sizes = BTreeMap::new();
     for name in workspace.crates() {
@@ -24,7 +24,7 @@ pub(super) fn code_lines(workspace: &Workspace) -> BTreeMap<&str, usize> {
     sizes
 }
 
-/// Code lines before the tests of one file.
+/// The code lines of one file, without its tests.
 pub(super) fn of_file(file: &File) -> usize {
     lexer::code_lines(&file.tokens()).len()
 }

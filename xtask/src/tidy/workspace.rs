@@ -1,11 +1,11 @@
-//! The files that the checks look at, read once.
+//! The files that the checks read. They are read once.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
 use super::lexer::{self, Token};
 
-/// Crates whose code serves tests only.
+/// Crates whose code is only for tests.
 const FOR_TESTS: [&str; 2] = ["kms-conformance", "kms-testkit"];
 
 /// One text file of the repository.
@@ -26,12 +26,12 @@ impl File {
         self.path.strip_prefix("crates/")?.split_once("/src/")
     }
 
-    /// Whether this is Rust code that users run, and not only tests.
+    /// Whether this is Rust code that users run, not only code for tests.
     pub(super) fn is_product(&self) -> bool {
         self.is("rs") && self.in_crate().is_some_and(|(name, _)| !FOR_TESTS.contains(&name))
     }
 
-    /// The tokens of a Rust file without its tests. Empty if the file does not lex; the compiler reports that.
+    /// The tokens of a Rust file without its tests. Empty if the file does not lex; the compiler reports that error.
     pub(super) fn tokens(&self) -> Vec<Token> {
         lexer::tokens(&self.text).unwrap_or_default()
     }
@@ -49,9 +49,9 @@ impl Workspace {
         let list = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
         let mut files = Vec::new();
         for path in list.lines().filter(|path| sh.path_exists(path)) {
-            // Hashes in lock files can spell anything.
+            // Hashes in lock files can contain any text.
             let locked = path.ends_with("go.sum") || path.ends_with("Cargo.lock");
-            // Binary files are not UTF-8 and have nothing to check.
+            // Binary files are not UTF-8 and need no check.
             if let (false, Ok(text)) = (locked, sh.read_file(path)) {
                 files.push(File { path: path.to_owned(), text });
             }
@@ -85,7 +85,7 @@ impl File {
 
 #[cfg(test)]
 impl Workspace {
-    /// A workspace of the given files.
+    /// A workspace with these files.
     pub(super) fn of(files: &[(&str, &str)]) -> Self {
         Self { files: files.iter().map(|(path, text)| File::new(path, text)).collect() }
     }

@@ -1,4 +1,4 @@
-//! The commands, in folders by what they work on.
+//! The commands. Each folder holds the commands for one kind of object.
 
 pub(crate) mod clusters;
 pub(crate) mod devices;

@@ -1,4 +1,4 @@
-//! Stands in for the Kubernetes API in a build that cannot reach it.
+//! Replaces the Kubernetes API in a build without it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kms_kube::{CephCluster, ClusterRef};
 
 use crate::args::Global;
 
-/// No Kubernetes.
+/// Stands in for the connection.
 #[derive(Debug)]
 pub(crate) struct Kubernetes;
 
@@ -29,7 +29,7 @@ impl Kubernetes {
             .context("feature", Provider::KubernetesSecret.feature()))
     }
 
-    /// `None`: no Secrets can be read.
+    /// `None`: this build cannot read Secrets.
     pub(crate) fn secrets(&self, _kube_namespace: &str) -> Option<Box<dyn SecretSource>> {
         None
     }

@@ -1,4 +1,4 @@
-//! One connection to the Kubernetes API, which is made when it is first needed.
+//! The one connection to the Kubernetes API. It is made at the first use.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::args::Global;
 
-/// The connection that the CephCluster, the Secrets and the provider share.
+/// The connection. The CephCluster, the Secrets and the provider share it.
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     options: ConnectOptions,
@@ -24,7 +24,7 @@ impl Kubernetes {
     /// Whether this build can reach Kubernetes.
     pub(crate) const IS_COMPILED: bool = true;
 
-    /// Takes the options. `deadline` limits the time to read one object, retries included.
+    /// Stores the options. `deadline` limits the time to read one object, retries included.
     pub(crate) fn new(global: &Global, deadline: Option<Duration>) -> Self {
         let mut options = ConnectOptions::new();
         options = match &global.kubeconfig {
@@ -62,7 +62,7 @@ impl Kubernetes {
         retry(&self.policy, "read CephCluster", read).await
     }
 
-    /// The Secrets of a namespace. The connection is made when a Secret is first read.
+    /// The Secrets of a namespace. The first read of a Secret makes the connection.
     #[expect(clippy::unnecessary_wraps, reason = "the build without Kubernetes has none")]
     pub(crate) fn secrets(&self, kube_namespace: &str) -> Option<Secrets<'_>> {
         Some(Secrets { kubernetes: self, kube_namespace: kube_namespace.to_owned() })

@@ -1,4 +1,4 @@
-//! The Kubernetes API, as far as the commands need it.
+//! The part of the Kubernetes API that the commands use.
 
 #[cfg(not(feature = "k8s-secret"))]
 mod absent;

@@ -1,4 +1,4 @@
-//! Settings from a CephCluster, which is in Kubernetes or in the files given with `-f`.
+//! Settings from a CephCluster, which comes from Kubernetes or from the files given with `-f`.
 
 use kms_core::{Error, Result, SecretSource, SecuritySpec};
 use kms_kube::{CephCluster, ClusterRef, DeviceSet};
@@ -6,12 +6,12 @@ use kms_source::Manifests;
 
 use crate::{kubernetes::Kubernetes, settings::Settings};
 
-/// Settings of a CephCluster, and the Secrets that were given in files.
+/// The settings of a CephCluster, and the Secrets from files.
 #[derive(Debug)]
 pub(crate) struct ClusterSettings {
     cluster: CephCluster,
     manifests: Option<Manifests>,
-    /// Whether the user or the pod names the cluster, which then is in the Kubernetes that is within reach.
+    /// Whether the user or the pod names the cluster. If so, the reachable Kubernetes is the one that has it.
     is_named: bool,
 }
 
@@ -21,11 +21,11 @@ impl ClusterSettings {
         Ok(Self { cluster: kubernetes.cluster(named).await?, manifests: None, is_named: true })
     }
 
-    /// Takes the CephCluster of documents. `named` is the one given with `--cluster`.
+    /// Takes the CephCluster from documents. `named` is the cluster given with `--cluster`.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the documents are about another CephCluster.
+    /// `ConfigInvalid` if the documents hold another CephCluster.
     pub(super) fn from_files(mut manifests: Manifests, named: Option<&ClusterRef>) -> Result<Self> {
         let mut cluster = manifests.take_cluster().unwrap_or_default();
         if let (Some(document), Some(named)) = (&cluster.reference, named)
@@ -60,7 +60,7 @@ impl Settings for ClusterSettings {
         self.manifests.as_ref().map(|manifests| manifests as _)
     }
 
-    /// Files may be far away from any Kubernetes, so the user has to name the cluster.
+    /// Only if the cluster was named: with files, kms may run without access to the Kubernetes of the cluster.
     fn allows_kube_secrets(&self) -> bool {
         self.is_named
     }

@@ -6,10 +6,10 @@ use tracing::info;
 
 use crate::{args::Global, input};
 
-/// The most that is read of an input. The parser has the same limit.
+/// The maximum size of an input. The parser has the same limit.
 const MAX_INPUT_BYTES: usize = 8 * 1024 * 1024;
 
-/// Reads the files given with `-f`, and keeps the objects of these further kinds.
+/// Reads the files given with `-f`. Also keeps objects of the given `kinds`.
 pub(crate) fn read_manifests(global: &Global, kinds: &[&str]) -> Result<Manifests> {
     let mut inputs = Vec::new();
     for path in &global.files {

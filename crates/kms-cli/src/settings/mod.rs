@@ -1,4 +1,4 @@
-//! Where the settings of the KMS come from: files, a CephCluster in Kubernetes, or the environment of a pod.
+//! The sources of KMS settings: files, a CephCluster in Kubernetes, or the environment of a pod.
 
 mod cluster;
 mod files;
@@ -17,7 +17,7 @@ pub(crate) use self::{
 };
 use crate::{args::Global, environment::Environment, kubernetes::Kubernetes};
 
-/// A `security` block, and what its source knows of the CephCluster.
+/// A `security` block, and the facts about the CephCluster that its source has.
 pub(crate) trait Settings: fmt::Debug + Send + Sync {
     /// The `security` block.
     fn security(&self) -> &SecuritySpec;
@@ -25,10 +25,10 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
     /// The CephCluster, if it is known.
     fn cluster(&self) -> Option<&ClusterRef>;
 
-    /// Secrets that come from the same source.
+    /// Secrets from the same source.
     fn secrets(&self) -> Option<&dyn SecretSource>;
 
-    /// Whether the Secrets of the cluster's namespace may be read from Kubernetes.
+    /// Whether kms may read the Secrets of the cluster's namespace from Kubernetes.
     fn allows_kube_secrets(&self) -> bool;
 
     /// The device sets of the CephCluster; `None` if the source says nothing about its storage.
@@ -41,7 +41,7 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
         false
     }
 
-    /// How to provide a Secret that was not found, as the end of a message.
+    /// The end of the error message for an absent Secret: how to provide it.
     fn missing_secret_hint(&self) -> &'static str {
         ""
     }
@@ -51,7 +51,7 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if no source has settings; the errors of the source.
+/// `ConfigInvalid` if no source has settings; otherwise the errors of the source.
 pub(crate) async fn find(
     global: &Global,
     environment: &Environment,

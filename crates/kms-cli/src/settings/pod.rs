@@ -1,4 +1,4 @@
-//! Settings from the environment of a pod that Rook created.
+//! Settings from the environment of a pod that Rook has created.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ impl PodSettings {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the environment has neither settings of a KMS nor the namespace of a CephCluster.
+    /// `ConfigInvalid` if the environment has neither KMS settings nor the namespace of a CephCluster.
     pub(crate) fn read(environment: &Environment, registry: &Registry) -> Result<Self> {
         let pod = pod_environment(environment, registry);
         for name in pod.passed_over() {
@@ -35,7 +35,7 @@ impl PodSettings {
                  settings as Rook does in its pods",
             ));
         }
-        // ROOK_CLUSTER_ID is not used as the uid of the cluster: see `Target::connect_to_write`.
+        // `ROOK_CLUSTER_ID` does not become the uid of the cluster: see `Target::connect_to_write`.
         let name = environment.get("ROOK_CLUSTER_NAME").unwrap_or_default();
         Ok(Self { pod, cluster: kube_namespace.map(|kube_namespace| ClusterRef::new(kube_namespace, name)) })
     }
@@ -59,7 +59,7 @@ impl Settings for PodSettings {
     }
 }
 
-/// The part of the environment that concerns a KMS.
+/// The variables that concern a KMS.
 pub(crate) fn pod_environment(environment: &Environment, registry: &Registry) -> PodEnvironment {
     PodEnvironment::new(environment.pairs(), Path::new("/"), |provider, name| {
         registry.is_setting(provider, name)

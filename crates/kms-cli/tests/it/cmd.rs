@@ -1,8 +1,8 @@
 //! Runs the program on the cases in `tests/cmd`, and compares what it prints.
 //!
-//! A case gives arguments, environment, files and standard input, and what is to come of it. Its comment says what it
-//! is about. After a change that is meant, `KMS_SNAPSHOTS=overwrite cargo test -p kms-cli --test it cmd` writes the
-//! outputs anew; read the difference before you keep it.
+//! A case has arguments, environment, files and standard input, and the expected exit code and outputs. Its comment
+//! states its purpose. After an intended change, `KMS_SNAPSHOTS=overwrite cargo test -p kms-cli --test it cmd` rewrites
+//! the outputs; review the difference before you keep it.
 
 use std::{
     collections::BTreeMap,
@@ -14,9 +14,9 @@ use std::{
 
 use serde::Deserialize;
 
-/// What stands for the folder in which a case runs.
+/// The placeholder for the folder in which a case runs.
 const DIR: &str = "[DIR]";
-/// In no output, whatever happens: cases use it for secrets and for values.
+/// Must never appear in any output: cases use it for secrets and for values.
 const CANARY: &str = "s3cr3t";
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ fn run(case: &Case) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kms"))
         .args(case.args.iter().map(|arg| arg.replace(DIR, &dir)))
         .env_clear()
-        // The width of the help text, and a home without a kubeconfig.
+        // Fixes the width of the help text, and sets a home without a kubeconfig.
         .envs([("COLUMNS", "100"), ("HOME", dir.as_str())])
         .envs(&case.env)
         .current_dir(folder.path())
@@ -54,7 +54,7 @@ fn run(case: &Case) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that does not read its input closes it.
+    // A program that does not read its input closes the pipe.
     let _ignored = child.stdin.take().unwrap().write_all(case.stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&dir, DIR);

@@ -1,7 +1,7 @@
 //! Compares the generated parts of the documentation with the program.
 //!
 //! A generated part stands between `<!-- codegen:NAME -->` and `<!-- /codegen:NAME -->` in a Markdown file.
-//! `cargo xtask codegen` writes the parts anew; with `--check` it runs this test as plain `cargo test` does.
+//! `cargo xtask codegen` rewrites the parts; with `--check` it runs this test as plain `cargo test` does.
 
 use std::{
     fs,
@@ -155,7 +155,7 @@ fn cli_reference() -> String {
     text
 }
 
-/// The commands below a command, and those below them.
+/// Adds the commands below a command, recursively.
 fn add_subcommands(of: &clap::Command, path: &str, text: &mut String) {
     let shown = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
     for command in of.get_subcommands().filter(shown) {
@@ -199,7 +199,7 @@ fn arguments(command: &clap::Command, wanted: impl Fn(&clap::Arg) -> bool) -> St
         let help = argument.get_long_help().or_else(|| argument.get_help());
         let help = help.map(ToString::to_string).unwrap_or_default();
         let help = help.split("\n\n").map(|sentence| format!("{}.", sentence.trim().trim_end_matches('.')));
-        // Outside of code, Markdown takes `<secret>` for a tag.
+        // Outside code, Markdown takes `<secret>` for a tag.
         row([&format!("`{name}`"), &help.collect::<Vec<_>>().join(" ").replace('<', "\\<")])
     };
     let lines: String = command
@@ -213,7 +213,7 @@ fn arguments(command: &clap::Command, wanted: impl Fn(&clap::Arg) -> bool) -> St
     if lines.is_empty() { lines } else { head(["Argument", "Meaning"]) + &lines }
 }
 
-/// `text` with each generated part made anew by `part`.
+/// Replaces each generated part of `text` with the output of `part`.
 fn render(text: &str, part: &mut impl FnMut(&str) -> Result<String, String>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut inside: Option<String> = None;

@@ -1,13 +1,13 @@
-//! Runs the program against an API server of Kubernetes that says what a test needs.
+//! Runs the program against an API server of Kubernetes whose responses the test sets.
 
 use std::process::{Command, Stdio};
 
 use kms_testkit::fake::http::{HttpServer, Request, Response};
 use serde_json::{Value, json};
 
-/// In no output, whatever happens.
+/// Must never appear in any output.
 const CANARY: &str = "s3cr3t";
-/// No server listens there; the port tells which settings were used.
+/// No server listens there; the port shows which settings were used.
 const OF_THE_CLUSTER: &str = "https://127.0.0.1:1";
 const OF_THE_POD: &str = "https://127.0.0.1:2";
 
@@ -71,7 +71,7 @@ async fn kms(server: &str, args: &[&str], environment: &[(&str, &str)]) -> (i32,
     (output.status.code().unwrap(), stdout, stderr)
 }
 
-/// The environment of a pod of Rook.
+/// The environment of a pod that Rook has created.
 const POD: [(&str, &str); 5] = [
     ("POD_NAMESPACE", "rook-ceph"),
     ("ROOK_CLUSTER_NAME", "my"),
@@ -142,7 +142,7 @@ async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_
             "{stderr}"
         );
 
-        // Without other settings it is a failure.
+        // Without other settings the command fails.
         let (code, _, stderr) = kms(&server.url(), &args, &POD[..2]).await;
         assert!(code != 0 && stderr.contains("kubernetes: read Secret"), "{stderr}");
     }
@@ -151,7 +151,7 @@ async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_
     assert!(stderr.contains("the CephCluster cannot be read") && stderr.contains(OF_THE_POD), "{stderr}");
     assert!(!stderr.contains("ERROR"), "{stderr}");
 
-    // What can be read counts.
+    // If the CephCluster can be read, its settings take precedence.
     let server =
         HttpServer::start(|request| if is_for(request, "cephclusters") { cluster(|_| ()) } else { secret() })
             .await

@@ -1,4 +1,4 @@
-//! `docs/json-output.md` against what the program really writes, field by field.
+//! Compares `docs/json-output.md` with the output of the program, field by field.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const PAGE: &str = include_str!("../../../../docs/json-output.md");
 
-/// The fields of a section with their types, as documented.
+/// The documented fields of a section, with their types.
 fn documented(section: &str) -> BTreeMap<String, String> {
     let start = PAGE.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
     let text = PAGE[start + 4..].split("\n## ").next().unwrap();
@@ -28,7 +28,7 @@ fn documented(section: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(row).collect()
 }
 
-/// Whether a value is of a documented type.
+/// Whether a value has the documented type.
 fn fits(value: &Value, documented: &str) -> bool {
     let is = |name: &str| match name {
         "boolean" => value.is_boolean(),
@@ -48,7 +48,7 @@ fn fits(value: &Value, documented: &str) -> bool {
     documented.split(" or ").any(is)
 }
 
-/// Walks through a document; counts each field that is met.
+/// Walks through a document, and counts each field.
 fn compare(
     value: &Value,
     path: &str,
@@ -77,7 +77,7 @@ fn compare(
     }
 }
 
-/// Compares all documents of a section: every field that is written is documented, and the other way round.
+/// Compares all documents of a section: every field in the output is documented, and every documented field occurs.
 fn check(section: &str, documents: &[String]) {
     let fields = documented(section);
     assert!(!fields.is_empty(), "{section}");
@@ -93,7 +93,7 @@ fn check(section: &str, documents: &[String]) {
     }
 }
 
-/// Runs a command line on a host, and gives what it prints.
+/// Runs a command line on a host, and returns its output.
 async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
@@ -127,7 +127,7 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Runs `rotate` or `verify` on real headers; gives what is printed and the exit code.
+/// Runs `rotate` or `verify` on real headers, and returns the output and the exit code.
 async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
@@ -216,7 +216,7 @@ async fn the_page_describes_what_is_written_of_devices() {
     check("kms close", &close);
 }
 
-/// Runs a command line against a provider, and gives what it prints.
+/// Runs a command line against a provider, and returns its output.
 async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
     let mut bytes = Vec::new();
@@ -285,7 +285,7 @@ async fn the_page_describes_what_is_written() {
     }
 }
 
-/// The documents about objects of Kubernetes.
+/// The documents about Kubernetes objects.
 #[cfg(feature = "k8s-secret")]
 async fn rook() {
     check("kms cronjobs apply", &[clusters::cronjobs::apply::tests::printed(Format::Json).1]);

@@ -1,5 +1,5 @@
-//! A host with devices, for tests of commands: a kernel and a cryptsetup in a folder. The real ones are used by the
-//! tests of `kms-luks` and of the whole program.
+//! A host with devices, for tests of commands: a folder stands in for the kernel, a script for cryptsetup. The tests of
+//! `kms-luks` and of the whole program use the real ones.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use kms_luks::{Cryptsetup, Sysfs};
 
 const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-/// The stand-in for cryptsetup. A device is a file with a header of LUKS1; what opens it is in a file beside it.
+/// The stand-in for cryptsetup. A device is a file with a header of LUKS1; a file beside it holds what opens it.
 const SCRIPT: &str = r#"#!/bin/sh
 cd "$(dirname "$0")"
 echo "$*" >> calls
@@ -40,7 +40,7 @@ esac
 exit 0
 "#;
 
-/// The host. Everything goes with it.
+/// The host. Dropping it removes all its files.
 #[derive(Debug)]
 pub(crate) struct Host {
     folder: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Host {
         header[168..168 + UUID.len()].copy_from_slice(UUID.as_bytes());
         header[208..212].copy_from_slice(&0x00AC_71F3_u32.to_be_bytes());
         fs::write(folder.path().join("header"), header).unwrap();
-        // By another process: a file that any process has open for writing cannot be run.
+        // Another process writes the script: a file that any process has open for writing cannot be executed.
         let script = folder.path().join("cryptsetup");
         let mut shell = Command::new("sh")
             .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
@@ -94,7 +94,8 @@ impl Host {
             .with_sysfs(Sysfs::at(self.path("sys"), self.path("nodes")))
     }
 
-    /// Makes the next cryptsetup wait; gives the named pipes by which it says so, and by which it is let go on.
+    /// Makes the next cryptsetup wait. Returns two named pipes: cryptsetup reports through the first that it waits;
+    /// writing to the second lets it continue.
     pub(crate) fn hold(&self) -> [PathBuf; 2] {
         let pipes = ["started", "go-on"].map(|name| self.path(name));
         assert!(Command::new("mkfifo").args(&pipes).status().unwrap().success());
@@ -102,7 +103,7 @@ impl Host {
         pipes
     }
 
-    /// What cryptsetup was called for: its first arguments.
+    /// The calls of cryptsetup, by their first arguments.
     pub(crate) fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("calls")).unwrap_or_default();
         text.lines().filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect()

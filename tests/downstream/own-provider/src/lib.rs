@@ -1,10 +1,9 @@
-//! A [`KmsProvider`] outside the workspace: a directory with a file for each key.
+//! A [`KmsProvider`] outside the workspace: a directory with one file for each key.
 //!
-//! It shows the code that a store needs that [`kms_core`] does not know.
-//! Each file is the KEK and nothing else, its name is the name of the key, and its version is the
-//! number of the file and the time when it was written.
-//! Writers take turns by a lock on a file, across processes too; readers need no lock, since files are replaced as a
-//! whole.
+//! It is an example of a provider for a store that [`kms_core`] does not know.
+//! Each file holds the KEK and nothing else. The file's name is the key's name; the file's number and time of writing
+//! are the key's version.
+//! A file lock serializes writers, across processes too. Readers need no lock, since each write replaces a whole file.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -61,7 +60,7 @@ impl ProviderBuilder for DirectoryBuilder {
         settings.required(DirectoryConfigKey::Path, problems).map(PathBuf::from)
     }
 
-    /// The directory needs no credentials.
+    /// Reads the settings only: the directory needs no credentials.
     async fn read(
         &self,
         _: &Settings<DirectoryConfigKey>,
@@ -84,7 +83,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Uses a directory, which has to be there. No I/O.
+    /// Uses an existing directory. No I/O.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -104,12 +103,12 @@ impl Directory {
             .map_err(|error| error.operation(operation).provider(PROVIDER))
     }
 
-    /// The path of a key. No name begins with a dot, so the other two files are not keys.
+    /// The path of a key. No key name begins with a dot, so the other two files are not keys.
     fn file(&self, name: &KeyName) -> PathBuf {
         self.path.join(name.as_str())
     }
 
-    /// Takes the lock of writers, which ends when the file is closed.
+    /// Takes the writers' lock. Closing the file releases it.
     fn lock(&self) -> Result<File> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path.join(".lock"));
         let file = file.map_err(failed)?;
@@ -124,7 +123,7 @@ impl Directory {
             Err(cause) => return Err(failed(cause)),
         };
         let metadata = file.metadata().map_err(failed)?;
-        // Large enough for every KEK at once: a growing buffer would leave copies behind.
+        // Large enough for every KEK: a growing buffer would leave copies behind.
         let mut bytes = Vec::with_capacity(Kek::MAX_BYTES + 1);
         file.take(Kek::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         let kek = Kek::parse_bytes(bytes).map_err(|cause| {
@@ -207,8 +206,8 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this provider cannot {what}")).provider(PROVIDER)
 }
 
-/// Each write creates a new file, so that storing the same KEK again makes a new version: a write for the version
-/// before must fail.
+/// The version of a key. Each write creates a new file, so storing the same KEK again makes a new version: a write
+/// conditional on the previous version must fail.
 fn version(metadata: &Metadata) -> KeyVersion {
     KeyVersion::new(format!("{}-{}-{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }

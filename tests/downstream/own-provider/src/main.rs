@@ -1,4 +1,4 @@
-//! The program `kms`, with the provider of this crate beside those that `kms` has.
+//! The program `kms`, with the provider of this crate in addition to its own providers.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The conformance suite on a provider outside the workspace.
+//! Runs the conformance suite on a provider outside the workspace.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The program `kms` that this crate builds keeps keys in the provider of this crate.
+//! Runs the `kms` that this crate builds, with the provider of this crate.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use kms_core::Kek;
 
-/// Runs the program with a CephCluster in a file, and no environment of its own.
+/// Runs the program with a CephCluster in a file, and with an empty environment.
 fn kms(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kms-with-directory"))
         .args(["--output", "json", "-f", "cluster.yaml"])

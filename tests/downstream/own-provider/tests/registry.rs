@@ -1,4 +1,4 @@
-//! A CephCluster reaches the provider by its `KMS_PROVIDER`.
+//! A CephCluster selects the provider by its `KMS_PROVIDER`.
 
 use kms_core::{ConnectionDetails, Freshness, Kek, KmsProviderExt, KmsSpec, SecuritySpec, secret::SecretMap};
 use kms_dispatch::{Options, Registry, check, connect};
@@ -21,7 +21,7 @@ async fn a_security_block_names_the_registered_provider() {
     assert!(ensured.created && directory.path().join("set1-data-0").is_file());
     let stored = kms.get(&name, Freshness::Fresh).await.unwrap();
     assert!(stored.kek.ct_eq(&ensured.stored.kek));
-    // The layers name operation, provider and key.
+    // The layers add operation, provider and key to the error.
     let error = kms.get(&"nosuch".parse().unwrap(), Freshness::Fresh).await.unwrap_err();
     assert_eq!(error.to_string(), "directory: get: there is no such key (key: nosuch)");
 }

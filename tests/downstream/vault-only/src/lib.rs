@@ -1,5 +1,5 @@
-//! What an operator of its own does with [`kms_dispatch`]: it has the `security` block of a CephCluster and the token
-//! at hand, and wants the KMS.
+//! An example of an operator that uses [`kms_dispatch`]: it has the `security` block of a CephCluster and the token,
+//! and connects to the KMS.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use kms_core::{
 };
 use kms_dispatch::Options;
 
-/// The name of the Secret that the token is in.
+/// The name of the Secret that holds the token.
 pub const TOKEN_SECRET: &str = "rook-vault-token";
 
 /// Connects to the KMS of these settings, with this token.

@@ -48,7 +48,7 @@ async fn vault_is_there_and_shows_no_token() {
         ("VAULT_BACKEND_PATH", "rook"),
         ("VAULT_BACKEND", "v2"),
     ];
-    // Nothing is sent before the first operation.
+    // Connecting sends nothing before the first operation.
     let kms = open(&settings, TOKEN).await.unwrap();
     assert_eq!(kms.provider(), "vault");
     assert!(kms.capability().max_kek_bytes >= 172);

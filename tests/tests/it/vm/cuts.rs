@@ -1,4 +1,4 @@
-//! The power is cut while a KEK is being rotated and its device is in use.
+//! Cuts the power while a KEK is being rotated and its device is in use.
 
 use std::{
     collections::BTreeMap,
@@ -10,21 +10,21 @@ use kms_tests::machine::{Disk, Line, Loss, Machine, lines_of};
 
 use super::{Host, NAME, data::Data, slots};
 
-/// The number of power cuts, unless `cargo xtask it vm --cuts` sets it.
+/// The default number of power cuts; `cargo xtask it vm --cuts` sets another.
 const CUTS: u64 = 5;
 
-/// The rotation that is cut. It waits a little, so that cuts fall into the wait too.
+/// The rotation that is cut. It has a short grace period, so that cuts fall into the wait too.
 const ROTATE: &str = "kms -vv rotate --grace 500ms";
 
 /// The longest that one rotation may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A setting of xtask that is a number.
+/// Reads a numeric setting of xtask.
 fn number(name: &str) -> Option<u64> {
     optional_setting(name)?.to_str()?.parse().ok()
 }
 
-/// xorshift64*: the same numbers for the same seed.
+/// The generator xorshift64*: the same seed gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -35,13 +35,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
-    /// From 0 up to and without 1.
+    /// A number from 0 inclusive to 1 exclusive.
     fn share(&mut self) -> f64 {
         self.next() as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// The step that the rotation had announced last.
+/// The last step that the rotation had announced.
 fn last_step(log: &[Line]) -> String {
     let text = |line: Line| {
         let (_, step) = line.text.split_once("rotate::progress: ")?;
@@ -50,11 +50,11 @@ fn last_step(log: &[Line]) -> String {
     lines_of(log, "rotate").into_iter().rev().find_map(text).unwrap_or_else(|| "nothing yet".to_owned())
 }
 
-/// An uninterrupted rotation, as the measure for the moments of cuts.
+/// An uninterrupted rotation, from which the moments of cuts are derived.
 struct Whole {
-    /// How long it took to its first line and from each line to the next.
+    /// The time to the first line, and from each line to the next.
     lines: Vec<Duration>,
-    /// How often the disk was written to meanwhile, by the rotation and by who uses the device.
+    /// The number of writes to the disk meanwhile, by the rotation and by the user of the device.
     writes: u64,
 }
 
@@ -72,8 +72,8 @@ impl Whole {
         Self { lines, writes }
     }
 
-    /// Lets a rotation go on to about this share of it, from 0 to 1: until so many lines were said and some time has
-    /// passed, or until the disk has done so many writes. Returns what was waited for.
+    /// Lets a rotation run to about this share of its course, from 0 to 1: until a number of lines was printed and some
+    /// time has passed, or until the disk has done a number of writes. Returns a description of that moment.
     fn wait(&self, machine: &mut Machine, disk: &Disk, share: f64, random: &mut Random) -> String {
         if random.next().is_multiple_of(2) {
             let write = (share * self.writes as f64) as u64;
@@ -120,7 +120,7 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
     let (mut steps, mut leftovers, mut lost) = (BTreeMap::new(), 0, 0);
     for cut in 0..cuts {
         machine.spawn("rotate", &format!("{ROTATE} {NAME} /dev/vda")).unwrap();
-        // Each has its own part of the rotation, so that all parts are hit.
+        // Each cut has its own part of the rotation, so that the cuts cover all parts.
         let share = (cut as f64 + random.share()) / cuts as f64;
         let place = whole.wait(&mut machine, &disk, share, &mut random);
         let log = machine.cut();
@@ -147,7 +147,7 @@ async fn after_every_cut_the_next_boot_opens_the_device_and_finds_the_data() {
         *steps.entry(step).or_insert(0) += 1;
         leftovers += usize::from(found.len() > 1);
         lost += gone;
-        // Every third leftover is met by a rotation that is cut itself.
+        // A third of the leftovers stay for the next rotation, which is cut itself.
         if !random.next().is_multiple_of(3) || cut + 1 == cuts {
             let _ =
                 machine.run_for(&format!("kms rotate --grace 0s {NAME} /dev/vda"), LIMIT).unwrap().want(0);

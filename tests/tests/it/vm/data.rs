@@ -1,8 +1,8 @@
 //! The data that an OSD writes, and the data that must survive a cut.
 //!
-//! Two parts of the mapped device: four megabytes that are written once, and a journal that is written all the time,
-//! one block after the other. A block lies in the disk's cache for a moment, then it is flushed, then announced. An
-//! announced block must be there after a cut; of the one that was being written, each sector may be the old or the new.
+//! The mapped device has two parts: four megabytes that are written once, and a journal that is written all the time,
+//! one block after the other. Each block is written to the disk's cache, then flushed, then announced. An announced
+//! block must be intact after a cut; each sector of the block that was being written may be old or new.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use kms_tests::machine::{Initramfs, Line, Machine, lines_of};
 /// The mapped device.
 const DEVICE: &str = "/dev/mapper/osd0";
 
-/// How long the writer may take for a block, on a loaded machine.
+/// The time limit of the writer for a block, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many blocks the journal has; block `n` stands at `n % BLOCKS`.
+/// The number of blocks in the journal; block `n` is at `n % BLOCKS`.
 const BLOCKS: u64 = 64;
 
-/// Writes the journal from the given number on. A block of 4 KiB has 256 lines of 16 bytes.
+/// Writes the journal, starting with the given number. A block of 4 KiB has 256 lines of 16 bytes.
 const WRITER: &str = r#"#!/bin/sh
 number=$1
 while [ ! -e /tmp/stop ]; do
@@ -39,7 +39,7 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Adds the programs that the guest needs for it.
+    /// Adds the programs that the guest needs for the data.
     pub(super) fn tools(initramfs: &mut Initramfs) {
         initramfs.file("bin/writer", 0o755, WRITER);
     }
@@ -61,14 +61,14 @@ impl Data {
         Self { sum, announced: 0 }
     }
 
-    /// Has the journal written until the machine ends.
+    /// Keeps writing the journal until the machine ends.
     pub(super) fn keep_writing(&self, machine: &mut Machine) {
         machine.spawn("writer", &format!("writer {}", self.announced)).unwrap();
-        // From the first block on the device is in use.
+        // The device is in use from the first block on.
         machine.follow("writer", 1, LIMIT).unwrap();
     }
 
-    /// Ends the writing in good order.
+    /// Stops the writer in an orderly way.
     pub(super) fn stop_writing(&mut self, machine: &mut Machine) {
         let _ = machine.run("touch /tmp/stop").unwrap().want(0);
         let _ = machine.finish("writer", LIMIT).unwrap().want(0);
@@ -97,7 +97,7 @@ impl Data {
         }
         assert_eq!(lines.len() as u64, 256 * BLOCKS, "{journal}");
         for (place, block) in (0..).zip(lines.chunks(256)) {
-            // The newest number of this place that was announced.
+            // The newest announced number of this place.
             let expected =
                 if self.announced >= place { self.announced - (self.announced - place) % BLOCKS } else { 0 };
             let written = |number: u64| number == expected || (number == next && next % BLOCKS == place);

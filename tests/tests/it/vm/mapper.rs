@@ -1,5 +1,5 @@
-//! Opening and closing on real device-mapper: stale mappings are distinguished from used ones, and a running OSD keeps
-//! its mapping (rook-behaviour §8.5, rook-behaviour §8.6).
+//! Opens and closes devices on real device-mapper: kms distinguishes stale mappings from used ones, and a running OSD
+//! keeps its mapping (rook-behaviour §8.5, rook-behaviour §8.6).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn table(machine: &mut Machine, mapper: &str) -> String {
     machine.run(&format!("dmsetup table {mapper}")).unwrap().want(0).text
 }
 
-/// What has become of the only device that was opened.
+/// The outcome of a command that opens a single device.
 fn outcome(machine: &mut Machine, command: &str) -> String {
     let opened = machine.run(&format!("kms -o json {command}")).unwrap().want(0).json();
     opened["devices"][0]["outcome"].as_str().unwrap().to_owned()
@@ -39,7 +39,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     assert!(header.contains(&format!("pvc_name={NAME}")), "{header}");
     assert!(header.contains(&format!("ceph_fsid={FSID}")), "{header}");
 
-    // Under the name that Rook gives it, with its options: the key is not in the kernel's keyring.
+    // The mapping has the name and the options that Rook gives it: the key is not in the kernel's keyring.
     let mapper = format!("{NAME}-block-dmcrypt");
     assert_eq!(outcome(&mut machine, &format!("open {NAME} /dev/vda")), "opened");
     let mapped = table(&mut machine, &mapper);
@@ -48,7 +48,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     assert_eq!(before["devices"], serde_json::json!(["vda"]));
     assert_eq!((&before["bytes"], &before["stale"]), (&Value::from(16 << 20), &Value::from(false)));
 
-    // A second start, a name that is another device's, a device that is open under another name.
+    // A second start, a name that another device has, a device that is open under another name.
     assert_eq!(outcome(&mut machine, &format!("open {NAME} /dev/vda")), "already-open");
     for command in [
         format!("kms open other /dev/vdb --mapper {mapper}"),
@@ -66,7 +66,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     run("kms close foreign", 1);
     assert_eq!(run("dmsetup table foreign", 0), "0 2048 error");
 
-    // A mapping whose creation was interrupted is unused: before its table was loaded, and after.
+    // A mapping whose creation was interrupted before or after its table was loaded is unused.
     let uuid = run("cryptsetup luksUUID /dev/vdb", 0).replace('-', "");
     for load in ["true", "dmsetup load half --table '0 2048 error'"] {
         let create = format!("dmsetup create half --notable --uuid CRYPT-LUKS2-{uuid}-half && {load}");
@@ -78,7 +78,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
             .want(0);
     }
 
-    // What Rook has opened is open for us, and can grow without a key.
+    // A device that Rook has opened counts as open, and can grow without a key.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
     run("truncate -s 24M /tmp/image && losetup /dev/loop0 /tmp/image", 0);
     run("kms format third /dev/loop0", 0);
@@ -100,7 +100,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     );
     run("cmp -n 2097152 /tmp/data /dev/mapper/third-block-dmcrypt", 0);
 
-    // In use it stays open; closed once, there is nothing left to close.
+    // A device in use stays open; after the first close there is nothing left to close.
     run("mkfifo /tmp/end", 0);
     machine
         .spawn("user", &format!("exec 4< /dev/mapper/{mapper}; echo in use; read -r line < /tmp/end"))
@@ -116,7 +116,7 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     run(&format!("kms close {mapper} --ignore-not-found"), 0);
     run(&format!("kms status {mapper}"), 3);
 
-    // An open device needs no KMS; a closed one says what is missing.
+    // An open device needs no KMS; for a closed one, the exit code shows that the KMS is missing.
     host.server.kill();
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
     run("kms --timeout 1s open third /dev/loop0", 0);
@@ -143,7 +143,7 @@ async fn a_mapping_whose_disk_was_pulled_out_is_replaced_when_the_disk_is_back()
     assert_eq!(gone["stale"], true, "{gone}");
 
     run("echo 1 > /sys/bus/pci/rescan", 0);
-    // The name is not free yet: the mapping holds on to the disk that has gone.
+    // The name is not free yet: the mapping still holds the disk that is gone.
     let disk = run("ls /dev/vd[b-z]", 0);
     assert_eq!(outcome(&mut machine, &format!("open {NAME} {disk} --mapper osd0")), "replaced", "{disk}");
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;

@@ -1,4 +1,4 @@
-//! The host of OSDs: a guest with `kms`, and the OpenBao that it fetches its keys from, on this machine, over TLS.
+//! The host of OSDs: a guest with `kms`. It fetches its keys over TLS from an OpenBao on this machine.
 
 #![allow(clippy::print_stdout, reason = "figures of each cut, and the seed that repeats them")]
 
@@ -24,7 +24,7 @@ const KMS: &str = "#!/bin/sh
 exec /sbin/kms -f /etc/kms/cluster.yaml -f /etc/kms/token.yaml -f /etc/kms/ca.yaml \"$@\"
 ";
 
-/// The common part of all boots of a host.
+/// The parts that all boots of a host share.
 struct Host {
     initramfs: Initramfs,
     server: OpenBao,
@@ -51,7 +51,7 @@ impl Host {
         Self { initramfs, server, folder: machine::folder().unwrap() }
     }
 
-    /// Returns a machine without disks that is not switched on.
+    /// Returns a machine without disks that is still off.
     fn boot(&self) -> Boot<'_> {
         Boot::new(self.initramfs.clone(), self.folder.path())
     }

@@ -1,4 +1,4 @@
-//! A KEK is rotated while its device is in use, and while a boot is under way that has fetched the old KEK.
+//! Rotates a KEK while its device is in use, and while a boot that has fetched the old KEK is under way.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use kms_tests::machine::{Disk, Loss, Machine};
 
 use super::{Host, NAME, data::Data, slots};
 
-/// Longer than any test: the wait is broken off when all has been tried that the old KEK must still open.
+/// Longer than any test: the test kills the rotation in its wait, after it has tried every use of the old KEK.
 const GRACE: &str = "1h";
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A script in front of cryptsetup: while a file exists, a process that maps a device waits with the KEK in hand.
+/// A script in front of cryptsetup: while a file exists, a process that maps a device waits after it has read the KEK.
 const SLOW: &str = "#!/bin/sh
 case \"$*\" in
     *--disable-keyring*)
@@ -33,7 +33,7 @@ fn opens(machine: &mut Machine, kek: &str) -> bool {
     }
 }
 
-/// Waits until the KMS has another KEK than that of the file.
+/// Waits until the KMS holds another KEK than the file.
 fn until_another(machine: &mut Machine, kek: &str) {
     let look = format!("while kms get {NAME} > /tmp/now && cmp -s /tmp/now {kek}; do :; done");
     let _ = machine.run(&look).unwrap().want(0);
@@ -53,7 +53,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     run(&format!("kms get {NAME} /tmp/first"), 0);
     let mut data = Data::create(&mut machine);
 
-    // While the device is in use.
+    // The device is in use.
     data.keep_writing(&mut machine);
     let _ = machine.run_for(&format!("kms rotate --grace 0s {NAME} /dev/vda"), LIMIT).unwrap().want(0);
     assert!(!opens(&mut machine, "/tmp/first"), "the old KEK opens the device after the rotation");
@@ -62,7 +62,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     run(&format!("kms get {NAME} /tmp/second"), 0);
     run("kms close osd0", 0);
 
-    // A boot has fetched the KEK and is slow to use it.
+    // A boot has fetched the KEK and uses it late.
     run("mkfifo /tmp/held /tmp/go-on && echo > /tmp/hold", 0);
     machine.spawn("boot", &format!("kms open {NAME} /dev/vda --mapper osd0")).unwrap();
     let _ = machine.run("read -r line < /tmp/held; rm /tmp/hold").unwrap().want(0);
@@ -72,7 +72,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     let _ = machine.finish("boot", LIMIT).unwrap().want(0);
     data.check(&mut machine);
 
-    // Rook's script with the KEK that it has read before, and a boot with the new one: both within the grace.
+    // Rook's script with the KEK that it read earlier, and a boot with the new KEK: both within the grace period.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
     run("kms close osd0", 0);
     let rooks = "cryptsetup luksOpen --verbose --disable-keyring --allow-discards --key-file /tmp/second /dev/vda osd0";
@@ -81,14 +81,14 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     run(&format!("kms open {NAME} /dev/vda --mapper osd0"), 0);
     assert_eq!(slots(&mut machine, "/dev/vda").len(), 2);
 
-    // Another rotation is turned away, also by a node of its own such as Rook makes.
+    // kms refuses another rotation, also through another node of the device such as Rook creates.
     let _ = machine.run("cp -a /dev/vda /tmp/block-tmp").unwrap().want(0);
     for node in ["/dev/vda", "/tmp/block-tmp"] {
         let refused = machine.run(&format!("kms rotate --grace 0s {NAME} {node}")).unwrap().want(1).text;
         assert!(refused.contains("another process is at work"), "{refused}");
     }
 
-    // An interrupted rotation leaves the old KEK's slot to the next run.
+    // An interrupted rotation leaves the slot of the old KEK to the next run.
     let _ = machine.run("killall kms").unwrap().want(0);
     assert_ne!(machine.finish("rotate", LIMIT).unwrap().code, 0);
     assert!(opens(&mut machine, "/tmp/second"));
@@ -96,7 +96,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     assert_eq!(slots(&mut machine, "/dev/vda").len(), 1);
     assert!(!opens(&mut machine, "/tmp/second"), "the old KEK opens the device after the grace");
 
-    // What the rotation has reported as done is on the medium: a drive that loses its cache changes nothing.
+    // A rotation that reports success is on the medium: a drive that loses its cache loses nothing of it.
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
     run("kms close osd0", 0);
     run(&format!("kms rotate --no-wait {NAME} /dev/vda"), 0);

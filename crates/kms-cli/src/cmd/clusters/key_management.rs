@@ -26,9 +26,9 @@ use crate::{
     target::Target,
 };
 
-/// The file from which the kubelet reads why a container ended.
+/// The kubelet reads from this file why a container ended.
 const TERMINATION_LOG: &str = "/dev/termination-log";
-/// How long to wait for Kubernetes if the pod's environment has settings too, unless `--timeout` is shorter.
+/// The time limit for Kubernetes if the pod's environment has settings too, unless `--timeout` is shorter.
 const API_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The arguments.
@@ -72,7 +72,7 @@ enum KeyManagement {
     },
 }
 
-/// Runs the command, and tells the kubelet if it fails.
+/// Runs the command. If it fails, reports the error to the kubelet.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit> {
     let result = match args.command {
         KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
         }
     };
     if let Err(error) = &result {
-        // As Rook does. In a pod the file exists; elsewhere it must not be created.
+        // As Rook does. In a pod the file exists; elsewhere kms must not create it.
         let _ignored = OpenOptions::new()
             .append(true)
             .open(TERMINATION_LOG)
@@ -124,7 +124,7 @@ async fn rotate_key(
     }
 }
 
-/// Where the result is noted: at the Deployment of the OSD, if its namespace is known.
+/// The places for the result of a rotation: the Deployment of the OSD, if its namespace is known.
 #[cfg(feature = "k8s-secret")]
 fn result_sinks(invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
     let Invocation { global, environment, .. } = invocation;
@@ -133,7 +133,7 @@ fn result_sinks(invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>>
     found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
 }
 
-/// Where the result is noted: nowhere, without Kubernetes.
+/// The places for the result of a rotation: empty without Kubernetes.
 #[cfg(not(feature = "k8s-secret"))]
 fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
     Vec::new()
@@ -141,8 +141,8 @@ fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>
 
 /// Connects with the settings of the CephCluster, as Rook reads them.
 ///
-/// The environment of the pod has the same settings, as they were when the pod was created. They are used if the
-/// CephCluster or a Secret that it names cannot be read: an OSD has to start while the API server is away, or after the
+/// The environment of the pod has the same settings, as of the pod's creation. kms uses them if it cannot read the
+/// CephCluster or a Secret that the CephCluster names: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
 async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
     let Invocation { global, environment, registry } = invocation;
@@ -185,7 +185,7 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
     Target::new(settings, kubernetes, global, environment, registry).connect().await
 }
 
-/// Whether something could not be read, rather than being wrong. To connect reads Secrets and nothing else.
+/// Whether an error means that an object could not be read, not that it is wrong. Connecting reads nothing but Secrets.
 fn is_about_reading(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::ConfigInvalid | ErrorKind::Disabled | ErrorKind::Unsupported)
 }

@@ -1,4 +1,4 @@
-//! Commands that work on a CephCluster and what belongs to it in Kubernetes.
+//! Commands that work on a CephCluster and its objects in Kubernetes.
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod cronjobs;
@@ -31,7 +31,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The files that are given after the command.
+    /// The files given after the command.
     pub(crate) fn files(&mut self) -> &mut Files {
         match self {
             #[cfg(feature = "k8s-secret")]
@@ -74,7 +74,7 @@ mod tests {
         command: Command,
     }
 
-    /// Parses a command line that runs a command of this group.
+    /// Parses a command line with a command of this group.
     pub(super) fn parsed(line: &[String]) -> Result<Command, clap::Error> {
         Ok(Line::try_parse_from(line)?.command)
     }

@@ -1,4 +1,4 @@
-//! `kms render`: what a pod needs for a `security` block (rook-behaviour §13).
+//! `kms render`: prints the part of a pod's manifest that a `security` block requires (rook-behaviour §13).
 
 use clap::{Subcommand, ValueEnum};
 use k8s_openapi::api::core::v1::{EnvVar, Volume, VolumeMount};
@@ -70,11 +70,11 @@ pub(crate) struct VolumesDocument {
     volume_mounts: Vec<VolumeMount>,
 }
 
-/// Prints them.
+/// Prints the environment or the volumes.
 pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) -> Result<Exit> {
     let Source { cluster, .. } = Source::read(global).await?;
     let security = &cluster.security;
-    // A problem of the block is reported here, and not by a pod that does not start.
+    // kms reports a fault of the block here; otherwise a pod would fail to start because of it.
     kms_dispatch::check(security, &kms_dispatch::Options::default())?;
     match args.command {
         Render::Env { files: _ } => {

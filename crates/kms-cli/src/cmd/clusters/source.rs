@@ -1,4 +1,4 @@
-//! Where the CephCluster and its OSDs come from: files, or Kubernetes.
+//! The sources of a CephCluster and its OSDs: files, or Kubernetes.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
@@ -8,14 +8,14 @@ use tracing::warn;
 
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
 
-/// The kind of an OSD's object.
+/// The kind of the object that runs an OSD.
 const DEPLOYMENT: &str = "Deployment";
 
-/// A CephCluster, and where its OSDs are to be found.
+/// A CephCluster, and the source of its OSDs.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) cluster: CephClusterSpec,
-    /// Its name and namespace, if they are known.
+    /// The name and namespace of the cluster, if they are known.
     pub(crate) name: Option<ClusterRef>,
     osds: Osds,
 }
@@ -27,7 +27,7 @@ enum Osds {
 }
 
 impl Source {
-    /// Reads what `-f` gives or what `--cluster` names.
+    /// Reads the documents of `-f`, or the cluster of `--cluster`.
     pub(crate) async fn read(global: &Global) -> Result<Self> {
         match (&global.cluster, global.files.is_empty()) {
             (Some(named), true) => Self::from_kubernetes(global, named).await,
@@ -72,7 +72,7 @@ impl Source {
         Ok(Self { cluster, name, osds: Osds::Files(found) })
     }
 
-    /// The OSDs. From files they are given away.
+    /// Returns the OSDs. If they came from files, they are moved out of the source.
     pub(crate) async fn osds(&mut self) -> Result<Discovery> {
         match &mut self.osds {
             Osds::Files(found) => Ok(std::mem::take(found)),
@@ -84,7 +84,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if all was read from files.
+    /// `ConfigInvalid` if the source is files.
     pub(crate) fn place(&self) -> Result<&RookNamespace> {
         match &self.osds {
             Osds::Kubernetes(place) => Ok(place),

@@ -1,4 +1,4 @@
-//! `kms close`: an open device is closed.
+//! `kms close`: closes an open device.
 
 use kms_core::{ErrorKind, Result};
 use kms_luks::{Cryptsetup, Mapping};
@@ -21,14 +21,14 @@ pub(crate) struct Args {
     pub(crate) ignore_not_found: bool,
 }
 
-/// What has become of it.
+/// The result for the device.
 #[derive(Serialize)]
 struct Document {
     mapper: String,
     outcome: &'static str,
 }
 
-/// Closes.
+/// Closes the device.
 pub(crate) async fn run(args: Args, cryptsetup: Cryptsetup, output: &mut Output<'_>) -> Result<Exit> {
     let mapper = args.mapper.mapper;
     let outcome = match Mapping::new(cryptsetup, mapper.clone()).close().await {

@@ -1,4 +1,4 @@
-//! `kms format`: an empty device becomes one that the KEK opens.
+//! `kms format`: makes an empty device a LUKS device that the KEK opens.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     pub(crate) force: bool,
 }
 
-/// What was made.
+/// The device that was formatted.
 #[derive(Serialize)]
 struct Document {
     name: String,
@@ -53,7 +53,7 @@ struct Document {
     label: Option<String>,
 }
 
-/// Formats.
+/// Formats the device.
 pub(crate) async fn run(
     args: Args,
     cryptsetup: Cryptsetup,
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         warn_if_shortened(&identity);
         options = options.with_identity(identity);
     }
-    // Before a key is created for a device that cannot be formatted.
+    // This check comes first, so that kms creates no key for a device that it cannot format.
     device.check_format(&options)?;
     let ensured = connect().await?.ensure(&name, Kek::generate()?).await?;
     device.format(&ensured.stored.kek, &options).await?;

@@ -47,7 +47,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The files that are given after the command. `None` for commands that need no KMS.
+    /// The files given after the command. `None` for commands that need no KMS.
     pub(crate) fn files(&mut self) -> Option<&mut Files> {
         match self {
             Self::Format(args) => Some(&mut args.files),

@@ -1,4 +1,4 @@
-//! `kms open`: the devices of an OSD are opened with its KEK.
+//! `kms open`: opens the devices of an OSD with its KEK.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -64,14 +64,14 @@ pub(crate) enum Kind {
     Wal,
 }
 
-/// A device, and how it will be opened.
+/// A device, and how to open it.
 struct Plan {
     device: Device,
     mapper: MappingName,
     identity: Option<Identity>,
 }
 
-/// What has been opened. The version and the fingerprint are those of the KEK, if it was needed.
+/// The devices that were opened. Version and fingerprint are those of the KEK, if it was needed.
 #[derive(Serialize)]
 struct Document {
     name: String,
@@ -89,7 +89,7 @@ struct Entry {
     label: Option<&'static str>,
 }
 
-/// Opens.
+/// Opens the devices.
 pub(crate) async fn run(
     args: Args,
     cryptsetup: Cryptsetup,
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     }
     let mut keeper = match closed {
         true => Some(Keeper::new(connect().await?, name.clone()).await?),
-        // A host whose devices are open does not depend on the KMS.
+        // A host whose devices are open does not need the KMS.
         false => None,
     };
     let mut entries = Vec::new();
@@ -127,7 +127,7 @@ pub(crate) async fn run(
         fingerprint: keeper.as_ref().map(|keeper| keeper.stored.kek.fingerprint()),
         devices: entries,
     };
-    // The KEK is needed no more.
+    // The KEK is no longer needed.
     drop(keeper);
     match output.format() {
         Format::Json => output.json(&document)?,
@@ -148,12 +148,12 @@ struct Keeper {
 
 impl Keeper {
     async fn new(kms: Arc<dyn KmsProvider>, name: KeyName) -> Result<Self> {
-        // Any server's copy will do to begin with: it is the device that says whether the KEK is right.
+        // Any server's copy will do at first: the device shows whether the KEK is right.
         let stored = kms.get(&name, Freshness::Any).await?;
         Ok(Self { kms, name, stored, fresh: false })
     }
 
-    /// Reads the KEK again, and says whether it is another one.
+    /// Reads the KEK again. Returns whether it has changed.
     async fn refresh(&mut self) -> Result<bool> {
         if self.fresh {
             return Ok(false);
@@ -173,7 +173,7 @@ async fn opened(plan: &Plan, keeper: &mut Keeper) -> Result<&'static str> {
             Opened::Already => "already-open",
             Opened::Done => "opened",
             Opened::Replaced => "replaced",
-            // The KEK may have been rotated since that copy of it was made.
+            // The KEK may have been rotated since this copy was read.
             Opened::WrongKey if keeper.refresh().await? => continue,
             _ => {
                 return Err(Error::new(
@@ -191,7 +191,7 @@ async fn opened(plan: &Plan, keeper: &mut Keeper) -> Result<&'static str> {
     }
 }
 
-/// Says which devices are open though another one could not be opened. The next try leaves them as they are.
+/// Adds the devices that are already open to the error of another device. The next run leaves them open.
 fn after(error: Error, opened: &[Entry]) -> Error {
     if opened.is_empty() {
         return error;
@@ -200,7 +200,7 @@ fn after(error: Error, opened: &[Entry]) -> Error {
     error.context("left open", names.join(" "))
 }
 
-/// Labels a device. An OSD starts without its label too, so this fails nothing.
+/// Labels a device. An OSD starts without its label too, so a failure here does not fail the command.
 async fn label(plan: &Plan) -> Option<&'static str> {
     let identity = plan.identity.as_ref()?;
     let device = plan.device.path().display();
@@ -318,7 +318,7 @@ mod tests {
             "opened  a-block-dmcrypt  data\nopened  b-db-dmcrypt  metadata\nopened  c-wal-dmcrypt  wal\n"
         );
         assert_eq!(kms.count(Operation::Get), 1);
-        // Now they are open, and the KMS may be away.
+        // The devices are open now, so the KMS may be unreachable.
         let again = open(&host, None, &args).await.unwrap();
         assert_eq!(again, text.replace("opened", "already-open"));
         assert_eq!(host.calls(), ["open"; 3]);

@@ -1,4 +1,4 @@
-//! `kms resize`: an open device grows with the disk below.
+//! `kms resize`: grows an open device to the size of the disk below it.
 
 use kms_core::Result;
 use kms_luks::{Cryptsetup, Mapping};
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     pub(crate) mapper: MapperArg,
 }
 
-/// How large it is.
+/// The new size of the device.
 #[derive(Serialize)]
 struct Document {
     mapper: String,
@@ -25,7 +25,7 @@ struct Document {
     bytes: u64,
 }
 
-/// Resizes.
+/// Resizes the device.
 pub(crate) async fn run(args: Args, cryptsetup: Cryptsetup, output: &mut Output<'_>) -> Result<Exit> {
     let mapping = Mapping::new(cryptsetup, args.mapper.mapper);
     let bytes = || mapping.status().map(|status| status.map_or(0, |status| status.bytes));

@@ -1,4 +1,4 @@
-//! `kms slots`: the key slots of a device.
+//! `kms slots`: shows the key slots of a device.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     pub(crate) device: PathBuf,
 }
 
-/// A header.
+/// The header of a device.
 #[derive(Serialize)]
 struct Document {
     device: String,
@@ -31,7 +31,7 @@ struct Document {
     slots: Vec<Entry>,
 }
 
-/// A slot in use.
+/// A key slot in use.
 #[derive(Serialize)]
 pub(crate) struct Entry {
     slot: u8,
@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What the output says about a slot.
+    /// The output's entry for a slot.
     pub(crate) fn of(slot: &KeySlot) -> Self {
         let mut entry = Self {
             slot: slot.slot.number(),

@@ -1,4 +1,4 @@
-//! `kms status`: what an open device is mapped to.
+//! `kms status`: shows what an open device is mapped to.
 
 use kms_core::{Error, ErrorKind, Result};
 use kms_luks::{Cryptsetup, Mapping, MappingName, MappingStatus};
@@ -31,7 +31,7 @@ struct Document {
     stale: bool,
 }
 
-/// Looks and shows.
+/// Shows the status.
 pub(crate) fn run(args: Args, cryptsetup: Cryptsetup, output: &mut Output<'_>) -> Result<Exit> {
     let mapper = args.mapper.mapper;
     let status = Mapping::new(cryptsetup, mapper.clone()).status()?.ok_or_else(|| {

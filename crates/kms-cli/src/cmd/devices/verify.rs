@@ -1,4 +1,4 @@
-//! `kms verify`: does the KEK that the KMS holds open the devices?
+//! `kms verify`: checks whether the KEK in the KMS opens the devices.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     pub(crate) devices: Vec<PathBuf>,
 }
 
-/// What was found.
+/// The result for all devices.
 #[derive(Serialize)]
 struct Document {
     ok: bool,
@@ -39,7 +39,7 @@ struct Document {
     devices: Vec<DeviceDocument>,
 }
 
-/// What was found on a device.
+/// The result for one device.
 #[derive(Serialize)]
 struct DeviceDocument {
     path: String,

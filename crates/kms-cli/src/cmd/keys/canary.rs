@@ -1,24 +1,24 @@
-//! A round trip with a key that opens nothing.
+//! A round trip with a canary key, which opens no device.
 
 use kms_core::{DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode, Result};
 
-/// What the names of canary keys begin with.
+/// The prefix of canary key names.
 const PREFIX: &str = "kms-check-";
 
-/// The steps, in their order.
+/// The steps, in order.
 pub(crate) const STEPS: [&str; 4] = ["store", "read back", "compare", "delete"];
 
-/// How a round trip went.
+/// The result of a round trip.
 pub(crate) struct RoundTrip {
     /// The name of the canary key.
     pub(crate) name: KeyName,
-    /// The step that failed and why; those before it passed.
+    /// The step that failed, with its error; the steps before it passed.
     pub(crate) failed: Option<(&'static str, Error)>,
-    /// Why the canary is still there, if it may be.
+    /// The error because of which the canary may still be stored. `None` if it is not stored.
     pub(crate) left_behind: Option<Error>,
 }
 
-/// Stores a new key under an unused name, reads it, compares it, and deletes it even if a step failed.
+/// Stores a new key under an unused name, reads it back, compares it, and deletes it even if a step failed.
 pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
     let name = KeyName::new(format!("{PREFIX}{}", Kek::generate()?.fingerprint()))?;
     let kek = Kek::generate()?;
@@ -26,14 +26,14 @@ pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
         Ok(()) => None,
         Err((step, error)) => Some((step, error)),
     };
-    // Also after a failure, since a store that failed may have happened.
+    // Deletes after a failure too, since a failed store may have taken effect.
     let deleted = kms.delete(&name, DeleteMode::Destroy).await;
     let (failed, left_behind) = match (failed, deleted) {
         (None, Ok(_)) => (None, None),
         (None, Err(error)) => (Some(("delete", error)), Some(may_be_there(&name))),
         (Some(failed), Ok(_)) => (Some(failed), None),
         (Some(failed), Err(error)) if error.kind() == ErrorKind::NotFound => (Some(failed), None),
-        // What was refused for want of a permission has not been stored.
+        // A store that was refused for lack of permission has stored nothing.
         (Some((step @ "store", error)), Err(_))
             if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
         {

@@ -1,4 +1,4 @@
-//! `kms check`: does it work, and if not, where does it end?
+//! `kms check`: checks whether the KMS works, and shows the step that fails.
 
 use kms_core::{Error, KmsProvider, Result};
 use kms_dispatch::Provider;
@@ -12,9 +12,9 @@ use crate::{
     output::{ErrorDocument, Format, Output, chain, table},
 };
 
-/// The step before the provider's own.
+/// The step before the steps of the provider.
 const SETTINGS: &str = "settings";
-/// What the canary's steps are called together while none of them has run.
+/// The common name of the canary's steps before any of them has run.
 const CANARY: &str = "canary";
 
 /// The arguments.
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     pub(crate) read_only: bool,
 }
 
-/// What was found.
+/// The result of the check.
 #[derive(Serialize)]
 pub(crate) struct Document {
     pub(crate) ok: bool,
@@ -46,7 +46,7 @@ pub(crate) struct Step {
     pub(crate) error: Option<ErrorDocument>,
 }
 
-/// The steps so far, and the first error among them.
+/// The steps so far, and the first error.
 #[derive(Default)]
 struct Report {
     steps: Vec<Step>,
@@ -73,13 +73,13 @@ impl Report {
     }
 }
 
-/// Tries everything, step by step.
+/// Runs every step in order.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let target = invocation.target().await?;
     let mut warnings = target.warnings();
     let provider = target.provider();
     let name = provider.as_ref().map_or("unknown", |provider| match provider {
-        // A provider of the program's author has no Cargo feature.
+        // A downstream provider has no Cargo feature.
         Provider::Own { name, .. } => name,
         provider => provider.feature(),
     });
@@ -192,7 +192,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The output of a check of this provider.
+    /// Returns the output of a check of this provider.
     pub(crate) async fn checked(kms: &dyn KmsProvider, format: Format, read_only: bool) -> (Exit, String) {
         let mut report = Report::default();
         let mut warnings = Vec::new();

@@ -1,4 +1,4 @@
-//! `kms create`: a new KEK.
+//! `kms create`: generates and stores a new KEK.
 
 use kms_core::{Kek, KmsProvider, KmsProviderExt, PutMode, Result};
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     pub(crate) if_absent: bool,
 }
 
-/// What is stored now.
+/// The key that is now stored.
 #[derive(Serialize)]
 pub(crate) struct Document {
     pub(crate) name: String,
@@ -32,7 +32,7 @@ pub(crate) struct Document {
     pub(crate) created: bool,
 }
 
-/// Generates and stores.
+/// Generates a KEK and stores it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = args.name.name;
     let kek = Kek::generate()?;

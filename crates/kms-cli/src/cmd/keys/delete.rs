@@ -1,4 +1,4 @@
-//! `kms delete`: the end of a KEK.
+//! `kms delete`: deletes a KEK.
 
 use kms_core::{DeleteMode, ErrorKind, KmsProvider, Result, provider::Deleted};
 use serde::Serialize;
@@ -27,14 +27,14 @@ pub(crate) struct Args {
     pub(crate) soft: bool,
 }
 
-/// What is left of the key.
+/// The remains of the key.
 #[derive(Serialize)]
 pub(crate) struct Document {
     pub(crate) name: String,
     pub(crate) outcome: &'static str,
 }
 
-/// Deletes.
+/// Deletes the key.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = args.name.name;
     let mode = if args.soft { DeleteMode::Soft } else { DeleteMode::Destroy };

@@ -1,4 +1,4 @@
-//! `kms get`: the KEK itself.
+//! `kms get`: writes a KEK to standard output or to a file.
 
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     pub(crate) force: bool,
 }
 
-/// The key that was read. The KEK is in it only where no file got it.
+/// The key that was read. It contains the KEK only if the KEK was not written to a file.
 #[derive(Serialize)]
 struct Document<'a> {
     name: &'a str,
@@ -55,7 +55,7 @@ impl Args {
     }
 }
 
-/// Refuses what would put the KEK where it does not belong, before anything is connected.
+/// Rejects calls that would expose the KEK, before kms connects.
 pub(crate) fn check(args: &Args) -> Result<()> {
     if args.file().is_some() {
         return Ok(());
@@ -68,7 +68,7 @@ pub(crate) fn check(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Reads and writes.
+/// Reads the KEK and writes it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = &args.name.name;
     let stored = kms.get(name, Freshness::Any).await?;
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
         }
         (None, Format::Text) => to_stdout(stored.kek.expose_secret().as_bytes())?,
         (None, Format::Json) => {
-            // Large enough for a KEK of nothing but escapes: a buffer that grows leaves copies behind.
+            // Large enough for a KEK whose every byte is escaped: a buffer that grows would leave copies behind.
             let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.kek.expose_secret().len()));
             serde_json::to_writer_pretty(&mut *text, &document).map_err(|_cause| {
                 Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON")
@@ -100,8 +100,8 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
     Ok(Exit::Done)
 }
 
-/// Past the buffer of the standard library, which lives as long as the process and is never wiped.
-/// A reader that has gone away is a failure here, since the KEK has not reached it.
+/// Writes to standard output, bypassing the buffer of the standard library, which lives as long as the process and is
+/// never wiped. A reader that has gone away is an error here, since the KEK has not reached it.
 fn to_stdout(bytes: &[u8]) -> Result<()> {
     let written = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
         let mut stdout = File::from(stdout);

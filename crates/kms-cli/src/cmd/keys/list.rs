@@ -1,4 +1,4 @@
-//! `kms list`: what is there.
+//! `kms list`: lists the keys.
 
 use std::time::SystemTime;
 
@@ -35,14 +35,14 @@ pub(crate) struct Key {
     pub(crate) updated: Option<String>,
 }
 
-/// Lists, ordered by name.
+/// Lists the keys, sorted by name.
 pub(crate) async fn run(
     args: Args,
     kms: &dyn KmsProvider,
     now: SystemTime,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    // They have been read already.
+    // The files have been read already.
     let Args { files: _ } = args;
     let mut keys: Vec<KeyInfo> = kms.list().try_collect().await?;
     keys.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,7 +75,7 @@ pub(crate) async fn run(
 
 /// The age of the current version, in its largest unit: `12s`, `5m`, `7h`, `40d`.
 fn age(now: SystemTime, then: SystemTime) -> String {
-    // Our clock and the server's may differ: what seems to come from the future is new.
+    // Our clock and the server's may differ: a time in the future counts as now.
     let seconds = now.duration_since(then).unwrap_or_default().as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -35,7 +35,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The files that are given after the command.
+    /// The files given after the command.
     pub(crate) fn files(&mut self) -> &mut Files {
         match self {
             Self::Check(args) => &mut args.files,
@@ -58,7 +58,7 @@ pub(crate) async fn run(
         Command::Check(args) => check::run(args, invocation, output).await,
         Command::Create(args) => create::run(args, &*invocation.connect_to_write().await?, output).await,
         Command::Put(args) => {
-            // The KEK may be refused, which needs no connection.
+            // Reads the KEK first: if it is invalid, no connection is needed.
             let kek = put::read(&args)?;
             put::run(args, &kek, &*invocation.connect_to_write().await?, output).await
         }

@@ -1,4 +1,4 @@
-//! `kms put`: a KEK that exists.
+//! `kms put`: stores an existing KEK.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     pub(crate) replace: bool,
 }
 
-/// What is stored now.
+/// The key that is now stored.
 #[derive(Serialize)]
 pub(crate) struct Document {
     pub(crate) name: String,
@@ -45,7 +45,7 @@ pub(crate) fn read(args: &Args) -> Result<Kek> {
         .map_err(|error| error.context("input", input::name(&args.from)))
 }
 
-/// Stores it.
+/// Stores the KEK.
 pub(crate) async fn run(
     args: Args,
     kek: &Kek,

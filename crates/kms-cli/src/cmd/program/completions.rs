@@ -1,4 +1,4 @@
-//! `kms completions`: for shells.
+//! `kms completions`: prints a completion script for a shell.
 
 use clap::Command;
 use kms_core::Result;
@@ -14,14 +14,14 @@ pub(crate) struct Args {
 
 /// Prints the script.
 pub(crate) fn run(args: Args, program: Command, output: &mut Output<'_>) -> Result<Exit> {
-    // Into memory first: the generator panics on a stream that fails.
+    // Generates into memory first: the generator panics if the stream fails.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut visible(program), "kms", &mut script);
     output.bytes(&script)?;
     Ok(Exit::Done)
 }
 
-/// The program without its hidden commands: the generator would offer them.
+/// The program without its hidden commands, which the generator would offer otherwise.
 fn visible(program: Command) -> Command {
     let commands: Vec<_> =
         program.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();

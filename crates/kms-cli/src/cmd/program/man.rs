@@ -1,4 +1,4 @@
-//! `kms man`: the manual page.
+//! `kms man`: prints the manual page.
 
 use kms_core::{Error, Result};
 
@@ -15,9 +15,9 @@ pub(crate) struct Args {
     pub(crate) command: Option<String>,
 }
 
-/// Prints it in roff.
+/// Prints the page in roff.
 pub(crate) fn run(args: Args, mut program: clap::Command, output: &mut Output<'_>) -> Result<Exit> {
-    // Gives the subcommands the options and the full names that they inherit.
+    // Adds the inherited options and the full names to the subcommands.
     program.build();
     let command = match &args.command {
         None => program,

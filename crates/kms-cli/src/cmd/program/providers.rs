@@ -1,4 +1,4 @@
-//! `kms providers`: what there is.
+//! `kms providers`: lists the providers.
 
 use kms_core::Result;
 #[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     pub(crate) abilities: Option<Abilities>,
 }
 
-/// What a provider can do at best; `kms check` shows what it can do with its present configuration.
+/// The abilities of a provider at best; `kms check` shows those in its present configuration.
 #[derive(Serialize)]
 pub(crate) struct Abilities {
     pub(crate) create: &'static str,
@@ -74,7 +74,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     Provider::ALL.into_iter().map(entry).collect()
 }
 
-/// Shows them.
+/// Shows the providers.
 pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
     let Args {} = args;
     let providers = entries();

@@ -1,4 +1,4 @@
-//! `kms cronjobs apply` and `prune`: the CronJobs in Kubernetes.
+//! `kms cronjobs apply` and `prune`: changes the CronJobs in Kubernetes.
 
 use kms_core::{Error, ErrorKind, Result};
 use kms_rook::{
@@ -52,7 +52,7 @@ pub(crate) struct PruneArgs {
     dry_run: bool,
 }
 
-/// What was done.
+/// The changes that were made.
 #[derive(Serialize)]
 pub(crate) struct Document {
     dry_run: bool,
@@ -74,7 +74,7 @@ struct Entry {
     outcome: Option<String>,
 }
 
-/// A Deployment that could not be understood.
+/// A Deployment that kms could not parse.
 #[derive(Serialize)]
 struct FaultEntry {
     deployment: String,
@@ -82,7 +82,7 @@ struct FaultEntry {
     error: ErrorDocument,
 }
 
-/// Makes the CronJobs be as they have to be.
+/// Creates, updates and deletes CronJobs so that they match the OSDs.
 pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
     let ApplyArgs { files: _, job, force_conflicts, dry_run } = args;
     let place = source.place()?;
@@ -98,7 +98,7 @@ pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'
     finish(report, dry_run, output)
 }
 
-/// Deletes those that are not wanted.
+/// Deletes the CronJobs that are no longer wanted.
 pub(super) async fn prune(args: PruneArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
     let PruneArgs { files: _, names, all, dry_run } = args;
     let place = source.place()?;
@@ -108,7 +108,7 @@ pub(super) async fn prune(args: PruneArgs, source: Source, output: &mut Output<'
     finish(report, dry_run, output)
 }
 
-/// Tells what was done, and fails if something has failed.
+/// Prints the changes. Fails if one of them has failed.
 pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> Result<Exit> {
     let failed = report.first_error().map(|first| {
         let jobs =
@@ -218,7 +218,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What is printed of a report in which everything happens once.
+    /// Prints a report that has every result once.
     pub(crate) fn printed(format: Format) -> (Result<Exit>, String) {
         let mut report = Report::default();
         let conflict = Error::new(ErrorKind::Conflict, "another program has set fields of it");

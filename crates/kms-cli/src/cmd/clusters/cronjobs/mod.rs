@@ -17,7 +17,7 @@ use crate::{
     output::{Output, chain},
 };
 
-/// The image whose CronJobs run it unless another one is given.
+/// The default image of the CronJobs.
 const IMAGE: &str = concat!("rook-kms/kms:v", env!("CARGO_PKG_VERSION"));
 
 /// The arguments.
@@ -114,8 +114,8 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if Rook rotates the keys as well: its CronJobs and ours would take turns, twice as often as asked
-/// for.
+/// `ConfigInvalid` if Rook rotates the keys as well: its CronJobs and ours would alternate, and rotate twice as often
+/// as configured.
 fn is_wanted(source: &Source, naming: Naming) -> Result<bool> {
     let enabled = source.cluster.security.key_rotation.enabled;
     match naming {
@@ -137,7 +137,7 @@ fn warn_of_withheld(settings: &[String]) {
     }
 }
 
-/// Logs what is wrong with single OSDs. The error says how many there are, and has the kind of the first.
+/// Logs the faults of single OSDs. The error has their number and the kind of the first one.
 ///
 /// # Errors
 ///
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The manifests of `deploy/` run the program too.
+    /// The manifests of `deploy/` pass arguments that the program accepts.
     #[test]
     fn what_is_deployed_is_what_the_program_takes() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cronjob-manager.yaml");
@@ -200,7 +200,7 @@ mod tests {
         let line: Vec<_> = std::iter::once("kms").chain(args).map(str::to_owned).collect();
         let command = parsed(&line).unwrap();
         assert!(matches!(command, Command::Cronjobs(Args { command: Cronjobs::Apply(_) })), "{command:?}");
-        // It is of the version that this is.
+        // The manifest names the image of this version.
         assert_eq!(container["image"], IMAGE);
     }
 }

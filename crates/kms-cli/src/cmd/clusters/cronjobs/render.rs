@@ -1,4 +1,4 @@
-//! `kms cronjobs render`: the CronJobs, printed.
+//! `kms cronjobs render`: prints the CronJobs.
 
 use kms_core::{Error, ErrorKind, Result};
 use kms_rook::{Discovery, JobMaker, rbac};
@@ -13,7 +13,7 @@ use crate::{
     output::{Format, Output},
 };
 
-/// The account for which rights are printed unless another one is given.
+/// The default service account whose rights are printed.
 const ACCOUNT: &str = "rook-kms-rotation";
 
 /// The arguments.
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     rbac: bool,
 }
 
-/// Objects as Kubernetes takes them.
+/// A list of Kubernetes objects.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct List {
@@ -40,7 +40,7 @@ pub(crate) struct List {
     items: Vec<Value>,
 }
 
-/// Prints them.
+/// Prints the CronJobs.
 pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<'_>) -> Result<Exit> {
     if args.rbac {
         args.job.service_account.get_or_insert_with(|| ACCOUNT.to_owned());
@@ -77,7 +77,7 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
             }
             output.json(&List { api_version: "v1", kind: "List", items })?;
         }
-        // In the order of their fields, which a value does not keep.
+        // Serializes the objects themselves, which keeps the order of their fields; a `Value` would not.
         Format::Text => {
             let separate = !items.is_empty() && !jobs.is_empty();
             output.yaml(&items)?;

@@ -1,4 +1,4 @@
-//! Many OSDs: progress, a journal, and a summary.
+//! Rotates many OSDs: progress, a journal, and a summary.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ pub(super) struct All<'a> {
     pub(super) journal: Option<Journal>,
 }
 
-/// How it went.
+/// The result of the run.
 #[derive(Serialize)]
 struct Document {
     ok: bool,
@@ -51,18 +51,18 @@ struct Failed {
     exit: Exit,
 }
 
-/// What is kept of the OSDs while they are rotated: numbers, and what went wrong.
+/// The results so far: numbers and failures.
 struct Summary {
     total: usize,
     skipped: usize,
     outcomes: BTreeMap<&'static str, usize>,
     failures: Vec<Failed>,
-    /// The worst end of those that did not fail.
+    /// The worst exit code of the OSDs that did not fail.
     exit: Exit,
 }
 
 impl All<'_> {
-    /// Rotates them all, and prints the summary.
+    /// Rotates all OSDs, and prints the summary.
     pub(super) async fn run(
         mut self,
         kms: &dyn KmsProvider,
@@ -92,7 +92,7 @@ impl All<'_> {
             "{} OSDs, {} done before, {} at a time",
             summary.total, summary.skipped, self.jobs
         ));
-        // The observer is used while results are noted.
+        // `self` is borrowed while results are noted, so `progress` moves out of it.
         let progress = std::mem::replace(&mut self.progress, Progress::new(true, output.format()));
         let all = rotate_all(kms, osds, self.options, self.jobs, &progress, async |name, result| {
             self.ended(&mut summary, begin, name, result).await;
@@ -139,7 +139,7 @@ impl Summary {
         self.skipped + self.failures.len() + self.outcomes.values().sum::<usize>()
     }
 
-    /// What to say when another one has ended.
+    /// The progress line for an OSD that has ended.
     fn line(&self, name: &KeyName) -> String {
         let what = match self.failures.last().filter(|failed| failed.name == name.as_str()) {
             Some(failed) => format!("FAILED  {name}: {}", failed.error.message()),
@@ -149,7 +149,7 @@ impl Summary {
     }
 
     fn print(self, output: &mut Output<'_>) -> Result<Exit> {
-        // One exit code for all failures if they have the same, else that of failures of many kinds.
+        // If all failures have the same exit code, the run has it too; otherwise it has the code for mixed failures.
         let mut exits = self.failures.iter().map(|failed| failed.exit);
         let exit = match exits.next() {
             None => self.exit,

@@ -1,4 +1,4 @@
-//! What is printed of a rotation.
+//! Prints the report of a rotation.
 
 use kms_core::Result;
 use kms_luks::Slot;
@@ -28,7 +28,7 @@ struct Document {
     warnings: Vec<String>,
 }
 
-/// A device of it.
+/// A device of the rotation.
 #[derive(Serialize)]
 struct DeviceDocument {
     path: String,
@@ -80,7 +80,7 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
     }
 }
 
-/// The most important of it on one line.
+/// The headline of a report, on one line.
 pub(crate) fn headline(report: &Report) -> String {
     let Report { name, outcome, to_version, to_fingerprint, .. } = report;
     format!("{}  {name}  version {to_version}  fingerprint {to_fingerprint}", outcome.as_str())
@@ -101,7 +101,7 @@ fn device_line(device: &DeviceReport) -> String {
     line
 }
 
-/// How the program ends after a rotation that did not fail.
+/// The exit code of a rotation that did not fail.
 pub(super) fn exit(report: &Report, options: &Options) -> Exit {
     let done = matches!(report.outcome, Outcome::Rotated | Outcome::Finished);
     let not_retired = options.destroy_superseded && done && report.retired.is_none();

@@ -1,4 +1,4 @@
-//! The OSDs of a host: where Rook keeps them, or in a list.
+//! Finds the OSDs of a host: in Rook's folders, or in a list.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use kms_rotation::Osd;
 
 use crate::input;
 
-/// The nodes that Rook makes of an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
+/// The nodes that Rook creates for an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
 const NODES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
-/// How the folder of an OSD begins.
+/// The prefix of an OSD's folder.
 const OSD_FOLDER: &str = "ceph-";
-/// The most that is read of a list.
+/// The maximum size of a list.
 const MOST_LIST_BYTES: usize = 8 * 1024 * 1024;
 
-/// An OSD that was found, or what is wrong with it.
+/// An OSD that was found, or its fault.
 pub(super) type Found = (KeyName, Result<Osd>);
 
 /// Finds the encrypted OSDs on PVCs: `DIR/NAMESPACE/PVC/ceph-ID/block-tmp` (rook-behaviour §10.2).
@@ -32,7 +32,7 @@ pub(super) fn on_host(
     kube_namespace: Option<&str>,
     cryptsetup: &Cryptsetup,
 ) -> Result<Vec<Found>> {
-    // By name: the same PVC may be reached by two folders that are the same.
+    // Keyed by name: two of the folders may be the same, and lead to the same PVC.
     let mut found: BTreeMap<KeyName, Vec<PathBuf>> = BTreeMap::new();
     for folder in folders {
         for namespace in entries(folder)? {
@@ -40,7 +40,7 @@ pub(super) fn on_host(
                 continue;
             }
             for pvc in entries(&namespace)? {
-                // Rook names the folder of a PVC after the PVC, which is a valid name of a key.
+                // Rook names this folder after the PVC. A PVC's name is a valid key name.
                 let Some(name) = name_of(&pvc).and_then(|name| KeyName::new(name).ok()) else { continue };
                 let encrypted = |osd: &PathBuf| {
                     name_of(osd).is_some_and(|name| name.starts_with(OSD_FOLDER))
@@ -81,7 +81,7 @@ fn osd_in(name: &KeyName, folders: &[PathBuf], cryptsetup: &Cryptsetup) -> Resul
     }
 }
 
-/// The folders in a folder, in order.
+/// The folders in a folder, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let not_read = |cause: io::Error| {
         Error::config("the folder of Rook's data cannot be read")
@@ -103,12 +103,11 @@ fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Reads a list of OSDs: on each line a name and one to three devices. Empty lines and those that begin with `#` are
-/// passed over.
+/// Reads a list of OSDs: on each line a name and one to three devices. Skips empty lines and lines that begin with `#`.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if it cannot be read, or naming the first line that is no such line.
+/// `ConfigInvalid` if the list cannot be read or has an invalid line; the error names the first invalid line.
 pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>> {
     let bytes = input::read(list, MOST_LIST_BYTES)?;
     let wrong = |number: usize, why: &str| {

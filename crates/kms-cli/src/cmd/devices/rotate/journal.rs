@@ -1,4 +1,4 @@
-//! Which OSDs of a long run are done.
+//! The journal of a long run: the OSDs that are done.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use kms_core::{Error, KeyName, Result};
 
 use crate::output::not_written;
 
-/// A file with a name on each line, written out to the disk one by one.
+/// A file with one name on each line. Each name is flushed to the disk as soon as it is noted.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -20,11 +20,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal, or begins one.
+    /// Opens a journal, or creates it.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if it cannot be read or written, or if another run is writing it.
+    /// `ConfigInvalid` if the journal cannot be read or written, or if another run is writing it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let refused = |cause: io::Error| {
             Error::config("the journal cannot be used")
@@ -34,7 +34,7 @@ impl Journal {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refused)?;
         file.try_lock().map_err(|cause| refused(cause.into()))?;
         let text = fs::read_to_string(path).map_err(refused)?;
-        // A line that was cut off is of an OSD whose end was not noted.
+        // A truncated line names an OSD whose end was not fully noted.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         if whole.len() + 1 < text.len() {
             (&file).write_all(b"\n").map_err(refused)?;
@@ -56,7 +56,7 @@ impl Journal {
             .map_err(|cause| not_written(self.path.display().to_string(), cause))
     }
 
-    /// Removes the journal: all is done.
+    /// Removes the journal, since all OSDs are done.
     pub(super) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|cause| not_written(self.path.display().to_string(), cause))
     }

@@ -1,4 +1,4 @@
-//! The result of a rotation, noted at the OSD's Deployment.
+//! Notes the result of a rotation at the OSD's Deployment.
 
 use async_trait::async_trait;
 use kms_core::{Result, layer::RetryPolicy};
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{args::Global, kubernetes::Kubernetes, output::chain};
 
-/// Annotations and an Event at the Deployment of the OSD. It connects when the first rotation has ended.
+/// Writes annotations and an Event at the Deployment of the OSD. It connects when the first rotation has ended.
 #[derive(Debug)]
 pub(crate) struct AtDeployment {
     kubernetes: Kubernetes,
@@ -21,7 +21,7 @@ pub(crate) struct AtDeployment {
 }
 
 impl AtDeployment {
-    /// The Deployments of a namespace.
+    /// Notes results at the Deployments of a namespace.
     pub(crate) fn new(global: &Global, kube_namespace: impl Into<String>) -> Self {
         let kubernetes = Kubernetes::new(global, global.timeout);
         let policy = kubernetes.policy();

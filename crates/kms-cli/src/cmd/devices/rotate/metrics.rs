@@ -1,7 +1,7 @@
-//! Results and times in a file that Prometheus' node exporter collects.
+//! Writes results and times to a file that Prometheus' node exporter collects.
 //!
-//! The file has times and no ages (`time() - kms_kek_stored_timestamp_seconds` is the age): an age would stay the same for
-//! ever once nothing writes the file any more.
+//! The file has times, not ages (`time() - kms_kek_stored_timestamp_seconds` is the age): an age would never change
+//! again once no program writes the file.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ const STORED: &str = "kms_kek_stored_timestamp_seconds";
 const GENERATION: &str = "kms_kek_generation";
 const PENDING: &str = "kms_rotation_pending_key_slots";
 
-/// The values of each metric by the name of the key, as text.
+/// The values of each metric, as text, by the name of the key.
 type Values = BTreeMap<&'static str, BTreeMap<String, String>>;
 
 /// A file of metrics.
@@ -49,14 +49,14 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// A file that will be written; it need not be there yet.
+    /// Opens a file of metrics. The file need not exist yet.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if its folder cannot be written to, or if something else is at its place.
+    /// `ConfigInvalid` if its folder is not writable, or if the path leads to something other than a text file.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let metrics = Self { path: path.to_owned() };
-        // Written once as it is, so that a wrong path is known before a KEK is changed.
+        // Writes the file once unchanged, so that a wrong path fails before a KEK is changed.
         metrics.update(|_| ()).map_err(|cause| {
             Error::config("the file of metrics cannot be written")
                 .context("file", path.display().to_string())
@@ -65,13 +65,13 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Changes the file, alone.
+    /// Changes the file under an exclusive lock.
     fn update(&self, change: impl FnOnce(&mut Values)) -> io::Result<()> {
         let folder = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // Rotations of other OSDs may write the same file, and the file itself is replaced each time.
+        // Locks the folder: rotations of other OSDs may write the same file, and each write replaces the file itself.
         let lock = File::open(folder)?;
         lock.lock()?;
         let mut values = match fs::read_to_string(&self.path) {
@@ -81,7 +81,7 @@ impl Metrics {
         };
         change(&mut values);
         let name = self.path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // Hidden, and without the ending that makes the exporter read it.
+        // The name is hidden and lacks the ending that the exporter reads.
         let temporary = folder.join(format!(".{}.{}", name.display(), std::process::id()));
         let written = write(&temporary, &values).and_then(|()| fs::rename(&temporary, &self.path));
         if written.is_err() {
@@ -101,7 +101,7 @@ fn render(values: &Values) -> String {
     let mut text = String::new();
     for (metric, meaning) in METRICS {
         let Some(values) = values.get(metric).filter(|values| !values.is_empty()) else { continue };
-        // To a string, which cannot fail.
+        // Writing to a string cannot fail.
         let _ok = writeln!(text, "# HELP {metric} {meaning}\n# TYPE {metric} gauge");
         for (key, value) in values {
             let _ok = writeln!(text, "{metric}{{key=\"{key}\"}} {value}");
@@ -110,7 +110,7 @@ fn render(values: &Values) -> String {
     text
 }
 
-/// Reads what [`render`] has written; whatever else is there is dropped.
+/// Reads the output of [`render`]; drops everything else.
 fn parse(text: &str) -> Values {
     let mut values = Values::new();
     for line in text.lines() {
@@ -119,7 +119,7 @@ fn parse(text: &str) -> Values {
             let (key, value) = rest.split_once("\"} ")?;
             let (metric, _) = METRICS.into_iter().find(|(known, _)| *known == metric)?;
             value.parse::<f64>().ok()?;
-            // Only what can be the name of a key, so that nothing else gets into the file.
+            // Accepts only valid key names, so that nothing else gets into the file.
             Some((metric, kms_core::KeyName::new(key).ok()?, value.to_owned()))
         };
         if let Some((metric, key, value)) = parsed() {
@@ -133,7 +133,7 @@ fn seconds(time: SystemTime) -> Option<String> {
     Some(format!("{:.3}", time.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()))
 }
 
-/// What a run says of its key. What it does not know any more is taken away.
+/// Sets the metrics that a run has for its key. Removes the metrics that it no longer knows.
 fn note(values: &mut Values, ended: &Ended<'_>) {
     let key = ended.name.as_str();
     let mut set = |metric: &'static str, value: Option<String>| {

@@ -26,7 +26,7 @@ use crate::{
     output::Output,
 };
 
-/// How many OSDs are rotated at a time, unless `--jobs` says otherwise or there are fewer processors.
+/// The default number of OSDs that are rotated at a time, unless there are fewer processors.
 const MOST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
 /// The arguments.
@@ -116,7 +116,8 @@ impl Args {
         options
     }
 
-    /// Where results are noted. The file of metrics is opened before a rotation begins, so that a wrong path fails early.
+    /// Returns the sinks for results. Opens the file of metrics before a rotation begins, so that a wrong path fails
+    /// early.
     fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
         let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
         if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {
@@ -130,12 +131,12 @@ impl Args {
 #[derive(Debug)]
 pub(crate) struct Host<'a> {
     pub(crate) cryptsetup: Cryptsetup,
-    /// The namespace of the cluster, if it is known. OSDs in other namespaces are left alone.
+    /// The namespace of the cluster, if it is known. kms ignores OSDs in other namespaces.
     pub(crate) kube_namespace: Option<&'a str>,
     pub(crate) quiet: bool,
 }
 
-/// Rotates.
+/// Rotates one OSD or all OSDs.
 pub(crate) async fn run(
     args: Args,
     host: Host<'_>,

@@ -1,4 +1,4 @@
-//! One OSD.
+//! Rotates one OSD.
 
 use std::time::{Instant, SystemTime};
 

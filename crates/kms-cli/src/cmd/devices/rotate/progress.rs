@@ -1,4 +1,4 @@
-//! What is seen of a rotation while it runs, on standard error.
+//! Shows the progress of a running rotation on standard error.
 
 use std::{
     collections::BTreeMap,
@@ -14,19 +14,19 @@ use tracing::{debug, info};
 
 use crate::output::Format;
 
-/// The wait is spoken of at its beginning and then about as often as this.
+/// The interval of messages about the wait. The first one comes when the wait begins.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// Writes steps to the log, and the wait and the count to standard error.
+/// Writes steps to the log; writes the wait and the count to standard error.
 #[derive(Debug)]
 pub(crate) struct Progress {
     shown: bool,
-    /// How much was left of each wait when it was spoken of last. The first of many speaks for all.
+    /// The time left of each wait at its last message. If many OSDs wait, the first one speaks for all.
     said: Mutex<BTreeMap<KeyName, Duration>>,
 }
 
 impl Progress {
-    /// Nothing but logs is shown with `--quiet`, and where a program reads.
+    /// With `--quiet`, or if a program reads the output, shows nothing but logs.
     pub(crate) fn new(quiet: bool, format: Format) -> Self {
         Self { shown: !quiet && format == Format::Text, said: Mutex::default() }
     }
@@ -70,9 +70,9 @@ impl Observer for Progress {
     }
 }
 
-/// A time that is left, as people say it.
+/// Formats the remaining time for people.
 fn clock(left: Duration) -> String {
-    // What is left of a second is a second.
+    // Rounds up to whole seconds.
     let seconds = left.as_millis().div_ceil(1000);
     if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
 }

@@ -1,4 +1,4 @@
-//! Where the result of a rotation is noted.
+//! Notes the result of a rotation.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +14,9 @@ use crate::output::chain;
 pub(crate) struct Ended<'a> {
     pub(crate) name: &'a KeyName,
     pub(crate) result: Result<&'a Report, &'a Error>,
-    /// When it ended.
+    /// The time when the rotation ended.
     pub(crate) at: SystemTime,
-    /// How long it took. With many OSDs, the time since the start of the whole run.
+    /// The duration. With many OSDs, the time since the start of the whole run.
     pub(crate) took: Duration,
 }
 
@@ -29,7 +29,7 @@ pub(crate) trait ResultSink: Send {
     async fn ended(&mut self, ended: &Ended<'_>) -> Result<()>;
 }
 
-/// Notes a result in all places.
+/// Passes a result to all sinks.
 pub(crate) async fn note_everywhere(sinks: &mut [Box<dyn ResultSink>], ended: &Ended<'_>) {
     for sink in sinks {
         if let Err(error) = sink.ended(ended).await {
