@@ -1,6 +1,6 @@
 //! A model of rotations beside each other: the real state machine, on devices in memory, through every schedule.
 //!
-//! After every step one question: does the KEK that the KMS returns open every device?
+//! After every step it checks that the KEK which the KMS returns opens every device.
 
 mod explore;
 mod known_losses;

@@ -24,7 +24,7 @@ impl fmt::Debug for Admin {
     }
 }
 
-/// What kind of token to create.
+/// The settings of a new token.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::exhaustive_structs,
