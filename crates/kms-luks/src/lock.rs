@@ -1,6 +1,6 @@
 //! The locks on the slots of a device.
 //!
-//! Two locks, both on the device itself, since containers share nothing else:
+//! There are two locks, both on the device itself, since containers share nothing else:
 //!
 //! - This process holds the first during a rotation. A second process that finds it taken gives up.
 //! - This process and every cryptsetup that it starts hold the second. When this process is killed, a cryptsetup that

@@ -210,7 +210,7 @@ pub(crate) fn foreign(mapped: &Mapped) -> Error {
         .context("uuid", uuid)
 }
 
-/// Adds the usual cause of a time-out at a mapping to an error (field-reports UP-74).
+/// Adds to an error the usual cause of a time-out at a mapping (field-reports UP-74).
 pub(crate) fn hint(error: Error) -> Error {
     if error.kind() != ErrorKind::Timeout {
         return error;

@@ -83,7 +83,7 @@ impl Machine {
     }
 
     fn cryptsetup(&self) -> Cryptsetup {
-        // dmsetup is looked for in the folder of the image.
+        // kms looks for dmsetup in the folder of the image.
         Cryptsetup::new()
             .with_search_path(self.image.beside(""))
             .with_sysfs(Sysfs::at(&self.sys, self.sys.join("nodes")))

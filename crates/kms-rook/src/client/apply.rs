@@ -91,7 +91,7 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// The Deployments that could not be parsed; their CronJobs stay as they are.
     pub faults: Vec<InvalidDeployment>,
-    /// Whether CronJobs without an OSD stay as they are, since an invalid Deployment may belong to one of them.
+    /// Whether CronJobs without an OSD are kept, since an invalid Deployment may belong to one of these CronJobs.
     pub prune_held_back: bool,
 }
 

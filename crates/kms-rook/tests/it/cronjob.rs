@@ -1,4 +1,4 @@
-//! The CronJobs against those of Rook's operator, field by field.
+//! Compares the CronJobs with the CronJobs of Rook's operator, field by field.
 
 use std::{collections::BTreeMap, time::Duration};
 

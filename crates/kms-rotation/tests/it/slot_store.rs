@@ -258,11 +258,11 @@ async fn a_device_that_has_gone_is_an_error<F: Fixture>() {
 
 macro_rules! on_both {
     ($($name:ident)*) => {
-        /// In memory.
+        /// The tests on devices in memory.
         mod memory_devices {
             $(#[tokio::test] async fn $name() { super::$name::<crate::memory::Device>().await; })*
         }
-        /// On real headers.
+        /// The tests on real headers.
         mod images {
             $(#[tokio::test]
             #[ignore = "needs cryptsetup: cargo xtask it rotation"]

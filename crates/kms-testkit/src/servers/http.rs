@@ -120,7 +120,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Reply> {
         let body = (!body.is_null()).then(|| ("application/json", body.to_string()));
         self.send_as(method, path, body).await
@@ -130,7 +130,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn send_as(
         &self,
         method: &str,

@@ -120,7 +120,7 @@ impl PyKmip {
         self.process.kill();
     }
 
-    /// A relay in front of it.
+    /// Starts a relay in front of the server.
     ///
     /// # Errors
     ///

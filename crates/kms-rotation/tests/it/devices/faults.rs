@@ -12,7 +12,7 @@ use kms_testkit::fake::{InjectedFault, Operation};
 
 use crate::bench::{Bench, at_once, kek, name};
 
-/// A provider with other abilities, or other answers about rights.
+/// A provider with another capability to update, or another answer about rights.
 #[derive(Debug)]
 struct Other {
     inner: Arc<dyn KmsProvider>,

@@ -67,7 +67,7 @@ async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
         let fault =
             InjectedFault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied_before_call(calls);
         bench.kms.push(Operation::Put, fault);
-        // Killed when the write was sent: its next announcement is that of the write's end.
+        // Killed when the write was sent: the next announcement would be the end of the write.
         let sent = 2 * 2;
         assert!(bench.stopped(&at_once(), &Stop::at_write(sent + 1)).await);
         bench.holds("after the stop").await;
