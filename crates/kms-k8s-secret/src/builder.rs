@@ -73,7 +73,7 @@ impl KubernetesSecretBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`connect()`], and `ConfigInvalid` if the text cannot be the name of a namespace.
+    /// Errors of [`connect()`], and `ConfigInvalid` if the text cannot be the name of a namespace.
     pub async fn build(self) -> Result<KubernetesSecret> {
         let Self { options, connection, kube_namespace, owner } = self;
         let connection = match connection {

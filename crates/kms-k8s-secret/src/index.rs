@@ -47,7 +47,7 @@ impl IdentifierStore {
         self
     }
 
-    /// Reads a Secret that may be changed, in the expected version.
+    /// Reads a Secret, and checks that it has the expected version, the right type and the right key.
     async fn in_version(&self, name: &KeyName, names: &Names, expected: &str) -> Result<Secret> {
         let secret = self.secrets.read(&names.secret).await.map_err(|failure| key_error(failure, name))?;
         if secret.metadata.resource_version.as_deref() != Some(expected) {

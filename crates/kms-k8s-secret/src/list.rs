@@ -9,11 +9,11 @@ use kms_kube::{Cause, Secrets};
 
 use crate::{name::LABEL, stored::TYPE};
 
-/// The number of times that a list is read, when it takes longer than the API server remembers.
+/// The most attempts to read a list. A list starts again when its page token expires.
 const ROUNDS: usize = 3;
 
-/// Lists the Secrets with keys as they are read. `read` returns the key of a Secret and what is listed of it; `None`
-/// skips the Secret.
+/// Lists the Secrets that hold keys, while it reads them. `read` returns the key of a Secret and the item to list;
+/// `None` skips the Secret.
 ///
 /// Each key is listed once, also if the list has to start again. The list ends with its first error.
 pub(crate) fn list<'a, T: Send + 'a>(

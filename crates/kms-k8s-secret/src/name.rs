@@ -118,7 +118,7 @@ mod tests {
         Names::of(&KeyName::new(pvc).unwrap())
     }
 
-    /// Names of every length, of several characters, and those that are made to collide.
+    /// Names of every length, names with several characters, and names that are meant to collide.
     fn corpus() -> Vec<String> {
         let mut all = BTreeSet::new();
         for length in 1..=KeyName::MAX_BYTES {

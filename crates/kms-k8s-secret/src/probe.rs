@@ -112,7 +112,7 @@ async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
     if secrets.is_allowed(verb, None).await? {
         return Ok(May::All);
     }
-    // A Role may allow it only for Secrets of given names, which the first question does not cover.
+    // A Role may allow the verb only for named Secrets, which the first question does not cover.
     let names = secrets.count_allowed_names(verb).await?;
     Ok(if names == 0 { May::No } else { May::Named(names) })
 }

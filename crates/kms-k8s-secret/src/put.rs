@@ -49,8 +49,8 @@ impl Target<'_> {
     /// Creates or replaces the Secret of a key, whatever its version.
     pub(crate) async fn overwrite(self, name: &KeyName, kek: &Kek) -> Result<KeyVersion> {
         let names = Names::of(name);
-        // Each write is conditional on the read just before it. So other data in the Secret survives, and a Secret that
-        // meanwhile became one of another type is not overwritten.
+        // Each write is conditional on the read just before it. So other data in the Secret survives, and a Secret of
+        // another type that has taken the name meanwhile is not overwritten.
         for _ in 0..OVERWRITE_ROUNDS {
             let written = match self.secrets.read(&names.secret).await {
                 Ok(secret) => self.replace(&names, secret, kek).await?,

@@ -1,4 +1,4 @@
-//! What a Secret holds for a key (rook-behaviour §3), encoded and decoded.
+//! Encodes and decodes the content of a key's Secret (rook-behaviour §3).
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
@@ -17,7 +17,7 @@ pub(crate) const DATA_KEY: &str = "dmcrypt-key";
 /// The number of random bytes in an annotation that marks a write.
 const NONCE_BYTES: usize = 8;
 
-/// The annotation of a Secret whose `dmcrypt-key` is not a KEK, but the Unique Identifier of one on a KMIP server.
+/// The annotation of a Secret whose `dmcrypt-key` is not a KEK, but the Unique Identifier of a KEK on a KMIP server.
 ///
 /// Rook keeps both in Secrets of the same name and shape (rook-behaviour §3), so this crate marks the identifiers.
 pub const KMIP_ANNOTATION: &str = "kms.ceph.rook.io/kmip-unique-identifier";
@@ -91,7 +91,7 @@ fn check_meaning(secret: &Secret, names: &Names) -> Result<()> {
     check_name(secret, names)
 }
 
-/// Checks that the Secret belongs to this key, and not to another one whose shortened name is the same.
+/// Checks that the Secret belongs to this key, and not to another key with the same shortened name.
 pub(crate) fn check_name(secret: &Secret, names: &Names) -> Result<()> {
     let annotated = secret.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION));
     if names.secret_is_short && annotated != names.annotation.as_ref() {
@@ -142,7 +142,7 @@ pub(crate) fn check_gone(object: Object) -> Result<()> {
     .context("finalizers", finalizers.join(", ")))
 }
 
-/// What a list shows of a Secret; `None` if it does not hold a KEK of this provider.
+/// The list entry of a Secret; `None` if the Secret does not hold a KEK of this provider.
 pub(crate) fn key_info(metadata: &ObjectMeta) -> Option<KeyInfo> {
     if has_annotation(metadata, KMIP_ANNOTATION) {
         return None;
@@ -168,7 +168,7 @@ pub(crate) fn created(metadata: &ObjectMeta) -> Option<SystemTime> {
     metadata.creation_timestamp.as_ref().map(|time| time.0.into())
 }
 
-/// When the value that is the KEK was last written, as the API server has recorded it.
+/// When the KEK was last written, as the API server has recorded it.
 pub(crate) fn updated(metadata: &ObjectMeta) -> Option<SystemTime> {
     let field = format!("/f:data/f:{DATA_KEY}");
     let writers =

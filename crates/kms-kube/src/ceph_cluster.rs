@@ -90,7 +90,7 @@ pub fn did_you_mean(block: &str, field: &str, known: &str) -> String {
 
 const SECURITY: &str = "security";
 
-/// A CephCluster as it is written.
+/// A CephCluster document, as serde reads it.
 #[derive(Deserialize)]
 pub(crate) struct Document {
     #[serde(default)]
@@ -176,7 +176,7 @@ struct JobEntries {
     keyrotation: Option<BTreeMap<String, Valid<String>>>,
 }
 
-/// A value that is there; `None` if it has another type.
+/// A value that is present; `None` if it has the wrong type.
 #[derive(Deserialize)]
 #[serde(bound = "T: Deserialize<'de>", transparent)]
 struct Valid<T>(#[serde(deserialize_with = "valid_or_absent")] Option<T>);

@@ -1,4 +1,4 @@
-//! Fields that are read if they have the expected type, and are treated as absent otherwise.
+//! Lenient deserialization of fields: a value of another type is treated as absent.
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
@@ -19,7 +19,7 @@ pub(crate) fn valid_or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     })
 }
 
-/// Reads a field; a value of another type, null too, is the default, while an absent field stays `None`.
+/// Reads a field; a value of another type, including null, becomes the default. An absent field stays `None`.
 pub(crate) fn valid_or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

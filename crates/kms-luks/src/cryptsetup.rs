@@ -39,7 +39,7 @@ impl Version {
     /// Since this release a new slot can be made from a named one.
     pub(crate) const NAMED_SOURCE: Self = Self { major: 2, minor: 6 };
 
-    /// From what `cryptsetup --version` prints: `cryptsetup 2.6.1 flags: …`.
+    /// Parses the output of `cryptsetup --version`: `cryptsetup 2.6.1 flags: …`.
     fn parse(output: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(output).ok()?;
         let mut numbers = text.strip_prefix("cryptsetup ")?.split_whitespace().next()?.split('.');
@@ -190,8 +190,8 @@ impl Cryptsetup {
         }
     }
 
-    /// The error of a failed run whose cause the caller does not know. Asks the version, since the program may be too
-    /// old. Does so only after a failure, since it costs a process.
+    /// The error of a failed run whose cause the caller does not know. Asks for the version, since the program may be
+    /// too old. That costs a process, so it happens only after a failure.
     pub(crate) async fn explain(&self, answer: &CommandOutput) -> Error {
         if answer.ended == Ended::Code(code::FAILED)
             && let Err(error) = self.version().await

@@ -41,7 +41,7 @@ impl Device {
         &self.path
     }
 
-    /// The program that works on it.
+    /// The program that the device uses.
     pub fn cryptsetup(&self) -> &Cryptsetup {
         &self.cryptsetup
     }
@@ -85,7 +85,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of the device and of the program; `ConfigInvalid` for a KEK of fewer than 4 bytes.
+    /// Errors of the device and of the program; `ConfigInvalid` for a KEK of fewer than 4 bytes.
     pub async fn opens(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
         let opens = async {
             // The program accepts unbound slots too.
@@ -111,7 +111,7 @@ impl Device {
         match answer.ended {
             Ended::Code(code::DONE) => Ok(true),
             Ended::Code(code::WRONG_KEY) => Ok(false),
-            // The code of a slot that is not in use, and of other failures.
+            // This code means that the slot is not in use, or any other failure.
             Ended::Code(code::FAILED) => {
                 let header = self.header_now().await?;
                 let usable = match slot {

@@ -28,7 +28,7 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// Without a label, and only if the device is empty.
+    /// Options without a label, which format an empty device only.
     pub fn new() -> Self {
         Self::default()
     }
@@ -53,7 +53,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the device is not empty; those of the device.
+    /// `Conflict` if the device is not empty; errors of the device.
     pub fn check_format(&self, options: &FormatOptions) -> Result<()> {
         if options.force {
             return Ok(());
@@ -65,7 +65,7 @@ impl Device {
         let found = match on_disk::read(self.path()) {
             Ok(OnDisk::Luks1(header)) => Some(header.identity.uuid),
             Ok(OnDisk::Luks2 { identity, .. }) => Some(identity.uuid),
-            // No header, or a damaged one, which is not empty either.
+            // The device has no header, or a damaged header; then its ends are not empty either.
             Err(error) if matches!(error.kind(), ErrorKind::ConfigInvalid | ErrorKind::Unsupported) => None,
             Err(error) => return Err(error),
         };
@@ -105,7 +105,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// As [`check_format`](Self::check_format); those of the device, the lock and the program.
+    /// As [`check_format`](Self::check_format); errors of the device, the lock and the program.
     pub async fn format(&self, kek: &Kek, options: &FormatOptions) -> Result<()> {
         let formatted = async {
             self.cryptsetup().kdf().check()?;

@@ -50,7 +50,7 @@ impl From<Header> for SlotTable {
     }
 }
 
-/// What identifies a device: the fields of the binary part of its header.
+/// The identity of a device: the fields of the binary part of its header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct DiskIdentity {
     pub(crate) version: LuksVersion,

@@ -14,7 +14,7 @@ const ARGON2_THREADS: u32 = 4;
 /// 4 GiB, the most memory that cryptsetup accepts.
 const ARGON2_MOST_MEMORY_KIB: u32 = 4 * 1024 * 1024;
 
-/// A hash for PBKDF2, of those that FIPS approves.
+/// A FIPS-approved hash for PBKDF2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Hash {
@@ -36,9 +36,9 @@ impl Hash {
 
 /// The key derivation of new slots.
 ///
-/// A key derivation slows down the guessing of passphrases.
-/// A KEK that kms makes has 1,024 random bits, which no attacker guesses at any speed, so the default is the cheapest:
-/// a costly one would only slow down the start of OSDs, and need memory that a small node may not have (field-reports UP-75).
+/// A key derivation slows down the guessing of passphrases. A KEK that kms makes has 1,024 random bits, which no
+/// attacker guesses at any speed. So the default is the cheapest: a costly key derivation would only slow down the
+/// start of OSDs, and need memory that a small node may not have (field-reports UP-75).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Kdf {

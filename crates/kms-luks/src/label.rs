@@ -9,10 +9,10 @@ use crate::{
     process::{Call, Ended},
 };
 
-/// Bytes of a field, without the zero at its end. cryptsetup 2.6 cuts off what is longer; newer releases refuse it.
+/// The bytes of a field, without the zero at its end. cryptsetup 2.6 cuts off longer texts; newer releases refuse them.
 const FIELD: usize = 47;
 
-/// Which PVC a device belongs to, and which Ceph cluster.
+/// The PVC and the Ceph cluster of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     label: String,
@@ -21,8 +21,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The label `pvc_name=…` and the subsystem `ceph_fsid=…`, each cut to the 47 bytes that a header holds, as
-    /// cryptsetup 2.6 cuts what Rook gives it.
+    /// The label `pvc_name=…` and the subsystem `ceph_fsid=…`, each cut to the 47 bytes that a header holds. cryptsetup
+    /// 2.6 cuts the texts that Rook passes in the same way.
     pub fn new(pvc: &str, fsid: &str) -> Self {
         let (label, label_shortened) = cut(format!("pvc_name={pvc}"));
         let (subsystem, subsystem_shortened) = cut(format!("ceph_fsid={fsid}"));
@@ -68,7 +68,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of the device and of the program.
+    /// Errors of the device and of the program.
     pub async fn set_label(&self, identity: &Identity) -> Result<Labelled> {
         let labelled = async {
             if let Some(labelled) = self.needs_no_label(identity)? {

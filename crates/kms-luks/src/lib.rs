@@ -32,5 +32,5 @@ pub use self::{
     slots::Changed,
     sysfs::Sysfs,
 };
-// Their home is `kms-rotation`.
+// These types are defined in `kms-rotation`.
 pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf};

@@ -1,15 +1,15 @@
 //! The locks on the slots of a device.
 //!
-//! Two locks, both on the device itself, since containers share nothing else:
+//! There are two locks, both on the device itself, since containers share nothing else:
 //!
 //! - This process holds the first during a rotation. A second process that finds it taken gives up.
 //! - This process and every cryptsetup that it starts hold the second. When this process is killed, a cryptsetup that
 //!   it has started may still write; the next run waits for its end.
 //!
-//! They are locks of open file descriptions on two bytes far behind the end of any device.
-//! They are not `flock`: cryptsetup itself takes that on images and would wait for our lock for ever, and udev takes it on
-//! devices. They are not locks of the process: the process loses those when it closes any descriptor of the device, as
-//! every read of the header does.
+//! Both are locks of open file descriptions, on two bytes far behind the end of any device. `flock` does not fit:
+//! cryptsetup itself takes it on images and would wait for our lock for ever, and udev takes it on devices. Locks of
+//! the process do not fit either: the process loses them when it closes any descriptor of the device, as every read of
+//! the header does.
 
 use std::{
     fs::{File, OpenOptions},
@@ -36,7 +36,7 @@ use crate::on_disk::not_read;
 /// The bytes that are locked, near the largest offset that there is (2^63 - 1).
 const OURS: i64 = 0x6b6d_7300_0000_0000;
 const CHILDREN: i64 = OURS + 1;
-/// The time between two looks for the end of a cryptsetup of an earlier run.
+/// The time between two checks whether a cryptsetup of an earlier run has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The exclusive right to change the slots of a device. Dropping it releases the right.
@@ -54,7 +54,8 @@ pub(crate) struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Explicitly: a child that is being started for another device has a copy of all descriptors for a moment.
+        // Release explicitly: a child that is being started for another device holds a copy of all descriptors for a
+        // moment.
         let _ignored = set(&self.ours, OURS, libc::F_UNLCK);
     }
 }
@@ -104,7 +105,8 @@ impl Held {
         Ok(self)
     }
 
-    /// A descriptor for a child to hold. It is of the same open file, so that the lock is held until both are closed.
+    /// A descriptor that a child inherits. It shares the open file, so the lock is held until both descriptors are
+    /// closed.
     pub(crate) fn for_child(&self) -> Result<OwnedFd> {
         self.children.try_clone().map(OwnedFd::from).map_err(not_read)
     }
@@ -195,7 +197,7 @@ mod tests {
         let child = first.for_child().unwrap();
         drop(first);
         let second = Held::open(image.path()).unwrap();
-        // As a child has it between fork and exec.
+        // The copy that a child has between fork and exec.
         let _copy = second.ours.try_clone().unwrap();
         let error = second.locked(Duration::ZERO).await.unwrap_err();
         assert!(error.to_string().contains("earlier run"), "{error}");

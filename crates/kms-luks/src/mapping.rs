@@ -18,9 +18,9 @@ use crate::{
 
 /// The time limit for removing a mapping that a stopped run left behind.
 const CLEARING: Duration = Duration::from_secs(10);
-/// How long a mapping without a table may take to get one.
+/// How long a process may take to load the table of a new mapping.
 const FINISHING: Duration = Duration::from_secs(2);
-/// The time between two looks for the table.
+/// The time between two checks for the table.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The state of a mapping, as the kernel reports it.
@@ -111,7 +111,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such mapping; those of the program.
+    /// `NotFound` if there is no such mapping; errors of the program.
     pub async fn resize(&self) -> Result<()> {
         let resized = async {
             let mapped = self.cryptsetup.sysfs().mapped(&self.name)?.ok_or_else(no_such)?;
@@ -162,8 +162,8 @@ impl Mapping {
         .source(cause))
     }
 
-    /// Removes a mapping of this name that has no table, because its creator was stopped before it loaded one.
-    /// `true` if there was one; it is removed, or another process has finished it meanwhile.
+    /// Removes a mapping of this name that has no table, because its creator was stopped before it loaded one. Returns
+    /// `true` if there was such a mapping: it is removed, or another process has loaded its table meanwhile.
     ///
     /// A mapping without a table maps nothing, so no program can use it. Only device-mapper lists it, the kernel does
     /// not.
@@ -180,7 +180,7 @@ impl Mapping {
                 return Ok(found);
             }
             found = true;
-            // Another process that opens it now loads the table in some milliseconds.
+            // A process that is opening it now loads the table within some milliseconds.
             if begin.elapsed() >= FINISHING {
                 break;
             }
@@ -210,7 +210,7 @@ pub(crate) fn foreign(mapped: &Mapped) -> Error {
         .context("uuid", uuid)
 }
 
-/// Adds the usual cause of a time-out at a mapping to an error (field-reports UP-74).
+/// Adds to an error the usual cause of a time-out at a mapping (field-reports UP-74).
 pub(crate) fn hint(error: Error) -> Error {
     if error.kind() != ErrorKind::Timeout {
         return error;

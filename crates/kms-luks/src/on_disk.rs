@@ -1,7 +1,7 @@
 //! The header on the disk, read without another program.
 //!
-//! It holds the identity of the device (version, UUID, label, subsystem) and the slots in use. The check before
-//! each removal of a slot would cost as much as the removal if it ran cryptsetup.
+//! It holds the identity of the device (version, UUID, label, subsystem) and the slots in use. The check before each
+//! removal of a slot reads it here, since a run of cryptsetup would cost as much as the removal.
 //! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
 //! and 3.
 
@@ -24,14 +24,14 @@ const MAGIC_SECOND: &[u8] = b"SKUL\xba\xbe";
 const SIZES: [u64; 9] = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 /// Bytes of the binary part of a LUKS2 header, after which the metadata begin.
 const BINARY: usize = 4096;
-/// Bytes of a LUKS1 header up to its slots, slots, and bytes of each.
+/// The offset of the slots in a LUKS1 header, the number of slots, and the bytes of each slot.
 const LUKS1_SLOTS_AT: usize = 208;
 const LUKS1_SLOTS: u8 = 8;
 const LUKS1_SLOT_BYTES: usize = 48;
-/// Where the salt is in a slot of LUKS1, and its bytes.
+/// The offset of the salt in a LUKS1 slot, and its bytes.
 const LUKS1_SALT_AT: usize = 8;
 const LUKS1_SALT_BYTES: usize = 32;
-/// What marks a slot of LUKS1 that is in use.
+/// The mark of a LUKS1 slot that is in use.
 const LUKS1_IN_USE: u32 = 0x00AC_71F3;
 
 /// A header on the disk.

@@ -41,7 +41,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the mapping of this name is of another device; those of the device.
+    /// `Conflict` if the mapping of this name is of another device; errors of the device.
     pub fn is_open(&self, name: &MappingName) -> Result<bool> {
         let found = self.found(name).map_err(self.at_mapping(name));
         found.map(|found| found == Found::This)
@@ -49,13 +49,13 @@ impl Device {
 
     /// Opens the device under a name, with discards allowed and without the kernel's keyring, as Rook does.
     ///
-    /// Succeeds if the device is open under this name already. Removes a stale mapping of this name first: one whose
-    /// device is gone, or that has no table.
+    /// Succeeds if the device is open under this name already. Removes a stale mapping of this name first: its device
+    /// is gone, or it has no table.
     ///
     /// # Errors
     ///
     /// `Conflict` if the mapping of this name is of another device; `Unsupported` if the kernel has no device-mapper; `Timeout`,
-    /// after which the half-open mapping has been closed; those of the device and of the program.
+    /// after which the half-open mapping has been closed; errors of the device and of the program.
     pub async fn open(&self, name: &MappingName, kek: &Kek) -> Result<Opened> {
         self.open_as(name, kek).await.map_err(self.at_mapping(name))
     }

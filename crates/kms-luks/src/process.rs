@@ -143,14 +143,15 @@ fn spawn(env: &ProcessEnv<'_>, call: Call) -> Result<Child> {
         Error::new(kind, what).context("program", env.program.display().to_string()).source(cause)
     };
     command.fd_mappings(mappings.collect()).map_err(|cause| not_run(std::io::Error::other(cause)))?;
-    // The pipes are closed on our side with the command, at the end of this function.
+    // Dropping the command at the end of this function closes our side of the pipes.
     Command::from(command).spawn().map_err(not_run)
 }
 
 async fn supervise(mut child: Child, limit: Duration) -> Result<CommandOutput> {
     let (output, messages) = (child.stdout.take(), child.stderr.take());
     let ending = async {
-        // First the output, then the end: until then the process id, and so the group, belongs to this program.
+        // Read the output before reaping the program: until then the process id, and so the group, belongs to this
+        // program.
         let (output, messages) = tokio::join!(read(output, MOST_OUTPUT), read(messages, MOST_MESSAGES));
         (child.wait().await, output, messages)
     };
@@ -187,7 +188,7 @@ async fn stop(mut child: Child, limit: Duration) -> Error {
     let signal = |signal| group.map(|group| kill_process_group(group, signal));
     let _ignored = signal(Signal::INT);
     let mut reaped = timeout(limit.min(GRACE), child.wait()).await.is_ok();
-    // Also after its end: a program that it started may still run.
+    // Kill the group even if the program has ended: a program that it started may still run.
     let _ignored = signal(Signal::KILL);
     if !reaped {
         reaped = timeout(GRACE, child.wait()).await.is_ok();

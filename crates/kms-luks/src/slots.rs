@@ -35,7 +35,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of the device, the lock and the program. After a `Timeout` the slot may exist.
+    /// Errors of the device, the lock and the program. After a `Timeout` the slot may exist.
     pub async fn add(&self, from: Option<Slot>, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Added> {
         let added = async {
             let _lock = self.locked().await?;
@@ -120,7 +120,7 @@ impl Device {
     /// # Errors
     ///
     /// `ConfigInvalid` for a proof of another device or of the slot itself; `Conflict` if the slot of the proof is gone,
-    /// or if the KEK opens no slot that would remain; those of the device, the lock and the program.
+    /// or if the KEK opens no slot that would remain; errors of the device, the lock and the program.
     pub async fn kill(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
         let killed = async {
             let _lock = self.locked().await?;

@@ -13,7 +13,7 @@ use rustix::fs::{major, minor};
 
 use crate::mapping_name::MappingName;
 
-/// Bytes of a sector in `/sys`, whatever the device's own are.
+/// The bytes of a sector in `/sys`, which do not depend on the device.
 const SECTOR: u64 = 512;
 
 /// The folders `/sys` and `/dev/mapper`, or stand-ins in a test.

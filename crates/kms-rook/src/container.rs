@@ -14,14 +14,15 @@ use crate::{
     volumes::Mounted,
 };
 
-/// The program. It is named so that a wrong image fails at once: Rook relies on the entry point of its image, which has a
-/// `rotate-key` of its own.
+/// The program. The job names it so that a wrong image fails at once. Rook relies on the entry point of its image,
+/// which has its own `rotate-key`.
 const PROGRAM: &str = "kms";
 
 /// The folder in the container with the devices of the OSD.
 const DEVICES: &str = "/var/lib/ceph/osd/";
 
-/// The variables that a job takes from the OSD's own container, in Rook's order; those from Secrets stand between them.
+/// The variables that a job takes from the OSD's own container, in Rook's order. The variables from Secrets come
+/// between the two lists.
 const BEFORE_SECRETS: [&str; 11] = [
     "ROOK_NODE_NAME",
     "ROOK_CLUSTER_ID",

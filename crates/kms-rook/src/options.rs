@@ -12,10 +12,10 @@ pub struct JobOptions {
     pub image: String,
     /// The names of the CronJobs.
     pub naming: Naming,
-    /// The service account; `None` for that of the OSD.
+    /// The service account; `None` for the account of the OSD.
     pub service_account: Option<String>,
-    /// The grace period, in which the old KEK stays valid so that an OSD that is starting comes up; `None` for the default
-    /// of `kms`.
+    /// The grace period, during which the old KEK still opens the devices for an OSD that is starting; `None` for the
+    /// default of `kms`.
     pub grace: Option<Duration>,
 }
 

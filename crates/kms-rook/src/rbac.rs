@@ -38,7 +38,7 @@ pub struct Rbac {
 /// replace the Secrets of the keys of these OSDs, if keys or their identifiers are in Secrets; to record a rotation at
 /// its OSD.
 ///
-/// `key_secret` returns the name of the Secret of a key; `kms_k8s_secret::secret_name` is the one that Rook follows.
+/// `key_secret` returns the name of the Secret of a key; `kms_k8s_secret::secret_name` returns the name that Rook uses.
 ///
 /// The Role names every Secret, so that a job may not read any other. Rook lets each OSD read and change all Secrets of
 /// the namespace. When OSDs are added, make the Role again.

@@ -1,4 +1,4 @@
-//! The last transitions: the old slots are removed.
+//! The last transitions: they remove the old slots.
 
 use kms_core::{Error, ErrorKind, KeyVersion, Result};
 use tracing::warn;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// `Switched` → `Ended` without a grace period, and if the run does not wait; otherwise `Grace`.
+    /// `Switched` → `Ended` if there is no grace period or the run does not wait; otherwise `Grace`.
     pub(crate) async fn keep_or_remove(&self, switched: Switched, fresh: Fresh) -> Result<State> {
         if self.options.grace.is_zero() {
             let Switched { mut report, devices, .. } = switched;

@@ -7,7 +7,7 @@ use kms_core::{Error, ErrorKind, KeyName, KmsProvider, Result, UpdateRight};
 
 use crate::{Observer, Options, Osd, Report, run::Run, state::State};
 
-/// The number of keys in one question whether they may be updated.
+/// The number of keys in one request of `may_update`.
 const ASKED_AT_ONCE: usize = 100;
 
 /// Rotates the KEKs of many OSDs, `jobs` at a time, and calls `ended` at the end of each rotation.
@@ -17,7 +17,7 @@ const ASKED_AT_ONCE: usize = 100;
 ///
 /// # Errors
 ///
-/// Those of asking the KMS whether the keys may be updated, before anything is done.
+/// The error of asking the KMS whether the keys may be updated, before anything is done.
 pub async fn rotate_all(
     kms: &dyn KmsProvider,
     osds: Vec<Osd>,

@@ -51,7 +51,7 @@ impl Run<'_> {
 
     /// Makes sure that the KEK may be updated, before any device is written to.
     ///
-    /// Where the server does not say, this stores the current KEK once more: that needs the same rights, and the KMS
+    /// If the server cannot tell, this stores the current KEK once more: that needs the same rights, and the KMS
     /// returns the same KEK throughout.
     pub(crate) async fn prove_right(&self, stored: Stored) -> Result<Stored> {
         match self.ask_right().await? {
@@ -78,7 +78,7 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// `Conflict` if another KEK has arrived; those of the KMS.
+    /// `Conflict` if another KEK has arrived; errors of the KMS.
     pub(crate) async fn fence(&self, stored: Stored) -> Result<Stored> {
         if self.is_atomic() {
             let before = stored.version.clone();

@@ -1,4 +1,5 @@
-//! The transitions that deal with leftover slots: what an earlier run, or Rook, left in the pair besides the KEK.
+//! The transitions that deal with leftover slots: slots of the pair that an earlier run, or Rook, left in use besides
+//! the slot of the KEK.
 //!
 //! A leftover slot holds a new KEK that never got into the KMS, the old KEK of a rotation that was not finished, or a
 //! copy that Rook made. The three cases cannot be told apart, and need not be: once the KEK that the KMS holds opens

@@ -21,7 +21,7 @@ impl Osd {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` without a device, with more than three, and with one that is named twice.
+    /// `ConfigInvalid` without a device, with more than three devices, or if a device is named twice.
     pub fn new<S: SlotStore>(name: KeyName, devices: impl IntoIterator<Item = S>) -> Result<Self> {
         let devices: Vec<Arc<dyn SlotStore>> =
             devices.into_iter().map(|device| Arc::new(device) as Arc<dyn SlotStore>).collect();
@@ -34,7 +34,7 @@ impl Osd {
         }
         let mut seen = BTreeSet::new();
         for path in devices.iter().map(|device| device.path()) {
-            // One that is not there is reported when it is opened.
+            // A missing device is reported when it is opened.
             if !seen.insert(path.canonicalize().unwrap_or_else(|_missing| path.to_owned())) {
                 return wrong(format!("the device {} is named twice", path.display()));
             }

@@ -64,7 +64,7 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// How many superseded versions were destroyed or disabled in the KMS. `None` if that was not asked for, or failed.
     pub retired: Option<usize>,
-    /// Oddities, and what an operator has to do by hand.
+    /// Oddities, and tasks for an operator.
     pub warnings: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use crate::{Observer, Options, Osd, Report, run::Run, state::State};
 ///
 /// `Conflict` if another process is at work on a device, if the KEK that the KMS holds does not open a device (nothing
 /// is changed then), or if another writer has changed the KEK meanwhile; `PermissionDenied` and `Unsupported` before
-/// anything is written; those of the KMS and of the devices. Each error says what it leaves on the devices.
+/// anything is written; errors of the KMS and of the devices. Each error says what it leaves on the devices.
 pub async fn rotate(
     kms: &dyn KmsProvider,
     osd: &Osd,
@@ -45,7 +45,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the end of a pause. Gives the state after it.
+    /// Waits for the end of a pause. Returns the state after it.
     pub(crate) async fn wait(&self, paused: State) -> State {
         if let Some(until) = paused.until() {
             self.wait_until(until).await;

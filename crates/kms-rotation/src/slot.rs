@@ -40,12 +40,12 @@ impl Slot {
         self.0
     }
 
-    /// Whether it is one of the two that the rotation uses.
+    /// Whether the slot belongs to the rotation.
     pub fn is_rotation(self) -> bool {
         Self::PAIR.contains(&self)
     }
 
-    /// The other one of the pair; `None` for slots that are not the rotation's.
+    /// The other slot of the pair; `None` if the slot does not belong to the rotation.
     pub fn partner(self) -> Option<Self> {
         match self {
             Self::CURRENT => Some(Self::OTHER),

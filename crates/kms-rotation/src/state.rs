@@ -95,7 +95,7 @@ impl Found {
     }
 }
 
-/// A KEK whose age is waited for.
+/// A KEK that is younger than the grace period, so that the run waits.
 #[derive(Debug)]
 pub(crate) struct Young {
     pub(crate) fingerprint: String,
@@ -113,7 +113,7 @@ pub(crate) struct Attempt {
     pub(crate) made: Vec<Made>,
 }
 
-/// A slot that was added for the new KEK, or may have been.
+/// A slot that the run added for the new KEK, or may have added.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) device: Arc<dyn SlotStore>,

@@ -43,7 +43,7 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of reading the device.
+    /// Errors of reading the device.
     async fn opens(&self, slot: Slot, kek: &Kek) -> Result<bool>;
 
     /// Finds the slot that a KEK opens: first among the two slots of the rotation, then among the others, and within
@@ -58,7 +58,7 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the device and of the lock. After a `Timeout` the slot may exist.
+    /// Errors of the device and of the lock. After a `Timeout` the slot may exist.
     async fn add(&self, from: Slot, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Added>;
 
     /// Removes slot `victim`. `proof` is the proof of another slot of this device, and `kek` the KEK that it was made
@@ -68,7 +68,7 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of [`Proof::allows_removal`], of the device and of the lock.
+    /// Errors of [`Proof::allows_removal`], of the device and of the lock.
     async fn remove(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()>;
 }
 
@@ -94,11 +94,11 @@ impl fmt::Debug for SlotLock {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Added {
-    /// The slot was added, and the current KEK opened the slot that it was made from.
+    /// The slot was added. The current KEK opened the slot `from`.
     Done,
     /// Nothing was written: the new slot is in use.
     SlotTaken,
-    /// Nothing was written: the current KEK does not open the slot that the new one was to be made from.
+    /// Nothing was written: the current KEK does not open the slot `from`.
     WrongKey,
 }
 
@@ -116,7 +116,7 @@ impl Proof {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the KEK does not open the slot; those of reading the device.
+    /// `Conflict` if the KEK does not open the slot; errors of reading the device.
     pub async fn by_opening(store: &dyn SlotStore, slot: Slot, kek: &Kek) -> Result<Self> {
         if !store.opens(slot, kek).await? {
             return Err(Error::new(ErrorKind::Conflict, format!("the KEK does not open key slot {slot}"))

@@ -1,4 +1,4 @@
-//! The first transitions: the KEK and the slots of each device are read. Nothing is changed.
+//! The first transitions: they read the KEK and the slots of each device, and change nothing.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ impl Run<'_> {
     /// # Errors
     ///
     /// `Conflict` naming the device if the KEK opens none of its slots, if both slots of the pair hold other keys, or
-    /// if the device is being re-encrypted; those of reading the device.
+    /// if the device is being re-encrypted; errors of reading the device.
     async fn look_at(&self, device: &Arc<dyn SlotStore>, kek: &Kek) -> Result<Place> {
         let table = self.table(&**device).await?;
         check(&table).map_err(|error| on_device(&**device, error))?;
@@ -108,7 +108,7 @@ impl Run<'_> {
         Ok(Place { device: device.clone(), table, at: slot, proven: true, leftovers })
     }
 
-    /// Proves that the KEK opens each of these devices, where that is not proven yet.
+    /// Proves that the KEK opens each of these devices, unless that is proven already.
     pub(crate) async fn prove_places(&self, places: &mut [Place], kek: &Kek) -> Result<()> {
         for place in places.iter_mut().filter(|place| !place.proven) {
             if self.opens(&*place.device, place.at, kek).await? {

@@ -24,7 +24,7 @@ impl Run<'_> {
         if let Some((_, others)) = found.places.split_first_mut() {
             self.prove_places(others, &found.stored.kek).await?;
         }
-        // This run has stored any version other than the one that it found, so it may.
+        // If the version is not the one that the run found, this run has stored it, so it may update the KEK.
         if found.stored.version == found.report.from_version {
             found.stored = self.prove_right(found.stored).await?;
         }
@@ -32,7 +32,7 @@ impl Run<'_> {
     }
 
     /// `Permitted` → `Added`: makes K2, adds it on every device, and proves that it opens them. If one device fails,
-    /// all are as before.
+    /// all devices end as before.
     pub(crate) async fn add_new(&self, mut found: Found) -> Result<State> {
         let new = Kek::generate()?;
         let mut made = Vec::with_capacity(found.places.len());

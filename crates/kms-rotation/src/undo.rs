@@ -1,4 +1,4 @@
-//! What happens to a new KEK when the rotation cannot go on.
+//! Takes back a new KEK when the rotation cannot go on.
 
 use kms_core::{Error, Kek, KeyVersion, PutMode, Result, Stored};
 use tracing::warn;
@@ -39,7 +39,7 @@ impl Run<'_> {
     }
 
     async fn take_back(&self, made: &[Made], new: &Kek) -> Result<()> {
-        // Only what the KMS holds now decides which slot stays.
+        // Only the KEK that the KMS holds now decides which slot stays.
         let fresh = self.read(Step::ReadKek).await?;
         if fresh.kek.ct_eq(new) {
             return Err(changed());

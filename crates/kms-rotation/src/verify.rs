@@ -20,7 +20,7 @@ pub struct Verified {
     pub fingerprint: String,
     /// When it was stored. `None` if the KMS does not record it.
     pub stored: Option<SystemTime>,
-    /// The devices, in the order in which they were given.
+    /// The devices, in the order of the OSD.
     pub devices: Vec<DeviceCheck>,
 }
 
@@ -51,7 +51,7 @@ impl Verified {
 ///
 /// # Errors
 ///
-/// Those of reading the KEK. An error of a device is in the result, and does not stop the check of the others.
+/// Errors of reading the KEK. An error of a device is in the result, and does not stop the check of the others.
 pub async fn verify(kms: &dyn KmsProvider, osd: &Osd, observer: &dyn Observer) -> Result<Verified> {
     let options = Options::default();
     let run = Run::new(kms, osd, &options, observer);

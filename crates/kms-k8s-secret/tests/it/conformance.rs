@@ -20,7 +20,7 @@ async fn the_provider_passes_the_suite() {
         .with_second(place.admin().await)
         .with_unreachable(std::sync::Arc::new(unreachable))
         .with_denied(place.provider(BAD_TOKEN).await);
-    // More than a page of a list has.
+    // More keys than one page of a list holds.
     let options = Options::default()
         .with_list_count(230)
         .with_secret("the administrator's token", ADMIN_TOKEN)

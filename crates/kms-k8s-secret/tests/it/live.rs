@@ -1,4 +1,4 @@
-//! What a real API server does with what this crate sends, and the other way round.
+//! The requests of this crate on a real API server, and how the crate handles the responses.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
@@ -42,7 +42,7 @@ async fn a_secret_that_rook_wrote_is_read_updated_listed_and_deleted() {
     let mut after = place.secret("rook-ceph-osd-encryption-key-set1-data-0x7dwl").await;
     assert_eq!(after["metadata"]["resourceVersion"], version.as_str());
     assert_eq!(after["data"], json!({"dmcrypt-key": "Ym1WMw=="}));
-    // Nothing but the value, the version and who wrote it has changed.
+    // Only the value, the version and the writer have changed.
     let mut before = raw;
     for secret in [&mut before, &mut after] {
         secret["metadata"]
@@ -121,7 +121,7 @@ async fn the_account_of_an_osd_reads_and_rotates_and_learns_what_it_may_not() {
         let rule = format!("{{apiGroups: [\"\"], resources: [\"secrets\"], verbs: [\"{verb}\"]}}");
         assert!(text.contains(&rule), "{text}");
     }
-    // field-reports UP-83: nothing but get is needed for the probe to pass, and what is missing is said.
+    // field-reports UP-83: the probe passes with `get` alone, and reports each missing right.
     let probe = osd.probe().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let said = format!("{probe:?}");
@@ -190,7 +190,7 @@ async fn of_two_writers_with_one_version_one_wins() {
         assert_eq!(stored.version, won);
         version = won;
     }
-    // Overwriting has no loser, and a stale version stays refused.
+    // Every overwrite succeeds, and the server still refuses a stale version.
     let last = kek("b3ZlcndyaXR0ZW4=");
     let overwrites = (0..8).map(|at| writers[at % 2].put(&name, &last, PutMode::Overwrite));
     futures_util::future::try_join_all(overwrites).await.unwrap();
@@ -222,7 +222,7 @@ async fn what_others_keep_in_the_secret_survives() {
         assert_eq!(after["metadata"][part], before["metadata"][part], "{part}");
     }
 
-    // A finalizer holds the Secret back, so it is not gone, and we do not say so.
+    // A finalizer holds the Secret back, so the delete must not report that the Secret is gone.
     let error = provider.delete(&key("shared"), DeleteMode::Destroy).await.unwrap_err();
     assert!(error.to_string().contains("finalizers: example.com/hold"), "{error}");
 }
@@ -250,7 +250,7 @@ async fn names_of_every_length_and_kind_work_and_are_listed() {
     }
     assert!(names(&*provider).await.is_empty());
 
-    // Two names of one hash would meet in one Secret: the annotation keeps them apart.
+    // Two names with the same hash would share one Secret; the annotation tells them apart.
     let secret = secret_name(&key("Upper"));
     let mut taken = rook_secret("other", "cm9vaw==");
     taken["metadata"]["name"] = json!(secret);
@@ -559,7 +559,7 @@ async fn identifiers_are_kept_beside_keks_and_never_taken_for_them() {
     place.create(rook_secret("rooks", "45")).await;
     provider.put(&key("kek"), &kek("eA=="), PutMode::Create).await.unwrap();
 
-    // Rook's are read, but only those that say what they hold are listed.
+    // The store reads Rook's Secrets, but lists only the Secrets that are marked.
     assert_eq!(store.get(&key("rooks")).await.unwrap().unwrap().uid.as_str(), "45");
     let listed: Vec<_> = store.list().await.unwrap();
     let mut listed: Vec<_> = listed.iter().map(|(name, entry)| (name.clone(), entry.uid.as_str())).collect();

@@ -1,4 +1,4 @@
-//! Answers that a real API server cannot be made to give.
+//! Responses that a test cannot make a real API server send.
 
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ async fn a_list_that_expired_starts_anew_and_repeats_nothing() {
         page(&["a", "b"], "next=1"),
         status(410, "Expired", ""),
         page(&["a", "b", "c"], "next=2"),
-        // The mark for a next page does not say that it holds anything.
+        // A token for the next page does not mean that the page holds anything.
         page(&["d"], "next=3"),
         ok(&json!({"metadata": {}, "items": null})),
     ])
@@ -265,7 +265,7 @@ const WRITE: &str = "kms.ceph.rook.io/kmip-write";
 
 #[tokio::test]
 async fn an_identifier_is_written_in_the_version_that_was_read_and_never_as_it_was() {
-    // What Rook wrote: no annotation.
+    // A Secret of Rook has no annotation.
     let server = HttpServer::scripted([
         ok(&secret("a", "MQ==", "7")),
         ok(&secret("a", "MQ==", "7")),

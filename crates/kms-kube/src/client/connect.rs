@@ -116,7 +116,7 @@ impl fmt::Debug for Connection {
 ///
 /// `ConfigInvalid` if the kubeconfig or the service account of the pod cannot be used, or if the server has no TLS.
 pub async fn connect(options: ConnectOptions) -> Result<Connection> {
-    // Files are read, and a credential plugin may be run.
+    // This reads files and may run a credential plugin, so it must not block the runtime.
     let made = tokio::task::spawn_blocking(move || client(&options)).await;
     made.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Unexpected, "the preparation of the connection was interrupted"))
@@ -131,8 +131,8 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // kube uses the default of the process, and panics if two are compiled in and neither of them is the default. Another
-        // thread may install one first, which serves as well.
+        // kube takes the TLS provider that is the default of the process. If two are compiled in without a default,
+        // kube panics. A default that another thread installs first works too.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -191,8 +191,8 @@ fn config(options: &ConnectOptions) -> Result<Config> {
         futures_util::FutureExt::now_or_never(Config::from_custom_kubeconfig(kubeconfig, &chosen))
             .unwrap_or(Err(KubeconfigError::CurrentContextNotSet))
             .map_err(bad_kubeconfig)?;
-    // kube also takes the proxy from HTTPS_PROXY. That is wanted only with the inferred configuration, and kube compares
-    // NO_PROXY with the address of the proxy instead of that of the server.
+    // kube also takes the proxy from HTTPS_PROXY. Only the inferred configuration may do that. And kube compares
+    // NO_PROXY with the address of the proxy instead of the address of the server.
     if !has_proxy && (!inferred || Matcher::from_env().intercept(&config.cluster_url).is_none()) {
         config.proxy_url = None;
     }
@@ -263,7 +263,7 @@ fn check_server(url: &Uri, cleartext: bool) -> Result<String> {
     }
 }
 
-/// The error for a kubeconfig. The parser quotes lines that may hold a token, so its error is left out.
+/// The error for a kubeconfig. It omits the error of the parser, which quotes lines that may hold a token.
 fn bad_kubeconfig(cause: KubeconfigError) -> Error {
     match cause {
         KubeconfigError::Parse(_) => Error::config("the kubeconfig is not valid YAML of its kind"),
@@ -288,7 +288,7 @@ fn bad_kubeconfig(cause: KubeconfigError) -> Error {
 
 /// The error for a client that cannot be built.
 ///
-/// The command line, the environment and the output of a credential plugin may hold a token, so they are left out.
+/// It omits the command line, the environment and the output of a credential plugin, which may hold a token.
 fn unusable(cause: kube::Error) -> Error {
     match cause {
         kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd: _, out }) => Error::new(

@@ -27,7 +27,7 @@ const OTHER_MANAGER: &str = "FieldManagerConflict";
 /// The number of fields of other managers that a message names.
 const MAX_FIELDS: usize = 5;
 
-/// What a request is about, for messages.
+/// The verb and the object of a request, for messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     /// The verb of RBAC.
@@ -58,7 +58,7 @@ impl Target<'_> {
         }
     }
 
-    /// The rule that allows the request in a Role.
+    /// The rule to add to a Role so that it allows the request.
     fn rule(&self) -> String {
         let Self { verb, group, resource, .. } = self;
         format!("{{apiGroups: [{group:?}], resources: [{resource:?}], verbs: [{verb:?}]}}")
@@ -109,8 +109,8 @@ impl From<Error> for Failure {
 ///
 /// The reason decides first, since several reasons share one HTTP status. An unknown reason falls back to the HTTP
 /// status, as in the Go client.
-/// Messages of the server decide nothing. They are quoted only when a policy refuses the request, since only the message
-/// says what the policy demands.
+/// Messages of the server decide nothing. The error quotes one only when a policy refuses the request, since only the
+/// message says what the policy demands.
 pub(crate) fn refused(
     code: StatusCode,
     retry_after: Option<Duration>,
@@ -415,7 +415,8 @@ impl TransportFailure {
     }
 }
 
-/// An error and its causes. An I/O error does not name the error that it wraps as its cause, so that is looked up.
+/// Iterates over an error and its causes. An I/O error does not return the error that it wraps as its cause, so this
+/// looks it up.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     // Longer than any real chain; it ends the loop for an error that is its own cause.
     const MAX_DEPTH: usize = 32;
@@ -547,7 +548,7 @@ mod tests {
                 "{}",
                 quote(code, reason, text)
             );
-            // Whole, in part, and as it was sent.
+            // The value in full, in part, and as it was sent.
             for text in
                 ["bad canary-kek-which-is-long", "bad ry-kek-w", "bad Y2FuYXJ5LWtlay13aGljaC1pcy1sb25n"]
             {

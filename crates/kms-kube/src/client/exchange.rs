@@ -154,7 +154,7 @@ async fn collect(
             buffer = larger;
         }
         buffer.extend_from_slice(&data);
-        // This fails if the HTTP client still holds a part of the same buffer, which then stays as it is.
+        // This fails if the HTTP client still holds a part of the same buffer. Then the buffer is not wiped.
         if let Ok(mut data) = data.try_into_mut() {
             data.as_mut().zeroize();
         }

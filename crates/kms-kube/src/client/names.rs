@@ -2,7 +2,7 @@
 
 use kms_core::{Error, Result};
 
-/// The source of an error in messages, in the place of a provider.
+/// The name that errors of the Kubernetes API have in place of a provider.
 pub const KUBERNETES: &str = "kubernetes";
 
 /// The name under which the API server records the fields that this crate sets.
@@ -11,7 +11,7 @@ pub const FIELD_MANAGER: &str = "rook-kms";
 /// The longest name of a Kubernetes object.
 const MAX_OBJECT_NAME: usize = 253;
 
-/// Whether Kubernetes accepts it as the name of an object, its length aside (RFC 1123 subdomain).
+/// Whether a name is an RFC 1123 subdomain, as the name of an object must be. Does not check the length.
 pub fn is_subdomain(name: &str) -> bool {
     name.split('.').all(|part| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -19,11 +19,11 @@ pub fn is_subdomain(name: &str) -> bool {
     })
 }
 
-/// Checks that a text can be the name of an object, so that it is exactly one segment of a path.
+/// Checks that a text can be the name of an object, and so is exactly one segment of a path.
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if it cannot. `kind` says in the message what the name is for.
+/// `ConfigInvalid` if it cannot. The message calls the name by its `kind`.
 pub fn check_object(kind: &str, name: &str) -> Result<()> {
     if is_subdomain(name) && name.len() <= MAX_OBJECT_NAME {
         return Ok(());

@@ -16,13 +16,13 @@ use super::{
     names::{FIELD_MANAGER, KUBERNETES, check_object},
 };
 
-/// How an object is written.
+/// The options of a write.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Write {
     /// The API server does everything but the write.
     pub dry_run: bool,
-    /// Fields that other managers have set are taken over.
+    /// Takes over fields that other managers have set.
     pub force: bool,
 }
 
@@ -153,7 +153,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
             .map_err(|failure| self.annotate_error(operation, failure.error))
     }
 
-    /// The object with its kind, which types other than those of `k8s-openapi` may not serialize.
+    /// Adds the kind to an object, since types other than those of `k8s-openapi` may not serialize it.
     fn typed(&self, object: &impl Serialize) -> Result<Value> {
         let mut value = serde_json::to_value(object).map_err(|cause| {
             Error::new(ErrorKind::Unexpected, "the object could not be serialized")

@@ -32,7 +32,7 @@ pub async fn server_version(connection: &Connection) -> Result<String, Failure> 
     Ok(version.git_version)
 }
 
-/// Asks the server for the name of the account whose credentials the connection has.
+/// Asks the server for the name of the account that the connection uses.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub async fn account(connection: &Connection) -> Result<String, Failure> {
 }
 
 impl Secrets {
-    /// Asks whether the account may do something with all Secrets of the namespace, or with the one of this name.
+    /// Asks whether the account may use a verb on all Secrets of the namespace, or on the Secret `name`.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Secrets {
         Ok(review(self.connection(), &question, &about).await?.status.is_some_and(|status| status.allowed))
     }
 
-    /// Asks for how many Secrets of given names the account may do something: the names in the `resourceNames` of rules.
+    /// Asks how many Secret names the account's rules list in `resourceNames` for this verb.
     ///
     /// # Errors
     ///

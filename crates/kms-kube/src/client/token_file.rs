@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub(crate) struct TokenFile {
     path: Arc<Path>,
-    /// The last token that could be read. Some setups remove the file after the start, and `kubectl` also keeps the
-    /// last token then.
+    /// The last token that was read. Some setups remove the file after the start; `kubectl` also keeps the last token
+    /// then.
     last: Arc<Mutex<Option<Zeroizing<String>>>>,
 }
 

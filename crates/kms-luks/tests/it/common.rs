@@ -22,7 +22,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Zeros.
+    /// An image of zeros.
     pub(crate) fn blank() -> Self {
         let image = Self { folder: tempfile::tempdir().unwrap() };
         fs::File::create(image.path()).unwrap().set_len(17 << 20).unwrap();
@@ -39,7 +39,7 @@ impl Image {
         Self::formatted(kek, &["--type", "luks1", "--batch-mode", "--pbkdf-force-iterations", "1000"])
     }
 
-    /// Formatted by cryptsetup with these options.
+    /// An image that cryptsetup formats with these options.
     pub(crate) fn formatted(kek: &Kek, options: &[&str]) -> Self {
         let image = Self::blank();
         let key = image.key_file(kek);
@@ -56,7 +56,7 @@ impl Image {
         self.folder.path().join(name)
     }
 
-    /// The image by the real cryptsetup.
+    /// The image as a device of the real cryptsetup.
     pub(crate) fn device(&self) -> Device {
         self.device_by(Cryptsetup::new())
     }
@@ -72,13 +72,13 @@ impl Image {
         path.display().to_string()
     }
 
-    /// Runs the real cryptsetup on the image; gives its exit code.
+    /// Runs the real cryptsetup on the image; returns its exit code.
     pub(crate) fn cryptsetup(&self, options: &[&str], after: &[&str]) -> i32 {
         let status = cryptsetup().args(options).arg(self.path()).args(after).stderr(Stdio::null()).status();
         status.unwrap().code().unwrap()
     }
 
-    /// Makes a slot by the real cryptsetup.
+    /// Adds a slot with the real cryptsetup.
     pub(crate) fn slot(&self, known: &Kek, slot: u8, kek: &Kek, costs: &[&str]) {
         let (known, new) = (self.key_file(known), self.key_file(kek));
         let slot = slot.to_string();
@@ -93,7 +93,7 @@ impl Image {
         self.cryptsetup(&["open", "--test-passphrase", "--key-slot", &slot, "--key-file", &key], &[]) == 0
     }
 
-    /// The volume key that this KEK leads to.
+    /// The volume key that this KEK unlocks.
     pub(crate) fn volume_key(&self, kek: &Kek) -> Vec<u8> {
         let (key, out) = (self.key_file(kek), self.beside("volume-key"));
         let out_text = out.display().to_string();
@@ -105,7 +105,7 @@ impl Image {
         volume_key
     }
 
-    /// All bytes.
+    /// All bytes of the image.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         fs::read(self.path()).unwrap()
     }
@@ -113,8 +113,8 @@ impl Image {
     /// A shell script that stands in for cryptsetup.
     pub(crate) fn script(&self, name: &str, body: &str) -> PathBuf {
         let path = self.beside(name);
-        // Written by another process: while this one has the file open for writing, a child that another test of this
-        // process starts would have it open too, and a file that is open for writing cannot be run.
+        // Another process writes the script. If this process did, a child that another test starts meanwhile would
+        // inherit the open file, and a file that is open for writing cannot be run.
         let mut shell = Command::new("sh")
             .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
             .arg(&path)

@@ -1,4 +1,4 @@
-//! Devices that are not what they should be.
+//! Devices that are missing, damaged or of the wrong kind.
 
 use std::fs;
 

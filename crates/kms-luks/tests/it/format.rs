@@ -78,7 +78,7 @@ async fn a_header_is_labelled_once_and_never_while_another_process_is_at_work() 
     assert!(image.bytes() == labelled);
     let header = device.header().await.unwrap();
     assert_eq!(header.label().map(str::len), Some(47));
-    // What is cut off makes no difference, and is what cryptsetup 2.6 makes of Rook's own label.
+    // The label is cut as cryptsetup 2.6 cuts Rook's own label.
     let rooks = Image::luks2(&current);
     let label = format!("pvc_name={}", "p".repeat(60));
     assert_eq!(rooks.cryptsetup(&["config", "--label", &label], &[]), 0);

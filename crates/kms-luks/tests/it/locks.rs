@@ -1,4 +1,4 @@
-//! Two processes and one device, and what a process that was killed leaves behind.
+//! Two processes use one device, and a killed process leaves a cryptsetup behind.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use kms_luks::{Added, Cryptsetup, Device, Slot};
 
 use crate::common::{Image, kek, slots};
 
-/// Where the other process finds its folder.
+/// The environment variable with the folder of the other process.
 const FOLDER: &str = "KMS_LUKS_TEST_FOLDER";
 
-/// The part of another process: locks, adds a slot by a script, and waits to be killed.
+/// The body of the other process: it takes the lock, adds a slot through a script, and waits to be killed.
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it luks"]
 async fn the_other_process() {
@@ -49,7 +49,7 @@ async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
     fs::write(image.beside("current"), current.expose_secret()).unwrap();
     fs::write(image.beside("new"), new.expose_secret()).unwrap();
     let (started, go_on) = (image.fifo("started"), image.fifo("go-on"));
-    // It says that it runs, and waits before it becomes cryptsetup.
+    // The script reports that it runs, and waits before it becomes cryptsetup.
     image.script(
         "script",
         &format!("echo on > {}; read line < {}; exec cryptsetup \"$@\"", started.display(), go_on.display()),
@@ -59,7 +59,7 @@ async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
     BufReader::new(fs::File::open(&started).unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "on\n");
 
-    // While the other lives, it has the device.
+    // The other process holds the device while it lives.
     let impatient = image.device_by(Cryptsetup::new().with_limit(Duration::from_millis(50)));
     let before = image.bytes();
     for error in [
@@ -73,17 +73,17 @@ async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
     // Tests of a slot need no lock.
     assert!(image.device().opens(None, &current).await.unwrap());
 
-    // It is killed; its cryptsetup lives on.
+    // The process is killed; its cryptsetup lives on.
     other.kill().unwrap();
     other.wait().unwrap();
     let error = impatient.lock().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("an earlier run"), "{error}");
 
-    // The next run waits for it, and finds what it has done.
+    // The next run waits for that cryptsetup, and finds its result.
     let device = image.device();
     let (lock, ()) = tokio::join!(device.lock(), async { fs::write(&go_on, "\n").unwrap() });
-    // First the lock: without it the slots say nothing, since that cryptsetup may still be at work.
+    // Take the lock first: without it the slots prove nothing, since that cryptsetup may still be at work.
     let lock = lock.unwrap();
     assert_eq!(slots(&device).await, [0, 1]);
     assert!(image.opens(1, &new));
@@ -97,13 +97,13 @@ async fn a_lock_is_held_over_many_steps_and_given_up_at_its_end() {
     let image = Image::luks2(&current);
     let device = image.device();
     let lock = device.lock().await.unwrap();
-    // By us: our own steps do not meet it.
+    // Locked by us: our own steps meet no conflict.
     assert_eq!(device.clone().add(None, &current, Slot::OTHER, &new).await.unwrap(), Added::Done);
     let proof = device.verify(Slot::OTHER, &new).await.unwrap();
     for second in [device.clone(), image.device()] {
         assert_eq!(second.lock().await.unwrap_err().kind(), ErrorKind::Conflict);
     }
-    // By another user of the same image.
+    // Locked by another user of the same image.
     let error = image.device().kill(Slot::CURRENT, &proof, &new).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     device.kill(Slot::CURRENT, &proof, &new).await.unwrap();

@@ -1,5 +1,5 @@
-//! Devices are opened: with a kernel and a cryptsetup of the test's own, which a VM runs for real, and as far as the
-//! machine of the test lets it.
+//! Opening of devices: with stand-ins for the kernel and cryptsetup, which a VM replaces by real ones, and for real as
+//! far as the machine of the test allows.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// Nothing is mapped; an image with the beginning of a LUKS2 header is the device.
+    /// A machine without mappings. Its device is an image with the beginning of a LUKS2 header.
     fn new() -> Self {
         let image = Image::blank();
         let mut header = vec![0; 8192];
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// There is a mapping, and its node if `node`.
+    /// Adds a mapping, and its node if `node`.
     fn mapped(&self, uuid: &str, sectors: u64, on: Option<&Path>, node: bool) {
         self.mapping(&self.sys.join("block/dm-0"), uuid, sectors, on);
         if node {
@@ -63,7 +63,7 @@ impl Machine {
         }
     }
 
-    /// The device, with a cryptsetup that maps and unmaps; `$1` is the action, and `extra` is run before.
+    /// The device, with a cryptsetup that maps and unmaps. `$1` is the action; `extra` runs first.
     fn device(&self, extra: &str) -> Device {
         let staged = self.image.beside("staged");
         self.mapping(&staged, DM_UUID, 8, Some(&self.path()));
@@ -83,7 +83,7 @@ impl Machine {
     }
 
     fn cryptsetup(&self) -> Cryptsetup {
-        // dmsetup is looked for in the folder of the image.
+        // kms looks for dmsetup in the folder of the image.
         Cryptsetup::new()
             .with_search_path(self.image.beside(""))
             .with_sysfs(Sysfs::at(&self.sys, self.sys.join("nodes")))
@@ -93,7 +93,7 @@ impl Machine {
         self.image.path().canonicalize().unwrap()
     }
 
-    /// What cryptsetup was called for.
+    /// The actions that cryptsetup was called for.
     fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.sys.join("calls")).unwrap_or_default();
         text.lines().map(ToOwned::to_owned).collect()
@@ -207,7 +207,7 @@ async fn what_a_program_that_hangs_has_half_opened_is_closed() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("hostIPC") && error.to_string().contains("closed again"), "{error}");
     assert_eq!(machine.calls(), ["open", "close"]);
-    // The next try finds nothing in its way.
+    // The next try meets no obstacle.
     assert_eq!(machine.device("").open(&osd(), &kek()).await.unwrap(), Opened::Done);
 }
 

@@ -1,4 +1,4 @@
-//! How cryptsetup is run: what it is given, how long it may take, which one it may be.
+//! Runs of cryptsetup: its input, its time limit, and its supported releases.
 
 use std::{fs, time::Duration};
 
@@ -10,7 +10,8 @@ use crate::common::{Image, kek, runs, slots, until};
 /// Long enough for a script to start, also on a machine that is busy.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// A script that writes its own process id and that of a child into the file that it is given as `$ids`, and hangs.
+/// Runs a script that writes its own process id and its child's to the file `$ids`, and hangs. The time limit must stop
+/// both processes.
 async fn hangs(image: &Image, name: &str, body: &str) {
     let ids = image.beside(&format!("{name}.ids"));
     let script = image.script(name, &format!("ids={}\n{body}", ids.display()));
@@ -19,7 +20,7 @@ async fn hangs(image: &Image, name: &str, body: &str) {
     assert!(error.to_string().contains("was stopped"), "{error}");
     let started = fs::read_to_string(&ids).unwrap();
     assert_eq!(started.split_whitespace().count(), 2);
-    // The program itself has been reaped by us; the process that adopts its child reaps that.
+    // We have reaped the program itself; the process that adopts its child reaps the child.
     let own = started.split_whitespace().next().unwrap();
     assert!(!fs::exists(format!("/proc/{own}")).unwrap(), "{own} is still there");
     until(|| !started.split_whitespace().any(runs)).await;
@@ -29,11 +30,11 @@ async fn hangs(image: &Image, name: &str, body: &str) {
 async fn a_program_that_hangs_is_ended_with_all_that_it_started() {
     let image = Image::blank();
     tokio::join!(
-        // One that ends when it is asked to, with a child that does not.
+        // A program that ends on request, with a child that does not.
         hangs(&image, "asked", "sleep 1000 & echo $$ $! > $ids; wait"),
-        // One that does not listen.
+        // A program that ignores the interrupt.
         hangs(&image, "deaf", "trap '' INT; sleep 1000 & echo $$ $! > $ids; while :; do wait; done"),
-        // One that has closed its output, so that there is nothing to read.
+        // A program that has closed its output, so that there is nothing to read.
         hangs(&image, "mute", "exec > /dev/null 2>&1; sleep 1000 & echo $$ $! > $ids; wait"),
     );
 }
@@ -122,7 +123,7 @@ async fn no_secret_is_in_the_arguments_or_in_the_environment() {
     let (current, new) = (kek(), kek());
     let image = Image::luks2(&current);
     let folder = image.beside("");
-    // What the kernel shows to others of the program, once it runs.
+    // The script records what the kernel shows of the running program to other processes.
     let script = image.script(
         "records",
         &format!(
@@ -145,7 +146,7 @@ async fn no_secret_is_in_the_arguments_or_in_the_environment() {
     }
     let environ = fs::read_to_string(image.beside("environ")).unwrap();
     for secret in [&current, &new] {
-        // Not even a part of it.
+        // Not even a part of the secret appears.
         let part = &secret.expose_secret()[..20];
         assert!(!arguments.contains(part) && !environ.contains(part));
     }
@@ -153,9 +154,9 @@ async fn no_secret_is_in_the_arguments_or_in_the_environment() {
         let name = line.split('=').next().unwrap();
         assert!(["DM_DISABLE_UDEV", "LC_ALL", "PATH"].contains(&name), "{line}");
     }
-    // Whatever language this process speaks.
+    // The language of this process does not matter.
     assert!(environ.lines().any(|line| line == "LC_ALL=C"));
-    // Nothing was left behind but what this test made.
+    // Only the files that this test made are left.
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -202,7 +203,7 @@ async fn answers_that_are_none_are_errors() {
     assert!(text.len() < 500, "{text}");
 }
 
-/// A header of LUKS1 with slot 0 in use, as far as it is looked at without cryptsetup.
+/// A LUKS1 header with slot 0 in use: the part that is read without cryptsetup.
 fn luks1_header() -> Vec<u8> {
     let mut bytes = vec![0; 592];
     bytes[..8].copy_from_slice(b"LUKS\xba\xbe\x00\x01");

@@ -39,7 +39,7 @@ async fn a_rotation_step_by_step_keeps_the_volume_key() {
         assert_eq!(slots(&device).await, [1]);
         assert!(!image.opens(0, &old) && image.opens(1, &new));
         assert_eq!(image.volume_key(&new), volume_key);
-        // Once more is no fault.
+        // A second removal succeeds.
         device.kill(Slot::CURRENT, &proof, &new).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Every known way to lose a slot that is still needed, and none of them works.
+//! Tries every known way to lose a slot that is still needed. Each must fail.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ async fn a_proof_is_of_one_device_only() {
     assert!(error.to_string().contains("of another device"), "{error}");
     assert_eq!(slots(&two.device()).await, [0, 1]);
 
-    // And of the device that was there, not of one that was put into its place.
+    // The proof belongs to the device that was there, not to its replacement.
     fs::copy(two.path(), one.path()).unwrap();
     let error = one.device().kill(Slot::CURRENT, &proof, &other).await.unwrap_err();
     assert!(error.to_string().contains("another LUKS device"), "{error}");
@@ -70,7 +70,7 @@ async fn a_kek_that_opens_nothing_that_remains_removes_nothing() {
         let device = image.device();
         let proof = device.verify(Slot::OTHER, &other).await.unwrap();
         let before = image.bytes();
-        // The KEK of the victim, and one of nothing.
+        // The KEK of the victim, and a KEK that opens nothing.
         for wrong in [&current, &kek()] {
             let error = device.kill(Slot::CURRENT, &proof, wrong).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -88,7 +88,7 @@ async fn a_slot_without_the_volume_key_is_no_slot_to_remain() {
     let device = image.device();
     let header = device.header().await.unwrap();
     assert!(!header.slot(Slot::OTHER).unwrap().opens_data);
-    // The trap is there: the program itself passes the slot.
+    // The trap works: the program itself passes the slot.
     assert!(image.opens(1, &other));
     assert!(!device.opens(Some(Slot::OTHER), &other).await.unwrap());
     assert!(!device.opens(None, &other).await.unwrap() && device.opens(None, &current).await.unwrap());
@@ -119,7 +119,7 @@ async fn a_token_is_no_proof() {
         ),
     );
     let wrong = image.key_file(&kek());
-    // The trap is there: without our precaution the wrong key passes.
+    // The trap works: without our precaution the wrong key passes.
     let status = std::process::Command::new(&join)
         .env("PATH", "/usr/sbin:/usr/local/bin:/usr/bin:/bin")
         .args(["open", "--test-passphrase", "--key-slot", "0", "--key-file", &wrong])

@@ -1,4 +1,4 @@
-//! CronJobs brought in line with the CephCluster and its OSDs.
+//! Creates, updates and deletes CronJobs so that they match the CephCluster and its OSDs.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     names::Naming,
 };
 
-/// How CronJobs are written.
+/// The options for writing CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ApplyOptions {
@@ -91,7 +91,7 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// The Deployments that could not be parsed; their CronJobs stay as they are.
     pub faults: Vec<InvalidDeployment>,
-    /// Whether CronJobs without an OSD stay as they are, since an invalid Deployment may belong to one of them.
+    /// Whether CronJobs without an OSD are kept, since an invalid Deployment may belong to one of these CronJobs.
     pub prune_held_back: bool,
 }
 
@@ -145,7 +145,7 @@ pub async fn apply(
         let key = Some(osd.name.to_string());
         report.outcomes.push(Outcome { cron_job: name, osd_id: osd.id, key, change, last_rotation });
     }
-    // A CronJob stays if a Deployment that could not be parsed may be its OSD's.
+    // Keep a CronJob whose OSD may belong to a Deployment that could not be parsed.
     existing.retain(|id, _| !report.faults.iter().any(|fault| fault.osd_id == Some(*id)));
     report.prune_held_back = !existing.is_empty() && report.faults.iter().any(|fault| fault.osd_id.is_none());
     if !report.prune_held_back {

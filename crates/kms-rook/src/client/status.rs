@@ -97,8 +97,8 @@ impl LastRotation {
 
 /// Records the outcome of a rotation in annotations of the OSD's Deployment, and in an Event about the Deployment.
 ///
-/// The call changes the metadata of the Deployment and not its pod template, so no OSD restarts. If the rotation stored no
-/// KEK, the recorded time and number stay those of the last rotation that did.
+/// The call changes the metadata of the Deployment and not its pod template, so no OSD restarts. If the rotation stored
+/// no KEK, the record keeps the time and the number of the last rotation that stored a KEK.
 ///
 /// The rotation has ended before this call: a caller reports an error of the call, and does not treat the rotation as
 /// failed.

@@ -29,7 +29,7 @@ pub(crate) fn deployment(case: &str) -> Deployment {
     serde_json::from_value(fixture(case, "osd-deployment.json")).unwrap()
 }
 
-/// The same after a change.
+/// The Deployment of a case's OSD after a change.
 pub(crate) fn changed(case: &str, change: impl FnOnce(&mut Value)) -> Deployment {
     let mut value = fixture(case, "osd-deployment.json");
     change(&mut value);

@@ -1,4 +1,4 @@
-//! The CronJobs against those of Rook's operator, field by field.
+//! Compares the CronJobs with the CronJobs of Rook's operator, field by field.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,10 +30,10 @@ fn list<'a>(job: &'a mut Value, path: &str) -> &'a mut Vec<Value> {
     at(job, path).as_array_mut().unwrap()
 }
 
-/// A change of Rook's CronJob into ours, if the case has what it is about.
+/// Applies one difference to Rook's CronJob, if the difference concerns the case.
 type Change = fn(&str, &mut Value);
 
-/// Everything that we do otherwise, and why.
+/// Every difference from Rook, with its reason.
 const DIFFERENCES: [(&str, Change); 8] = [
     ("the image is ours", |_, job| *at(job, "POD/containers/0/image") = json!(IMAGE)),
     ("the program is named, so that Rook's image cannot run its own rotate-key", |_, job| {
@@ -46,7 +46,7 @@ const DIFFERENCES: [(&str, Change); 8] = [
             let term =
                 "POD/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/labelSelector";
             let rooks = at(job, term)["matchLabels"].as_object().unwrap().clone();
-            // It is a part of what Rook asks for.
+            // Our labels are a subset of the labels that Rook asks for.
             for (name, value) in selector["matchLabels"].as_object().unwrap() {
                 assert_eq!(rooks.get(name), Some(value), "{case}");
             }
@@ -137,7 +137,7 @@ fn beside_rook_nothing_has_a_name_or_label_of_rooks_jobs() {
         let options = JobOptions::new(IMAGE).with_naming(Naming::BesideRook);
         let ours = serde_json::to_string(&made(case, &options)).unwrap();
         assert!(!ours.contains("rook-ceph-osd-key-rotation"), "{ours}");
-        // And nothing else is different.
+        // Nothing else differs.
         let renamed = ours.replace("rook-kms-key-rotation", "rook-ceph-osd-key-rotation");
         let renamed: Value = serde_json::from_str(&renamed).unwrap();
         assert_eq!(renamed, made(case, &JobOptions::new(IMAGE)), "{case}");

@@ -1,4 +1,4 @@
-//! Environment and volumes against what Rook makes of the same blocks: the data of its operator, and the examples of
+//! Compares environment and volumes with Rook's for the same blocks: the output of its operator, and the examples of
 //! its unit tests (rook-behaviour §17.1).
 
 use crate::common::{CASES, fixture, security};
@@ -64,7 +64,7 @@ fn a_pod_understands_the_environment() {
             found.iter().map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or("from a Secret")));
         let pod = PodEnvironment::new(pairs, std::path::Path::new("/"), kms_dispatch::keys::is_setting);
         let mut given: Vec<_> = pod.security().kms.connection_details.iter().collect();
-        // What Rook adds and rewrites on the way (rook-behaviour §13.1).
+        // The settings that Rook adds and rewrites (rook-behaviour §13.1).
         given.retain(|(name, value)| *name != "VAULT_BACKEND_PATH" || *value != "secret/");
         let names =
             |all: Vec<(&str, &str)>| all.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
@@ -98,7 +98,7 @@ fn vault_gets_a_path_and_the_files_of_its_tls_settings() {
             "VAULT_TOKEN<vault-token/token"
         ]
     );
-    // A TLS setting that is empty is none, and a provider is named whatever blanks are around it.
+    // An empty TLS setting counts as absent, and blanks around the provider's name do not matter.
     assert_eq!(
         vars(&block("", &[("KMS_PROVIDER", " vault"), ("VAULT_CLIENT_KEY", " ")])),
         ["KMS_PROVIDER= vault", "VAULT_BACKEND_PATH=secret/"]

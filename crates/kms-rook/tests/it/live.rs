@@ -39,7 +39,7 @@ impl Place {
         place
     }
 
-    /// The same with the seven OSDs.
+    /// A place with the seven OSDs.
     async fn with_osds() -> Self {
         let place = Self::new().await;
         for case in CASES {
@@ -72,7 +72,7 @@ impl Place {
         connect(ConnectOptions::new().with_kubeconfig(path)).await.unwrap()
     }
 
-    /// Creates what is in a file of `deploy/`, but for what is run; returns a token of its account.
+    /// Creates `account` with the rights that a file of `deploy/` gives it; returns a token of the account.
     async fn deploy(&self, yaml: &str, account: &str) -> String {
         let mut rules = Value::Null;
         for mut object in serde_saphyr::from_multiple::<Value>(yaml).unwrap() {
@@ -80,7 +80,7 @@ impl Place {
             let name = object["metadata"]["name"].clone();
             match object["kind"].as_str().unwrap() {
                 "Role" => rules = object["rules"].clone(),
-                // It is for the account that is asked for, and has the name of the Role.
+                // The binding is for `account`, and has the name of the Role.
                 "RoleBinding" => {
                     assert_eq!(object["subjects"][0]["name"], account);
                     assert_eq!(object["roleRef"]["name"], name);
@@ -119,7 +119,7 @@ async fn applied(place: &RookNamespace, options: &JobOptions, write: ApplyOption
     apply(place, &maker, options.naming, write).await.unwrap()
 }
 
-/// What has become of the CronJobs, by OSD.
+/// The change of each CronJob, by OSD.
 fn changes(report: &Report) -> Vec<(u32, &'static str)> {
     let word = |change: &Change| match change {
         Change::Created => "created",
@@ -136,7 +136,7 @@ fn all(word: &'static str) -> Vec<(u32, &'static str)> {
     (0..7).map(|id| (id, word)).collect()
 }
 
-/// The paths at which `stored` has something that `ours` does not have; everything of ours has to be there.
+/// Finds the paths at which `stored` has a field that `ours` lacks. `stored` must have every field of `ours`.
 fn added(ours: &Value, stored: &Value, path: &str, found: &mut BTreeSet<String>) {
     match (ours, stored) {
         (Value::Object(ours), Value::Object(stored)) => {
@@ -168,7 +168,7 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
     let options = JobOptions::new(IMAGE);
     let maker = JobMaker::new(&cluster, &options).unwrap();
 
-    // Only tried.
+    // A dry run.
     let dry = ApplyOptions::new().with_dry_run(true);
     assert_eq!(changes(&apply(&manager, &maker, Naming::Rook, dry).await.unwrap()), all("created"));
     assert!(place.cron_jobs().await.is_empty());
@@ -185,7 +185,7 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
         added(&ours, &stored, "", &mut defaults);
         versions.push(stored["metadata"]["resourceVersion"].clone());
     }
-    // Nothing but what the API server adds to every CronJob.
+    // Only the fields that the API server adds to every CronJob.
     let pod = ".spec.jobTemplate.spec.template.spec";
     let expected = [
         ".metadata.creationTimestamp".to_owned(),
@@ -215,7 +215,7 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
         assert_eq!(stored["metadata"]["resourceVersion"], version);
     }
 
-    // A new image is a change of each, which is seen in a dry run too and written once.
+    // A new image changes each CronJob. A dry run reports the change too, and the change is written once.
     let newer = JobOptions::new("rook-kms/kms:newer");
     assert_eq!(changes(&applied(&manager, &newer, dry).await), all("changed"));
     assert_eq!(changes(&applied(&manager, &newer, ApplyOptions::new()).await), all("changed"));
@@ -228,7 +228,7 @@ async fn what_rook_has_made_is_left_alone_unless_it_is_to_be_taken_over() {
     let place = Place::with_osds().await;
     let manager = place.manager().await;
     let options = JobOptions::new(IMAGE);
-    // As Rook's operator makes it.
+    // A CronJob as Rook's operator makes it.
     let mut rooks = fixture("vault-tls", "cronjob.json");
     move_to(&mut rooks, place.namespace.name());
     let path = format!("{}?fieldManager=rook", place.path("batch/v1", "cronjobs"));
@@ -292,7 +292,7 @@ async fn stale_cron_jobs_are_deleted_and_those_of_others_stay() {
         ["6 deleted"]
     );
 
-    // Rotation is switched off: Rook's own go, ours stay.
+    // Rotation is switched off: Rook's CronJobs go, ours stay.
     assert_eq!(prune(&manager, Naming::Rook, true, ApplyOptions::new()).await.unwrap().outcomes.len(), 6);
     let left = place.cron_jobs().await;
     assert_eq!(left.len(), 7, "{left:?}");
@@ -393,7 +393,7 @@ async fn a_rotation_is_noted_at_its_osd_which_does_not_restart() {
     record(&job, &name, &failed).await.unwrap();
 
     let after = place.kube.call("GET", &path, Value::Null).await.unwrap();
-    // A pod is replaced when its template is another one. The generation of a Deployment counts annotations too.
+    // Kubernetes replaces a pod when its template changes. The generation of a Deployment counts annotations too.
     assert_eq!(after["spec"], before["spec"]);
     assert_eq!(
         after["metadata"]["annotations"],
@@ -403,7 +403,7 @@ async fn a_rotation_is_noted_at_its_osd_which_does_not_restart() {
             "kms.ceph.rook.io/key-rotation-outcome": "failed",
         })
     );
-    // Where `kubectl describe` looks for them.
+    // `kubectl describe` looks for Events here.
     let events = place.kube.call("GET", &place.namespace.path("events"), Value::Null).await.unwrap();
     let mut told: Vec<_> = events["items"]
         .as_array()
@@ -424,7 +424,7 @@ async fn a_rotation_is_noted_at_its_osd_which_does_not_restart() {
         ]
     );
 
-    // It is seen where CronJobs are applied.
+    // The report of an apply shows the recorded rotation.
     let report = applied(&place.admin().await, &JobOptions::new(IMAGE), ApplyOptions::new()).await;
     let last = report.outcomes[3].last_rotation.clone().unwrap();
     assert_eq!((last.generation, last.outcome.as_deref()), (Some(4), Some("failed")));
@@ -463,7 +463,7 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
         rbac(&security, kube_namespace, "rook-ceph", "rook-kms-rotation", &osds, key_secret).unwrap();
     let rules = serde_json::to_value(&rights.role.rules).unwrap();
     let token = place.account("rook-kms-rotation", &rules).await;
-    // What is printed is taken by the API server as it is.
+    // The API server accepts the printed objects unchanged.
     let mut binding = serde_json::to_value(&rights.binding).unwrap();
     binding["metadata"]["name"] = json!("as-printed");
     place.create("rbac.authorization.k8s.io/v1", "rolebindings", binding).await;

@@ -1,4 +1,4 @@
-//! The rights that are asked for.
+//! The rights that the Role grants.
 
 use crate::common::{CASES, deployment, security};
 use kms_rook::{Osd, rbac};

@@ -1,6 +1,6 @@
 //! Cases that the unit tests and the tests on a real API server share.
 
-/// Schedules that the API server takes.
+/// Schedules that the API server accepts.
 pub(crate) const SCHEDULES_TAKEN: &[&str] = &[
     "@weekly",
     "@yearly",

@@ -21,7 +21,7 @@ pub(crate) fn name() -> KeyName {
     "set1-data-0x7dwl".parse().unwrap()
 }
 
-/// Options without any grace.
+/// Options without a grace period.
 pub(crate) fn at_once() -> Options {
     let mut options = Options::default();
     options.grace = Duration::ZERO;
@@ -43,7 +43,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// With these images, which this KEK opens.
+    /// A bench with these images, which this KEK opens.
     pub(crate) async fn with(kek: &Kek, images: Vec<Image>) -> Self {
         let memory = Memory::new();
         memory.put(&name(), kek, PutMode::Create).await.unwrap();
@@ -51,14 +51,14 @@ impl Bench {
         Self { kms, images, cryptsetup: Cryptsetup::new(), _folder: None }
     }
 
-    /// With so many cheap images.
+    /// A bench with this many cheap images.
     pub(crate) async fn cheap(devices: usize) -> Self {
         let kek = kek();
         let template = Image::luks2(&kek);
         Self::copies(&kek, &template, devices).await
     }
 
-    /// With so many copies of an image.
+    /// A bench with this many copies of an image.
     pub(crate) async fn copies(kek: &Kek, template: &Image, devices: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let image = |number| {
@@ -95,7 +95,7 @@ impl Bench {
         }
     }
 
-    /// The KEK that the KMS returns, behind the back of whatever is scripted.
+    /// The KEK that the KMS returns, read without the scripted faults.
     pub(crate) async fn current(&self) -> Kek {
         self.kms.inner().get(&name(), Freshness::Fresh).await.unwrap().kek
     }
@@ -104,7 +104,7 @@ impl Bench {
         self.kms.inner().get(&name(), Freshness::Fresh).await.unwrap().version.to_string()
     }
 
-    /// What must hold at every moment: the KEK that the KMS returns opens every device.
+    /// Checks what must hold at every moment: the KEK that the KMS returns opens every device.
     pub(crate) async fn holds(&self, when: &str) -> Kek {
         let current = self.current().await;
         for image in &self.images {
@@ -117,7 +117,7 @@ impl Bench {
         current
     }
 
-    /// What must hold at the end: one slot, which the KEK opens.
+    /// Checks what must hold at the end: one slot is in use, and the KEK opens it.
     pub(crate) async fn converged(&self, when: &str) -> Kek {
         let current = self.holds(when).await;
         for image in &self.images {
@@ -133,7 +133,7 @@ impl Bench {
     }
 }
 
-/// Notes what is announced.
+/// Records the announcements.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Mutex<Vec<(Step, Phase)>>);
 
@@ -172,12 +172,12 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// At the announcement of this number, counted from 0.
+    /// Stops at the announcement of this number, counted from 0.
     pub(crate) fn at(number: usize) -> Self {
         Self { left: Mutex::new(number), writes_only: false }
     }
 
-    /// The same, counting only what is about a step that writes.
+    /// Stops like `at`, but counts only announcements of steps that write.
     pub(crate) fn at_write(number: usize) -> Self {
         Self { writes_only: true, ..Self::at(number) }
     }

@@ -13,7 +13,7 @@ mod memory;
 mod model;
 mod slot_store;
 mod transitions;
-/// On images with real LUKS headers.
+/// The tests on images with real LUKS headers.
 mod devices {
     mod faults;
     mod grace;

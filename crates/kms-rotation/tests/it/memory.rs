@@ -182,7 +182,7 @@ impl Device {
         }
     }
 
-    /// With a KEK in slot 0.
+    /// A device with a KEK in slot 0.
     pub(crate) fn formatted(number: usize, kek: &Kek) -> Self {
         let mut disk = Disk::default();
         let kek = kek.expose_secret().to_owned();
@@ -195,7 +195,7 @@ impl Device {
         Self { user: user.to_owned(), gate, writes: Arc::default(), ..self.clone() }
     }
 
-    /// The same device as a host sees it that shares no lock with the others.
+    /// The same device, seen from a host that shares no lock with the others.
     pub(crate) fn elsewhere(&self) -> Self {
         Self { lock: Arc::default(), ..self.clone() }
     }

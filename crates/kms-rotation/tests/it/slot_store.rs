@@ -1,4 +1,4 @@
-//! What every [`SlotStore`] does, on devices in memory and on real images: cryptsetup judges the double.
+//! The tests that every [`SlotStore`] must pass, on devices in memory and on real images: cryptsetup judges the double.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::{
 /// A device, and calls of cryptsetup on it by another program.
 trait Fixture {
     fn formatted(kek: &Kek) -> Self;
-    /// The device as one more user of it sees it.
+    /// The device as another user sees it.
     fn store(&self) -> Box<dyn SlotStore>;
     fn slots(&self) -> Vec<u8>;
     fn opens(&self, kek: &Kek) -> bool;
@@ -174,7 +174,7 @@ async fn a_proof_does_not_outlive_its_slot<F: Fixture>() {
     let error = store.remove(Slot::CURRENT, &proof, &new).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(device.slots(), [0]);
-    // The slot is back, with another KEK: the KEK of the proof opens nothing that would remain.
+    // The slot is in use again, with another KEK: the KEK of the proof opens no slot that would remain.
     assert_eq!(device.raw_add(&old, 1, &kek()), DONE);
     let error = store.remove(Slot::CURRENT, &proof, &new).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -258,11 +258,11 @@ async fn a_device_that_has_gone_is_an_error<F: Fixture>() {
 
 macro_rules! on_both {
     ($($name:ident)*) => {
-        /// In memory.
+        /// The tests on devices in memory.
         mod memory_devices {
             $(#[tokio::test] async fn $name() { super::$name::<crate::memory::Device>().await; })*
         }
-        /// On real headers.
+        /// The tests on real headers.
         mod images {
             $(#[tokio::test]
             #[ignore = "needs cryptsetup: cargo xtask it rotation"]

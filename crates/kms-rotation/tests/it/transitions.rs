@@ -54,7 +54,7 @@ impl Bench {
         self.devices.iter().map(|device| device.disk().slots.keys().copied().collect()).collect()
     }
 
-    /// The KEK that the KMS returns opens every device.
+    /// Checks that the KEK which the KMS returns opens every device.
     async fn holds(&self) {
         let current = self.current().await;
         assert!(self.devices.iter().all(|device| device.disk().opens(current.expose_secret())));

@@ -234,8 +234,8 @@ impl Wrapper {
              >> \"$HERE/environ\"\n{before}\nexec {} \"$@\"\n",
             real.display()
         );
-        // Written by another process: a file that is open for writing, in a child of another thread too, cannot be
-        // run.
+        // Another process writes the file: a file that is open for writing, even in a child of another thread, cannot
+        // be run.
         let path = folder.path().join("cryptsetup");
         let mut shell = Command::new("sh")
             .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])

@@ -39,11 +39,11 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body of a 2xx.
+    /// The body of a 2xx response.
     ///
     /// # Errors
     ///
-    /// If the status is another one; the body is in the message.
+    /// If the status is not 2xx; the message has the body.
     pub fn ok(self) -> Result<Value> {
         let Self { status, headers: _, body } = self;
         if !(200..300).contains(&status) {
@@ -56,14 +56,14 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If the body has no string there.
     pub fn text(&self, pointer: &str) -> Result<String> {
         let Self { status, headers: _, body } = self;
         let text = body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         text.with_context(|| format!("no {pointer} in the answer {status}: {body}"))
     }
 
-    /// The value of a header, when there is one that is text.
+    /// The value of a header; `None` if it is absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -80,14 +80,14 @@ impl Http {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(Pki::client_config(ca, identity)?)
             .no_proxy()
-            // A redirect is something to see.
+            // Tests inspect redirects, so the client does not follow them.
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
             .build()?;
         Ok(Self { client, base: base.into(), headers: HeaderMap::new() })
     }
 
-    /// Where requests go.
+    /// The base URL of the requests.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
@@ -120,7 +120,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Reply> {
         let body = (!body.is_null()).then(|| ("application/json", body.to_string()));
         self.send_as(method, path, body).await
@@ -130,7 +130,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn send_as(
         &self,
         method: &str,

@@ -1,4 +1,4 @@
-//! Throwaway certificates: a CA, a server, clients, and those that must be refused.
+//! Throwaway certificates: a CA, a server, clients, and certificates that must be refused.
 //!
 //! Keys are P-256 in PKCS#8. Nothing here is secret for longer than a test runs.
 
@@ -21,7 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 /// A certificate, or a chain of them, with its key, both as PEM.
 #[derive(Clone)]
 pub struct Identity {
-    /// The certificate; where there is an intermediate CA, that follows.
+    /// The certificate, followed by the certificate of the intermediate CA if there is one.
     pub cert: String,
     /// The private key in PKCS#8.
     pub key: String,
@@ -58,7 +58,7 @@ pub struct Pki {
     pub bad_server: Identity,
 }
 
-/// A CA that can issue.
+/// A CA that can issue certificates.
 struct Authority {
     cert: String,
     issuer: Issuer<'static, KeyPair>,
@@ -129,7 +129,7 @@ fn valid(from: i32, to: i32) -> CertificateParams {
 }
 
 impl Pki {
-    /// Makes all of them, in a few milliseconds.
+    /// Makes all certificates, in a few milliseconds.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Pki {
         })
     }
 
-    /// Each of them with the name of its files.
+    /// Each certificate with the name of its files.
     #[must_use]
     pub fn all(&self) -> [(&'static str, &Identity); 9] {
         let Self {
@@ -180,7 +180,7 @@ impl Pki {
         ]
     }
 
-    /// Writes all of them to `folder` as `NAME.crt` and `NAME.key`, the keys readable by the owner only.
+    /// Writes all certificates to `folder` as `NAME.crt` and `NAME.key`, the keys readable by the owner only.
     ///
     /// # Errors
     ///

@@ -407,7 +407,7 @@ impl Scratch {
         Ok(Self { path, owned: true })
     }
 
-    /// Takes the folder `path`, creates it if it is absent, and removes it like one of [`new`](Self::new).
+    /// Takes the folder `path`, creates it if it is absent, and removes it like a folder of [`new`](Self::new).
     ///
     /// # Errors
     ///

@@ -63,7 +63,7 @@ impl PyKmip {
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start).
+    /// Errors of [`start`](Self::start).
     pub async fn start_in(python: PathBuf, folder: Scratch, flavour: Flavour) -> Result<Self> {
         let pki = Arc::new(Pki::new()?);
         pki.write(&folder.path().join("pki"))?;
@@ -109,18 +109,18 @@ impl PyKmip {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// Lets it run on after us; returns its process id. Its folder must be a kept one.
+    /// Lets the server outlive this process, and returns its process id. Its folder must be kept.
     #[must_use]
     pub fn detach(self) -> u32 {
         self.process.detach()
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// A relay in front of it.
+    /// Starts a relay in front of the server.
     ///
     /// # Errors
     ///

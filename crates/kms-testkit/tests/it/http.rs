@@ -1,4 +1,4 @@
-//! The HTTP fake does on the wire what its answers say.
+//! The HTTP fake sends on the wire what its responses say.
 
 use std::{io, time::Duration};
 
@@ -19,7 +19,7 @@ async fn exchange(server: &HttpServer) -> (String, io::Result<usize>) {
     (String::from_utf8(text).unwrap(), end)
 }
 
-/// Reads exactly this from the stream.
+/// Reads exactly this text from the stream.
 async fn expect(stream: &mut TcpStream, text: &str) {
     let mut read = vec![0; text.len()];
     stream.read_exact(&mut read).await.unwrap();

@@ -1,4 +1,4 @@
-//! Each real server is started, used and stopped: what every other live test stands on.
+//! Starts, uses and stops each real server: every other live test depends on these.
 
 use std::time::{Duration, Instant};
 

@@ -12,7 +12,7 @@ use kms_testkit::fake::{InjectedFault, Operation};
 
 use crate::bench::{Bench, at_once, kek, name};
 
-/// A provider with other abilities, or other answers about rights.
+/// A provider with another capability to update, or another answer about rights.
 #[derive(Debug)]
 struct Other {
     inner: Arc<dyn KmsProvider>,
@@ -110,7 +110,7 @@ async fn a_kms_that_does_not_tell_rights_is_asked_by_storing_the_same_kek() {
 async fn a_lost_race_is_undone() {
     for devices in 1..=3 {
         let bench = Bench::cheap(devices).await;
-        // The other one has stored the KEK that is in use once more, as a rotation does that begins.
+        // The other operator has stored the current KEK once more, as the beginning of a rotation does.
         let current = bench.current().await;
         bench.kms.push(
             Operation::Put,
@@ -161,8 +161,8 @@ async fn what_was_surely_not_stored_is_undone() {
     assert!(bench.converged("after").await.ct_eq(&old));
 }
 
-/// The write arrives when the run has already looked and seen the old KEK. Whenever that is, no slot is removed that
-/// the KEK of the KMS needs.
+/// The write arrives after the run has read the old KEK. Whenever it arrives, the run removes no slot that the KEK of
+/// the KMS needs.
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn a_write_that_arrives_late_never_leaves_the_kms_with_a_kek_that_opens_nothing() {
@@ -279,7 +279,7 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
     assert_eq!(lagging.reads.load(std::sync::atomic::Ordering::Relaxed), 2);
     assert!(!bench.holds("after").await.ct_eq(&old));
     assert!(bench.images.iter().all(|image| image.opens(&old)), "the old one opens too");
-    // Still lagging, the next run is turned away by the KMS before it removes anything.
+    // The reads still lag: the KMS refuses the next run before the run removes anything.
     let error = rotate(&lagging, &bench.osd(), &at_once(), &Silent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     bench.holds("after the next run on stale answers").await;

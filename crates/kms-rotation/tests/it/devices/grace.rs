@@ -1,4 +1,4 @@
-//! The time in which the old KEK goes on opening the devices.
+//! The grace period, in which the old KEK still opens the devices.
 
 use std::{
     num::NonZeroUsize,
@@ -12,21 +12,21 @@ use kms_testkit::{fake::Operation, luks::Image};
 
 use crate::bench::{Bench, at_once, kek, name, tomorrow};
 
-/// Ten minutes, and no waiting.
+/// Options with a grace period of ten minutes, whose end the run does not wait for.
 fn later() -> Options {
     let mut options = Options::default();
     options.wait = false;
     options
 }
 
-/// A grace that passes while a test looks on.
+/// Options with a grace period that passes during a test.
 fn short() -> Options {
     let mut options = Options::default();
     options.grace = Duration::from_millis(300);
     options
 }
 
-/// Looks at the images while the end of the grace is waited for.
+/// Checks the images while the run waits for the end of the grace period.
 struct Look<'a> {
     images: &'a [Image],
     old: &'a Kek,
@@ -70,7 +70,7 @@ async fn without_waiting_the_old_slots_stay_until_a_later_run_finishes() {
     let new = bench.holds("pending").await;
     assert!(!new.ct_eq(&old) && bench.images.iter().all(|image| image.opens(&old)));
 
-    // Too early: nothing is removed, and no other rotation is begun.
+    // Too early: the run removes nothing, and begins no other rotation.
     let mut finish = later();
     finish.finish_only = true;
     for options in [later(), finish.clone()] {
@@ -108,7 +108,7 @@ async fn a_run_that_waits_finishes_a_young_rotation_and_makes_no_second_one() {
     bench.rotate(&later()).await.unwrap();
     let new = bench.current().await;
     let look = Look { images: &bench.images, old: &old, seen: Mutex::default(), meanwhile: &|| {} };
-    // However slow this machine is, no time has passed.
+    // The clock stands still, so no time passes, however slow this machine is.
     let options = short().with_clock(|| SystemTime::UNIX_EPOCH);
     let report = bench.observed(&options, &look).await.unwrap();
     assert_eq!(report.outcome, Outcome::Finished);
@@ -169,7 +169,7 @@ async fn a_slot_that_another_process_replaces_during_the_grace_is_kept() {
     let theirs = kek();
     let image = &bench.images[0];
     image.add(&old, 5, &old);
-    // As Rook's rotation does: it makes slot 0 anew.
+    // Like Rook's rotation, this writes slot 0 anew.
     let meanwhile = || {
         image.kill(&old, 0);
         image.add(&old, 0, &theirs);
@@ -251,7 +251,7 @@ async fn many_osds_wait_for_the_end_of_the_grace_together() {
     options.grace = Duration::from_secs(2);
     let begin = std::time::Instant::now();
     let ended = all(&bench, &osds, &options).await;
-    // One after another, three at a time, it would be two graces at least, each of them after all the work.
+    // Pauses one after another, three OSDs at a time, would take at least two grace periods, each after all the work.
     assert!(begin.elapsed() >= options.grace);
     assert!(
         ended.iter().all(|(_, result)| result.as_ref().unwrap().outcome == Outcome::Rotated),

@@ -1,4 +1,4 @@
-//! Rotations that nothing disturbs.
+//! Rotations without any disturbance.
 
 use std::path::PathBuf;
 

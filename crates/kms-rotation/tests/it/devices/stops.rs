@@ -1,4 +1,4 @@
-//! Rotations that are stopped at every moment, and what the next run, ours or Rook's, makes of it.
+//! Rotations that are stopped at every moment, each followed by the next run, ours or Rook's.
 
 use kms_core::{ErrorKind, Kek, Retry};
 use kms_rotation::Outcome;
@@ -9,7 +9,7 @@ use kms_testkit::{
 
 use crate::bench::{Bench, Stop, at_once, kek, name};
 
-/// A bench that has been brought into some state before.
+/// A bench with copies of a prepared image.
 async fn bench(kek: &Kek, template: &Image, devices: usize) -> Bench {
     Bench::copies(kek, template, devices).await
 }
@@ -20,8 +20,8 @@ async fn after_a_stop_at_any_moment_the_kek_opens_everything_and_the_next_run_co
     let kek = kek();
     let template = Image::luks2(&kek);
     for devices in [1, 3] {
-        // Of several devices what is about writes: between other moments nothing happens that could be seen. The
-        // moments of real processes on real servers are all tried by `cargo xtask crash`.
+        // With several devices, stop at writes only: between other moments nothing visible happens. `cargo xtask crash`
+        // tries all moments of real processes on real servers.
         let stop: fn(usize) -> Stop = if devices == 1 { Stop::at } else { Stop::at_write };
         for moment in (0..).step_by(devices) {
             let bench = bench(&kek, &template, devices).await;
@@ -43,7 +43,7 @@ async fn after_a_stop_at_any_moment_the_kek_opens_everything_and_the_next_run_co
 async fn after_two_stops_around_writes_everything_holds_too() {
     let kek = kek();
     let template = Image::luks2(&kek);
-    // The long run is `cargo xtask crash`; here each moment of the first run meets a few of the second.
+    // The long run is `cargo xtask crash`; here each moment of the first run meets a few moments of the second.
     for first in 0..6 {
         for second in (first % 3..10).step_by(3) {
             let bench = bench(&kek, &template, 1).await;
@@ -67,7 +67,7 @@ async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
         let fault =
             InjectedFault::error(ErrorKind::Timeout).retry(Retry::IfIdempotent).applied_before_call(calls);
         bench.kms.push(Operation::Put, fault);
-        // Killed when the write was sent: its next announcement is that of the write's end.
+        // Killed when the write was sent: the next announcement would be the end of the write.
         let sent = 2 * 2;
         assert!(bench.stopped(&at_once(), &Stop::at_write(sent + 1)).await);
         bench.holds("after the stop").await;
@@ -104,7 +104,8 @@ async fn ours_finishes_what_rook_began() {
 async fn rook_finishes_what_ours_began() {
     let kek = kek();
     let template = Image::luks2(&kek);
-    // From a fresh device, whose KEK is in slot 0, and from one that we have rotated, whose KEK is in slot 1.
+    // Begin with a fresh device, whose KEK is in slot 0, and with a device that we have rotated, whose KEK is in slot
+    // 1.
     for rotated in [false, true] {
         for devices in 1..=2 {
             for moment in 0.. {

@@ -30,7 +30,7 @@ const LONGEST_STEP: u64 = 30;
 /// The grace period of runs that have one, in seconds. Twice the time that a write can be in flight.
 pub(super) const GRACE: u64 = 120;
 
-/// The options of a run of ours.
+/// The options of our runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Run {
     AtOnce,
@@ -49,7 +49,7 @@ impl Run {
     }
 }
 
-/// Who rotates.
+/// The program that rotates.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Actor {
     Ours(Run),
@@ -59,14 +59,14 @@ pub(super) enum Actor {
 /// A scenario.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
-    /// What happens, as the ledger names it.
+    /// The name of the scenario's family in the ledger.
     pub(super) family: &'static str,
     pub(super) class: Class,
     pub(super) devices: usize,
     pub(super) actors: Vec<Actor>,
     /// Whether each actor begins after the one before it has ended, or at any time.
     pub(super) in_turn: bool,
-    /// Whether the runs do not see each other's locks.
+    /// Whether the runs are on different hosts, and so do not see each other's locks.
     pub(super) hosts: bool,
     /// How many writes to the KMS fail.
     pub(super) faults: u8,
@@ -296,7 +296,7 @@ impl<'a> Execution<'a> {
         world.now = world.now.max(target);
     }
 
-    /// Looks at the devices after a choice: which slots are gone, and does the KEK of the KMS open every device?
+    /// Checks the devices after a choice: which slots are gone, and whether the KEK of the KMS opens every device.
     fn look(&mut self, by: usize, before: &[Disk]) {
         let mut world = self.world.lock().unwrap();
         for (number, before) in before.iter().enumerate() {
@@ -340,7 +340,7 @@ impl<'a> Execution<'a> {
         });
     }
 
-    /// A hash of everything that decides how the schedule can go on, and what a loss is called.
+    /// A hash of everything that determines the continuations of the schedule and the name of a loss.
     fn key(&self) -> u128 {
         let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
         1_u8.hash(&mut hashers[1]);
@@ -402,7 +402,7 @@ struct Summary {
     kinds: BTreeMap<String, (usize, Option<Choice>)>,
 }
 
-/// What the search of a scenario found.
+/// The result of the search of a scenario.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) schedules: u128,

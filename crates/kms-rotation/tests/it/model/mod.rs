@@ -1,6 +1,6 @@
 //! A model of rotations beside each other: the real state machine, on devices in memory, through every schedule.
 //!
-//! After every step one question: does the KEK that the KMS returns open every device?
+//! After every step it checks that the KEK which the KMS returns opens every device.
 
 mod explore;
 mod known_losses;
@@ -89,7 +89,7 @@ fn scenarios() -> Vec<Scenario> {
                 let hosts = scenario("two hosts", class, devices, &actors);
                 all.push(Scenario { hosts: true, ..hosts });
             }
-            // Rook on each provider: Vault, Kubernetes Secrets, and those that Rook cannot update.
+            // Rook on each provider: Vault, Kubernetes Secrets, and the providers that Rook cannot update.
             let updates: &[Update] = match (class.compare_and_set, class.tells_right) {
                 (true, true) => &[Update::Unconditional, Update::ReadThenSet],
                 (false, true) => &[Update::Unconditional],

@@ -3,7 +3,7 @@
 use super::world::Seat;
 use crate::memory::{Access, DONE, Device, FAILED};
 
-/// How the KMS takes Rook's update.
+/// How the KMS handles Rook's update.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Update {
     /// Vault: without `options.cas`.

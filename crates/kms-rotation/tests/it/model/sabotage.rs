@@ -1,4 +1,4 @@
-//! Devices that break what the state machine relies on, to see that the model notices.
+//! Devices that break an assumption of the state machine, to check that the model notices.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use kms_rotation::{Added, KeySlot, Proof, Slot, SlotLock, SlotStore, SlotTable};
 
 use crate::memory::Device;
 
-/// What is broken.
+/// The broken assumption.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sabotage {
     /// The old slot goes as soon as the new one is added, before the KMS has the new KEK.

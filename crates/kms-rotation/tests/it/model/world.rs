@@ -1,7 +1,7 @@
-//! What the actors of a schedule share: the KMS, the clock, and a mailbox for each actor.
+//! The state that the actors of a schedule share: the KMS, the clock, and a mailbox for each actor.
 //!
-//! Each access of an actor waits in its mailbox until the explorer lets it pass, and says how it ends. So the explorer
-//! decides the order of all accesses, and the code under test runs unchanged.
+//! Each access of an actor waits in its mailbox until the explorer lets it pass and decides how it ends. So the
+//! explorer decides the order of all accesses, and the code under test runs unchanged.
 
 use std::{
     collections::HashMap,

@@ -12,11 +12,11 @@ use crate::fake::{
     http::{Request, Response},
 };
 
-/// What an assertion is.
+/// The type of an assertion.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// For what tokens are given here.
+/// The resource that tokens are issued for.
 pub(super) const RESOURCE: &str = "https://vault.azure.net";
-/// How far clocks may differ.
+/// The largest accepted difference between clocks, in seconds.
 const SKEW: i64 = 300;
 
 impl World {
@@ -99,7 +99,7 @@ impl World {
         )
     }
 
-    /// What is wrong with an assertion.
+    /// The error of an assertion; `None` if it is valid.
     fn assertion(&mut self, assertion: &str) -> Option<(u32, &'static str)> {
         if self.switches.federated_token.as_deref() == Some(assertion) {
             return None;

@@ -36,7 +36,7 @@ pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
 
 /// A keyed hash of a text: the double's own signature.
 pub(super) fn seal(key: &str, text: &str) -> String {
-    // Prefix and suffix: the length cannot be extended.
+    // The key is prefix and suffix, so an attacker cannot extend the text.
     let digest = Sha256::new().chain_update(key).chain_update(text).chain_update(key).finalize();
     URL_SAFE_NO_PAD.encode(digest)
 }

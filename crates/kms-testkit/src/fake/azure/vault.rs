@@ -15,11 +15,11 @@ use crate::fake::{
     http::{Request, Response},
 };
 
-/// Versions of the API that are taken.
+/// The versions of the API that the vault accepts.
 const VERSIONS: [&str; 8] = ["2026-04-01", "2025-07-01", "7.6", "7.5", "7.4", "7.3", "7.2", "7.0"];
 /// The largest value.
 const MAX_VALUE: usize = 25_600;
-/// For how long a deleted secret is kept.
+/// How many days a deleted secret is kept.
 const DAYS: i64 = 90;
 
 type Reply<T = Response> = Result<T, Response>;
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// What keeps a name from being used.
+    /// The refusal of a request whose secret is deleted or in transition.
     fn conflict(&self, life: Life) -> Response {
         let (text, code) = match life {
             Life::Deleted { complete, .. } if complete <= self.base.clock.milliseconds() => {
@@ -227,7 +227,7 @@ impl World {
         Ok(Response::value(200, self.gone(&entry)))
     }
 
-    /// A deleted secret whose deletion is complete, for a change of its state.
+    /// Checks that the deletion of a secret is complete, before a change of its state.
     fn settled(&self, name: &str) -> Reply<()> {
         match self.secrets.get(&name.to_lowercase()) {
             None => Err(missing(name)),

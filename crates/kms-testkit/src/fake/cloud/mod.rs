@@ -1,4 +1,4 @@
-//! The common part of doubles of cloud services: two services over TLS, one gives tokens and one keeps keys.
+//! The common part of doubles of cloud services: two services over TLS, one that gives tokens and one that keeps keys.
 //!
 //! A double is written from the documentation of the service and from what the vendor's clients send, not from our
 //! providers. It is strict: it refuses what the documentation does not allow, as the service does.

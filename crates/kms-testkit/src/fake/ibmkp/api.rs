@@ -63,7 +63,7 @@ impl Call<'_> {
 }
 
 impl World {
-    /// Responses a request for keys.
+    /// Responds to a request for keys.
     pub(super) fn keys(&mut self, request: &Request) -> Response {
         if let Some(refused) = self.refused(request) {
             return refused;

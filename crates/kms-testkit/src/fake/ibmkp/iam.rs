@@ -8,7 +8,7 @@ use crate::fake::{
     http::{Request, Response},
 };
 
-/// The grant that an API key is.
+/// The grant type of a login with an API key.
 const GRANT: &str = "urn:ibm:params:oauth:grant-type:apikey";
 
 impl World {

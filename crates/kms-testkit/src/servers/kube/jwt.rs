@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rcgen::{KeyPair, SigningKey as _};
 use serde_json::{Value, json};
 
-/// Who issues tokens, and whom they are for unless they say otherwise.
+/// The issuer of tokens, and their default audience.
 pub(super) const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A token of the account `name` that expires in `seconds` from now.

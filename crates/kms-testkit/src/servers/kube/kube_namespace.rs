@@ -29,11 +29,11 @@ impl KubeNamespace {
         format!("/api/v1/namespaces/{}/{resource}", self.name)
     }
 
-    /// Sends one request as the administrator; `path` is one of [`path`](Self::path).
+    /// Sends one request as the administrator; `path` comes from [`path`](Self::path).
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, path, &body).await
     }
@@ -116,7 +116,7 @@ impl KubeNamespace {
         self.create_token("rook-ceph-osd", &[]).await
     }
 
-    /// A token of a service account, valid for an hour, for these audiences (none: the API server's own).
+    /// A token of a service account, valid for an hour, for these audiences, or for the API server if there are none.
     ///
     /// # Errors
     ///

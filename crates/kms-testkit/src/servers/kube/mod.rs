@@ -33,7 +33,7 @@ const ADMIN_TOKEN: &str = "admintoken";
 /// The definition of a CephCluster.
 const CEPH_CLUSTER: &str = include_str!("cephcluster.yaml");
 
-/// How often to try other ports.
+/// The number of attempts with other ports.
 const ATTEMPTS: usize = 5;
 
 /// A running API server: our own, or one that several tests share.
@@ -100,7 +100,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// If the folder is not one of those.
+    /// If the folder does not hold these files.
     pub fn attach(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);
@@ -160,7 +160,7 @@ impl Kube {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, path, &body).await
     }
@@ -185,7 +185,7 @@ impl Kube {
         Ok(KubeNamespace::new(self.http.clone(), name))
     }
 
-    /// Lets a service account review tokens, as OpenBao's Kubernetes auth needs it; returns a token of it.
+    /// Lets a service account review tokens, as OpenBao's Kubernetes auth needs it; returns a token of the account.
     ///
     /// # Errors
     ///
@@ -201,8 +201,8 @@ impl Kube {
         place.create_token("vault-auth", &[]).await
     }
 
-    /// A token of a service account that expires in `seconds` (which may lie in the past), signed with the server's
-    /// own key: the server itself issues none of less than ten minutes.
+    /// A token of a service account that expires in `seconds` (which may lie in the past), signed with the server's own
+    /// key: the server itself issues no token for less than ten minutes.
     ///
     /// # Errors
     ///
@@ -317,7 +317,7 @@ async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki)
             .arg(format!("--service-account-issuer={}", jwt::ISSUER))
             // As in every cluster with OSDs.
             .arg("--allow-privileged=true")
-            // It would refuse pods whose service account has no token Secret. No controller creates those here.
+            // This plugin refuses pods whose service account has no token Secret, and no controller creates those here.
             .arg("--disable-admission-plugins=ServiceAccount")
             // An orderly shutdown takes seconds and saves nothing.
             .stop(Stop::Kill)

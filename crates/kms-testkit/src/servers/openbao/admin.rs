@@ -24,7 +24,7 @@ impl fmt::Debug for Admin {
     }
 }
 
-/// What kind of token to create.
+/// The settings of a new token.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::exhaustive_structs,
@@ -116,7 +116,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<Reply> {
         self.http.send(method, &format!("/v1/{path}"), &body).await
     }
@@ -134,7 +134,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn health(&self) -> Result<u16> {
         Ok(self.request("GET", "sys/health", Value::Null).await?.status)
     }

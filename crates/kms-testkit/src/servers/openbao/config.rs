@@ -23,7 +23,7 @@ const SEAL: &str = r#"seal "static" {
 }
 "#;
 
-/// A string of HCL, which quotes like JSON but for its templates.
+/// A string of HCL, which quotes like JSON except for its templates.
 fn quote(text: impl AsRef<str>) -> String {
     serde_json::Value::from(text.as_ref()).to_string().replace("${", "$${")
 }

@@ -212,7 +212,7 @@ impl OpenBao {
     ///
     /// # Errors
     ///
-    /// If it is not sealable, since nothing could unseal it again, or refuses.
+    /// If it is not sealable, since nothing could unseal it again, or if it refuses.
     pub async fn seal(&self) -> Result<()> {
         if self.unseal_key.is_none() {
             bail!("a self-initialised server cannot be unsealed again: start it with `sealable`");
@@ -310,7 +310,7 @@ async fn ready(process: &mut Process, http: &Http, statuses: &[u16]) -> Result<(
         if let Some(status) = process.exited()? {
             bail!("OpenBao ended with {status}");
         }
-        // Until it listens there is no answer at all.
+        // The server does not respond until it listens.
         let reply = http.send("GET", "/v1/sys/health", &Value::Null).await;
         Ok(reply.ok().filter(|reply| statuses.contains(&reply.status)).map(|_| ()))
     })

@@ -158,11 +158,11 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// If none leads in time.
+    /// If no node leads in time.
     pub async fn leader(&self) -> Result<usize> {
         wait::until("a leader", wait::START, async || {
             for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
-                // 200 is the active node; one that does not answer is not.
+                // 200 means the active node. A node that does not respond does not lead.
                 if self.admin.at(&node.url()).health().await.is_ok_and(|status| status == 200) {
                     return Ok(Some(number));
                 }
@@ -176,7 +176,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// If none leads in time, or no other node is alive.
+    /// If no node leads in time, or if no other node is alive.
     pub async fn standby(&self) -> Result<usize> {
         let leader = self.leader().await?;
         let alive = self.nodes.iter().enumerate().filter(|(_, node)| !node.dead);
@@ -199,7 +199,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// If none leads in time.
+    /// If no node leads in time.
     pub async fn kill_leader(&mut self) -> Result<usize> {
         let leader = self.leader().await?;
         self.kill(leader)?;
@@ -225,7 +225,7 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// If no other one leads in time.
+    /// If no other node leads in time.
     pub async fn step_down(&self) -> Result<usize> {
         let old = self.leader().await?;
         self.admin(old).call("PUT", "sys/step-down", Value::Null).await?;
@@ -252,7 +252,7 @@ fn launch(number: usize, bao: &Path, shared: &Path) -> Result<Node> {
     let (port, cluster_port) = (port::free()?, port::free()?);
     let folder = shared.join(format!("node{number}"));
     let data = folder.join("data");
-    // From an attempt whose ports were taken.
+    // Left by an attempt whose ports were taken.
     if data.exists() {
         std::fs::remove_dir_all(&data).context("empty the data folder")?;
     }

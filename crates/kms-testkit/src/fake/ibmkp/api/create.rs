@@ -12,7 +12,7 @@ use crate::fake::{
     },
 };
 
-/// The largest payload of a standard key that is taken, in characters. The true limit is not documented.
+/// The largest payload of a standard key that the double accepts, in characters. The true limit is not documented.
 const MAX_PAYLOAD: usize = 7_500;
 /// The fields of a resource.
 const FIELDS: [&str; 13] = [

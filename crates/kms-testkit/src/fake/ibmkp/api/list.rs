@@ -65,8 +65,8 @@ impl World {
         if call.param("filter").is_some_and(|filter| !filter.is_empty()) {
             return Err(wrong("This double knows no filter"));
         }
-        // Whether destroyed keys are shown without being asked for is not documented; presumably not. The Python
-        // client sends an empty state.
+        // IBM does not document whether a list shows destroyed keys by default; presumably not. The Python client sends
+        // an empty state.
         let states = call.param("state").filter(|states| !states.is_empty()).unwrap_or("0,1,2,3");
         let states: Option<Vec<u8>> = states.split(',').map(|state| state.parse().ok()).collect();
         let states = states.filter(|states| states.iter().all(|state| matches!(state, 0..=3 | 5)));
