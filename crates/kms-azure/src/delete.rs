@@ -50,20 +50,21 @@ pub(crate) async fn delete(
     if !is_recoverable(api, soft_delete, names, &deleted).await? {
         return Ok(Deleted::Destroyed);
     }
+    let recoverable = Deleted::Recoverable { until: deleted.purged_at() };
     if mode != DeleteMode::Destroy {
         // The vault shows the secret as deleted a moment later, and recovers it only from then on. The deletion is
         // done already, so no error of this wait is an error of the delete.
         until(api, names, Event::Deleted, &mut deadline).await.ok();
-        return Ok(Deleted::Recoverable);
+        return Ok(recoverable);
     }
     if deleted.is_protected() {
         warn!(
             secret = names.secret,
             "the vault's purge protection forbids destroying the key; it stays recoverable until its retention ends"
         );
-        return Ok(Deleted::Recoverable);
+        return Ok(recoverable);
     }
-    purge(api, names, listed, &mut deadline).await
+    purge(api, names, listed, &mut deadline, recoverable).await
 }
 
 /// Reads the secret of that name if it was deleted before and can be purged.
@@ -105,7 +106,14 @@ async fn is_recoverable(
 }
 
 /// Purges a secret as soon as its deletion is complete. `seen`: whether the vault has listed the secret as deleted.
-async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline) -> Result<Deleted> {
+/// `recoverable`: the result if the secret cannot be purged.
+async fn purge(
+    api: &Api,
+    names: &Names,
+    mut seen: bool,
+    deadline: &mut Deadline,
+    recoverable: Deleted,
+) -> Result<Deleted> {
     let begin = Instant::now();
     loop {
         match api.purge(names).await {
@@ -116,7 +124,7 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
                     "the key is deleted but not destroyed, since our identity may not purge it; it stays recoverable \
                      until its retention ends, or until an identity with the permission \"purge\" purges it"
                 );
-                return Ok(Deleted::Recoverable);
+                return Ok(recoverable);
             }
             // The deletion is not complete.
             Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
@@ -141,7 +149,7 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
         }
         if let Err(error) = deadline.pause().await {
             warn!(secret = names.secret, %error, "the key is deleted but not destroyed, and may be recoverable");
-            return Ok(Deleted::Recoverable);
+            return Ok(recoverable);
         }
     }
     // The key is destroyed already; the vault frees its name a moment later.

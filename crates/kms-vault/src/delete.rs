@@ -39,7 +39,9 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
         mount.note_absent(name);
     }
     match answer.status {
-        StatusCode::NO_CONTENT | StatusCode::OK if mode == DeleteMode::Soft => Ok(Deleted::Recoverable),
+        StatusCode::NO_CONTENT | StatusCode::OK if mode == DeleteMode::Soft => {
+            Ok(Deleted::Recoverable { until: None })
+        }
         StatusCode::NO_CONTENT | StatusCode::OK => Ok(Deleted::Destroyed),
         StatusCode::NOT_FOUND => {
             mount.not_found(name, version, &answer)?;

@@ -32,6 +32,34 @@ pub(super) fn on_host(
     kube_namespace: Option<&str>,
     cryptsetup: &Cryptsetup,
 ) -> Result<Vec<Found>> {
+    Ok(folders_on_host(folders, kube_namespace)?
+        .into_iter()
+        .map(|(name, folders)| {
+            let osd = osd_in(&name, &folders, cryptsetup);
+            (name, osd)
+        })
+        .collect())
+}
+
+/// Finds the nodes of the devices of the encrypted OSDs on PVCs, by the names of their keys.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if a folder cannot be read.
+pub(crate) fn nodes_on_host(
+    folders: &[PathBuf],
+    kube_namespace: Option<&str>,
+) -> Result<BTreeMap<KeyName, Vec<PathBuf>>> {
+    let found = folders_on_host(folders, kube_namespace)?;
+    let nodes = |folders: Vec<PathBuf>| folders.iter().flat_map(|folder| nodes_in(folder)).collect();
+    Ok(found.into_iter().map(|(name, folders)| (name, nodes(folders))).collect())
+}
+
+/// The folders of the encrypted OSDs of each key.
+fn folders_on_host(
+    folders: &[PathBuf],
+    kube_namespace: Option<&str>,
+) -> Result<BTreeMap<KeyName, Vec<PathBuf>>> {
     // Keyed by name: two of the folders may be the same, and lead to the same PVC.
     let mut found: BTreeMap<KeyName, Vec<PathBuf>> = BTreeMap::new();
     for folder in folders {
@@ -57,21 +85,17 @@ pub(super) fn on_host(
             }
         }
     }
-    Ok(found
-        .into_iter()
-        .map(|(name, folders)| {
-            let osd = osd_in(&name, &folders, cryptsetup);
-            (name, osd)
-        })
-        .collect())
+    Ok(found)
+}
+
+/// The nodes of the devices in the folder of an OSD.
+fn nodes_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    NODES.map(|node| folder.join(node)).into_iter().filter(|node| node.exists())
 }
 
 fn osd_in(name: &KeyName, folders: &[PathBuf], cryptsetup: &Cryptsetup) -> Result<Osd> {
     match folders {
-        [folder] => {
-            let nodes = NODES.map(|node| folder.join(node)).into_iter().filter(|node| node.exists());
-            Osd::new(name.clone(), cryptsetup.devices(nodes))
-        }
+        [folder] => Osd::new(name.clone(), cryptsetup.devices(nodes_in(folder))),
         several => {
             let several: Vec<_> = several.iter().map(|folder| folder.display().to_string()).collect();
             Err(Error::config("there are several OSDs of this PVC: remove the folder of the one that is gone, or name its devices")

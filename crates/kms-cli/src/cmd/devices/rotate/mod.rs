@@ -19,7 +19,9 @@ use kms_rotation::Options;
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::kubernetes::AtDeployment;
-pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, sink::ResultSink};
+pub(crate) use self::{
+    document::headline, find::nodes_on_host, one::rotate_one, progress::Progress, sink::ResultSink,
+};
 use crate::{
     args::{Files, duration, key_name},
     exit::Exit,
