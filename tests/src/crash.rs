@@ -138,12 +138,12 @@ impl<'a> Subject<'a> {
     }
 
     /// Rotates in a separate process, and kills it.
-    fn killed(&self, kill: Kill) -> End {
+    async fn killed(&self, kill: Kill) -> End {
         match kill {
             Kill::At(step) => self.rotate(Some(step)),
             Kill::After(moment) => {
                 let mut child = self.kms().spawn().unwrap();
-                std::thread::sleep(moment);
+                tokio::time::sleep(moment).await;
                 let _gone = child.kill();
                 End::of(&child.wait_with_output().unwrap())
             }
@@ -237,7 +237,7 @@ impl<'a> Subject<'a> {
         let when = format!("{} devices, {kills:?}", self.images.len());
         let mut killed = 0;
         for (run, kill) in kills.iter().enumerate() {
-            match self.killed(*kill) {
+            match self.killed(*kill).await {
                 End::Killed => killed += 1,
                 End::Done if run == 0 => return 0,
                 End::Done => {}

@@ -1,8 +1,10 @@
 //! Passes time while a test only waits.
 
 use std::{
-    sync::{Arc, Mutex},
-    thread,
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::Duration,
 };
 
@@ -27,11 +29,15 @@ const STEP: Duration = Duration::from_millis(250);
 /// Time that passes while nothing happens. Dropping it stops the clock.
 #[derive(Debug)]
 #[must_use = "time stops when it is dropped"]
-pub struct PassingTime(JoinHandle<()>);
+pub struct PassingTime {
+    task: JoinHandle<()>,
+    /// Ends the thread that looks, when it is dropped.
+    _end: mpsc::Sender<()>,
+}
 
 impl Drop for PassingTime {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -50,12 +56,13 @@ impl<S: Cloud> Double<S> {
         let (look, looks) = watch::channel(());
         // While a blocking task runs, tokio does not move a stopped clock by itself. It would do so while a response is
         // on its way.
+        let (end, ended) = mpsc::channel();
         spawn_blocking(move || {
-            while look.send(()).is_ok() {
-                thread::sleep(LOOK);
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                look.send_replace(());
             }
         });
-        PassingTime(tokio::spawn(pass_time(Arc::clone(&self.state), looks)))
+        PassingTime { task: tokio::spawn(pass_time(Arc::clone(&self.state), looks)), _end: end }
     }
 }
 
