@@ -144,7 +144,7 @@ async fn the_advice_for_a_used_device_works() {
 }
 
 #[tokio::test]
-async fn what_blkid_finds_is_not_formatted_and_a_blkid_that_is_none_is_passed_over() {
+async fn what_blkid_finds_is_not_formatted_and_a_blkid_without_its_options_is_passed_over() {
     let cases = [
         ("echo DEVNAME=x; echo TYPE=ext4; echo PTTYPE=dos", Some("blkid finds TYPE=ext4 PTTYPE=dos")),
         ("exit 8", Some("several signatures")),
