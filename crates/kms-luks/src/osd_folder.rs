@@ -161,6 +161,8 @@ fn name_of(path: &Path) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn make(folder: &Path, files: &[&str]) {
@@ -254,9 +256,9 @@ mod tests {
         for (device, data_dirs) in
             [(&data, &[][..]), (&link, &[]), (&elsewhere, &data_dirs), (&data, &data_dirs)]
         {
-            let found = OsdFolder::of_devices(&key, &[device.clone()], data_dirs);
+            let found = OsdFolder::of_devices(&key, from_ref(device), data_dirs);
             let [found] = found.as_slice() else { panic!("{device:?}: {found:?}") };
-            let error = found.check_devices(&[device.clone()]).unwrap_err().to_string();
+            let error = found.check_devices(from_ref(device)).unwrap_err().to_string();
             assert!(error.contains("block.db-tmp") && !error.contains("block-tmp,"), "{error}");
             found.check_devices(&[metadata.clone(), device.clone()]).unwrap();
         }
