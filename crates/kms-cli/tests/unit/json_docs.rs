@@ -138,7 +138,13 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let exit = match command {
         Command::Devices(devices::Command::Rotate(args)) => {
             let rook = crate::rook::Rook::new(None);
-            let host = devices::rotate::Host { cryptsetup, kube_namespace: None, rook, quiet: true };
+            let host = devices::rotate::Host {
+                cryptsetup,
+                kube_namespace: None,
+                rook,
+                quiet: true,
+                options: kms_rotation::Options::default(),
+            };
             devices::rotate::run(args, host, connect, &mut output).await
         }
         Command::Devices(devices::Command::Verify(args)) => {

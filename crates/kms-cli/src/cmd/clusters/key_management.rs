@@ -11,7 +11,7 @@ use std::{
 use clap::Subcommand;
 use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
 use kms_kube::ClusterRef;
-use kms_rotation::{Options, Osd, Outcome};
+use kms_rotation::{Osd, Outcome};
 use tracing::warn;
 
 use crate::{
@@ -116,7 +116,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         args;
     let paths = [Some(device), metadata, wal].into_iter().flatten();
     let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
-    let mut options = Options::default();
+    let mut options = invocation.rotation.clone();
     options.grace = grace.unwrap_or(options.grace);
     let (kms, rook) = connect(invocation).await?;
     let Global { quiet, output, ref files, ref cluster, .. } = invocation.global;
@@ -170,7 +170,7 @@ fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>
 /// CephCluster or a Secret that the CephCluster names: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
 async fn connect(invocation: &Invocation<'_>) -> Result<(Arc<dyn KmsProvider>, Rook)> {
-    let Invocation { global, environment, registry } = invocation;
+    let Invocation { global, environment, registry, .. } = invocation;
     if !global.files.is_empty() || global.cluster.is_some() {
         let target = invocation.target().await?;
         return Ok((target.connect().await?, target.rook(global)));

@@ -84,6 +84,7 @@ pub(crate) async fn run(
                 kube_namespace: target.kube_namespace(),
                 rook: target.rook(&invocation.global),
                 quiet: invocation.global.quiet,
+                options: invocation.rotation.clone(),
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }

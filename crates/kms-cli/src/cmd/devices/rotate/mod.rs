@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(value_name = "WAL")]
     wal: Option<PathBuf>,
 
-    /// Show what kms would do, after all checks that need no writing
+    /// Show what kms would do, after every check that writes nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove leftover slots of an earlier run whose grace period is over; create no new KEK
+    /// Only remove the leftover slots of an earlier run whose grace period is over; make no new KEK
     #[arg(long)]
     finish: bool,
 
@@ -82,9 +82,9 @@ pub(crate) struct Args {
     #[arg(long)]
     even_if_rook_rotates: bool,
 
-    /// Keep results and times in this file, for Prometheus; never a key
+    /// Write results and times into this file, for Prometheus; the file never holds a KEK
     ///
-    /// kms replaces the whole file, and keeps what it says about other keys.
+    /// kms replaces the whole file, and keeps its lines about other keys.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
 
@@ -111,14 +111,14 @@ struct All {
     #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
-    /// Record finished OSDs in this file, and skip the OSDs that it names; kms removes the file when all are done
+    /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
+    /// done
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        let mut options = Options::default();
+    fn options(&self, mut options: Options) -> Options {
         options.grace = self.grace;
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
@@ -147,6 +147,8 @@ pub(crate) struct Host<'a> {
     /// The Rook cluster of its OSDs.
     pub(crate) rook: Rook,
     pub(crate) quiet: bool,
+    /// The options of a rotation, before those of the command line.
+    pub(crate) options: Options,
 }
 
 /// Rotates one OSD or all OSDs.
@@ -156,7 +158,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let (options, mut sinks) = (args.options(), args.sinks()?);
+    let (options, mut sinks) = (args.options(host.options), args.sinks()?);
     let progress = Progress::new(host.quiet, output.format());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
