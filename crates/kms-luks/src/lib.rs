@@ -15,6 +15,7 @@ mod mapping;
 mod mapping_name;
 mod on_disk;
 mod open;
+mod osd_folder;
 mod process;
 mod room;
 mod slots;
@@ -32,6 +33,7 @@ pub use self::{
     mapping::{Mapping, MappingStatus},
     mapping_name::{DeviceKind, MappingName},
     open::Opened,
+    osd_folder::OsdFolder,
     slots::Changed,
     sysfs::Sysfs,
 };
