@@ -15,7 +15,7 @@ mod invocation;
 mod kubernetes;
 mod logging;
 mod output;
-mod secret_file;
+mod output_file;
 mod settings;
 mod target;
 mod time;
@@ -30,7 +30,7 @@ mod osd_host;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, ProxyRules, Result};
 use kms_dispatch::Registry;
 
 pub use crate::exit::Exit;
@@ -59,7 +59,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let (global, command) = cli.into_parts();
+    let (mut global, command) = cli.into_parts();
+    global.proxies = ProxyRules::from_environment(environment.pairs());
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);

@@ -21,7 +21,7 @@ use crate::{
     invocation::Invocation,
     kubernetes::Kubernetes,
     output::chain,
-    secret_file,
+    output_file,
     settings::{ClusterSettings, PodSettings, pod_environment},
     target::Target,
 };
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
 async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
     let kms = connect(invocation).await?;
     let stored = kms.get(&name.name, Freshness::Any).await?;
-    secret_file::write(file, &stored.kek)
+    output_file::write_kek(file, &stored.kek)
 }
 
 async fn rotate_key(
