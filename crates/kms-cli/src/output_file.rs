@@ -44,7 +44,7 @@ impl OutputFile {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let Some(name) = path.file_name() else { return Err(refused("the output has no file name")) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())
+        let folder = open(parent.unwrap_or_else(|| Path::new(".")), flags, Mode::empty())
             .map_err(|cause| not_written(path.display().to_string(), cause.into()))?;
         let place = Self { path: path.to_owned(), folder: File::from(folder), name: name.to_owned() };
         match place.refusal() {

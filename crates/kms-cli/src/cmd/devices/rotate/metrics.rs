@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_no_file_is_told_before_anything_is_done() {
+    fn a_path_that_is_not_a_file_is_reported_before_anything_is_done() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
