@@ -59,6 +59,10 @@ pub struct Switches {
     pub rate: Option<Rate>,
     /// Whether list and metadata omit aliases.
     pub hides_aliases: bool,
+    /// Whether lists still show a deleted key as it was before.
+    pub late_lists: bool,
+    /// Whether a proxy answers for an absent key: 404 with a page in HTML.
+    pub not_found_is_html: bool,
 }
 
 impl Default for Switches {
@@ -76,6 +80,8 @@ impl Default for Switches {
             token_seconds: 3600,
             rate: None,
             hides_aliases: false,
+            late_lists: false,
+            not_found_is_html: false,
         }
     }
 }
