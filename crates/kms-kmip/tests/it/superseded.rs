@@ -1,5 +1,7 @@
 //! Tests of superseded objects: they are marked on the server, and never become the KEK again.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use crate::common::{Setup, kek, key};

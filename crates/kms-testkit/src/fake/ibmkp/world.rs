@@ -51,6 +51,10 @@ pub struct Switches {
     pub may_purge: bool,
     /// Whether the client may write keys.
     pub may_write: bool,
+    /// Whether lists still show a deleted key as it was before.
+    pub late_lists: bool,
+    /// Whether a proxy answers for an absent key: 404 with a page in HTML.
+    pub not_found_is_html: bool,
     /// The number of keys that a search covers.
     pub search_limit: usize,
     /// The life of a token, in seconds.
@@ -59,10 +63,6 @@ pub struct Switches {
     pub rate: Option<Rate>,
     /// Whether list and metadata omit aliases.
     pub hides_aliases: bool,
-    /// Whether lists still show a deleted key as it was before.
-    pub late_lists: bool,
-    /// Whether a proxy answers for an absent key: 404 with a page in HTML.
-    pub not_found_is_html: bool,
 }
 
 impl Default for Switches {
@@ -76,12 +76,12 @@ impl Default for Switches {
             dual_authorisation: false,
             may_purge: true,
             may_write: true,
+            late_lists: false,
+            not_found_is_html: false,
             search_limit: 5000,
             token_seconds: 3600,
             rate: None,
             hides_aliases: false,
-            late_lists: false,
-            not_found_is_html: false,
         }
     }
 }
