@@ -16,6 +16,7 @@ mod kubernetes;
 mod logging;
 mod output;
 mod output_file;
+mod rook;
 mod settings;
 mod target;
 mod time;
