@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod blank;
 mod cryptsetup;
 mod device;
+mod direct;
 mod error;
 mod format;
 mod header;
@@ -13,7 +15,9 @@ mod mapping;
 mod mapping_name;
 mod on_disk;
 mod open;
+mod osd_folder;
 mod process;
+mod room;
 mod slots;
 mod store;
 mod sysfs;
@@ -21,7 +25,7 @@ mod sysfs;
 pub use self::{
     cryptsetup::{Cryptsetup, Version},
     device::Device,
-    format::FormatOptions,
+    format::{FormatOptions, FormatTarget, Formatted},
     header::{Header, LuksVersion},
     kdf::{Hash, Kdf},
     label::{Identity, Labelled},
@@ -29,8 +33,9 @@ pub use self::{
     mapping::{Mapping, MappingStatus},
     mapping_name::{DeviceKind, MappingName},
     open::Opened,
+    osd_folder::OsdFolder,
     slots::Changed,
     sysfs::Sysfs,
 };
 // These types are defined in `kms-rotation`.
-pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf};
+pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf, SlotToken};

@@ -13,6 +13,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    io::ErrorKind as ErrorKindOfIo,
     os::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, MetadataExt},
@@ -22,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, Retry};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
@@ -31,7 +32,7 @@ use nix::{
 use rustix::fs::{major, minor};
 use tokio::time::sleep;
 
-use crate::on_disk::not_read;
+use crate::error::not_read;
 
 /// The bytes that are locked, near the largest offset that there is (2^63 - 1).
 const OURS: i64 = 0x6b6d_7300_0000_0000;
@@ -71,7 +72,8 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// `Conflict` if another process holds the first, or if that cryptsetup runs for longer than `limit`.
+    /// `Conflict`, worth another try, if another process holds the first, or if that cryptsetup runs for longer than
+    /// `limit`.
     pub(crate) async fn take(path: &Path, limit: Duration) -> Result<Self> {
         Self::open(path)?.locked(limit).await
     }
@@ -87,7 +89,8 @@ impl Held {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "another process is at work on the key slots of this device: wait until it ends and try again",
-            ));
+            )
+            .retry(Retry::Always));
         }
         let begin = Instant::now();
         while !lock(&self.children, CHILDREN)? {
@@ -98,7 +101,8 @@ impl Held {
                         "a cryptsetup that an earlier run started on this device has not ended within {limit:?}: find \
                          out why it hangs, and end it"
                     ),
-                ));
+                )
+                .retry(Retry::Always));
             }
             sleep(LOOK).await;
         }
@@ -115,8 +119,19 @@ impl Held {
 /// An open file of its own, closed when another program is started.
 fn open(path: &Path) -> Result<File> {
     let node = kernel_node(path);
+    let path = node.as_deref().unwrap_or(path);
     // A lock needs write access.
-    OpenOptions::new().read(true).write(true).open(node.as_deref().unwrap_or(path)).map_err(not_read)
+    OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
+        let refused = matches!(cause.kind(), ErrorKindOfIo::PermissionDenied | ErrorKindOfIo::ReadOnlyFilesystem);
+        if refused && File::open(path).is_ok() {
+            return Error::config(
+                "the device can be read and not written, so its key slots cannot change: make it writable (blockdev \
+                 --setrw, or mount the file system of the image for writing), or run as root",
+            )
+            .source(cause);
+        }
+        not_read(cause)
+    })
 }
 
 /// The kernel's own node of a block device. `None` if it is not visible in this mount namespace.
@@ -171,7 +186,7 @@ mod tests {
         // Closing another descriptor of the file does not release the lock.
         drop(File::open(image.path()).unwrap());
         let error = Held::take(image.path(), limit).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always));
         assert!(error.to_string().contains("another process"), "{error}");
         drop(first);
         Held::take(image.path(), Duration::from_secs(60)).await.unwrap();

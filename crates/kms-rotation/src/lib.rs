@@ -2,6 +2,7 @@
 
 mod complete;
 mod fleet;
+mod identity;
 mod kms;
 mod leftovers;
 mod observer;
@@ -21,13 +22,14 @@ mod verify;
 
 pub use self::{
     fleet::rotate_all,
+    identity::is_same_device,
     observer::{Observer, Phase, Silent, Step},
     options::{Options, Timer},
     osd::Osd,
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
     slot::Slot,
-    store::{Added, Proof, SlotLock, SlotStore, refuse_reencrypting},
-    table::{KeySlot, SlotKdf, SlotTable},
+    store::{Added, Proof, SlotLock, SlotStore},
+    table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},
     verify::{DeviceCheck, Verified, verify},
 };

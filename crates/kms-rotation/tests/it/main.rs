@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod device_list;
 mod memory;
 mod model;
 mod slot_store;
@@ -17,6 +18,7 @@ mod transitions;
 mod devices {
     mod faults;
     mod grace;
+    mod headers;
     mod rotate;
     mod stops;
 }

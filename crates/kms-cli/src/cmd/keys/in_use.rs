@@ -1,13 +1,16 @@
 //! Looks whether a key is in use, before it is deleted.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use kms_core::{Error, ErrorKind, KeyName, Result};
-use kms_luks::{Cryptsetup, DeviceKind, Mapping};
+use kms_luks::{Cryptsetup, DeviceKind, Mapping, OsdFolder};
 use rustix::io::Errno;
 use tracing::warn;
 
-use crate::{cmd::devices::rotate, invocation::Invocation, output::chain, target::Target};
+use crate::{invocation::Invocation, output::chain, target::Target};
 
 /// Fails if an OSD of this host or of the cluster given with `--cluster` uses the key.
 ///
@@ -57,10 +60,15 @@ fn on_host(
 ) -> Vec<String> {
     let mut uses = Vec::new();
     for folder in data_dirs.iter().filter(|folder| folder.exists()) {
-        match rotate::nodes_on_host(std::slice::from_ref(folder), kube_namespace) {
-            Ok(found) => {
-                let nodes = found.into_iter().filter(|(key, _)| key == name).flat_map(|(_, nodes)| nodes);
-                uses.extend(nodes.filter(leads_to_a_device).map(|node| format!("device {}", node.display())));
+        match OsdFolder::find(std::slice::from_ref(folder), kube_namespace) {
+            Ok(mut found) => {
+                let osds = found.remove(name).unwrap_or_default();
+                let nodes = osds.iter().flat_map(OsdFolder::nodes);
+                uses.extend(
+                    nodes
+                        .filter(|node| leads_to_a_device(node))
+                        .map(|node| format!("device {}", node.display())),
+                );
             }
             Err(error) => warn!("devices of this host may use the key: {}", chain(&error)),
         }
@@ -77,7 +85,7 @@ fn on_host(
 }
 
 /// Whether there is a device behind the node. Rook leaves the node behind when an OSD is gone.
-fn leads_to_a_device(node: &PathBuf) -> bool {
+fn leads_to_a_device(node: &Path) -> bool {
     match File::open(node) {
         Ok(_) => true,
         Err(error) => {
@@ -129,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_node_without_a_device_is_not_a_use() {
-        assert!(!leads_to_a_device(&"/nonexistent".into()));
+        assert!(!leads_to_a_device(Path::new("/nonexistent")));
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(leads_to_a_device(&file.path().to_owned()));
+        assert!(leads_to_a_device(file.path()));
     }
 }
