@@ -44,11 +44,13 @@ mod bench;
 mod delete;
 mod faults;
 mod get;
+mod interference;
 pub mod leak;
 mod leaks;
 mod ledger;
 mod limits;
 mod list;
+mod misled;
 mod names;
 mod probe;
 mod put;
@@ -69,9 +71,11 @@ use tokio::time::timeout;
 
 use self::{
     bench::{Bench, Case, Stop},
+    interference::MisledClient,
     leak::Canary,
 };
 pub use self::{
+    interference::{Interference, Misled},
     ledger::Exception,
     report::{CaseReport, Outcome, Report},
 };
@@ -86,12 +90,13 @@ pub struct Subject {
     second: Option<Arc<dyn KmsProvider>>,
     unreachable: Option<Arc<dyn KmsProvider>>,
     denied: Option<Arc<dyn KmsProvider>>,
+    misled: Option<MisledClient>,
 }
 
 impl Subject {
     /// Tests a provider, without further clients.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
-        Self { provider: contract(provider), second: None, unreachable: None, denied: None }
+        Self { provider: contract(provider), second: None, unreachable: None, denied: None, misled: None }
     }
 
     /// Adds a second client of the same store that shares nothing with the first. Races then run between the two.
@@ -112,6 +117,14 @@ impl Subject {
     #[must_use]
     pub fn with_denied(mut self, provider: Arc<dyn KmsProvider>) -> Self {
         self.denied = Some(contract(provider));
+        self
+    }
+
+    /// Adds a client of the same store, without a layer that retries, and a switch that replaces the responses of its
+    /// server. The switch may affect the other clients too.
+    #[must_use]
+    pub fn with_misled(mut self, provider: Arc<dyn KmsProvider>, switch: Arc<dyn Interference>) -> Self {
+        self.misled = Some(MisledClient { provider: contract(provider), switch });
         self
     }
 }
@@ -274,7 +287,7 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
     groups().into_iter().flatten().map(|case| case.name).chain([NOTHING_LEFT])
 }
 
-fn groups() -> [&'static [Case]; 11] {
+fn groups() -> [&'static [Case]; 12] {
     [
         probe::CASES,
         put::CASES,
@@ -286,6 +299,7 @@ fn groups() -> [&'static [Case]; 11] {
         limits::CASES,
         race::CASES,
         faults::CASES,
+        misled::CASES,
         leaks::CASES,
     ]
 }

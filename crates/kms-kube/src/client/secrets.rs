@@ -73,7 +73,7 @@ impl Secrets {
         let request = self.requests().create(&post_params(), Vec::new()).map(metadata_only);
         let hidden: Vec<_> = secret.data.values().collect();
         let target = self.target("create", Some(name), &hidden);
-        exchange(&self.connection, request, Some(json(secret)?), &target).await
+        exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
     }
 
     /// Replaces a Secret if its UID and resource version are still those in the metadata of `secret`.
@@ -92,7 +92,7 @@ impl Secrets {
         let request = self.requests().replace(name, &post_params(), Vec::new()).map(metadata_only);
         let hidden: Vec<_> = secret.data.values().chain(before).collect();
         let target = self.target("update", Some(name), &hidden);
-        exchange(&self.connection, request, Some(json(secret)?), &target).await
+        exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
     }
 
     /// Deletes a Secret if its UID is still that of `secret`, in any version.
@@ -125,7 +125,8 @@ impl Secrets {
         let params = DeleteParams::default().preconditions(Preconditions { resource_version, uid });
         let hidden: Vec<_> = secret.data.values().collect();
         let request = self.requests().delete(name, &params).map(metadata_only);
-        exchange(&self.connection, request, None, &self.target("delete", Some(name), &hidden)).await
+        let target = self.target("delete", Some(name), &hidden);
+        exchange::<Object>(&self.connection, request, None, &target).await?.checked(&target)
     }
 
     /// Reads a page of the Secrets of a type that have a label, without their data.

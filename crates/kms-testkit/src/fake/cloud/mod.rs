@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::fault::{Action, RequestFault};
 use self::text::Clock;
-use super::http::{Request, Response, wire};
+use super::http::{Interferer, Request, Response, wire};
 use crate::servers::{Pki, pki};
 
 /// Selects one of the two services.
@@ -72,6 +72,7 @@ pub struct Base {
     ports: [u16; 2],
     faults: Vec<RequestFault>,
     requests: Vec<(Host, Request)>,
+    interferer: Arc<Interferer>,
 }
 
 impl Base {
@@ -127,7 +128,8 @@ impl<S: Cloud> Double<S> {
         let (tokens, tokens_address) = wire::bind().await.context("find a free port")?;
         let ports = [keys_address.port(), tokens_address.port()];
         let (clock, counts) = (Clock::default(), Counts::default());
-        let base = Base { clock, counts, ports, faults: Vec::new(), requests: Vec::new() };
+        let interferer = Arc::default();
+        let base = Base { clock, counts, ports, faults: Vec::new(), requests: Vec::new(), interferer };
         let state = Arc::new(Mutex::new(S::new(base)));
         let tasks = [(Host::Keys, keys), (Host::Tokens, tokens)].map(|(host, listener)| {
             let service = Service { host, state: Arc::clone(&state) };
@@ -181,6 +183,12 @@ impl<S: Cloud> Double<S> {
     /// Removes all faults.
     pub fn heal(&self) {
         self.state().base().faults.clear();
+    }
+
+    /// The switch that replaces responses of the service that keeps keys.
+    #[must_use]
+    pub fn interferer(&self) -> Arc<Interferer> {
+        Arc::clone(&self.state().base().interferer)
     }
 
     /// The counters since the start or the last [`forget`](Self::forget).
@@ -237,6 +245,11 @@ impl<S: Cloud> wire::Service for Service<S> {
             let base = state.base();
             base.counts.of(host).requests += 1;
             base.requests.push((host, request.clone()));
+            if host == Host::Keys
+                && let Some(response) = base.interferer.response(&request)
+            {
+                return Some(response);
+            }
             base.faults.iter_mut().find_map(|fault| fault.strikes(host, &request))
         };
         let handle = || lock(&self.state).handle(host, &request);
