@@ -44,6 +44,7 @@ mod bench;
 mod delete;
 mod faults;
 mod get;
+mod history;
 mod interference;
 pub mod leak;
 mod leaks;
@@ -287,12 +288,13 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
     groups().into_iter().flatten().map(|case| case.name).chain([NOTHING_LEFT])
 }
 
-fn groups() -> [&'static [Case]; 12] {
+fn groups() -> [&'static [Case]; 13] {
     [
         probe::CASES,
         put::CASES,
         get::CASES,
         delete::CASES,
+        history::CASES,
         list::CASES,
         rotate::CASES,
         names::CASES,

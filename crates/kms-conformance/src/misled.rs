@@ -3,8 +3,8 @@
 
 use futures_util::TryStreamExt;
 use kms_core::{
-    DeleteMode, ErrorKind, Freshness, Guarantee, KeyInfo, KeyName, KeyVersion, KmsProvider, KmsProviderExt,
-    PutMode, Result,
+    DeleteMode, ErrorKind, Freshness, Guarantee, HistoryMode, KeyInfo, KeyName, KeyVersion, KmsProvider,
+    KmsProviderExt, PutMode, Result,
 };
 
 use super::{
@@ -51,6 +51,10 @@ async fn reads_that_say_nothing_are_no_absence_and_cause_no_write(bench: &Bench)
         }
         if capability.list {
             refused(&format!("list after {what}"), list(provider).await, KINDS)?;
+        }
+        if capability.history {
+            let history = provider.history(&name, HistoryMode::ReadOnly).await;
+            refused(&format!("history after {what}"), history, KINDS)?;
         }
         if capability.create != Guarantee::Unsupported {
             // The server itself may refuse a create, without a read.
@@ -113,9 +117,13 @@ async fn a_server_that_says_nothing_is_a_protocol_error_in_every_operation(bench
         }
         if capability.soft_delete {
             results.push(("soft delete", provider.delete(&name, DeleteMode::Soft).await.map(drop)));
+            results.push(("undelete", provider.undelete(&name).await.map(drop)));
         }
         if capability.list {
             results.push(("list", list(provider).await.map(drop)));
+        }
+        if capability.history {
+            results.push(("history", provider.history(&name, HistoryMode::ReadOnly).await.map(drop)));
         }
         if capability.versions {
             results.push(("retire", provider.retire_superseded(&name, &version).await.map(drop)));

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_conformance::{Interference, Misled, Options, Report, Subject};
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory,
+    provider::Deleted,
 };
 
 /// How a provider reads a response that says nothing.
@@ -129,6 +130,20 @@ impl KmsProvider for Client {
             return Err(self.malformed());
         }
         self.store.retire_superseded(name, current).await
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        if self.misled.writes() {
+            return Err(self.malformed());
+        }
+        self.store.undelete(name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        if self.misled.reads() {
+            return Err(self.malformed());
+        }
+        self.store.history(name, mode).await
     }
 
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {

@@ -134,7 +134,9 @@ pub(crate) fn check_gone(object: Object) -> Result<()> {
     match object.kind.as_str() {
         "Status" => return Ok(()),
         "PartialObjectMetadata" | "Secret" => {}
-        _ => return Err(invalid("the response of the API server does not confirm that the Secret is deleted")),
+        _ => {
+            return Err(invalid("the response of the API server does not confirm that the Secret is deleted"));
+        }
     }
     let Some(finalizers) = object.metadata.finalizers else { return Ok(()) };
     Err(Error::new(

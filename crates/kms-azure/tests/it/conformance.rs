@@ -29,9 +29,7 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
     let subject = Subject::new(wrap(provider))
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().certificate(stranger).build().await))
-        .with_unreachable(Arc::new(
-            setup.clone().set("AZURE_VAULT_URL", "https://127.0.0.1:9").build().await,
-        ))
+        .with_unreachable(Arc::new(setup.clone().set("AZURE_VAULT_URL", "https://127.0.0.1:9").build().await))
         .with_misled(Arc::new(setup.build().await), interferer(&double));
     let secret: String = double.service_principal().lines().skip(1).take(3).collect();
     let options = Options::default()
@@ -48,7 +46,10 @@ fn interferer(double: &Azure) -> Arc<Interferer> {
     for (habit, response) in [
         ("a 404 without a code", Response::json(404, r#"{"error":{"message":"not found"}}"#)),
         ("a 404 whose error is null", Response::json(404, r#"{"error":null}"#)),
-        ("a secret without a value", Response::json(200, r#"{"id":"https://v/secrets/a/1","attributes":{}}"#)),
+        (
+            "a secret without a value",
+            Response::json(200, r#"{"id":"https://v/secrets/a/1","attributes":{}}"#),
+        ),
     ] {
         interferer.add(habit, response);
     }

@@ -6,8 +6,8 @@ use crate::common::{empty_responses, kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
-    Retry,
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, KmsProviderExt,
+    PutMode, Retry,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};

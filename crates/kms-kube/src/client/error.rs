@@ -557,7 +557,13 @@ mod tests {
             (404, status("NotFound", "", &json!({})), Other, Kind::Protocol, Retry::Never),
             (404, json!("404 page not found\n"), Other, Kind::Protocol, Retry::Never),
             (404, json!("<html>"), Other, Kind::Protocol, Retry::Never),
-            (404, json!({"code": 404, "reason": "NotFound", "details": named}), Other, Kind::Protocol, Retry::Never),
+            (
+                404,
+                json!({"code": 404, "reason": "NotFound", "details": named}),
+                Other,
+                Kind::Protocol,
+                Retry::Never,
+            ),
             (
                 401,
                 status("Unauthorized", "Unauthorized", &json!({})),

@@ -13,10 +13,7 @@ use http::{
 use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kms_core::{Error, ErrorKind};
-use kube::{
-    client::Body,
-    core::params::PostParams,
-};
+use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize as _, Zeroizing};
 

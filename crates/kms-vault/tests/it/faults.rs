@@ -292,9 +292,10 @@ async fn a_response_that_says_nothing_is_no_absence_and_causes_no_write() {
 #[tokio::test]
 async fn a_change_that_the_server_holds_back_is_not_reported_as_done() {
     let (_, wrapped) = empty_responses().remove(0);
-    for (backend, read) in
-        [("v1", Response::json(200, r#"{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}"#)), ("v2", found("QUJD", 1))]
-    {
+    for (backend, read) in [
+        ("v1", Response::json(200, r#"{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}"#)),
+        ("v2", found("QUJD", 1)),
+    ] {
         for response in [wrapped.clone(), Response::status(200), Response::json(200, "{}")] {
             let read = read.clone();
             let server = HttpServer::start(move |request| match request.method.as_str() {
@@ -317,7 +318,8 @@ async fn a_change_that_the_server_holds_back_is_not_reported_as_done() {
 #[tokio::test]
 async fn a_version_that_a_proxy_takes_out_of_the_response_deletes_nothing() {
     // The mount is known to be v2, so that a 204 does not mean that a v1 mount has stored the KEK.
-    let server = HttpServer::scripted([found("first", 1), Response::status(204), found("QUJD", 2)]).await.unwrap();
+    let server =
+        HttpServer::scripted([found("first", 1), Response::status(204), found("QUJD", 2)]).await.unwrap();
     let vault = shown(quick(client(&server.url(), &[]).await)).await;
     let update = PutMode::Update(KeyVersion::new("1"));
     assert_eq!(vault.put(&key("a"), &kek("QUJD"), update).await.unwrap(), KeyVersion::new("2"));
@@ -327,7 +329,8 @@ async fn a_version_that_a_proxy_takes_out_of_the_response_deletes_nothing() {
 
 #[tokio::test]
 async fn a_refusal_by_a_stale_copy_is_a_change_and_no_wrong_call() {
-    let refused = || Response::json(400, r#"{"errors":["check-and-set parameter did not match the current version"]}"#);
+    let refused =
+        || Response::json(400, r#"{"errors":["check-and-set parameter did not match the current version"]}"#);
     let absent = || Response::json(404, r#"{"errors":[]}"#);
     for (mode, read) in [
         (PutMode::Create, absent()),
@@ -345,7 +348,11 @@ async fn a_refusal_by_a_stale_copy_is_a_change_and_no_wrong_call() {
         let vault = client(&server.url(), &[]).await;
         vault.get(&key("a"), Freshness::Any).await.unwrap();
         let error = vault.put(&key("a"), &kek("QUJD"), mode.clone()).await.unwrap_err();
-        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always), "{mode:?}: {error}");
+        assert_eq!(
+            (error.kind(), error.retryable()),
+            (ErrorKind::Conflict, Retry::Always),
+            "{mode:?}: {error}"
+        );
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("server said: check-and-set"), "{cause}");
     }

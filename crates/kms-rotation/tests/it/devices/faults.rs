@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 use kms_rotation::{Outcome, Silent, rotate};
 use kms_testkit::fake::{InjectedFault, Operation};
@@ -45,6 +45,14 @@ impl KmsProvider for Other {
 
     fn list(&self) -> KeyStream<'_> {
         self.inner.list()
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.inner.undelete(name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.inner.history(name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
@@ -251,6 +259,14 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
 
         fn list(&self) -> KeyStream<'_> {
             self.other.list()
+        }
+
+        async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+            self.other.undelete(name).await
+        }
+
+        async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+            self.other.history(name, mode).await
         }
 
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

@@ -34,8 +34,7 @@ impl Forwarder {
             .redirect(Policy::none())
             .build()?;
         let interferer = Arc::new(Interferer::new());
-        let service =
-            Passing { client, upstream: upstream.to_owned(), interferer: Arc::clone(&interferer) };
+        let service = Passing { client, upstream: upstream.to_owned(), interferer: Arc::clone(&interferer) };
         Ok(Self { address, interferer, serving: wire::serve(listener, None, Arc::new(service)) })
     }
 

@@ -86,7 +86,10 @@ pub fn common_habits() -> Vec<(&'static str, Response)> {
         ("the redirect of a captive portal", Response::html(302, HTML).header("location", "/sign-in")),
         ("an empty 404", Response::status(404)),
         ("a 404 in HTML", Response::html(404, HTML)),
-        ("a 404 in plain text", Response::status(404).header("content-type", "text/plain").body("not found\n")),
+        (
+            "a 404 in plain text",
+            Response::status(404).header("content-type", "text/plain").body("not found\n"),
+        ),
         ("a 404 that is null", Response::json(404, "null")),
         ("a 404 that is an empty object", Response::json(404, "{}")),
         ("a 404 whose errors are null", Response::json(404, r#"{"errors":null}"#)),
