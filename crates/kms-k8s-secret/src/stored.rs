@@ -135,7 +135,9 @@ pub(crate) fn check_gone(object: Object) -> Result<()> {
         "Status" => return Ok(()),
         "PartialObjectMetadata" | "Secret" => {}
         _ => {
-            return Err(invalid("the response of the API server does not confirm that the Secret is deleted"));
+            return Err(invalid(
+                "the response of the API server does not confirm that the Secret is deleted",
+            ));
         }
     }
     let Some(finalizers) = object.metadata.finalizers else { return Ok(()) };

@@ -26,7 +26,7 @@ use tracing::debug;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{from_answer, wrapped};
+use crate::error::{Refusal, from_answer, wrapped};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
@@ -282,7 +282,11 @@ fn without_echo(mut answer: HttpResponse, sent: &Call, token: Option<&SecretStri
         (within(sent.body.bytes()) || within(token)) && !within(sent.url.path().as_bytes())
     });
     if echoed {
-        answer.body = Zeroizing::new(br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec());
+        // Only words are replaced by words: a reason turns a 404 into a missing mount.
+        answer.body = Zeroizing::new(match Refusal::of(&answer).is_some_and(|refusal| refusal.has_words()) {
+            true => br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec(),
+            false => Vec::new(),
+        });
     }
     answer
 }

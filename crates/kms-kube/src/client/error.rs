@@ -163,8 +163,7 @@ pub(crate) fn refused(
     let details = status.and_then(|status| status.details.as_ref());
     let has_cause = |wanted: &str| details.is_some_and(|of| of.causes.iter().any(|one| one.reason == wanted));
     // A create may fail because another object that it refers to is absent.
-    let named =
-        details.is_some_and(|of| !of.name.is_empty() && target.name.is_none_or(|name| of.name == name));
+    let named = details.is_some_and(|of| !of.name.is_empty() && target.name == Some(of.name.as_str()));
     let unnamed = details.is_none_or(|of| of.name.is_empty());
     let of_namespace = details.is_some_and(|of| of.kind == "namespaces") && target.resource != "namespaces";
     let wait = retry_after.or_else(|| {
@@ -540,7 +539,7 @@ mod tests {
 
     #[test]
     fn each_answer_has_its_kind_and_says_whether_to_repeat() {
-        use Cause::{Absent, Changed, Exists, Expired, NoSuchResource, Other};
+        use Cause::{Absent, Changed, Exists, Expired, Other};
         use ErrorKind as Kind;
 
         let named = json!({"name": "s1", "kind": "secrets"});
