@@ -305,7 +305,7 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed() {
+async fn a_kek_that_was_replaced_right_after_ours_is_reported_and_no_slot_is_removed() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
     let old = bench.current().await;
@@ -334,7 +334,7 @@ async fn a_key_that_is_deleted_meanwhile_leaves_both_slots() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn of_two_rotations_at_once_one_wins_and_the_other_is_told() {
+async fn of_two_rotations_at_once_one_wins_and_the_other_fails_with_the_reason() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
     let options = at_once();

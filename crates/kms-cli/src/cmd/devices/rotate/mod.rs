@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(value_name = "WAL")]
     wal: Option<PathBuf>,
 
-    /// Show what kms would do, after all checks that need no writing
+    /// Show what kms would do, after every check that writes nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove leftover slots of an earlier run whose grace period is over; create no new KEK
+    /// Only remove the leftover slots of an earlier run whose grace period is over; make no new KEK
     #[arg(long)]
     finish: bool,
 
@@ -71,9 +71,9 @@ pub(crate) struct Args {
     #[arg(long)]
     destroy_superseded: bool,
 
-    /// Keep results and times in this file, for Prometheus; never a key
+    /// Write results and times into this file, for Prometheus; the file never holds a KEK
     ///
-    /// kms replaces the whole file, and keeps what it says about other keys.
+    /// kms replaces the whole file, and keeps its lines about other keys.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
 
@@ -100,14 +100,14 @@ struct All {
     #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
-    /// Record finished OSDs in this file, and skip the OSDs that it names; kms removes the file when all are done
+    /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
+    /// done
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        let mut options = Options::default();
+    fn options(&self, mut options: Options) -> Options {
         options.grace = self.grace;
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
@@ -134,6 +134,8 @@ pub(crate) struct Host<'a> {
     /// The namespace of the cluster, if it is known. kms ignores OSDs in other namespaces.
     pub(crate) kube_namespace: Option<&'a str>,
     pub(crate) quiet: bool,
+    /// The options of a rotation, before those of the command line.
+    pub(crate) options: Options,
 }
 
 /// Rotates one OSD or all OSDs.
@@ -143,7 +145,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let (options, mut sinks) = (args.options(), args.sinks()?);
+    let (options, mut sinks) = (args.options(host.options), args.sinks()?);
     let progress = Progress::new(host.quiet, output.format());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
