@@ -10,7 +10,7 @@ use kube::core::{
 
 use super::{
     connect::Connection,
-    error::{Failure, Target},
+    error::{Failure, Target, unreadable},
     exchange::{Object, PAGE, Page, exchange, json, post_params},
     names::check_object,
     secret::{Base64, Secret},
@@ -61,7 +61,9 @@ impl Secrets {
     /// [`Failure`], also for all methods below.
     pub async fn read(&self, name: &str) -> Result<Secret, Failure> {
         let request = self.requests().get(name, &GetParams::default());
-        exchange(&self.connection, request, None, &self.target("get", Some(name), &[])).await
+        let target = self.target("get", Some(name), &[]);
+        let found: Secret = exchange(&self.connection, request, None, &target).await?;
+        if found.is_secret() { Ok(found) } else { Err(unreadable("is not a Secret", &target)) }
     }
 
     /// Creates a Secret and returns its metadata.

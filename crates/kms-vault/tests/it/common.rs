@@ -104,7 +104,6 @@ pub(crate) fn empty_responses() -> Vec<(&'static str, Response)> {
     const WRAPPED: &str = r#"{"request_id":"r","lease_id":"","renewable":false,"lease_duration":0,"data":null,
         "wrap_info":{"token":"s.canary","accessor":"a","ttl":86400,"creation_path":"p"},"warnings":null,"auth":null}"#;
     const BARE: &str = r#"{"request_id":"r","data":null,"wrap_info":null,"warnings":null,"auth":null}"#;
-    const NO_KEYS: &str = r#"{"request_id":"r","data":{"keys":null,"versions":null,"metadata":null}}"#;
     const TAKEN_OUT: &str = r#"{"request_id":"r","data":{"data":null,
         "metadata":{"created_time":"","deletion_time":"","destroyed":false,"version":1}}}"#;
 
@@ -113,7 +112,6 @@ pub(crate) fn empty_responses() -> Vec<(&'static str, Response)> {
         ("a wrapped 404", Response::json(404, WRAPPED)),
         ("a response without data", Response::json(200, BARE)),
         ("a 404 without data and without errors", Response::json(404, BARE)),
-        ("a response whose parts are null", Response::json(200, NO_KEYS)),
         ("a live version whose data were taken out", Response::json(200, TAKEN_OUT)),
         ("a 404 with a live version whose data were taken out", Response::json(404, TAKEN_OUT)),
     ]
