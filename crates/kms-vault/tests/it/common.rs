@@ -99,22 +99,27 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// Responses of Vault, or of a proxy that edits them, that say nothing about a secret, each with its name.
-pub(crate) fn empty_responses() -> Vec<(&'static str, Response)> {
+/// Responses of Vault, or of a proxy that edits them, that say nothing about a secret on a mount of this version
+/// (`VAULT_BACKEND`), each with its name.
+pub(crate) fn empty_responses(version: &str) -> Vec<(&'static str, Response)> {
     const WRAPPED: &str = r#"{"request_id":"r","lease_id":"","renewable":false,"lease_duration":0,"data":null,
         "wrap_info":{"token":"s.canary","accessor":"a","ttl":86400,"creation_path":"p"},"warnings":null,"auth":null}"#;
     const BARE: &str = r#"{"request_id":"r","data":null,"wrap_info":null,"warnings":null,"auth":null}"#;
     const TAKEN_OUT: &str = r#"{"request_id":"r","data":{"data":null,
         "metadata":{"created_time":"","deletion_time":"","destroyed":false,"version":1}}}"#;
 
-    vec![
+    let mut responses = vec![
         ("the wrapped response of a control group", Response::json(200, WRAPPED)),
         ("a wrapped 404", Response::json(404, WRAPPED)),
         ("a response without data", Response::json(200, BARE)),
         ("a 404 without data and without errors", Response::json(404, BARE)),
-        ("a live version whose data were taken out", Response::json(200, TAKEN_OUT)),
         ("a 404 with a live version whose data were taken out", Response::json(404, TAKEN_OUT)),
-    ]
+    ];
+    // On v1, these are the fields of a secret.
+    if version == "v2" {
+        responses.push(("a live version whose data were taken out", Response::json(200, TAKEN_OUT)));
+    }
+    responses
 }
 
 pub(crate) fn key(name: &str) -> KeyName {

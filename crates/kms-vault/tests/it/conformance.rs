@@ -16,10 +16,11 @@ use crate::common::{Setup, empty_responses};
 async fn misled(subject: Subject, setup: &Setup<'_>, version: &str) -> (Forwarder, Subject) {
     let forwarder = setup.forwarder().await;
     let interferer = forwarder.interferer();
-    empty_responses().into_iter().for_each(|(habit, response)| interferer.add(habit, response));
+    let version = version.trim_start_matches("kv-");
+    empty_responses(version).into_iter().for_each(|(habit, response)| interferer.add(habit, response));
     ["/v1/sys/", "/v1/auth/"].into_iter().for_each(|path| interferer.spare(path));
     let setup = setup.clone().no_client().unset("VAULT_CACERT").set("VAULT_ALLOW_HTTP", "true");
-    let setup = setup.address(&forwarder.url()).set("VAULT_BACKEND", version.trim_start_matches("kv-"));
+    let setup = setup.address(&forwarder.url()).set("VAULT_BACKEND", version);
     let subject = subject.with_misled(Arc::new(setup.build().await), interferer);
     (forwarder, subject)
 }
