@@ -15,6 +15,7 @@ mod invocation;
 mod kubernetes;
 mod logging;
 mod output;
+mod rook;
 mod secret_file;
 mod settings;
 mod target;

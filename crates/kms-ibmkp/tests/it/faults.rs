@@ -7,7 +7,7 @@ use std::{
 
 use crate::common::{Setup, kek, key, quick};
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Freshness, KmsProvider, PutMode, Retry,
+    DeleteMode, Error, ErrorKind, Freshness, KmsProvider, KmsProviderExt, PutMode, Retry,
     layer::{self, LayerOptions},
     provider::Deleted,
 };
@@ -184,6 +184,44 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         let _ = provider.delete(&key("pvc-1"), DeleteMode::Destroy).await;
         let _ = provider.probe().await;
         let _ = futures_util::TryStreamExt::try_collect::<Vec<_>>(provider.list()).await;
+    }
+}
+
+/// A 404 that Key Protect sends, with these reasons.
+fn not_found(reasons: &str) -> Action {
+    let body = format!(r#"{{"resources":[{{"errorMsg":"Not Found","reasons":[{reasons}]}}]}}"#);
+    Action::Reply { status: 404, retry_after: None, body }
+}
+
+#[tokio::test]
+async fn a_key_is_absent_only_if_key_protect_says_so_and_nothing_is_written_otherwise() {
+    for (action, path) in [
+        (html(404, None), "/keys/pvc-1"),
+        (html(410, None), "/keys/pvc-1"),
+        (not_found(""), "/keys/pvc-1"),
+        (not_found(r#"{"code":"KEY_RING_NOT_FOUND_ERR"}"#), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::Value::Null), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::json!([])), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::json!({})), "/keys?"),
+        (Action::Edit(|body| *body = serde_json::Value::Null), "/keys?"),
+        (Action::NO_RESOURCES, "/keys?"),
+    ] {
+        for aliases in [vec!["pvc-1".to_owned()], Vec::new()] {
+            let double = IbmKp::start().await.unwrap();
+            double.plant(Key { aliases, ..Key::rook("pvc-1", "QUJD") });
+            double.fault(RequestFault::new(Host::Keys, action.clone()).at(path).times(usize::MAX));
+            let provider = quick(Setup::on(&double).build().await);
+            let what = format!("{action:?} {path}");
+            let create = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Create).await.unwrap_err();
+            let read = provider.get(&key("pvc-1"), Freshness::Any).await;
+            let ensured = provider.ensure(&key("pvc-1"), kek("REVG")).await;
+            for error in [Some(create), read.err(), ensured.err()].into_iter().flatten() {
+                let kinds = [ErrorKind::NotFound, ErrorKind::AlreadyExists];
+                assert!(!kinds.contains(&error.kind()), "{what}: {error}");
+            }
+            let keys = double.keys();
+            assert!(keys.len() == 1 && keys[0].payload == "QUJD", "{what}: {keys:?}");
+        }
     }
 }
 
