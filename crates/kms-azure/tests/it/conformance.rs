@@ -19,6 +19,8 @@ use crate::common::Setup;
 async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> Setup<'_>) -> Report {
     let double = Azure::start().await.unwrap();
     double.switch(change);
+    // Most of the suite would be pauses.
+    let _time = double.pass_time();
     let setup = adapt(Setup::on(&double));
     let provider = setup.build().await;
     let options = provider.layer_options(layer::LayerOptions::default());
@@ -59,12 +61,12 @@ fn interferer(double: &Azure) -> Arc<Interferer> {
 /// The case that passes only where soft-deleted names are purged.
 const CREATED_AGAIN: &str = "a_softly_deleted_key_can_be_created_again";
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_suite_passes_with_the_policy_recover() {
     suite(|_| {}, |setup| setup.page_size(7)).await.assert_ok();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_suite_passes_with_the_policy_purge_and_delays() {
     let report = suite(
         |switches| {
@@ -81,7 +83,7 @@ async fn the_suite_passes_with_the_policy_purge_and_delays() {
     assert!(problems.len() == 1 && problems[0].contains(CREATED_AGAIN), "{problems:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_suite_passes_on_a_server_that_says_as_little_as_it_may() {
     let report = suite(
         |switches| {

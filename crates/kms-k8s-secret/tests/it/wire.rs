@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, KmsProviderExt,
-    PutMode, Retry,
+    PutMode, Retry, UpdateRight,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
@@ -357,4 +357,24 @@ async fn an_identifier_that_has_changed_is_left_alone() {
     let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
     assert_eq!(store.create(&key("a"), "1").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert!(store.get(&key("a")).await.unwrap().is_none());
+}
+
+/// An access review does not know of `immutable: true`, nor of a Secret of another type.
+#[tokio::test]
+async fn a_secret_that_cannot_change_is_denied_before_a_rotation_writes() {
+    let mut frozen = secret("a", "eA==", "7");
+    frozen["immutable"] = json!(true);
+    let mut foreign = secret("b", "eA==", "7");
+    foreign["type"] = json!("Opaque");
+    let review = json!({"metadata": {}, "spec": {}, "status": {"allowed": true}});
+    for (secret, expected) in [
+        (frozen, UpdateRight::Denied),
+        (foreign, UpdateRight::Denied),
+        (secret("a", "eA==", "7"), UpdateRight::Granted),
+    ] {
+        let name = secret["metadata"]["name"].as_str().unwrap().rsplit_once('-').unwrap().1.to_owned();
+        let server = HttpServer::scripted([ok(&review), ok(&secret)]).await.unwrap();
+        let rights = provider(&server).await.may_update(&[key(&name)]).await.unwrap();
+        assert_eq!(rights, [expected], "{secret}");
+    }
 }
