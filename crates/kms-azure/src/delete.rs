@@ -20,7 +20,7 @@ const UNSEEN: Duration = Duration::from_secs(12);
 /// What a delete has left.
 enum Left {
     /// A deleted secret. `listed`: whether the vault has listed it, which means that the deletion is complete.
-    Deleted { secret: SecretBundle, listed: bool },
+    Deleted { secret: Box<SecretBundle>, listed: bool },
     /// Nothing, as far as the vault shows.
     Nothing,
     /// The vault does not show it.
@@ -41,7 +41,7 @@ pub(crate) async fn delete(
     let left = loop {
         match api.delete(names).await {
             Ok(Removal::Done(secret)) => match secret.is_recoverable() {
-                Some(true) => break Left::Deleted { secret: *secret, listed: false },
+                Some(true) => break Left::Deleted { secret, listed: false },
                 Some(false) => break Left::Nothing,
                 None => break look(api, names, &mut deadline).await?,
             },
@@ -93,11 +93,11 @@ pub(crate) async fn delete(
 }
 
 /// Reads the secret of that name if it was deleted before.
-async fn deleted_before(api: &Api, names: &Names) -> Result<Option<SecretBundle>> {
+async fn deleted_before(api: &Api, names: &Names) -> Result<Option<Box<SecretBundle>>> {
     match api.deleted(names).await {
         // An identity without the right to read deleted secrets is taken to have no right to purge them.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
-        found => found,
+        found => Ok(found?.map(Box::new)),
     }
 }
 
@@ -106,7 +106,7 @@ async fn look(api: &Api, names: &Names, deadline: &mut Deadline) -> Result<Left>
     let begin = Instant::now();
     loop {
         match api.deleted(names).await {
-            Ok(Some(secret)) => return Ok(Left::Deleted { secret, listed: true }),
+            Ok(Some(secret)) => return Ok(Left::Deleted { secret: Box::new(secret), listed: true }),
             // A deletion that is not complete looks the same, and takes some seconds.
             Ok(None) if begin.elapsed() < UNSEEN => {}
             Ok(None) => {
