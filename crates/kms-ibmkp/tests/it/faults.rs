@@ -324,7 +324,7 @@ async fn the_ca_is_asked_of_both_hosts() {
     provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
 }
 
-/// A proxy that connects to every requested host, and records the hosts.
+/// A proxy that records every requested host, and connects to that port of this machine.
 async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -344,7 +344,8 @@ async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
                     line.clear();
                 }
                 seen.lock().unwrap().push(target.clone());
-                let mut server = TcpStream::connect(&target).await.unwrap();
+                let port: u16 = target.rsplit_once(':').unwrap().1.parse().unwrap();
+                let mut server = TcpStream::connect(("localhost", port)).await.unwrap();
                 client.get_mut().write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             });
@@ -357,14 +358,22 @@ async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
 async fn the_proxy_of_the_environment_leads_to_both_hosts() {
     let double = with_key().await;
     let (address, targets) = proxy().await;
-    let provider = Setup::on(&double).environment("HTTPS_PROXY", &address).build().await;
-    provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
-    let expected = [double.iam_url(), double.base_url()].map(|url| url.replace("https://", ""));
-    assert_eq!(*targets.lock().unwrap(), expected);
+    // A request for `localhost` would not go to a proxy. The certificate is for these names too.
+    let [iam, base] = [(double.iam_url(), "iam"), (double.base_url(), "kp")]
+        .map(|(url, host)| url.replace("localhost", &format!("{host}.vault.test")));
+    let setup = || {
+        let setup = Setup::on(&double).environment("HTTPS_PROXY", &address);
+        setup.set("IBM_KP_TOKEN_URL", &format!("{iam}/identity/token")).set("IBM_KP_BASE_URL", &base)
+    };
+    setup().build().await.get(&key("pvc-1"), Freshness::Any).await.unwrap();
+    assert_eq!(*targets.lock().unwrap(), [&iam, &base].map(|url| url.replace("https://", "")));
 
-    let excluded =
-        Setup::on(&double).environment("HTTPS_PROXY", &address).environment("NO_PROXY", "localhost");
-    excluded.build().await.get(&key("pvc-1"), Freshness::Any).await.unwrap();
+    let excluded = setup().environment("NO_PROXY", "kp.vault.test,iam.vault.test").build().await;
+    // The names exist for the proxy only, so a request that avoids it fails.
+    let error = excluded.get(&key("pvc-1"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let local = Setup::on(&double).environment("HTTPS_PROXY", &address).build().await;
+    local.get(&key("pvc-1"), Freshness::Any).await.unwrap();
     assert_eq!(targets.lock().unwrap().len(), 2);
 }
 
