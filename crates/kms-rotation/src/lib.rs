@@ -8,6 +8,7 @@ mod leftovers;
 mod observer;
 mod options;
 mod osd;
+mod recover;
 mod report;
 mod rotate;
 mod run;
@@ -26,6 +27,7 @@ pub use self::{
     observer::{Observer, Phase, Silent, Step},
     options::{Options, Timer},
     osd::Osd,
+    recover::{Candidate, Origin, Recovery},
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
     slot::Slot,

@@ -132,6 +132,6 @@ pub(crate) fn no_slot() -> Error {
     Error::new(
         ErrorKind::Conflict,
         "the KEK that the KMS holds opens no key slot of the device: nothing was changed (is it the device of this \
-         key? was another KEK stored?)",
+         key? was another KEK stored? kms recover tries every KEK that the KMS still has)",
     )
 }

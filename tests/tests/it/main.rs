@@ -8,6 +8,7 @@ mod azure_cli;
 mod k8s_secret_cli;
 mod kmip_cli;
 mod luks_cli;
+mod recover_cli;
 mod rook_cli;
 mod rook_rotation;
 mod rotate_cli;

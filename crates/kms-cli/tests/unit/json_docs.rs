@@ -108,6 +108,9 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
         Command::Devices(devices::Command::Format(args)) => {
             devices::format::run(args, cryptsetup, connect, &mut output).await
         }
+        Command::Devices(devices::Command::Recover(args)) => {
+            devices::recover::run(args, cryptsetup, connect, &mut output).await
+        }
         Command::Devices(devices::Command::Open(args)) => {
             devices::open::run(args, cryptsetup, connect, &mut output).await
         }
@@ -211,6 +214,8 @@ async fn the_page_describes_what_is_written_of_devices() {
     let (host, kms) = (Host::new(), Arc::new(Memory::new()));
     let device = host.empty("device");
     check("kms format", &[run_on(&host, &kms, &["format", "a", &device, "--fsid", "f"]).await]);
+    let recover = ["recover", "a", &device, "--write"];
+    check("kms recover", &[run_on(&host, &kms, &recover).await]);
     check("kms slots", &[run_on(&host, &kms, &["slots", &device]).await]);
     let open = ["open", "a", &device, "--mapper", "osd", "--fsid", "f"];
     check("kms open", &[run_on(&host, &kms, &open).await, run_on(&host, &kms, &open).await]);

@@ -12,6 +12,7 @@ mod bench;
 mod device_list;
 mod memory;
 mod model;
+mod recover;
 mod slot_store;
 mod transitions;
 /// The tests on images with real LUKS headers.

@@ -4,6 +4,7 @@ pub(crate) mod close;
 mod device_list;
 pub(crate) mod format;
 pub(crate) mod open;
+pub(crate) mod recover;
 pub(crate) mod resize;
 pub(crate) mod rotate;
 pub(crate) mod slots;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Rotate(rotate::Args),
     /// Check that the KEK in the KMS opens the devices; change nothing
     Verify(verify::Args),
+    /// Find the KEK that opens the devices, among all that the KMS still has; change nothing without --write
+    Recover(recover::Args),
     /// Open the devices of an OSD with its KEK
     ///
     /// Devices that are already open stay as they are. If all are open, kms does not contact the KMS.
@@ -60,6 +63,7 @@ impl Command {
             Self::Format(args) => Some(&mut args.files),
             Self::Rotate(args) => Some(&mut args.files),
             Self::Verify(args) => Some(&mut args.files),
+            Self::Recover(args) => Some(&mut args.files),
             Self::Open(args) => Some(&mut args.files),
             Self::Slots(_) | Self::Close(_) | Self::Status(_) | Self::Resize(_) => None,
         }
@@ -90,6 +94,10 @@ pub(crate) async fn run(
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }
+        Command::Recover(args) if args.write => {
+            recover::run(args, cryptsetup, async || invocation.connect_to_write().await, output).await
+        }
+        Command::Recover(args) => recover::run(args, cryptsetup, connect, output).await,
         Command::Verify(args) => verify::run(args, cryptsetup, connect, output).await,
         Command::Open(args) => open::run(args, cryptsetup, connect, output).await,
         Command::Close(args) => close::run(args, cryptsetup, output).await,

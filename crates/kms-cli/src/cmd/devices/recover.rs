@@ -1,0 +1,157 @@
+//! `kms recover`: finds the KEK that opens the devices, and makes it current if asked.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kms_core::{HistoryMode, Kek, KmsProvider, Result};
+use kms_luks::{Cryptsetup, Slot};
+use kms_rotation::{Candidate, Origin, Osd, Recovery};
+use serde::Serialize;
+
+use crate::{
+    args::{Files, NameArg},
+    exit::Exit,
+    input,
+    output::{Format, Output, table},
+    time::rfc3339,
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) name: NameArg,
+
+    /// All devices of the OSD: data, and then metadata and write-ahead log if it has them
+    #[arg(value_name = "DEVICE", required = true, num_args = 1..=3)]
+    pub(crate) devices: Vec<PathBuf>,
+
+    /// Also try the KEK in this file; may be repeated
+    #[arg(long = "kek", value_name = "FILE")]
+    pub(crate) keks: Vec<PathBuf>,
+
+    /// Also read deleted and disabled versions: kms brings each back for the time of the read
+    #[arg(long)]
+    pub(crate) deleted: bool,
+
+    /// Make the KEK that opens all devices current, unless the key has changed meanwhile
+    #[arg(long)]
+    pub(crate) write: bool,
+}
+
+/// The result.
+#[derive(Serialize)]
+struct Document {
+    ok: bool,
+    name: String,
+    outcome: &'static str,
+    version: Option<String>,
+    candidates: Vec<Entry>,
+}
+
+/// A KEK that was tried.
+#[derive(Serialize)]
+struct Entry {
+    version: Option<String>,
+    file: Option<String>,
+    state: &'static str,
+    stored: Option<String>,
+    fingerprint: Option<String>,
+    tried: bool,
+    opens_all: bool,
+    slots: Vec<Option<u8>>,
+}
+
+impl Entry {
+    fn of(candidate: &Candidate, files: &[PathBuf]) -> Self {
+        let (mut version, mut file, mut stored, mut state) = (None, None, None, "given");
+        match &candidate.origin {
+            Origin::Version { version: of, state: is, stored: at } => {
+                (version, state, stored) = (Some(of.to_string()), is.as_str(), at.and_then(rfc3339));
+            }
+            Origin::Given(place) => file = files.get(*place).map(|path| input::name(path)),
+            _ => {}
+        }
+        Self {
+            version,
+            file,
+            state,
+            stored,
+            fingerprint: candidate.fingerprint.clone(),
+            tried: !candidate.slots.is_empty(),
+            opens_all: candidate.opens_all(),
+            slots: candidate.slots.iter().map(|slot| slot.map(Slot::number)).collect(),
+        }
+    }
+
+    fn row(&self) -> [String; 5] {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let slots = match (&self.fingerprint, self.tried) {
+            (None, _) => "not read".to_owned(),
+            (Some(_), false) => "not tried".to_owned(),
+            (Some(_), true) => {
+                let slots = self
+                    .slots
+                    .iter()
+                    .map(|slot| slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string()));
+                slots.collect::<Vec<_>>().join(" ")
+            }
+        };
+        let source = self.version.clone().or_else(|| self.file.clone());
+        [or_dash(&source), self.state.to_owned(), or_dash(&self.stored), or_dash(&self.fingerprint), slots]
+    }
+}
+
+/// Tries the KEKs.
+pub(crate) async fn run(
+    args: Args,
+    cryptsetup: Cryptsetup,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let given = args.keks.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let kms = connect().await?;
+    let mode = if args.deleted { HistoryMode::Restore } else { HistoryMode::ReadOnly };
+    let recovery = Recovery::find(&*kms, &osd, &given, mode).await?;
+    let (outcome, version) = match recovery.found() {
+        None => ("not-found", None),
+        Some(_) if recovery.is_current() => ("current", Some(recovery.write(&*kms, &osd).await?)),
+        Some(_) if args.write => ("written", Some(recovery.write(&*kms, &osd).await?)),
+        Some(_) => ("found", None),
+    };
+    let document = Document {
+        ok: recovery.found().is_some(),
+        name: osd.name().to_string(),
+        outcome,
+        version: version.map(|version| version.to_string()),
+        candidates: recovery.candidates.iter().map(|one| Entry::of(one, &args.keks)).collect(),
+    };
+    match output.format() {
+        Format::Json => output.json(&document)?,
+        Format::Text => text(&document, output)?,
+    }
+    Ok(if document.ok { Exit::Done } else { Exit::Failed })
+}
+
+fn read(path: &std::path::Path) -> Result<Kek> {
+    let mut bytes = input::read(path, Kek::MAX_BYTES)?;
+    Kek::parse_bytes(std::mem::take(&mut *bytes)).map_err(|error| error.context("input", input::name(path)))
+}
+
+fn text(document: &Document, output: &mut Output<'_>) -> Result<()> {
+    let head = ["KEK", "STATE", "STORED", "FINGERPRINT", "SLOTS"].map(ToOwned::to_owned);
+    let rows: Vec<_> = [head].into_iter().chain(document.candidates.iter().map(Entry::row)).collect();
+    table(&rows).into_iter().try_for_each(|line| output.line(line))?;
+    let name = &document.name;
+    output.line(match (document.outcome, &document.version) {
+        ("current", _) => format!("{name}: the current KEK opens all devices"),
+        ("written", Some(version)) => format!("{name}: the KEK that opens all devices is current, version {version}"),
+        ("found", _) => format!("{name}: a KEK opens all devices; make it current with --write"),
+        _ => format!(
+            "{name}: no KEK opens all devices; name a backup with --kek, or read deleted versions with --deleted"
+        ),
+    })
+}
