@@ -1,9 +1,9 @@
 //! Sends requests to the vault through the SDK's client, and parses the responses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,7 +22,7 @@ use azure_security_keyvault_secrets::{
     },
 };
 use futures_util::TryStreamExt;
-use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result};
+use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Retry};
 use kms_http::{
     HttpClient,
     http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
@@ -40,7 +40,7 @@ use crate::{
     auth::{Auth, Credential},
     error::{from_answer, from_sdk, wrapped},
     name::Names,
-    stored::{STATE_TAG, Secret, State, decode, encode, tags},
+    stored::{Labels, STATE_TAG, Secret, State, decode, encode, is_blank, tags},
     transport::{options, response, send},
 };
 
@@ -52,12 +52,14 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct SecretBundle {
     #[serde(default)]
     value: Option<Secret>,
-    #[serde(default)]
+    /// Required: JSON without it is not a secret of Key Vault.
     pub(crate) id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) attributes: Attributes,
     #[serde(default, deserialize_with = "or_default")]
     tags: BTreeMap<String, Option<String>>,
+    #[serde(default, rename = "contentType")]
+    content_type: Option<String>,
     /// The address at which to recover the secret. Only deleted secrets have it.
     #[serde(default, rename = "recoveryId")]
     recovery_id: Option<String>,
@@ -138,14 +140,19 @@ impl SecretBundle {
         self.tags.get(name)?.as_deref()
     }
 
+    /// The labels that operators have given this version.
+    pub(crate) fn labels(&self) -> Labels {
+        Labels::of(&self.tags, self.content_type.as_deref())
+    }
+
     /// The [`State`] of this version, from its tag.
     pub(crate) fn state(&self) -> State {
         State::of(self.tag(STATE_TAG))
     }
 
-    /// Whether the value is absent or empty. Rook overwrites an empty value.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.value.as_ref().is_none_or(|Secret(value)| value.expose_secret().is_empty())
+    /// Whether the value holds the empty string as KEK. Rook overwrites such a value.
+    pub(crate) fn is_empty(&self, names: &Names) -> bool {
+        self.value.as_ref().is_some_and(|Secret(value)| is_blank(names, value))
     }
 
     /// Whether the vault says that purge protection forbids a purge of this secret.
@@ -170,32 +177,48 @@ impl SecretBundle {
     pub(crate) fn kek(&self, names: &Names) -> Result<Kek> {
         match &self.value {
             Some(Secret(value)) => decode(names, value),
-            None => Err(Error::new(ErrorKind::Protocol, "the vault's response holds no value")),
+            None => Err(no_value()),
         }
+    }
+
+    /// Checks that the response is about this secret.
+    fn about(self, names: &Names) -> Result<Self> {
+        if self.name().is_some_and(|name| name.eq_ignore_ascii_case(&names.secret)) {
+            return Ok(self);
+        }
+        Err(Error::new(ErrorKind::Protocol, "the vault's response is about another secret"))
     }
 }
 
-/// A page of a list.
+fn no_value() -> Error {
+    Error::new(ErrorKind::Protocol, "the vault's response holds no value")
+}
+
+/// A page of a list. Only an empty list says that there are no secrets.
 #[derive(Debug, Deserialize)]
 struct Page {
-    #[serde(default)]
-    value: Option<Vec<SecretBundle>>,
+    value: Vec<SecretBundle>,
 }
 
 /// The body of a request that stores a version.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct SetSecret<'a> {
     value: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<&'static str, &'a str>,
+    tags: BTreeMap<&'a str, &'a str>,
 }
 
 impl SetSecret<'_> {
     /// Encodes the body in a buffer that never grows, and so leaves no copy of the KEK behind.
-    fn body(names: &Names, kek: &Kek, state: State) -> Result<Zeroizing<Vec<u8>>> {
+    fn body(names: &Names, kek: &Kek, state: State, labels: &Labels) -> Result<Zeroizing<Vec<u8>>> {
         let value = encode(names, kek)?;
-        let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + 1024));
-        serde_json::to_writer(&mut *body, &SetSecret { value: &value, tags: tags(names, state) })
+        let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + labels.size() + 1024));
+        let content_type = labels.content_type();
+        let secret = SetSecret { value: &value, content_type, tags: tags(names, state, labels) };
+        serde_json::to_writer(&mut *body, &secret)
             .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON"))?;
         Ok(body)
     }
@@ -207,7 +230,7 @@ struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Enabled>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<BTreeMap<&'static str, &'a str>>,
+    tags: Option<BTreeMap<&'a str, &'a str>>,
 }
 
 #[derive(Serialize)]
@@ -215,16 +238,29 @@ struct Enabled {
     enabled: bool,
 }
 
+/// The vault's response to a delete.
+#[derive(Debug)]
+pub(crate) enum Removal {
+    /// The secret is deleted; with soft delete, the vault keeps it.
+    Done(Box<SecretBundle>),
+    /// There is no such secret, and the response to an earlier delete of it was lost.
+    Unsettled,
+    /// There is no such secret.
+    Absent,
+}
+
 /// One vault, with its client and credential.
 pub(crate) struct Api {
     client: SecretClient,
     pub(crate) auth: Arc<Auth>,
     first: Mutex<()>,
+    /// The secrets whose last delete has no response: it may have been applied.
+    unanswered: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, auth, first: _ } = self;
+        let Self { client: _, auth, first: _, unanswered: _ } = self;
         f.debug_struct("Api").field("vault", &auth.vault.as_str()).field("auth", auth).finish_non_exhaustive()
     }
 }
@@ -242,7 +278,7 @@ impl Api {
         let credential = Arc::new(Credential(Arc::clone(&auth)));
         let client = SecretClient::new(auth.vault.as_str(), credential, Some(sdk))
             .map_err(|error| from_sdk(&error))?;
-        Ok(Self { client, auth, first: Mutex::new(()) })
+        Ok(Self { client, auth, first: Mutex::new(()), unanswered: std::sync::Mutex::default() })
     }
 
     /// Lets the first request go ahead alone, so that only one request meets the vault's challenge.
@@ -266,10 +302,14 @@ impl Api {
         }
     }
 
-    /// Parses the response of a request. `None` if there is no such secret.
-    fn found<T: DeserializeOwned, R>(&self, result: azure_core::Result<Response<R>>) -> Result<Option<T>> {
+    /// Parses the response of a request. `None` if the vault says that there is no such secret.
+    fn found<R>(
+        &self,
+        names: &Names,
+        result: azure_core::Result<Response<R>>,
+    ) -> Result<Option<SecretBundle>> {
         match result {
-            Ok(response) => parse(&response.into_body()).map(Some),
+            Ok(response) => parse::<SecretBundle>(&response.into_body())?.about(names).map(Some),
             Err(error) => match self.failed(&error) {
                 error if error.kind() == ErrorKind::NotFound => Ok(None),
                 error => Err(error),
@@ -277,9 +317,10 @@ impl Api {
         }
     }
 
-    /// Drops the response of a request, and converts its error.
-    fn done<T>(&self, result: azure_core::Result<T>) -> Result<()> {
-        result.map(drop).map_err(|error| self.failed(&error))
+    /// Checks that the response of a request confirms the change of this secret.
+    fn changed<R>(&self, names: &Names, result: azure_core::Result<Response<R>>) -> Result<()> {
+        let response = result.map_err(|error| self.failed(&error))?;
+        parse::<SecretBundle>(&response.into_body())?.about(names).map(drop)
     }
 
     /// Reads a version of a secret, or the current version. `None` if there is no such secret.
@@ -293,23 +334,41 @@ impl Api {
             secret_version: version.map(|version| version.as_str().to_owned()),
             ..SecretClientGetSecretOptions::default()
         };
-        self.found(self.client.get_secret(&names.secret, Some(options)).await)
+        let found = self.found(names, self.client.get_secret(&names.secret, Some(options)).await)?;
+        // A secret without a value is not an empty one: a create must not write over it.
+        if found.as_ref().is_some_and(|found| found.value.is_none()) {
+            return Err(no_value());
+        }
+        Ok(found)
     }
 
-    /// Stores a KEK as the next version.
-    pub(crate) async fn put(&self, names: &Names, kek: &Kek, state: State) -> Result<SecretBundle> {
-        let body = SetSecret::body(names, kek, state)?;
+    /// Stores a KEK as the next version, with these labels: the vault takes none over from the version before.
+    pub(crate) async fn put(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        state: State,
+        labels: &Labels,
+    ) -> Result<SecretBundle> {
+        let body = SetSecret::body(names, kek, state, labels)?;
         let _first = self.after_first().await;
         let content = azure_core::http::Body::Bytes(Bytes::from_owner(body)).into();
         match self.client.set_secret(&names.secret, content, None).await {
-            Ok(response) => parse(&response.into_body()),
+            Ok(response) => parse::<SecretBundle>(&response.into_body())?.about(names),
             Err(error) => Err(self.failed(&error)),
         }
     }
 
-    /// Changes the [`State`] of a version.
-    pub(crate) async fn mark(&self, names: &Names, version: &KeyVersion, state: State) -> Result<()> {
-        self.change(names, version, &Change { attributes: None, tags: Some(tags(names, state)) }).await
+    /// Changes the [`State`] of a version that has these labels: the vault replaces all tags.
+    pub(crate) async fn mark(
+        &self,
+        names: &Names,
+        version: &KeyVersion,
+        state: State,
+        labels: &Labels,
+    ) -> Result<()> {
+        self.change(names, version, &Change { attributes: None, tags: Some(tags(names, state, labels)) })
+            .await
     }
 
     /// Enables a version, or disables it, so that it cannot be read.
@@ -326,7 +385,7 @@ impl Api {
             ..SecretClientUpdateSecretPropertiesOptions::default()
         };
         let content = azure_core::http::Body::from(body).into();
-        self.done(self.client.update_secret_properties(&names.secret, content, Some(options)).await)
+        self.changed(names, self.client.update_secret_properties(&names.secret, content, Some(options)).await)
     }
 
     /// Lists every version of a secret, without values.
@@ -336,7 +395,7 @@ impl Api {
         let mut pages = pager.map_err(|error| self.failed(&error))?.into_pages();
         let mut found = Vec::new();
         while let Some(page) = pages.try_next().await.map_err(|error| self.failed(&error))? {
-            found.extend(parse::<Page>(&page.into_body())?.value.unwrap_or_default());
+            found.extend(parse::<Page>(&page.into_body())?.value);
         }
         Ok(found)
     }
@@ -365,7 +424,7 @@ impl Api {
                     match page {
                         None => Ok(None),
                         Some(page) => {
-                            let found = parse::<Page>(&page.into_body())?.value.unwrap_or_default();
+                            let found = parse::<Page>(&page.into_body())?.value;
                             Ok(Some((found, (pages, None))))
                         }
                     }
@@ -374,28 +433,56 @@ impl Api {
             .try_flatten()
     }
 
-    /// Deletes a secret with all its versions; with soft delete, the vault keeps it. `None` if there is no such secret.
-    pub(crate) async fn delete(&self, names: &Names) -> Result<Option<SecretBundle>> {
+    /// Deletes a secret with all its versions.
+    pub(crate) async fn delete(&self, names: &Names) -> Result<Removal> {
         let _first = self.after_first().await;
-        self.found(self.client.delete_secret(&names.secret, None).await)
+        // A caller may drop this future, so the mark comes before the request.
+        let unsettled = !self.unanswered().insert(names.secret.clone());
+        let result = self.found(names, self.client.delete_secret(&names.secret, None).await);
+        match &result {
+            Ok(Some(_)) => self.settled(names),
+            Err(error) if error.retryable() == Retry::IfIdempotent => {}
+            _ if unsettled => {}
+            _ => self.settled(names),
+        }
+        Ok(match result? {
+            Some(secret) => Removal::Done(Box::new(secret)),
+            None if unsettled => Removal::Unsettled,
+            None => Removal::Absent,
+        })
+    }
+
+    /// Notes that the effect of an earlier delete without a response is known.
+    pub(crate) fn settled(&self, names: &Names) {
+        self.unanswered().remove(&names.secret);
+    }
+
+    fn unanswered(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the soft-deleted secret of that name. `None` if there is no such secret, or its deletion is not complete.
     pub(crate) async fn deleted(&self, names: &Names) -> Result<Option<SecretBundle>> {
         let _first = self.after_first().await;
-        self.found(self.client.get_deleted_secret(&names.secret, None).await)
+        self.found(names, self.client.get_deleted_secret(&names.secret, None).await)
     }
 
     /// Recovers a soft-deleted secret.
     pub(crate) async fn recover(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
-        self.done(self.client.recover_deleted_secret(&names.secret, None).await)
+        self.changed(names, self.client.recover_deleted_secret(&names.secret, None).await)
     }
 
     /// Purges a soft-deleted secret, which destroys it permanently.
     pub(crate) async fn purge(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
-        self.done(self.client.purge_deleted_secret(&names.secret, None).await)
+        let purged = self.client.purge_deleted_secret(&names.secret, None).await;
+        let response = purged.map_err(|error| self.failed(&error))?;
+        // Any other success is a proxy's: the vault confirms a purge without a body.
+        if response.status() == azure_core::http::StatusCode::NoContent {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Protocol, "the vault's response does not confirm the purge"))
     }
 }
 
@@ -458,7 +545,9 @@ mod tests {
         let kek = Kek::parse("YWJj".to_owned()).unwrap();
         let text = |name: &str, state| {
             String::from_utf8(
-                SetSecret::body(&Names::of(&name.parse().unwrap()), &kek, state).unwrap().to_vec(),
+                SetSecret::body(&Names::of(&name.parse().unwrap()), &kek, state, &Labels::default())
+                    .unwrap()
+                    .to_vec(),
             )
             .unwrap()
         };
