@@ -22,6 +22,7 @@ impl Run<'_> {
             return Ok(State::Clean(Box::new(found)));
         }
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
         let left = self.options.grace.saturating_sub(self.age(&found.stored));
         if left.is_zero() {
             return Ok(State::Obsolete(Box::new(found)));
@@ -47,6 +48,7 @@ impl Run<'_> {
     pub(crate) async fn finish_earlier(&self, mut found: Found) -> Result<State> {
         if found.has_leftovers() {
             self.prove_places(&mut found.places, &found.stored.kek).await?;
+            found.warn_of_unattributed();
             found = self.remove_leftovers(found).await?;
         }
         Ok(self.finish(found).await)

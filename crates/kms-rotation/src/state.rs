@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Stored};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{KeySlot, Proof, Report, Slot, SlotStore, SlotTable, report::Outcome};
 
@@ -84,6 +85,25 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn has_leftovers(&self) -> bool {
         self.places.iter().any(|place| !place.leftovers.is_empty())
+    }
+
+    /// Warns of each leftover slot that kms cannot attribute to a rotation of its own, before the slot is removed: in
+    /// the log, and in the report.
+    pub(crate) fn warn_of_unattributed(&mut self) {
+        for place in &self.places {
+            let slots = place.leftovers.iter().filter_map(|slot| place.table.slot(*slot));
+            for KeySlot { slot, kdf, .. } in slots.filter(|slot| slot.may_be_anothers()) {
+                let warning = format!(
+                    "{}: key slot {slot} is in use besides the slot of the KEK, with {}, which kms does not give to its \
+                     slots: it may hold a passphrase of a person, or come from Rook. The rotation removes it. If the key is \
+                     needed, add it in a slot from 2 on first (cryptsetup luksAddKey --new-key-slot 2)",
+                    place.device.path().display(),
+                    kdf.name(),
+                );
+                warn!(key = self.report.name.as_str(), "{warning}");
+                self.report.warnings.push(warning);
+            }
+        }
     }
 
     /// Records in the report the slots that a later run removes.

@@ -30,6 +30,7 @@ impl Run<'_> {
     /// `Rehearsal` → `Ended`: proves all that can be proven without a write.
     pub(crate) async fn rehearse(&self, mut found: Found) -> Result<State> {
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
         // A run that only finishes an earlier one adds no slot, and leftover slots are removed before a slot is added.
         for place in
             found.places.iter().filter(|place| place.leftovers.is_empty() && !self.options.finish_only)
