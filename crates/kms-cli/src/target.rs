@@ -219,11 +219,12 @@ impl Target {
     }
 }
 
-/// The variables that a provider may use: its settings, and proxies.
+/// The variables that a provider may use: its settings, and those that choose a proxy.
 fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
     environment.pairs().filter(|(name, _)| {
         ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
             || name.to_ascii_uppercase().ends_with("_PROXY")
+            || *name == "REQUEST_METHOD"
     })
 }
 

@@ -27,7 +27,7 @@ impl Kubernetes {
 
     /// Stores the options. `deadline` limits the time to read one object, retries included.
     pub(crate) fn new(global: &Global, deadline: Option<Duration>) -> Self {
-        let mut options = ConnectOptions::new();
+        let mut options = ConnectOptions::new().with_proxies(global.proxies.clone());
         options = match &global.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
             None => options.with_inferred_config(),

@@ -21,8 +21,8 @@ use crate::{
     invocation::Invocation,
     kubernetes::Kubernetes,
     output::chain,
+    output_file,
     rook::Rook,
-    secret_file,
     settings::{ClusterSettings, PodSettings, pod_environment},
     target::Target,
 };
@@ -108,7 +108,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
 async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
     let (kms, _) = connect(invocation).await?;
     let stored = kms.get(&name.name, Freshness::Any).await?;
-    secret_file::write(file, &stored.kek)
+    output_file::write_kek(file, &stored.kek)
 }
 
 async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> {

@@ -113,6 +113,8 @@ struct All {
 
     /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
     /// done
+    ///
+    /// kms also removes it when a run that resumes finishes no further OSD: the next run then rotates all of them again.
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
