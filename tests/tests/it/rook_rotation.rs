@@ -206,7 +206,7 @@ async fn no_rotation_begins_while_rook_may_rotate() {
     let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "rook-ceph-osd-key-rotation-3-1"}});
     job["spec"] = rooks["spec"]["jobTemplate"]["spec"].clone();
     host.cluster.call("POST", "batch/v1", "jobs", job).await;
-    all_of_them(1, "Rook is rotating keys in this cluster");
+    all_of_them(5, "Rook is rotating keys in this cluster");
     let before = host.kek();
     let _ = host.admin.run(&with(&["--even-if-rook-rotates"])).want(0);
     assert_ne!(host.kek(), before);
