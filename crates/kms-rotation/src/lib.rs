@@ -29,7 +29,7 @@ pub use self::{
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
     slot::Slot,
-    store::{Added, Proof, SlotLock, SlotStore, refuse_reencrypting},
-    table::{KeySlot, SlotKdf, SlotTable},
+    store::{Added, Proof, SlotLock, SlotStore},
+    table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},
     verify::{DeviceCheck, Verified, verify},
 };
