@@ -3,15 +3,20 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_luks::Cryptsetup;
-use kms_rotation::{Observer, Options, Osd, Phase, Step, rotate};
+use kms_rotation::{Observer, Options, Osd, Phase, Step, Timer, rotate};
 use kms_testkit::luks::Image;
 use rustix::process::{Signal, getpid, kill_process};
+use tokio::time::Instant;
 
 use crate::stores::{self, Store};
 
@@ -34,6 +39,23 @@ impl Observer for Killer {
     fn waiting(&self, _: &KeyName, _: Duration) {}
 }
 
+/// A timer whose pauses end at once, and which counts their time nevertheless. A process is killed between its requests,
+/// so no write of its is on the way when the next run begins.
+#[derive(Debug, Default)]
+struct Leap(Mutex<Duration>);
+
+#[async_trait]
+impl Timer for Leap {
+    fn now(&self) -> Instant {
+        Instant::now() + *self.0.lock().unwrap()
+    }
+
+    async fn sleep_until(&self, end: Instant) {
+        let left = end.saturating_duration_since(self.now());
+        *self.0.lock().unwrap() += left;
+    }
+}
+
 /// Runs in the process that is killed: rotates without a grace period, and kills itself at the announcement with the
 /// given number, if there is one. Arguments: `NUMBER|-`, the name, the number of devices, the devices, and the
 /// arguments with which `kms` connects to the KMS.
@@ -46,7 +68,7 @@ pub async fn worker(arguments: &[String]) -> anyhow::Result<()> {
     let (devices, rest) = rest.split_at(count.parse()?);
     let kms = stores::provider(rest).await?;
     let osd = Osd::new(name.parse()?, Cryptsetup::new().devices(devices.iter().map(PathBuf::from)))?;
-    let mut options = Options::default();
+    let mut options = Options::default().with_timer(Arc::new(Leap::default()));
     options.grace = Duration::ZERO;
     let killer = Killer { at: at.parse().ok(), count: AtomicUsize::new(0) };
     rotate(&*kms, &osd, &options, &killer).await?;

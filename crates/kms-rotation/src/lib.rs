@@ -10,6 +10,8 @@ mod osd;
 mod report;
 mod rotate;
 mod run;
+mod sight;
+mod sight_store;
 mod slot;
 mod state;
 mod store;
@@ -26,6 +28,7 @@ pub use self::{
     osd::Osd,
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
+    sight_store::{SightFolder, SightStore, Unkept},
     slot::Slot,
     store::{Added, Proof, SlotLock, SlotStore, refuse_reencrypting},
     table::{KeySlot, SlotKdf, SlotTable},
