@@ -2,23 +2,24 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_luks::Cryptsetup;
-use kms_rotation::{Observer, Options, Osd, Phase, Step, Timer, rotate};
+use kms_rotation::{Observer, Options, Osd, Phase, Step, rotate};
 use kms_testkit::luks::Image;
 use rustix::process::{Signal, getpid, kill_process};
-use tokio::time::Instant;
 
-use crate::stores::{self, Store};
+use crate::{
+    clock::Hurried,
+    stores::{self, Store},
+};
 
 /// The signal that cannot be caught.
 const SIGKILL: i32 = 9;
@@ -39,25 +40,8 @@ impl Observer for Killer {
     fn waiting(&self, _: &KeyName, _: Duration) {}
 }
 
-/// A timer whose pauses end at once, and which counts their time nevertheless. A process is killed between its requests,
-/// so no write of its is on the way when the next run begins.
-#[derive(Debug, Default)]
-struct Leap(Mutex<Duration>);
-
-#[async_trait]
-impl Timer for Leap {
-    fn now(&self) -> Instant {
-        Instant::now() + *self.0.lock().unwrap()
-    }
-
-    async fn sleep_until(&self, end: Instant) {
-        let left = end.saturating_duration_since(self.now());
-        *self.0.lock().unwrap() += left;
-    }
-}
-
-/// Runs in the process that is killed: rotates without a grace period, and kills itself at the announcement with the
-/// given number, if there is one. Arguments: `NUMBER|-`, the name, the number of devices, the devices, and the
+/// Runs in the process that is killed: rotates with the shortest grace period on a [hurried](Hurried) clock, and kills
+/// itself at the announcement with the given number, if there is one. Arguments: `NUMBER|-`, the name, the number of devices, the devices, and the
 /// arguments with which `kms` connects to the KMS.
 ///
 /// # Errors
@@ -68,7 +52,7 @@ pub async fn worker(arguments: &[String]) -> anyhow::Result<()> {
     let (devices, rest) = rest.split_at(count.parse()?);
     let kms = stores::provider(rest).await?;
     let osd = Osd::new(name.parse()?, Cryptsetup::new().devices(devices.iter().map(PathBuf::from)))?;
-    let mut options = Options::default().with_timer(Arc::new(Leap::default()));
+    let mut options = Options::default().with_timer(Arc::new(Hurried::new()));
     options.grace = Duration::ZERO;
     let killer = Killer { at: at.parse().ok(), count: AtomicUsize::new(0) };
     rotate(&*kms, &osd, &options, &killer).await?;
@@ -93,7 +77,7 @@ impl End {
     /// # Panics
     ///
     /// If another signal ended it.
-    pub fn of(output: &std::process::Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         use std::os::unix::process::ExitStatusExt as _;
         match (output.status.code(), output.status.signal()) {
             (Some(0), _) => Self::Done,
@@ -102,6 +86,16 @@ impl End {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// When a rotation is killed.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "these are the two ways to kill a process")]
+pub enum Kill {
+    /// After this time, wherever the program `kms` is then.
+    After(Duration),
+    /// At the announcement with this number.
+    At(usize),
 }
 
 /// An OSD on images whose KEK is in a store. It can be rotated repeatedly.
@@ -143,8 +137,21 @@ impl<'a> Subject<'a> {
         self.images.iter().map(|image| image.path().display().to_string()).collect()
     }
 
-    /// Rotates in a separate process, which is killed at the announcement with this number.
-    pub fn rotate(&self, kill_at: Option<usize>) -> End {
+    /// Rotates in a separate process, and kills it.
+    async fn killed(&self, kill: Kill) -> End {
+        match kill {
+            Kill::At(step) => self.rotate(Some(step)),
+            Kill::After(moment) => {
+                let mut child = self.kms().spawn().unwrap();
+                tokio::time::sleep(moment).await;
+                let _gone = child.kill();
+                End::of(&child.wait_with_output().unwrap())
+            }
+        }
+    }
+
+    /// Rotates in a separate process, which kills itself at the announcement with this number.
+    fn rotate(&self, kill_at: Option<usize>) -> End {
         let at = kill_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
         let output = Command::new(&self.worker)
             .arg("worker")
@@ -157,6 +164,27 @@ impl<'a> Subject<'a> {
             .output()
             .unwrap();
         End::of(&output)
+    }
+
+    /// The program `kms` of the store, with the arguments of a rotation.
+    fn kms(&self) -> Command {
+        let devices = self.devices();
+        let mut arguments = vec!["rotate", self.name.as_str(), "--grace", "0"];
+        arguments.extend(devices.iter().map(String::as_str));
+        let mut command = self.store.kms.command(&arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Rotates by the program `kms`, and returns how long that took.
+    ///
+    /// # Panics
+    ///
+    /// If the rotation fails.
+    pub fn rotation_takes(&self) -> Duration {
+        let begin = Instant::now();
+        assert_eq!(End::of(&self.kms().output().unwrap()), End::Done, "{}", self.store.which);
+        begin.elapsed()
     }
 
     /// Checks that the KEK that the KMS returns opens every device, as it must at every moment.
@@ -199,31 +227,28 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Kills one run, kills the next run, and lets a third run finish. Returns the number of kills; 0 if the first run
-    /// ended before the kill.
+    /// Kills one run after the other, and lets a last run finish. Returns the number of kills; 0 if the first run ended
+    /// before the kill.
     ///
     /// # Panics
     ///
     /// If a condition does not hold.
-    pub async fn round(&self, first: usize, second: usize) -> usize {
-        let when = format!("{} devices, killed at {first} and {second}", self.images.len());
-        let mut kills = 0;
-        match self.rotate(Some(first)) {
-            End::Killed => kills += 1,
-            End::Done => return 0,
-            End::Failed(error) => panic!("{}: {when}: {error}", self.store.which),
+    pub async fn round(&self, kills: &[Kill]) -> usize {
+        let when = format!("{} devices, {kills:?}", self.images.len());
+        let mut killed = 0;
+        for (run, kill) in kills.iter().enumerate() {
+            match self.killed(*kill).await {
+                End::Killed => killed += 1,
+                End::Done if run == 0 => return 0,
+                End::Done => {}
+                End::Failed(error) => panic!("{}: {when}: run {run}: {error}", self.store.which),
+            }
+            self.holds(&when).await;
         }
-        self.holds(&when).await;
-        match self.rotate(Some(second)) {
-            End::Killed => kills += 1,
-            End::Done => {}
-            End::Failed(error) => panic!("{}: {when}: the second run: {error}", self.store.which),
-        }
-        self.holds(&when).await;
         let last = self.rotate(None);
         assert_eq!(last, End::Done, "{}: {when}", self.store.which);
         self.converged(&when).await;
-        kills
+        killed
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod clock;
 pub mod crash;
 pub mod machine;
 pub mod rook;
@@ -85,6 +86,13 @@ impl Kms {
             env: Vec::new(),
             global: Vec::new(),
         }
+    }
+
+    /// The same with another program, such as `kms-hurried`.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
     }
 
     /// The folder.

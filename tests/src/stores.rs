@@ -48,6 +48,39 @@ impl Which {
     /// All providers.
     pub const ALL: [Self; 6] =
         [Self::Azure, Self::IbmKeyProtect, Self::KubernetesSecret, Self::Kmip, Self::VaultV1, Self::VaultV2];
+
+    /// The class of the provider. [`Store::class`] is what the provider says itself.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            Self::KubernetesSecret | Self::Kmip | Self::VaultV2 => Class::CompareAndSet,
+            Self::Azure | Self::IbmKeyProtect | Self::VaultV1 => Class::CheckThenAct,
+        }
+    }
+}
+
+/// The classes of providers: what the server offers against two writers at the same moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a server has compare-and-set or lacks it")]
+pub enum Class {
+    /// The server writes only if the version is still the expected one.
+    CompareAndSet,
+    /// A client can only read before it writes.
+    CheckThenAct,
+}
+
+impl Class {
+    /// Both classes.
+    pub const ALL: [Self; 2] = [Self::CompareAndSet, Self::CheckThenAct];
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CompareAndSet => "compare-and-set",
+            Self::CheckThenAct => "check-then-act",
+        })
+    }
 }
 
 impl fmt::Display for Which {
@@ -99,9 +132,12 @@ impl Store {
         Ok(Self { which, kms, provider, _servers: servers })
     }
 
-    /// Whether the server has compare-and-set. Known only after the first read or write.
-    pub fn is_atomic(&self) -> bool {
-        self.provider.capability().update == Guarantee::Atomic
+    /// The class that the provider's own capability shows. Known only after the first read or write.
+    pub fn class(&self) -> Class {
+        match self.provider.capability().update {
+            Guarantee::Atomic => Class::CompareAndSet,
+            _ => Class::CheckThenAct,
+        }
     }
 }
 

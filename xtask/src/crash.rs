@@ -6,13 +6,22 @@ use xshell::{Shell, cmd};
 
 use crate::{
     live::{Live, Needs},
+    provision::target_dir,
     run::run,
 };
 
-/// Kill rotations on every provider: at each step, and the program itself at any time
+/// Kill rotations on every provider, and check after each kill that no device is lost
+///
+/// A kill is a SIGKILL to a process that rotates the KEK of an OSD on one to three LUKS2 images. Two of three kills fall on
+/// an announced step, one of three on any moment of the program kms. After each kill the KEK that the KMS returns must open
+/// every image, and after at most four kills in a row the next run must finish.
+///
+/// There are two classes of providers: with compare-and-set (vault-v2, k8s-secret, kmip) and without it (vault-v1,
+/// ibmkeyprotect, azure). Each provider gets its share of the kills of its class. Grace periods pass 120 times as fast as in
+/// real time.
 #[derive(Args, Debug)]
 pub(crate) struct Crash {
-    /// How many kills in all
+    /// How many kills in each of the two classes of providers
     #[arg(long, default_value_t = 1000)]
     runs: usize,
     /// The seed of the random numbers
@@ -37,7 +46,9 @@ impl Crash {
         let live = Live::start(sh, needs)?;
         let (runs, seed) = (runs.to_string(), seed.to_string());
         let provider = provider.iter();
-        run(live
-            .apply(cmd!(sh, "cargo run --package kms-tests --bin crash -- run {runs} {seed} {provider...}")))
+        // The run needs the other programs of the package too.
+        run(cmd!(sh, "cargo build --package kms-tests --bins"))?;
+        let crash = target_dir(sh).join("debug/crash");
+        run(live.apply(cmd!(sh, "{crash} run {runs} {seed} {provider...}")))
     }
 }

@@ -312,10 +312,9 @@ impl Api {
         self.change(names, version, &Change { attributes: None, tags: Some(tags(names, state)) }).await
     }
 
-    /// Disables a version, so that it cannot be read.
-    pub(crate) async fn disable(&self, names: &Names, version: &KeyVersion) -> Result<()> {
-        self.change(names, version, &Change { attributes: Some(Enabled { enabled: false }), tags: None })
-            .await
+    /// Enables a version, or disables it, so that it cannot be read.
+    pub(crate) async fn enable(&self, names: &Names, version: &KeyVersion, enabled: bool) -> Result<()> {
+        self.change(names, version, &Change { attributes: Some(Enabled { enabled }), tags: None }).await
     }
 
     async fn change(&self, names: &Names, version: &KeyVersion, change: &Change<'_>) -> Result<()> {

@@ -51,6 +51,9 @@ pub(crate) async fn delete(
         return Ok(Deleted::Destroyed);
     }
     if mode != DeleteMode::Destroy {
+        // The vault shows the secret as deleted a moment later, and recovers it only from then on. The deletion is
+        // done already, so no error of this wait is an error of the delete.
+        until(api, names, Event::Deleted, &mut deadline).await.ok();
         return Ok(Deleted::Recoverable);
     }
     if deleted.is_protected() {
@@ -163,7 +166,7 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, version: &KeyVersion) -> R
         if old_version == *version || old.attributes.enabled == Some(false) {
             continue;
         }
-        api.disable(names, &old_version).await?;
+        api.enable(names, &old_version, false).await?;
         retired += 1;
     }
     Ok(retired)

@@ -14,6 +14,8 @@ const MAX_DEPTH: usize = 4;
 const CODE: &str = "code";
 /// The code for a soft-deleted secret, which occupies its name.
 pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
+/// The code for a disabled version.
+pub(crate) const DISABLED: &str = "SecretDisabled";
 
 /// The error in the body of an unsuccessful response. Servers write it in several forms; the status decides first.
 #[derive(Debug, Default)]
@@ -123,7 +125,7 @@ fn meaning(
             "the vault does not accept our token; check that AZURE_TENANT_ID is the tenant of the vault, and the clocks",
             Retry::Never,
         ),
-        StatusCode::FORBIDDEN if is("SecretDisabled") => {
+        StatusCode::FORBIDDEN if is(DISABLED) => {
             (ErrorKind::PermissionDenied, "the secret is disabled; enable its current version", Retry::Never)
         }
         StatusCode::FORBIDDEN if is("ForbiddenByFirewall") || is("ForbiddenByConnection") => (

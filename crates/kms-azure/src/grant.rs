@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_token_is_none() {
+    fn a_response_without_a_token_is_malformed() {
         for text in ["{}", r#"{"access_token":""}"#, r#"{"access_token":["canary"]}"#, "canary", "[]"] {
             let error = normalize(text.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{text}");

@@ -12,6 +12,7 @@ mod delete;
 mod error;
 mod get;
 mod grant;
+mod history;
 mod list;
 mod name;
 mod probe;

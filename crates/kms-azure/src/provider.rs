@@ -4,8 +4,9 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyLocks, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyLocks, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions,
+    provider::Deleted,
 };
 
 use crate::{
@@ -13,10 +14,11 @@ use crate::{
     api::Api,
     delete::{delete, retire},
     get::get,
+    history::{history, undelete},
     list::list,
     probe::probe,
     put::put,
-    soft_delete::{SoftDelete, restore},
+    soft_delete::SoftDelete,
 };
 
 /// An Azure Key Vault that stores KEKs as Rook does.
@@ -48,17 +50,6 @@ impl AzureKeyVault {
         options.retry.deadline = options.retry.deadline.max(whole);
         options
     }
-
-    /// Recovers a soft-deleted key.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if there is no soft-deleted secret of that name.
-    pub async fn restore(&self, name: &KeyName) -> Result<()> {
-        restore(&self.api, &self.soft_delete, name)
-            .await
-            .map_err(|error| error.operation("restore").provider(PROVIDER).context("key", name.as_str()))
-    }
 }
 
 #[async_trait]
@@ -89,6 +80,16 @@ impl KmsProvider for AzureKeyVault {
 
     fn list(&self) -> KeyStream<'_> {
         list(&self.api, self.page_size)
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let _lock = self.locks.lock(name.as_str()).await;
+        undelete(&self.api, &self.soft_delete, name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        let _lock = self.locks.lock(name.as_str()).await;
+        history(&self.api, &self.soft_delete, name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

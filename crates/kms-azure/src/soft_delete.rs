@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{Error, ErrorKind, Result, Retry};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
@@ -58,6 +58,8 @@ pub(crate) enum Freed {
 /// An operation that the vault completes some time after the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
+    /// A deletion: the secret is listed as deleted.
+    Deleted,
     /// A purge: the secret is no longer listed as deleted.
     Purged,
     /// A recovery: the secret can be read again.
@@ -146,6 +148,7 @@ pub(crate) async fn free(
 pub(crate) async fn until(api: &Api, names: &Names, event: Event, deadline: &mut Deadline) -> Result<()> {
     loop {
         let seen = match event {
+            Event::Deleted => api.deleted(names).await.map(|found| found.is_some()),
             Event::Recovered => api.get(names, None).await.map(|found| found.is_some()),
             Event::Purged => api.deleted(names).await.map(|found| found.is_none()),
         };
@@ -158,11 +161,4 @@ pub(crate) async fn until(api: &Api, names: &Names, event: Event, deadline: &mut
         }
         deadline.pause().await?;
     }
-}
-
-/// Recovers a soft-deleted key.
-pub(crate) async fn restore(api: &Api, soft_delete: &SoftDelete, name: &KeyName) -> Result<()> {
-    let names = Names::of(name);
-    api.recover(&names).await?;
-    until(api, &names, Event::Recovered, &mut soft_delete.deadline()).await
 }

@@ -24,6 +24,7 @@ pub(crate) struct Files {
 
 /// The options of every command.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The files given before and after the command.
     #[arg(skip)]

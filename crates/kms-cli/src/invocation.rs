@@ -18,6 +18,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) environment: &'a Environment,
     /// Further providers, in addition to those of this workspace.
     pub(crate) registry: Registry,
+    /// The options of a rotation, before those of the command line.
+    pub(crate) rotation: kms_rotation::Options,
 }
 
 impl Invocation<'_> {

@@ -27,11 +27,12 @@ mod json_docs;
 #[path = "../tests/unit/osd_host.rs"]
 mod osd_host;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use kms_core::{Error, ErrorKind, Result};
 use kms_dispatch::Registry;
+use kms_rotation::{Options, Timer};
 
 pub use crate::exit::Exit;
 use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::Output};
@@ -49,6 +50,18 @@ use crate::{cli::Cli, environment::Environment, invocation::Invocation, output::
 /// }
 /// ```
 pub fn main_with(registry: Registry) -> ExitCode {
+    main_with_options(registry, Options::default())
+}
+
+/// Runs `kms` as [`main_with`] does, with another timer for the pauses of rotations.
+///
+/// It is for tests, which would wait for each grace period otherwise. A timer that is faster than real time ends grace
+/// periods early, so a program for hosts of OSDs must not use one.
+pub fn main_with_timer(registry: Registry, timer: Arc<dyn Timer>) -> ExitCode {
+    main_with_options(registry, Options::default().with_timer(timer))
+}
+
+fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     hygiene::harden();
     let environment = Environment::read();
     let cli = match Cli::try_parse() {
@@ -63,7 +76,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);
-    let invocation = Invocation { global, environment: &environment, registry };
+    let invocation = Invocation { global, environment: &environment, registry, rotation };
     let ended = block_on(cli::run(command, &invocation, &mut output))
         .and_then(|exit| exit)
         .and_then(|exit| output.finish().map(|()| exit));

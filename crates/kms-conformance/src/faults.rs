@@ -6,7 +6,9 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use kms_core::{DeleteMode, Error, ErrorKind, Freshness, Guarantee, KeyVersion, KmsProvider, PutMode, Retry};
+use kms_core::{
+    DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, KeyVersion, KmsProvider, PutMode, Retry,
+};
 
 use super::{
     bench::{Bench, Stop, Verdict, described, kek, refused},
@@ -96,6 +98,12 @@ pub(super) async fn failures(
     note("delete", provider.delete(&name, DeleteMode::Destroy).await.map(drop))?;
     if capability.list {
         note("list", provider.list().try_next().await.map(drop))?;
+    }
+    if capability.soft_delete {
+        note("undelete", provider.undelete(&name).await.map(drop))?;
+    }
+    if capability.history {
+        note("history", provider.history(&name, HistoryMode::ReadOnly).await.map(drop))?;
     }
     if capability.versions {
         note("retire", provider.retire_superseded(&name, &KeyVersion::new("1")).await.map(drop))?;

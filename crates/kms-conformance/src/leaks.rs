@@ -3,7 +3,7 @@
 //! Fresh KEKs go through every call and every failure of a call, while all logs of the process are recorded.
 
 use futures_util::StreamExt;
-use kms_core::{DeleteMode, Freshness, Guarantee, KeyVersion, KmsProviderExt, PutMode};
+use kms_core::{DeleteMode, Freshness, Guarantee, HistoryMode, KeyVersion, KmsProviderExt, PutMode};
 
 use super::{
     bench::{Bench, Stop, Verdict, kek, kek_of, random_text, shown},
@@ -88,8 +88,12 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
             values += &shown(&provider.retire_superseded(&name, &stored.version).await);
         }
         values += &shown(&provider.delete(&absent, DeleteMode::Destroy).await);
+        values += &shown(&provider.undelete(&name).await);
+        values += &shown(&provider.history(&name, HistoryMode::ReadOnly).await);
         values += &leak::shown(&provider);
         values += &shown(&provider.delete(&name, DeleteMode::Soft).await);
+        values += &shown(&provider.history(&name, HistoryMode::Restore).await);
+        values += &shown(&provider.undelete(&name).await);
         values += &shown(&provider.put(&name, other, PutMode::Overwrite).await);
         values += &shown(&provider.delete(&name, DeleteMode::Destroy).await);
         for broken in [bench.unreachable(), bench.denied()].into_iter().flatten() {

@@ -44,6 +44,7 @@ mod bench;
 mod delete;
 mod faults;
 mod get;
+mod history;
 pub mod leak;
 mod leaks;
 mod ledger;
@@ -274,12 +275,13 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
     groups().into_iter().flatten().map(|case| case.name).chain([NOTHING_LEFT])
 }
 
-fn groups() -> [&'static [Case]; 11] {
+fn groups() -> [&'static [Case]; 12] {
     [
         probe::CASES,
         put::CASES,
         get::CASES,
         delete::CASES,
+        history::CASES,
         list::CASES,
         rotate::CASES,
         names::CASES,

@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use kms_conformance::{Exception, Options, Outcome, Report, Subject};
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, Kek, KeyName, KeyStream,
-    KeyVersion, KmsProvider, KmsProviderExt, Probe, PutMode, Result, Retry, Stored, UpdateRight,
+    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, HistoryMode, Kek, KekState,
+    KeyName, KeyStream, KeyVersion, KmsProvider, KmsProviderExt, PastKek, Probe, PutMode, Result, Retry,
+    Stored, UpdateRight,
     layer::{self, LayerOptions},
     memory::Memory,
     provider::Deleted,
@@ -25,9 +26,9 @@ const TOKEN: &str = "s.2kRt8wq0Zr9sWq81mB4vTnXc";
 
 /// A provider whose calls all fail in the same way.
 fn failing(kind: ErrorKind) -> Arc<dyn KmsProvider> {
-    use Operation::{Delete, Get, List, Probe, Put, Retire};
+    use Operation::{Delete, Get, History, List, Probe, Put, Retire, Undelete};
     let scripted = Scripted::new();
-    for operation in [Delete, Get, List, Probe, Put, Retire] {
+    for operation in [Delete, Get, History, List, Probe, Put, Retire, Undelete] {
         scripted.push_times(100, operation, || InjectedFault::error(kind));
     }
     Arc::new(scripted)
@@ -85,6 +86,9 @@ enum Defect {
     GetHangs,
     GetIsStale,
     GetPanics,
+    HistoryForgetsOne,
+    HistoryIsOldestFirst,
+    HistoryRestores,
     KeksAreCut,
     KeksAreTrimmed,
     ListForgetsOne,
@@ -97,6 +101,8 @@ enum Defect {
     NothingIsDeleted,
     ProbeWrites,
     RetireDestroysAll,
+    UndeleteCreates,
+    UndeleteTakesAnyVersion,
     UnsupportedIsTried,
     UpdateIgnoresTheVersion,
     UpdateOfAbsentCreates,
@@ -152,6 +158,7 @@ impl KmsProvider for Broken {
                 .with_list(false)
                 .with_soft_delete(false)
                 .with_versions(false)
+                .with_history(false)
                 .with_max_kek_bytes(1024),
             _ => Capability::full(),
         }
@@ -248,6 +255,34 @@ impl KmsProvider for Broken {
         Box::pin(self.inner.list().skip(forgotten))
     }
 
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let name = &self.mapped(name);
+        match (self.defect, self.inner.undelete(name).await) {
+            (Defect::UndeleteCreates, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.inner.put(name, &Kek::generate()?, PutMode::Create).await
+            }
+            (Defect::UndeleteTakesAnyVersion, Ok(_)) => {
+                let first = self.first.lock().unwrap().get(name).unwrap().duplicate();
+                self.inner.put(name, &first, PutMode::Overwrite).await
+            }
+            (_, result) => result,
+        }
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        let name = &self.mapped(name);
+        let mut past = self.inner.history(name, mode).await?;
+        match self.defect {
+            Defect::HistoryForgetsOne => drop(past.pop()),
+            Defect::HistoryIsOldestFirst => past.reverse(),
+            Defect::HistoryRestores if past.iter().all(|one| one.state == KekState::Deleted) => {
+                self.inner.undelete(name).await?;
+            }
+            _ => {}
+        }
+        Ok(past)
+    }
+
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         let name = &self.mapped(name);
         let retired = self.inner.retire_superseded(name, current).await?;
@@ -313,6 +348,14 @@ impl KmsProvider for Clinging {
         self.0.list()
     }
 
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.0.undelete(name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.0.history(name, mode).await
+    }
+
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
         self.0.retire_superseded(name, current).await
     }
@@ -365,6 +408,9 @@ const NOTICED: &[(Defect, &[&str])] = &[
     (Defect::GetHangs, &["get_returns_the_same_each_time"]),
     (Defect::GetIsStale, &["put_overwrite_replaces_a_key", "get_sees_every_write_of_this_client"]),
     (Defect::GetPanics, &["get_returns_the_same_each_time"]),
+    (Defect::HistoryForgetsOne, &["history_has_every_kek_the_newest_first"]),
+    (Defect::HistoryIsOldestFirst, &["history_has_every_kek_the_newest_first"]),
+    (Defect::HistoryRestores, &["history_of_a_deleted_key_leaves_it_deleted"]),
     (Defect::KeksAreCut, &["keks_of_every_size_come_back"]),
     (Defect::KeksAreTrimmed, &["keks_of_every_kind_of_text_come_back"]),
     (Defect::ListForgetsOne, &["list_shows_every_key_exactly_once_over_many_pages"]),
@@ -380,9 +426,13 @@ const NOTICED: &[(Defect, &[&str])] = &[
     (Defect::MayUpdateWrites, &["may_update_changes_nothing"]),
     (Defect::ProbeWrites, &["probe_changes_nothing"]),
     (Defect::RetireDestroysAll, &["superseded_versions_are_retired_and_the_current_one_stays"]),
+    (Defect::UndeleteCreates, &["undelete_of_an_absent_key_is_not_found"]),
+    (Defect::UndeleteTakesAnyVersion, &["undelete_brings_back_the_same_kek"]),
     (
         Defect::UnsupportedIsTried,
         &[
+            "history_is_unsupported_where_it_is_not_possible",
+            "undelete_is_unsupported_where_it_is_not_possible",
             "list_is_unsupported_where_it_is_not_possible",
             "retire_is_unsupported_where_it_is_not_possible",
             "soft_delete_is_unsupported_where_it_is_not_possible",
@@ -505,6 +555,14 @@ async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
 
         fn list(&self) -> KeyStream<'_> {
             self.0.list()
+        }
+
+        async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+            self.0.undelete(name).await
+        }
+
+        async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+            self.0.history(name, mode).await
         }
 
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

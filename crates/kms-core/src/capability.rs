@@ -46,10 +46,14 @@ pub struct Capability {
     pub update: Guarantee,
     /// Whether keys can be listed.
     pub list: bool,
-    /// Whether [`DeleteMode::Soft`](crate::DeleteMode::Soft) is possible.
+    /// Whether [`DeleteMode::Soft`](crate::DeleteMode::Soft) is possible, and
+    /// [`KmsProvider::undelete`](crate::KmsProvider::undelete) after it.
     pub soft_delete: bool,
     /// Whether the server keeps superseded versions of a key, and can destroy them.
     pub versions: bool,
+    /// Whether [`KmsProvider::history`](crate::KmsProvider::history) is possible. Without [`versions`](Self::versions)
+    /// it has the current KEK alone.
+    pub history: bool,
     /// Whether [`Freshness::Fresh`](crate::Freshness::Fresh) reads are possible.
     pub fresh_reads: bool,
     /// The largest KEK that can be stored, in bytes.
@@ -68,6 +72,7 @@ impl Capability {
             list: true,
             soft_delete: true,
             versions: true,
+            history: true,
             fresh_reads: true,
             max_kek_bytes: crate::Kek::MAX_BYTES,
             base64_only: false,
@@ -106,6 +111,13 @@ impl Capability {
     #[must_use]
     pub const fn with_versions(mut self, versions: bool) -> Self {
         self.versions = versions;
+        self
+    }
+
+    /// Sets whether the KEKs that the server still has can be read.
+    #[must_use]
+    pub const fn with_history(mut self, history: bool) -> Self {
+        self.history = history;
         self
     }
 

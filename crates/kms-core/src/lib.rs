@@ -28,6 +28,7 @@ pub mod builder;
 pub mod capability;
 pub mod config;
 pub mod error;
+pub mod history;
 pub mod index;
 pub mod kek;
 pub mod layer;
@@ -43,6 +44,7 @@ pub use crate::{
     builder::ProviderBuilder,
     capability::{Capability, Guarantee, UpdateRight},
     error::{Error, ErrorKind, Existing, Result, Retry, WriteOutcome},
+    history::{HistoryMode, KekState, PastKek},
     index::{IndexEntry, KeyIndex},
     kek::Kek,
     locks::KeyLocks,

@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use futures_util::stream;
 
 use crate::{
-    Capability, DeleteMode, Error, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, Existing, Freshness, HistoryMode, Kek, KekState, KeyInfo, KeyName,
+    KeyStream, KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight,
+    provider::Deleted,
 };
 
 /// A KMS in memory.
@@ -133,6 +134,35 @@ impl KmsProvider for Memory {
             })
             .collect();
         Box::pin(stream::iter(found))
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let mut keys = self.keys();
+        let key = keys.get_mut(name).ok_or_else(|| Error::key_not_found(name))?;
+        if !key.deleted {
+            return Err(Error::already_exists(name, Existing::Unknown));
+        }
+        key.deleted = false;
+        let (number, _) = key.current().ok_or_else(|| Error::key_not_found(name))?;
+        Ok(KeyVersion::new(number.to_string()))
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        let keys = self.keys();
+        let key = keys.get(name).ok_or_else(|| Error::key_not_found(name))?;
+        let current = key.current().map(|(number, _)| number);
+        let past = key.versions.iter().rev().map(|(number, version)| {
+            let state = match current {
+                Some(current) if current == *number => KekState::Current,
+                Some(_) => KekState::Superseded,
+                None => KekState::Deleted,
+            };
+            let readable = state != KekState::Deleted || mode == HistoryMode::Restore;
+            PastKek::new(KeyVersion::new(number.to_string()), state)
+                .with_kek(readable.then(|| version.kek.duplicate()))
+                .with_stored(Some(version.stored))
+        });
+        Ok(past.collect())
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

@@ -12,8 +12,8 @@ use futures_core::Stream;
 use tokio::time::sleep;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyVersion, PutMode,
-    Result, UpdateRight,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KekState, KeyName,
+    KeyVersion, PastKek, PutMode, Result, UpdateRight,
 };
 
 /// How often [`KmsProviderExt::ensure`] tries. It starts again if the key was deleted or replaced meanwhile.
@@ -47,6 +47,13 @@ impl Stored {
         self.created = created;
         self.updated = updated;
         self
+    }
+}
+
+impl From<Stored> for PastKek {
+    /// The current version: the whole history on a server that keeps no other versions.
+    fn from(stored: Stored) -> Self {
+        Self::new(stored.version, KekState::Current).with_kek(Some(stored.kek)).with_stored(stored.updated)
     }
 }
 
@@ -204,6 +211,24 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// It leaves out the objects of other programs in the same place.
     fn list(&self) -> KeyStream<'_>;
 
+    /// Brings back a key that [`DeleteMode::Soft`] has deleted, and returns the version that is current again.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no deleted key that the server can bring back; `AlreadyExists` if the key exists.
+    /// `Unsupported` if [`capability`](Self::capability) excludes soft deletes.
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion>;
+
+    /// Reads every KEK that the server still has for a key, the newest first.
+    ///
+    /// A recovery of a device tries them all. The read is fresh. [`HistoryMode::Restore`] reads deleted versions too.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the server has no version of the key, a deleted one included. `Unsupported` if
+    /// [`capability`](Self::capability) excludes it.
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>>;
+
     /// Destroys or disables the versions of a key before `current`, and returns their number.
     ///
     /// # Errors
@@ -254,6 +279,14 @@ macro_rules! forward {
 
             fn list(&self) -> KeyStream<'_> {
                 (**self).list()
+            }
+
+            async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+                (**self).undelete(name).await
+            }
+
+            async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+                (**self).history(name, mode).await
             }
 
             async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
@@ -396,6 +429,14 @@ mod tests {
 
         fn list(&self) -> KeyStream<'_> {
             self.0.list()
+        }
+
+        async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+            self.0.undelete(name).await
+        }
+
+        async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+            self.0.history(name, mode).await
         }
 
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

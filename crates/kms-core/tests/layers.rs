@@ -12,22 +12,24 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::Recording;
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, KmsProvider, PutMode,
-    Result, Retry,
+    DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyVersion, KmsProvider,
+    PutMode, Result, Retry,
     layer::{self, LayerOptions, Retried, RetryPolicy, TimedOut},
     provider::Deleted,
 };
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 use tokio::time::Instant;
 
-const OPERATIONS: [Operation; 7] = [
+const OPERATIONS: [Operation; 9] = [
     Operation::Delete,
     Operation::Get,
+    Operation::History,
     Operation::List,
     Operation::Rights,
     Operation::Probe,
     Operation::Put,
     Operation::Retire,
+    Operation::Undelete,
 ];
 const RETRIES: [Retry; 3] = [Retry::Never, Retry::IfIdempotent, Retry::Always];
 
@@ -105,6 +107,8 @@ async fn call(kms: &dyn KmsProvider, operation: Operation) -> Option<Error> {
     match operation {
         Operation::Delete => kms.delete(&name(), DeleteMode::Destroy).await.err(),
         Operation::Get => kms.get(&name(), Freshness::Fresh).await.err(),
+        Operation::History => kms.history(&name(), HistoryMode::ReadOnly).await.err(),
+        Operation::Undelete => kms.undelete(&name()).await.err(),
         Operation::Rights => kms.may_update(&[name()]).await.err(),
         Operation::List => kms.list().try_next().await.err(),
         Operation::Probe => kms.probe().await.failed.map(|(_, error)| error),
@@ -584,6 +588,18 @@ async fn a_delete_that_was_surely_not_applied_still_finds_no_key() {
     bench.scripted.push(Operation::Delete, refused());
     let error = bench.kms.delete(&name(), DeleteMode::Destroy).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undelete_whose_answer_was_lost_has_succeeded() {
+    let bench = Bench::new();
+    let version = bench.stored("a").await;
+    bench.kms.delete(&name(), DeleteMode::Soft).await.unwrap();
+    bench.scripted.push(Operation::Undelete, lost().applied());
+    assert_eq!(bench.kms.undelete(&name()).await.unwrap(), version);
+    assert_eq!(bench.scripted.count(Operation::Undelete), 2);
+    let error = bench.kms.undelete(&name()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "no try of this call has done anything");
 }
 
 // The last error.

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_with_code_and_request_id() {
+    fn a_refusal_is_reported_with_code_and_request_id() {
         let body = r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found","context":{"requestId":"r-1","url":"x"}}"#;
         let error = denied(&answer(400, body));
         assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unauthenticated, Retry::Never));

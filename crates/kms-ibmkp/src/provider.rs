@@ -4,8 +4,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 use crate::{
@@ -77,7 +77,10 @@ impl KmsProvider for IbmKeyProtect {
     fn capability(&self) -> Capability {
         // The service gives an alias to one key only, so one of two creates fails. It has no conditional update: an
         // update is a sequence of requests, which is safe only if every writer keeps to their order.
-        Capability::full().with_update(Guarantee::CheckThenAct).with_max_kek_bytes(MAX_KEK_BYTES)
+        Capability::full()
+            .with_update(Guarantee::CheckThenAct)
+            .with_history(false)
+            .with_max_kek_bytes(MAX_KEK_BYTES)
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
@@ -94,6 +97,14 @@ impl KmsProvider for IbmKeyProtect {
 
     fn list(&self) -> KeyStream<'_> {
         list(&self.api)
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        restore(&self.api, name).await
+    }
+
+    async fn history(&self, _: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
+        Err(Error::new(ErrorKind::Unsupported, "superseded KEKs in Key Protect cannot be read"))
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

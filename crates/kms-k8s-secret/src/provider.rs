@@ -5,8 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 use kms_kube::{Owner, Secrets};
 
@@ -75,6 +75,17 @@ impl KmsProvider for KubernetesSecret {
     fn list(&self) -> KeyStream<'_> {
         let read = |metadata: &_| stored::key_info(metadata).map(|info| (info.name.clone(), info));
         list::list(&self.secrets, read).boxed()
+    }
+
+    async fn undelete(&self, _: &KeyName) -> Result<KeyVersion> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "a deleted Secret is gone for good; it cannot be brought back",
+        ))
+    }
+
+    async fn history(&self, name: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
+        Ok(vec![self.get(name, Freshness::Fresh).await?.into()])
     }
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_are_told_from_keks() {
+    fn identifiers_are_distinguished_from_keks() {
         let uuid = "550e8400-e29b-41d4-a716-446655440000";
         let (hash, short) = ("ab".repeat(64), "c2hvcnQ=");
         for uid in ["1", "abc123", uuid, &uuid.replace('-', ""), &hash, short, "id with spaces"] {

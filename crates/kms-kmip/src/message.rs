@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_even_without_operation_and_batch_id() {
+    fn a_refusal_is_reported_even_without_operation_and_batch_id() {
         let bytes = answer(vec![
             Field::enumeration(tag::RESULT_STATUS, 1),
             Field::enumeration(tag::RESULT_REASON, 4),

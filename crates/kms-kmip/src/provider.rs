@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
 use kms_core::{
-    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyIndex, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Stored, UpdateRight, layer::LayerOptions, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyIndex, KeyName,
+    KeyStream, KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight,
+    layer::LayerOptions, provider::Deleted,
 };
 
 use crate::{
@@ -73,6 +74,7 @@ impl KmsProvider for Kmip {
             .with_create(guarantee)
             .with_update(guarantee)
             .with_soft_delete(false)
+            .with_history(false)
             .with_base64_only(true)
     }
 
@@ -92,6 +94,17 @@ impl KmsProvider for Kmip {
     fn list(&self) -> KeyStream<'_> {
         let keys = stream::once(list(&self.api, self.index()));
         Box::pin(keys.map_ok(|keys| stream::iter(keys.into_iter().map(Ok))).try_flatten())
+    }
+
+    async fn undelete(&self, _: &KeyName) -> Result<KeyVersion> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "KMIP has no soft delete: a destroyed object is gone for good",
+        ))
+    }
+
+    async fn history(&self, _: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
+        Err(Error::new(ErrorKind::Unsupported, "superseded KEKs on a KMIP server cannot be read"))
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

@@ -135,7 +135,7 @@ impl Manifests {
     fn add(&mut self, input: &str, bytes: &[u8]) -> Result<(), Mistake> {
         if bytes.len() > yaml::MAX_BYTES {
             return Err(Mistake::new(format!(
-                "it has {} bytes, at most {} are read",
+                "it has {} bytes; the limit is {}",
                 bytes.len(),
                 yaml::MAX_BYTES
             )));
@@ -210,7 +210,7 @@ impl Manifests {
     fn add_cluster(&mut self, place: &str, cluster: CephCluster) -> Result<(), Mistake> {
         if let Some((first, _)) = &self.cluster {
             return Err(Mistake::new(format!(
-                "there are two CephClusters or security blocks, in {first} and in {place}: give one of them"
+                "there are two CephClusters or security blocks, in {first} and in {place}: remove one of them"
             )));
         }
         self.kube_namespace = cluster.reference.as_ref().map(|reference| reference.kube_namespace.clone());
@@ -228,7 +228,7 @@ impl Manifests {
             self.secrets.iter().find(|found| found.name == name && found.kube_namespace == kube_namespace)
         {
             return Err(Mistake::new(format!(
-                "Secret {name:?} is there twice, in {} and in {place}: give one of them",
+                "Secret {name:?} is given twice, in {} and in {place}: remove one of them",
                 first.place
             )));
         }
@@ -279,7 +279,7 @@ impl Manifests {
                 format!("Secret {name:?} was not found in {}", self.inputs.join(", ")),
             )),
             ([first, second, ..], _) => Err(Error::config(format!(
-                "Secret {name:?} is there for several namespaces, in {} and in {}: give one of them",
+                "Secret {name:?} is given for several namespaces, in {} and in {}: remove all but one",
                 first.place, second.place
             ))),
         }
@@ -322,8 +322,10 @@ fn text_of<'a>(field: &str, node: &'a Node) -> Result<&'a str, Mistake> {
     match &node.value {
         Value::Text(text) => Ok(text),
         Value::Null => Ok(""),
-        other => Err(node
-            .mistake(format!("{field} is {}, and has to be a text: put its value in quotes", other.kind()))),
+        other => {
+            Err(node
+                .mistake(format!("{field} is {}, and must be a text: put its value in quotes", other.kind())))
+        }
     }
 }
 
@@ -334,7 +336,7 @@ fn decode(key: &str, node: &Node) -> Result<Vec<u8>, Mistake> {
         Zeroizing::new(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect());
     // The error of the decoder shows a byte of the text, so it is dropped.
     BASE64.decode(&*compact).map_err(|_error| {
-        node.mistake(format!("data.{key} is not base64; text as it is belongs into stringData"))
+        node.mistake(format!("data.{key} is not base64: encode it, or move it to stringData as plain text"))
     })
 }
 
@@ -426,7 +428,7 @@ spec:
     }
 
     #[test]
-    fn what_is_unknown_in_a_security_block_is_told_with_a_suggestion() {
+    fn what_is_unknown_in_a_security_block_is_reported_with_a_suggestion() {
         let manifests = parse(&[
             "security: {cephx: {daemon: {}}, kmss: {a: canary}, keyRotaton: , other: canary, Kms: {}}",
         ])
@@ -522,7 +524,7 @@ metadata: {name: t}
     }
 
     #[test]
-    fn other_kinds_are_passed_over_and_told() {
+    fn other_kinds_are_skipped_and_reported() {
         let manifests =
             parse(&["kind: CephObjectStore\nspec: {security: {kms: 1}}\n---\nkind: Pod\n"]).unwrap();
         assert!(manifests.security().is_none());
@@ -533,7 +535,7 @@ metadata: {name: t}
     }
 
     #[test]
-    fn what_is_there_twice_or_wrong_is_told_with_its_place() {
+    fn duplicates_and_mistakes_are_reported_with_their_place() {
         let secret = "kind: Secret\nmetadata: {name: t}\n";
         for (inputs, message) in [
             (
@@ -544,20 +546,20 @@ metadata: {name: t}
             (
                 &[CLUSTER, "---\nsecurity:\n"],
                 "b.yaml: there are two CephClusters or security blocks, in a.yaml, document 1 and in b.yaml, \
-                 document 1: give one of them",
+                 document 1: remove one of them",
             ),
             (
                 &[secret, secret],
-                "b.yaml: Secret \"t\" is there twice, in a.yaml, document 1 and in b.yaml, document 1: give one \
-                 of them",
+                "b.yaml: Secret \"t\" is given twice, in a.yaml, document 1 and in b.yaml, document 1: remove \
+                 one of them",
             ),
             (
                 &["kind: Secret\nmetadata: {name: t}\ndata: {token: 'canary!'}\n"],
-                "a.yaml:3:15: data.token is not base64; text as it is belongs into stringData",
+                "a.yaml:3:15: data.token is not base64: encode it, or move it to stringData as plain text",
             ),
             (
                 &["kind: Secret\nmetadata: {name: t}\nstringData: {token: 123}\n"],
-                "a.yaml:3:21: stringData.token is a number, and has to be a text: put its value in quotes",
+                "a.yaml:3:21: stringData.token is a number, and must be a text: put its value in quotes",
             ),
             (
                 &["kind: Secret\nstringData: {token: canary}\n"],
@@ -602,7 +604,7 @@ metadata: {name: t}
         let large = " ".repeat(yaml::MAX_BYTES + 1);
         assert_eq!(
             parse(&[&large]).unwrap_err().to_string(),
-            "a.yaml: it has 8388609 bytes, at most 8388608 are read"
+            "a.yaml: it has 8388609 bytes; the limit is 8388608"
         );
         let error = Manifests::parse([("a.yaml", &b"\xff\xfe"[..])]).unwrap_err();
         assert_eq!(error.to_string(), "a.yaml: it is not UTF-8 text");

@@ -166,11 +166,13 @@ impl Mistake {
             Cause::AliasReplayLimitExceeded { .. }
             | Cause::AliasExpansionLimitExceeded { .. }
             | Cause::AliasReplayStackDepthExceeded { .. }
-            | Cause::AliasReplayCounterOverflow { .. } => "its aliases stand for too much",
+            | Cause::AliasReplayCounterOverflow { .. } => "its aliases expand to too many values",
             Cause::Budget { .. } => "it is nested too deeply, or has too many values or aliases",
             Cause::DuplicateMappingKey { .. } => "a map has the same key twice",
             Cause::Eof { .. } => "it ends too early",
-            Cause::RecursiveReferencesRequireWeakTypes { .. } => "an alias stands for what it is in",
+            Cause::RecursiveReferencesRequireWeakTypes { .. } => {
+                "an alias refers to a value that contains it"
+            }
             Cause::UnknownAnchor { .. } => "an alias has no anchor before it",
             _ => "it is not valid YAML",
         };
@@ -204,7 +206,7 @@ impl std::error::Error for Mistake {}
 impl de::Error for Mistake {
     /// Drops the text, since some callers put values into it.
     fn custom<T: fmt::Display>(_message: T) -> Self {
-        Self::new("this is not of the form that is expected here")
+        Self::new("this does not have the form that is expected here")
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -369,7 +371,7 @@ mod tests {
 
     fn failure(text: &str) -> String {
         match parse(text) {
-            Ok(_) => panic!("this was to fail: {text:.100}"),
+            Ok(_) => panic!("this should fail: {text:.100}"),
             Err(mistake) => mistake.in_input("a.yaml").to_string(),
         }
     }

@@ -7,6 +7,7 @@ mod config;
 mod delete;
 mod error;
 mod get;
+mod history;
 mod list;
 mod mount;
 mod name;

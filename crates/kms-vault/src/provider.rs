@@ -4,11 +4,11 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
-    PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
-use crate::{PROVIDER, delete, get, list, mount::Mount, probe, put, stored::KvVersion};
+use crate::{PROVIDER, delete, get, history, list, mount::Mount, probe, put, stored::KvVersion};
 
 /// A KV mount of HashiCorp Vault or OpenBao that stores KEKs as Rook does.
 pub struct Vault {
@@ -69,6 +69,14 @@ impl KmsProvider for Vault {
 
     fn list(&self) -> KeyStream<'_> {
         list::list(&self.mount)
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        history::undelete(&self.mount, name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        history::history(&self.mount, name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

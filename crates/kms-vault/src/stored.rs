@@ -1,6 +1,6 @@
 //! Encodes and decodes secrets of KV v1 and v2 (rook-behaviour §4.4, §4.5, §4.6).
 
-use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, time::SystemTime};
 
 use kms_core::{Error, ErrorKind, Kek, KeyName, KeyVersion, Result, SecretString};
 use kms_http::json::unreadable;
@@ -76,13 +76,27 @@ struct VersionState {
     destroyed: bool,
 }
 
+impl VersionState {
+    /// Whether the version is soft-deleted.
+    fn is_deleted(&self) -> bool {
+        // With `delete_version_after` every version has a deletion time from the start, in the future.
+        time(&self.deletion_time).is_some_and(|at| at <= SystemTime::now())
+    }
+}
+
+/// A version on v2 whose value still exists.
+#[derive(Debug)]
+pub(crate) struct PastVersion {
+    pub(crate) number: u64,
+    /// When the version was stored.
+    pub(crate) stored: Option<SystemTime>,
+    pub(crate) is_deleted: bool,
+}
+
 impl SecretMetadata {
     /// Whether the current version can be read.
     pub(crate) fn is_live(&self) -> bool {
-        // With `delete_version_after` every version has a deletion time from the start, in the future.
-        let deleted =
-            |version: &VersionState| time(&version.deletion_time).is_some_and(|at| at <= SystemTime::now());
-        self.current().is_some_and(|version| !deleted(version) && !version.destroyed)
+        self.current().is_some_and(|version| !version.is_deleted() && !version.destroyed)
     }
 
     /// The time at which the first version was stored.
@@ -99,6 +113,21 @@ impl SecretMetadata {
     pub(crate) fn superseded(&self, current: u64) -> Vec<u64> {
         let numbers = self.versions.iter().filter(|(_, state)| !state.destroyed);
         numbers.filter_map(|(number, _)| number.parse().ok()).filter(|number| *number < current).collect()
+    }
+
+    /// The versions whose value still exists, the newest first.
+    pub(crate) fn past(&self) -> Vec<PastVersion> {
+        let mut past: Vec<_> = self
+            .versions
+            .iter()
+            .filter(|(_, state)| !state.destroyed)
+            .filter_map(|(number, state)| {
+                let (number, stored) = (number.parse().ok()?, time(&state.created_time));
+                Some(PastVersion { number, stored, is_deleted: state.is_deleted() })
+            })
+            .collect();
+        past.sort_unstable_by_key(|version| Reverse(version.number));
+        past
     }
 
     fn current(&self) -> Option<&VersionState> {

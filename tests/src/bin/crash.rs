@@ -1,5 +1,5 @@
-//! `crash run`: kills rotations until a number of kills is reached; see `cargo xtask crash`. `crash worker` is the
-//! process that is killed.
+//! `crash run`: kills rotations until each class of providers has a number of kills; see `cargo xtask crash`.
+//! `crash worker` is the process that is killed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,15 +9,29 @@
 )]
 
 use std::{
-    process::{ExitCode, Stdio},
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use kms_tests::{
-    crash::{Dice, End, Subject, worker},
-    stores::{Store, Which},
+    crash::{Dice, Kill, Subject, worker},
+    stores::{Class, Store, Which},
 };
+use tokio::runtime::{Handle, Runtime};
+
+const USAGE: &str = "usage: crash run KILLS SEED [PROVIDER] | crash worker ...";
+
+/// How many providers are swept at a time, each with three OSDs: most of the time a rotation waits, for the KMS, for the
+/// disk or for a grace period.
+const AT_A_TIME: usize = 2;
+
+/// The kills of a round at most, after which a run may finish.
+const CHAIN: usize = 4;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +40,7 @@ fn main() -> ExitCode {
         (Ok(runtime), Some((verb, rest))) if verb == "worker" => runtime.block_on(worker(rest)),
         (Ok(_), Some((verb, rest))) if verb == "run" => run(rest),
         (Err(error), _) => Err(error.into()),
-        _ => Err(anyhow::anyhow!("usage: crash run KILLS SEED [PROVIDER] | crash worker ...")),
+        _ => Err(anyhow::anyhow!(USAGE)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,102 +51,126 @@ fn main() -> ExitCode {
     }
 }
 
-/// Distributes the kills over the providers. Two providers run at a time.
+/// Kills this number of rotations in each class, in equal parts for the providers of the class.
 fn run(arguments: &[String]) -> Result<()> {
-    let [kills, seed, rest @ ..] = arguments else { bail!("usage: crash run KILLS SEED [PROVIDER]") };
+    let [kills, seed, rest @ ..] = arguments else { bail!(USAGE) };
     let (kills, seed): (usize, u64) = (kills.parse()?, seed.parse()?);
     let stores: Vec<Which> =
         Which::ALL.into_iter().filter(|which| rest.is_empty() || rest.contains(&which.to_string())).collect();
     if stores.is_empty() {
         bail!("there is no such provider: {}", rest.join(", "));
     }
-    let each = kills.div_ceil(stores.len());
     let begin = Instant::now();
-    println!("{each} kills on each of {} providers, seed {seed}", stores.len());
-    // Two at a time: a rotation leaves one processor idle while it waits for the KMS.
-    let queue = std::sync::Mutex::new(stores.into_iter());
-    let total = std::sync::atomic::AtomicUsize::new(0);
+    println!("{kills} kills in each class of providers, seed {seed}");
+    let of = |class| stores.iter().filter(move |which| which.class() == class).count();
+    let queue = Mutex::new(stores.iter());
+    let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let work = || -> Result<()> {
             loop {
                 let Some(which) = queue.lock().unwrap().next() else { return Ok(()) };
-                // The checks of `sweep` read from several threads at once.
-                let runtime = tokio::runtime::Runtime::new()?;
-                let done = runtime.block_on(sweep(which, each, seed))?;
-                total.fetch_add(done, std::sync::atomic::Ordering::Relaxed);
+                let killed = sweep(*which, kills.div_ceil(of(which.class())), seed)?;
+                done.lock().unwrap().push((which.class(), killed));
             }
         };
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(result) => result,
             Err(_) => bail!("a KEK was lost, or a run did not converge: see above"),
         })
     })?;
-    let total = total.load(std::sync::atomic::Ordering::Relaxed);
-    println!("{total} kills, none lost a KEK, every run converged; {:.0?}", begin.elapsed());
+    let done = done.into_inner()?;
+    for class in Class::ALL {
+        let killed: usize = done.iter().filter(|(of, _)| *of == class).map(|(_, killed)| killed).sum();
+        println!("{class}: {killed} kills, none lost a KEK, every run converged");
+    }
+    println!("{:.0?}", begin.elapsed());
     Ok(())
 }
 
-/// Kills rotations on one provider: two of three at announced steps, one of three in the real program at any time.
-async fn sweep(which: Which, kills: usize, seed: u64) -> Result<usize> {
-    let begin = Instant::now();
-    let store = Store::start(which).await.with_context(|| format!("start {which}"))?;
-    let own = std::env::current_exe()?;
-    let mut subjects = Vec::new();
-    for devices in 1..=3 {
-        subjects.push(Subject::new(&store, &own, devices).await);
-    }
-    let mut dice = Dice::new(seed ^ which.to_string().bytes().map(u64::from).sum::<u64>());
-    let (mut done, mut at_steps, mut at_any_time) = (0, 0, 0);
-    while done < kills {
-        for subject in &subjects {
-            let steps = 18 + 8 * (subject.devices().len() - 1);
-            let killed = subject.round(dice.below(steps), dice.below(steps + 8)).await;
-            (done, at_steps) = (done + killed, at_steps + killed);
-            if at_any_time * 2 < at_steps {
-                let killed = any_time(&store, subject, &mut dice).await;
-                (done, at_any_time) = (done + killed, at_any_time + killed);
-            }
-        }
-    }
-    println!(
-        "{which}: {done} kills, {at_steps} at steps and {at_any_time} of kms at any time; {:.0?}",
-        begin.elapsed()
-    );
-    Ok(done)
+/// The progress of a sweep over one provider.
+struct Sweep {
+    wanted: usize,
+    at_steps: AtomicUsize,
+    at_any_time: AtomicUsize,
+    /// Whether a condition did not hold, so that the other OSDs can stop.
+    failed: AtomicBool,
 }
 
-/// Kills the real program after some milliseconds, and lets the next run finish.
-async fn any_time(store: &Store, subject: &Subject<'_>, dice: &mut Dice) -> usize {
-    // Without compare-and-set on the server, a write of the killed process may still be in flight. There the grace
-    // period covers it.
-    let grace = if store.is_atomic() { "0" } else { "500ms" };
-    let devices = subject.devices();
-    let mut arguments = vec!["rotate", subject.name().as_str()];
-    arguments.extend(devices.iter().map(String::as_str));
-    arguments.extend(["--grace", grace]);
-    let mut child = store
-        .kms
-        .command(&arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let moment = Duration::from_micros(u64::try_from(dice.below(250_000 * devices.len())).unwrap());
-    tokio::time::sleep(moment).await;
-    let _gone = child.kill();
-    let end = End::of(&child.wait_with_output().unwrap());
-    let when = format!("{} devices, kms killed after {moment:?}: {end:?}", devices.len());
-    subject.holds(&when).await;
-    // A run that finishes an interrupted rotation whose KEK is young creates no new KEK, so only the second run is sure
-    // to converge.
-    for _ in 0..2 {
-        let output = store.kms.command(&arguments).stdin(Stdio::null()).output().unwrap();
-        let next = End::of(&output);
-        assert_eq!(next, End::Done, "{}: {when}", store.which);
-        subject.holds(&when).await;
+/// Sets a flag if it is dropped by a panic.
+struct OnPanic<'a>(&'a AtomicBool);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
-    subject.converged(&when).await;
-    usize::from(end == End::Killed)
+}
+
+/// Kills rotations on one provider, of three OSDs with one to three devices at the same time.
+fn sweep(which: Which, wanted: usize, seed: u64) -> Result<usize> {
+    let begin = Instant::now();
+    // Doubles respond, and checks read, from several threads at once.
+    let runtime = Runtime::new()?;
+    let own = std::env::current_exe()?;
+    let mut store = runtime.block_on(Store::start(which)).with_context(|| format!("start {which}"))?;
+    store.kms = store.kms.program(own.with_file_name("kms-hurried"));
+    let sweep = Sweep {
+        wanted,
+        at_steps: AtomicUsize::new(0),
+        at_any_time: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        for devices in 1..=3 {
+            let (sweep, store, own, handle) = (&sweep, &store, &own, runtime.handle().clone());
+            let seed = seed ^ which.to_string().bytes().chain([devices]).map(u64::from).sum::<u64>();
+            scope.spawn(move || {
+                let _stop_others = OnPanic(&sweep.failed);
+                let subject = handle.block_on(Subject::new(store, own, devices.into()));
+                sweep.kill(&subject, &handle, Dice::new(seed));
+            });
+        }
+    });
+    if store.class() != which.class() {
+        bail!("{which} is in the class {}, and its provider says {}", which.class(), store.class());
+    }
+    let [at_steps, at_any_time] = [sweep.at_steps, sweep.at_any_time].map(AtomicUsize::into_inner);
+    let (killed, took) = (at_steps + at_any_time, begin.elapsed());
+    println!(
+        "{which}: {killed} kills, {at_steps} at steps and {at_any_time} of kms at any time; {took:.0?}, {:.2} s each",
+        took.as_secs_f64() / killed.max(1) as f64
+    );
+    Ok(killed)
+}
+
+impl Sweep {
+    /// Kills rotations of one OSD, in rounds, until the provider has all its kills: two of three rounds at announced
+    /// steps, one of three in the program itself at any time.
+    fn kill(&self, subject: &Subject<'_>, handle: &Handle, mut dice: Dice) {
+        let whole = subject.rotation_takes();
+        let steps = 18 + 8 * (subject.devices().len() - 1);
+        while self.at_steps.load(Ordering::Relaxed) + self.at_any_time.load(Ordering::Relaxed) < self.wanted {
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let at_any_time = dice.below(3) == 0;
+            let kills: Vec<Kill> = (0..=dice.below(CHAIN))
+                .map(|run| match at_any_time {
+                    true => Kill::After(moment(whole, &mut dice)),
+                    // A run that finishes another one has more steps.
+                    false => Kill::At(dice.below(if run == 0 { steps } else { steps + 8 })),
+                })
+                .collect();
+            let killed = handle.block_on(subject.round(&kills));
+            let counter = if at_any_time { &self.at_any_time } else { &self.at_steps };
+            counter.fetch_add(killed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A moment of a rotation that takes `whole`.
+fn moment(whole: Duration, dice: &mut Dice) -> Duration {
+    whole.mul_f64(dice.below(1_000_000) as f64 / 1e6)
 }

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_reads_what_it_wrote_and_is_told_of_the_flush() {
+    fn a_client_reads_what_it_wrote_and_learns_of_the_flush() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::new(folder.path(), "disk", 1).unwrap();
         let mut stream = UnixStream::connect(disk.socket()).unwrap();

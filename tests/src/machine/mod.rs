@@ -430,12 +430,12 @@ impl Drop for Machine {
     }
 }
 
-/// The file system of an OSD host: cryptsetup, dmsetup, and the program under test.
+/// The file system of an OSD host: cryptsetup, dmsetup, and the program under test, which the guest knows as `kms`.
 ///
 /// # Errors
 ///
 /// If a part that xtask provisions is missing.
-pub fn osd_host() -> Result<Initramfs> {
+pub fn osd_host(program: &Path) -> Result<Initramfs> {
     let mut initramfs = Initramfs::new(&setting(FOLDER)?)?;
     for name in ["cryptsetup", "dmsetup"] {
         initramfs.program(&find_program(name)?)?;
@@ -443,8 +443,7 @@ pub fn osd_host() -> Result<Initramfs> {
     // Without symbols, which the guest would keep in its memory. `strip` comes with the linker.
     let folder = Scratch::new()?;
     let stripped = folder.path().join("kms");
-    let program = setting(servers::KMS)?;
-    let output = Command::new("strip").arg("-o").args([&stripped, &program]).output().context("run strip")?;
+    let output = Command::new("strip").arg("-o").arg(&stripped).arg(program).output().context("run strip")?;
     if !output.status.success() {
         bail!("strip: {}", String::from_utf8_lossy(&output.stderr));
     }

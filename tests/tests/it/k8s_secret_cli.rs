@@ -80,7 +80,7 @@ async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
-async fn the_account_of_an_osd_reads_its_key_and_is_told_what_it_may_not() {
+async fn the_account_of_an_osd_reads_its_key_and_learns_what_it_may_not() {
     let (kube, place, token) = cluster().await;
     ceph_cluster(&kube, &place, json!({"mon": {"count": 3}})).await;
     let which = format!("{}/rook-ceph", place.name());

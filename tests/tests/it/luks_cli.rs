@@ -113,7 +113,7 @@ async fn a_kernel_without_device_mapper_is_named_and_one_with_it_opens_the_devic
 
 #[tokio::test]
 #[ignore = "needs cryptsetup and a Vault server: cargo xtask it luks"]
-async fn a_host_without_cryptsetup_is_told_so() {
+async fn a_host_without_cryptsetup_gets_an_error_that_says_so() {
     let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
     let kms = kms(&server).await;
     image(&kms, "data");

@@ -78,7 +78,7 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
-async fn one_that_fails_is_told_and_gives_the_exit_code_and_the_others_are_done() {
+async fn a_failure_is_reported_and_gives_the_exit_code_and_the_others_are_done() {
     let cluster = cluster("vault-token").await;
     let token = cluster.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
     let kms = cluster.kms(&token);

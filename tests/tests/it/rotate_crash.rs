@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use kms_tests::{
-    crash::{Dice, Subject},
+    crash::{Dice, Kill, Subject},
     stores::{Store, Which},
 };
 
@@ -20,7 +20,8 @@ async fn sweep(which: Which) {
         // The provider determines the moments, so that all providers together cover every moment.
         let offset = Which::ALL.iter().position(|other| *other == which).unwrap() % stride;
         for first in (offset..).step_by(stride) {
-            match subject.round(first, dice.below(24 + 10 * devices)).await {
+            let second = dice.below(24 + 10 * devices);
+            match subject.round(&[Kill::At(first), Kill::At(second)]).await {
                 0 => break,
                 killed => kills += killed,
             }

@@ -2,7 +2,6 @@
 
 mod imports;
 mod isolation;
-mod left;
 mod lexer;
 mod lines;
 mod phrases;
@@ -30,11 +29,6 @@ const CHECKS: [Check; 6] = [
     ("shared runs", shared::check),
 ];
 
-/// Runs a check. Returns errors, and warnings for places that are still untidy.
-fn sorted(check: Check, workspace: &Workspace) -> (Vec<String>, Vec<String>) {
-    check.1(workspace).into_iter().partition(|problem| check.0 == "lines" || left::is_error(problem))
-}
-
 /// Check roles, phrases, references, imports, shared code, and which crate knows which
 #[derive(Args, Debug, Default)]
 pub(crate) struct Tidy {
@@ -47,15 +41,10 @@ impl Tidy {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let workspace = Workspace::read(sh)?;
         let mut errors = Vec::new();
-        for check in CHECKS {
+        for (_, check) in CHECKS {
             let shown =
                 |problem: &String| self.under.as_ref().is_none_or(|under| problem.contains(under.as_str()));
-            let (found, mut warnings) = sorted(check, &workspace);
-            errors.extend(found.into_iter().filter(shown));
-            warnings.retain(shown);
-            if !warnings.is_empty() {
-                eprintln!("{}: {} warnings\n  {}", check.0, warnings.len(), warnings.join("\n  "));
-            }
+            errors.extend(check(&workspace).into_iter().filter(shown));
         }
         if self.under.is_none() {
             errors.extend(isolation::check(sh)?);
@@ -83,8 +72,8 @@ mod tests {
         let sh = Shell::new().unwrap();
         sh.change_dir(crate::run::root());
         let workspace = Workspace::read(&sh).unwrap();
-        for check in CHECKS {
-            assert_eq!(sorted(check, &workspace).0, Vec::<String>::new(), "{}", check.0);
+        for (name, check) in CHECKS {
+            assert_eq!(check(&workspace), Vec::<String>::new(), "{name}");
         }
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn check(workspace: &Workspace) -> Vec<String> {
     texts.flat_map(phrases).collect()
 }
 
-/// A word, its line, and whether only white space separates it from the previous word.
+/// How many words a name must have, at least, to be read as a sentence: names of tests are sentences.
+const SENTENCE: usize = 4;
+
+/// A word, its line, and whether only white space, or `_` in the name of a test, separates it from the previous word.
 #[derive(Debug)]
 struct Word {
     text: String,
@@ -82,6 +85,7 @@ fn words(text: &str, markdown: bool) -> Vec<Word> {
             continue;
         }
         let spoken = without_code(line);
+        let spoken = if markdown { spoken } else { with_sentences(&spoken) };
         let mut rest = spoken.as_str();
         while !rest.is_empty() {
             let end = rest.find(|one: char| !one.is_alphabetic()).unwrap_or(rest.len());
@@ -97,6 +101,17 @@ fn words(text: &str, markdown: bool) -> Vec<Word> {
         }
     }
     words
+}
+
+/// Writes each name that is as long as a sentence with spaces in place of `_`.
+fn with_sentences(line: &str) -> String {
+    let in_name = |one: char| one.is_alphanumeric() || one == '_';
+    let mut names = Vec::new();
+    for name in line.split_inclusive(|one| !in_name(one)) {
+        let is_sentence = name.split('_').filter(|word| !word.is_empty()).count() >= SENTENCE;
+        names.push(if is_sentence { name.replace('_', " ") } else { name.to_owned() });
+    }
+    names.concat()
 }
 
 /// Replaces each span between two back-ticks by one back-tick.
@@ -130,6 +145,12 @@ mod tests {
         assert_eq!(found("a.rs", "/// The two cannot be told apart.\n"), 0);
         assert_eq!(found("a.rs", "/// whoevers. None. Is it?\nfn is_told() {}\n"), 0);
         assert_eq!(found("a.rs", "/// If there is none, is it lost?\n"), 0);
+    }
+
+    #[test]
+    fn names_of_tests_are_sentences() {
+        assert_eq!(found("a.rs", "    async fn the_second_caller_is_told_so() {\n"), 1);
+        assert_eq!(found("a.rs", "    async fn the_two_cannot_be_told_apart() {\n"), 0);
     }
 
     #[test]

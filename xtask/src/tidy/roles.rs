@@ -8,7 +8,7 @@ use super::{size, workspace::Workspace};
 pub(super) const PROVIDERS: [&str; 5] = ["kms-azure", "kms-ibmkp", "kms-k8s-secret", "kms-kmip", "kms-vault"];
 
 /// Every role that a provider may have, and the content of its file. If a service lacks a role, the file is absent.
-const ROLES: [(&str, &str); 14] = [
+const ROLES: [(&str, &str); 15] = [
     ("lib.rs", "the crate's documentation and public names"),
     ("config.rs", "the settings"),
     ("builder.rs", "from settings to a provider"),
@@ -20,6 +20,7 @@ const ROLES: [(&str, &str); 14] = [
     ("get.rs", "reads a KEK"),
     ("put.rs", "stores a KEK"),
     ("delete.rs", "deletes a KEK"),
+    ("history.rs", "every KEK that the KMS still has, and deleted keys brought back"),
     ("list.rs", "lists key names"),
     ("probe.rs", "logs in and checks the rights"),
     ("error.rs", "from the service's codes to `ErrorKind` and `Retry`"),

@@ -166,7 +166,7 @@ async fn without_the_right_to_list_the_last_writer_has_created_the_key() {
 }
 
 #[tokio::test]
-async fn a_device_opens_though_the_list_of_versions_is_not_to_be_had() {
+async fn a_device_opens_even_if_the_list_of_versions_is_unavailable() {
     let double = Azure::start().await.unwrap();
     let provider = Setup::on(&double).build().await;
     double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("PATCH"));

@@ -106,7 +106,7 @@ async fn the_ceph_cluster_and_its_secrets_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_is_waited_for_as_long_as_the_timeout_says_and_told_once() {
+async fn an_unreachable_api_server_is_waited_for_as_long_as_the_timeout_says_and_reported_once() {
     let args = ["-q", "--cluster", "rook-ceph/my", "--timeout", "1s", "list"];
     let (code, _, stderr) = kms("http://127.0.0.1:1", &args, &[]).await;
     assert_eq!(code, 5, "{stderr}");

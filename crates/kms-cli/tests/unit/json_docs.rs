@@ -137,7 +137,12 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
     let exit = match command {
         Command::Devices(devices::Command::Rotate(args)) => {
-            let host = devices::rotate::Host { cryptsetup, kube_namespace: None, quiet: true };
+            let host = devices::rotate::Host {
+                cryptsetup,
+                kube_namespace: None,
+                quiet: true,
+                options: kms_rotation::Options::default(),
+            };
             devices::rotate::run(args, host, connect, &mut output).await
         }
         Command::Devices(devices::Command::Verify(args)) => {

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 
 use crate::{
-    Capability, DeleteMode, Error, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// Refuses the puts that a provider cannot do, and adds operation, provider and key to its errors.
@@ -89,6 +89,14 @@ impl<P: KmsProvider> KmsProvider for Contract<P> {
 
     fn list(&self) -> KeyStream<'_> {
         Box::pin(self.inner.list().map(|item| item.map_err(|error| self.annotate("list", error))))
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.annotate_key("undelete", name, self.inner.undelete(name).await)
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.annotate_key("history", name, self.inner.history(name, mode).await)
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

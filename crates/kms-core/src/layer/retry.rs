@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome,
+    provider::Deleted,
 };
 
 /// The longest deadline, since the clock cannot represent every duration.
@@ -19,6 +20,8 @@ const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 const MAYBE_STORED: &str = "unknown: it may have been stored";
 /// The text in the last error of a delete whose outcome is unknown.
 const MAYBE_DELETED: &str = "unknown: it may have been deleted";
+/// The text in the last error of an undelete whose outcome is unknown.
+const MAYBE_UNDELETED: &str = "unknown: the key may be back";
 
 /// How often and how long to retry.
 #[derive(Clone, Copy, Debug)]
@@ -318,6 +321,30 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
                 state.keys = self.inner.list();
             }
         }))
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let mut tries = self.tries().of(name);
+        let mut unknown = false;
+        loop {
+            let error = match tries.bounded("undelete", self.inner.undelete(name)).await {
+                Ok(version) => return Ok(version),
+                Err(error) => error,
+            };
+            // An earlier try has brought the key back, and its response was lost.
+            if unknown && error.kind() == ErrorKind::AlreadyExists {
+                return self.get(name, Freshness::Fresh).await.map(|stored| stored.version);
+            }
+            unknown |= error.retryable() == Retry::IfIdempotent;
+            tries
+                .pause_after(error)
+                .await
+                .map_err(|error| if unknown { unknown_outcome(error, MAYBE_UNDELETED) } else { error })?;
+        }
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.tries().of(name).run("history", || self.inner.history(name, mode)).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

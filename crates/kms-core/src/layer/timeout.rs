@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
-    Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider whose calls all end within a time limit. In a list the limit is for each page.
@@ -76,6 +76,14 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
                 Err(_) => Some((Err(self.too_late("list")), None)),
             }
         }))
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.limited("undelete", name, self.inner.undelete(name)).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.limited("history", name, self.inner.history(name, mode)).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

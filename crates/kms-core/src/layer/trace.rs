@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use crate::{
-    Capability, DeleteMode, Freshness, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe, PutMode,
-    Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Freshness, HistoryMode, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider that logs an event at level `DEBUG` for each try: operation, key name, duration and outcome.
@@ -70,6 +70,16 @@ impl<P: KmsProvider> KmsProvider for Traced<P> {
                 }
             }
         }))
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let start = Instant::now();
+        self.done("undelete", name.as_str(), start, self.inner.undelete(name).await)
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        let start = Instant::now();
+        self.done("history", name.as_str(), start, self.inner.history(name, mode).await)
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

@@ -38,7 +38,7 @@ async fn a_provider_that_is_not_in_this_build_is_named_with_its_feature() {
 
 #[cfg(feature = "azure")]
 #[tokio::test]
-async fn everything_that_is_wrong_with_the_settings_of_key_vault_is_told_at_once() {
+async fn every_problem_with_the_settings_of_key_vault_is_reported_at_once() {
     let wrong = [
         ("KMS_PROVIDER", "azure-kv"),
         ("AZURE_VAULT_URL", "http://canary"),
@@ -105,7 +105,7 @@ async fn problems_of_the_block_of_the_settings_and_of_the_secrets_are_in_one_err
 
 #[cfg(feature = "vault")]
 #[tokio::test]
-async fn problems_of_the_settings_are_told_also_when_secrets_cannot_be_read() {
+async fn problems_with_settings_are_reported_even_if_secrets_cannot_be_read() {
     #[derive(Debug)]
     struct Refused;
 

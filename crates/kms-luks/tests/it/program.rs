@@ -181,7 +181,7 @@ async fn a_kek_that_is_too_short_starts_no_program() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none_are_errors() {
+async fn malformed_responses_are_errors() {
     let image = Image::blank();
     fs::write(image.path(), luks2_header()).unwrap();
     let device = |body: &str| {

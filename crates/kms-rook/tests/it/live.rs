@@ -224,7 +224,7 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
-async fn what_rook_has_made_is_left_alone_unless_it_is_to_be_taken_over() {
+async fn objects_that_rook_made_are_left_alone_unless_forced() {
     let place = Place::with_osds().await;
     let manager = place.manager().await;
     let options = JobOptions::new(IMAGE);

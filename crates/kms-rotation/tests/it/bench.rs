@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use kms_core::{
-    Capability, DeleteMode, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion, KmsProvider, Probe,
-    PutMode, Result, Stored, UpdateRight, memory::Memory, provider::Deleted,
+    Capability, DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory, provider::Deleted,
 };
 use kms_luks::Cryptsetup;
 use kms_rotation::{Observer, Options, Osd, Phase, Report, SightStore, Silent, Step, Timer, rotate};
@@ -206,6 +206,14 @@ impl KmsProvider for Other {
 
     fn list(&self) -> KeyStream<'_> {
         self.inner.list()
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.inner.undelete(name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.inner.history(name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

@@ -10,8 +10,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Kek, KeyInfo, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, memory::Memory, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, HistoryMode, Kek, KeyInfo, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, memory::Memory,
+    provider::Deleted,
 };
 use tokio::time::Instant;
 
@@ -23,6 +24,8 @@ pub enum Operation {
     Delete,
     /// [`KmsProvider::get`].
     Get,
+    /// [`KmsProvider::history`].
+    History,
     /// [`KmsProvider::may_update`].
     Rights,
     /// [`KmsProvider::list`], counted at the request for the first key.
@@ -33,6 +36,8 @@ pub enum Operation {
     Put,
     /// [`KmsProvider::retire_superseded`].
     Retire,
+    /// [`KmsProvider::undelete`].
+    Undelete,
 }
 
 /// A recorded call.
@@ -354,6 +359,21 @@ impl KmsProvider for Scripted {
             })
             .flatten(),
         )
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        let fault = self.begin(Operation::Undelete).await;
+        let result = match fault.applied {
+            Applied::Now => Some(self.inner.undelete(name).await),
+            Applied::No | Applied::BeforeCall(_) => None,
+        };
+        fault.end.reached().await?;
+        result.expect("a call that passes was applied")
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.begin(Operation::History).await.end.reached().await?;
+        self.inner.history(name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

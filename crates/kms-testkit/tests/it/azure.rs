@@ -1,5 +1,7 @@
 //! The double of Entra ID and Key Vault is as strict as they are.
 
+use std::time::{Duration, Instant};
+
 use kms_testkit::{
     fake::azure::{Azure, CLIENT, CLIENT_SECRET, TENANT},
     servers::Pki,
@@ -96,6 +98,27 @@ async fn the_vault_refuses_what_is_wrong_with_its_code() {
         assert_eq!(found, status, "{method} {path}: {text}");
         assert!(text.contains(words), "{method} {path}: {text}");
     }
-    raw.double.advance(std::time::Duration::from_secs(3_600));
+    raw.double.advance(Duration::from_secs(3_600));
     assert_eq!(raw.vault("GET", &format!("/secrets/a{api}"), token, "").await.0, 401);
+}
+
+#[tokio::test]
+async fn time_passes_while_nothing_happens_and_not_while_a_request_is_under_way() {
+    let raw = Raw::start().await;
+    let pairs = [GRANT, SCOPE, ("client_id", CLIENT), ("client_secret", CLIENT_SECRET)];
+    let (_, body) = raw.token(TENANT, &pairs).await;
+    let (token, minute) = (body["access_token"].as_str(), Duration::from_secs(60));
+    raw.double.plant("a", "x");
+    raw.double.switch(|switches| switches.delay = minute);
+    let begin = Instant::now();
+    let time = raw.double.pass_time();
+    // No pause here, so no time passes.
+    let before = tokio::time::Instant::now();
+    assert_eq!(raw.vault("DELETE", "/secrets/a?api-version=7.4", token, "").await.0, 200);
+    assert_eq!(raw.vault("DELETE", "/deletedsecrets/a?api-version=7.4", token, "").await.0, 409);
+    assert!(before.elapsed() < minute);
+    tokio::time::sleep(minute).await;
+    assert_eq!(raw.vault("DELETE", "/deletedsecrets/a?api-version=7.4", token, "").await.0, 204);
+    assert!(begin.elapsed() < minute, "a minute of the clock took {:?}", begin.elapsed());
+    drop(time);
 }

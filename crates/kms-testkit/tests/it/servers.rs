@@ -102,7 +102,7 @@ async fn openbao_with_client_certificates_is_sealed_and_unsealed() -> Result<()>
 
 #[tokio::test]
 #[ignore = "needs OpenBao: cargo xtask it vault"]
-async fn openbao_shows_the_certificate_it_is_told_to() -> Result<()> {
+async fn openbao_shows_the_configured_certificate() -> Result<()> {
     for certificate in ["chained-server", "bad-server"] {
         let config = OpenBaoConfig { certificate, tls_max: Some("tls12"), ..OpenBaoConfig::default() };
         let bao = OpenBao::start(config).await?;

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, KeyName, KeyStream,
+    Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyInfo, HistoryMode, PastKek, KeyName, KeyStream,
     KeyVersion, KmsProvider, Probe, ProviderBuilder, PutMode, Result, Retry, SecretSource, Stored,
     UpdateRight,
     config::{Problems, Settings, SettingsSource},
@@ -246,6 +246,14 @@ impl KmsProvider for Directory {
             Ok(keys) => stream::iter(keys).map(Ok).left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
         }))
+    }
+
+    async fn undelete(&self, _: &KeyName) -> Result<KeyVersion> {
+        Err(unsupported("bring a deleted key back").operation("undelete"))
+    }
+
+    async fn history(&self, name: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
+        Ok(vec![self.get(name, Freshness::Fresh).await?.into()])
     }
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {

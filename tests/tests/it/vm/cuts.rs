@@ -13,8 +13,8 @@ use super::{Host, NAME, data::Data, slots};
 /// The default number of power cuts; `cargo xtask it vm --cuts` sets another.
 const CUTS: u64 = 5;
 
-/// The rotation that is cut. It has a short grace period, so that cuts fall into the wait too.
-const ROTATE: &str = "kms -vv rotate --grace 500ms";
+/// The rotation that is cut. Its grace period takes half a second of real time, so cuts fall into the wait too.
+const ROTATE: &str = "kms -vv rotate --grace 60s";
 
 /// The longest that one rotation may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -1,4 +1,6 @@
 //! The host of OSDs: a guest with `kms`. It fetches its keys over TLS from an OpenBao on this machine.
+//!
+//! The guest's `kms` has a clock on which a minute of a grace period takes half a second.
 
 #![allow(clippy::print_stdout, reason = "figures of each cut, and the seed that repeats them")]
 
@@ -6,6 +8,8 @@ mod cuts;
 mod data;
 mod mapper;
 mod race;
+
+use std::path::Path;
 
 use kms_testkit::servers::{OpenBao, OpenBaoConfig, Scratch};
 use kms_tests::{
@@ -43,7 +47,7 @@ impl Host {
             ("VAULT_BACKEND", if kv == 1 { "v1" } else { "v2" }),
             ("VAULT_CACERT", "vault-ca"),
         ]);
-        let mut initramfs = machine::osd_host().unwrap();
+        let mut initramfs = machine::osd_host(Path::new(env!("CARGO_BIN_EXE_kms-hurried"))).unwrap();
         initramfs.file("bin/kms", 0o755, KMS);
         initramfs.file("etc/kms/cluster.yaml", 0o600, security);
         initramfs.file("etc/kms/token.yaml", 0o600, secret("vault-token", &[("token", &token)]));

@@ -6,8 +6,9 @@ use kms_tests::machine::{Disk, Loss, Machine};
 
 use super::{Host, NAME, data::Data, slots};
 
-/// Longer than any test: the test kills the rotation in its wait, after it has tried every use of the old KEK.
-const GRACE: &str = "1h";
+/// An hour of real time, which is longer than any test: the test kills the rotation in its wait, after it has tried every
+/// use of the old KEK.
+const GRACE: &str = "120h";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A script in front of cryptsetup: while a file exists, a process that maps a device waits after it has read the KEK.

@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
         KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
         KeyManagement::RotateKey { name, device, metadata, wal, grace } => {
             let paths = [Some(device), metadata, wal].into_iter().flatten();
-            let mut options = Options::default();
+            let mut options = invocation.rotation.clone();
             options.grace = grace.unwrap_or(options.grace);
             rotate_key(name, paths, &options, invocation).await
         }
@@ -145,7 +145,7 @@ fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>
 /// CephCluster or a Secret that the CephCluster names: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
 async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
-    let Invocation { global, environment, registry } = invocation;
+    let Invocation { global, environment, registry, .. } = invocation;
     if !global.files.is_empty() || global.cluster.is_some() {
         return invocation.connect().await;
     }

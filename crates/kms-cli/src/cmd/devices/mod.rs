@@ -78,6 +78,7 @@ pub(crate) async fn run(
                 cryptsetup,
                 kube_namespace: target.kube_namespace(),
                 quiet: invocation.global.quiet,
+                options: invocation.rotation.clone(),
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 use kms_rotation::{Outcome, Silent, rotate};
 use kms_testkit::fake::{InjectedFault, Operation};
@@ -197,6 +197,14 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
             self.other.list()
         }
 
+        async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+            self.other.undelete(name).await
+        }
+
+        async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+            self.other.history(name, mode).await
+        }
+
         async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
             self.other.retire_superseded(name, current).await
         }
@@ -233,7 +241,7 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn a_kek_that_was_replaced_right_after_ours_is_told_and_no_slot_is_removed() {
+async fn a_kek_that_was_replaced_right_after_ours_is_reported_and_no_slot_is_removed() {
     let bench = Bench::cheap(1).await;
     let image = &bench.images[0];
     let old = bench.current().await;
@@ -262,7 +270,7 @@ async fn a_key_that_is_deleted_meanwhile_leaves_both_slots() {
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
-async fn of_two_rotations_at_once_one_wins_and_the_other_is_told() {
+async fn of_two_rotations_at_once_one_wins_and_the_other_fails_with_the_reason() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
     let options = at_once();

@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::stream;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
 use kms_rotation::{Observer, Phase, SightStore, Step, Timer};
 use tokio::time::Instant;
@@ -317,6 +317,14 @@ impl KmsProvider for Seat {
 
     fn list(&self) -> KeyStream<'_> {
         Box::pin(stream::empty())
+    }
+
+    async fn undelete(&self, _: &KeyName) -> Result<KeyVersion> {
+        panic!("a rotation brings no key back")
+    }
+
+    async fn history(&self, _: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
+        panic!("a rotation reads no history")
     }
 
     async fn retire_superseded(&self, _: &KeyName, _: &KeyVersion) -> Result<usize> {

@@ -4,6 +4,7 @@
 //! providers. It is strict: it refuses what the documentation does not allow, as the service does.
 
 mod fault;
+mod idle;
 pub(super) mod text;
 
 use std::{
@@ -16,8 +17,11 @@ use anyhow::{Context as _, Result};
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::fault::{Action, RequestFault};
 use self::text::Clock;
+pub use self::{
+    fault::{Action, RequestFault},
+    idle::PassingTime,
+};
 use super::http::{Request, Response, wire};
 use crate::servers::{Pki, pki};
 
@@ -68,6 +72,8 @@ impl Counts {
 pub struct Base {
     pub(super) clock: Clock,
     pub(super) counts: Counts,
+    /// The number of handshakes, requests and responses since the start.
+    events: u64,
     /// The ports of the services that keep keys and that give tokens.
     ports: [u16; 2],
     faults: Vec<RequestFault>,
@@ -127,7 +133,7 @@ impl<S: Cloud> Double<S> {
         let (tokens, tokens_address) = wire::bind().await.context("find a free port")?;
         let ports = [keys_address.port(), tokens_address.port()];
         let (clock, counts) = (Clock::default(), Counts::default());
-        let base = Base { clock, counts, ports, faults: Vec::new(), requests: Vec::new() };
+        let base = Base { clock, counts, events: 0, ports, faults: Vec::new(), requests: Vec::new() };
         let state = Arc::new(Mutex::new(S::new(base)));
         let tasks = [(Host::Keys, keys), (Host::Tokens, tokens)].map(|(host, listener)| {
             let service = Service { host, state: Arc::clone(&state) };
@@ -225,6 +231,7 @@ struct Service<S> {
 impl<S: Cloud> wire::Service for Service<S> {
     fn connected(&self) -> usize {
         let mut state = lock(&self.state);
+        state.base().events += 1;
         let counts = state.base().counts.of(self.host);
         counts.handshakes += 1;
         counts.handshakes
@@ -236,10 +243,15 @@ impl<S: Cloud> wire::Service for Service<S> {
             let mut state = lock(&self.state);
             let base = state.base();
             base.counts.of(host).requests += 1;
+            base.events += 1;
             base.requests.push((host, request.clone()));
             base.faults.iter_mut().find_map(|fault| fault.strikes(host, &request))
         };
-        let handle = || lock(&self.state).handle(host, &request);
+        let handle = || {
+            let mut state = lock(&self.state);
+            state.base().events += 1;
+            state.handle(host, &request)
+        };
         match action {
             None => Some(handle()),
             Some(Action::LoseRequest) => None,

@@ -29,7 +29,7 @@ pub(crate) struct ApplyArgs {
     #[arg(long)]
     force_conflicts: bool,
 
-    /// Let the API server check everything, but write nothing
+    /// Let the API server check every change, but change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -43,11 +43,11 @@ pub(crate) struct PruneArgs {
     #[command(flatten)]
     names: Names,
 
-    /// Delete all of them
+    /// Delete the CronJobs of all OSDs
     #[arg(long)]
     all: bool,
 
-    /// Let the API server check everything, but delete nothing
+    /// Let the API server check every deletion, but delete nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -122,12 +122,12 @@ pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> 
         let faults = report.faults.len();
         Error::new(
             first.kind(),
-            format!("{jobs} CronJobs failed, and {faults} Deployments could not be understood{hint}"),
+            format!("{jobs} CronJobs failed, and {faults} Deployments could not be parsed{hint}"),
         )
     });
     if report.prune_held_back {
         warn!(
-            "CronJobs whose OSD seems to be gone were left: one may be that of a Deployment that is not understood"
+            "CronJobs whose OSD seems to be gone were left: one may belong to a Deployment that could not be parsed"
         );
     }
     match output.format() {
@@ -257,7 +257,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn everything_is_told_and_the_first_failure_gives_the_exit_code() {
+    fn everything_is_reported_and_the_first_failure_gives_the_exit_code() {
         let (result, text) = printed(Format::Text);
         assert_eq!(
             text,
@@ -271,7 +271,7 @@ pub(crate) mod tests {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         let message =
-            "1 CronJobs failed, and 2 Deployments could not be understood; --force-conflicts takes over";
+            "1 CronJobs failed, and 2 Deployments could not be parsed; --force-conflicts takes over";
         assert!(error.to_string().starts_with(message), "{error}");
         assert!(finish(Report::default(), false, &mut Output::to(Format::Json, std::io::sink())).is_ok());
     }

@@ -30,13 +30,13 @@ pub(crate) struct Args {
 /// What can be done with CronJobs.
 #[derive(Debug, Subcommand)]
 enum Cronjobs {
-    /// Print the CronJobs, from files or from what is in Kubernetes
+    /// Print the CronJobs for the OSDs in files or in Kubernetes; change nothing
     Render(render::Args),
     /// Create, update and delete CronJobs in Kubernetes so that they match the OSDs
     ///
-    /// If keyRotation is not enabled, kms deletes all of them. kms also deletes each CronJob whose OSD is gone.
+    /// kms also deletes each CronJob whose OSD is gone, and all CronJobs if keyRotation is not enabled.
     Apply(apply::ApplyArgs),
-    /// Delete the CronJobs whose OSD is gone, or all if keyRotation is not enabled
+    /// Delete each CronJob whose OSD is gone, and all CronJobs if keyRotation is not enabled
     Prune(apply::PruneArgs),
 }
 
@@ -53,15 +53,15 @@ impl Args {
 /// How a CronJob is made.
 #[derive(clap::Args, Debug)]
 struct Job {
-    /// The image that the CronJobs run, which has kms and cryptsetup; deploy/Containerfile makes one
+    /// The image that the CronJobs run; it must contain kms and cryptsetup, as the image of deploy/Containerfile does
     #[arg(long, value_name = "IMAGE", default_value = IMAGE, value_parser = NonEmptyStringValueParser::new())]
     image: String,
 
-    /// The service account that the CronJobs run as; without it, that of the OSDs
+    /// The service account of the CronJobs [default: the service account of the OSD]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     service_account: Option<String>,
 
-    /// How long the old KEK stays valid after a rotation, if not as long as `kms` takes by itself: 5m, 90s
+    /// How long the old KEK still opens the devices after a rotation: 5m, 90s [default: as in kms rotate]
     #[arg(long, value_name = "D", value_parser = duration)]
     grace: Option<Duration>,
 
@@ -72,10 +72,10 @@ struct Job {
 /// Whose names the CronJobs have.
 #[derive(clap::Args, Debug)]
 struct Names {
-    /// Use names and labels of our own, for a cluster where keyRotation is off so that Rook does not rotate
+    /// Give the CronJobs other names and labels than Rook's, for a cluster where keyRotation is not enabled
     ///
-    /// Rook deletes all CronJobs with its own label while keyRotation is not enabled. These are not its own, and it
-    /// leaves them alone.
+    /// While keyRotation is not enabled, Rook deletes every CronJob that has its label. With --beside-rook the CronJobs
+    /// lack that label, so Rook leaves them alone.
     #[arg(long)]
     beside_rook: bool,
 }
@@ -150,7 +150,7 @@ fn report_faults(faults: &[InvalidDeployment], of: usize) -> Result<()> {
         None => Ok(()),
         Some(first) => Err(Error::new(
             first.error.kind(),
-            format!("{} of {of} Deployments of OSDs could not be understood", faults.len()),
+            format!("{} of {of} Deployments of OSDs could not be parsed", faults.len()),
         )),
     }
 }

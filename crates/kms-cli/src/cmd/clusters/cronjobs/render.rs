@@ -25,8 +25,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     job: Job,
 
-    /// Also print a service account of its own for the CronJobs (rook-kms-rotation, or the one given with
-    /// --service-account), with a Role that names every Secret that they need
+    /// Also print a service account for the CronJobs, with a Role that names every Secret that they read
+    ///
+    /// The service account is rook-kms-rotation, or the one given with --service-account.
     #[arg(long)]
     rbac: bool,
 }
@@ -48,8 +49,8 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
     let options = args.job.options();
     if !is_wanted(&source, options.naming)? {
         return Err(Error::config(
-            "keyRotation.enabled is not true, so there are no CronJobs: set it, or give --beside-rook for CronJobs that \
-             Rook does not delete",
+            "keyRotation.enabled is not true, so there are no CronJobs: set it to true, or give --beside-rook for CronJobs \
+             that Rook does not delete",
         ));
     }
     let Discovery { osds, faults, .. } = source.osds().await?;
@@ -59,7 +60,8 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
     {
         let named = source.name.as_ref().ok_or_else(|| {
             Error::config(
-                "the rights name the CephCluster, so it has to be given with its name and namespace",
+                "the rights name the CephCluster, so kms needs its name and namespace: give the whole CephCluster with -f, not \
+                 only its security block",
             )
         })?;
         let security = &source.cluster.security;

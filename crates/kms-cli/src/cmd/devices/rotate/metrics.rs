@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_told_before_anything_is_done() {
+    fn a_missing_folder_is_reported_before_anything_is_done() {
         let error = Metrics::open(Path::new("/nonexistent/kms.prom")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
     }

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(value_name = "WAL")]
     wal: Option<PathBuf>,
 
-    /// Show what kms would do, after all checks that need no writing
+    /// Show what kms would do, after every check that writes nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove leftover slots of an earlier run, after they have stayed unchanged for the grace period; create no new KEK
+    /// Only remove the leftover slots of an earlier run, after they have stayed unchanged for the grace period; make no new KEK
     #[arg(long)]
     finish: bool,
 
@@ -77,9 +77,9 @@ pub(crate) struct Args {
     #[arg(long)]
     destroy_superseded: bool,
 
-    /// Keep results and times in this file, for Prometheus; never a key
+    /// Write results and times into this file, for Prometheus; the file never holds a KEK
     ///
-    /// kms replaces the whole file, and keeps what it says about other keys.
+    /// kms replaces the whole file, and keeps its lines about other keys.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
 
@@ -106,14 +106,15 @@ struct All {
     #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
-    /// Record finished OSDs in this file, and skip the OSDs that it names; kms removes the file when all are done
+    /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
+    /// done
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        let mut options = Options::default().with_sights(Arc::new(SightFolder::new(SIGHTS)));
+    fn options(&self, options: Options) -> Options {
+        let mut options = options.with_sights(Arc::new(SightFolder::new(SIGHTS)));
         options.grace = self.grace;
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
@@ -140,6 +141,8 @@ pub(crate) struct Host<'a> {
     /// The namespace of the cluster, if it is known. kms ignores OSDs in other namespaces.
     pub(crate) kube_namespace: Option<&'a str>,
     pub(crate) quiet: bool,
+    /// The options of a rotation, before those of the command line.
+    pub(crate) options: Options,
 }
 
 /// Rotates one OSD or all OSDs.
@@ -149,7 +152,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let (options, mut sinks) = (args.options(), args.sinks()?);
+    let (options, mut sinks) = (args.options(host.options), args.sinks()?);
     let progress = Progress::new(host.quiet, output.format());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
