@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once
+    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes
     ///
     /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them.
     #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
