@@ -102,6 +102,19 @@ impl Cluster {
         ])
     }
 
+    /// Sets `security.keyRotation.enabled` of the CephCluster.
+    pub async fn set_key_rotation(&self, enabled: bool) {
+        let change = json!({"spec": {"security": {"keyRotation": {"enabled": enabled}}}});
+        self.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &change).await;
+    }
+
+    /// Changes fields of an object as the administrator.
+    pub async fn patch(&self, group: &str, resource: &str, change: &Value) {
+        let path = format!("/apis/{group}/namespaces/{}/{resource}", self.place.name());
+        let patch = Some(("application/merge-patch+json", change.to_string()));
+        self.kube.http().send_as("PATCH", &path, patch).await.expect("an answer").ok().expect("a change");
+    }
+
     /// The names of the CronJobs.
     pub async fn cron_jobs(&self) -> Vec<String> {
         let list = self.call("GET", "batch/v1", "cronjobs", Value::Null).await;
@@ -153,7 +166,7 @@ impl Cluster {
 }
 
 /// Moves an object of the fixtures to another namespace.
-fn move_to(value: &mut Value, kube_namespace: &str) {
+pub fn move_to(value: &mut Value, kube_namespace: &str) {
     match value {
         Value::Object(fields) => {
             let is_namespace = fields.get("name").is_some_and(|name| name == "POD_NAMESPACE");

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
-use kms_core::{KeyName, config::parse_duration};
+use kms_core::{KeyName, ProxyRules, config::parse_duration};
 use kms_kube::ClusterRef;
 use kms_luks::MappingName;
 
@@ -29,6 +29,14 @@ pub(crate) struct Global {
     /// The files given before and after the command.
     #[arg(skip)]
     pub(crate) files: Vec<PathBuf>,
+
+    /// The proxies of the environment, for the API server.
+    #[arg(skip)]
+    #[cfg_attr(
+        not(feature = "k8s-secret"),
+        expect(dead_code, reason = "only the Kubernetes client reads it")
+    )]
+    pub(crate) proxies: ProxyRules,
 
     /// Read the CephCluster and its Secrets from Kubernetes
     #[arg(long, value_name = "NAMESPACE/NAME", global = true, value_parser = cluster)]

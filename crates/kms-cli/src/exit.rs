@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kms_core::{Error, ErrorKind};
+use kms_core::{Error, ErrorKind, Retry};
 
 /// The exit codes of the program. The numbers are an interface and never change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +35,8 @@ impl Exit {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Self::Denied,
             ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable => Self::TryAgain,
+            // A lock that another process holds: it ends, and nothing has been changed.
+            ErrorKind::Conflict if error.retryable() != Retry::Never => Self::TryAgain,
             // AlreadyExists, Conflict, Protocol, Unexpected, and all kinds that are added later.
             _ => Self::Failed,
         }
@@ -56,7 +58,7 @@ impl Exit {
             Self::NotFound => "there is no such key, Secret, mount, CephCluster or mapping",
             Self::Denied => "the credentials were not accepted, or do not allow it",
             Self::TryAgain => {
-                "the server is unreachable, sealed, overloaded or too slow: worth another try later"
+                "the server is unreachable, sealed, overloaded or slow, or a device is locked: try again later"
             }
         }
     }
@@ -93,6 +95,8 @@ mod tests {
                 (ErrorKind::Unsupported, 2),
             ]
         );
+        let locked = Error::new(ErrorKind::Conflict, "").retry(Retry::Always);
+        assert_eq!(Exit::of(&locked), Exit::TryAgain);
         for (at, exit) in Exit::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(exit.code()), at);
         }

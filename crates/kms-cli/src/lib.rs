@@ -15,7 +15,8 @@ mod invocation;
 mod kubernetes;
 mod logging;
 mod output;
-mod secret_file;
+mod output_file;
+mod rook;
 mod settings;
 mod target;
 mod time;
@@ -30,7 +31,7 @@ mod osd_host;
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, ProxyRules, Result};
 use kms_dispatch::Registry;
 use kms_rotation::{Options, Timer};
 
@@ -72,7 +73,8 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let (global, command) = cli.into_parts();
+    let (mut global, command) = cli.into_parts();
+    global.proxies = ProxyRules::from_environment(environment.pairs());
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);

@@ -16,6 +16,7 @@ use crate::{
     environment::Environment,
     kubernetes::Kubernetes,
     output::chain,
+    rook::Rook,
     settings::{self, Settings},
 };
 
@@ -95,6 +96,15 @@ impl Target {
     /// The namespace of the cluster, if it is known.
     pub(crate) fn kube_namespace(&self) -> Option<&str> {
         self.settings.cluster().map(|cluster| cluster.kube_namespace.as_str())
+    }
+
+    /// The Rook cluster of the OSDs, as far as it is known.
+    pub(crate) fn rook(&self, global: &Global) -> Rook {
+        let rook = Rook::new(self.settings.key_rotation());
+        match self.settings.cluster() {
+            Some(cluster) if self.has_kubernetes && !cluster.name.is_empty() => rook.at(global, cluster),
+            _ => rook,
+        }
     }
 
     /// Warnings about unusual settings that are not errors.
@@ -209,11 +219,12 @@ impl Target {
     }
 }
 
-/// The variables that a provider may use: its settings, and proxies.
+/// The variables that a provider may use: its settings, and those that choose a proxy.
 fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
     environment.pairs().filter(|(name, _)| {
         ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
             || name.to_ascii_uppercase().ends_with("_PROXY")
+            || *name == "REQUEST_METHOD"
     })
 }
 

@@ -37,6 +37,7 @@ pub mod memory;
 pub mod name;
 pub mod options;
 pub mod provider;
+pub mod proxy;
 pub mod secret;
 pub mod security;
 
@@ -51,6 +52,7 @@ pub use crate::{
     name::{KeyName, KeyVersion},
     options::{DeleteMode, Freshness, PutMode},
     provider::{Ensured, KeyInfo, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},
+    proxy::ProxyRules,
     secret::{SecretData, SecretSource},
     security::{ConnectionDetails, KeyRotationSpec, KmsSpec, SecuritySpec},
 };

@@ -51,7 +51,8 @@ impl ProviderOptions {
 
     #[cfg(feature = "k8s-secret")]
     pub(crate) fn kube_options(&self) -> kms_kube::ConnectOptions {
-        let mut options = kms_kube::ConnectOptions::new();
+        let proxies = kms_core::ProxyRules::from_environment(self.environment());
+        let mut options = kms_kube::ConnectOptions::new().with_proxies(proxies);
         options = match &self.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
             None => options.with_inferred_config(),

@@ -1,11 +1,6 @@
-//! The HTTP client, one per configuration, and its proxies.
+//! The HTTP client, one per configuration.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use kms_core::{Error, Result, config::Problems};
 use reqwest::{
@@ -17,159 +12,15 @@ use url::Url;
 
 use crate::{
     error::{UnknownHost, unknown_host},
+    proxy::Proxies,
     tls::TlsOptions,
 };
 
-/// How long an idle connection stays open.
-const IDLE: Duration = Duration::from_secs(90);
-
-/// The proxies that requests go through. The caller passes the environment; nothing here reads it.
-#[derive(Clone, Default)]
-pub struct Proxies {
-    /// The proxy for every request. It takes precedence over the others, and `NO_PROXY` does not apply to it.
-    all: Option<String>,
-    http: Option<String>,
-    https: Option<String>,
-    none: Option<String>,
-}
-
-impl Proxies {
-    /// Uses no proxy.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Uses this proxy for every request.
-    pub fn all(url: impl Into<String>) -> Self {
-        Self { all: Some(url.into()), ..Self::default() }
-    }
-
-    /// Uses the proxies of the usual variables: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or lower
-    /// case. `HTTP_PROXY` in upper case is valid too, since no program of ours is a CGI script.
-    pub fn from_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut proxies = Self::default();
-        let mut fallback = None;
-        for (name, value) in pairs {
-            let value = value.trim();
-            let slot = match name.to_ascii_lowercase().as_str() {
-                "https_proxy" => &mut proxies.https,
-                "http_proxy" => &mut proxies.http,
-                "all_proxy" => &mut fallback,
-                "no_proxy" => &mut proxies.none,
-                _ => continue,
-            };
-            if !value.is_empty() {
-                slot.get_or_insert_with(|| value.to_owned());
-            }
-        }
-        proxies.https = proxies.https.or_else(|| fallback.clone());
-        proxies.http = proxies.http.or(fallback);
-        proxies
-    }
-
-    /// Whether a request may go through a proxy.
-    pub fn is_some(&self) -> bool {
-        self.all.is_some() || self.http.is_some() || self.https.is_some()
-    }
-
-    fn build(&self) -> Result<Vec<Proxy>> {
-        let Self { all, http, https, none } = self;
-        if let Some(url) = all {
-            let target = proxy_url(url).ok_or_else(|| wrong_proxy("given"))?;
-            return Ok(vec![Proxy::all(target).map_err(|_cause| wrong_proxy("given"))?]);
-        }
-        let exclusions = Exclusions::of(none.as_deref().unwrap_or_default());
-        let mut proxies = Vec::new();
-        for (scheme, what, url) in [("https", "HTTPS", https), ("http", "HTTP", http)] {
-            let Some(url) = url else { continue };
-            let target = proxy_url(url).ok_or_else(|| wrong_proxy(what))?;
-            let exclusions = exclusions.clone();
-            proxies.push(Proxy::custom(move |to| {
-                (to.scheme() == scheme && !exclusions.cover(to)).then(|| target.clone())
-            }));
-        }
-        Ok(proxies)
-    }
-}
-
-/// Makes an error about a proxy. It does not show the address, which may hold a password.
-fn wrong_proxy(what: &'static str) -> Error {
-    Error::config(format!(
-        "the address of the {what} proxy is not valid; give a URL such as http://proxy:3128"
-    ))
-}
-
-/// Parses the address of a proxy. Only HTTP proxies are supported; an address without a scheme means one, as in curl.
-fn proxy_url(text: &str) -> Option<Url> {
-    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
-}
-
-/// The hosts that `NO_PROXY` excludes from the proxies. `reqwest` does not support all of these forms.
+/// How long an idle connection stays open; it is closed before twice this time.
 ///
-/// A name, with or without a leading dot, matches itself and its subdomains; an address matches itself; a range such
-/// as `10.0.0.0/8` matches its addresses; `name:port` matches that port only; `*` matches every host.
-#[derive(Clone, Debug, Default)]
-struct Exclusions(Vec<String>);
-
-impl Exclusions {
-    fn of(text: &str) -> Self {
-        let entries = text.split(',').map(|entry| entry.trim().to_ascii_lowercase());
-        Self(entries.filter(|entry| !entry.is_empty()).collect())
-    }
-
-    fn cover(&self, url: &Url) -> bool {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
-        let port = url.port_or_known_default().unwrap_or_default();
-        self.0.iter().any(|entry| covers(entry, &host, port))
-    }
-}
-
-fn covers(entry: &str, host: &str, port: u16) -> bool {
-    if entry == "*" {
-        return true;
-    }
-    if let Some((network, bits)) = entry.split_once('/') {
-        return host.parse().is_ok_and(|address| in_range(network, bits, address));
-    }
-    let address = entry.trim_matches(['[', ']']);
-    if let Ok(address) = address.parse::<IpAddr>() {
-        return host.parse() == Ok(address);
-    }
-    let name = match entry.rsplit_once(':') {
-        Some((name, only)) if only.parse() == Ok(port) => name.trim_matches(['[', ']']),
-        Some(_) => return false,
-        None => entry,
-    };
-    let name = name.trim_start_matches('.');
-    host == name || host.strip_suffix(name).is_some_and(|before| before.ends_with('.'))
-}
-
-fn in_range(network: &str, bits: &str, address: IpAddr) -> bool {
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
-    let (network, address, width) = match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
-            (u128::from(network.to_bits()), u128::from(address.to_bits()), 32)
-        }
-        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
-        _ => return false,
-    };
-    // `/0` shifts every bit out, which `>>` does not allow.
-    bits <= width && (network ^ address).checked_shr(width - bits).unwrap_or(0) == 0
-}
-
-impl fmt::Debug for Proxies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The addresses may hold passwords.
-        let Self { all, http, https, none } = self;
-        f.debug_struct("Proxies")
-            .field("all", &all.is_some())
-            .field("http", &http.is_some())
-            .field("https", &https.is_some())
-            .field("none", none)
-            .finish()
-    }
-}
+/// This is long enough for the requests of one operation. It is not longer because the buffers of a connection hold
+/// what it has received last, which may be a KEK: a rotation waits for minutes after that.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Builds an [`HttpClient`].
 #[derive(Clone, Debug)]
@@ -238,25 +89,24 @@ impl HttpClientBuilder {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for malformed certificates and proxies, and for a server name together with a proxy, since the
-    /// client would ask the proxy to connect to that name.
+    /// `ConfigInvalid` for malformed certificates, and for a malformed proxy that every request would have.
     pub fn build(self) -> Result<HttpClient> {
         let mut problems = Problems::new();
-        if self.server_name.is_some() && self.proxies.is_some() {
-            problems.add("a TLS server name cannot be combined with a proxy: give the address by that name");
-        }
-        let proxies = problems.absorb("proxy", self.proxies.build())?;
+        problems.absorb("proxy", self.proxies.check())?;
         let config = problems.absorb("TLS", self.tls.client_config())?;
         problems.into_result()?;
-        let client =
-            self.assemble(config, proxies.unwrap_or_default(), |builder| builder.dns_resolver(Resolver))?;
+        let client = self.assemble(config, |builder| builder.dns_resolver(Resolver))?;
         Ok(HttpClient { client, builder: Arc::new(self) })
+    }
+
+    /// The same settings for a host that [`HttpClient::at`] has found to need no proxy.
+    fn without_proxies(&self) -> Self {
+        Self { proxies: Proxies::none(), ..self.clone() }
     }
 
     fn assemble(
         &self,
         config: Option<rustls::ClientConfig>,
-        proxies: Vec<Proxy>,
         resolve: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
     ) -> Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
@@ -272,8 +122,10 @@ impl HttpClientBuilder {
         if let Some(config) = config {
             builder = builder.tls_backend_preconfigured(config);
         }
-        for proxy in proxies {
-            builder = builder.proxy(proxy);
+        if self.proxies.is_some() {
+            let proxies = self.proxies.clone();
+            // `send` has reported the error already.
+            builder = builder.proxy(Proxy::custom(move |url| proxies.for_url(url).ok().flatten()));
         }
         resolve(builder)
             .build()
@@ -289,9 +141,18 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Whether requests may go through a proxy.
-    pub(crate) fn uses_proxy(&self) -> bool {
-        self.builder.proxies.is_some()
+    /// Whether requests for `url` go through a proxy.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the proxy for it cannot be used.
+    pub(crate) fn uses_proxy(&self, url: &Url) -> Result<bool> {
+        Ok(self.builder.proxies.for_url(url)?.is_some())
+    }
+
+    /// Whether the certificates of servers are verified.
+    pub(crate) fn verifies(&self) -> bool {
+        !self.builder.tls.skip_verify
     }
 
     /// Returns the client and the URL with which requests for `url` are sent. If a TLS server name is set, it replaces
@@ -299,9 +160,16 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// `Unavailable` if the host cannot be found.
+    /// `Unavailable` if the host cannot be found; `ConfigInvalid` for a server name together with a proxy, since the
+    /// client would ask the proxy to connect to that name.
     pub async fn at(self, url: &Url) -> Result<(Self, Url)> {
         let Some(name) = self.builder.server_name.clone() else { return Ok((self, url.clone())) };
+        if self.uses_proxy(url)? {
+            return Err(Error::config(
+                "a TLS server name cannot be combined with a proxy: give the address by that name, or add the host of \
+                 the address to NO_PROXY",
+            ));
+        }
         let wrong = || Error::config("the TLS server name is not a host name");
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or_default();
@@ -312,7 +180,8 @@ impl HttpClient {
         let config = self.builder.tls.client_config()?;
         let client = self
             .builder
-            .assemble(Some(config), Vec::new(), |builder| builder.resolve_to_addrs(&name, &addresses))?;
+            .without_proxies()
+            .assemble(Some(config), |builder| builder.resolve_to_addrs(&name, &addresses))?;
         Ok((Self { client, builder: self.builder }, named))
     }
 }
@@ -335,58 +204,5 @@ impl Resolve for Resolver {
                 Err(cause) => Err(UnknownHost { host: name.as_str().to_owned(), cause }.into()),
             }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usual_variables_name_the_proxies() {
-        let proxies = Proxies::from_environment([
-            ("https_proxy", "http://user:canary@proxy:3128"),
-            ("NO_PROXY", ".svc,10.0.0.0/8"),
-            ("PATH", "/bin"),
-        ]);
-        assert!(proxies.is_some());
-        assert_eq!(proxies.build().unwrap().len(), 1);
-        assert!(!format!("{proxies:?}").contains("canary"));
-        assert!(!Proxies::from_environment([("HTTPS_PROXY", " ")]).is_some());
-    }
-
-    #[test]
-    fn exclusions_of_every_form_are_known() {
-        for (entries, url, covered) in [
-            ("*", "https://127.0.0.1:8200", true),
-            ("other, * ", "https://vault.example", true),
-            ("vault.example", "https://Vault.example:8200", true),
-            ("example", "https://vault.example", true),
-            (".example", "https://vault.example", true),
-            ("ample", "https://vault.example", false),
-            ("vault.example:8200", "https://vault.example:8200", true),
-            ("vault.example:443", "https://vault.example", true),
-            ("vault.example:8201", "https://vault.example:8200", false),
-            ("127.0.0.1:8200", "https://127.0.0.1:8200", true),
-            ("[::1]:8200", "https://[::1]:8200", true),
-            ("::1", "https://[::1]:8200", true),
-            ("10.0.0.0/8", "https://10.1.2.3", true),
-            ("10.0.0.0/8", "https://11.1.2.3", false),
-            ("0.0.0.0/0", "https://11.1.2.3", true),
-            ("::/0,fd00::/8", "https://[fd00::1]", true),
-            ("fd00::/8", "https://[fe00::1]", false),
-            ("10.0.0.0/33,x/8,10.0.0.0/x", "https://10.1.2.3", false),
-            ("", "https://vault.example", false),
-        ] {
-            let url = Url::parse(url).unwrap();
-            assert_eq!(Exclusions::of(entries).cover(&url), covered, "{entries} {url}");
-        }
-    }
-
-    #[test]
-    fn a_malformed_proxy_is_refused_without_echoing_it() {
-        let error = HttpClientBuilder::new().with_proxies(Proxies::all("canary:::")).build().unwrap_err();
-        assert!(error.to_string().contains("proxy"), "{error}");
-        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP transport that the KMS providers share.
 //!
 //! A provider has one [`HttpClient`]: a pool of TLS connections with roots and client certificates from memory. It
-//! follows no redirect, retries nothing and never reads the environment.
+//! follows no redirect by itself, retries nothing and never reads the environment.
 //! [`HttpClient::send`] classifies every failure of a connection; [`token::TokenCache`] shares one token among
 //! several callers.
 
@@ -11,12 +11,15 @@ mod error;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod pem;
+mod proxy;
+mod redirect;
 pub mod send;
 pub mod tls;
 pub mod token;
 
 pub use crate::{
-    client::{HttpClient, HttpClientBuilder, Proxies},
+    client::{HttpClient, HttpClientBuilder},
+    proxy::Proxies,
     send::{Call, HttpResponse},
     tls::{Identity, Roots, TlsOptions},
     token::{Lease, Token, TokenCache},

@@ -114,10 +114,11 @@ impl HttpClient {
     /// # Errors
     ///
     /// `Unavailable`, `Timeout`, `Unauthenticated` (the server refused the client's certificate), `ConfigInvalid` (the
-    /// client refused the server's certificate) or `Protocol`. [`Error::retryable`] is `Always` if the request has
+    /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`. [`Error::retryable`] is `Always` if the request has
     /// certainly not reached the server.
     pub async fn send(&self, call: Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
+        let uses_proxy = self.uses_proxy(&url)?;
         let mut request = reqwest::Request::new(method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0));
@@ -142,7 +143,7 @@ impl HttpClient {
                 let server = cause.url().map(endpoint).unwrap_or_default();
                 let error = classify(&cause).source(Cause::of(&cause)).context("server", server);
                 // The unreachable host may be the proxy.
-                Err(if self.uses_proxy() {
+                Err(if uses_proxy {
                     error.context("proxy", "one is set, and may be the cause")
                 } else {
                     error

@@ -12,8 +12,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     auth::{Auth, accepted, authorization},
-    error::{ALIAS_TAKEN, CORRELATION_ID, Refusal, TOO_BROAD, from_answer, from_answer_to_key, has_code},
-    name::Names,
+    error::{
+        ALIAS_TAKEN, CORRELATION_ID, KEY_DELETED, TOO_BROAD, from_answer, from_answer_to_key, has_code,
+        says_absent,
+    },
+    name::{Names, is_uuid, superseded_alias},
     stored::{Cluster, Envelope, KEY_TYPE, Key, import_body},
 };
 
@@ -183,17 +186,21 @@ impl Api {
                 let key = Envelope::of(&reply.answer).and_then(Envelope::first);
                 let mut key = key.map_err(|error| reply.about(error))?;
                 key.correlation_id.clone_from(&reply.correlation_id);
+                if is_uuid(which) && key.id != which {
+                    return Err(
+                        reply.about(Error::new(ErrorKind::Protocol, "the response holds another key"))
+                    );
+                }
                 if key.is_destroyed() {
                     Ok(Look::Destroyed(Some(key.id)))
                 } else {
                     Ok(Look::Found(Box::new(key)))
                 }
             }
-            StatusCode::GONE => Ok(Look::Destroyed(None)),
-            // Only Key Protect itself knows that there is no key; a 404 of a proxy does not count.
-            StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => {
-                Ok(Look::Absent(reply.correlation_id))
-            }
+            // Only these codes say that there is no key. A 404 or 410 without them comes from a proxy, or concerns
+            // something else, such as the path or the key ring.
+            _ if has_code(&reply.answer, KEY_DELETED) => Ok(Look::Destroyed(None)),
+            _ if says_absent(&reply.answer) => Ok(Look::Absent(reply.correlation_id)),
             _ => Err(reply.refused()),
         }
     }
@@ -219,7 +226,8 @@ impl Api {
         let reply = self.send(request).await?;
         match reply.status() {
             StatusCode::OK => {
-                let mut envelope = Envelope::of(&reply.answer).map_err(|error| reply.about(error))?;
+                let envelope = Envelope::of(&reply.answer).and_then(Envelope::listed);
+                let mut envelope = envelope.map_err(|error| reply.about(error))?;
                 for key in envelope.resources.iter_mut().flatten() {
                     key.correlation_id.clone_from(&reply.correlation_id);
                 }
@@ -274,6 +282,16 @@ impl Api {
     pub(crate) async fn remove_alias(&self, id: &str, alias: &str) -> Result<bool> {
         let reply = self.send(Request::new(Method::DELETE, ["keys", id, "aliases", alias])).await?;
         done_or_absent(&reply)
+    }
+
+    /// Marks a key as superseded, so that it is never the current key again. Marking it twice has no further effect.
+    pub(crate) async fn mark(&self, id: &str) -> Result<()> {
+        self.add_alias(id, &superseded_alias(id)).await.map(drop)
+    }
+
+    /// Removes the mark of a superseded key.
+    pub(crate) async fn unmark(&self, id: &str) -> Result<()> {
+        self.remove_alias(id, &superseded_alias(id)).await.map(drop)
     }
 
     /// Deletes a key, as Rook does. `false` if the key is absent.
@@ -352,8 +370,7 @@ impl From<Searched> for Error {
 fn done_or_absent(reply: &Reply) -> Result<bool> {
     match reply.status() {
         StatusCode::NO_CONTENT | StatusCode::OK => Ok(true),
-        StatusCode::GONE => Ok(false),
-        StatusCode::NOT_FOUND if Refusal::of(&reply.answer).is_some() => Ok(false),
+        _ if has_code(&reply.answer, KEY_DELETED) || says_absent(&reply.answer) => Ok(false),
         _ => Err(reply.refused()),
     }
 }
@@ -386,7 +403,7 @@ mod tests {
         let (one, two) = (random_uuid().unwrap(), random_uuid().unwrap());
         assert_ne!(one, two);
         for uuid in [one, two] {
-            assert!(crate::name::is_uuid(&uuid), "{uuid}");
+            assert!(is_uuid(&uuid), "{uuid}");
             assert_eq!(&uuid[14..15], "4", "{uuid}");
             assert!("89ab".contains(&uuid[19..20]), "{uuid}");
         }

@@ -8,8 +8,9 @@ use tracing::debug;
 
 use crate::{
     api::{Api, Look, Request, States, Want},
-    get::{locate, newest, search},
+    get::{Located, finish, locate, search},
     name::Names,
+    stored::Key,
 };
 
 /// Deletes a key. Key Protect keeps every deleted key for 30 days, whatever the mode; see [`purge`].
@@ -82,18 +83,22 @@ async fn delete_all(api: &Api, names: &Names, mode: DeleteMode) -> Result<bool> 
 /// Deletes the superseded keys of a name.
 pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> Result<usize> {
     let names = &Names::of(name);
-    let Some(key) = locate(api, names, Want::Metadata).await?.key() else {
-        return Err(Error::key_not_found(name));
-    };
+    let located = locate(api, names, Want::Metadata).await?;
+    let Some(key) = located.as_key() else { return Err(Error::key_not_found(name)) };
     if key.id != current.as_str() {
         return Err(Error::key_changed(name));
     }
     key.check_owner(api.cluster.as_ref())?;
+    // A successor whose predecessor has been deleted does not count as the key, so it needs its alias first.
+    if !matches!(located, Located::Here(_)) && !finish(api, names, &located).await? {
+        return Err(Error::key_changed(name));
+    }
     let keys = search(api, names, States::All).await?;
     let mut retired = 0;
     for old in &keys {
         // A key of that name without our tags and without a successor does not come from an update.
-        let replaced = old.is_tagged() || keys.iter().any(|other| other.comes_after(&old.id));
+        let replaced =
+            old.is_tagged() || old.is_marked() || keys.iter().any(|other| other.comes_after(&old.id));
         let in_use = old.id == key.id || old.has_alias(&names.alias) || old.has_alias(&names.next);
         if replaced && !in_use && !old.is_destroyed() && old.check_owner(api.cluster.as_ref()).is_ok() {
             retired += usize::from(api.destroy(&old.id).await?);
@@ -155,4 +160,17 @@ pub(crate) async fn purge(api: &Api, name: &KeyName) -> Result<usize> {
         }
     }
     Ok(purged)
+}
+
+/// Picks the current key among keys with one name: the key with the alias, else the newest key without a successor.
+fn newest(keys: Vec<Key>, names: &Names) -> Option<Key> {
+    let superseded: Vec<bool> =
+        keys.iter().map(|key| keys.iter().any(|other| other.comes_after(&key.id))).collect();
+    keys.into_iter()
+        .zip(superseded)
+        .max_by(|(one, one_old), (other, other_old)| {
+            let rank = |key: &Key, old: bool| (key.has_alias(&names.alias), key.has_alias(&names.next), !old);
+            rank(one, *one_old).cmp(&rank(other, *other_old)).then_with(|| one.age().cmp(&other.age()))
+        })
+        .map(|(key, _)| key)
 }

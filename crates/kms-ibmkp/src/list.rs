@@ -1,13 +1,13 @@
 //! Lists the names of our keys, page by page.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use futures_util::stream;
 use kms_core::{Error, KeyInfo, KeyName, KeyStream, Result};
 
 use crate::{
-    api::{Api, States},
-    get::newest,
+    api::{Api, States, Want},
+    get::locate,
     name::{Names, key_name},
     stored::Key,
 };
@@ -19,8 +19,9 @@ struct State {
     offset: usize,
     /// The names that the list has yielded or is about to yield.
     shown: BTreeSet<KeyName>,
-    /// Keys without an alias. Only after all pages is it known whether another key of the name has the alias.
-    unaliased: BTreeMap<KeyName, Vec<Key>>,
+    /// Names of keys without an alias. Only after all pages is it known whether another key of the name has the alias;
+    /// if not, a look-up tells whether one of them is the key or all are superseded.
+    unaliased: BTreeSet<KeyName>,
     done: bool,
 }
 
@@ -46,7 +47,7 @@ async fn next_page(api: &Api, state: &mut State) -> Result<()> {
     for key in keys {
         let Some(name) = name_of(api, &key) else { continue };
         let names = Names::of(&name);
-        if !key.has_no_alias_but(&names) || state.shown.contains(&name) {
+        if !key.has_only_our_aliases(&names) || state.shown.contains(&name) {
             continue;
         }
         if key.has_alias(&names.alias) {
@@ -54,12 +55,13 @@ async fn next_page(api: &Api, state: &mut State) -> Result<()> {
             state.ready.push_back(info(name.clone(), &key));
             state.shown.insert(name);
         } else {
-            state.unaliased.entry(name).or_default().push(key);
+            state.unaliased.insert(name);
         }
     }
     if state.done {
-        for (name, keys) in std::mem::take(&mut state.unaliased) {
-            if let Some(key) = newest(keys, &Names::of(&name)) {
+        for name in std::mem::take(&mut state.unaliased) {
+            let located = locate(api, &Names::of(&name), Want::Metadata).await?;
+            if let Some(key) = located.key().filter(|key| key.check_reader(api.cluster.as_ref()).is_ok()) {
                 state.ready.push_back(info(name, &key));
             }
         }

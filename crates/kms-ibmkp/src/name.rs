@@ -70,6 +70,12 @@ impl Names {
     }
 }
 
+/// The alias that marks the key with this id as superseded. Key Protect cannot change the description or the tags of a
+/// key, and can disable root keys only, so an alias is the one mark that an existing standard key can get.
+pub(crate) fn superseded_alias(id: &str) -> String {
+    format!("superseded_{}", hash("superseded", id, HASH_DIGITS))
+}
+
 /// Maps name and tags of a key in Key Protect to our name of the key. `None` if the key is not a KEK of this program.
 pub(crate) fn key_name(name: &str, tags: &[String]) -> Option<KeyName> {
     if !is_marked(name) {

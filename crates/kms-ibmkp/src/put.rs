@@ -2,17 +2,19 @@
 //!
 //! Key Protect cannot replace the material of a standard key, and cannot move an alias in one step. An update
 //! therefore imports the new KEK as a key of its own, under an alias that only a successor of this name has; the
-//! service gives that alias to one writer at a time. Then the update takes the name's alias from the old key, gives
-//! it to the new one, reads the result back, and removes the alias of the successor.
+//! service gives that alias to one writer at a time. Then the update takes the name's alias from the old key, marks
+//! the old key as superseded, gives the alias to the new key, reads the result back, and removes the alias of the
+//! successor.
 //!
-//! | step done | the name's alias leads to | a read returns |
-//! | --- | --- | --- |
-//! | import | the old key | the old KEK |
-//! | alias taken | nothing; the successor's alias leads to the new key | the new KEK |
-//! | alias given | the new key | the new KEK |
+//! | step done | the name's alias leads to | a read returns | after a delete by Rook |
+//! | --- | --- | --- | --- |
+//! | import | the old key | the old KEK | nothing: the old key is deleted, so its successor does not count |
+//! | alias taken | nothing; the successor's alias leads to the new key | the new KEK | Rook finds no key |
+//! | old key marked | the same | the new KEK | Rook finds no key |
+//! | alias given | the new key | the new KEK | nothing: the old key is marked |
 //!
 //! A writer that stops in between leaves one of these states. The next update and the next fresh read complete the
-//! second state; the next update cleans up the first and the third.
+//! second and the third state; the next update cleans up the first and the fourth.
 
 use std::time::{Duration, SystemTime};
 
@@ -145,7 +147,7 @@ async fn update(api: &Api, names: &Names, kek: &Kek, expected: Expected<'_>) -> 
     for _ in 0..UPDATE_ROUNDS {
         let located = locate(api, names, Want::Metadata).await?;
         let aliased = matches!(located, Located::Here(_));
-        let Some(current) = located.key() else {
+        let Some(current) = located.as_key() else {
             return Err(Error::key_not_found(&names.key));
         };
         current.check_owner(api.cluster.as_ref())?;
@@ -154,15 +156,19 @@ async fn update(api: &Api, names: &Names, kek: &Kek, expected: Expected<'_>) -> 
         {
             return Err(Error::key_changed(&names.key));
         }
-        if !aliased && !finish(api, names, &current).await? {
+        if !aliased && !finish(api, names, &located).await? {
             continue;
         }
         if aliased && current.has_alias(&names.next) {
             api.remove_alias(&current.id, &names.next).await?;
         }
+        // An update that could not move the alias has left the mark on the key, or an operator has given the alias back.
+        if current.is_marked() {
+            api.unmark(&current.id).await?;
+        }
         let id = match api.import(names, kek, &names.next, Some(&current.id)).await? {
             Imported::Id(id) => id,
-            Imported::AliasTaken(_) => match pending(api, names, kek, &current, expected).await? {
+            Imported::AliasTaken(_) => match pending(api, names, kek, current, expected).await? {
                 Pending::Ours(id) => id,
                 Pending::Cleared => continue,
                 Pending::Busy => {
@@ -217,8 +223,12 @@ async fn pending(
     Ok(Pending::Cleared)
 }
 
-/// Removes a successor.
+/// Removes a successor. It is marked first, so that it never counts as the key if this stops after any step.
 async fn discard(api: &Api, names: &Names, id: &str) -> Result<()> {
+    match api.mark(id).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     api.remove_alias(id, &names.next).await?;
     api.destroy(id).await?;
     Ok(())
@@ -259,6 +269,13 @@ async fn move_alias(
         }
         Err(error) => return Err(unknown(error)),
     }
+    match api.mark(current).await {
+        Ok(()) => {}
+        Err(error) if error.retryable() == Retry::Never => {
+            return Err(roll_back(api, names, current, successor, error).await);
+        }
+        Err(error) => return Err(unknown(error)),
+    }
     match api.add_alias(successor, &names.alias).await {
         Ok(_) => {}
         Err(error) if error.retryable() == Retry::Never => {
@@ -289,6 +306,9 @@ async fn move_alias(
 async fn roll_back(api: &Api, names: &Names, current: &str, successor: &str, error: Error) -> Error {
     match api.add_alias(current, &names.alias).await {
         Ok(_) => {
+            if let Err(second) = api.unmark(current).await {
+                debug!(error = %second, "the mark could not be removed; the key has its alias, so it counts, and the next update removes it");
+            }
             // `NotFound` means that another writer has removed the successor.
             let error =
                 if error.kind() == ErrorKind::NotFound { Error::key_changed(&names.key) } else { error };

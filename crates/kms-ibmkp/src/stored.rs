@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::CORRELATION_ID,
-    name::{Names, hash},
+    name::{Names, hash, superseded_alias},
 };
 
 /// The media type of a key, in headers and bodies.
@@ -53,6 +53,9 @@ pub(crate) struct Collection {
     /// Whether the search did not examine every key.
     #[serde(default)]
     pub(crate) incomplete_search: Option<bool>,
+    /// The number of resources.
+    #[serde(default)]
+    collection_total: Option<u64>,
 }
 
 /// A key. Any field may be absent.
@@ -121,6 +124,19 @@ impl Envelope {
         serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))
     }
 
+    /// The envelope of a list.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if the list is missing. Only a response that gives 0 as the number of its resources may leave them out.
+    pub(crate) fn listed(self) -> Result<Self> {
+        let total = self.metadata.as_ref().and_then(|collection| collection.collection_total);
+        if self.resources.is_none() && total != Some(0) {
+            return Err(Error::new(ErrorKind::Protocol, "the response holds no list of keys"));
+        }
+        Ok(self)
+    }
+
     /// The first key.
     ///
     /// # Errors
@@ -143,9 +159,22 @@ impl Key {
         self.aliases.iter().flatten().any(|known| known == alias)
     }
 
-    /// Whether the key has no alias besides these two. A key with any other alias belongs to another program.
-    pub(crate) fn has_no_alias_but(&self, names: &Names) -> bool {
-        self.aliases.iter().flatten().all(|alias| *alias == names.alias || *alias == names.next)
+    /// Whether the key has no alias but those of its name and its mark. A key with any other alias belongs to another
+    /// program.
+    pub(crate) fn has_only_our_aliases(&self, names: &Names) -> bool {
+        let mark = superseded_alias(&self.id);
+        self.aliases.iter().flatten().all(|alias| [&names.alias, &names.next, &mark].contains(&alias))
+    }
+
+    /// Whether the key may hold a KEK of this name: it is extractable, and does not belong to another program.
+    pub(crate) fn is_candidate(&self, names: &Names) -> bool {
+        self.is_extractable() && self.has_only_our_aliases(names)
+    }
+
+    /// Whether the key shows the alias that marks it as superseded. A service may hide aliases; then only a look-up of
+    /// that alias tells.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.has_alias(&superseded_alias(&self.id))
     }
 
     pub(crate) fn is_destroyed(&self) -> bool {
@@ -395,6 +424,28 @@ mod tests {
             let error = serde_json::from_str::<Key>(json).unwrap().kek().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{json}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_left_out_only_if_the_response_says_that_it_is_empty() {
+        for (json, is_list) in [
+            (r#"{"metadata":{"collectionTotal":0}}"#, true),
+            (r#"{"metadata":{"collectionTotal":0},"resources":null}"#, true),
+            (r#"{"resources":[]}"#, true),
+            (r#"{"metadata":{"collectionTotal":1}}"#, false),
+            (r#"{"metadata":null,"resources":null}"#, false),
+            ("{}", false),
+            ("[]", false),
+        ] {
+            let envelope: Envelope = serde_json::from_str(json).unwrap();
+            match envelope.listed() {
+                Ok(_) => assert!(is_list, "{json}"),
+                Err(error) => {
+                    assert!(!is_list, "{json}");
+                    assert_eq!(error.kind(), ErrorKind::Protocol, "{json}");
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kms_core::{KeyName, Result};
+use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
 
 use crate::{
     classify::{Object, Objects, classify},
@@ -18,15 +18,15 @@ use crate::{
     error::{Class, ExchangeError, malformed, one_line},
     label::Shape,
     message::{Operation, Version},
-    name::object_name,
+    name::{object_name, superseded_name},
     stored::{Attribute, Attributes, Body, by_name, by_tag, object_type},
     ttlv::{Field, Item, tag},
 };
 
-/// The revocation reason Cessation of Operation.
-const CESSATION: u32 = 6;
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
+/// The maximum number of searches for the current object of a key that other clients update at the same time.
+const FIND_ROUNDS: usize = 8;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -54,14 +54,26 @@ fn locate<'a>(version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
     if version.has_own_tags() { vec![by_tag(filter)] } else { by_name(filter) }
 }
 
-fn revoke(uid: &str) -> Vec<Field<'_>> {
+fn revoke(uid: &str, reason: u32) -> Vec<Field<'_>> {
     vec![
         Field::text(tag::UNIQUE_IDENTIFIER, uid),
         Field::structure(
             tag::REVOCATION_REASON,
-            vec![Field::enumeration(tag::REVOCATION_REASON_CODE, CESSATION)],
+            vec![Field::enumeration(tag::REVOCATION_REASON_CODE, reason)],
         ),
     ]
+}
+
+/// The request payload of Modify Attribute, which replaces a name. `at`: the index of the old name.
+fn rename<'a>(version: Version, uid: &'a str, at: i32, old: &'a str, new: &'a str) -> Vec<Field<'a>> {
+    let mut fields = identifier(uid);
+    if version.has_own_tags() {
+        fields.push(Field::structure(tag::CURRENT_ATTRIBUTE, vec![Attribute::Name(old).tagged()]));
+        fields.push(Field::structure(tag::NEW_ATTRIBUTE, vec![Attribute::Name(new).tagged()]));
+    } else {
+        fields.push(Attribute::Name(new).named(at));
+    }
+    fields
 }
 
 /// The request payload of Query, which asks for operations, object types and the vendor.
@@ -83,13 +95,30 @@ pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
 }
 
 /// The identifiers in the response to Locate.
-pub(crate) fn located(payload: &Item<'_>) -> Vec<String> {
-    payload
-        .all(tag::UNIQUE_IDENTIFIER)
-        .filter_map(|uid| uid.text())
-        .filter(|uid| !uid.is_empty() && uid.len() <= MAX_IDENTIFIER)
-        .map(ToOwned::to_owned)
-        .collect()
+///
+/// # Errors
+///
+/// `Protocol` if an identifier is not a text or too long, or if the server has located objects and names none of them:
+/// an object that is there must not count as absent.
+pub(crate) fn located(payload: &Item<'_>) -> Result<Vec<String>> {
+    let uids = payload.all(tag::UNIQUE_IDENTIFIER).map(|uid| match uid.text() {
+        Some(uid) if !uid.is_empty() && uid.len() <= MAX_IDENTIFIER => Ok(uid.to_owned()),
+        _ => Err(malformed("an identifier in it is not a short text")),
+    });
+    let uids: Vec<_> = uids.collect::<Result<_>>()?;
+    let count = payload.child(tag::LOCATED_ITEMS).and_then(|count| count.integer());
+    if uids.is_empty() && count.is_some_and(|count| count != 0) {
+        return Err(malformed("it counts located objects without their identifiers"));
+    }
+    Ok(uids)
+}
+
+/// Fails if the response is about another object than the request.
+pub(crate) fn check_object(payload: &Item<'_>, uid: &str) -> Result<()> {
+    match payload.child(tag::UNIQUE_IDENTIFIER).map(|item| item.text() == Some(uid)) {
+        Some(false) => Err(malformed("it is about another object")),
+        _ => Ok(()),
+    }
 }
 
 /// The server's description of itself in the response to Query.
@@ -163,13 +192,14 @@ impl Api {
     /// The identifiers of the objects with these attributes.
     pub(crate) async fn locate(&self, filter: &[Attribute<'_>]) -> Result<Vec<String>, ExchangeError> {
         let payload = |version| locate(version, filter);
-        self.client.call(Operation::Locate, payload, |payload| Ok(located(payload))).await
+        self.client.call(Operation::Locate, payload, located).await
     }
 
     /// The attributes of an object.
     pub(crate) async fn attributes(&self, uid: &str) -> Result<Attributes, ExchangeError> {
         let payload = |_| identifier(uid);
-        self.client.call(Operation::GetAttributes, payload, |payload| Ok(Attributes::of(payload))).await
+        let read = |payload: &Item<'_>| check_object(payload, uid).map(|()| Attributes::of(payload));
+        self.client.call(Operation::GetAttributes, payload, read).await
     }
 
     /// Sends Activate or Destroy for an object.
@@ -177,9 +207,15 @@ impl Api {
         self.client.call(operation, |_| identifier(uid), |_| Ok(())).await
     }
 
-    /// Revokes an object, so that it can be destroyed.
-    pub(crate) async fn revoke(&self, uid: &str) -> Result<(), ExchangeError> {
-        self.client.call(Operation::Revoke, |_| revoke(uid), |_| Ok(())).await
+    /// Revokes an object for a [reason](crate::stored::revocation).
+    pub(crate) async fn revoke(&self, uid: &str, reason: u32) -> Result<(), ExchangeError> {
+        self.client.call(Operation::Revoke, |_| revoke(uid, reason), |_| Ok(())).await
+    }
+
+    /// Replaces a name of an object. `at`: the index of the old name.
+    pub(crate) async fn rename(&self, uid: &str, at: i32, old: &str, new: &str) -> Result<(), ExchangeError> {
+        let payload = |version| rename(version, uid, at, old, new);
+        self.client.call(Operation::ModifyAttribute, payload, |_| Ok(())).await
     }
 
     /// Requests the server's description of itself.
@@ -190,11 +226,17 @@ impl Api {
 
     /// Reads an object. `None` if the server has no object with this identifier, or the object is destroyed.
     pub(crate) async fn object(&self, uid: &str) -> Result<Option<Object>> {
+        Ok(self.described(uid).await?.map(|(object, _)| object))
+    }
+
+    /// Reads an object and its attributes. `None` if the server has no object with this identifier, or the object is
+    /// destroyed.
+    pub(crate) async fn described(&self, uid: &str) -> Result<Option<(Object, Attributes)>> {
         match self.attributes(uid).await {
             Ok(attributes) => {
                 let object = Object::new(uid, &attributes);
                 // Some servers keep the attributes of a destroyed object. A destroyed object never comes back.
-                let found = (!object.destroyed).then(|| object.clone());
+                let found = (!object.destroyed).then(|| (object.clone(), attributes));
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.len() >= KNOWN_OBJECTS {
                     known.clear();
@@ -212,8 +254,9 @@ impl Api {
 
     /// Reads the objects with these identifiers, and leaves out absent ones.
     ///
-    /// Names and tags do not change, so unless `fresh` is set a cached object is not requested again. The state of an
-    /// object does change: another client may have destroyed it, and the caller learns that when it reads the object.
+    /// Unless `fresh` is set, a cached object is not requested again. Another client may have destroyed or superseded it
+    /// since. A caller that reads a destroyed object learns that from the server. A superseded object is the KEK in the
+    /// cache only while its successor is not cached, and a Locate by name does not find it.
     pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
         let found = stream::iter(uids)
             .map(|uid| async move {
@@ -235,19 +278,45 @@ impl Api {
 
     /// Finds the objects that have the name of a key, in every cluster.
     pub(crate) async fn named(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
-        let text = object_name(name);
-        let uids = match self.locate(&[Attribute::Name(&text)]).await {
-            Ok(uids) => uids,
-            // A server may refuse a Locate that finds nothing.
-            Err(failed) if failed.class == Class::Gone => Vec::new(),
-            Err(failed) => return Err(failed.error),
-        };
+        let uids = self.locate_name(&object_name(name)).await?;
         self.objects(uids, fresh).await
     }
 
-    /// Finds and classifies the objects of a key. `None` if the key has no object.
-    pub(crate) async fn find(&self, name: &KeyName, fresh: bool) -> Result<Option<Objects>> {
-        classify(name, self.cluster.as_deref(), self.named(name, fresh).await?)
+    /// Finds the superseded objects of a key that have been renamed, in every cluster.
+    pub(crate) async fn renamed(&self, name: &KeyName) -> Result<Vec<Object>> {
+        let uids = self.locate_name(&superseded_name(name)).await?;
+        self.objects(uids, true).await
+    }
+
+    async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
+        match self.locate(&[Attribute::Name(text)]).await {
+            Ok(uids) => Ok(uids),
+            // A server may refuse a Locate that finds nothing.
+            Err(failed) if failed.class == Class::Gone => Ok(Vec::new()),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    /// Finds and classifies the objects of a key. `None` if the key has no current object.
+    ///
+    /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
+    /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
+    pub(crate) async fn find(&self, name: &KeyName, mut fresh: bool) -> Result<Option<Objects>> {
+        let mut before = Vec::new();
+        for _ in 0..FIND_ROUNDS {
+            let found = self.named(name, fresh).await?;
+            let superseded: Vec<_> = found
+                .iter()
+                .filter(|object| object.superseded.contains(name))
+                .map(|object| object.uid.clone())
+                .collect();
+            let objects = classify(name, self.cluster.as_deref(), found)?;
+            if objects.is_some() || superseded == before {
+                return Ok(objects);
+            }
+            (before, fresh) = (superseded, true);
+        }
+        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
     }
 }
 

@@ -27,8 +27,8 @@ const DEFAULT_PORT: u16 = 5696;
 /// Rook's default for `READ_TIMEOUT` and `WRITE_TIMEOUT` (rook-behaviour §1.8).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
-/// Some servers close idle connections after 30 seconds.
-const DEFAULT_IDLE: Duration = Duration::from_secs(25);
+/// Long enough for the requests of one operation. Not longer: the buffers of a connection may hold a KEK.
+const DEFAULT_IDLE: Duration = Duration::from_secs(2);
 const DEFAULT_CONNECTIONS: u32 = 4;
 const DEFAULT_RESPONSE: u32 = 1024 * 1024;
 /// The longest time limit that is accepted. A longer one is a mistake, since an OSD waits for the response.

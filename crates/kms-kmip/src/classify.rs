@@ -2,22 +2,25 @@
 //!
 //! KMIP has no conditional write, and names need not be unique on a server. So each object that we register carries its
 //! cluster and, if it replaces another object, its generation. The KEK is the oldest object of the highest generation.
+//! An object that is [marked as superseded](crate::superseded) is never the KEK, even if its successor is gone.
 //! After a Register a writer looks again, and destroys its own object unless that object is the KEK.
 
 use kms_core::{Error, ErrorKind, KeyName, Result};
 
 use crate::{
     label::{NO_CLUSTER, Tag},
-    name::key_name,
-    stored::{Attributes, state},
+    name::{key_name, superseded_key},
+    stored::{Attributes, revocation, state},
 };
 
 /// An object on the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Object {
     pub(crate) uid: String,
-    /// The keys whose names the object has.
+    /// The keys whose names the object has. Empty if the object is superseded.
     pub(crate) keys: Vec<KeyName>,
+    /// The keys of which the object is a superseded object.
+    pub(crate) superseded: Vec<KeyName>,
     pub(crate) tag: Option<Tag>,
     pub(crate) initial_date: Option<i64>,
     /// Whether the server has destroyed the key material; some servers keep the attributes.
@@ -26,9 +29,19 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) fn new(uid: &str, attributes: &Attributes) -> Self {
+        let mut keys: Vec<_> = attributes.names.iter().filter_map(|name| key_name(name)).collect();
+        let mut superseded: Vec<_> =
+            attributes.names.iter().filter_map(|name| superseded_key(name)).collect();
+        // The state alone does not count, since a server may deactivate a key after some time.
+        if attributes.state == Some(state::DEACTIVATED)
+            && attributes.revocation == Some(revocation::SUPERSEDED)
+        {
+            superseded.append(&mut keys);
+        }
         Self {
             uid: uid.to_owned(),
-            keys: attributes.names.iter().filter_map(|name| key_name(name)).collect(),
+            keys,
+            superseded,
             tag: Tag::of(attributes),
             initial_date: attributes.initial_date,
             destroyed: attributes
@@ -142,7 +155,14 @@ mod tests {
 
     fn object(uid: &str, cluster: Option<&str>, generation: u64, date: i64) -> Object {
         let tag = cluster.map(|cluster| Tag { generation, ..Tag::first(Some(cluster)) });
-        Object { uid: uid.to_owned(), keys: vec![name()], tag, initial_date: Some(date), destroyed: false }
+        Object {
+            uid: uid.to_owned(),
+            keys: vec![name()],
+            superseded: Vec::new(),
+            tag,
+            initial_date: Some(date),
+            destroyed: false,
+        }
     }
 
     fn current(cluster: Option<&str>, found: Vec<Object>) -> Option<String> {

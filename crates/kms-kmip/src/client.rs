@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -28,14 +28,22 @@ pub(crate) struct Client {
     pub(crate) server_name: ServerName<'static>,
     pub(crate) limits: Limits,
     connector: TlsConnector,
-    /// Idle connections, the most recently used last.
-    idle: Mutex<Vec<Connection>>,
+    idle: Arc<Mutex<Idle>>,
     /// Limits the number of open connections.
     permits: Semaphore,
     version: OnceCell<Version>,
     /// Whether the server has ever responded.
     responded: AtomicBool,
     seen: Mutex<Option<Handshake>>,
+}
+
+/// The connections that no request uses.
+#[derive(Default)]
+struct Idle {
+    /// The most recently used last.
+    connections: Vec<Connection>,
+    /// Whether a task is running that closes them in time.
+    is_watched: bool,
 }
 
 impl fmt::Debug for Client {
@@ -73,7 +81,7 @@ impl Client {
             server_name,
             limits,
             connector,
-            idle: Mutex::default(),
+            idle: Arc::default(),
             permits: Semaphore::new(limits.connections),
             version: OnceCell::new_with(version),
             responded: AtomicBool::new(false),
@@ -213,13 +221,13 @@ impl Client {
             match connection.exchange(request, &self.limits).await {
                 Ok(frame) => {
                     self.responded.store(true, Ordering::Relaxed);
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                    self.keep(connection);
                     return Ok(frame);
                 }
                 Err(failed) if failed.closed && !retried && (idempotent || (reused && !failed.sent)) => {
                     debug!(server = %self.endpoint, reused, "the connection was closed; trying a new one");
                     // The other idle connections are most likely closed too.
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    self.idle().connections.clear();
                     retried = true;
                 }
                 Err(failed) => return Err(self.explain(failed)),
@@ -237,13 +245,46 @@ impl Client {
 
     /// Takes an idle connection that is still open. `None` if there is no such connection.
     fn healthy(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut connection) = idle.pop() {
+        let mut idle = self.idle();
+        while let Some(mut connection) = idle.connections.pop() {
             if connection.is_healthy(&self.limits) {
                 return Some(connection);
             }
         }
         None
+    }
+
+    /// Keeps a connection for the next request, and closes it when it has been idle for too long.
+    ///
+    /// The buffers of a connection hold what it has received last, which may be a KEK. A rotation waits for minutes after
+    /// that, so the connection must not stay until the next request.
+    fn keep(&self, connection: Connection) {
+        let limit = self.limits.idle;
+        if limit.is_zero() {
+            return;
+        }
+        let mut idle = self.idle();
+        idle.connections.push(connection);
+        if std::mem::replace(&mut idle.is_watched, true) {
+            return;
+        }
+        let watched = Arc::downgrade(&self.idle);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(limit).await;
+                let Some(idle) = watched.upgrade() else { return };
+                let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.connections.retain(|connection| connection.idle_time() < limit);
+                if idle.connections.is_empty() {
+                    idle.is_watched = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names the likely cause if a server closes the connection without a response: the server refuses our certificate.

@@ -21,7 +21,7 @@ kms_core::config_keys! {
         ProtocolVersion = "KMIP_PROTOCOL_VERSION";
         /// How long a TCP connection, and the TLS handshake after it, may take each. Default 5 s. Not known to Rook.
         ConnectTimeout = "KMIP_CONNECT_TIMEOUT";
-        /// How long an idle connection is kept: less than the server keeps it. `0`: it is closed after each request. Default 25 s. Not known to Rook.
+        /// How long an idle connection is kept: less than the server keeps it. `0`: it is closed after each request. Default 2 s, since its buffers may hold a KEK. Not known to Rook.
         IdleTimeout = "KMIP_IDLE_TIMEOUT";
         /// Most connections at a time, 1 to 64. Default 4. Not known to Rook.
         MaxConnections = "KMIP_MAX_CONNECTIONS";

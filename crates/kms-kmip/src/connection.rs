@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kms_core::{Error, ErrorKind, Result, Retry};
@@ -13,6 +13,7 @@ use rustls::{ProtocolVersion, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::debug;
@@ -84,12 +85,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// How long no request has used the connection.
+    pub(crate) fn idle_time(&self) -> Duration {
+        self.idle_since.elapsed()
+    }
+
     /// Whether the connection still looks open. Sends nothing.
     ///
     /// `false` if the server has closed the connection, or if bytes have arrived while it was idle: the client would
     /// take them for the response to the next request.
     pub(crate) fn is_healthy(&mut self, limits: &Limits) -> bool {
-        if self.idle_since.elapsed() >= limits.idle {
+        if self.idle_time() >= limits.idle {
             return false;
         }
         let mut byte = [0];

@@ -13,7 +13,7 @@ use crate::{
     index::{Index, adopt, dangling, entry},
     label::NO_CLUSTER,
     message::Operation,
-    stored::state,
+    stored::{revocation, state},
 };
 
 /// The maximum number of times that a delete starts again because another client writes the same key.
@@ -37,8 +37,10 @@ async fn delete_entry(api: &Api, index: &dyn KeyIndex, name: &KeyName) -> Result
         let entry = match entry(index, name).await? {
             Some(entry) => entry,
             None => {
+                let Some(objects) = api.find(name, true).await? else {
+                    return delete_superseded(api, name).await;
+                };
                 // Create an entry first, so that a writer that is about to create one fails.
-                let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
                 match index.create(name, &objects.current.uid).await {
                     Ok(version) => IndexEntry::new(objects.current.uid, version),
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
@@ -62,7 +64,7 @@ async fn delete_indexed(
 ) -> Result<()> {
     // An entry whose object is absent may be the only trace of a key on another server, so keep it.
     let current = api.object(&entry.uid).await?.ok_or_else(|| dangling(name, &entry.uid))?;
-    let others = leftovers(api, name, &current).await?;
+    let others = leftovers(api, name, Some(&current)).await?;
     if !others.is_empty() {
         entry.version = index.swap(name, &entry.version, &entry.uid).await?;
         destroy_all(api, &others).await?;
@@ -79,10 +81,17 @@ async fn delete_indexed(
     Ok(())
 }
 
+/// Destroys the superseded objects of a key that has no current object.
+async fn delete_superseded(api: &Api, name: &KeyName) -> Result<()> {
+    match destroy_all(api, &leftovers(api, name, None).await?).await? {
+        0 => Err(Error::key_not_found(name)),
+        _ => Ok(()),
+    }
+}
+
 async fn delete_found(api: &Api, name: &KeyName) -> Result<()> {
-    let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-    destroy_all(api, &objects.strays).await?;
-    destroy_all(api, &objects.superseded).await?;
+    let Some(objects) = api.find(name, true).await? else { return delete_superseded(api, name).await };
+    destroy_all(api, &leftovers(api, name, Some(&objects.current)).await?).await?;
     if destroy(api, &objects.current.uid).await? { Ok(()) } else { Err(Error::key_not_found(name)) }
 }
 
@@ -93,8 +102,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
         if objects.current.uid != current {
             return Err(Error::key_changed(name));
         }
-        let strays = destroy_all(api, &objects.strays).await?;
-        return Ok(strays + destroy_all(api, &objects.superseded).await?);
+        return destroy_all(api, &leftovers(api, name, Some(&objects.current)).await?).await;
     };
     let entry = match entry(index, name).await? {
         Some(entry) => entry,
@@ -107,11 +115,11 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
         return Err(Error::key_changed(name));
     }
     let object = api.object(current).await?.ok_or_else(|| dangling(name, current))?;
-    let others = leftovers(api, name, &object).await?;
+    let others = leftovers(api, name, Some(&object)).await?;
     if others.is_empty() {
         return Ok(0);
     }
-    if others.iter().any(|other| other.tag.is_some() && other.generation() >= object.generation()) {
+    if others.iter().any(|other| other.keys.contains(name) && other.generation() >= object.generation()) {
         index.swap(name, &entry.version, current).await?;
     }
     destroy_all(api, &others).await
@@ -119,41 +127,64 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
 
 /// Finds all other objects of the key, in the order to destroy them: first objects that crashed writers left, since a
 /// reader could take them for the KEK, then superseded objects. An object that Rook has registered has no name; only
-/// the label of its successor leads to it.
-async fn leftovers(api: &Api, name: &KeyName, current: &Object) -> Result<Vec<Object>> {
-    let mut others = others(api, name, &current.uid).await?;
-    let nameless: Vec<_> = std::iter::once(current)
+/// the label of its successor leads to it. `current`: `None` if the key has no current object.
+async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object>) -> Result<Vec<Object>> {
+    let uid = current.map_or("", |current| &current.uid);
+    let mut others = ours(api, name).await?;
+    others.retain(|object| object.uid != uid);
+    let nameless: Vec<_> = current
+        .into_iter()
         .chain(&others)
         .filter_map(|object| object.tag.as_ref()?.predecessor.clone())
-        .filter(|uid| *uid != current.uid && !others.iter().any(|other| other.uid == *uid))
+        .filter(|known| known != uid && !others.iter().any(|other| other.uid == *known))
         .collect();
     let replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-    for uid in nameless.into_iter().chain(replaced.unwrap_or_default()) {
-        if uid != current.uid
-            && let Some(object) = api.object(&uid).await?.filter(|object| object.tag.is_none())
+    for known in nameless.into_iter().chain(replaced.unwrap_or_default()) {
+        if known != uid
+            && let Some(object) = api.object(&known).await?.filter(|object| object.tag.is_none())
         {
             others.push(object);
         }
     }
     // A reader that searches by name never takes an object without a tag for the KEK of this cluster.
     others.sort_by_key(|object| {
-        let superseded = object.tag.is_none() || object.generation() < current.generation();
+        let superseded = !object.keys.contains(name)
+            || object.tag.is_none()
+            || current.is_some_and(|current| object.generation() < current.generation());
         (superseded, object.generation())
     });
     Ok(others)
 }
 
-/// Finds the objects of our cluster with the name of a key, except the object that the index names.
+/// Finds the objects of our cluster with the name of a key, except the object that the index names and objects that are
+/// marked as superseded.
 pub(crate) async fn others(api: &Api, name: &KeyName, uid: &str) -> Result<Vec<Object>> {
-    let is_ours =
-        |cluster: &str| api.cluster.as_deref().is_none_or(|ours| ours == cluster || cluster == NO_CLUSTER);
     let mut found = api.named(name, true).await?;
+    found.retain(|object| object.uid != uid && object.keys.contains(name) && is_ours(api, object));
+    Ok(found)
+}
+
+/// Finds all objects of our cluster that have been registered for a key and have a label.
+async fn ours(api: &Api, name: &KeyName) -> Result<Vec<Object>> {
+    let mut found = api.named(name, true).await?;
+    for object in api.renamed(name).await? {
+        // A server that ignores the filter of a Locate returns every object both times.
+        if !found.iter().any(|other| other.uid == object.uid) {
+            found.push(object);
+        }
+    }
     found.retain(|object| {
-        object.uid != uid
-            && object.keys.contains(name)
-            && object.tag.as_ref().is_some_and(|tag| is_ours(&tag.cluster))
+        (object.keys.contains(name) || object.superseded.contains(name)) && is_ours(api, object)
     });
     Ok(found)
+}
+
+/// Whether an object has the label of our cluster, or of a client without a cluster name.
+fn is_ours(api: &Api, object: &Object) -> bool {
+    let cluster = object.tag.as_ref().map(|tag| tag.cluster.as_str());
+    cluster.is_some_and(|cluster| {
+        api.cluster.as_deref().is_none_or(|ours| ours == cluster || cluster == NO_CLUSTER)
+    })
 }
 
 /// Destroys objects, and returns how many of them existed.
@@ -198,7 +229,7 @@ async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
         }
         _ => return Err(refusal),
     }
-    if let Err(failed) = api.revoke(uid).await {
+    if let Err(failed) = api.revoke(uid, revocation::CESSATION_OF_OPERATION).await {
         // The revocation may fail because another client has revoked the object at the same time.
         let state = state_of(api, uid).await?;
         if matches!(state, None | Some(state::PRE_ACTIVE | state::ACTIVE)) {

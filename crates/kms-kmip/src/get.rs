@@ -3,13 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use kms_core::{Error, Freshness, Kek, KeyName, KeyVersion, Result, Stored};
+use tracing::debug;
 
 use crate::{
-    api::{Api, identifier},
+    api::{Api, check_object, identifier},
     error::{Class, ExchangeError},
     index::{Index, dangling, entry},
     message::Operation,
     stored::{decode, material, state},
+    superseded::{complete, mark_all},
+    ttlv::Item,
 };
 
 /// Reads a key: the object that the index names, or else the current object with the key's name.
@@ -17,18 +20,28 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
     if let Some(index) = index
         && let Some(entry) = entry(index, name).await?
     {
-        return match fetch(api, &entry.uid).await {
-            Ok(kek) => Ok(Stored::new(kek, KeyVersion::new(entry.uid.as_str()))),
-            Err(failed) if failed.class == Class::Gone => Err(dangling(name, &entry.uid)),
-            Err(failed) => Err(failed.error),
+        let kek = match fetch(api, &entry.uid).await {
+            Ok(kek) => kek,
+            Err(failed) if failed.class == Class::Gone => return Err(dangling(name, &entry.uid)),
+            Err(failed) => return Err(failed.error),
         };
+        if freshness == Freshness::Fresh
+            && let Err(error) = complete(api, name, &entry.uid).await
+        {
+            debug!(%error, "whether the predecessor is marked as superseded is unknown");
+        }
+        return Ok(Stored::new(kek, KeyVersion::new(entry.uid.as_str())));
     }
-    let mut fresh = freshness == Freshness::Fresh;
+    // With an index this is a rare case, and a cached object may have been superseded since.
+    let mut fresh = freshness == Freshness::Fresh || index.is_some();
     loop {
         let objects = api.find(name, fresh).await?.ok_or_else(|| Error::key_not_found(name))?;
         let current = objects.current;
         match fetch(api, &current.uid).await {
             Ok(kek) => {
+                if freshness == Freshness::Fresh {
+                    mark_all(api, name, &objects.superseded).await;
+                }
                 // Retiring destroys the first object, so only the time of the current object is known.
                 return Ok(Stored::new(kek, KeyVersion::new(current.uid))
                     .with_times(None, time(current.initial_date)));
@@ -45,7 +58,8 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
 pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
     let read = || {
         let payload = |_| identifier(uid);
-        api.client.call(Operation::Get, payload, |payload| decode(material(payload)?))
+        let kek = |payload: &Item<'_>| check_object(payload, uid).and_then(|()| decode(material(payload)?));
+        api.client.call(Operation::Get, payload, kek)
     };
     let result = match read().await {
         // Some servers return active keys only.

@@ -18,6 +18,7 @@ mod probe;
 mod provider;
 mod put;
 mod stored;
+mod superseded;
 mod ttlv;
 
 pub use crate::{builder::KmipBuilder, config::KmipConfigKey, index::MemoryIndex, provider::Kmip};
@@ -36,7 +37,7 @@ pub fn read_any_response(frame: &[u8]) -> usize {
         let Ok(payload) = message::response(frame, operation, &[7; 16]) else { continue };
         found += 1;
         found += usize::from(api::unique_identifier(&payload).is_ok());
-        found += api::located(&payload).len();
+        found += api::located(&payload).map_or(0, |uids| uids.len());
         found += message::versions(&payload).len();
         found += stored::material(&payload).map_or(0, <[u8]>::len);
         found += stored::Attributes::of(&payload).names.len();

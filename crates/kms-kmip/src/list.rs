@@ -55,10 +55,12 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
 
 /// Finds the identifiers of all objects that may be ours, without duplicates.
 async fn identifiers(api: &Api) -> Result<Vec<String>> {
-    let unless_refused = |result| match result {
+    // A server may refuse a Locate that finds nothing, or one with an attribute that it does not know. The refusal of a
+    // Locate without attributes says nothing about the objects.
+    let unless_refused = |result, filtered: bool| match result {
         Ok(uids) => Ok(uids),
-        // The server does not know the attribute, or refuses a Locate that finds nothing.
-        Err(ExchangeError { class: Class::Form | Class::Gone, .. }) => Ok(Vec::new()),
+        Err(ExchangeError { class: Class::Gone, .. }) => Ok(Vec::new()),
+        Err(ExchangeError { class: Class::Form, .. }) if filtered => Ok(Vec::new()),
         Err(ExchangeError { error, .. }) => Err(error),
     };
     let mut uids = Vec::new();
@@ -66,10 +68,10 @@ async fn identifiers(api: &Api) -> Result<Vec<String>> {
     if let Some(cluster) = &api.cluster
         && api.client.version().await?.major == 1
     {
-        uids = unless_refused(api.locate(&[cluster_filter(cluster)]).await)?;
+        uids = unless_refused(api.locate(&[cluster_filter(cluster)]).await, true)?;
     }
     if uids.is_empty() {
-        uids = unless_refused(api.locate(&[]).await)?;
+        uids = unless_refused(api.locate(&[]).await, false)?;
     }
     uids.sort_unstable();
     uids.dedup();

@@ -73,6 +73,7 @@ pub(crate) enum Operation {
     Locate,
     Get,
     GetAttributes,
+    ModifyAttribute,
     Activate,
     Revoke,
     Destroy,
@@ -88,6 +89,7 @@ impl Operation {
             Self::Locate => 0x08,
             Self::Get => 0x0a,
             Self::GetAttributes => 0x0b,
+            Self::ModifyAttribute => 0x0e,
             Self::Activate => 0x12,
             Self::Revoke => 0x13,
             Self::Destroy => 0x14,
@@ -103,6 +105,7 @@ impl Operation {
             Self::Locate => "Locate",
             Self::Get => "Get",
             Self::GetAttributes => "Get Attributes",
+            Self::ModifyAttribute => "Modify Attribute",
             Self::Activate => "Activate",
             Self::Revoke => "Revoke",
             Self::Destroy => "Destroy",
@@ -115,7 +118,7 @@ impl Operation {
     pub(crate) fn is_idempotent(self) -> bool {
         match self {
             Self::Locate | Self::Get | Self::GetAttributes | Self::Query | Self::DiscoverVersions => true,
-            Self::Register | Self::Activate | Self::Revoke | Self::Destroy => false,
+            Self::Register | Self::ModifyAttribute | Self::Activate | Self::Revoke | Self::Destroy => false,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! its Register, and destroys its own object if another object is the KEK.
 //!
 //! At each step a reader gets the old KEK or the new one, and the server has at most one superfluous object. The next
-//! writer or a delete destroys that object.
+//! writer or a delete destroys that object. The last step of an update marks the object that it has replaced.
 
 use std::sync::PoisonError;
 
@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use crate::{
     api::{self, Api},
-    classify::Object,
+    classify::{Object, Objects},
     delete::{destroy, destroy_all, others},
     error::Class,
     get::fetch,
@@ -25,6 +25,7 @@ use crate::{
     label::{Label, Shape, Tag, Texts},
     message::Operation,
     stored::encode,
+    superseded::{mark_all, rename, restore_name},
 };
 
 /// The maximum number of times that an overwrite starts again because another client writes the same key.
@@ -200,7 +201,7 @@ async fn update(
                     let entry = adopt(index, name, objects.current.uid).await?;
                     update_indexed(api, index, name, material, entry, false).await?
                 }
-                None => update_found(api, name, material, &objects.current).await?,
+                None => update_found(api, name, material, &objects).await?,
             }
         }
     };
@@ -224,9 +225,17 @@ async fn update_indexed(
     if current.is_none() && !anew {
         return Err(dangling(name, &entry.uid));
     }
+    if let Some(current) = &current
+        && current.superseded.contains(name)
+    {
+        // An update was interrupted before it swapped the entry. Give the object its name back before its successor is
+        // destroyed, so that it can be found without the entry too.
+        restore_name(api, name, &current.uid).await?;
+    }
     let generation = current.as_ref().map_or(0, Object::generation);
-    let mut strays = others(api, name, &entry.uid).await?;
-    strays.retain(|object| object.generation() >= generation);
+    let others = others(api, name, &entry.uid).await?;
+    let (strays, mut old): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|object| object.generation() >= generation);
     if !strays.is_empty() {
         // Swap the entry for itself first: its new version makes a writer fail that has registered a leftover object
         // and is about to swap the entry.
@@ -237,18 +246,30 @@ async fn update_indexed(
     let before = current.as_ref().and_then(|object| object.tag.as_ref());
     let tag = Tag::next(api.cluster.as_deref(), before, &entry.uid);
     let uid = register(api, true, name, material, &tag).await?;
-    match index.swap(name, &entry.version, &uid).await {
+    rename(api, name, &entry.uid).await;
+    let swapped = index.swap(name, &entry.version, &uid).await;
+    if let Err(error) = &swapped
+        && error.retryable() != Retry::IfIdempotent
+        && !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound)
+        && let Err(error) = restore_name(api, name, &entry.uid).await
+    {
+        debug!(%error, object = *entry.uid, "the object did not get its name back; the next update gives it back");
+    }
+    match swapped {
         Ok(version) => {
             if api.object(&uid).await?.is_none() {
                 // Only a delete destroys objects that are not in the index, and a delete begins with a swap of the
                 // entry.
                 index.swap(name, &version, &entry.uid).await?;
+                restore_name(api, name, &entry.uid).await?;
                 return Err(Error::key_changed(name));
             }
             if !labels_generations(api) {
                 let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);
                 replaced.entry(name.clone()).or_default().push(entry.uid.as_str().to_owned());
             }
+            old.extend(current);
+            mark_all(api, name, &old).await;
             Ok(Race::Won(uid))
         }
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
@@ -267,10 +288,16 @@ async fn update_indexed(
     }
 }
 
-async fn update_found(api: &Api, name: &KeyName, material: &[u8], current: &Object) -> Result<Race> {
+async fn update_found(api: &Api, name: &KeyName, material: &[u8], objects: &Objects) -> Result<Race> {
+    let current = &objects.current;
     let tag = Tag::next(api.cluster.as_deref(), current.tag.as_ref(), &current.uid);
     let uid = register(api, false, name, material, &tag).await?;
-    settle(api, name, uid).await
+    let race = settle(api, name, uid).await?;
+    if matches!(race, Race::Won(_)) {
+        mark_all(api, name, &objects.superseded).await;
+        mark_all(api, name, std::slice::from_ref(current)).await;
+    }
+    Ok(race)
 }
 
 /// Stores a KEK whatever is stored already, and returns the identifier of its object.
@@ -282,7 +309,7 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
                 None => create_indexed(api, index, name, material).await,
             },
             None => match api.find(name, true).await? {
-                Some(objects) => update_found(api, name, material, &objects.current).await,
+                Some(objects) => update_found(api, name, material, &objects).await,
                 None => create_found(api, name, material).await,
             },
         };

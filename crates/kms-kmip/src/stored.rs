@@ -26,6 +26,12 @@ pub(crate) mod state {
     pub(crate) const DESTROYED_COMPROMISED: u32 = 6;
 }
 
+/// The reasons of a revocation (KMIP 1.4 §9.1.3.2.19).
+pub(crate) mod revocation {
+    pub(crate) const SUPERSEDED: u32 = 5;
+    pub(crate) const CESSATION_OF_OPERATION: u32 = 6;
+}
+
 /// Decodes the base64 text of a KEK to bytes, since KMIP stores bytes (rook-behaviour §6.4).
 ///
 /// # Errors
@@ -186,6 +192,8 @@ pub(crate) struct Attributes {
     /// Application specific information: namespace and data.
     pub(crate) application: Vec<(String, String)>,
     pub(crate) state: Option<u32>,
+    /// The code of the revocation reason.
+    pub(crate) revocation: Option<u32>,
     pub(crate) initial_date: Option<i64>,
 }
 
@@ -202,6 +210,7 @@ impl Attributes {
                     found.add(tag::APPLICATION_SPECIFIC_INFORMATION, &value);
                 }
                 Some("State") => found.add(tag::STATE, &value),
+                Some("Revocation Reason") => found.add(tag::REVOCATION_REASON, &value),
                 Some("Initial Date") => found.add(tag::INITIAL_DATE, &value),
                 _ => {}
             }
@@ -220,6 +229,10 @@ impl Attributes {
                 self.application.extend(text(tag::APPLICATION_NAMESPACE).zip(text(tag::APPLICATION_DATA)));
             }
             tag::STATE => self.state = value.enumeration(),
+            tag::REVOCATION_REASON => {
+                let code = value.child(tag::REVOCATION_REASON_CODE);
+                self.revocation = code.and_then(|code: Item<'_>| code.enumeration());
+            }
             tag::INITIAL_DATE => self.initial_date = value.date_time(),
             _ => {}
         }
@@ -268,8 +281,13 @@ impl<'a> Attribute<'a> {
         }
     }
 
+    /// The attribute in a request from 2.0 on.
+    pub(crate) fn tagged(&self) -> Field<'a> {
+        self.value(self.tag())
+    }
+
     /// The attribute in a request before 2.0. The second and later attributes of a kind have an index.
-    fn named(&self, index: i32) -> Field<'a> {
+    pub(crate) fn named(&self, index: i32) -> Field<'a> {
         let mut fields = vec![Field::text(tag::ATTRIBUTE_NAME, self.name())];
         if index > 0 {
             fields.push(Field::integer(tag::ATTRIBUTE_INDEX, index));
@@ -288,7 +306,7 @@ pub(crate) fn by_name<'a>(attributes: &[Attribute<'a>]) -> Vec<Field<'a>> {
 
 /// Attributes in a request from 2.0 on.
 pub(crate) fn by_tag<'a>(attributes: &[Attribute<'a>]) -> Field<'a> {
-    let fields = attributes.iter().map(|attribute| attribute.value(attribute.tag())).collect();
+    let fields = attributes.iter().map(Attribute::tagged).collect();
     Field::structure(tag::ATTRIBUTES, fields)
 }
 

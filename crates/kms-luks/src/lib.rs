@@ -13,6 +13,7 @@ mod mapping;
 mod mapping_name;
 mod on_disk;
 mod open;
+mod osd_folder;
 mod process;
 mod slots;
 mod store;
@@ -29,6 +30,7 @@ pub use self::{
     mapping::{Mapping, MappingStatus},
     mapping_name::{DeviceKind, MappingName},
     open::Opened,
+    osd_folder::OsdFolder,
     slots::Changed,
     sysfs::Sysfs,
 };

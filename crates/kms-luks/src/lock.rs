@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, Retry};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
@@ -71,7 +71,8 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// `Conflict` if another process holds the first, or if that cryptsetup runs for longer than `limit`.
+    /// `Conflict`, worth another try, if another process holds the first, or if that cryptsetup runs for longer than
+    /// `limit`.
     pub(crate) async fn take(path: &Path, limit: Duration) -> Result<Self> {
         Self::open(path)?.locked(limit).await
     }
@@ -87,7 +88,8 @@ impl Held {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "another process is at work on the key slots of this device: wait until it ends and try again",
-            ));
+            )
+            .retry(Retry::Always));
         }
         let begin = Instant::now();
         while !lock(&self.children, CHILDREN)? {
@@ -98,7 +100,8 @@ impl Held {
                         "a cryptsetup that an earlier run started on this device has not ended within {limit:?}: find \
                          out why it hangs, and end it"
                     ),
-                ));
+                )
+                .retry(Retry::Always));
             }
             sleep(LOOK).await;
         }
@@ -171,7 +174,7 @@ mod tests {
         // Closing another descriptor of the file does not release the lock.
         drop(File::open(image.path()).unwrap());
         let error = Held::take(image.path(), limit).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always));
         assert!(error.to_string().contains("another process"), "{error}");
         drop(first);
         Held::take(image.path(), Duration::from_secs(60)).await.unwrap();

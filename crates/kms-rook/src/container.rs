@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::{
     env::{from_secret, plain},
+    names::Naming,
     options::JobOptions,
     osd::Osd,
     volumes::Mounted,
@@ -16,7 +17,10 @@ use crate::{
 
 /// The program. The job names it so that a wrong image fails at once. Rook relies on the entry point of its image,
 /// which has its own `rotate-key`.
-const PROGRAM: &str = "kms";
+pub(crate) const PROGRAM: &str = "kms";
+
+/// The subcommand of `key-management` that rotates a key.
+pub(crate) const ROTATE_KEY: &str = "rotate-key";
 
 /// The folder in the container with the devices of the OSD.
 const DEVICES: &str = "/var/lib/ceph/osd/";
@@ -42,9 +46,9 @@ const AFTER_SECRETS: [&str; 4] =
 /// The Secret of the monitors, which names the Ceph cluster.
 const MONITORS: &str = "rook-ceph-mon";
 
-/// The arguments: Rook's own (rook-behaviour §11), and the grace period if one is set.
-fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
-    let mut args = vec!["key-management".to_owned(), "rotate-key".to_owned(), osd.name.to_string()];
+/// The arguments: Rook's own (rook-behaviour §11), the grace period if one is set, and that the job does not replace Rook's.
+fn arguments(osd: &Osd, naming: Naming, grace: Option<Duration>) -> Vec<String> {
+    let mut args = vec!["key-management".to_owned(), ROTATE_KEY.to_owned(), osd.name.to_string()];
     let devices = [
         (true, "block-tmp"),
         (osd.metadata_pvc.is_some(), "block.db-tmp"),
@@ -53,6 +57,9 @@ fn arguments(osd: &Osd, grace: Option<Duration>) -> Vec<String> {
     args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
     if let Some(grace) = grace {
         args.extend(["--grace".to_owned(), format!("{}s", grace.as_secs())]);
+    }
+    if naming == Naming::BesideRook {
+        args.push("--beside-rook".to_owned());
     }
     args
 }
@@ -71,7 +78,7 @@ pub(crate) fn container(
         name: name.to_owned(),
         image: Some(options.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
-        args: Some(arguments(osd, options.grace)),
+        args: Some(arguments(osd, options.naming, options.grace)),
         env: Some(environment(osd, kms)),
         env_from: osd.pod.env_from.clone(),
         resources: Some(ResourceRequirements::default()),

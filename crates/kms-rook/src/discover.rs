@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kms_core::Error;
+use kms_core::{Error, KeyName, Result};
 
 use crate::{
     names::{APP, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
@@ -38,6 +38,41 @@ impl InvalidDeployment {
     /// An error about this Deployment.
     pub fn new(deployment: impl Into<String>, osd_id: Option<u32>, error: Error) -> Self {
         Self { deployment: deployment.into(), osd_id, error }
+    }
+}
+
+impl Discovery {
+    /// The OSD with the key `name`, whose number is `id` if that is known. `None` if no Deployment has it.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if several Deployments have the key, or if the OSD may be one of the [faults](Self::faults): what
+    /// devices it has is not known then.
+    pub fn osd_of(&self, name: &KeyName, id: Option<u32>) -> Result<Option<&Osd>> {
+        let mut with_key = self.osds.iter().filter(|osd| osd.name == *name);
+        match (with_key.next(), with_key.next()) {
+            (Some(osd), None) => return Ok(Some(osd)),
+            (None, _) => {}
+            (Some(one), Some(other)) => {
+                return Err(Error::config(
+                    "several Deployments have an OSD with this key: delete the one that is out of date",
+                )
+                .context("key", name.as_str())
+                .context("deployments", format!("{}, {}", one.deployment, other.deployment)));
+            }
+        }
+        let may_be =
+            |fault: &&InvalidDeployment| fault.osd_id.is_none() || id.is_none() || fault.osd_id == id;
+        match self.faults.iter().find(may_be) {
+            None => Ok(None),
+            Some(fault) => Err(Error::config(format!(
+                "the Deployment that may be that of this OSD cannot be understood, so the devices of the OSD are not known: \
+                 {}; repair the Deployment",
+                fault.error.message()
+            ))
+            .context("key", name.as_str())
+            .context("deployment", &fault.deployment)),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod osd;
 mod placement;
 #[cfg(feature = "client")]
 mod rbac;
+mod rotation;
 mod schedule;
 mod volumes;
 
@@ -28,6 +29,7 @@ pub use crate::{
     names::Naming,
     options::JobOptions,
     osd::Osd,
+    rotation::{RookRotation, rook_rotates},
     schedule::Schedule,
     volumes::{Mounted, RgwPurpose, rgw_volume, volumes},
 };

@@ -32,6 +32,22 @@ impl Naming {
         }
     }
 
+    /// The names that CronJobs should have: Rook's if `security.keyRotation.enabled` of the CephCluster is true, since
+    /// Rook makes CronJobs of these names then; otherwise ours, since Rook deletes its own.
+    ///
+    /// CronJobs of both namings at once are two rotations of each key.
+    pub const fn wanted(key_rotation_enabled: bool) -> Self {
+        if key_rotation_enabled { Self::Rook } else { Self::BesideRook }
+    }
+
+    /// The other names.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Rook => Self::BesideRook,
+            Self::BesideRook => Self::Rook,
+        }
+    }
+
     /// The name of an OSD's CronJob.
     pub fn cron_job(self, osd_id: u32) -> String {
         format!("{}-{osd_id}", self.app())

@@ -142,6 +142,33 @@ impl Osd {
     }
 }
 
+impl Osd {
+    /// Checks that a list of this many LUKS devices can be the whole list: data, metadata, write-ahead log.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the Deployment has more devices or fewer. The message names the PVCs.
+    pub fn check_devices(&self, named: usize) -> Result<()> {
+        let pvcs = [
+            ("data", Some(self.name.as_str())),
+            ("metadata", self.metadata_pvc.as_deref()),
+            ("write-ahead log", self.wal_pvc.as_deref()),
+        ];
+        let pvcs: Vec<_> =
+            pvcs.into_iter().filter_map(|(what, pvc)| Some(format!("{what} on the PVC {}", pvc?))).collect();
+        if named == pvcs.len() {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "the OSD has {} devices that one KEK opens, and {named} are named: name all of them, in this order: {}",
+            pvcs.len(),
+            pvcs.join(", ")
+        ))
+        .context("key", self.name.as_str())
+        .context("deployment", &self.deployment))
+    }
+}
+
 impl Pod {
     fn of(containers: &Containers<'_>) -> Self {
         let Containers(pod) = containers;

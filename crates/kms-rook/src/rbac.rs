@@ -35,8 +35,8 @@ pub struct Rbac {
 }
 
 /// The rights of the rotation jobs of a cluster: to read the CephCluster and the Secrets that it names; to read and
-/// replace the Secrets of the keys of these OSDs, if keys or their identifiers are in Secrets; to record a rotation at
-/// its OSD.
+/// replace the Secrets of the keys of these OSDs, if keys or their identifiers are in Secrets; to see the devices of an
+/// OSD, and whether Rook rotates too; to record a rotation at its OSD.
 ///
 /// `key_secret` returns the name of the Secret of a key; `kms_k8s_secret::secret_name` returns the name that Rook uses.
 ///
@@ -83,6 +83,10 @@ pub fn rbac(
     }
     // A list cannot be limited to names.
     rules.push(rule("apps", "deployments", &["list"], Vec::new()));
+    // Whether Rook rotates too.
+    rules.push(rule("batch", "cronjobs", &["list"], Vec::new()));
+    rules.push(rule("batch", "jobs", &["list"], Vec::new()));
+    rules.push(rule("", "pods", &["list"], Vec::new()));
     if !deployments.is_empty() {
         rules.push(rule("apps", "deployments", &["patch"], deployments));
     }

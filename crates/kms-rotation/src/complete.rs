@@ -89,6 +89,12 @@ impl Run<'_> {
         if !self.kms.capability().versions {
             return Err(Error::new(ErrorKind::Unsupported, "this provider keeps none"));
         }
+        if !self.osd.is_confirmed() {
+            return Err(Error::config(
+                "a device that was left out needs them, and nothing confirms that the OSD has no other device: name the \
+                 cluster of the OSD, or give its devices by their nodes in Rook's folder",
+            ));
+        }
         self.step(Step::Retire, self.kms.retire_superseded(self.osd.name(), current)).await
     }
 }

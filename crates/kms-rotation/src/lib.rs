@@ -2,6 +2,7 @@
 
 mod complete;
 mod fleet;
+mod identity;
 mod kms;
 mod leftovers;
 mod observer;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use self::{
     fleet::rotate_all,
+    identity::is_same_device,
     observer::{Observer, Phase, Silent, Step},
     options::{Options, Timer},
     osd::Osd,

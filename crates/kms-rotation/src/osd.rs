@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use kms_core::{Error, KeyName, Result};
 
-use crate::SlotStore;
+use crate::{SlotStore, identity::DeviceIdentity};
 
 /// The most devices that an OSD has: data, metadata, write-ahead log.
 const MOST_DEVICES: usize = 3;
@@ -14,10 +14,12 @@ const MOST_DEVICES: usize = 3;
 pub struct Osd {
     name: KeyName,
     devices: Vec<Arc<dyn SlotStore>>,
+    is_confirmed: bool,
 }
 
 impl Osd {
-    /// An OSD with these devices: data, and then metadata and write-ahead log if it has them.
+    /// An OSD with these devices: data, and then metadata and write-ahead log if it has them. That it has no other device
+    /// is not [confirmed](Self::confirmed).
     ///
     /// # Errors
     ///
@@ -34,12 +36,27 @@ impl Osd {
         }
         let mut seen = BTreeSet::new();
         for path in devices.iter().map(|device| device.path()) {
-            // A missing device is reported when it is opened.
-            if !seen.insert(path.canonicalize().unwrap_or_else(|_missing| path.to_owned())) {
+            if !seen.insert(DeviceIdentity::of(path)) {
                 return wrong(format!("the device {} is named twice", path.display()));
             }
         }
-        Ok(Self { name, devices })
+        Ok(Self { name, devices, is_confirmed: false })
+    }
+
+    /// Marks the list of devices as complete: a source other than the caller's own list, such as the OSD's Deployment,
+    /// shows that the OSD has no other device.
+    ///
+    /// A device that is left out does not open with the new KEK. So without this mark a rotation warns, and destroys no
+    /// superseded version in the KMS.
+    #[must_use]
+    pub fn confirmed(mut self) -> Self {
+        self.is_confirmed = true;
+        self
+    }
+
+    /// Whether the list of devices is [confirmed](Self::confirmed).
+    pub fn is_confirmed(&self) -> bool {
+        self.is_confirmed
     }
 
     /// The name of its KEK.

@@ -62,6 +62,8 @@ pub struct Report {
     pub generation: Option<u64>,
     /// The devices, data first.
     pub devices: Vec<DeviceReport>,
+    /// Whether it is [confirmed](Osd::confirmed) that the OSD has no other devices.
+    pub confirmed: bool,
     /// How many superseded versions were destroyed or disabled in the KMS. `None` if that was not asked for, or failed.
     pub retired: Option<usize>,
     /// Oddities, and tasks for an operator.
@@ -120,8 +122,22 @@ impl Report {
             stored: stored.updated,
             generation: generation(&stored.version, counts),
             devices,
+            confirmed: osd.is_confirmed(),
             retired: None,
             warnings: Vec::new(),
+        }
+    }
+
+    /// Ends the report. Warns if a device may have been left out.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+        if !self.confirmed {
+            let paths: Vec<_> = self.devices.iter().map(|device| device.path.display().to_string()).collect();
+            self.warnings.push(format!(
+                "nothing confirms that the OSD has no other device than {}: the new KEK does not open a device that \
+                 was left out",
+                paths.join(", ")
+            ));
         }
     }
 

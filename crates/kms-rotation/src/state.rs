@@ -71,7 +71,7 @@ impl State {
     }
 
     pub(crate) fn ended(mut report: Report, outcome: Outcome) -> Self {
-        report.outcome = outcome;
+        report.end(outcome);
         Self::Ended(Box::new(report))
     }
 }

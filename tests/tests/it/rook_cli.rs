@@ -58,10 +58,7 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
         text.lines().nth(1).unwrap().starts_with("rook-ceph-osd-key-rotation-2  2    -    deleted"),
         "{text}"
     );
-    let off = json!({"spec": {"security": {"keyRotation": {"enabled": false}}}});
-    let path = format!("/apis/ceph.rook.io/v1/namespaces/{}/cephclusters/rook-ceph", cluster.place.name());
-    let patch = Some(("application/merge-patch+json", off.to_string()));
-    cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    cluster.set_key_rotation(false).await;
     let ran = kms.run(&["cronjobs", "render"]).want(2);
     assert!(ran.stderr.contains("keyRotation.enabled is not true"), "{}", ran.stderr);
     let gone: Vec<_> = apply(&[]).into_iter().map(|(_, result)| result).collect();
@@ -74,6 +71,52 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
     assert_eq!(cluster.cron_jobs().await.len(), 2);
     let _ = kms.run(&["cronjobs", "prune", "--all", "--beside-rook"]).want(0);
     assert!(cluster.cron_jobs().await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn cron_jobs_with_names_of_our_own_go_once_rook_rotates() {
+    let cluster = cluster("vault-token").await;
+    let token = cluster.account("rook-kms-cronjobs", &["cronjob-manager.yaml"]).await;
+    let kms = cluster.kms(&token);
+    let beside = |ids: [u32; 3]| ids.map(|id| format!("rook-kms-key-rotation-{id}"));
+    for args in [&["apply", "--beside-rook"][..], &["prune", "--beside-rook"], &["apply"], &["prune"]] {
+        cluster.set_key_rotation(false).await;
+        let _ = kms.run(&["cronjobs", "apply", "--beside-rook"]).want(0);
+        assert_eq!(cluster.cron_jobs().await, beside([1, 2, 3]), "{args:?}");
+
+        cluster.set_key_rotation(true).await;
+        let dry = kms.run(&[&["-o", "json", "cronjobs"], args, &["--dry-run"]].concat()).want(0).json();
+        assert_eq!(cluster.cron_jobs().await.len(), 3, "{args:?}");
+        let ran = kms.run(&[&["-o", "json", "cronjobs"], args].concat()).want(0);
+        assert!(ran.stderr.contains("keyRotation.enabled is true"), "{args:?}: {}", ran.stderr);
+        let document = ran.json();
+        let deleted: Vec<_> = document["cron_jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|job| job["result"] == "deleted" && job["reason"] == "rook-rotates")
+            .map(|job| job["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(deleted, beside([1, 2, 3]), "{args:?}: {document}");
+        assert_eq!(
+            dry["cron_jobs"].as_array().unwrap().len(),
+            document["cron_jobs"].as_array().unwrap().len()
+        );
+        // Plain `apply` puts CronJobs of ours in place of Rook's.
+        let left = cluster.cron_jobs().await;
+        assert!(
+            left.iter().all(|name| name.starts_with("rook-ceph-osd-key-rotation-")),
+            "{args:?}: {left:?}"
+        );
+        assert_eq!(left.len(), if args == ["apply"] { 3 } else { 0 }, "{args:?}");
+    }
+    // And the other way round: with rotation off, no CronJob with a name of Rook's is left beside ours.
+    let _ = kms.run(&["cronjobs", "apply"]).want(0);
+    cluster.set_key_rotation(false).await;
+    let document = kms.run(&["-o", "json", "cronjobs", "apply", "--beside-rook"]).want(0).json();
+    assert_eq!(document["cron_jobs"][3]["reason"], "rotation-off", "{document}");
+    assert_eq!(cluster.cron_jobs().await, beside([1, 2, 3]));
 }
 
 #[tokio::test]
@@ -110,9 +153,7 @@ async fn a_failure_is_reported_and_gives_the_exit_code_and_the_others_are_done()
 
     // A broken Deployment.
     let label = json!({"metadata": {"labels": {"ceph.rook.io/pvc": ""}}});
-    let path = format!("/apis/apps/v1/namespaces/{}/deployments/rook-ceph-osd-2", cluster.place.name());
-    let patch = Some(("application/merge-patch+json", label.to_string()));
-    cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    cluster.patch("apps/v1", "deployments/rook-ceph-osd-2", &label).await;
     let ran = kms.run(&["-o", "json", "cronjobs", "apply", "--image", "mine:1"]).want(2);
     let document = ran.json();
     assert_eq!(document["faults"][0]["deployment"], "rook-ceph-osd-2");

@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
-use kms_tests::rook::{ADMIN, Cluster};
+use kms_tests::{
+    Kms,
+    rook::{ADMIN, Cluster, fixture, move_to},
+};
 use serde_json::{Value, json};
 
 /// The OSD with three devices.
@@ -120,4 +123,158 @@ async fn a_cron_job_rotates_a_key_in_vault() {
     cluster.place.create_secret("vault-token", &[("token", &token)]).await.unwrap();
     cluster.place.create_secret("vault-ca", &[("cert", &server.pki().ca.cert)]).await.unwrap();
     rotates(&cluster).await;
+}
+
+/// A cluster with the OSD, whose key is in a Secret, and devices in a folder of Rook's on this host.
+struct Host {
+    cluster: Cluster,
+    admin: Kms,
+    folder: tempfile::TempDir,
+}
+
+impl Host {
+    async fn new(key_rotation: bool) -> Self {
+        let cluster = Cluster::new(json!({"keyRotation": {"enabled": key_rotation}})).await;
+        cluster.add_osd(CASE).await;
+        let (admin, folder) = (cluster.kms(ADMIN), tempfile::tempdir().unwrap());
+        let _ = admin.run(&["create", NAME]).want(0);
+        let host = Self { cluster, admin, folder };
+        fs::create_dir_all(host.devices()).unwrap();
+        fs::write(host.key(), host.kek()).unwrap();
+        format(&host.devices(), &host.key());
+        host
+    }
+
+    /// The OSD's folder.
+    fn devices(&self) -> std::path::PathBuf {
+        self.folder.path().join(self.cluster.place.name()).join(NAME).join("ceph-3")
+    }
+
+    /// A file with the first KEK.
+    fn key(&self) -> std::path::PathBuf {
+        self.folder.path().join("key")
+    }
+
+    fn kek(&self) -> String {
+        self.admin.run(&["get", NAME]).want(0).stdout
+    }
+
+    fn paths(&self) -> [String; 3] {
+        DEVICES.map(|name| self.devices().join(name).display().to_string())
+    }
+
+    /// Runs a rotation that has to be refused, and changes nothing.
+    fn refused(&self, args: &[&str], code: i32, why: &str) {
+        let before = self.kek();
+        let ran = self.admin.run(args).want(code);
+        assert!(ran.text().contains(why), "{args:?}: {}", ran.text());
+        assert_eq!(self.kek(), before, "{args:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it rook"]
+async fn no_rotation_begins_while_rook_may_rotate() {
+    let host = Host::new(true).await;
+    let [data, metadata, wal] = host.paths();
+    let data_dir = host.folder.path().display().to_string();
+    let one = ["rotate", NAME, &data, &metadata, &wal, "--grace", "0"];
+    let with = |more: &[&'static str]| [&one[..], more].concat();
+    fs::write(host.devices().join("block"), "").unwrap();
+    let all_of_them = |code: i32, why: &str| {
+        host.refused(&one, code, why);
+        host.refused(&with(&["--dry-run"]), code, why);
+        host.refused(&with(&["--finish"]), code, why);
+        host.refused(&["rotate", "--all", "--data-dir", &data_dir, "--grace", "0"], code, why);
+        let rooks = ["key-management", "rotate-key", NAME, &data, &metadata, &wal, "--grace", "0"];
+        host.refused(&rooks, code, why);
+    };
+    // Rook makes its CronJob at the next reconcile; then it has made it.
+    all_of_them(2, "CronJob: not made yet");
+    let mut rooks = fixture(CASE, "cronjob.json");
+    move_to(&mut rooks, host.cluster.place.name());
+    host.cluster.call("POST", "batch/v1", "cronjobs?fieldManager=rook", rooks.clone()).await;
+    all_of_them(2, "CronJob: rook-ceph-osd-key-rotation-3");
+
+    // Our CronJob takes its place.
+    let _ = host.admin.run(&["cronjobs", "apply", "--force-conflicts"]).want(0);
+    let _ = host.admin.run(&one).want(0);
+
+    // Rotation is off, and Rook's last Job still runs.
+    host.cluster.set_key_rotation(false).await;
+    let _ = host.admin.run(&["cronjobs", "prune"]).want(0);
+    let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "rook-ceph-osd-key-rotation-3-1"}});
+    job["spec"] = rooks["spec"]["jobTemplate"]["spec"].clone();
+    host.cluster.call("POST", "batch/v1", "jobs", job).await;
+    all_of_them(1, "Rook is rotating keys in this cluster");
+    let before = host.kek();
+    let _ = host.admin.run(&with(&["--even-if-rook-rotates"])).want(0);
+    assert_ne!(host.kek(), before);
+    let (now, condition) = (
+        "2026-01-01T00:00:00Z",
+        |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}),
+    );
+    let ended = json!({"status": {
+        "startTime": now, "completionTime": now, "succeeded": 1,
+        "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
+    }});
+    host.cluster.patch("batch/v1", "jobs/rook-ceph-osd-key-rotation-3-1/status", &ended).await;
+    let _ = host.admin.run(&one).want(0);
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it rook"]
+async fn a_device_that_the_deployment_has_is_not_left_out() {
+    let host = Host::new(false).await;
+    let [data, metadata, wal] = host.paths();
+    let data_dir = host.folder.path().display().to_string();
+    // Out of the folder of Rook, so that the Deployment alone knows the other devices.
+    let elsewhere = host.folder.path().join("data");
+    fs::copy(&data, &elsewhere).unwrap();
+    let elsewhere = elsewhere.display().to_string();
+    let why = "has 3 devices that one KEK opens";
+    host.refused(&["rotate", NAME, &elsewhere, "--grace", "0"], 2, why);
+    host.refused(&["key-management", "rotate-key", NAME, &elsewhere, "--grace", "0"], 2, why);
+    host.refused(&["rotate", NAME, &data, &metadata, "--grace", "0"], 2, "block.wal-tmp");
+    host.admin.file("list", &format!("{NAME} {elsewhere}\n"));
+    host.refused(&["rotate", "--all", "--list", "list", "--grace", "0"], 2, why);
+    // The init container for the write-ahead log has not run yet.
+    let aside = host.folder.path().join("aside");
+    fs::rename(&wal, &aside).unwrap();
+    let all = ["rotate", "--all", "--data-dir", &data_dir, "--grace", "0"];
+    host.refused(&all, 2, why);
+    fs::rename(&aside, &wal).unwrap();
+    let document = host.admin.run(&[&["-o", "json"], &all[..]].concat()).want(0).json();
+    assert_eq!(document["outcomes"], json!({"rotated": 1}), "{document}");
+    let one = ["-o", "json", "rotate", NAME, &data, &metadata, &wal, "--grace", "0"];
+    assert_eq!(host.admin.run(&one).want(0).json()["confirmed"], json!(true));
+    for device in host.paths() {
+        assert!(!opens(&host.key(), Path::new(&device)), "{device}");
+    }
+    // A Deployment that cannot be understood does not say which devices there are.
+    let label = json!({"metadata": {"labels": {"ceph-osd-id": "three"}}});
+    host.cluster.patch("apps/v1", DEPLOYMENT, &label).await;
+    let why = "so the devices of the OSD are not known";
+    host.refused(&one, 2, why);
+    host.refused(&all, 2, why);
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it rook"]
+async fn a_job_beside_rooks_refuses_once_rook_rotates() {
+    let host = Host::new(false).await;
+    let _ = host.admin.run(&["cronjobs", "apply", "--beside-rook", "--grace", "0s"]).want(0);
+    let before = host.kek();
+    for files in [&["rotation-status.yaml"][..], &[]] {
+        let token = host.cluster.account("rook-ceph-osd", files).await;
+        host.cluster.set_key_rotation(true).await;
+        let job = "rook-kms-key-rotation-3";
+        let ran = host.cluster.run_container(job, &token, &host.devices()).await.want(2);
+        assert!(ran.stderr.contains("keyRotation.enabled is true, so Rook rotates"), "{}", ran.stderr);
+        assert_eq!(host.kek(), before);
+        host.cluster.set_key_rotation(false).await;
+    }
+    let deployment = host.cluster.call("GET", "apps/v1", DEPLOYMENT, Value::Null).await;
+    let annotations = &deployment["metadata"]["annotations"];
+    assert_eq!(annotations["kms.ceph.rook.io/key-rotation-outcome"], "failed", "{annotations}");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Stdio},
 };
 
@@ -41,6 +42,14 @@ fn kek(kms: &Kms, name: &str) -> Kek {
 fn osd(kms: &Kms, name: &str) -> Image {
     let _ = kms.run(&["create", name]).want(0);
     Image::luks2(&kek(kms, name))
+}
+
+/// Copies the image to where Rook keeps the data of an OSD that has started.
+fn in_folder(data_dir: &Path, name: &str, id: u32, image: &Image) -> Image {
+    let place = data_dir.join(format!("rook-ceph/{name}/ceph-{id}"));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("block"), "").unwrap();
+    image.copy(place.join("block-tmp"))
 }
 
 fn path(image: &Image) -> String {
@@ -99,9 +108,18 @@ async fn superseded_versions_are_destroyed_when_asked_for() {
     let kms = kms(&server, &token, "rookv2");
     let image = osd(&kms, NAME);
     let device = path(&image);
-    let _ = kms.run(&["rotate", NAME, &device, "--grace", "0"]).want(0);
+    // Another device may have been left out, and would need the superseded KEK.
     let args = ["-o", "json", "rotate", NAME, &device, "--grace", "0", "--destroy-superseded"];
-    assert_eq!(kms.run(&args).want(0).json()["retired"], 2);
+    let document = kms.run(&args).want(1).json();
+    assert_eq!((&document["retired"], &document["confirmed"]), (&Value::Null, &json!(false)));
+    let warnings = document["warnings"].to_string();
+    assert!(warnings.contains(&format!("no other device than {device}:")), "{warnings}");
+    let folder = tempfile::tempdir().unwrap();
+    let image = in_folder(folder.path(), NAME, 0, &image);
+    let device = path(&image);
+    let args = ["-o", "json", "rotate", NAME, &device, "--grace", "0", "--destroy-superseded"];
+    let document = kms.run(&args).want(0).json();
+    assert_eq!((&document["retired"], &document["confirmed"]), (&json!(2), &json!(true)));
     let versions = format!("rookv2/metadata/rook-ceph-osd-encryption-key-{NAME}");
     let versions = server.admin().call("GET", &versions, Value::Null).await.unwrap();
     let destroyed = |number: &str| versions["data"]["versions"][number]["destroyed"].clone();
@@ -187,14 +205,10 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
         for number in 1..20 {
             let name = format!("osd-{number}");
             let _ = kms.run_with(&["put", &name, "--from", "-"], shared.expose_secret()).want(0);
-            // In the folders where Rook keeps its OSDs.
-            let place = folder.path().join(format!("rook-ceph/{name}/ceph-{number}"));
-            std::fs::create_dir_all(&place).unwrap();
-            osds.push((name, osds[0].1.copy(place.join("block-tmp"))));
+            let image = in_folder(folder.path(), &name, number, &osds[0].1);
+            osds.push((name, image));
         }
-        let place = folder.path().join("rook-ceph/osd-0/ceph-0");
-        std::fs::create_dir_all(&place).unwrap();
-        osds[0].1 = osds[0].1.copy(place.join("block-tmp"));
+        osds[0].1 = in_folder(folder.path(), "osd-0", 0, &osds[0].1);
         let broken = osds[7].1.bytes();
         std::fs::write(osds[7].1.path(), "no device").unwrap();
         let data_dir = folder.path().display().to_string();

@@ -183,7 +183,8 @@ fn build(
     std::fs::rename(&part, &out).with_context(|| format!("move {name} into place"))
 }
 
-fn need_go(sh: &Shell) -> Result<()> {
+/// Fails with advice if Go is missing.
+pub(crate) fn need_go(sh: &Shell) -> Result<()> {
     if cmd!(sh, "go version").quiet().ignore_stderr().read().is_err() {
         bail!(
             "Go is missing: install Go 1.26 or newer (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a folder \

@@ -8,6 +8,7 @@ use kms_dispatch::Options;
 use kms_kube::{
     CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
 };
+use kms_rook::client::RookNamespace;
 use tokio::sync::OnceCell;
 
 use crate::args::Global;
@@ -26,7 +27,7 @@ impl Kubernetes {
 
     /// Stores the options. `deadline` limits the time to read one object, retries included.
     pub(crate) fn new(global: &Global, deadline: Option<Duration>) -> Self {
-        let mut options = ConnectOptions::new();
+        let mut options = ConnectOptions::new().with_proxies(global.proxies.clone());
         options = match &global.kubeconfig {
             Some(path) => options.with_kubeconfig(path),
             None => options.with_inferred_config(),
@@ -48,9 +49,9 @@ impl Kubernetes {
         self.connection.get_or_try_init(|| connect(self.options.clone())).await
     }
 
-    /// How often and how long to retry.
-    pub(crate) fn policy(&self) -> RetryPolicy {
-        self.policy
+    /// The namespace of a Rook cluster, with its OSDs and CronJobs.
+    pub(crate) async fn rook(&self, kube_namespace: &str) -> Result<RookNamespace> {
+        Ok(RookNamespace::new(self.connection().await?.clone(), kube_namespace).with_policy(self.policy))
     }
 
     /// Reads a CephCluster, with its uid.

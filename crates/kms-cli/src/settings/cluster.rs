@@ -69,6 +69,10 @@ impl Settings for ClusterSettings {
         self.cluster.spec.device_sets.as_deref()
     }
 
+    fn key_rotation(&self) -> Option<bool> {
+        Some(self.cluster.spec.security.key_rotation.enabled)
+    }
+
     fn is_being_deleted(&self) -> bool {
         self.cluster.deleting
     }

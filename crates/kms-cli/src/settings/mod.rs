@@ -36,6 +36,11 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
         None
     }
 
+    /// `security.keyRotation.enabled`: whether Rook rotates keys. `None` if the source does not say it.
+    fn key_rotation(&self) -> Option<bool> {
+        None
+    }
+
     /// Whether the CephCluster is being deleted.
     fn is_being_deleted(&self) -> bool {
         false

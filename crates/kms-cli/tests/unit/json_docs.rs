@@ -137,9 +137,11 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
     let exit = match command {
         Command::Devices(devices::Command::Rotate(args)) => {
+            let rook = crate::rook::Rook::new(None);
             let host = devices::rotate::Host {
                 cryptsetup,
                 kube_namespace: None,
+                rook,
                 quiet: true,
                 options: kms_rotation::Options::default(),
             };

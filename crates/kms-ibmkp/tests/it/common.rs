@@ -1,7 +1,8 @@
 //! A provider for a double of the test.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::TryStreamExt;
 use kms_core::{
     ConnectionDetails, Kek, KeyName, KmsProvider, ProviderBuilder, Result,
     layer::{self, LayerOptions},
@@ -97,4 +98,8 @@ pub(crate) fn key(name: &str) -> KeyName {
 
 pub(crate) fn kek(text: &str) -> Kek {
     Kek::parse(text.to_owned()).unwrap()
+}
+
+pub(crate) async fn names(provider: &dyn KmsProvider) -> BTreeSet<String> {
+    provider.list().map_ok(|info| info.name.to_string()).try_collect().await.unwrap()
 }

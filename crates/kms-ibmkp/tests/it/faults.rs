@@ -7,7 +7,7 @@ use std::{
 
 use crate::common::{Setup, kek, key, quick};
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Freshness, KmsProvider, PutMode, Retry,
+    DeleteMode, Error, ErrorKind, Freshness, KmsProvider, KmsProviderExt, PutMode, Retry,
     layer::{self, LayerOptions},
     provider::Deleted,
 };
@@ -187,6 +187,44 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
     }
 }
 
+/// A 404 that Key Protect sends, with these reasons.
+fn not_found(reasons: &str) -> Action {
+    let body = format!(r#"{{"resources":[{{"errorMsg":"Not Found","reasons":[{reasons}]}}]}}"#);
+    Action::Reply { status: 404, retry_after: None, body }
+}
+
+#[tokio::test]
+async fn a_key_is_absent_only_if_key_protect_says_so_and_nothing_is_written_otherwise() {
+    for (action, path) in [
+        (html(404, None), "/keys/pvc-1"),
+        (html(410, None), "/keys/pvc-1"),
+        (not_found(""), "/keys/pvc-1"),
+        (not_found(r#"{"code":"KEY_RING_NOT_FOUND_ERR"}"#), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::Value::Null), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::json!([])), "/keys/pvc-1"),
+        (Action::Edit(|body| *body = serde_json::json!({})), "/keys?"),
+        (Action::Edit(|body| *body = serde_json::Value::Null), "/keys?"),
+        (Action::NO_RESOURCES, "/keys?"),
+    ] {
+        for aliases in [vec!["pvc-1".to_owned()], Vec::new()] {
+            let double = IbmKp::start().await.unwrap();
+            double.plant(Key { aliases, ..Key::rook("pvc-1", "QUJD") });
+            double.fault(RequestFault::new(Host::Keys, action.clone()).at(path).times(usize::MAX));
+            let provider = quick(Setup::on(&double).build().await);
+            let what = format!("{action:?} {path}");
+            let create = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Create).await.unwrap_err();
+            let read = provider.get(&key("pvc-1"), Freshness::Any).await;
+            let ensured = provider.ensure(&key("pvc-1"), kek("REVG")).await;
+            for error in [Some(create), read.err(), ensured.err()].into_iter().flatten() {
+                let kinds = [ErrorKind::NotFound, ErrorKind::AlreadyExists];
+                assert!(!kinds.contains(&error.kind()), "{what}: {error}");
+            }
+            let keys = double.keys();
+            assert!(keys.len() == 1 && keys[0].payload == "QUJD", "{what}: {keys:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_create_with_a_lost_answer_is_looked_up_and_not_written_again() {
     for action in [Action::LoseAnswer, Action::DoneBut(504), Action::EMPTY_RESOURCES, Action::NO_RESOURCES] {
@@ -286,7 +324,7 @@ async fn the_ca_is_asked_of_both_hosts() {
     provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
 }
 
-/// A proxy that connects to every requested host, and records the hosts.
+/// A proxy that records every requested host, and connects to that port of this machine.
 async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -306,7 +344,8 @@ async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
                     line.clear();
                 }
                 seen.lock().unwrap().push(target.clone());
-                let mut server = TcpStream::connect(&target).await.unwrap();
+                let port: u16 = target.rsplit_once(':').unwrap().1.parse().unwrap();
+                let mut server = TcpStream::connect(("localhost", port)).await.unwrap();
                 client.get_mut().write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             });
@@ -319,14 +358,22 @@ async fn proxy() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
 async fn the_proxy_of_the_environment_leads_to_both_hosts() {
     let double = with_key().await;
     let (address, targets) = proxy().await;
-    let provider = Setup::on(&double).environment("HTTPS_PROXY", &address).build().await;
-    provider.get(&key("pvc-1"), Freshness::Any).await.unwrap();
-    let expected = [double.iam_url(), double.base_url()].map(|url| url.replace("https://", ""));
-    assert_eq!(*targets.lock().unwrap(), expected);
+    // A request for `localhost` would not go to a proxy. The certificate is for these names too.
+    let [iam, base] = [(double.iam_url(), "iam"), (double.base_url(), "kp")]
+        .map(|(url, host)| url.replace("localhost", &format!("{host}.vault.test")));
+    let setup = || {
+        let setup = Setup::on(&double).environment("HTTPS_PROXY", &address);
+        setup.set("IBM_KP_TOKEN_URL", &format!("{iam}/identity/token")).set("IBM_KP_BASE_URL", &base)
+    };
+    setup().build().await.get(&key("pvc-1"), Freshness::Any).await.unwrap();
+    assert_eq!(*targets.lock().unwrap(), [&iam, &base].map(|url| url.replace("https://", "")));
 
-    let excluded =
-        Setup::on(&double).environment("HTTPS_PROXY", &address).environment("NO_PROXY", "localhost");
-    excluded.build().await.get(&key("pvc-1"), Freshness::Any).await.unwrap();
+    let excluded = setup().environment("NO_PROXY", "kp.vault.test,iam.vault.test").build().await;
+    // The names exist for the proxy only, so a request that avoids it fails.
+    let error = excluded.get(&key("pvc-1"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let local = Setup::on(&double).environment("HTTPS_PROXY", &address).build().await;
+    local.get(&key("pvc-1"), Freshness::Any).await.unwrap();
     assert_eq!(targets.lock().unwrap().len(), 2);
 }
 

@@ -13,4 +13,5 @@ mod common;
 mod conformance;
 mod faults;
 mod keys;
+mod superseded;
 mod update;

@@ -212,6 +212,57 @@ async fn an_update_that_is_killed_leaves_the_old_or_the_new_kek_and_at_most_one_
 }
 
 #[tokio::test]
+async fn an_update_that_is_killed_leaves_one_current_object_and_after_rooks_delete_the_old_kek_is_gone() {
+    at_every_step(async |scene, kill| {
+        let (oldest, old, new) = (kek(), kek(), kek());
+        let kmip = scene.kmip().await;
+        let version = kmip.put(&key("a"), &oldest, PutMode::Create).await.unwrap();
+        let version = kmip.put(&key("a"), &old, PutMode::Update(version)).await.unwrap();
+        let killed =
+            scene.killed(kill, async |kmip| kmip.put(&key("a"), &new, PutMode::Update(version)).await).await;
+        let read = scene.kmip().await.get(&key("a"), Freshness::Fresh).await.unwrap();
+        let of_rook = match &scene.index {
+            Some(index) => {
+                let entry = index.get(&key("a")).await.unwrap().unwrap();
+                assert_eq!(*entry.uid, read.version.as_str(), "{kill:?}: Rook and we read the same object");
+                index.remove(&key("a"));
+                entry.uid.as_str().to_owned()
+            }
+            None => read.version.as_str().to_owned(),
+        };
+        assert!(scene.server.destroy_as_rook(&of_rook), "{kill:?}");
+        // An update that was killed before the index named its object has left that object.
+        let left = scene.read().await;
+        assert!(left.is_none_or(|kek| read.kek.ct_eq(&old) && kek.ct_eq(&new)), "{kill:?}");
+        scene.kmip().await.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        assert_eq!(scene.server.objects(), 0, "{kill:?}");
+        killed
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_that_is_lost_after_a_killed_update_costs_no_key() {
+    at_every_step(async |scene, kill| {
+        let (old, new) = (kek(), kek());
+        let version = scene.kmip().await.put(&key("a"), &old, PutMode::Create).await.unwrap();
+        let killed =
+            scene.killed(kill, async |kmip| kmip.put(&key("a"), &new, PutMode::Update(version)).await).await;
+        // A second update is killed at the same step, which destroys the object of the first one.
+        let again = kek();
+        let version = scene.kmip().await.get(&key("a"), Freshness::Fresh).await.unwrap().version;
+        scene.killed(kill, async |kmip| kmip.put(&key("a"), &again, PutMode::Update(version)).await).await;
+        if let Some(index) = &scene.index {
+            index.remove(&key("a"));
+        }
+        let read = scene.read().await.unwrap();
+        assert!([&old, &new, &again].iter().any(|kek| read.ct_eq(kek)), "{kill:?}");
+        killed
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_retirement_that_is_killed_never_touches_the_kek() {
     at_every_step(async |scene, kill| {
         let kmip = scene.kmip().await;

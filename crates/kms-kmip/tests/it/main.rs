@@ -5,4 +5,5 @@ mod conformance;
 mod crash;
 mod fuzz;
 mod live;
+mod superseded;
 mod wire;

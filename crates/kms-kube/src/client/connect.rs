@@ -7,8 +7,7 @@ use std::{
 };
 
 use http::{HeaderValue, Uri, header::USER_AGENT};
-use hyper_util::client::proxy::matcher::Matcher;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, ProxyRules, Result};
 use kube::{
     Client, Config,
     client::ClientBuilder,
@@ -32,6 +31,7 @@ pub struct ConnectOptions {
     context: Option<String>,
     inferred: bool,
     cleartext: bool,
+    proxies: ProxyRules,
 }
 
 impl ConnectOptions {
@@ -56,10 +56,16 @@ impl ConnectOptions {
     /// Finds server and credentials as `kubectl` does: in the kubeconfig that `KUBECONFIG` names, then in the one in the
     /// home directory, then in the service account of the pod.
     ///
-    /// This reads the environment: `KUBECONFIG`, `HOME`, `KUBERNETES_SERVICE_HOST` and `_PORT`, `HTTPS_PROXY`,
-    /// `NO_PROXY`.
+    /// This reads the environment: `KUBECONFIG`, `HOME`, `KUBERNETES_SERVICE_HOST` and `_PORT`.
     pub fn with_inferred_config(mut self) -> Self {
         self.inferred = true;
+        self
+    }
+
+    /// Uses these proxies for a server that a kubeconfig names, as `kubectl` does, unless the kubeconfig has a `proxy-url`
+    /// of its own. A pod connects to its API server directly.
+    pub fn with_proxies(mut self, proxies: ProxyRules) -> Self {
+        self.proxies = proxies;
         self
     }
 
@@ -160,7 +166,7 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {
-    let ConnectOptions { kubeconfig, context, inferred, cleartext: _ } = options;
+    let ConnectOptions { kubeconfig, context, inferred, cleartext: _, proxies } = options;
     let found = match (kubeconfig, inferred) {
         (Some(path), _) => Kubeconfig::read_from(path),
         (None, true) => Kubeconfig::read(),
@@ -191,12 +197,29 @@ fn config(options: &ConnectOptions) -> Result<Config> {
         futures_util::FutureExt::now_or_never(Config::from_custom_kubeconfig(kubeconfig, &chosen))
             .unwrap_or(Err(KubeconfigError::CurrentContextNotSet))
             .map_err(bad_kubeconfig)?;
-    // kube also takes the proxy from HTTPS_PROXY. Only the inferred configuration may do that. And kube compares
-    // NO_PROXY with the address of the proxy instead of the address of the server.
-    if !has_proxy && (!inferred || Matcher::from_env().intercept(&config.cluster_url).is_none()) {
-        config.proxy_url = None;
+    if !has_proxy {
+        // kube has taken a proxy from HTTPS_PROXY of the process, and knows no NO_PROXY.
+        config.proxy_url = proxy_for(proxies, &config.cluster_url)?;
     }
     Ok(config)
+}
+
+/// The proxy for the server, by the rules that the KMS providers follow too.
+fn proxy_for(proxies: &ProxyRules, server: &Uri) -> Result<Option<Uri>> {
+    let scheme = server.scheme_str().unwrap_or_default();
+    let port = server.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+    let Some(proxy) = proxies.proxy_for(scheme, server.host().unwrap_or_default(), port)? else {
+        return Ok(None);
+    };
+    let proxy = if proxy.contains("://") { proxy.to_owned() } else { format!("http://{proxy}") };
+    // The address may hold a password, and the parser's error may quote it.
+    let proxy = proxy.parse::<Uri>().ok().filter(|proxy| proxy.host().is_some());
+    proxy.map(Some).ok_or_else(|| {
+        let variable = if scheme == "http" { "HTTP_PROXY" } else { "HTTPS_PROXY" };
+        Error::config(format!(
+            "{variable} is not the address of a proxy; give a URL such as http://proxy:3128"
+        ))
+    })
 }
 
 /// Whether the kubeconfig itself names a proxy for the server of the chosen context.
@@ -303,7 +326,9 @@ fn unusable(cause: kube::Error) -> Error {
             Error::config("the certificates of the kubeconfig cannot be used").source(cause)
         }
         kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
-            Error::config("the proxy for the API server must have an http or https address")
+            Error::config(
+                "the proxy for the API server must have an http address: see HTTPS_PROXY and proxy-url",
+            )
         }
         cause => Error::config("the kubeconfig cannot be used").source(cause),
     }
@@ -371,6 +396,62 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
         let missing = ConnectOptions::new().with_kubeconfig(folder.path().join("nosuch"));
         assert!(connect(missing).await.unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    /// The answers of Go's own library: see `tests/go/httpproxy`.
+    const GO: &str = include_str!("../../../../tests/go/httpproxy/cases.json");
+
+    #[test]
+    fn the_api_server_is_reached_as_the_library_of_go_would() {
+        let cases: Vec<serde_json::Value> = serde_json::from_str(GO).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        // An address of an API server is in ASCII, in a certificate too.
+        for case in cases.iter().filter(|case| case.to_string().is_ascii()) {
+            let env: Vec<(String, String)> = case["env"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect();
+            let rules = ProxyRules::from_environment(env.iter().map(|(name, value)| (&**name, &**value)));
+            let server: Uri = text(&case["url"]).parse().unwrap();
+            match proxy_for(&rules, &server) {
+                Ok(found) => {
+                    let expected = case["proxy"].as_str().map(|proxy| proxy.parse::<Uri>().unwrap());
+                    assert_eq!((found, &case["refused"]), (expected, &serde_json::json!(false)), "{case}");
+                }
+                Err(error) => assert_eq!(case["refused"], true, "{case}: {error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn proxies_come_from_the_caller_and_a_proxy_url_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxies = || {
+            ProxyRules::from_environment([
+                ("HTTPS_PROXY", "http://user:canary@env.example:1"),
+                ("NO_PROXY", "direct.example"),
+            ])
+        };
+        let found = |text: &str| {
+            let options = write(folder.path(), text).with_proxies(proxies());
+            config(&options).unwrap().proxy_url.map(|url| url.host().unwrap().to_owned())
+        };
+        let of = |server: &str| kubeconfig(server, "token: t");
+        assert_eq!(found(&of("https://api.example:6443")).as_deref(), Some("env.example"));
+        for direct in ["https://a.direct.example:6443", "https://127.0.0.1:6443", "https://localhost:6443"] {
+            assert_eq!(found(&of(direct)), None, "{direct}");
+        }
+        let own =
+            of("https://127.0.0.1:6443").replace("server:", "proxy-url: 'http://own.example:2', server:");
+        assert_eq!(found(&own).as_deref(), Some("own.example"));
+
+        let wrong = ProxyRules::from_environment([("HTTPS_PROXY", "canary canary")]);
+        let options = write(folder.path(), &of("https://api.example")).with_proxies(wrong);
+        let error = connect(options.clone()).await.unwrap_err();
+        assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
+        assert!(!format!("{error:?}{options:?}").contains("canary"), "{error:?}");
     }
 
     #[tokio::test]

@@ -60,6 +60,40 @@ pub enum Change {
     Failed(Error),
 }
 
+/// Why a CronJob is deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its OSD is gone.
+    OsdGone,
+    /// `keyRotation.enabled` is true, so Rook's names are the right ones, and this CronJob has a name of our own.
+    RookRotates,
+    /// `keyRotation.enabled` is not true, and this CronJob has a name of Rook's.
+    RotationOff,
+    /// The user asked for it.
+    Requested,
+}
+
+impl Reason {
+    /// The reason to delete all CronJobs of this naming that do not fit `keyRotation.enabled`.
+    pub const fn unwanted(naming: Naming) -> Self {
+        match naming {
+            Naming::BesideRook => Self::RookRotates,
+            Naming::Rook => Self::RotationOff,
+        }
+    }
+
+    /// The stable name, as in JSON output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OsdGone => "osd-gone",
+            Self::RookRotates => "rook-rotates",
+            Self::RotationOff => "rotation-off",
+            Self::Requested => "requested",
+        }
+    }
+}
+
 /// The result for one CronJob.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -72,6 +106,8 @@ pub struct Outcome {
     pub key: Option<String>,
     /// What was done to it.
     pub change: Change,
+    /// Why it was to be deleted. `None` if it is wanted.
+    pub reason: Option<Reason>,
     /// The last rotation that the OSD's Deployment records.
     pub last_rotation: Option<LastRotation>,
 }
@@ -79,7 +115,7 @@ pub struct Outcome {
 impl Outcome {
     /// The result for a CronJob whose OSD is gone.
     pub fn new(cron_job: impl Into<String>, osd_id: u32, change: Change) -> Self {
-        Self { cron_job: cron_job.into(), osd_id, key: None, change, last_rotation: None }
+        Self { cron_job: cron_job.into(), osd_id, key: None, change, reason: None, last_rotation: None }
     }
 }
 
@@ -96,6 +132,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// This report, with the outcomes and faults of another one after its own.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let Self { outcomes, faults, prune_held_back } = other;
+        self.outcomes.extend(outcomes);
+        self.faults.extend(faults);
+        self.prune_held_back |= prune_held_back;
+        self
+    }
+
     /// The first error; `None` if nothing failed.
     pub fn first_error(&self) -> Option<&Error> {
         let failed = self.outcomes.iter().find_map(|outcome| match &outcome.change {
@@ -143,18 +189,19 @@ pub async fn apply(
         };
         let last_rotation = LastRotation::of(&osd.annotations);
         let key = Some(osd.name.to_string());
-        report.outcomes.push(Outcome { cron_job: name, osd_id: osd.id, key, change, last_rotation });
+        let outcome = Outcome::new(name, osd.id, change);
+        report.outcomes.push(Outcome { key, last_rotation, ..outcome });
     }
     // Keep a CronJob whose OSD may belong to a Deployment that could not be parsed.
     existing.retain(|id, _| !report.faults.iter().any(|fault| fault.osd_id == Some(*id)));
     report.prune_held_back = !existing.is_empty() && report.faults.iter().any(|fault| fault.osd_id.is_none());
     if !report.prune_held_back {
-        delete(place, existing.into_values(), naming, options, &mut report).await?;
+        delete(place, existing.into_values(), naming, Reason::OsdGone, options, &mut report).await?;
     }
     Ok(report)
 }
 
-/// Deletes the CronJobs whose OSD is gone, or all of them.
+/// Deletes the CronJobs whose OSD is gone, or all of them if there is another reason.
 ///
 /// # Errors
 ///
@@ -162,12 +209,12 @@ pub async fn apply(
 pub async fn prune(
     place: &RookNamespace,
     naming: Naming,
-    all: bool,
+    reason: Reason,
     options: ApplyOptions,
 ) -> Result<Report> {
     let mut report = Report::default();
     let mut jobs = place.cron_jobs(naming).await?;
-    if !all {
+    if reason == Reason::OsdGone {
         let Discovery { osds, faults, .. } = place.osds().await?;
         let known = |id: u32| {
             osds.iter().any(|osd| osd.id == id) || faults.iter().any(|fault| fault.osd_id == Some(id))
@@ -179,7 +226,7 @@ pub async fn prune(
         report.faults = faults;
     }
     if !report.prune_held_back {
-        delete(place, jobs.into_iter(), naming, options, &mut report).await?;
+        delete(place, jobs.into_iter(), naming, reason, options, &mut report).await?;
     }
     Ok(report)
 }
@@ -188,6 +235,7 @@ async fn delete(
     place: &RookNamespace,
     jobs: impl Iterator<Item = CronJob>,
     naming: Naming,
+    reason: Reason,
     options: ApplyOptions,
     report: &mut Report,
 ) -> Result<()> {
@@ -202,7 +250,7 @@ async fn delete(
             Ok(()) => Change::Deleted,
             Err(error) => Change::Failed(passed_over(error)?),
         };
-        report.outcomes.push(Outcome::new(name, osd_id, change));
+        report.outcomes.push(Outcome { reason: Some(reason), ..Outcome::new(name, osd_id, change) });
     }
     Ok(())
 }

@@ -3,19 +3,24 @@
 mod apply;
 mod status;
 
-use k8s_openapi::api::{apps::v1::Deployment, batch::v1::CronJob};
-use kms_core::{Error, Result, layer::RetryPolicy};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::{CronJob, Job},
+    core::v1::Pod,
+};
+use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
 use kms_kube::{Connection, Objects, retry};
 use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::{
-    apply::{ApplyOptions, Change, Outcome, Report, apply, prune},
+    apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
     status::{LastRotation, RotationStatus, record},
 };
 use crate::{
     discover::{Discovery, InvalidDeployment, discover},
     names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+    rotation::RookRotation,
 };
 
 /// The namespace of a CephCluster, with its OSDs and their CronJobs.
@@ -51,10 +56,37 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list Deployments; otherwise errors of the connection. A Deployment that
     /// cannot be parsed is one of the faults in the result.
     pub async fn osds(&self) -> Result<Discovery> {
+        self.discover(&format!("{APP}={OSD_APP},{PVC_LABEL}")).await
+    }
+
+    /// Finds the OSD with this key, as [`osds`](Self::osds) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`osds`](Self::osds).
+    pub async fn osds_with_key(&self, name: &KeyName) -> Result<Discovery> {
+        self.discover(&format!("{APP}={OSD_APP},{PVC_LABEL}={name}")).await
+    }
+
+    async fn discover(&self, labels: &str) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
-        let labels = format!("{APP}={OSD_APP},{PVC_LABEL}");
-        let found: Vec<Value> = self.retry("list", || objects.list(&labels)).await?;
+        let found: Vec<Value> = self.retry("list", || objects.list(labels)).await?;
         Ok(discover_in(found))
+    }
+
+    /// Looks whether Rook itself rotates keys. `enabled` is `security.keyRotation.enabled` of the CephCluster.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not list CronJobs, Jobs or pods; otherwise errors of the connection.
+    pub async fn rook_rotation(&self, enabled: bool) -> Result<RookRotation> {
+        let cron_jobs = self.cron_jobs(Naming::Rook).await?;
+        let (jobs, pods): (Objects<Job>, Objects<Pod>) = (self.objects()?, self.objects()?);
+        // Rook gives its Jobs no label, only their pods.
+        let jobs: Vec<Job> = self.retry("list", || jobs.list("")).await?;
+        let labels = format!("{APP}={}", Naming::Rook.app());
+        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
+        Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
     }
 
     /// The stored CronJobs with the labels of a naming.

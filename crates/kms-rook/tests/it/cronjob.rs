@@ -137,9 +137,10 @@ fn beside_rook_nothing_has_a_name_or_label_of_rooks_jobs() {
         let options = JobOptions::new(IMAGE).with_naming(Naming::BesideRook);
         let ours = serde_json::to_string(&made(case, &options)).unwrap();
         assert!(!ours.contains("rook-ceph-osd-key-rotation"), "{ours}");
-        // Nothing else differs.
+        // Nothing else differs but the argument that says so.
         let renamed = ours.replace("rook-kms-key-rotation", "rook-ceph-osd-key-rotation");
-        let renamed: Value = serde_json::from_str(&renamed).unwrap();
+        let mut renamed: Value = serde_json::from_str(&renamed).unwrap();
+        assert_eq!(list(&mut renamed, "POD/containers/0/args").pop(), Some(json!("--beside-rook")));
         assert_eq!(renamed, made(case, &JobOptions::new(IMAGE)), "{case}");
     }
 }

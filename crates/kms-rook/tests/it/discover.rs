@@ -2,6 +2,7 @@
 
 use crate::common::{CASES, changed, deployment};
 use k8s_openapi::api::apps::v1::Deployment;
+use kms_core::{ErrorKind, KeyName};
 use kms_rook::discover;
 use serde_json::{Value, json};
 
@@ -127,4 +128,53 @@ fn deployments_that_are_not_of_an_osd_on_a_pvc_are_skipped() {
         let found = discover(&[changed("default", change)]);
         assert_eq!((found.osds.len(), found.plain, found.faults.len()), (0, 0, 0));
     }
+}
+
+#[test]
+fn a_list_of_devices_is_compared_with_the_deployment() {
+    let name = |text: &str| KeyName::new(text).unwrap();
+    let all: Vec<Deployment> = CASES.iter().map(|case| deployment(case)).collect();
+    let found = discover(&all);
+    for (key, devices) in [("set1-data-0a7dwll", 1), ("set1-data-0c7dwll", 2), ("set1-data-0d7dwll", 3)] {
+        let osd = found.osd_of(&name(key), None).unwrap().unwrap();
+        for named in 1..=3 {
+            let checked = osd.check_devices(named);
+            assert_eq!(checked.is_ok(), named == devices, "{key} {named}");
+        }
+    }
+    let osd = found.osd_of(&name("set1-data-0d7dwll"), Some(3)).unwrap().unwrap();
+    let text = osd.check_devices(1).unwrap_err().to_string();
+    assert!(text.contains("has 3 devices") && text.contains("and 1 are named"), "{text}");
+    assert!(
+        text.contains("metadata on the PVC set1-metadata-0m, write-ahead log on the PVC set1-wal-0w"),
+        "{text}"
+    );
+    assert!(found.osd_of(&name("unknown"), None).unwrap().is_none());
+}
+
+#[test]
+fn an_osd_whose_deployment_cannot_be_understood_has_no_known_devices() {
+    let name = KeyName::new("set1-data-0d7dwll").unwrap();
+    let broken = changed("vault-tls", |it| {
+        without(&mut it["spec"]["template"]["spec"]["initContainers"], "encryption-open-wal");
+    });
+    let found = discover(&[deployment("default"), broken]);
+    for id in [None, Some(3)] {
+        let error = found.osd_of(&name, id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        assert!(error.to_string().contains("but no encryption-open-wal; repair the Deployment"), "{error}");
+    }
+    // A fault of one OSD says nothing of another OSD.
+    assert!(found.osd_of(&name, Some(4)).unwrap().is_none());
+    assert!(found.osd_of(&KeyName::new("set1-data-0a7dwll").unwrap(), None).unwrap().is_some());
+    // Two Deployments with one key.
+    let twin = changed("vault-tls", |it| {
+        it["metadata"]["name"] = json!("rook-ceph-osd-9");
+        let text = it.to_string().replace("\"3\"", "\"9\"").replace("ceph-3", "ceph-9");
+        *it = serde_json::from_str(&text).unwrap();
+    });
+    let found = discover(&[deployment("vault-tls"), twin]);
+    assert_eq!(found.osds.len(), 2, "{:?}", found.faults);
+    let text = found.osd_of(&name, None).unwrap_err().to_string();
+    assert!(text.contains("rook-ceph-osd-3, rook-ceph-osd-9"), "{text}");
 }

@@ -7,7 +7,7 @@ use kms_core::{ErrorKind, KeyName};
 use kms_kube::{CephClusterSpec, ConnectOptions, Connection, ceph_cluster, connect};
 use kms_rook::{
     JobMaker, JobOptions, Naming,
-    client::{ApplyOptions, Change, Report, RookNamespace, RotationStatus, apply, prune, record},
+    client::{ApplyOptions, Change, Reason, Report, RookNamespace, RotationStatus, apply, prune, record},
     rbac,
 };
 use kms_testkit::servers::{Kube, KubeNamespace};
@@ -282,25 +282,28 @@ async fn stale_cron_jobs_are_deleted_and_those_of_others_stay() {
     let pruned = |report: Report| {
         changes(&report).into_iter().map(|(id, word)| format!("{id} {word}")).collect::<Vec<_>>()
     };
-    assert_eq!(pruned(prune(&manager, Naming::Rook, false, dry).await.unwrap()), ["6 deleted"]);
+    assert_eq!(pruned(prune(&manager, Naming::Rook, Reason::OsdGone, dry).await.unwrap()), ["6 deleted"]);
     assert_eq!(place.cron_jobs().await.len(), 15);
     let report = applied(&manager, &rooks, ApplyOptions::new()).await;
     assert_eq!(changes(&report).last(), Some(&(6, "deleted")));
     assert_eq!(place.cron_jobs().await.len(), 14);
     assert_eq!(
-        pruned(prune(&manager, Naming::BesideRook, false, ApplyOptions::new()).await.unwrap()),
+        pruned(prune(&manager, Naming::BesideRook, Reason::OsdGone, ApplyOptions::new()).await.unwrap()),
         ["6 deleted"]
     );
 
     // Rotation is switched off: Rook's CronJobs go, ours stay.
-    assert_eq!(prune(&manager, Naming::Rook, true, ApplyOptions::new()).await.unwrap().outcomes.len(), 6);
+    assert_eq!(
+        prune(&manager, Naming::Rook, Reason::RotationOff, ApplyOptions::new()).await.unwrap().outcomes.len(),
+        6
+    );
     let left = place.cron_jobs().await;
     assert_eq!(left.len(), 7, "{left:?}");
     assert!(
         left.iter().all(|name| name == "of-a-user" || name.starts_with("rook-kms-key-rotation-")),
         "{left:?}"
     );
-    prune(&manager, Naming::BesideRook, true, ApplyOptions::new()).await.unwrap();
+    prune(&manager, Naming::BesideRook, Reason::Requested, ApplyOptions::new()).await.unwrap();
     assert_eq!(place.cron_jobs().await, ["of-a-user"]);
 }
 
@@ -347,7 +350,7 @@ async fn one_faulty_osd_stops_no_other_and_keeps_its_cron_job() {
     let report = applied(&manager, &newer, ApplyOptions::new()).await;
     assert!(report.prune_held_back && report.faults.len() == 2, "{report:?}");
     assert!(place.cron_jobs().await.contains(&"rook-ceph-osd-key-rotation-5".to_owned()));
-    let report = prune(&manager, Naming::Rook, false, ApplyOptions::new()).await.unwrap();
+    let report = prune(&manager, Naming::Rook, Reason::OsdGone, ApplyOptions::new()).await.unwrap();
     assert!(report.prune_held_back && report.outcomes.is_empty(), "{report:?}");
 }
 

@@ -14,5 +14,6 @@ mod env;
 mod live;
 #[cfg(feature = "client")]
 mod rbac;
+mod rotation;
 #[cfg(feature = "client")]
 mod schedules;

@@ -112,7 +112,7 @@ impl Bench {
 
     pub(crate) fn osd(&self) -> Osd {
         let paths: Vec<PathBuf> = self.images.iter().map(|image| image.path().to_owned()).collect();
-        Osd::new(name(), self.cryptsetup.devices(paths)).unwrap()
+        Osd::new(name(), self.cryptsetup.devices(paths)).unwrap().confirmed()
     }
 
     pub(crate) async fn rotate(&self, options: &Options) -> Result<Report> {

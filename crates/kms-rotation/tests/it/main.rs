@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod device_list;
 mod memory;
 mod model;
 mod slot_store;

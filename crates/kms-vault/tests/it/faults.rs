@@ -174,7 +174,7 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
 
     let other =
         HttpServer::scripted([Response::status(307).header("location", location.clone())]).await.unwrap();
-    let again = format!("{}/v1/x", other.url());
+    let again = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", other.url());
     let loops = HttpServer::scripted([Response::status(307).header("location", again)]).await.unwrap();
     let error = client(&loops.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
@@ -186,7 +186,7 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
         r#"{"errors":["check-and-set parameter did not match"]}"#,
     )]);
     let active = active.await.unwrap();
-    let there = format!("{}/v1/x", active.url());
+    let there = format!("{}/v1/secret/data/rook-ceph-osd-encryption-key-a", active.url());
     let redirect = Response::status(307).header("location", there);
     let standby = HttpServer::scripted([found("first", 1), redirect]).await.unwrap();
     let vault = shown(Arc::new(client(&standby.url(), &[]).await)).await;
@@ -205,6 +205,60 @@ async fn a_redirect_is_followed_once_with_method_body_and_token() {
         assert!(error.to_string().contains("redirect"), "{location}: {error}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_not_of_a_standby_gets_neither_token_nor_kek() {
+    let elsewhere = HttpServer::start(|_| written(1)).await.unwrap();
+    let port = elsewhere.address().port();
+    let path = "/v1/secret/rook-ceph-osd-encryption-key-a";
+    for (status, location) in [
+        (307, format!("http://127.0.0.1:{port}/v1/secret/other")),
+        (307, format!("http://127.0.0.1:{port}{path}?version=1")),
+        (302, format!("http://127.0.0.1:{port}/login")),
+        // No certificate says that this host may have the token.
+        (307, format!("http://localhost:{port}{path}")),
+        // Another method is asked for, or the client may choose.
+        (303, format!("http://127.0.0.1:{port}{path}")),
+        (300, format!("http://127.0.0.1:{port}{path}")),
+    ] {
+        let redirect = location.clone();
+        let server =
+            HttpServer::start(move |_| Response::status(status).header("location", redirect.clone()));
+        let server = server.await.unwrap();
+        let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+        assert!(vault.get(&key("a"), Freshness::Any).await.is_err(), "{status} {location}");
+        assert!(vault.put(&key("a"), &kek("canary-canary-kek"), PutMode::Overwrite).await.is_err());
+        assert!(vault.delete(&key("a"), DeleteMode::Destroy).await.is_err());
+        assert!(server.requests().len() >= 3, "{:?}", server.requests());
+        assert!(elsewhere.requests().is_empty(), "{status} {location}");
+    }
+}
+
+#[tokio::test]
+async fn a_local_agent_is_reached_without_the_proxy_of_the_environment() {
+    let proxy = HttpServer::start(|_| Response::status(502)).await.unwrap();
+    let agent = HttpServer::start(|_| found("QUJD", 1)).await.unwrap();
+    let named = format!("http://localhost:{}", agent.address().port());
+    for (address, variable) in [(agent.url(), "HTTP_PROXY"), (named, "http_proxy")] {
+        let details: ConnectionDetails = [
+            ("VAULT_ADDR", address.as_str()),
+            ("VAULT_ALLOW_HTTP", "true"),
+            ("VAULT_BACKEND", "v2"),
+            ("VAULT_AUTH_METHOD", "agent"),
+        ]
+        .into_iter()
+        .collect();
+        let vault = VaultBuilder::new()
+            .with_details(&details)
+            .with_environment([(variable, proxy.url().as_str())])
+            .build(&SecretMap::new("none"))
+            .await
+            .unwrap();
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+        assert!(proxy.requests().is_empty(), "{address}: the proxy has read the KEK");
+    }
+    assert_eq!(agent.requests().len(), 2);
 }
 
 #[tokio::test]

@@ -11,17 +11,18 @@ use std::{
 use clap::Subcommand;
 use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
 use kms_kube::ClusterRef;
-use kms_rotation::{Options, Osd, Outcome};
+use kms_rotation::{Osd, Outcome};
 use tracing::warn;
 
 use crate::{
     args::{Files, Global, NameArg, duration},
-    cmd::devices::rotate,
+    cmd::devices::{compared, rotate},
     exit::Exit,
     invocation::Invocation,
     kubernetes::Kubernetes,
     output::chain,
-    secret_file,
+    output_file,
+    rook::Rook,
     settings::{ClusterSettings, PodSettings, pod_environment},
     target::Target,
 };
@@ -54,34 +55,45 @@ enum KeyManagement {
     /// Give an OSD a new KEK
     ///
     /// Unlike with Rook, the old KEK stays valid for ten minutes, and the command waits that long.
-    RotateKey {
-        #[command(flatten)]
-        name: NameArg,
-        /// The device of the data
-        #[arg(value_name = "DEVICE")]
-        device: PathBuf,
-        /// The device of the metadata
-        #[arg(value_name = "METADATA")]
-        metadata: Option<PathBuf>,
-        /// The device of the write-ahead log
-        #[arg(value_name = "WAL")]
-        wal: Option<PathBuf>,
-        /// How long the old KEK stays valid; Rook has no such option
-        #[arg(long, value_name = "D", value_parser = duration)]
-        grace: Option<Duration>,
-    },
+    RotateKey(RotateKey),
+}
+
+/// The arguments of `rotate-key`.
+#[derive(clap::Args, Debug)]
+struct RotateKey {
+    #[command(flatten)]
+    name: NameArg,
+
+    /// The device of the data
+    #[arg(value_name = "DEVICE")]
+    device: PathBuf,
+
+    /// The device of the metadata
+    #[arg(value_name = "METADATA")]
+    metadata: Option<PathBuf>,
+
+    /// The device of the write-ahead log
+    #[arg(value_name = "WAL")]
+    wal: Option<PathBuf>,
+
+    /// How long the old KEK stays valid; Rook has no such option
+    #[arg(long, value_name = "D", value_parser = duration)]
+    grace: Option<Duration>,
+
+    /// The CronJob of this pod has no name of Rook's, so it does not stand in place of Rook's own CronJob
+    #[arg(long)]
+    beside_rook: bool,
+
+    /// Rotate although Rook may rotate the same key at the same time, which can lose a device
+    #[arg(long)]
+    even_if_rook_rotates: bool,
 }
 
 /// Runs the command. If it fails, reports the error to the kubelet.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit> {
     let result = match args.command {
         KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
-        KeyManagement::RotateKey { name, device, metadata, wal, grace } => {
-            let paths = [Some(device), metadata, wal].into_iter().flatten();
-            let mut options = invocation.rotation.clone();
-            options.grace = grace.unwrap_or(options.grace);
-            rotate_key(name, paths, &options, invocation).await
-        }
+        KeyManagement::RotateKey(args) => rotate_key(args, invocation).await,
     };
     if let Err(error) = &result {
         // As Rook does. In a pod the file exists; elsewhere kms must not create it.
@@ -94,22 +106,35 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
 }
 
 async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
-    let kms = connect(invocation).await?;
+    let (kms, _) = connect(invocation).await?;
     let stored = kms.get(&name.name, Freshness::Any).await?;
-    secret_file::write(file, &stored.kek)
+    output_file::write_kek(file, &stored.kek)
 }
 
-async fn rotate_key(
-    name: NameArg,
-    paths: impl Iterator<Item = PathBuf>,
-    options: &Options,
-    invocation: &Invocation<'_>,
-) -> Result<()> {
-    let osd = Osd::new(name.name, invocation.cryptsetup().devices(paths))?;
-    let kms = connect(invocation).await?;
-    let Global { quiet, output, .. } = invocation.global;
+async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> {
+    let RotateKey { name: NameArg { name }, device, metadata, wal, grace, beside_rook, even_if_rook_rotates } =
+        args;
+    let paths = [Some(device), metadata, wal].into_iter().flatten();
+    let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
+    let mut options = invocation.rotation.clone();
+    options.grace = grace.unwrap_or(options.grace);
+    let (kms, rook) = connect(invocation).await?;
+    let Global { quiet, output, ref files, ref cluster, .. } = invocation.global;
+    let is_pod = files.is_empty() && cluster.is_none();
+    let rook = if is_pod && !beside_rook { rook.with_own_cron_job() } else { rook };
+    let mut sinks = result_sinks(invocation);
+    let checked = async {
+        if !even_if_rook_rotates {
+            rook.check_rotation(&[&name]).await?;
+        }
+        compared(osd, &rook.deployments(Some(&name)).await, &[])
+    };
+    let osd = match checked.await {
+        Ok(osd) => osd,
+        Err(error) => return Err(rotate::refused(&[&name], error, &mut sinks).await),
+    };
     let progress = rotate::Progress::new(quiet, output);
-    let report = rotate::rotate_one(&*kms, &osd, options, &progress, &mut result_sinks(invocation)).await?;
+    let report = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
     for warning in &report.warnings {
         warn!("{warning}");
     }
@@ -139,15 +164,16 @@ fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>
     Vec::new()
 }
 
-/// Connects with the settings of the CephCluster, as Rook reads them.
+/// Connects with the settings of the CephCluster, as Rook reads them. Also returns the cluster, as far as it can be read.
 ///
 /// The environment of the pod has the same settings, as of the pod's creation. kms uses them if it cannot read the
 /// CephCluster or a Secret that the CephCluster names: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
-async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
+async fn connect(invocation: &Invocation<'_>) -> Result<(Arc<dyn KmsProvider>, Rook)> {
     let Invocation { global, environment, registry, .. } = invocation;
     if !global.files.is_empty() || global.cluster.is_some() {
-        return invocation.connect().await;
+        let target = invocation.target().await?;
+        return Ok((target.connect().await?, target.rook(global)));
     }
     let required = |name: &'static str| {
         environment
@@ -170,7 +196,7 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
                 Err(error) if has_pod_settings && is_about_reading(&error) => {
                     ("a Secret that the CephCluster names", error)
                 }
-                other => return other,
+                connected => return Ok((connected?, target.rook(global))),
             }
         }
         Err(error) if has_pod_settings => ("the CephCluster", error),
@@ -182,7 +208,8 @@ async fn connect(invocation: &Invocation<'_>) -> Result<Arc<dyn KmsProvider>> {
     );
     let settings = Box::new(PodSettings::read(environment, registry)?);
     let kubernetes = Kubernetes::new(global, global.timeout);
-    Target::new(settings, kubernetes, global, environment, registry).connect().await
+    let kms = Target::new(settings, kubernetes, global, environment, registry).connect().await?;
+    Ok((kms, Rook::new(None)))
 }
 
 /// Whether an error means that an object could not be read, not that it is wrong. Connecting reads nothing but Secrets.

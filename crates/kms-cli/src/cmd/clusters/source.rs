@@ -45,8 +45,7 @@ impl Source {
     async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
         let cluster = kubernetes.cluster(named).await?.spec;
-        let place = RookNamespace::new(kubernetes.connection().await?.clone(), &named.kube_namespace)
-            .with_policy(kubernetes.policy());
+        let place = kubernetes.rook(&named.kube_namespace).await?;
         Ok(Self { cluster, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
     }
 

@@ -1,6 +1,7 @@
 //! Commands that work on the LUKS devices of a host.
 
 pub(crate) mod close;
+mod device_list;
 pub(crate) mod format;
 pub(crate) mod open;
 pub(crate) mod resize;
@@ -14,7 +15,11 @@ use kms_core::Result;
 use kms_luks::Identity;
 use tracing::warn;
 
+pub(crate) use self::device_list::compared;
 use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+
+/// The folder where Rook keeps the data of OSDs on a host, unless `dataDirHostPath` of the CephCluster is another one.
+pub(crate) const DATA_DIR: &str = "/var/lib/rook";
 
 /// The commands, in the order of the help text.
 #[derive(Debug, Subcommand)]
@@ -77,6 +82,7 @@ pub(crate) async fn run(
             let host = rotate::Host {
                 cryptsetup,
                 kube_namespace: target.kube_namespace(),
+                rook: target.rook(&invocation.global),
                 quiet: invocation.global.quiet,
                 options: invocation.rotation.clone(),
             };

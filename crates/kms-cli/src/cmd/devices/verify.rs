@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use crate::{
     args::{Files, NameArg},
+    cmd::devices::{DATA_DIR, compared},
     exit::Exit,
     output::{ErrorDocument, Format, Output},
+    rook::Deployments,
     time::rfc3339,
 };
 
@@ -92,6 +94,7 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let osd = compared(osd, &Deployments::default(), &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;
     let found = verify(&*kms, &osd, &Silent).await?;
     let exit = found.failure().map_or(Exit::Done, Exit::of);

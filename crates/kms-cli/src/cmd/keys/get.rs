@@ -16,7 +16,7 @@ use crate::{
     exit::Exit,
     input::STDIN,
     output::{Format, Output, not_written},
-    secret_file,
+    output_file,
 };
 
 /// The arguments.
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
     /// The file to write, readable only by its owner (0400) [default: `-`, standard output]
     ///
-    /// kms replaces an existing file, and adds no line break.
+    /// kms replaces an existing file, refuses a link, and adds no line break.
     #[arg(value_name = "OUTPUT")]
     pub(crate) file: Option<PathBuf>,
 
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
     };
     match (args.file(), output.format()) {
         (Some(file), format) => {
-            secret_file::write(file, &stored.kek)?;
+            output_file::write_kek(file, &stored.kek)?;
             if format == Format::Json {
                 output.json(&document)?;
             }

@@ -63,6 +63,34 @@ impl IbmKp {
         self.state().plant(key);
     }
 
+    /// Deletes the key with this alias, as Rook does. `false` if no key that is not destroyed has the alias.
+    pub fn delete_as_rook(&self, alias: &str) -> bool {
+        let mut world = self.state();
+        let Some(id) = world.by_alias(alias).filter(|key| key.state != 5).map(|key| key.id.clone()) else {
+            return false;
+        };
+        world.bury(&id);
+        true
+    }
+
+    /// Removes every deleted key, as the service does some months after the deletion.
+    pub fn forget_deleted(&self) {
+        self.state().keys.retain(|_, key| key.state != 5);
+    }
+
+    /// Takes an alias from one key and gives it to another one, as an operator can.
+    pub fn move_alias(&self, alias: &str, from: &str, to: &str) {
+        let mut world = self.state();
+        for key in world.keys.values_mut() {
+            if key.id == from {
+                key.aliases.retain(|known| known != alias);
+            }
+            if key.id == to {
+                key.aliases.push(alias.to_owned());
+            }
+        }
+    }
+
     /// Every key, destroyed keys included.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {

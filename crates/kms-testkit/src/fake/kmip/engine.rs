@@ -4,11 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Quirks, codec::Node};
 
-const NAMES: [(u32, &str); 4] = [
+const NAMES: [(u32, &str); 5] = [
     (0x42_0053, "Name"),
     (0x42_0004, "Application Specific Information"),
     (0x42_008d, "State"),
     (0x42_0039, "Initial Date"),
+    (0x42_0081, "Revocation Reason"),
 ];
 
 const PRE_ACTIVE: u32 = 1;
@@ -31,6 +32,8 @@ struct Object {
     names: Vec<String>,
     application: Vec<(String, String)>,
     state: u32,
+    /// The code of the reason of a revocation.
+    revocation: Option<u32>,
     date: i64,
 }
 
@@ -74,9 +77,36 @@ impl Engine {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             application: application.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             state: self.first_state(),
+            revocation: None,
             date: now(),
         });
         uid
+    }
+
+    pub(super) fn names(&self, uid: &str) -> Vec<String> {
+        self.objects
+            .iter()
+            .find(|object| object.uid == uid)
+            .map(|object| object.names.clone())
+            .unwrap_or_default()
+    }
+
+    /// Destroys an object, whatever its state. `false` if there is no such object.
+    pub(super) fn bury(&mut self, uid: &str) -> bool {
+        match self.objects.iter_mut().find(|object| object.uid == uid && object.state != DESTROYED) {
+            Some(object) => {
+                object.state = DESTROYED;
+                object.material.clear();
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn deactivate(&mut self, uid: &str) {
+        for object in self.objects.iter_mut().filter(|object| object.uid == uid) {
+            object.state = DEACTIVATED;
+        }
     }
 
     fn first_state(&self) -> u32 {
@@ -178,8 +208,11 @@ impl Engine {
                     return Err(refused);
                 }
                 object.state = DEACTIVATED;
+                let code = payload.find(0x42_0081).and_then(|reason| reason.number(0x42_0082));
+                object.revocation = code.and_then(|code| u32::try_from(code).ok());
                 Ok(vec![Node::Text(0x42_0094, object.uid.clone())])
             }
+            0x0e if !self.quirks.no_modify => self.modify(payload, version),
             0x14 => self.destroy(payload),
             0x18 => Ok([0x03, 0x08, 0x0a, 0x0b, 0x12, 0x13, 0x14, 0x18, 0x1e]
                 .map(|operation| Node::Enum(0x42_005c, operation))
@@ -282,6 +315,7 @@ impl Engine {
             names,
             application,
             state: self.first_state(),
+            revocation: None,
             date: now(),
         });
         Ok(vec![Node::Text(0x42_0094, uid)])
@@ -360,6 +394,9 @@ impl Engine {
             values.push(Node::Struct(0x42_0004, value));
         }
         values.push(Node::Enum(0x42_008d, object.state));
+        if let Some(code) = object.revocation {
+            values.push(Node::Struct(0x42_0081, vec![Node::Enum(0x42_0082, code)]));
+        }
         values.push(Node::Time(0x42_0039, object.date));
         let uid = Node::Text(0x42_0094, object.uid.clone());
         if version.0 >= 2 {
@@ -376,6 +413,34 @@ impl Engine {
             Some(Node::Struct(0x42_0008, vec![Node::Text(0x42_000a, (*name).to_owned()), value]))
         });
         Ok(std::iter::once(uid).chain(named).collect())
+    }
+
+    /// Modify Attribute (KMIP 1.4 §4.15; KMIP 2.0 §6.1.27), for names.
+    fn modify(&mut self, payload: &Node, version: (i32, i32)) -> Result<Vec<Node>, Refused> {
+        let text = |value: &Node| value.words(0x42_0055).map(str::to_owned).ok_or((0x06, "no name"));
+        let (old, at, new) = if version.0 >= 2 {
+            if payload.find(0x42_0008).is_some() {
+                return Err((0x04, "KMIP 2.0 has no attributes by name"));
+            }
+            let name = |tag| payload.find(tag).and_then(|holder| holder.find(0x42_0053));
+            let old = name(0x42_013c).ok_or((0x06, "the current attribute is needed"))?;
+            (Some(text(old)?), 0, text(name(0x42_013d).ok_or((0x06, "no new attribute"))?)?)
+        } else {
+            let attribute = payload.find(0x42_0008).ok_or((0x06, "no attribute"))?;
+            if attribute.words(0x42_000a) != Some("Name") {
+                return Err((0x0c, "the attribute is read-only"));
+            }
+            let at = usize::try_from(attribute.number(0x42_0009).unwrap_or(0)).unwrap_or(usize::MAX);
+            (None, at, text(attribute.find(0x42_000b).ok_or((0x06, "no value"))?)?)
+        };
+        let object = self.object(payload)?;
+        let at = match old {
+            Some(old) => object.names.iter().position(|name| *name == old).unwrap_or(usize::MAX),
+            None => at,
+        };
+        let name = object.names.get_mut(at).ok_or((0x01, "no matching attribute instance"))?;
+        *name = new;
+        Ok(vec![Node::Text(0x42_0094, object.uid.clone())])
     }
 
     fn destroy(&mut self, payload: &Node) -> Result<Vec<Node>, Refused> {

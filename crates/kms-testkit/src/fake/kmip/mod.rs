@@ -61,6 +61,8 @@ pub struct Quirks {
     pub get_needs_active: bool,
     /// Revoke gets Permission Denied.
     pub no_revoke: bool,
+    /// Modify Attribute is unknown.
+    pub no_modify: bool,
     /// Application Specific Information is refused.
     pub no_application: bool,
     /// An object has one name at most.
@@ -99,6 +101,7 @@ impl Default for Quirks {
             born_active: false,
             get_needs_active: false,
             no_revoke: false,
+            no_modify: false,
             no_application: false,
             one_name: false,
             no_names: false,
@@ -248,6 +251,22 @@ impl KmipDouble {
     /// Adds an object with these names and application specific information.
     pub fn insert(&self, material: &[u8], names: &[&str], application: &[(&str, &str)]) -> String {
         locked(&self.shared.engine).insert(material, 1, 1024, names, application)
+    }
+
+    /// The names of an object; empty if there is no such object.
+    #[must_use]
+    pub fn names(&self, uid: &str) -> Vec<String> {
+        locked(&self.shared.engine).names(uid)
+    }
+
+    /// Destroys an object, as Rook does. `false` if no object that is not destroyed has this identifier.
+    pub fn destroy_as_rook(&self, uid: &str) -> bool {
+        locked(&self.shared.engine).bury(uid)
+    }
+
+    /// Deactivates an object without a revocation, as a server does when the time of a key is over.
+    pub fn deactivate(&self, uid: &str) {
+        locked(&self.shared.engine).deactivate(uid);
     }
 
     /// Changes the quirks, from the next request on.

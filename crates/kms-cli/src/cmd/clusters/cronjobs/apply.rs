@@ -2,13 +2,13 @@
 
 use kms_core::{Error, ErrorKind, Result};
 use kms_rook::{
-    JobMaker,
-    client::{self, ApplyOptions, Change, LastRotation, Report},
+    JobMaker, Naming,
+    client::{self, ApplyOptions, Change, LastRotation, Reason, Report},
 };
 use serde::Serialize;
 use tracing::{error, warn};
 
-use super::{Job, Names, is_wanted, warn_of_withheld};
+use super::{Job, Names, is_wanted, wanted, warn_of_withheld};
 use crate::{
     args::Files,
     cmd::clusters::source::Source,
@@ -68,6 +68,7 @@ struct Entry {
     osd: u32,
     key: Option<String>,
     result: &'static str,
+    reason: Option<&'static str>,
     error: Option<ErrorDocument>,
     rotated_at: Option<String>,
     generation: Option<u64>,
@@ -88,24 +89,38 @@ pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'
     let place = source.place()?;
     let options = job.options();
     let write = ApplyOptions::new().with_dry_run(dry_run).with_force_conflicts(force_conflicts);
-    let report = if is_wanted(&source, options.naming)? {
+    let mut report = prune_unwanted(&source, write).await?;
+    if is_wanted(&source, options.naming) {
         let maker = JobMaker::new(&source.cluster, &options)?;
         warn_of_withheld(maker.withheld());
-        client::apply(place, &maker, options.naming, write).await?
-    } else {
-        client::prune(place, options.naming, true, write).await?
-    };
+        report = client::apply(place, &maker, options.naming, write).await?.and(report);
+    }
     finish(report, dry_run, output)
 }
 
 /// Deletes the CronJobs that are no longer wanted.
 pub(super) async fn prune(args: PruneArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
     let PruneArgs { files: _, names, all, dry_run } = args;
-    let place = source.place()?;
-    let naming = names.naming();
-    let all = all || !is_wanted(&source, naming)?;
-    let report = client::prune(place, naming, all, ApplyOptions::new().with_dry_run(dry_run)).await?;
+    let write = ApplyOptions::new().with_dry_run(dry_run);
+    let mut report = prune_unwanted(&source, write).await?;
+    if is_wanted(&source, names.naming()) {
+        let reason = if all { Reason::Requested } else { Reason::OsdGone };
+        report = client::prune(source.place()?, names.naming(), reason, write).await?.and(report);
+    }
     finish(report, dry_run, output)
+}
+
+/// Deletes the CronJobs whose names do not fit `keyRotation.enabled`. Otherwise each key would have two rotations.
+async fn prune_unwanted(source: &Source, write: ApplyOptions) -> Result<Report> {
+    let unwanted = wanted(source).other();
+    let report = client::prune(source.place()?, unwanted, Reason::unwanted(unwanted), write).await?;
+    if unwanted == Naming::BesideRook && !report.outcomes.is_empty() {
+        warn!(
+            "keyRotation.enabled is true, so Rook rotates these keys: CronJobs with names of our own are deleted, and the \
+             report names them"
+        );
+    }
+    Ok(report)
 }
 
 /// Prints the changes. Fails if one of them has failed.
@@ -175,6 +190,7 @@ impl Document {
                 osd: outcome.osd_id,
                 key: outcome.key,
                 result: result(&outcome.change),
+                reason: outcome.reason.map(Reason::as_str),
                 error: match &outcome.change {
                     Change::Failed(error) => Some(ErrorDocument::of(error)),
                     _ => None,
@@ -233,6 +249,7 @@ pub(crate) mod tests {
             if id < 2 {
                 outcome.key = Some(format!("set1-data-{id}"));
             }
+            outcome.reason = (id == 3).then_some(Reason::RookRotates);
             report.outcomes.push(outcome);
         }
         let noted = [

@@ -110,21 +110,14 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
     }
 }
 
-/// Whether the cluster should have CronJobs.
-///
-/// # Errors
-///
-/// `ConfigInvalid` if Rook rotates the keys as well: its CronJobs and ours would alternate, and rotate twice as often
-/// as configured.
-fn is_wanted(source: &Source, naming: Naming) -> Result<bool> {
-    let enabled = source.cluster.security.key_rotation.enabled;
-    match naming {
-        Naming::BesideRook if enabled => Err(Error::config(
-            "keyRotation.enabled is true, so Rook rotates these keys too: set it to false, or leave out --beside-rook",
-        )),
-        Naming::BesideRook => Ok(true),
-        _ => Ok(enabled),
-    }
+/// The names that the CronJobs of the cluster should have.
+fn wanted(source: &Source) -> Naming {
+    Naming::wanted(source.cluster.security.key_rotation.enabled)
+}
+
+/// Whether the cluster should have CronJobs of these names.
+fn is_wanted(source: &Source, naming: Naming) -> bool {
+    naming == wanted(source)
 }
 
 fn warn_of_withheld(settings: &[String]) {

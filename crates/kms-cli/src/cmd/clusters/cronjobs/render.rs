@@ -1,7 +1,7 @@
 //! `kms cronjobs render`: prints the CronJobs.
 
 use kms_core::{Error, ErrorKind, Result};
-use kms_rook::{Discovery, JobMaker, rbac};
+use kms_rook::{Discovery, JobMaker, Naming, rbac};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,11 +47,16 @@ pub(super) async fn run(mut args: Args, mut source: Source, output: &mut Output<
         args.job.service_account.get_or_insert_with(|| ACCOUNT.to_owned());
     }
     let options = args.job.options();
-    if !is_wanted(&source, options.naming)? {
-        return Err(Error::config(
-            "keyRotation.enabled is not true, so there are no CronJobs: set it to true, or give --beside-rook for CronJobs \
-             that Rook does not delete",
-        ));
+    if !is_wanted(&source, options.naming) {
+        return Err(Error::config(match options.naming {
+            Naming::BesideRook => {
+                "keyRotation.enabled is true, so Rook rotates these keys too: set it to false, or leave out --beside-rook"
+            }
+            _ => {
+                "keyRotation.enabled is not true, so there are no CronJobs: set it to true, or give --beside-rook for CronJobs \
+                 that Rook does not delete"
+            }
+        }));
     }
     let Discovery { osds, faults, .. } = source.osds().await?;
     let mut items = Vec::new();

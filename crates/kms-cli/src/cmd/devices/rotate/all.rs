@@ -70,6 +70,9 @@ impl All<'_> {
         output: &mut Output<'_>,
     ) -> Result<Exit> {
         let begin = Instant::now();
+        if let Some(journal) = &mut self.journal {
+            journal.resume(found.iter().map(|(name, _)| name))?;
+        }
         let mut summary = Summary {
             total: found.len(),
             skipped: 0,
@@ -99,8 +102,8 @@ impl All<'_> {
             progress.line(summary.line(name));
         });
         all.await?;
-        if let Some(journal) = self.journal.filter(|_| summary.failures.is_empty()) {
-            journal.remove()?;
+        if let Some(journal) = self.journal {
+            journal.close(!summary.failures.is_empty())?;
         }
         summary.print(output)
     }

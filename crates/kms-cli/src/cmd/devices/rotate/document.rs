@@ -24,6 +24,7 @@ struct Document {
     stored: Option<String>,
     generation: Option<u64>,
     devices: Vec<DeviceDocument>,
+    confirmed: bool,
     retired: Option<usize>,
     warnings: Vec<String>,
 }
@@ -64,6 +65,7 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
             stored: report.stored.and_then(rfc3339),
             generation: report.generation,
             devices: report.devices.iter().map(DeviceDocument::of).collect(),
+            confirmed: report.confirmed,
             retired: report.retired,
             warnings: report.warnings.clone(),
         }),

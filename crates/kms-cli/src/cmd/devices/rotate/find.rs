@@ -2,105 +2,59 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
     path::{Path, PathBuf},
 };
 
-use kms_core::{Error, KeyName, Result};
-use kms_luks::Cryptsetup;
+use kms_core::{Error, ErrorKind, KeyName, Result};
+use kms_luks::{Cryptsetup, OsdFolder};
 use kms_rotation::Osd;
 
-use crate::input;
+use crate::{input, rook::Deployments};
 
-/// The nodes that Rook creates for an encrypted OSD's devices: data, metadata, write-ahead log (rook-behaviour §8.3).
-const NODES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
-/// The prefix of an OSD's folder.
-const OSD_FOLDER: &str = "ceph-";
 /// The maximum size of a list.
 const MOST_LIST_BYTES: usize = 8 * 1024 * 1024;
 
 /// An OSD that was found, or its fault.
 pub(super) type Found = (KeyName, Result<Osd>);
 
-/// Finds the encrypted OSDs on PVCs: `DIR/NAMESPACE/PVC/ceph-ID/block-tmp` (rook-behaviour §10.2).
-///
-/// # Errors
-///
-/// `ConfigInvalid` if a folder cannot be read.
-pub(super) fn on_host(
-    folders: &[PathBuf],
-    kube_namespace: Option<&str>,
+/// The OSDs of these folders. An OSD is a fault if it is not certain that its folder has all its devices.
+pub(super) fn in_folders(
+    folders: BTreeMap<KeyName, Vec<OsdFolder>>,
+    deployments: &Deployments,
     cryptsetup: &Cryptsetup,
-) -> Result<Vec<Found>> {
-    // Keyed by name: two of the folders may be the same, and lead to the same PVC.
-    let mut found: BTreeMap<KeyName, Vec<PathBuf>> = BTreeMap::new();
-    for folder in folders {
-        for namespace in entries(folder)? {
-            if kube_namespace.is_some_and(|wanted| name_of(&namespace) != Some(wanted)) {
-                continue;
-            }
-            for pvc in entries(&namespace)? {
-                // Rook names this folder after the PVC. A PVC's name is a valid key name.
-                let Some(name) = name_of(&pvc).and_then(|name| KeyName::new(name).ok()) else { continue };
-                let encrypted = |osd: &PathBuf| {
-                    name_of(osd).is_some_and(|name| name.starts_with(OSD_FOLDER))
-                        && osd.join(NODES[0]).exists()
-                };
-                let osds = entries(&pvc)?.into_iter().filter(encrypted);
-                let osds = osds.map(|osd| osd.canonicalize().unwrap_or(osd));
-                for osd in osds {
-                    let known = found.entry(name.clone()).or_default();
-                    if !known.contains(&osd) {
-                        known.push(osd);
-                    }
-                }
-            }
-        }
-    }
-    Ok(found
-        .into_iter()
-        .map(|(name, folders)| {
-            let osd = osd_in(&name, &folders, cryptsetup);
-            (name, osd)
-        })
-        .collect())
-}
-
-fn osd_in(name: &KeyName, folders: &[PathBuf], cryptsetup: &Cryptsetup) -> Result<Osd> {
-    match folders {
-        [folder] => {
-            let nodes = NODES.map(|node| folder.join(node)).into_iter().filter(|node| node.exists());
-            Osd::new(name.clone(), cryptsetup.devices(nodes))
-        }
-        several => {
-            let several: Vec<_> = several.iter().map(|folder| folder.display().to_string()).collect();
-            Err(Error::config("there are several OSDs of this PVC: remove the folder of the one that is gone, or name its devices")
-                .context("key", name.as_str())
-                .context("folders", several.join(", ")))
-        }
-    }
-}
-
-/// The folders in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let not_read = |cause: io::Error| {
-        Error::config("the folder of Rook's data cannot be read")
-            .context("folder", folder.display().to_string())
-            .source(cause)
+) -> Vec<Found> {
+    let found = |(name, folders): (KeyName, Vec<OsdFolder>)| {
+        let osd = osd_in(&name, &folders, deployments, cryptsetup);
+        (name, osd)
     };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(not_read)? {
-        let path = entry.map_err(not_read)?.path();
-        if path.is_dir() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
+    folders.into_iter().map(found).collect()
 }
 
-fn name_of(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()
+fn osd_in(
+    name: &KeyName,
+    folders: &[OsdFolder],
+    deployments: &Deployments,
+    cryptsetup: &Cryptsetup,
+) -> Result<Osd> {
+    let [folder] = folders else {
+        let several: Vec<_> = folders.iter().map(|folder| folder.path().display().to_string()).collect();
+        return Err(Error::config("there are several OSDs of this PVC: remove the folder of the one that is gone, or name its devices")
+            .context("key", name.as_str())
+            .context("folders", several.join(", ")));
+    };
+    let in_folder = |error: Error| error.context("folder", folder.path().display().to_string());
+    let deployed = deployments.confirms(name, folder.osd_id(), folder.nodes().len()).map_err(in_folder)?;
+    if !deployed && !folder.is_complete() {
+        return Err(in_folder(
+            Error::new(
+                ErrorKind::Conflict,
+                "the OSD has not started in this folder yet, and more of its devices may appear: wait until it has \
+                 started, or name its cluster (--cluster) or its devices",
+            )
+            .context("key", name.as_str()),
+        ));
+    }
+    Ok(Osd::new(name.clone(), cryptsetup.devices(folder.nodes().to_vec()))?.confirmed())
 }
 
 /// Reads a list of OSDs: on each line a name and one to three devices. Skips empty lines and lines that begin with `#`.
@@ -108,7 +62,7 @@ fn name_of(path: &Path) -> Option<&str> {
 /// # Errors
 ///
 /// `ConfigInvalid` if the list cannot be read or has an invalid line; the error names the first invalid line.
-pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>> {
+pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Osd>> {
     let bytes = input::read(list, MOST_LIST_BYTES)?;
     let wrong = |number: usize, why: &str| {
         Error::config(format!("line {number} of the list is not NAME DEVICE [METADATA] [WAL]: {why}"))
@@ -116,7 +70,7 @@ pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>>
     };
     let text = std::str::from_utf8(&bytes)
         .map_err(|_cause| Error::config("the list is not UTF-8 text").context("list", input::name(list)))?;
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<Osd> = Vec::new();
     for (line, number) in text.lines().map(str::trim).zip(1..) {
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -124,78 +78,52 @@ pub(super) fn listed(list: &Path, cryptsetup: &Cryptsetup) -> Result<Vec<Found>>
         let mut words = line.split_whitespace();
         let name =
             KeyName::new(words.next().unwrap_or_default()).map_err(|error| wrong(number, error.message()))?;
-        if found.iter().any(|(known, _)| *known == name) {
+        if found.iter().any(|known| *known.name() == name) {
             return Err(wrong(number, "the name occurs twice"));
         }
-        let osd = Osd::new(name.clone(), cryptsetup.devices(words.map(PathBuf::from)))
+        let osd = Osd::new(name, cryptsetup.devices(words.map(PathBuf::from)))
             .map_err(|error| wrong(number, error.message()))?;
-        found.push((name, Ok(osd)));
+        found.push(osd);
     }
     Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    fn make(folder: &Path, files: &[&str]) {
-        for file in files {
-            let path = folder.join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-    }
-
-    fn shown(found: &[Found], folder: &Path) -> Vec<String> {
-        let folder = folder.canonicalize().unwrap().display().to_string();
-        let one = |(name, osd): &Found| match osd {
-            Ok(osd) => {
-                let paths: Vec<_> = osd
-                    .devices()
-                    .iter()
-                    .map(|device| device.path().display().to_string().replace(&folder, ""))
-                    .collect();
-                format!("{name}: {}", paths.join(" "))
-            }
-            Err(error) => format!("{name}: {}", error.message()),
-        };
-        found.iter().map(one).collect()
+    fn paths(osd: &Osd) -> String {
+        let paths: Vec<_> = osd.devices().iter().map(|device| device.path().display().to_string()).collect();
+        format!("{}: {}", osd.name(), paths.join(" "))
     }
 
     #[test]
-    fn encrypted_osds_are_found_where_rook_keeps_them() {
+    fn an_osd_whose_devices_are_not_all_there_yet_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
-        make(
-            folder.path(),
-            &[
-                "rook-ceph/set1-data-0/ceph-0/block-tmp",
-                "rook-ceph/set1-data-0/ceph-0/block.wal-tmp",
-                "rook-ceph/set1-data-0/ceph-0/block.db-tmp",
-                "rook-ceph/set1-data-1/ceph-1/block-tmp",
-                "rook-ceph/plain-data-2/ceph-2/block",
-                "rook-ceph/moved-data-3/ceph-3/block-tmp",
-                "rook-ceph/moved-data-3/ceph-4/block-tmp",
-                "rook-ceph/log/ceph-osd.log",
-                "rook-ceph/crash",
-                "other/set1-data-9/ceph-9/block-tmp",
-                "mon-a/data/store.db",
-            ],
-        );
-        let twice = [folder.path().to_owned(), folder.path().to_owned()];
-        let found = on_host(&twice, Some("rook-ceph"), &Cryptsetup::new()).unwrap();
-        let shown = shown(&found, folder.path());
-        assert_eq!(shown.len(), 3, "{shown:?}");
-        assert!(shown[0].starts_with("moved-data-3: there are several OSDs"), "{shown:?}");
-        let osd = "/rook-ceph/set1-data-0/ceph-0";
-        assert_eq!(shown[1], format!("set1-data-0: {osd}/block-tmp {osd}/block.db-tmp {osd}/block.wal-tmp"));
-        assert_eq!(shown[2], "set1-data-1: /rook-ceph/set1-data-1/ceph-1/block-tmp");
-        assert_eq!(on_host(&twice, None, &Cryptsetup::new()).unwrap().len(), 4);
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_is_named() {
-        let error = on_host(&["/nonexistent".into()], None, &Cryptsetup::new()).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent"), "{error}");
+        for file in [
+            "rook-ceph/ready/ceph-0/block",
+            "rook-ceph/ready/ceph-0/block-tmp",
+            "rook-ceph/ready/ceph-0/block.db-tmp",
+            // The init container for its metadata has not run yet.
+            "rook-ceph/starting/ceph-1/block-tmp",
+            "rook-ceph/moved/ceph-3/block-tmp",
+            "rook-ceph/moved/ceph-4/block-tmp",
+        ] {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        let folders = OsdFolder::find(&[folder.path().to_owned()], None).unwrap();
+        let found = in_folders(folders, &Deployments::default(), &Cryptsetup::new());
+        let [(_, moved), (name, ready), (_, starting)] = found.as_slice() else { panic!("{found:?}") };
+        let ready = ready.as_ref().unwrap();
+        assert!(name.as_str() == "ready" && ready.is_confirmed() && ready.devices().len() == 2, "{ready:?}");
+        assert!(moved.as_ref().unwrap_err().message().starts_with("there are several OSDs"), "{moved:?}");
+        let error = starting.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains("has not started in this folder yet"), "{error}");
     }
 
     #[test]
@@ -204,7 +132,8 @@ mod tests {
         let list = folder.path().join("list");
         fs::write(&list, "# all\n\na /dev/x\n  b /dev/y /dev/z /dev/w\n").unwrap();
         let found = listed(&list, &Cryptsetup::new()).unwrap();
-        assert_eq!(shown(&found, folder.path()), ["a: /dev/x", "b: /dev/y /dev/z /dev/w"]);
+        let found: Vec<_> = found.iter().map(paths).collect();
+        assert_eq!(found, ["a: /dev/x", "b: /dev/y /dev/z /dev/w"]);
         for (text, why) in [
             ("a", "line 1 .*not 0"),
             ("a /x\na /y", "line 2 .*occurs twice"),

@@ -1,7 +1,7 @@
 //! Notes the result of a rotation at the OSD's Deployment.
 
 use async_trait::async_trait;
-use kms_core::{Result, layer::RetryPolicy};
+use kms_core::Result;
 use kms_rook::client::{RookNamespace, RotationStatus, record};
 use tokio::sync::OnceCell;
 
@@ -16,7 +16,6 @@ use crate::{args::Global, kubernetes::Kubernetes, output::chain};
 pub(crate) struct AtDeployment {
     kubernetes: Kubernetes,
     kube_namespace: String,
-    policy: RetryPolicy,
     place: OnceCell<RookNamespace>,
 }
 
@@ -24,16 +23,11 @@ impl AtDeployment {
     /// Notes results at the Deployments of a namespace.
     pub(crate) fn new(global: &Global, kube_namespace: impl Into<String>) -> Self {
         let kubernetes = Kubernetes::new(global, global.timeout);
-        let policy = kubernetes.policy();
-        Self { kubernetes, kube_namespace: kube_namespace.into(), policy, place: OnceCell::new() }
+        Self { kubernetes, kube_namespace: kube_namespace.into(), place: OnceCell::new() }
     }
 
     async fn place(&self) -> Result<&RookNamespace> {
-        let make = || async {
-            let connection = self.kubernetes.connection().await?.clone();
-            Ok(RookNamespace::new(connection, &self.kube_namespace).with_policy(self.policy))
-        };
-        self.place.get_or_try_init(make).await
+        self.place.get_or_try_init(|| self.kubernetes.rook(&self.kube_namespace)).await
     }
 }
 

@@ -6,8 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -17,7 +16,10 @@ use kms_core::{Error, Result};
 use kms_rotation::Report;
 
 use super::sink::{Ended, ResultSink};
-use crate::output::not_written;
+use crate::{
+    output::not_written,
+    output_file::{OutputFile, Readers},
+};
 
 /// The metrics: name, type and meaning.
 const METRICS: [(&str, &str); 8] = [
@@ -53,48 +55,30 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if its folder is not writable, or if the path leads to something other than a text file.
+    /// `ConfigInvalid` if its folder is not writable, or if the path is that of something other than a text file, such
+    /// as a link.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let metrics = Self { path: path.to_owned() };
         // Writes the file once unchanged, so that a wrong path fails before a KEK is changed.
-        metrics.update(|_| ()).map_err(|cause| {
-            Error::config("the file of metrics cannot be written")
+        metrics.update(|_| ()).map_err(|error| match std::error::Error::source(&error) {
+            Some(cause) => Error::config("the file of metrics cannot be written")
                 .context("file", path.display().to_string())
-                .source(cause)
+                .source(io::Error::other(cause.to_string())),
+            None => error,
         })?;
         Ok(metrics)
     }
 
     /// Changes the file under an exclusive lock.
-    fn update(&self, change: impl FnOnce(&mut Values)) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+    fn update(&self, change: impl FnOnce(&mut Values)) -> Result<()> {
+        let file = OutputFile::at(&self.path)?;
+        let failed = |cause| not_written(self.path.display().to_string(), cause);
         // Locks the folder: rotations of other OSDs may write the same file, and each write replaces the file itself.
-        let lock = File::open(folder)?;
-        lock.lock()?;
-        let mut values = match fs::read_to_string(&self.path) {
-            Ok(text) => parse(&text),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Values::new(),
-            Err(cause) => return Err(cause),
-        };
+        file.folder().lock().map_err(failed)?;
+        let mut values = file.read().map_err(failed)?.map(|text| parse(&text)).unwrap_or_default();
         change(&mut values);
-        let name = self.path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // The name is hidden and lacks the ending that the exporter reads.
-        let temporary = folder.join(format!(".{}.{}", name.display(), std::process::id()));
-        let written = write(&temporary, &values).and_then(|()| fs::rename(&temporary, &self.path));
-        if written.is_err() {
-            let _ignored = fs::remove_file(&temporary);
-        }
-        written
+        file.replace(render(&values).as_bytes(), Readers::Umask)
     }
-}
-
-fn write(path: &Path, values: &Values) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(render(values).as_bytes())?;
-    file.sync_all()
 }
 
 fn render(values: &Values) -> String {
@@ -163,13 +147,12 @@ fn note(values: &mut Values, ended: &Ended<'_>) {
 impl ResultSink for Metrics {
     async fn ended(&mut self, ended: &Ended<'_>) -> Result<()> {
         self.update(|values| note(values, ended))
-            .map_err(|cause| not_written(self.path.display().to_string(), cause))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{fs, time::Duration};
 
     use kms_core::ErrorKind;
 
@@ -220,8 +203,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_is_reported_before_anything_is_done() {
-        let error = Metrics::open(Path::new("/nonexistent/kms.prom")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+    fn a_path_that_is_not_a_file_is_reported_before_anything_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for path in [Path::new("/nonexistent/kms.prom"), Path::new("/dev/null"), &link] {
+            let error = Metrics::open(path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
+        }
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 }

@@ -14,16 +14,23 @@ mod sink;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use kms_core::{KeyName, KmsProvider, Result};
-use kms_luks::Cryptsetup;
-use kms_rotation::{Options, SightFolder};
+use kms_luks::{Cryptsetup, OsdFolder};
+use kms_rotation::{Options, Osd, SightFolder};
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::kubernetes::AtDeployment;
-pub(crate) use self::{document::headline, one::rotate_one, progress::Progress, sink::ResultSink};
+pub(crate) use self::{
+    document::headline,
+    one::{refused, rotate_one},
+    progress::Progress,
+    sink::ResultSink,
+};
 use crate::{
     args::{Files, duration, key_name},
+    cmd::devices::{DATA_DIR, compared},
     exit::Exit,
     output::Output,
+    rook::Rook,
 };
 
 /// Where this host keeps from run to run what was seen of key slots. It is empty after a restart of the host.
@@ -77,6 +84,10 @@ pub(crate) struct Args {
     #[arg(long)]
     destroy_superseded: bool,
 
+    /// Rotate although Rook may rotate the same keys at the same time, which can lose a device
+    #[arg(long)]
+    even_if_rook_rotates: bool,
+
     /// Write results and times into this file, for Prometheus; the file never holds a KEK
     ///
     /// kms replaces the whole file, and keeps its lines about other keys.
@@ -95,7 +106,7 @@ struct All {
     all: bool,
 
     /// The folder where Rook keeps the data of OSDs on this host; may be repeated
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/rook", conflicts_with = "name")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
     /// Take the OSDs from this file, one on each line: NAME DEVICE [METADATA] [WAL]; `-` reads standard input
@@ -108,6 +119,8 @@ struct All {
 
     /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
     /// done
+    ///
+    /// kms also removes it when a run that resumes finishes no further OSD: the next run then rotates all of them again.
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
@@ -140,6 +153,8 @@ pub(crate) struct Host<'a> {
     pub(crate) cryptsetup: Cryptsetup,
     /// The namespace of the cluster, if it is known. kms ignores OSDs in other namespaces.
     pub(crate) kube_namespace: Option<&'a str>,
+    /// The Rook cluster of its OSDs.
+    pub(crate) rook: Rook,
     pub(crate) quiet: bool,
     /// The options of a rotation, before those of the command line.
     pub(crate) options: Options,
@@ -157,17 +172,43 @@ pub(crate) async fn run(
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
             let paths = [Some(device), args.metadata, args.wal].into_iter().flatten();
-            let osd = kms_rotation::Osd::new(name, host.cryptsetup.devices(paths))?;
+            let osd = Osd::new(name, host.cryptsetup.devices(paths))?;
+            let name = osd.name().clone();
+            let checked = async {
+                if !args.even_if_rook_rotates {
+                    host.rook.check_rotation(&[&name]).await?;
+                }
+                compared(osd, &host.rook.deployments(Some(&name)).await, &args.all.data_dir)
+            };
+            let osd = match checked.await {
+                Ok(osd) => osd,
+                Err(error) => return Err(refused(&[&name], error, &mut sinks).await),
+            };
             let kms = connect().await?;
             let report = rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
             document::show(&report, output)?;
             Ok(document::exit(&report, &options))
         }
         _ => {
-            let found = match &args.all.list {
-                Some(list) => find::listed(list, &host.cryptsetup)?,
-                None => find::on_host(&args.all.data_dir, host.kube_namespace, &host.cryptsetup)?,
+            let All { data_dir, list, .. } = &args.all;
+            let found = match list {
+                Some(list) => {
+                    let listed = find::listed(list, &host.cryptsetup)?;
+                    let deployments = host.rook.deployments(None).await;
+                    let compare = |osd: Osd| (osd.name().clone(), compared(osd, &deployments, data_dir));
+                    listed.into_iter().map(compare).collect()
+                }
+                None => {
+                    let folders = OsdFolder::find(data_dir, host.kube_namespace)?;
+                    find::in_folders(folders, &host.rook.deployments(None).await, &host.cryptsetup)
+                }
             };
+            if !args.even_if_rook_rotates {
+                let names: Vec<&KeyName> = found.iter().map(|(name, _)| name).collect();
+                if let Err(error) = host.rook.check_rotation(&names).await {
+                    return Err(refused(&names, error, &mut sinks).await);
+                }
+            }
             let jobs = args.all.jobs.unwrap_or_else(|| {
                 std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS)
             });

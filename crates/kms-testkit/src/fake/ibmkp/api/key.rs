@@ -57,20 +57,25 @@ impl World {
                     "Number of authorizations required to delete is not met",
                 );
             }
-            let (now, stays) = (world.base.clock.now(), world.switches.alias_stays);
-            let key = world.key(id);
-            key.state = 5;
-            key.deleted = Some(now);
-            if !stays {
-                key.aliases.clear();
-            }
-            let key = key.clone();
+            world.bury(id);
+            let key = world.keys[id].clone();
             if minimal {
                 Response::status(204)
             } else {
                 Response::value(200, envelope(KEY_TYPE, vec![world.shown(&key, false)]))
             }
         })
+    }
+
+    /// Deletes a key.
+    pub(in crate::fake::ibmkp) fn bury(&mut self, id: &str) {
+        let (now, stays) = (self.base.clock.now(), self.switches.alias_stays);
+        let key = self.key(id);
+        key.state = 5;
+        key.deleted = Some(now);
+        if !stays {
+            key.aliases.clear();
+        }
     }
 
     pub(super) fn restore(&mut self, call: &Call<'_>, which: &str) -> Response {

@@ -46,7 +46,17 @@ impl World {
         }
         let offset = number("offset", 0)?;
         let (found, incomplete) = self.selected(call)?;
-        let page = found.into_iter().skip(offset).take(limit).map(|key| self.shown(key, false)).collect();
+        let page = found
+            .into_iter()
+            .skip(offset)
+            .take(limit)
+            .map(|key| {
+                self.shown(
+                    &Key { state: self.listed_state(key), deleted: self.listed_deletion(key), ..key.clone() },
+                    false,
+                )
+            })
+            .collect();
         let mut body = envelope(KEY_TYPE, page);
         if incomplete {
             body["metadata"]["incompleteSearch"] = json!(true);
@@ -55,6 +65,16 @@ impl World {
             body["metadata"]["searchQuery"] = json!({"query": search});
         }
         Ok(Response::value(200, body))
+    }
+
+    /// The state of a key in lists.
+    fn listed_state(&self, key: &Key) -> u8 {
+        if self.switches.late_lists && key.state == 5 { 1 } else { key.state }
+    }
+
+    /// The time of a key's deletion in lists.
+    fn listed_deletion(&self, key: &Key) -> Option<i64> {
+        key.deleted.filter(|_| !self.switches.late_lists)
     }
 
     /// The selected keys, by id, and whether the search was incomplete.
@@ -81,7 +101,7 @@ impl World {
         let candidates: Vec<&Key> = self
             .keys
             .values()
-            .filter(|key| states.contains(&key.state))
+            .filter(|key| states.contains(&self.listed_state(key)))
             .filter(|key| extractable.is_none_or(|wanted| key.extractable == wanted))
             .filter(|key| call.ring().is_none_or(|ring| ring == key.ring))
             .collect();
