@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use kms_testkit::servers;
 use xshell::{Shell, cmd};
 
 use crate::{
@@ -37,18 +38,20 @@ impl Crash {
         let Self { runs, seed, provider } = self;
         let needs = Needs {
             azure_clients: false,
-            kms: true,
+            // The run has its own program, with a faster clock.
+            kms: false,
             ibm_clients: false,
             pykmip: true,
             cryptsetup: true,
             vm: false,
         };
-        let live = Live::start(sh, needs)?;
+        let mut live = Live::start(sh, needs)?;
         let (runs, seed) = (runs.to_string(), seed.to_string());
         let provider = provider.iter();
-        // The run needs the other programs of the package too.
         run(cmd!(sh, "cargo build --package kms-tests --bins"))?;
-        let crash = target_dir(sh).join("debug/crash");
+        let programs = target_dir(sh).join("debug");
+        live.set(servers::KMS, programs.join("kms-hurried"));
+        let crash = programs.join("crash");
         run(live.apply(cmd!(sh, "{crash} run {runs} {seed} {provider...}")))
     }
 }

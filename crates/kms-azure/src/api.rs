@@ -52,7 +52,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct SecretBundle {
     #[serde(default)]
     value: Option<Secret>,
-    #[serde(default)]
+    /// Required: JSON without it is not a secret of Key Vault.
     pub(crate) id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) attributes: Attributes,
@@ -143,9 +143,9 @@ impl SecretBundle {
         State::of(self.tag(STATE_TAG))
     }
 
-    /// Whether the value is absent or empty. Rook overwrites an empty value.
+    /// Whether the value holds the empty string as KEK. Rook overwrites such a value.
     pub(crate) fn is_empty(&self) -> bool {
-        self.value.as_ref().is_none_or(|Secret(value)| value.expose_secret().is_empty())
+        self.value.as_ref().is_some_and(|Secret(value)| value.expose_secret().is_empty())
     }
 
     /// Whether the vault says that purge protection forbids a purge of this secret.
@@ -170,16 +170,27 @@ impl SecretBundle {
     pub(crate) fn kek(&self, names: &Names) -> Result<Kek> {
         match &self.value {
             Some(Secret(value)) => decode(names, value),
-            None => Err(Error::new(ErrorKind::Protocol, "the vault's response holds no value")),
+            None => Err(no_value()),
         }
+    }
+
+    /// Checks that the response is about this secret.
+    fn about(self, names: &Names) -> Result<Self> {
+        if self.name().is_some_and(|name| name.eq_ignore_ascii_case(&names.secret)) {
+            return Ok(self);
+        }
+        Err(Error::new(ErrorKind::Protocol, "the vault's response is about another secret"))
     }
 }
 
-/// A page of a list.
+fn no_value() -> Error {
+    Error::new(ErrorKind::Protocol, "the vault's response holds no value")
+}
+
+/// A page of a list. Only an empty list says that there are no secrets.
 #[derive(Debug, Deserialize)]
 struct Page {
-    #[serde(default)]
-    value: Option<Vec<SecretBundle>>,
+    value: Vec<SecretBundle>,
 }
 
 /// The body of a request that stores a version.
@@ -266,10 +277,14 @@ impl Api {
         }
     }
 
-    /// Parses the response of a request. `None` if there is no such secret.
-    fn found<T: DeserializeOwned, R>(&self, result: azure_core::Result<Response<R>>) -> Result<Option<T>> {
+    /// Parses the response of a request. `None` if the vault says that there is no such secret.
+    fn found<R>(
+        &self,
+        names: &Names,
+        result: azure_core::Result<Response<R>>,
+    ) -> Result<Option<SecretBundle>> {
         match result {
-            Ok(response) => parse(&response.into_body()).map(Some),
+            Ok(response) => parse::<SecretBundle>(&response.into_body())?.about(names).map(Some),
             Err(error) => match self.failed(&error) {
                 error if error.kind() == ErrorKind::NotFound => Ok(None),
                 error => Err(error),
@@ -277,9 +292,10 @@ impl Api {
         }
     }
 
-    /// Drops the response of a request, and converts its error.
-    fn done<T>(&self, result: azure_core::Result<T>) -> Result<()> {
-        result.map(drop).map_err(|error| self.failed(&error))
+    /// Checks that the response of a request confirms the change of this secret.
+    fn changed<R>(&self, names: &Names, result: azure_core::Result<Response<R>>) -> Result<()> {
+        let response = result.map_err(|error| self.failed(&error))?;
+        parse::<SecretBundle>(&response.into_body())?.about(names).map(drop)
     }
 
     /// Reads a version of a secret, or the current version. `None` if there is no such secret.
@@ -293,7 +309,12 @@ impl Api {
             secret_version: version.map(|version| version.as_str().to_owned()),
             ..SecretClientGetSecretOptions::default()
         };
-        self.found(self.client.get_secret(&names.secret, Some(options)).await)
+        let found = self.found(names, self.client.get_secret(&names.secret, Some(options)).await)?;
+        // A secret without a value is not an empty one: a create must not write over it.
+        if found.as_ref().is_some_and(|found| found.value.is_none()) {
+            return Err(no_value());
+        }
+        Ok(found)
     }
 
     /// Stores a KEK as the next version.
@@ -302,7 +323,7 @@ impl Api {
         let _first = self.after_first().await;
         let content = azure_core::http::Body::Bytes(Bytes::from_owner(body)).into();
         match self.client.set_secret(&names.secret, content, None).await {
-            Ok(response) => parse(&response.into_body()),
+            Ok(response) => parse::<SecretBundle>(&response.into_body())?.about(names),
             Err(error) => Err(self.failed(&error)),
         }
     }
@@ -326,7 +347,7 @@ impl Api {
             ..SecretClientUpdateSecretPropertiesOptions::default()
         };
         let content = azure_core::http::Body::from(body).into();
-        self.done(self.client.update_secret_properties(&names.secret, content, Some(options)).await)
+        self.changed(names, self.client.update_secret_properties(&names.secret, content, Some(options)).await)
     }
 
     /// Lists every version of a secret, without values.
@@ -336,7 +357,7 @@ impl Api {
         let mut pages = pager.map_err(|error| self.failed(&error))?.into_pages();
         let mut found = Vec::new();
         while let Some(page) = pages.try_next().await.map_err(|error| self.failed(&error))? {
-            found.extend(parse::<Page>(&page.into_body())?.value.unwrap_or_default());
+            found.extend(parse::<Page>(&page.into_body())?.value);
         }
         Ok(found)
     }
@@ -365,7 +386,7 @@ impl Api {
                     match page {
                         None => Ok(None),
                         Some(page) => {
-                            let found = parse::<Page>(&page.into_body())?.value.unwrap_or_default();
+                            let found = parse::<Page>(&page.into_body())?.value;
                             Ok(Some((found, (pages, None))))
                         }
                     }
@@ -377,25 +398,31 @@ impl Api {
     /// Deletes a secret with all its versions; with soft delete, the vault keeps it. `None` if there is no such secret.
     pub(crate) async fn delete(&self, names: &Names) -> Result<Option<SecretBundle>> {
         let _first = self.after_first().await;
-        self.found(self.client.delete_secret(&names.secret, None).await)
+        self.found(names, self.client.delete_secret(&names.secret, None).await)
     }
 
     /// Reads the soft-deleted secret of that name. `None` if there is no such secret, or its deletion is not complete.
     pub(crate) async fn deleted(&self, names: &Names) -> Result<Option<SecretBundle>> {
         let _first = self.after_first().await;
-        self.found(self.client.get_deleted_secret(&names.secret, None).await)
+        self.found(names, self.client.get_deleted_secret(&names.secret, None).await)
     }
 
     /// Recovers a soft-deleted secret.
     pub(crate) async fn recover(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
-        self.done(self.client.recover_deleted_secret(&names.secret, None).await)
+        self.changed(names, self.client.recover_deleted_secret(&names.secret, None).await)
     }
 
     /// Purges a soft-deleted secret, which destroys it permanently.
     pub(crate) async fn purge(&self, names: &Names) -> Result<()> {
         let _first = self.after_first().await;
-        self.done(self.client.purge_deleted_secret(&names.secret, None).await)
+        let purged = self.client.purge_deleted_secret(&names.secret, None).await;
+        let response = purged.map_err(|error| self.failed(&error))?;
+        // Any other success is a proxy's: the vault confirms a purge without a body.
+        if response.status() == azure_core::http::StatusCode::NoContent {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Protocol, "the vault's response does not confirm the purge"))
     }
 }
 

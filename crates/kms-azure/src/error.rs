@@ -12,6 +12,8 @@ const MAX_WORDS: usize = 200;
 const MAX_DEPTH: usize = 4;
 /// The name of the context that holds the server's code.
 const CODE: &str = "code";
+/// The code for an absent secret.
+const NOT_FOUND: &str = "SecretNotFound";
 /// The code for a soft-deleted secret, which occupies its name.
 pub(crate) const RECOVERABLE: &str = "ObjectIsDeletedButRecoverable";
 /// The code for a disabled version.
@@ -152,8 +154,14 @@ fn meaning(
              the secret is disabled",
             Retry::Never,
         ),
-        StatusCode::NOT_FOUND if of_service => (ErrorKind::NotFound, "there is no such secret", Retry::Never),
-        StatusCode::NOT_FOUND => (ErrorKind::ConfigInvalid, elsewhere, Retry::Never),
+        // A gateway's or a web server's 404 says nothing about secrets, whatever form its body has.
+        StatusCode::NOT_FOUND if is(NOT_FOUND) => {
+            (ErrorKind::NotFound, "there is no such secret", Retry::Never)
+        }
+        StatusCode::NOT_FOUND if is("VaultNotFound") => {
+            (ErrorKind::ConfigInvalid, "there is no such vault; check AZURE_VAULT_URL", Retry::Never)
+        }
+        StatusCode::NOT_FOUND => (ErrorKind::Protocol, elsewhere, Retry::Never),
         StatusCode::CONFLICT if is(RECOVERABLE) => {
             (ErrorKind::Conflict, "a soft-deleted secret has that name; recover or purge it", Retry::Never)
         }
@@ -172,7 +180,7 @@ fn meaning(
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "the vault cannot answer now", Retry::IfIdempotent)
         }
-        status if status.is_redirection() => (ErrorKind::ConfigInvalid, elsewhere, Retry::Never),
+        status if status.is_redirection() => (ErrorKind::Protocol, elsewhere, Retry::Never),
         _ => (ErrorKind::Protocol, "the vault responds with an unexpected status", Retry::Never),
     }
 }
@@ -310,14 +318,19 @@ mod tests {
             (403, refusal("NeverHeardOf", ""), PermissionDenied, Retry::Never, "role or access policy"),
             (403, "<html>".to_owned(), PermissionDenied, Retry::Never, "not Key Vault"),
             (404, refusal("SecretNotFound", ""), NotFound, Retry::Never, "no such secret"),
-            (404, "<html>".to_owned(), ConfigInvalid, Retry::Never, "not Key Vault"),
+            (404, refusal("NotFound", "SecretNotFound"), NotFound, Retry::Never, "no such secret"),
+            (404, refusal("VaultNotFound", ""), ConfigInvalid, Retry::Never, "no such vault"),
+            (404, refusal("ResourceNotFound", ""), Protocol, Retry::Never, "not Key Vault"),
+            (404, "<html>".to_owned(), Protocol, Retry::Never, "not Key Vault"),
+            (404, String::new(), Protocol, Retry::Never, "not Key Vault"),
+            (410, String::new(), Protocol, Retry::Never, "unexpected status"),
             (409, refusal("Conflict", RECOVERABLE), Conflict, Retry::Never, "recover or purge"),
             (409, refusal("Conflict", "ObjectIsBeingDeleted"), Conflict, Retry::Never, "state"),
             (429, "<html>".to_owned(), RateLimited, Retry::Always, "rate limit"),
             (500, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (503, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (501, String::new(), Protocol, Retry::Never, "at all"),
-            (302, String::new(), ConfigInvalid, Retry::Never, "not Key Vault"),
+            (302, String::new(), Protocol, Retry::Never, "not Key Vault"),
             (204, String::new(), Protocol, Retry::Never, "unexpected status"),
         ] {
             let error = from_answer(&answer(status, &body), false);
@@ -358,17 +371,21 @@ mod tests {
         assert!(has_code(&from_answer(&answer(409, deep), false), RECOVERABLE));
         let spelt = r#"{"error":{"code":409,"innerError":{"code":"objectisdeletedbutrecoverable"}}}"#;
         assert!(has_code(&from_answer(&answer(409, spelt), false), RECOVERABLE));
+        // Only the code says that the secret is absent.
         for body in [
             "",
+            "[]",
+            "null",
+            "{}",
+            "gone",
+            r#"{"message":"x"}"#,
             r#"{"error":{}}"#,
             r#"{"error":null}"#,
-            r#"{"error":"gone"}"#,
+            r#"{"error":"SecretNotFound"}"#,
+            r#"{"error":{"code":404,"message":"SecretNotFound"}}"#,
             r#"{"error":{"code":7,"message":[]}}"#,
         ] {
-            assert_eq!(from_answer(&answer(404, body), false).kind(), ErrorKind::NotFound, "{body}");
-        }
-        for body in ["[]", "null", "{}", "gone", r#"{"message":"x"}"#] {
-            assert_eq!(from_answer(&answer(404, body), false).kind(), ErrorKind::ConfigInvalid, "{body}");
+            assert_eq!(from_answer(&answer(404, body), false).kind(), ErrorKind::Protocol, "{body}");
         }
         let bare = r#"{"error":"unauthorized_client","error_description":"AADSTS700016: no."}"#;
         assert!(from_entra(&answer(400, bare)).to_string().contains("AZURE_CLIENT_ID"));

@@ -11,7 +11,7 @@ use kms_core::{
     KmsProvider, PutMode, Result,
 };
 
-use super::{Options, Subject, check};
+use super::{Options, Subject, check, interference::MisledClient};
 use crate::leak;
 
 /// The result of a case, or of a part of it.
@@ -97,6 +97,10 @@ impl Bench {
 
     pub(super) fn denied(&self) -> Option<&Arc<dyn KmsProvider>> {
         self.subject.denied.as_ref()
+    }
+
+    pub(super) fn misled(&self) -> Option<&MisledClient> {
+        self.subject.misled.as_ref()
     }
 
     pub(super) fn capability(&self) -> Capability {

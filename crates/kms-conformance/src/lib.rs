@@ -45,11 +45,13 @@ mod delete;
 mod faults;
 mod get;
 mod history;
+mod interference;
 pub mod leak;
 mod leaks;
 mod ledger;
 mod limits;
 mod list;
+mod misled;
 mod names;
 mod probe;
 mod put;
@@ -70,9 +72,11 @@ use tokio::time::timeout;
 
 use self::{
     bench::{Bench, Case, Stop},
+    interference::MisledClient,
     leak::Canary,
 };
 pub use self::{
+    interference::{Interference, Misled},
     ledger::Exception,
     report::{CaseReport, Outcome, Report},
 };
@@ -87,12 +91,13 @@ pub struct Subject {
     second: Option<Arc<dyn KmsProvider>>,
     unreachable: Option<Arc<dyn KmsProvider>>,
     denied: Option<Arc<dyn KmsProvider>>,
+    misled: Option<MisledClient>,
 }
 
 impl Subject {
     /// Tests a provider, without further clients.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
-        Self { provider: contract(provider), second: None, unreachable: None, denied: None }
+        Self { provider: contract(provider), second: None, unreachable: None, denied: None, misled: None }
     }
 
     /// Adds a second client of the same store that shares nothing with the first. Races then run between the two.
@@ -113,6 +118,14 @@ impl Subject {
     #[must_use]
     pub fn with_denied(mut self, provider: Arc<dyn KmsProvider>) -> Self {
         self.denied = Some(contract(provider));
+        self
+    }
+
+    /// Adds a client of the same store, without a layer that retries, and a switch that replaces the responses of its
+    /// server. The switch may affect the other clients too.
+    #[must_use]
+    pub fn with_misled(mut self, provider: Arc<dyn KmsProvider>, switch: Arc<dyn Interference>) -> Self {
+        self.misled = Some(MisledClient { provider: contract(provider), switch });
         self
     }
 }
@@ -275,7 +288,7 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
     groups().into_iter().flatten().map(|case| case.name).chain([NOTHING_LEFT])
 }
 
-fn groups() -> [&'static [Case]; 12] {
+fn groups() -> [&'static [Case]; 13] {
     [
         probe::CASES,
         put::CASES,
@@ -288,6 +301,7 @@ fn groups() -> [&'static [Case]; 12] {
         limits::CASES,
         race::CASES,
         faults::CASES,
+        misled::CASES,
         leaks::CASES,
     ]
 }

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use kms_conformance::{Exception, Options, Outcome, Report, Subject};
+use kms_conformance::{Exception, Interference, Misled, Options, Outcome, Report, Subject};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, HistoryMode, Kek, KekState,
     KeyName, KeyStream, KeyVersion, KmsProvider, KmsProviderExt, PastKek, Probe, PutMode, Result, Retry,
@@ -34,8 +34,23 @@ fn failing(kind: ErrorKind) -> Arc<dyn KmsProvider> {
     Arc::new(scripted)
 }
 
+/// The switch of a client whose calls fail without it.
+#[derive(Debug)]
+struct Idle;
+
+impl Interference for Idle {
+    fn habits(&self) -> Vec<&'static str> {
+        vec!["nothing"]
+    }
+
+    fn begin(&self, _: usize, _: Misled) {}
+
+    fn end(&self) {}
+}
+
 fn subject(provider: Arc<dyn KmsProvider>) -> Subject {
     Subject::new(provider)
+        .with_misled(failing(ErrorKind::Protocol), Arc::new(Idle))
         .with_unreachable(failing(ErrorKind::Unavailable))
         .with_denied(failing(ErrorKind::PermissionDenied))
 }

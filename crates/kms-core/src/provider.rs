@@ -240,7 +240,7 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// name, in the order of the names.
     ///
     /// A rotation asks before it touches a device. The provider sends as few requests as the server allows, and does
-    /// not check whether the keys exist.
+    /// not check whether the keys exist. A key that exists and cannot change is `Denied` too.
     ///
     /// # Errors
     ///

@@ -3,7 +3,10 @@
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
 use kms_kube::{Cause, Failure, Secrets, account, server_version};
 
-use crate::name::Names;
+use crate::{
+    name::Names,
+    stored::{check_mutable, check_ours},
+};
 
 const CONNECT: &str = "connect";
 const LOGIN: &str = "login";
@@ -86,8 +89,30 @@ enum May {
     No,
 }
 
-/// Asks whether the account may update the Secrets of these keys: once for all Secrets, and if that is denied, for each.
+/// Asks whether an update of these keys would succeed: whether the account has the right, and whether each Secret can
+/// change. An access review does not know of `immutable: true`.
 pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+    let mut rights = rights(secrets, names).await?;
+    for (name, right) in names.iter().zip(&mut rights) {
+        if *right != UpdateRight::Denied && is_fixed(secrets, name).await {
+            *right = UpdateRight::Denied;
+        }
+    }
+    Ok(rights)
+}
+
+/// Whether this provider refuses to write to the Secret of a key. `false` if the Secret cannot be read: a rotation reads
+/// it too, and shows the error.
+async fn is_fixed(secrets: &Secrets, name: &KeyName) -> bool {
+    let names = Names::of(name);
+    match secrets.read(&names.secret).await {
+        Ok(secret) => check_ours(&secret, &names).and_then(|()| check_mutable(&secret)).is_err(),
+        Err(_) => false,
+    }
+}
+
+/// Asks whether the account may update the Secrets of these keys: once for all Secrets, and if that is denied, for each.
+async fn rights(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
     let ask = async |name: Option<String>| match secrets.is_allowed("update", name).await {
         Ok(true) => Ok(UpdateRight::Granted),
         Ok(false) => Ok(UpdateRight::Denied),

@@ -131,8 +131,14 @@ pub(crate) fn check_mutable(secret: &Secret) -> Result<()> {
 
 /// Checks from the response to a delete that the Secret is gone.
 pub(crate) fn check_gone(object: Object) -> Result<()> {
-    if object.kind == "Status" {
-        return Ok(());
+    match object.kind.as_str() {
+        "Status" => return Ok(()),
+        "PartialObjectMetadata" | "Secret" => {}
+        _ => {
+            return Err(invalid(
+                "the response of the API server does not confirm that the Secret is deleted",
+            ));
+        }
     }
     let Some(finalizers) = object.metadata.finalizers else { return Ok(()) };
     Err(Error::new(

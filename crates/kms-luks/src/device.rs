@@ -85,7 +85,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Errors of the device and of the program; `ConfigInvalid` for a KEK of fewer than 4 bytes.
+    /// Errors of the device and of the program.
     pub async fn opens(&self, slot: Option<Slot>, kek: &Kek) -> Result<bool> {
         let opens = async {
             // The program accepts unbound slots too.
@@ -126,8 +126,13 @@ impl Device {
 
     /// The first slot that the KEK opens, in the order of [`find`](Self::find).
     async fn first_passed(&self, table: &SlotTable, kek: &Kek) -> Result<Option<Slot>> {
-        let mut slots: Vec<_> = table.slots().filter(|slot| slot.opens_data).collect();
+        let mut slots: Vec<_> = table.slots().filter(|slot| slot.opens_unnamed()).collect();
         slots.sort_by_key(|slot| (!slot.slot.is_rotation(), slot.kdf.cost(), slot.slot));
+        // During a re-encryption cryptsetup refuses a call that names a slot.
+        if table.is_reencrypting() {
+            let passes = self.passes(None, kek).await?;
+            return Ok(slots.first().filter(|_| passes).map(|slot| slot.slot));
+        }
         for slot in slots {
             if self.passes(Some(slot.slot), kek).await? {
                 return Ok(Some(slot.slot));
@@ -137,7 +142,9 @@ impl Device {
     }
 
     /// Finds the slot that the KEK opens: the slots of the rotation first, then the others, and within each group the
-    /// slots with a cheap key derivation first. `None` if the KEK opens no slot.
+    /// slots with a cheap key derivation first. Passes over slots of the priority *ignore*, as cryptsetup does. `None` if
+    /// the KEK opens no slot. Of a device that is being re-encrypted it is the first slot that can be the one, since
+    /// cryptsetup does not tell which one it is.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! The errors for the exit codes of cryptsetup.
+//! The errors for the exit codes of cryptsetup, and for failed accesses to a device.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use kms_core::{Error, ErrorKind};
 
@@ -50,6 +50,20 @@ pub(crate) fn failed(answer: &CommandOutput) -> Error {
         Some(said) => error.context("cryptsetup", said),
         None => error,
     }
+}
+
+/// The error of a device that cannot be read or written.
+pub(crate) fn not_read(cause: io::Error) -> Error {
+    let (kind, message) = match cause.kind() {
+        // Not `NotFound`: to a script, that is a key that does not exist.
+        io::ErrorKind::NotFound => (ErrorKind::ConfigInvalid, "there is no such device"),
+        io::ErrorKind::PermissionDenied => (
+            ErrorKind::ConfigInvalid,
+            "there is no permission to access the device: run as root, in a privileged container",
+        ),
+        _ => (ErrorKind::Unexpected, "the device cannot be accessed"),
+    };
+    Error::new(kind, message).source(cause)
 }
 
 /// Adds the path of the device to an error.

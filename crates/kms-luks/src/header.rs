@@ -1,14 +1,18 @@
 //! The LUKS header.
 
-use std::{collections::BTreeSet, ops::Deref};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+};
 
 use kms_core::{Error, ErrorKind, Result};
-use kms_rotation::{KeySlot, Slot, SlotKdf, SlotTable};
+use kms_rotation::{Blocked, KeySlot, Slot, SlotKdf, SlotTable, SlotToken};
 use serde_json::{Map, Value};
+
+use crate::room;
 
 /// The longest salt that is kept, in characters. The salts of cryptsetup have 44.
 const MOST_SALT: usize = 128;
-
 /// The version of a LUKS header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -62,7 +66,7 @@ pub(crate) struct DiskIdentity {
 impl Header {
     /// The header of a LUKS1 device.
     pub(crate) fn luks1(identity: DiskIdentity, slots: impl IntoIterator<Item = KeySlot>) -> Self {
-        let table = SlotTable::new(identity.uuid.clone(), slots, false);
+        let table = SlotTable::new(identity.uuid.clone(), slots, None);
         Self { identity, table }
     }
 
@@ -75,22 +79,29 @@ impl Header {
         // The error of the parser would quote the text.
         let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are not JSON"))?;
         let keyslots = object(&root, "keyslots").ok_or_else(|| broken("have no key slots"))?;
-        let bound = bound(object(&root, "digests").ok_or_else(|| broken("have no digests"))?);
+        let digests = object(&root, "digests").ok_or_else(|| broken("have no digests"))?;
+        let bound = bound(digests, object(&root, "segments"));
+        let mut tokens = tokens(&root)?;
         let mut slots = Vec::with_capacity(keyslots.len());
         for (name, value) in keyslots {
             let slot: Slot =
                 name.parse().map_err(|_cause| broken("have a key slot whose name is not a slot number"))?;
             let kdf = kdf(value).ok_or_else(|| broken("have a key slot without its costs"))?;
             let salt = value.pointer("/kdf/salt").and_then(Value::as_str).unwrap_or_default();
-            let salt = salt.chars().take(MOST_SALT).collect();
-            slots.push(KeySlot { slot, kdf, opens_data: bound.contains(name.as_str()), salt });
+            slots.push(KeySlot {
+                slot,
+                opens_data: bound.contains(name.as_str()) && !matches!(kdf, SlotKdf::Unknown(_)),
+                kdf,
+                salt: salt.chars().take(MOST_SALT).collect(),
+                ignored: value.get("priority").and_then(Value::as_u64) == Some(0),
+                tokens: tokens.remove(name.as_str()).unwrap_or_default(),
+            });
         }
-        let requirements = root.pointer("/config/requirements/mandatory").and_then(Value::as_array);
-        let reencrypting = requirements
-            .into_iter()
-            .flatten()
-            .any(|value| value.as_str().is_some_and(|name| name.contains("reencrypt")));
-        let table = SlotTable::new(identity.uuid.clone(), slots, reencrypting);
+        if !tokens.is_empty() {
+            return Err(broken("have a token for a key slot that does not exist"));
+        }
+        let table =
+            SlotTable::new(identity.uuid.clone(), slots, blocked(&root)).with_room(room::has_room(&root));
         Ok(Self { identity, table })
     }
 
@@ -110,15 +121,46 @@ impl Header {
     }
 }
 
-/// The names of the slots that hold the volume key of a segment.
-fn bound(digests: &Map<String, Value>) -> BTreeSet<&str> {
-    let filled = |digest: &&Value| list(digest, "segments").next().is_some();
+/// The names of the slots that hold the volume key of a segment. The segments that a re-encryption keeps as a backup do
+/// not count.
+fn bound<'a>(digests: &'a Map<String, Value>, segments: Option<&'a Map<String, Value>>) -> BTreeSet<&'a str> {
+    let is_backup = |flag: &Value| flag.as_str().is_some_and(|flag| flag.starts_with("backup-"));
+    let of_data = |segment: &Value| {
+        let segment = segment.as_str().and_then(|name| segments?.get(name));
+        !segment.is_some_and(|segment| list(segment, "flags").any(is_backup))
+    };
     digests
         .values()
-        .filter(filled)
+        .filter(|digest| list(digest, "segments").any(of_data))
         .flat_map(|digest| list(digest, "keyslots"))
         .filter_map(Value::as_str)
         .collect()
+}
+
+/// The tokens, by the names of the slots that they refer to.
+fn tokens(root: &Value) -> Result<BTreeMap<&str, Vec<SlotToken>>> {
+    let mut found: BTreeMap<&str, Vec<SlotToken>> = BTreeMap::new();
+    for (number, token) in object(root, "tokens").into_iter().flatten() {
+        let number = number.parse().map_err(|_cause| broken("have a token whose name is not a number"))?;
+        let kind = token.get("type").and_then(Value::as_str).map(clean);
+        let kind = kind.ok_or_else(|| broken("have a token without a type"))?;
+        for slot in list(token, "keyslots") {
+            let slot =
+                slot.as_str().ok_or_else(|| broken("have a token with a malformed list of key slots"))?;
+            found.entry(slot).or_default().push(SlotToken { number, kind: kind.clone() });
+        }
+    }
+    Ok(found)
+}
+
+/// The mandatory requirement that keeps the key slots from being changed. A re-encryption counts first.
+fn blocked(root: &Value) -> Option<Blocked> {
+    let mandatory = root.pointer("/config/requirements/mandatory").and_then(Value::as_array);
+    let mut names = mandatory.into_iter().flatten().filter_map(Value::as_str);
+    if names.clone().any(|name| name.contains("reencrypt")) {
+        return Some(Blocked::Reencryption);
+    }
+    names.next().map(|name| Blocked::Requirement(clean(name)))
 }
 
 fn kdf(keyslot: &Value) -> Option<SlotKdf> {
@@ -193,7 +235,7 @@ mod tests {
                 (0, "pbkdf2", 1000, true),
                 (1, "argon2id", 128, false),
                 (2, "reencrypt", u64::MAX, false),
-                (31, "scrypt", u64::MAX, true),
+                (31, "scrypt", u64::MAX, false),
             ]
         );
         assert!(header.is_reencrypting());

@@ -8,20 +8,28 @@ use std::{
 use kms_core::{Error, ErrorKind, Kek, Result};
 use rustix::io::ioctl_fionbio;
 
-/// Shorter passphrases are a mistake, and are refused before a program starts (field-reports UP-78).
+/// Shorter new passphrases are a mistake, and are refused before a program starts (field-reports UP-78).
 const LEAST_BYTES: usize = 4;
+
+/// Refuses a KEK that is too short for a new slot. An existing slot may have it: cryptsetup opens with any passphrase.
+///
+/// # Errors
+///
+/// `ConfigInvalid` for a KEK of fewer than 4 bytes.
+pub(crate) fn check_new(kek: &Kek) -> Result<()> {
+    if kek.expose_secret().len() < LEAST_BYTES {
+        return Err(Error::config(format!(
+            "the KEK has fewer than {LEAST_BYTES} bytes, too few for the passphrase of a new key slot"
+        )));
+    }
+    Ok(())
+}
 
 /// The reading end of a pipe that holds the KEK and nothing else. Its other end is closed.
 ///
 /// The KEK is copied into the kernel once. It is on no disk, in no argument and in no environment.
 pub(crate) fn key_pipe(kek: &Kek) -> Result<OwnedFd> {
-    let bytes = kek.expose_secret().as_bytes();
-    if bytes.len() < LEAST_BYTES {
-        return Err(Error::config(format!(
-            "the KEK has fewer than {LEAST_BYTES} bytes, too few for a passphrase"
-        )));
-    }
-    filled(bytes).map(OwnedFd::from).map_err(|cause| {
+    filled(kek.expose_secret().as_bytes()).map(OwnedFd::from).map_err(|cause| {
         Error::new(ErrorKind::Unexpected, "the pipe for the KEK cannot be created or filled").source(cause)
     })
 }
@@ -43,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_pipe_holds_the_kek_and_then_ends() {
-        for text in ["abcd".to_owned(), "x".repeat(Kek::MAX_BYTES)] {
+        for text in ["a".to_owned(), "abcd".to_owned(), "x".repeat(Kek::MAX_BYTES)] {
             let mut read = String::new();
             File::from(key_pipe(&Kek::parse(text.clone()).unwrap()).unwrap())
                 .read_to_string(&mut read)
@@ -53,8 +61,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kek_that_is_too_short_is_refused() {
-        let error = key_pipe(&Kek::parse("abc").unwrap()).unwrap_err();
+    fn a_new_kek_that_is_too_short_is_refused() {
+        assert!(check_new(&Kek::parse("abcd").unwrap()).is_ok());
+        let error = check_new(&Kek::parse("abc").unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
         assert!(!error.to_string().contains("abc"));
     }

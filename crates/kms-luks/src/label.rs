@@ -83,7 +83,11 @@ impl Device {
                 Call::new(["config", "--label", identity.label(), "--subsystem", identity.subsystem(), "--"]);
             let answer = self.run(call.arg(self.path())).await?;
             match answer.ended {
-                Ended::Code(code::DONE) => Ok(Labelled::Done),
+                Ended::Code(code::DONE) if self.needs_no_label(identity)?.is_some() => Ok(Labelled::Done),
+                Ended::Code(code::DONE) => Err(Error::new(
+                    ErrorKind::Unexpected,
+                    "cryptsetup reports that it wrote the label, and the header does not have it",
+                )),
                 _ => Err(self.cryptsetup().explain(&answer).await),
             }
         };

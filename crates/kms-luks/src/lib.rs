@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod blank;
 mod cryptsetup;
 mod device;
+mod direct;
 mod error;
 mod format;
 mod header;
@@ -15,6 +17,7 @@ mod on_disk;
 mod open;
 mod osd_folder;
 mod process;
+mod room;
 mod slots;
 mod store;
 mod sysfs;
@@ -22,7 +25,7 @@ mod sysfs;
 pub use self::{
     cryptsetup::{Cryptsetup, Version},
     device::Device,
-    format::FormatOptions,
+    format::{FormatOptions, FormatTarget, Formatted},
     header::{Header, LuksVersion},
     kdf::{Hash, Kdf},
     label::{Identity, Labelled},
@@ -35,4 +38,4 @@ pub use self::{
     sysfs::Sysfs,
 };
 // These types are defined in `kms-rotation`.
-pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf};
+pub use kms_rotation::{Added, KeySlot, Proof, Slot, SlotKdf, SlotToken};

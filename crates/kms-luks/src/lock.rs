@@ -13,6 +13,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    io::ErrorKind as ErrorKindOfIo,
     os::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, MetadataExt},
@@ -31,7 +32,7 @@ use nix::{
 use rustix::fs::{major, minor};
 use tokio::time::sleep;
 
-use crate::on_disk::not_read;
+use crate::error::not_read;
 
 /// The bytes that are locked, near the largest offset that there is (2^63 - 1).
 const OURS: i64 = 0x6b6d_7300_0000_0000;
@@ -118,8 +119,19 @@ impl Held {
 /// An open file of its own, closed when another program is started.
 fn open(path: &Path) -> Result<File> {
     let node = kernel_node(path);
+    let path = node.as_deref().unwrap_or(path);
     // A lock needs write access.
-    OpenOptions::new().read(true).write(true).open(node.as_deref().unwrap_or(path)).map_err(not_read)
+    OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
+        let refused = matches!(cause.kind(), ErrorKindOfIo::PermissionDenied | ErrorKindOfIo::ReadOnlyFilesystem);
+        if refused && File::open(path).is_ok() {
+            return Error::config(
+                "the device can be read and not written, so its key slots cannot change: make it writable (blockdev \
+                 --setrw, or mount the file system of the image for writing), or run as root",
+            )
+            .source(cause);
+        }
+        not_read(cause)
+    })
 }
 
 /// The kernel's own node of a block device. `None` if it is not visible in this mount namespace.

@@ -5,17 +5,16 @@
 //! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
 //! and 3.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::{FileExt, FileTypeExt},
-    path::Path,
-};
+use std::path::Path;
 
 use kms_core::{Error, ErrorKind, Result};
 use kms_rotation::{KeySlot, Slot, SlotKdf};
 
-use crate::header::{DiskIdentity, Header, LuksVersion, clean};
+use crate::{
+    direct::DirectReader,
+    error::not_read,
+    header::{DiskIdentity, Header, LuksVersion, clean},
+};
 
 /// The first bytes of a header, and of the second copy that LUKS2 has.
 const MAGIC: &[u8] = b"LUKS\xba\xbe";
@@ -51,13 +50,11 @@ pub(crate) enum OnDisk {
 ///
 /// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is neither a block device nor a file.
 pub(crate) fn read(path: &Path) -> Result<OnDisk> {
-    let file = open(path)?;
-    let mut start = vec![0; BINARY];
-    let got = read_up_to(&file, &mut start, 0).map_err(not_read)?;
-    start.truncate(got);
+    let disk = DirectReader::open(path)?;
+    let start = disk.read(0, BINARY).map_err(not_read)?;
     match (start.get(..MAGIC.len()) == Some(MAGIC), number(&start, 6, 2)) {
         (true, Some(1)) => luks1(&start).ok_or_else(|| cut_off("LUKS1")),
-        (true, Some(2)) => luks2(&file, &start),
+        (true, Some(2)) => luks2(&disk, &start),
         (true, version) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
@@ -65,33 +62,10 @@ pub(crate) fn read(path: &Path) -> Result<OnDisk> {
                 version.unwrap_or_default()
             ),
         )),
-        (false, _) => second(&file)?.ok_or_else(|| {
+        (false, _) => second(&disk)?.ok_or_else(|| {
             Error::config("the device has no LUKS header: it is the wrong device, or it was never encrypted")
         }),
     }
-}
-
-/// Opens a device or an image. Refuses files that would block or act when opened.
-fn open(path: &Path) -> Result<File> {
-    let kind = path.metadata().map_err(not_read)?.file_type();
-    if !kind.is_block_device() && !kind.is_file() {
-        return Err(Error::config("it is neither a block device nor an image file"));
-    }
-    File::open(path).map_err(not_read)
-}
-
-/// The error of a device that cannot be read or written.
-pub(crate) fn not_read(cause: io::Error) -> Error {
-    let (kind, message) = match cause.kind() {
-        // Not `NotFound`: to a script, that is a key that does not exist.
-        io::ErrorKind::NotFound => (ErrorKind::ConfigInvalid, "there is no such device"),
-        io::ErrorKind::PermissionDenied => (
-            ErrorKind::ConfigInvalid,
-            "there is no permission to access the device: run as root, in a privileged container",
-        ),
-        _ => (ErrorKind::Unexpected, "the device cannot be accessed"),
-    };
-    Error::new(kind, message).source(cause)
 }
 
 fn cut_off(what: &str) -> Error {
@@ -118,31 +92,34 @@ fn luks1(start: &[u8]) -> Option<OnDisk> {
             let kdf = SlotKdf::Pbkdf2 { hash: hash.clone(), iterations };
             let salt = start.get(begin + LUKS1_SALT_AT..begin + LUKS1_SALT_AT + LUKS1_SALT_BYTES)?;
             let salt = salt.iter().map(|byte| format!("{byte:02x}")).collect();
-            slots.push(KeySlot { slot: Slot::new(at).ok()?, kdf, opens_data: true, salt });
+            let slot = Slot::new(at).ok()?;
+            slots.push(KeySlot { slot, kdf, opens_data: true, salt, ignored: false, tokens: Vec::new() });
         }
     }
     Some(OnDisk::Luks1(Header::luks1(identity, slots)))
 }
 
-fn luks2(file: &File, start: &[u8]) -> Result<OnDisk> {
+fn luks2(disk: &DirectReader, start: &[u8]) -> Result<OnDisk> {
     let identity = luks2_identity(start).ok_or_else(|| cut_off("LUKS2"))?;
     let size = number(start, 8, 8).filter(|size| SIZES.contains(&(size / 1024)) && size % 1024 == 0);
     // An impossible size is damage, which cryptsetup may be able to repair from the second copy.
     let json = match size {
-        Some(size) => metadata(file, size, number(start, 16, 8)).map_err(not_read)?,
+        Some(size) => metadata(disk, size, number(start, 16, 8))?,
         None => None,
     };
     Ok(OnDisk::Luks2 { identity, json })
 }
 
 /// The metadata. `None` unless both copies are complete and equal.
-fn metadata(file: &File, size: u64, sequence: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+fn metadata(disk: &DirectReader, size: u64, sequence: Option<u64>) -> Result<Option<Vec<u8>>> {
     let Ok(length) = usize::try_from(size) else { return Ok(None) };
-    let (mut first, mut second) = (vec![0; length], vec![0; length]);
-    let whole = read_up_to(file, &mut first, 0)? == length && read_up_to(file, &mut second, size)? == length;
+    // One read, so that little time passes between the two copies.
+    let both = disk.read(0, 2 * length).map_err(not_read)?;
+    let Some((first, second)) = both.split_at_checked(length) else { return Ok(None) };
+    let whole = second.len() == length;
     let second_counts = second.get(..MAGIC_SECOND.len()) == Some(MAGIC_SECOND)
-        && number(&second, 16, 8) == sequence
-        && number(&first, 16, 8) == sequence;
+        && number(second, 16, 8) == sequence
+        && number(first, 16, 8) == sequence;
     let (Some(json), Some(again)) = (first.get(BINARY..), second.get(BINARY..)) else { return Ok(None) };
     if !whole || !second_counts || json != again {
         return Ok(None);
@@ -152,11 +129,9 @@ fn metadata(file: &File, size: u64, sequence: Option<u64>) -> io::Result<Option<
 }
 
 /// Looks for the second copy of a LUKS2 header whose first copy is damaged.
-fn second(file: &File) -> Result<Option<OnDisk>> {
+fn second(disk: &DirectReader) -> Result<Option<OnDisk>> {
     for size in SIZES {
-        let mut binary = vec![0; BINARY];
-        let got = read_up_to(file, &mut binary, size * 1024).map_err(not_read)?;
-        binary.truncate(got);
+        let binary = disk.read(size * 1024, BINARY).map_err(not_read)?;
         if binary.get(..MAGIC_SECOND.len()) == Some(MAGIC_SECOND)
             && number(&binary, 6, 2) == Some(2)
             && let Some(identity) = luks2_identity(&binary)
@@ -190,20 +165,6 @@ fn text(bytes: &[u8], at: usize, length: usize) -> Option<String> {
     let field = bytes.get(at..at.checked_add(length)?)?;
     let text = field.split(|byte| *byte == 0).next()?;
     Some(clean(&String::from_utf8_lossy(text)))
-}
-
-/// Reads until the buffer is full or the device ends. Returns the number of bytes.
-pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut got = 0;
-    while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + u64::try_from(got).unwrap_or(u64::MAX)) {
-            Ok(0) => break,
-            Ok(count) => got += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
 }
 
 #[cfg(test)]

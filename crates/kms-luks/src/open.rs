@@ -5,9 +5,9 @@ use kms_core::{Error, ErrorKind, Kek, Result};
 use crate::{
     Device, Mapping, MappingName,
     device::NO_TOKEN,
-    error::{at, code},
+    error::{at, code, not_read},
     mapping::{foreign, hint},
-    on_disk::{self, OnDisk, not_read},
+    on_disk::{self, OnDisk},
     process::{Call, CommandOutput, Ended},
     sysfs::Mapped,
 };

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::key_pipe::key_pipe;
+use crate::key_pipe::{check_new, key_pipe};
 
 /// The most bytes that are kept of the output of a program. The metadata of a LUKS2 header are 4 MiB at most.
 const MOST_OUTPUT: usize = 8 << 20;
@@ -64,6 +64,12 @@ impl Call {
         self.fds.push(key_pipe(kek)?);
         // Not /dev/fd, which is a link to this that not every container and initramfs has.
         Ok(self.arg(format!("/proc/self/fd/{fd}")))
+    }
+
+    /// As [`key`](Self::key), for the KEK of a new slot.
+    pub(crate) fn new_key(self, kek: &Kek) -> Result<Self> {
+        check_new(kek)?;
+        self.key(kek)
     }
 
     /// Adds a descriptor that stays open as long as the program runs.

@@ -1,7 +1,7 @@
 //! Changes of key slots: add, change, remove.
 
 use kms_core::{Error, ErrorKind, Kek, Result};
-use kms_rotation::{Added, Proof, Slot, refuse_reencrypting};
+use kms_rotation::{Added, Proof, Slot};
 
 use crate::{
     Device, Version,
@@ -58,7 +58,7 @@ impl Device {
             )));
         }
         let header = self.header_now().await?;
-        refuse_reencrypting(&header)?;
+        header.refuse_blocked()?;
         if header.in_use(new_slot) {
             return Ok(Added::SlotTaken);
         }
@@ -109,7 +109,7 @@ impl Device {
     /// `call` ends with the option that names the new slot.
     async fn add_call(&self, call: Call, current: &Kek, new_slot: Slot, new: &Kek) -> Result<CommandOutput> {
         let call = call.arg(new_slot.to_string()).args(self.cryptsetup().kdf().args());
-        self.run(call.arg("--key-file").key(current)?.arg("--").arg(self.path()).key(new)?).await
+        self.run(call.arg("--key-file").key(current)?.arg("--").arg(self.path()).new_key(new)?).await
     }
 
     /// Removes a slot. `proof` is the proof of another slot of this device, and `kek` the KEK that it was made with.
@@ -119,8 +119,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` for a proof of another device or of the slot itself; `Conflict` if the slot of the proof is gone,
-    /// or if the KEK opens no slot that would remain; errors of the device, the lock and the program.
+    /// As [`Proof::allows_removal`]; `Conflict` if the KEK opens no slot that would remain; errors of the device, the
+    /// lock and the program.
     pub async fn kill(&self, victim: Slot, proof: &Proof, kek: &Kek) -> Result<()> {
         let killed = async {
             let _lock = self.locked().await?;
@@ -136,14 +136,23 @@ impl Device {
         }
         let call = Call::new(["luksKillSlot", "--batch-mode", "--key-file"]).key(kek)?;
         let answer = self.run(call.arg("--").arg(self.path()).arg(victim.to_string())).await?;
+        let gone = async || self.header_now().await.map(|header| !header.in_use(victim));
         match answer.ended {
-            Ended::Code(code::DONE) => Ok(()),
+            // The exit code alone is no evidence: the removal of a leaked KEK must not be reported in error.
+            Ended::Code(code::DONE) if gone().await? => Ok(()),
+            Ended::Code(code::DONE) => Err(Error::new(
+                ErrorKind::Unexpected,
+                format!(
+                    "cryptsetup reports that it removed key slot {victim}, and the header still has the slot: find out \
+                     which program writes to the device, and run it again"
+                ),
+            )),
             Ended::Code(code::WRONG_KEY) => Err(Error::new(
                 ErrorKind::Conflict,
                 format!("the KEK opens only key slot {victim}, so that slot was not removed"),
             )),
             // Another process has removed it.
-            Ended::Code(code::FAILED) if !self.header_now().await?.in_use(victim) => Ok(()),
+            Ended::Code(code::FAILED) if gone().await? => Ok(()),
             _ => Err(self.cryptsetup().explain(&answer).await),
         }
     }
@@ -155,26 +164,23 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// As [`add`](Self::add).
+    /// As [`add`](Self::add); `Conflict` for a slot that a token refers to.
     pub async fn change(&self, slot: Slot, current: &Kek, new: &Kek) -> Result<Changed> {
         let changed = async {
             let _lock = self.locked().await?;
             self.cryptsetup().kdf().check()?;
+            let header = self.header_now().await?;
+            header.refuse_blocked()?;
+            let Some(used) = header.slot(slot) else { return Ok(Changed::WrongKey) };
+            used.refuse_token()?;
             let call = Call::new(["luksChangeKey", "--batch-mode", "--key-slot"]).arg(slot.to_string());
             let call = call.args(self.cryptsetup().kdf().args()).arg("--key-file").key(current)?;
-            let answer = self.run(call.arg("--").arg(self.path()).key(new)?).await?;
+            let answer = self.run(call.arg("--").arg(self.path()).new_key(new)?).await?;
             match answer.ended {
                 Ended::Code(code::DONE) => Ok(Changed::Done),
                 Ended::Code(code::WRONG_KEY) => Ok(Changed::WrongKey),
-                Ended::Code(code::FAILED) => {
-                    let header = self.header_now().await?;
-                    refuse_reencrypting(&header)?;
-                    if header.in_use(slot) {
-                        Err(self.cryptsetup().explain(&answer).await)
-                    } else {
-                        Ok(Changed::WrongKey)
-                    }
-                }
+                // Another process has removed the slot.
+                Ended::Code(code::FAILED) if !self.header_now().await?.in_use(slot) => Ok(Changed::WrongKey),
                 _ => Err(self.cryptsetup().explain(&answer).await),
             }
         };

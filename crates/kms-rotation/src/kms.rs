@@ -44,7 +44,8 @@ impl Run<'_> {
     pub(crate) fn denied(&self) -> Error {
         Error::new(
             ErrorKind::PermissionDenied,
-            "our account may read the KEK, but not update it: nothing was changed (grant update on this key)",
+            "the KMS lets our account read the KEK and not update it: nothing was changed (grant update on this key; a \
+             Secret must not be immutable or of another type)",
         )
         .provider(self.kms.provider())
     }

@@ -32,7 +32,7 @@ pub use self::{
     rotate::rotate,
     sight_store::{SightFolder, SightStore, Unkept},
     slot::Slot,
-    store::{Added, Proof, SlotLock, SlotStore, refuse_reencrypting},
-    table::{KeySlot, SlotKdf, SlotTable},
+    store::{Added, Proof, SlotLock, SlotStore},
+    table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},
     verify::{DeviceCheck, Verified, verify},
 };

@@ -40,8 +40,10 @@ mod tests {
             kdf: SlotKdf::Pbkdf2 { hash: "sha256".to_owned(), iterations: 1000 },
             opens_data: true,
             salt: (*salt).to_owned(),
+            ignored: false,
+            tokens: Vec::new(),
         };
-        SlotTable::new("uuid", slots.iter().map(slot), false)
+        SlotTable::new("uuid", slots.iter().map(slot), None)
     }
 
     #[test]

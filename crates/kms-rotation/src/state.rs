@@ -181,8 +181,13 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// `Conflict` if both slots are in use.
+    /// `Conflict` if both slots are in use, or if the header has no room for another slot.
     pub(crate) fn free(&self) -> Result<Slot> {
+        // The header has room again once the run has removed a leftover slot.
+        let is_leftover = |slot: Slot| slot != self.at && self.table.in_use(slot);
+        if !Slot::PAIR.into_iter().any(is_leftover) {
+            self.table.refuse_full().map_err(|error| on_device(&*self.device, error))?;
+        }
         let mut free =
             Slot::PAIR.into_iter().filter(|slot| *slot != self.at && !self.leftovers.contains(slot));
         free.next().ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::{any::Any, fmt, path::Path, path::PathBuf};
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, Kek, Result};
 
-use crate::{Slot, SlotTable};
+use crate::{KeySlot, Slot, SlotTable};
 
 /// The key slots of one LUKS device.
 ///
@@ -47,7 +47,8 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     async fn opens(&self, slot: Slot, kek: &Kek) -> Result<bool>;
 
     /// Finds the slot that a KEK opens: first among the two slots of the rotation, then among the others, and within
-    /// each group the slots with a cheap key derivation first. `None` if the KEK opens no slot.
+    /// each group the slots with a cheap key derivation first. Passes over slots of the priority *ignore*, since
+    /// cryptsetup does so unless a call names them. `None` if the KEK opens no slot.
     ///
     /// # Errors
     ///
@@ -147,8 +148,8 @@ impl Proof {
     /// # Errors
     ///
     /// `ConfigInvalid` for the proof of another device or of `victim` itself; `Conflict` if another device is at this
-    /// path now, if the device is being re-encrypted, if the slot of the proof is gone, or if a slot is not what it was
-    /// in the look that the proof is bound to.
+    /// path now, if a token refers to `victim`, if the slot of the proof is gone or has the priority *ignore*, or if a
+    /// slot is not what it was in the look that the proof is bound to; as [`SlotTable::refuse_blocked`].
     pub fn allows_removal(&self, victim: Slot, path: &Path, table: &SlotTable) -> Result<bool> {
         let slot = self.slot;
         if slot == victim {
@@ -162,10 +163,9 @@ impl Proof {
         if table.uuid() != self.uuid {
             return Err(Error::new(ErrorKind::Conflict, "there is another LUKS device at this path now"));
         }
-        if !table.in_use(victim) {
-            return Ok(false);
-        }
-        refuse_reencrypting(table)?;
+        let Some(used) = table.slot(victim) else { return Ok(false) };
+        table.refuse_blocked()?;
+        used.refuse_token()?;
         if self.unchanged.as_ref().is_some_and(|before| !before.has_slots_of(table)) {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -175,7 +175,7 @@ impl Proof {
                 ),
             ));
         }
-        if !table.opens_data(slot) {
+        if !table.slot(slot).is_some_and(KeySlot::opens_unnamed) {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!(
@@ -186,20 +186,4 @@ impl Proof {
         }
         Ok(true)
     }
-}
-
-/// Refuses a device that is being re-encrypted: cryptsetup refuses most changes of its slots, and the end of the
-/// re-encryption may undo the others.
-///
-/// # Errors
-///
-/// `Conflict` if the device is being re-encrypted.
-pub fn refuse_reencrypting(table: &SlotTable) -> Result<()> {
-    if table.is_reencrypting() {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            "the device is being re-encrypted: change its key slots after the re-encryption (cryptsetup reencrypt)",
-        ));
-    }
-    Ok(())
 }

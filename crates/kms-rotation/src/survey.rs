@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kms_core::{Error, ErrorKind, Kek, Result, UpdateRight};
 
 use crate::{
-    KeySlot, Report, Slot, SlotStore, SlotTable, Step,
+    Report, Slot, SlotStore, SlotTable, Step,
     report::{DeviceReport, Outcome},
     run::Run,
     state::{Found, Place, State, Young, on_device},
@@ -37,6 +37,12 @@ impl Run<'_> {
     /// `Rehearsal` → `Ended`: proves all that can be proven without a write.
     pub(crate) async fn rehearse(&self, mut found: Found) -> Result<State> {
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        // A run that only finishes an earlier one adds no slot, and leftover slots are removed before a slot is added.
+        for place in
+            found.places.iter().filter(|place| place.leftovers.is_empty() && !self.options.finish_only)
+        {
+            place.free()?;
+        }
         match self.ask_right().await? {
             UpdateRight::Granted => {}
             UpdateRight::Denied => return Err(self.denied()),
@@ -73,11 +79,11 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// `Conflict` naming the device if the KEK opens none of its slots, if both slots of the pair hold other keys, or
-    /// if the device is being re-encrypted; errors of reading the device.
+    /// `Conflict` naming the device if the KEK opens none of its slots, or if both slots of the pair hold other keys;
+    /// as [`SlotTable::refuse_rotation`]; errors of reading the device.
     async fn look_at(&self, device: &Arc<dyn SlotStore>, kek: &Kek) -> Result<Place> {
         let table = self.table(&**device).await?;
-        check(&table).map_err(|error| on_device(&**device, error))?;
+        table.refuse_rotation().map_err(|error| on_device(&**device, error))?;
         let pair: Vec<Slot> = Slot::PAIR.into_iter().filter(|slot| table.in_use(*slot)).collect();
         match pair.as_slice() {
             [one] => {
@@ -134,29 +140,8 @@ impl Run<'_> {
 }
 
 /// The warning that another program has written to the slots.
-pub(crate) const SLOTS_CHANGED: &str = "another program has written to the key slots or the KEK meanwhile, as Rook's rotation does: no key slot was \
-     removed; let only one program rotate this OSD";
-
-/// Refuses a device whose slots cannot be rotated.
-fn check(table: &SlotTable) -> Result<()> {
-    if table.is_reencrypting() {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            "the device is being re-encrypted: finish that first (cryptsetup reencrypt --resume-only)",
-        ));
-    }
-    let unbound = |slot: &&KeySlot| slot.slot.is_rotation() && !slot.opens_data;
-    match table.slots().find(unbound) {
-        None => Ok(()),
-        Some(slot) => Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "key slot {} is one of the rotation's and does not open the data: remove it first",
-                slot.slot
-            ),
-        )),
-    }
-}
+pub(crate) const SLOTS_CHANGED: &str = "another program has written to the key slots or the KEK meanwhile, as Rook's \
+    rotation does: no key slot was removed; let only one program rotate this OSD";
 
 /// The error of a device that the KEK of the KMS does not open.
 pub(crate) fn no_slot() -> Error {

@@ -25,6 +25,9 @@ impl Run<'_> {
         if let Some((_, others)) = found.places.split_first_mut() {
             self.prove_places(others, &found.stored.kek).await?;
         }
+        for place in &found.places {
+            place.free()?;
+        }
         // If the version is not the one that the run found, this run has stored it, so it may update the KEK.
         if found.stored.version == found.report.from_version {
             found.stored = self.prove_right(found.stored).await?;

@@ -1,6 +1,8 @@
 //! The key slots of a device, as its header lists them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+use kms_core::{Error, ErrorKind, Result};
 
 use crate::Slot;
 
@@ -62,6 +64,79 @@ pub struct KeySlot {
     /// The salt of the key derivation, which is no secret. Every write of a slot makes a new salt, so two equal looks
     /// at a slot mean that no program wrote to it in between.
     pub salt: String,
+    /// `true` if the slot has the priority *ignore*: cryptsetup tries the slot only if a call names it.
+    pub ignored: bool,
+    /// The tokens that refer to the slot. The slot belongs to the program that made the token.
+    pub tokens: Vec<SlotToken>,
+}
+
+impl KeySlot {
+    /// Whether a `cryptsetup open` that names no slot can open the data by this slot.
+    pub fn opens_unnamed(&self) -> bool {
+        self.opens_data && !self.ignored
+    }
+
+    /// Refuses a slot that a token refers to: its removal or change would break the unlocking that the token is for.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` naming the token, the slot, and how to move the key to a slot that no rotation uses.
+    pub fn refuse_token(&self) -> Result<()> {
+        match self.tokens.first() {
+            None => Ok(()),
+            Some(token) => Err(Error::new(ErrorKind::Conflict, token.advice(self.slot))),
+        }
+    }
+}
+
+/// A LUKS2 token that refers to a key slot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SlotToken {
+    /// The number of the token.
+    pub number: u8,
+    /// The type of the token, such as `clevis`, `systemd-tpm2` or `luks2-keyring`.
+    pub kind: String,
+}
+
+impl SlotToken {
+    /// What the token means for a slot, and how to move its key to a slot from 2 on.
+    fn advice(&self, slot: Slot) -> String {
+        let number = self.number;
+        let steps = match self.kind.as_str() {
+            "clevis" => format!(
+                "bind it again in a slot from 2 on (clevis luks bind -s 2 -d DEVICE PIN CONFIG), then remove the old \
+                 binding (clevis luks unbind -s {slot} -d DEVICE)"
+            ),
+            kind if kind.starts_with("systemd-") => format!(
+                "remove the enrollment (systemd-cryptenroll --wipe-slot={slot} DEVICE), fill the slots 0 and 1 \
+                 (cryptsetup luksAddKey DEVICE), enroll it again, which takes a slot from 2 on, and remove the slot \
+                 that you added (cryptsetup luksKillSlot)"
+            ),
+            _ => format!(
+                "add its key in a slot from 2 on (cryptsetup luksAddKey --new-key-slot 2 DEVICE) and make the token \
+                 refer to that slot (cryptsetup token import --token-id {number} --token-replace), or remove the token \
+                 if no program uses it (cryptsetup token remove --token-id {number} DEVICE)"
+            ),
+        };
+        format!("key slot {slot} belongs to {self}, so the rotation neither removes nor changes it: {steps}")
+    }
+}
+
+impl fmt::Display for SlotToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, kind } = self;
+        write!(f, "token {number} of type {kind}")
+    }
+}
+
+/// Why the key slots of a device cannot be changed now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Blocked {
+    /// A re-encryption of the device has not finished.
+    Reencryption,
+    /// The header demands this feature, which kms does not know.
+    Requirement(String),
 }
 
 /// The key slots of a device. Holds no secret.
@@ -69,19 +144,26 @@ pub struct KeySlot {
 pub struct SlotTable {
     uuid: String,
     slots: BTreeMap<Slot, KeySlot>,
-    reencrypting: bool,
+    blocked: Option<Blocked>,
+    has_room: bool,
 }
 
 impl SlotTable {
-    /// The table of the device with this LUKS UUID. `reencrypting` says that a re-encryption of the device has not
-    /// finished.
+    /// The table of the device with this LUKS UUID.
     pub fn new(
         uuid: impl Into<String>,
         slots: impl IntoIterator<Item = KeySlot>,
-        reencrypting: bool,
+        blocked: Option<Blocked>,
     ) -> Self {
         let slots = slots.into_iter().map(|slot| (slot.slot, slot)).collect();
-        Self { uuid: uuid.into(), slots, reencrypting }
+        Self { uuid: uuid.into(), slots, blocked, has_room: true }
+    }
+
+    /// Says whether the header has room for one more slot. Without this call it has.
+    #[must_use]
+    pub fn with_room(mut self, has_room: bool) -> Self {
+        self.has_room = has_room;
+        self
     }
 
     /// The LUKS UUID of the device.
@@ -124,6 +206,80 @@ impl SlotTable {
 
     /// Whether a re-encryption of the device has not finished. Its slots must not be changed until then.
     pub fn is_reencrypting(&self) -> bool {
-        self.reencrypting
+        self.blocked == Some(Blocked::Reencryption)
+    }
+
+    /// Refuses a device whose slots cannot be changed. cryptsetup refuses most changes of a device that is being
+    /// re-encrypted, and the end of the re-encryption may undo the others.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the device is being re-encrypted; `Unsupported` if the header demands an unknown feature.
+    pub fn refuse_blocked(&self) -> Result<()> {
+        match &self.blocked {
+            None => Ok(()),
+            Some(Blocked::Reencryption) => Err(Error::new(
+                ErrorKind::Conflict,
+                "the device is being re-encrypted: finish that first (cryptsetup reencrypt --resume-only), then change \
+                 its key slots",
+            )),
+            Some(Blocked::Requirement(name)) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the header demands the feature {name:?}, which kms does not know: change its key slots with the \
+                     program that made it"
+                ),
+            )),
+        }
+    }
+
+    /// Refuses a device that a rotation must leave alone.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` naming the slot of the pair that a token refers to, that opens no data, or that has the priority
+    /// *ignore*; as [`refuse_blocked`](Self::refuse_blocked).
+    pub fn refuse_rotation(&self) -> Result<()> {
+        self.refuse_blocked()?;
+        for slot in self.slots().filter(|slot| slot.slot.is_rotation()) {
+            slot.refuse_token()?;
+            let KeySlot { slot, opens_data, ignored, .. } = slot;
+            if !opens_data {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "key slot {slot} is one of the rotation's and does not open the data: find out which program \
+                         made it, and remove it (cryptsetup luksKillSlot) if no program needs it"
+                    ),
+                ));
+            }
+            if *ignored {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "key slot {slot} is one of the rotation's and has the priority ignore, which no rotation sets: \
+                         if its key is the KEK, set its priority (cryptsetup config --key-slot {slot} --priority \
+                         normal); otherwise move its key to a slot from 2 on (cryptsetup luksAddKey --new-key-slot 2)"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a header that has no room for one more slot.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if there is no room.
+    pub fn refuse_full(&self) -> Result<()> {
+        if self.has_room {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "the header has no room for another key slot: remove a slot or a token that no program needs (cryptsetup \
+             luksDump shows them)",
+        ))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use kms_core::{Error, KeyName, KeyVersion, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, Kek, KeyName, KeyVersion, KmsProvider, Result};
 
 use crate::{
-    KeySlot, Observer, Options, Osd, Slot, SlotStore, Step, run::Run, state::on_device, survey::no_slot,
+    KeySlot, Observer, Options, Osd, Slot, SlotStore, SlotTable, Step, run::Run, state::on_device,
+    survey::no_slot,
 };
 
 /// The result of [`verify`].
@@ -69,7 +70,7 @@ pub async fn verify(kms: &dyn KmsProvider, osd: &Osd, observer: &dyn Observer) -
     })
 }
 
-async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &kms_core::Kek) -> DeviceCheck {
+async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &Kek) -> DeviceCheck {
     let mut checked = DeviceCheck {
         path: device.path().to_owned(),
         slot: Err(no_slot()),
@@ -80,7 +81,12 @@ async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &kms_core::Kek) -> De
     let found = async {
         let table = run.table(device).await?;
         checked.foreign = table.foreign().map(|KeySlot { slot, .. }| *slot).collect();
-        let slot = run.find(device, &table, kek).await?.ok_or_else(|| on_device(device, no_slot()))?;
+        let Some(slot) = run.find(device, &table, kek).await? else {
+            return Err(on_device(
+                device,
+                passed_over(run, device, &table, kek).await?.unwrap_or_else(no_slot),
+            ));
+        };
         checked.kdf = table.slot(slot).map(|slot| slot.kdf.name().to_owned());
         checked.leftovers =
             Slot::PAIR.into_iter().filter(|other| *other != slot && table.in_use(*other)).collect();
@@ -88,4 +94,25 @@ async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &kms_core::Kek) -> De
     };
     checked.slot = found.await;
     checked
+}
+
+/// The error of a KEK that opens only a slot of the priority *ignore*. `None` if the KEK opens no such slot.
+async fn passed_over(
+    run: &Run<'_>,
+    device: &dyn SlotStore,
+    table: &SlotTable,
+    kek: &Kek,
+) -> Result<Option<Error>> {
+    for KeySlot { slot, .. } in table.slots().filter(|slot| slot.opens_data && slot.ignored) {
+        if run.opens(device, *slot, kek).await? {
+            return Ok(Some(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the KEK opens only key slot {slot}, whose priority is ignore, so that cryptsetup passes it over: set \
+                     the priority (cryptsetup config --key-slot {slot} --priority normal)"
+                ),
+            )));
+        }
+    }
+    Ok(None)
 }

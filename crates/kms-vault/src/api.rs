@@ -18,12 +18,15 @@ use kms_http::{
     token::RateLimit,
 };
 use rustify::Endpoint;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tracing::debug;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::from_answer;
+use crate::error::{Refusal, from_answer, wrapped};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
@@ -278,26 +281,57 @@ fn without_echo(mut answer: HttpResponse, sent: &Call, token: Option<&SecretStri
         (within(sent.body.bytes()) || within(token)) && !within(sent.url.path().as_bytes())
     });
     if echoed {
-        answer.body = Zeroizing::new(br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec());
+        // Only words are replaced by words: a reason turns a 404 into a missing mount.
+        answer.body = Zeroizing::new(match Refusal::of(&answer).is_some_and(|refusal| refusal.has_words()) {
+            true => br#"{"errors":["(not shown: it repeats what was sent)"]}"#.to_vec(),
+            false => Vec::new(),
+        });
     }
     answer
 }
 
 /// Parses the `data` of a response body.
-pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<Option<D>> {
+///
+/// # Errors
+///
+/// `Protocol` if there are no data: a wrapped response, or one of another server, says nothing about a key.
+pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<D> {
     #[derive(Deserialize)]
     struct Envelope<D> {
         data: Option<D>,
+        wrap_info: Option<IgnoredAny>,
     }
 
-    serde_json::from_slice::<Envelope<D>>(body)
-        .map(|envelope| envelope.data)
-        .map_err(|cause| unreadable(&cause))
+    match serde_json::from_slice::<Envelope<D>>(body).map_err(|cause| unreadable(&cause))? {
+        Envelope { data: Some(data), .. } => Ok(data),
+        Envelope { wrap_info: Some(_), .. } => Err(wrapped()),
+        Envelope { .. } => Err(Error::new(ErrorKind::Protocol, "the server's response has no data")),
+    }
 }
 
 /// Parses the `data` of a response, which must have status 200.
-pub(crate) fn data_of<D: DeserializeOwned>(answer: &HttpResponse) -> Result<Option<D>> {
+pub(crate) fn data_of<D: DeserializeOwned>(answer: &HttpResponse) -> Result<D> {
     if answer.status == StatusCode::OK { data(&answer.body) } else { Err(from_answer(answer)) }
+}
+
+/// Checks that a response confirms a change that has no result: 204, or a whole response of Vault that is not wrapped.
+pub(crate) fn confirmed(answer: &HttpResponse) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        #[serde(rename = "request_id")]
+        _request_id: String,
+        wrap_info: Option<IgnoredAny>,
+    }
+
+    match answer.status {
+        StatusCode::NO_CONTENT => Ok(()),
+        StatusCode::OK => match serde_json::from_slice::<Envelope>(&answer.body) {
+            Ok(Envelope { wrap_info: None, .. }) => Ok(()),
+            Ok(_) => Err(wrapped()),
+            Err(cause) => Err(unreadable(&cause)),
+        },
+        _ => Err(from_answer(answer)),
+    }
 }
 
 fn cluster_of(index: &HeaderValue) -> Option<String> {

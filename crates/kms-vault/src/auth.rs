@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
-use kms_http::{Lease, Token, TokenCache, http::StatusCode, json::unreadable};
+use kms_http::{HttpResponse, Lease, Token, TokenCache, http::StatusCode, json::unreadable};
 use serde::Deserialize;
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
@@ -185,8 +185,12 @@ impl Auth {
     ///
     /// `PermissionDenied` if the server refuses the token.
     pub(crate) async fn lookup(&self, api: &Api, token: &SecretString) -> Result<Lookup> {
-        let answer = api.send(api.read("auth/token/lookup-self", Scope::Auth)?, Some(token)).await?;
-        data_of(&answer)?.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response describes no token"))
+        data_of(&self.ask_about(api, token).await?)
+    }
+
+    /// Sends the request in which a token looks itself up, and returns the response, whatever its status.
+    pub(crate) async fn ask_about(&self, api: &Api, token: &SecretString) -> Result<HttpResponse> {
+        api.send(api.read("auth/token/lookup-self", Scope::Auth)?, Some(token)).await
     }
 
     async fn fetch(&self, api: &Api, before: Option<Arc<Token<Details>>>) -> Result<Token<Details>> {

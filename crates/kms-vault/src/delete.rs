@@ -5,8 +5,8 @@ use kms_http::http::StatusCode;
 use vaultrs::api::{kv1::requests as kv1, kv2::requests as kv2};
 
 use crate::{
-    api::Scope,
-    error::{from_answer, unsupported},
+    api::{Scope, confirmed},
+    error::unsupported,
     get::{metadata, read},
     mount::Mount,
     name::secret_id,
@@ -35,18 +35,13 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
         }
     };
     let answer = mount.send_write(call).await?;
-    if answer.status.is_success() {
-        mount.note_absent(name);
+    if answer.status == StatusCode::NOT_FOUND {
+        mount.not_found(name, version, &answer)?;
+        return Err(Error::key_not_found(name));
     }
-    match answer.status {
-        StatusCode::NO_CONTENT | StatusCode::OK if mode == DeleteMode::Soft => Ok(Deleted::Recoverable),
-        StatusCode::NO_CONTENT | StatusCode::OK => Ok(Deleted::Destroyed),
-        StatusCode::NOT_FOUND => {
-            mount.not_found(name, version, &answer)?;
-            Err(Error::key_not_found(name))
-        }
-        _ => Err(from_answer(&answer)),
-    }
+    confirmed(&answer)?;
+    mount.note_absent(name);
+    Ok(if mode == DeleteMode::Soft { Deleted::Recoverable } else { Deleted::Destroyed })
 }
 
 /// Fails with `NotFound` if the key is absent: Vault answers the delete of an absent key with success.
@@ -90,10 +85,7 @@ pub(crate) async fn retire_superseded(mount: &Mount, name: &KeyName, current: &K
     if count > 0 {
         let path = secret_id(name);
         let endpoint = kv2::DestroySecretVersionsRequest { mount: mount.path.clone(), path, versions };
-        let answer = mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?;
-        if !answer.status.is_success() {
-            return Err(from_answer(&answer));
-        }
+        confirmed(&mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?)?;
     }
     Ok(count)
 }

@@ -7,19 +7,23 @@ use serde::Deserialize;
 /// The maximum number of characters of the server's message in an error.
 const MAX_WORDS: usize = 200;
 
-/// The body of an unsuccessful response.
+/// The body of an unsuccessful response: `errors`, or a whole response with a request id.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
     errors: Option<Vec<String>>,
     #[serde(default)]
     warnings: Option<Vec<String>>,
+    #[serde(default)]
+    request_id: Option<String>,
 }
 
 impl Refusal {
-    /// Decodes the body. `None` if the body does not come from Vault but, for example, from a load balancer.
+    /// Decodes the body. `None` if the body does not come from Vault but, for example, from a load balancer. Gateways
+    /// write JSON too, so the form alone does not suffice.
     pub(crate) fn of(answer: &HttpResponse) -> Option<Self> {
-        serde_json::from_slice(&answer.body).ok()
+        let refusal: Self = serde_json::from_slice(&answer.body).ok()?;
+        (refusal.errors.is_some() || refusal.request_id.is_some()).then_some(refusal)
     }
 
     /// Decodes the body of a 404.
@@ -28,15 +32,15 @@ impl Refusal {
     ///
     /// `Protocol` if the body does not come from Vault: the response of another server says nothing about keys.
     pub(crate) fn of_not_found(answer: &HttpResponse) -> Result<Self> {
-        Self::of(answer).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Protocol,
-                "the server that answered 404 is not Vault; check VAULT_ADDR with its path, and the proxies in between",
-            )
-        })
+        Self::of(answer).ok_or_else(not_vault)
     }
 
-    /// Whether the server gives a reason. A 404 without a reason means that the path is empty.
+    /// Whether the server says that the path is empty: an explicit list of errors without an error.
+    pub(crate) fn says_absent(&self) -> bool {
+        self.errors.as_ref().is_some_and(Vec::is_empty) && !self.has_warnings()
+    }
+
+    /// Whether the server gives a reason.
     pub(crate) fn has_words(&self) -> bool {
         self.errors.as_ref().is_some_and(|errors| !errors.is_empty())
     }
@@ -52,6 +56,33 @@ impl Refusal {
         let line: String = words.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(line.chars().take(MAX_WORDS).collect())
     }
+}
+
+fn not_vault() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the server that answered 404 is not Vault; check VAULT_ADDR with its path, and the proxies in between",
+    )
+}
+
+/// The error for a response that is wrapped, as those of a control group are: it says nothing about the key.
+pub(crate) fn wrapped() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the server holds its response back in a wrapping token, as a control group demands; give the token a policy \
+         without a control group",
+    )
+}
+
+/// The error for a conditional write that the server refuses although a fresh read shows the version that the write
+/// names: a standby or a replica decides by a stale copy, and the server has written nothing.
+pub(crate) fn stale(refused: Error) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the key has changed, or a standby that has not caught up refuses the write; try again",
+    )
+    .retry(Retry::Always)
+    .source(refused)
 }
 
 /// Adds the server's message to an error. Vault's messages name paths, roles and limits, and never quote a secret.
@@ -87,7 +118,10 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
              VAULT_AUTH_MOUNT_PATH",
             Retry::Never,
         ),
-        StatusCode::NOT_FOUND => error(ErrorKind::NotFound, "the path is empty", Retry::Never),
+        StatusCode::NOT_FOUND if refusal.as_ref().is_some_and(Refusal::says_absent) => {
+            error(ErrorKind::NotFound, "the path is empty", Retry::Never)
+        }
+        StatusCode::NOT_FOUND => not_vault(),
         StatusCode::METHOD_NOT_ALLOWED => error(
             ErrorKind::ConfigInvalid,
             "the mount does not support this request; check that it is a KV mount",
@@ -158,6 +192,12 @@ mod tests {
             (400, r#"{"errors":["missing data fields"]}"#, Protocol, Retry::Never),
             (403, r#"{"errors":["permission denied"]}"#, PermissionDenied, Retry::Never),
             (404, r#"{"errors":[]}"#, NotFound, Retry::Never),
+            (404, r#"{"errors":null}"#, Protocol, Retry::Never),
+            (404, r#"{"message":"no Route matched with those values"}"#, Protocol, Retry::Never),
+            (404, r#"{"request_id":"r","data":null,"wrap_info":null}"#, Protocol, Retry::Never),
+            (404, "{}", Protocol, Retry::Never),
+            (404, "", Protocol, Retry::Never),
+            (410, r#"{"errors":[]}"#, Protocol, Retry::Never),
             (404, r#"{"errors":["no handler for route"]}"#, ConfigInvalid, Retry::Never),
             (404, r#"{"errors":["namespace not found"]}"#, ConfigInvalid, Retry::Never),
             (412, "", Unavailable, Retry::Always),
@@ -165,6 +205,7 @@ mod tests {
             (429, r#"{"errors":["rate limit quota exceeded"]}"#, RateLimited, Retry::Always),
             (429, r#"{"errors":[]}"#, Unavailable, Retry::Always),
             (429, "<html>", RateLimited, Retry::Always),
+            (429, "{}", RateLimited, Retry::Always),
             (473, "", Unavailable, Retry::IfIdempotent),
             (
                 500,

@@ -83,8 +83,8 @@ pub(crate) async fn metadata(
     let endpoint = kv2::ReadSecretMetadataRequest { mount: mount.path.clone(), path: secret_id(name) };
     let answer = mount.send_read(mount.api.request(&endpoint, Scope::Data)?, freshness).await?;
     match answer.status {
-        StatusCode::OK => data(&answer.body),
-        StatusCode::NOT_FOUND if !Refusal::of_not_found(&answer)?.has_words() => Ok(None),
+        StatusCode::OK => data::<SecretMetadata>(&answer.body)?.complete().map(Some),
+        StatusCode::NOT_FOUND if Refusal::of_not_found(&answer)?.says_absent() => Ok(None),
         _ => Err(from_answer(&answer)),
     }
 }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use vaultrs::api::kv2::requests as kv2;
 
 use crate::{
-    api::Scope,
+    api::{Scope, confirmed},
     error::{from_answer, unsupported},
     get::{get, metadata},
     mount::Mount,
@@ -108,13 +108,11 @@ async fn read_version(mount: &Mount, name: &KeyName, number: u64) -> Result<Opti
 async fn undelete_versions(mount: &Mount, name: &KeyName, versions: Vec<u64>) -> Result<()> {
     let (mount_path, path) = (mount.path.clone(), secret_id(name));
     let endpoint = kv2::UndeleteSecretVersionsRequest { mount: mount_path, path, versions };
-    let answer = mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?;
-    if answer.status.is_success() { Ok(()) } else { Err(from_answer(&answer)) }
+    confirmed(&mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?)
 }
 
 async fn delete_versions(mount: &Mount, name: &KeyName, versions: Vec<u64>) -> Result<()> {
     let (mount_path, path) = (mount.path.clone(), secret_id(name));
     let endpoint = kv2::DeleteSecretVersionsRequest { mount: mount_path, path, versions };
-    let answer = mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?;
-    if answer.status.is_success() { Ok(()) } else { Err(from_answer(&answer)) }
+    confirmed(&mount.send_write(mount.api.request(&endpoint, Scope::Data)?).await?)
 }

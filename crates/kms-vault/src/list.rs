@@ -54,7 +54,7 @@ async fn names(mount: &Mount) -> Result<(KvVersion, Vec<KeyName>)> {
     let answer = mount.send_read(call, Freshness::Any).await?;
     match answer.status {
         StatusCode::OK => {
-            let keys = data::<Listed>(&answer.body)?.map(|data| data.keys).unwrap_or_default();
+            let Listed { keys } = data(&answer.body)?;
             Ok((version, keys.iter().filter_map(|id| key_name(id)).collect()))
         }
         StatusCode::NOT_FOUND => {

@@ -124,10 +124,10 @@ impl Mount {
         if !(answer.status == StatusCode::OK && alone)
             && let Some(token) = self.auth.token(&self.api).await?
         {
-            match self.auth.lookup(&self.api, &token.value).await {
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
-                Err(error) => return Err(error),
+            // The headers tell the id. A proxy may block this path.
+            let answer = self.auth.ask_about(&self.api, &token.value).await?;
+            if !matches!(answer.status, StatusCode::OK | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
+                return Err(from_answer(&answer));
             }
         }
         self.api.stop_learning();
@@ -157,7 +157,7 @@ impl Mount {
         let path = &self.path;
         let call = self.api.read(&format!("sys/internal/ui/mounts/{path}"), Scope::Data)?;
         let info = match self.send(call).await {
-            Ok(answer) if answer.status == StatusCode::OK => data::<MountInfo>(&answer.body)?,
+            Ok(answer) if answer.status == StatusCode::OK => Some(data::<MountInfo>(&answer.body)?),
             Ok(answer) if answer.status != StatusCode::NOT_FOUND => {
                 return Err(from_answer(&answer).context("mount", path));
             }
@@ -192,10 +192,9 @@ impl Mount {
 
     async fn find_in_list(&self) -> Result<Option<MountInfo>> {
         let answer = self.send(self.api.request(&sys::ListMountsRequest {}, Scope::Data)?).await?;
-        let mounts: Option<BTreeMap<String, MountInfo>> =
+        let mounts: BTreeMap<String, MountInfo> =
             data_of(&answer).map_err(|error| error.context("mount", &self.path))?;
-        let found =
-            mounts.unwrap_or_default().into_iter().find(|(path, _)| path.trim_matches('/') == self.path);
+        let found = mounts.into_iter().find(|(path, _)| path.trim_matches('/') == self.path);
         Ok(found.map(|(_, info)| info))
     }
 
@@ -217,16 +216,15 @@ impl Mount {
         }
     }
 
-    /// Confirms the version by the body of a v2 read. Fails if the body has the form of v1.
+    /// Confirms the version by the body of a v2 read. Fails if the body has the form of v1, or has no data.
     pub(crate) fn check_v2_form(&self, body: &[u8]) -> Result<()> {
         if self.is_version_confirmed() {
             return Ok(());
         }
-        match has_v2_form(body) {
-            Some(true) => self.set_version_confirmed(),
-            Some(false) => return Err(self.is_v1_not_v2()),
-            None => {}
+        if !has_v2_form(body)? {
+            return Err(self.is_v1_not_v2());
         }
+        self.set_version_confirmed();
         Ok(())
     }
 
@@ -261,11 +259,17 @@ impl Mount {
             )
             .context("mount", &self.path));
         }
-        match version {
-            KvVersion::V1 => Ok(Secret::Absent),
-            // A deleted secret has metadata in the body; a name that was never written has none.
-            KvVersion::V2 => Ok(decode_v2(name, &answer.body).unwrap_or(Secret::Absent)),
+        if refusal.says_absent() {
+            return Ok(Secret::Absent);
         }
+        // A deleted secret has metadata in the body; a name that was never written has none.
+        if version == KvVersion::V2
+            && let deleted @ Secret::Deleted { .. } = decode_v2(name, &answer.body)?
+        {
+            return Ok(deleted);
+        }
+        Err(Error::new(ErrorKind::Protocol, "the server's 404 does not say that the secret is absent")
+            .context("mount", &self.path))
     }
 
     /// Records that a key is present, so that a delete need not look for it.

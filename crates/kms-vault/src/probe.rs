@@ -24,6 +24,9 @@ type Rights = BTreeMap<String, Vec<String>>;
 /// The response of `sys/health`.
 #[derive(Default, Deserialize)]
 struct Health {
+    /// Required: JSON without it does not come from Vault.
+    #[serde(rename = "initialized")]
+    _initialized: bool,
     #[serde(default)]
     version: Option<String>,
     #[serde(default)]
@@ -72,7 +75,11 @@ pub(crate) async fn probe(mount: &Mount) -> Probe {
 async fn health(mount: &Mount) -> Result<String> {
     // The status tells a sealed server or a standby from an active server.
     let answer = mount.api.send(mount.api.read_state("sys/health")?, None).await?;
-    let health: Health = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let known = matches!(answer.status.as_u16(), 200 | 429 | 472 | 473);
+    let health = match serde_json::from_slice::<Health>(&answer.body) {
+        Err(cause) if known => return Err(unreadable(&cause)),
+        health => health.unwrap_or_default(),
+    };
     let state = match answer.status.as_u16() {
         200 => "active",
         429 => "standby",
@@ -182,7 +189,7 @@ async fn granted(mount: &Mount, paths: &[&str]) -> Result<Option<Rights>> {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) => {
             Ok(None)
         }
-        answer => Ok(Some(data_of(&answer?)?.unwrap_or_default())),
+        answer => Ok(Some(data_of(&answer?)?)),
     }
 }
 

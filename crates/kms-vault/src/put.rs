@@ -8,8 +8,8 @@ use kms_http::http::StatusCode;
 use vaultrs::api::kv1::requests as kv1;
 
 use crate::{
-    api::{Scope, data},
-    error::from_answer,
+    api::{Scope, confirmed, data},
+    error::{from_answer, stale},
     get::read,
     mount::Mount,
     name::secret_id,
@@ -66,7 +66,7 @@ async fn create_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVersio
                 Written::Version(version) => Ok(version),
                 Written::Refused(refused) => {
                     check_absent(mount, name, kek).await?;
-                    Err(refused)
+                    Err(stale(refused))
                 }
             }
         }
@@ -74,7 +74,7 @@ async fn create_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVersio
         // learnt how to reach the active node.
         Secret::Absent => match write(mount, name, kek, Some(0)).await? {
             Written::Version(version) => Ok(version),
-            Written::Refused(_) => Err(refused),
+            Written::Refused(refused) => Err(stale(refused)),
         },
         Secret::Stored { .. } | Secret::Empty { version: None } => Err(refused),
     }
@@ -83,16 +83,15 @@ async fn create_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVersio
 async fn update_v2(mount: &Mount, name: &KeyName, kek: &Kek, expected: &KeyVersion) -> Result<KeyVersion> {
     let number = expected.as_str().parse::<u64>().ok().filter(|number| *number > 0);
     let cas = number.ok_or_else(|| Error::key_changed(name))?;
-    let refused = match write(mount, name, kek, Some(cas)).await? {
-        Written::Version(version) => return Ok(version),
-        Written::Refused(error) => error,
-    };
+    if let Written::Version(version) = write(mount, name, kek, Some(cas)).await? {
+        return Ok(version);
+    }
     match read(mount, name, Freshness::Fresh).await? {
         Secret::Stored { metadata: Some(found), .. } if found.version != cas => Err(Error::key_changed(name)),
         // A standby with a stale copy may have refused the write, as in a create.
         Secret::Stored { .. } => match write(mount, name, kek, Some(cas)).await? {
             Written::Version(version) => Ok(version),
-            Written::Refused(_) => Err(refused),
+            Written::Refused(refused) => Err(stale(refused)),
         },
         Secret::Deleted { .. } | Secret::Empty { .. } | Secret::Absent => Err(Error::key_not_found(name)),
     }
@@ -108,7 +107,7 @@ async fn overwrite_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVer
         // The mount may require that every write names the current version.
         let current = read(mount, name, Freshness::Fresh).await?.current_version();
         if cas == Some(current) {
-            return Err(refused);
+            return Err(stale(refused));
         }
         cas = Some(current);
     }
@@ -158,17 +157,25 @@ async fn write(mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Re
             Ok(Written::Version(fingerprint(kek)))
         }
         (StatusCode::OK, KvVersion::V2) => {
-            let metadata = data::<VersionMetadata>(&answer.body)?.ok_or_else(|| {
-                Error::new(ErrorKind::Protocol, "the server's response to the write has no version")
-            })?;
+            let metadata: VersionMetadata = data(&answer.body)?;
             mount.set_version_confirmed();
             mount.note_present(name);
             Ok(Written::Version(KeyVersion::new(metadata.version.to_string())))
         }
+        // On a mount that is known to be v2, the removal would delete the KEK that was just stored.
+        (StatusCode::NO_CONTENT, KvVersion::V2) if mount.is_version_confirmed() => Err(Error::new(
+            ErrorKind::Protocol,
+            "the server's response to the write has no version; check the proxies in between",
+        )
+        .retry(Retry::IfIdempotent)),
         (StatusCode::NO_CONTENT, KvVersion::V2) => Err(remove_stray(mount, name).await?),
         (StatusCode::BAD_REQUEST, KvVersion::V2) => Ok(Written::Refused(from_answer(&answer))),
         (StatusCode::NOT_FOUND, version) => {
             mount.not_found(name, version, &answer)?;
+            Err(Error::new(ErrorKind::Protocol, "the server responds to a write as if it were a read"))
+        }
+        (StatusCode::OK, KvVersion::V1) => {
+            confirmed(&answer)?;
             Err(from_answer(&answer))
         }
         _ => Err(from_answer(&answer)),
@@ -205,7 +212,7 @@ async fn remove_stray(mount: &Mount, name: &KeyName) -> Result<Error> {
     let path = format!("data/{}", secret_id(name));
     let endpoint = kv1::DeleteSecretRequest { mount: mount.path.clone(), path };
     let removal = mount.send(mount.api.request(&endpoint, Scope::Data)?).await;
-    let removed = removal.is_ok_and(|answer| answer.status.is_success());
+    let removed = removal.and_then(|answer| confirmed(&answer)).is_ok();
     let left = if removed { "nothing" } else { "the new KEK, which could not be deleted" };
     Ok(mount.is_v1_not_v2().context("left behind", left))
 }

@@ -46,6 +46,10 @@ struct Versioned<'a> {
 pub(crate) struct VersionMetadata {
     #[serde(default)]
     created_time: String,
+    #[serde(default)]
+    deletion_time: String,
+    #[serde(default)]
+    destroyed: bool,
     pub(crate) version: u64,
 }
 
@@ -62,7 +66,6 @@ pub(crate) struct SecretMetadata {
     pub(crate) current_version: u64,
     #[serde(default)]
     created_time: String,
-    #[serde(default)]
     versions: BTreeMap<String, VersionState>,
 }
 
@@ -94,6 +97,18 @@ pub(crate) struct PastVersion {
 }
 
 impl SecretMetadata {
+    /// Checks that the current version is described: without its description, it would look deleted.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if it is not.
+    pub(crate) fn complete(self) -> Result<Self> {
+        if self.current_version == 0 || self.current().is_some() {
+            return Ok(self);
+        }
+        Err(Error::new(ErrorKind::Protocol, "the server's metadata do not describe the current version"))
+    }
+
     /// Whether the current version can be read.
     pub(crate) fn is_live(&self) -> bool {
         self.current().is_some_and(|version| !version.is_deleted() && !version.destroyed)
@@ -170,7 +185,7 @@ pub(crate) fn fingerprint(kek: &Kek) -> KeyVersion {
 
 /// Decodes the body of a successful v1 read.
 pub(crate) fn decode_v1(name: &KeyName, body: &[u8]) -> Result<Secret> {
-    let Some(fields) = data::<Fields<'_>>(body)? else { return Ok(Secret::Absent) };
+    let fields = data::<Fields<'_>>(body)?;
     Ok(match field(name, &fields)? {
         Some(kek) => Secret::Stored { kek, metadata: None },
         None => Secret::Empty { version: None },
@@ -179,25 +194,33 @@ pub(crate) fn decode_v1(name: &KeyName, body: &[u8]) -> Result<Secret> {
 
 /// Decodes the body of a v2 read: of a success, or of a 404 that carries metadata.
 pub(crate) fn decode_v2(name: &KeyName, body: &[u8]) -> Result<Secret> {
-    let Some(versioned) = data::<Versioned<'_>>(body)? else { return Ok(Secret::Absent) };
-    let Versioned { data, metadata } = versioned;
-    let Some(fields) = data else { return Ok(Secret::Deleted { version: metadata.version }) };
+    let Versioned { data, metadata } = data::<Versioned<'_>>(body)?;
+    let Some(fields) = data else {
+        // Only the metadata say that the version is gone; a response whose data were taken out says nothing.
+        if metadata.destroyed || !metadata.deletion_time.is_empty() {
+            return Ok(Secret::Deleted { version: metadata.version });
+        }
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            "the server's response has no data, although the version is not deleted",
+        ));
+    };
     Ok(match field(name, &fields)? {
         Some(kek) => Secret::Stored { kek, metadata: Some(metadata) },
         None => Secret::Empty { version: Some(metadata.version) },
     })
 }
 
-/// Whether the body of a read has the form of v2, which includes metadata. `None` if the body is malformed.
+/// Whether the body of a read has the form of v2, which includes metadata.
 ///
 /// The metadata decides, since a client that took a v1 mount for v2 may have written a secret with a field `data`.
-pub(crate) fn has_v2_form(body: &[u8]) -> Option<bool> {
+pub(crate) fn has_v2_form(body: &[u8]) -> Result<bool> {
     #[derive(Deserialize)]
     struct Data {
         metadata: Option<IgnoredAny>,
     }
 
-    data::<Data>(body).ok()?.map(|data| data.metadata.is_some())
+    Ok(data::<Data>(body)?.metadata.is_some())
 }
 
 /// Decodes the KEK of a secret: the field with the secret's own name. `None` if its value is the empty string.
@@ -330,16 +353,12 @@ mod tests {
         }
         let deleted = br#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-25T00:00:00Z","destroyed":false,"version":2}}}"#;
         assert!(matches!(decode_v2(&name(), deleted).unwrap(), Secret::Deleted { version: 2 }));
-        assert!(matches!(decode_v2(&name(), br#"{"data":null}"#).unwrap(), Secret::Absent));
         let empty = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":""}}"#;
         assert!(matches!(decode_v1(&name(), empty).unwrap(), Secret::Empty { version: None }));
         let with_break = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD\n"}}"#;
         assert_eq!(kek(decode_v1(&name(), with_break).unwrap()), "QUJD\n");
-        assert_eq!(
-            [has_v2_form(v2), has_v2_form(deleted), has_v2_form(v1)],
-            [Some(true), Some(true), Some(false)]
-        );
-        assert_eq!(has_v2_form(b"no JSON"), None);
+        let forms = [v2.as_slice(), deleted, v1].map(|body| has_v2_form(body).unwrap());
+        assert_eq!(forms, [true, true, false]);
     }
 
     #[test]
@@ -358,6 +377,30 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Protocol);
             assert!(error.to_string().contains(why), "{fields}: {error}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_without_data_says_nothing_about_the_key() {
+        let kept = r#"{"data":{"data":null,"metadata":{"created_time":"","deletion_time":"","destroyed":false,"version":2}}}"#;
+        let wrapped = r#"{"request_id":"r","data":null,"wrap_info":{"token":"canary","ttl":60}}"#;
+        for (body, why) in [
+            ("{}", "has no data"),
+            (r#"{"data":null}"#, "has no data"),
+            (wrapped, "control group"),
+            ("", "ends too early"),
+            ("<html>", "not JSON"),
+            (kept, ""),
+        ] {
+            for (version, decoded) in
+                [("v1", decode_v1(&name(), body.as_bytes())), ("v2", decode_v2(&name(), body.as_bytes()))]
+            {
+                let Err(error) = decoded else { panic!("{version} has read {body}") };
+                assert_eq!(error.kind(), ErrorKind::Protocol, "{version} {body}: {error}");
+                assert!(error.to_string().contains(why), "{version} {body}: {error}");
+                assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+            }
+            assert!(body == kept || has_v2_form(body.as_bytes()).is_err(), "{body}");
         }
     }
 

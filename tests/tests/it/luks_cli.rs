@@ -55,21 +55,26 @@ async fn a_device_is_formatted_with_the_kek_of_its_name() {
     assert_eq!(
         slots["slots"],
         json!([{
-            "slot": 0, "owner": "rotation", "opens_data": true, "kdf": "pbkdf2", "hash": "sha256",
-            "iterations": 1000, "passes": null, "memory_kib": null, "threads": null,
+            "slot": 0, "owner": "unknown", "opens_data": true, "ignored": false, "kdf": "pbkdf2",
+            "hash": "sha256", "iterations": 1000, "passes": null, "memory_kib": null, "threads": null,
         }])
     );
     let text = kms.run(&["slots", "data"]).want(0).stdout;
-    assert!(text.contains("0     pbkdf2-sha256  -           1000  -        rotation"), "{text}");
+    assert!(text.contains("0     pbkdf2-sha256  -           1000  -        unknown"), "{text}");
 
-    // kms does not format an existing LUKS device, and does not contact the KMS for it.
-    let mut requests = server.requests().unwrap();
-    requests.forget().unwrap();
+    // A run that is repeated finds what the first one has made, and changes nothing.
     let before = fs::read(device.path()).unwrap();
-    let refused = kms.run(&["format", NAME, "data"]).want(1);
-    assert!(refused.stderr.contains("LUKS header"), "{}", refused.stderr);
+    let again = kms.run(&["-o", "json", "format", NAME, "data", "--fsid", FSID]).want(0).json();
+    assert_eq!((&again["outcome"], &again["created"]), (&json!("already-formatted"), &json!(false)));
+    assert_eq!((&again["uuid"], &again["slot"]), (&document["uuid"], &json!(0)));
+    // kms creates no key for a device with a header, and says whether the key that it finds opens the header.
+    let refused = kms.run(&["format", "other", "data"]).want(1);
+    assert!(refused.stderr.contains("there is no KEK of this name"), "{}", refused.stderr);
+    let _ = kms.run(&["get", "other"]).want(3);
+    let _ = kms.run(&["create", "other"]).want(0);
+    let refused = kms.run(&["format", "other", "data"]).want(1);
+    assert!(refused.stderr.contains("the KEK does not open it"), "{}", refused.stderr);
     assert!(fs::read(device.path()).unwrap() == before);
-    assert_eq!(requests.all().unwrap().len(), 0);
 
     // Another device of the OSD gets the same KEK; so does the first device with `--force`, which destroys its data.
     let metadata = image(&kms, "metadata");

@@ -1,4 +1,4 @@
-//! Tests that keep, recover and purge deleted keys, at once or later. The double's clock moves, so no test waits.
+//! Tests that keep, recover and purge deleted keys, at once or later. Time passes while nothing happens, so no test waits.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -83,6 +83,7 @@ async fn what_may_not_be_purged_stays_recoverable_and_is_said_to() {
 async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
     for sparse in [false, true] {
         let double = Azure::start().await.unwrap();
+        let _time = double.pass_time();
         double.switch(|switches| switches.sparse = sparse);
         let purging = Setup::on(&double).set("AZURE_SOFT_DELETED", "purge").build().await;
         let recovering = Setup::on(&double).build().await;
@@ -110,6 +111,7 @@ async fn a_deletion_that_takes_ten_seconds_is_waited_for() {
 #[tokio::test]
 async fn a_wait_for_a_deletion_in_vain_ends_with_an_error() {
     let double = Azure::start().await.unwrap();
+    let _time = double.pass_time();
     let provider = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
     double.switch(|switches| switches.delay = Duration::from_secs(10));
@@ -125,6 +127,7 @@ async fn a_wait_for_a_deletion_in_vain_ends_with_an_error() {
 async fn a_deletion_that_is_never_complete_is_not_called_a_destruction() {
     for sparse in [false, true] {
         let double = Azure::start().await.unwrap();
+        let _time = double.pass_time();
         double.switch(|switches| {
             switches.delay = Duration::from_secs(10);
             switches.sparse = sparse;
@@ -143,6 +146,7 @@ async fn a_vault_without_soft_delete_destroys_at_once() {
         [(false, DeleteMode::Destroy), (false, DeleteMode::Soft), (true, DeleteMode::Destroy)]
     {
         let double = Azure::start().await.unwrap();
+        let _time = double.pass_time();
         double.switch(|switches| {
             switches.soft_delete = false;
             switches.sparse = sparse;
@@ -162,6 +166,7 @@ async fn a_vault_without_soft_delete_destroys_at_once() {
 #[tokio::test]
 async fn a_key_that_is_being_recovered_is_not_taken_for_a_deleted_one() {
     let double = Azure::start().await.unwrap();
+    let _time = double.pass_time();
     let provider = Setup::on(&double).build().await;
     let name = key("a");
     provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();

@@ -105,6 +105,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
 #[tokio::test]
 async fn a_creation_that_was_interrupted_is_completed_by_a_reader() {
     let double = Azure::start().await.unwrap();
+    let _time = double.pass_time();
     let (one, other) = (Setup::on(&double).build().await, Setup::on(&double).build().await);
     // The mark after the write is lost.
     double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("PATCH"));
@@ -168,6 +169,7 @@ async fn without_the_right_to_list_the_last_writer_has_created_the_key() {
 #[tokio::test]
 async fn a_device_opens_even_if_the_list_of_versions_is_unavailable() {
     let double = Azure::start().await.unwrap();
+    let _time = double.pass_time();
     let provider = Setup::on(&double).build().await;
     double.fault(RequestFault::new(Host::Keys, Action::LoseRequest).of("PATCH"));
     provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
@@ -189,6 +191,7 @@ async fn a_device_opens_even_if_the_list_of_versions_is_unavailable() {
 #[tokio::test]
 async fn a_server_that_takes_no_marks_still_keeps_keys() {
     let double = Azure::start().await.unwrap();
+    let _time = double.pass_time();
     let refusal =
         Action::Reply { status: 405, retry_after: None, body: r#"{"error":{"code":"no"}}"#.to_owned() };
     double.fault(RequestFault::new(Host::Keys, refusal).of("PATCH").times(100));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use kms_core::{Kek, KeyName};
 use kms_k8s_secret::{KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, connect};
-use kms_testkit::servers::{Kube, KubeNamespace};
+use kms_testkit::{
+    fake::http::Response,
+    servers::{Kube, KubeNamespace},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -67,6 +70,23 @@ pub(crate) fn rook_secret(pvc: &str, kek: &str) -> Value {
         "type": "kubernetes.io/rook",
         "stringData": {"dmcrypt-key": kek},
     })
+}
+
+/// Responses of an API server, or of a part of it, that say nothing about a Secret, each with its name.
+pub(crate) fn empty_responses() -> Vec<(&'static str, Response)> {
+    let not_found = |details: Value| {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                            "reason": "NotFound", "code": 404, "details": details});
+        Response::json(404, status.to_string())
+    };
+    let of_another_api = json!({"code": 404, "reason": "NotFound", "message": "not found"}).to_string();
+    vec![
+        ("the 404 of an unknown path", Response::status(404).body("404 page not found\n")),
+        ("a 404 that names no object", not_found(json!({}))),
+        ("a 404 about another object", not_found(json!({"name": "another", "kind": "secrets"}))),
+        ("a 404 without a kind", Response::json(404, of_another_api)),
+        ("a list without items", Response::json(200, r#"{"kind":"SecretList","metadata":{}}"#)),
+    ]
 }
 
 pub(crate) fn key(name: &str) -> KeyName {

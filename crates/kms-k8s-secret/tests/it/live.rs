@@ -319,6 +319,13 @@ async fn broken_and_immutable_secrets_are_explained() {
     frozen["immutable"] = json!(true);
     place.create(frozen).await;
     let stored = provider.get(&key("frozen"), Freshness::Any).await.unwrap();
+    // A rotation hears of it before it writes to a device; so does a dry run.
+    let mut foreign = rook_secret("foreign", "cm9vaw==");
+    foreign["type"] = json!("Opaque");
+    place.create(foreign).await;
+    let rights = provider.may_update(&["frozen", "foreign", "line", "absent"].map(key)).await.unwrap();
+    let (denied, granted) = (UpdateRight::Denied, UpdateRight::Granted);
+    assert_eq!(rights, [denied, denied, granted, granted]);
     let error =
         provider.put(&key("frozen"), &kek("eA=="), PutMode::Update(stored.version)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);

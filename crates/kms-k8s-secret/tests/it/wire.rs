@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::common::{kek, key};
+use crate::common::{empty_responses, kek, key};
 use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::{self, Canary, Recording};
-use kms_core::{ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, PutMode, Retry};
+use kms_core::{
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, KmsProviderExt,
+    PutMode, Retry, UpdateRight,
+};
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
-use kms_testkit::fake::http::{HttpServer, Response};
+use kms_testkit::fake::http::{HttpServer, Response, common_habits};
 use serde_json::{Value, json};
 
 async fn connection(server: &HttpServer) -> Connection {
@@ -30,6 +33,7 @@ async fn provider(server: &HttpServer) -> KubernetesSecret {
 
 fn secret(pvc: &str, kek: &str, version: &str) -> Value {
     json!({
+        "kind": "Secret",
         "metadata": {"name": format!("rook-ceph-osd-encryption-key-{pvc}"), "resourceVersion": version, "uid": "u"},
         "type": "kubernetes.io/rook",
         "data": {"dmcrypt-key": kek},
@@ -59,7 +63,7 @@ async fn requests_are_those_of_the_documentation() {
     .unwrap();
     let provider = provider(&server).await;
     provider.put(&key("a"), &kek("eA=="), PutMode::Update(KeyVersion::new("7"))).await.unwrap();
-    provider.delete(&key("a"), kms_core::DeleteMode::Destroy).await.unwrap();
+    provider.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
     let requests = server.requests();
     let lines: Vec<_> =
         requests.iter().map(|request| format!("{} {}", request.method, request.path)).collect();
@@ -121,6 +125,35 @@ async fn a_broken_answer_is_worth_another_look() {
         let server = HttpServer::scripted([answer]).await.unwrap();
         let error = provider(&server).await.put(&key("a"), &kek("eA=="), PutMode::Create).await.unwrap_err();
         assert_eq!((error.kind(), error.retryable()), (kind, Retry::IfIdempotent), "{shown}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_says_nothing_is_no_absence_and_causes_no_write() {
+    for (habit, response) in common_habits().into_iter().chain(empty_responses()) {
+        let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+        let provider = provider(&server).await;
+        let update = PutMode::Update(KeyVersion::new("1"));
+        let results = [
+            ("get", provider.get(&key("a"), Freshness::Any).await.map(drop)),
+            ("ensure", provider.ensure(&key("a"), kek("eA==")).await.map(drop)),
+            ("update", provider.put(&key("a"), &kek("eA=="), update).await.map(drop)),
+            ("overwrite", provider.put(&key("a"), &kek("eA=="), PutMode::Overwrite).await.map(drop)),
+            ("delete", provider.delete(&key("a"), DeleteMode::Destroy).await.map(drop)),
+            ("list", provider.list().try_collect::<Vec<_>>().await.map(drop)),
+        ];
+        let lines: Vec<_> = server.requests().into_iter().map(|request| request.method).collect();
+        assert_eq!(lines, ["GET"; 6], "after {habit}");
+        // The API server itself refuses to create a Secret that exists.
+        let created = provider.put(&key("a"), &kek("eA=="), PutMode::Create).await.map(drop);
+        for (operation, result) in results.into_iter().chain([("create", created)]) {
+            let error = result.expect_err(operation);
+            let expected = matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Unavailable);
+            assert!(expected, "{operation} after {habit}: {error:?}");
+        }
+        let index = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+        index.get(&key("a")).await.unwrap_err();
+        index.list().await.unwrap_err();
     }
 }
 
@@ -324,4 +357,24 @@ async fn an_identifier_that_has_changed_is_left_alone() {
     let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
     assert_eq!(store.create(&key("a"), "1").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert!(store.get(&key("a")).await.unwrap().is_none());
+}
+
+/// An access review does not know of `immutable: true`, nor of a Secret of another type.
+#[tokio::test]
+async fn a_secret_that_cannot_change_is_denied_before_a_rotation_writes() {
+    let mut frozen = secret("a", "eA==", "7");
+    frozen["immutable"] = json!(true);
+    let mut foreign = secret("b", "eA==", "7");
+    foreign["type"] = json!("Opaque");
+    let review = json!({"metadata": {}, "spec": {}, "status": {"allowed": true}});
+    for (secret, expected) in [
+        (frozen, UpdateRight::Denied),
+        (foreign, UpdateRight::Denied),
+        (secret("a", "eA==", "7"), UpdateRight::Granted),
+    ] {
+        let name = secret["metadata"]["name"].as_str().unwrap().rsplit_once('-').unwrap().1.to_owned();
+        let server = HttpServer::scripted([ok(&review), ok(&secret)]).await.unwrap();
+        let rights = provider(&server).await.may_update(&[key(&name)]).await.unwrap();
+        assert_eq!(rights, [expected], "{secret}");
+    }
 }

@@ -5,6 +5,7 @@ use std::{error::Error as StdError, fmt, io, time::Duration};
 use http::StatusCode;
 use kms_core::{Error, ErrorKind, Retry};
 use kube::core::Status;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{secret::Base64, token_file::TokenFileError};
@@ -17,6 +18,9 @@ const MAX_QUOTED: usize = 300;
 
 /// The number of consecutive bytes of a value that a message may contain by chance.
 const MAX_REPEATED: usize = 8;
+
+/// The text with which Go's HTTP server refuses a path that it does not know.
+const UNKNOWN_PATH: &[u8] = b"404 page not found";
 
 /// The cause of a refused write while the namespace is being deleted.
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
@@ -105,7 +109,38 @@ impl From<Error> for Failure {
     }
 }
 
-/// The error for a response that is not a success. `status` is its body; `None` if the body is not a `Status`.
+/// The body of a response that is not a success.
+pub(crate) enum Refusal {
+    /// A `Status`, as the API server sends it.
+    Status(Box<Status>),
+    /// The text that the API server sends for a path of an unknown group or version.
+    UnknownPath,
+    /// Any other body: a proxy or another server sends it.
+    Foreign,
+}
+
+impl Refusal {
+    /// Reads a body. Other APIs have bodies with a code and a reason too, so the kind has to be `Status`.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Kind {
+            kind: String,
+        }
+
+        if body.trim_ascii() == UNKNOWN_PATH {
+            return Self::UnknownPath;
+        }
+        let kind = serde_json::from_slice::<Kind>(body).ok();
+        match serde_json::from_slice::<Status>(body) {
+            Ok(status) if status.code != 0 && kind.is_some_and(|found| found.kind == "Status") => {
+                Self::Status(Box::new(status))
+            }
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// The error for a response that is not a success.
 ///
 /// The reason decides first, since several reasons share one HTTP status. An unknown reason falls back to the HTTP
 /// status, as in the Go client.
@@ -114,16 +149,22 @@ impl From<Error> for Failure {
 pub(crate) fn refused(
     code: StatusCode,
     retry_after: Option<Duration>,
-    status: Option<&Status>,
+    refusal: &Refusal,
     target: &Target<'_>,
 ) -> Failure {
     use ErrorKind as Kind;
 
+    let status = match refusal {
+        Refusal::Status(status) => Some(status.as_ref()),
+        Refusal::UnknownPath | Refusal::Foreign => None,
+    };
     let is_status = status.is_some();
     let reason = status.map_or("", |status| status.reason.as_str());
     let details = status.and_then(|status| status.details.as_ref());
     let has_cause = |wanted: &str| details.is_some_and(|of| of.causes.iter().any(|one| one.reason == wanted));
-    let named = details.is_some_and(|of| !of.name.is_empty());
+    // A create may fail because another object that it refers to is absent.
+    let named = details.is_some_and(|of| !of.name.is_empty() && target.name == Some(of.name.as_str()));
+    let unnamed = details.is_none_or(|of| of.name.is_empty());
     let of_namespace = details.is_some_and(|of| of.kind == "namespaces") && target.resource != "namespaces";
     let wait = retry_after.or_else(|| {
         let seconds = details.map_or(0, |of| of.retry_after_seconds);
@@ -149,12 +190,23 @@ pub(crate) fn refused(
         ("NotFound", _) if named => {
             (Cause::Absent, Kind::NotFound, Retry::Never, "the object does not exist".to_owned())
         }
-        // An unknown path: the details have no name, or a layer in front of the server responds without a Status.
-        (_, 404) => (
-            Cause::NoSuchResource,
-            Kind::NotFound,
+        // Every API server knows the resources of the core group.
+        ("NotFound", _) | (_, 404)
+            if !target.group.is_empty()
+                && (matches!(refusal, Refusal::UnknownPath) || (reason == "NotFound" && unnamed)) =>
+        {
+            (
+                Cause::NoSuchResource,
+                Kind::NotFound,
+                Retry::Never,
+                format!("the API server does not know the resource {:?}", target.resource),
+            )
+        }
+        ("NotFound", _) | (_, 404) if is_status => (
+            Cause::Other,
+            Kind::Protocol,
             Retry::Never,
-            format!("the API server does not know the resource {:?}", target.resource),
+            "the API server responds with HTTP status 404 about another object".to_owned(),
         ),
         ("Unauthorized", _) | (_, 401) => (
             Cause::Other,
@@ -169,7 +221,7 @@ pub(crate) fn refused(
             "the namespace is being deleted, so nothing can be created in it".to_owned(),
         ),
         ("Forbidden", _) | (_, 403) => forbidden(status, target),
-        ("Expired" | "Gone", _) | (_, 410) => {
+        ("Expired" | "Gone", _) => {
             (Cause::Expired, Kind::Unavailable, Retry::Always, "the list took too long to read".to_owned())
         }
         ("TooManyRequests", _) | (_, 429) => (
@@ -207,7 +259,10 @@ pub(crate) fn refused(
             if is_status {
                 format!("the API server does not accept the request: HTTP status {other}")
             } else {
-                format!("the response with HTTP status {other} does not come from a Kubernetes API server")
+                format!(
+                    "the response with HTTP status {other} does not come from a Kubernetes API server; check the \
+                     server's address and the proxies in between"
+                )
             },
         ),
     };
@@ -463,8 +518,18 @@ mod tests {
     }
 
     fn answer(code: u16, body: &Value) -> Failure {
-        let status: Option<Status> = serde_json::from_value(body.clone()).ok();
-        refused(StatusCode::from_u16(code).unwrap(), None, status.as_ref(), &target(&[]))
+        answer_of("", code, body)
+    }
+
+    fn answer_of(group: &'static str, code: u16, body: &Value) -> Failure {
+        let mut body = body.clone();
+        if body["kind"] == "Status" {
+            body["code"] = json!(code);
+        }
+        // A text stands for a body that is not JSON.
+        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let refusal = Refusal::of(text.as_bytes());
+        refused(StatusCode::from_u16(code).unwrap(), None, &refusal, &Target { group, ..target(&[]) })
     }
 
     /// Bodies as kube-apiserver 1.36 writes them.
@@ -474,10 +539,11 @@ mod tests {
 
     #[test]
     fn each_answer_has_its_kind_and_says_whether_to_repeat() {
-        use Cause::{Absent, Changed, Exists, Expired, NoSuchResource, Other};
+        use Cause::{Absent, Changed, Exists, Expired, Other};
         use ErrorKind as Kind;
 
         let named = json!({"name": "s1", "kind": "secrets"});
+        let other = json!({"name": "s2", "kind": "secrets"});
         let namespace = json!({"name": "nosuch", "kind": "namespaces"});
         let terminating = json!({"name": "s1", "causes": [{"reason": "NamespaceTerminating"}]});
         let cases = [
@@ -485,8 +551,18 @@ mod tests {
             (409, status("Conflict", "", &named), Changed, Kind::Conflict, Retry::Never),
             (404, status("NotFound", "", &named), Absent, Kind::NotFound, Retry::Never),
             (404, status("NotFound", "", &namespace), Other, Kind::NotFound, Retry::Never),
-            (404, status("NotFound", "", &json!({})), NoSuchResource, Kind::NotFound, Retry::Never),
-            (404, json!("404 page not found"), NoSuchResource, Kind::NotFound, Retry::Never),
+            (404, status("NotFound", "", &other), Other, Kind::Protocol, Retry::Never),
+            // Every API server knows Secrets, so these come from another server.
+            (404, status("NotFound", "", &json!({})), Other, Kind::Protocol, Retry::Never),
+            (404, json!("404 page not found\n"), Other, Kind::Protocol, Retry::Never),
+            (404, json!("<html>"), Other, Kind::Protocol, Retry::Never),
+            (
+                404,
+                json!({"code": 404, "reason": "NotFound", "details": named}),
+                Other,
+                Kind::Protocol,
+                Retry::Never,
+            ),
             (
                 401,
                 status("Unauthorized", "Unauthorized", &json!({})),
@@ -506,6 +582,7 @@ mod tests {
             (500, status("ServerTimeout", "", &json!({})), Other, Kind::Timeout, Retry::IfIdempotent),
             (400, status("BadRequest", "", &json!({})), Other, Kind::Protocol, Retry::Never),
             (302, json!("moved"), Other, Kind::Protocol, Retry::Never),
+            (410, json!("<html>"), Other, Kind::Protocol, Retry::Never),
         ];
         for (code, body, cause, kind, retry) in cases {
             let failure = answer(code, &body);
@@ -515,6 +592,21 @@ mod tests {
                 "{code} {body}: {}",
                 failure.error
             );
+        }
+    }
+
+    #[test]
+    fn only_the_api_server_says_that_it_does_not_know_a_resource() {
+        for (body, cause, kind) in [
+            (status("NotFound", "", &json!({})), Cause::NoSuchResource, ErrorKind::NotFound),
+            (json!("404 page not found\n"), Cause::NoSuchResource, ErrorKind::NotFound),
+            (status("NotFound", "", &json!({"name": "s1"})), Cause::Absent, ErrorKind::NotFound),
+            (json!("<html>"), Cause::Other, ErrorKind::Protocol),
+            (json!({}), Cause::Other, ErrorKind::Protocol),
+            (json!({"message": "no Route matched"}), Cause::Other, ErrorKind::Protocol),
+        ] {
+            let failure = answer_of("ceph.rook.io", 404, &body);
+            assert_eq!((failure.cause, failure.error.kind()), (cause, kind), "{body}: {}", failure.error);
         }
     }
 
@@ -539,7 +631,7 @@ mod tests {
         let quote = |code: u16, reason: &str, text: &str| {
             let status: Status = serde_json::from_value(status(reason, text, &json!({}))).unwrap();
             let code = StatusCode::from_u16(code).unwrap();
-            refused(code, None, Some(&status), &target(&[&kek])).error.to_string()
+            refused(code, None, &Refusal::Status(Box::new(status)), &target(&[&kek])).error.to_string()
         };
         let text = "admission webhook \"p\" denied the request: no owner";
         for (code, reason) in [(403, "Forbidden"), (422, "Invalid")] {
@@ -572,8 +664,9 @@ mod tests {
     fn the_wait_is_taken_from_the_header_or_the_details() {
         let body: Status =
             serde_json::from_value(status("TooManyRequests", "", &json!({"retryAfterSeconds": 3}))).unwrap();
+        let refusal = Refusal::Status(Box::new(body));
         let wait =
-            |header| refused(StatusCode::TOO_MANY_REQUESTS, header, Some(&body), &target(&[])).error.wait();
+            |header| refused(StatusCode::TOO_MANY_REQUESTS, header, &refusal, &target(&[])).error.wait();
         assert_eq!(wait(None), Some(Duration::from_secs(3)));
         assert_eq!(wait(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
     }

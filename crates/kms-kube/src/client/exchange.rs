@@ -13,16 +13,13 @@ use http::{
 use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kms_core::{Error, ErrorKind};
-use kube::{
-    client::Body,
-    core::{Status, params::PostParams},
-};
+use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     connect::Connection,
-    error::{Failure, Target, refused, unreadable, unrefused},
+    error::{Failure, Refusal, Target, refused, unreadable, unrefused},
     names::FIELD_MANAGER,
 };
 
@@ -48,13 +45,21 @@ pub struct Object {
     pub metadata: ObjectMeta,
 }
 
-/// A page of a list.
+impl Object {
+    /// Checks that a response is an object or a `Status`: the API server names the kind of both.
+    pub(crate) fn checked(self, target: &Target<'_>) -> Result<Self, Failure> {
+        if self.kind.is_empty() { Err(unreadable("names no kind", target)) } else { Ok(self) }
+    }
+}
+
+/// A page of a list. Its parts are required: JSON without them does not say that there are no objects.
 #[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
 #[non_exhaustive]
 pub struct Page<T> {
-    #[serde(default)]
     metadata: ListMeta,
-    // Go writes an empty list as null.
+    // Go writes an empty list as null. The function makes the field required.
+    #[serde(deserialize_with = "Option::deserialize")]
     items: Option<Vec<T>>,
 }
 
@@ -117,8 +122,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {
-        let status = serde_json::from_slice::<Status>(&text).ok().filter(|status| status.code != 0);
-        return Err(refused(parts.status, retry_after(&parts.headers), status.as_ref(), target));
+        return Err(refused(parts.status, retry_after(&parts.headers), &Refusal::of(&text), target));
     }
     serde_json::from_slice(&text).map_err(|cause| {
         // serde quotes the text that it does not understand, which may be key material.

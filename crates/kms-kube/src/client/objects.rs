@@ -101,8 +101,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         check_object(K::KIND, name)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let request = self.requests().patch(name, &params, &Patch::Merge(Value::Null));
-        let _changed: Object = self.send("patch", "change", name, request, change).await?;
-        Ok(())
+        self.send_object("patch", "change", name, request, change).await
     }
 
     /// Creates an object. `name` is the name in its metadata.
@@ -113,8 +112,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     pub async fn create(&self, name: &str, object: &impl Serialize) -> Result<()> {
         check_object(K::KIND, name)?;
         let request = self.requests().create(&post_params(), Vec::new());
-        let _created: Object = self.send("create", "create", name, request, &self.typed(object)?).await?;
-        Ok(())
+        self.send_object("create", "create", name, request, &self.typed(object)?).await
     }
 
     /// Deletes an object if it still has this UID. Succeeds if the object is gone already.
@@ -128,14 +126,28 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
             DeleteParams::background().preconditions(Preconditions { resource_version: None, uid });
         params.dry_run = dry_run;
         let request = self.requests().delete(name, &params);
-        let sent: Result<Object, _> =
-            exchange(&self.connection, request, None, &self.target("delete", Some(name))).await;
-        match sent {
+        let target = self.target("delete", Some(name));
+        let sent = exchange::<Object>(&self.connection, request, None, &target).await;
+        match sent.and_then(|object| object.checked(&target)) {
             Err(failure) if failure.cause != Cause::Absent => {
                 Err(self.annotate_error("delete", failure.error))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Sends a write, and checks that the response confirms it.
+    async fn send_object(
+        &self,
+        verb: &'static str,
+        operation: &'static str,
+        name: &str,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        body: &impl Serialize,
+    ) -> Result<()> {
+        let object: Object = self.send(verb, operation, name, request, body).await?;
+        let checked = object.checked(&self.target(verb, Some(name)));
+        checked.map(drop).map_err(|failure| self.annotate_error(operation, failure.error))
     }
 
     async fn send<T: DeserializeOwned>(

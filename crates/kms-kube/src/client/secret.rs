@@ -101,6 +101,11 @@ impl Secret {
             data,
         }
     }
+
+    /// Whether the object is a Secret. An object of another kind has no KEK either.
+    pub(super) fn is_secret(&self) -> bool {
+        self.kind == "Secret"
+    }
 }
 
 /// Reads null as an empty map, since Go writes an empty map as null.

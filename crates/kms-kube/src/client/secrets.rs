@@ -13,7 +13,7 @@ use kube::core::{
 
 use super::{
     connect::Connection,
-    error::{Failure, Target},
+    error::{Failure, Target, unreadable},
     exchange::{Object, PAGE, Page, exchange, json, post_params},
     names::check_object,
     secret::{Base64, Secret},
@@ -64,7 +64,9 @@ impl Secrets {
     /// [`Failure`], also for all methods below.
     pub async fn read(&self, name: &str) -> Result<Secret, Failure> {
         let request = self.requests().get(name, &GetParams::default()).map(closing);
-        exchange(&self.connection, request, None, &self.target("get", Some(name), &[])).await
+        let target = self.target("get", Some(name), &[]);
+        let found: Secret = exchange(&self.connection, request, None, &target).await?;
+        if found.is_secret() { Ok(found) } else { Err(unreadable("is not a Secret", &target)) }
     }
 
     /// Creates a Secret and returns its metadata.
@@ -76,7 +78,7 @@ impl Secrets {
         let request = self.requests().create(&post_params(), Vec::new()).map(metadata_only).map(closing);
         let hidden: Vec<_> = secret.data.values().collect();
         let target = self.target("create", Some(name), &hidden);
-        exchange(&self.connection, request, Some(json(secret)?), &target).await
+        exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
     }
 
     /// Replaces a Secret if its UID and resource version are still those in the metadata of `secret`.
@@ -96,7 +98,7 @@ impl Secrets {
             self.requests().replace(name, &post_params(), Vec::new()).map(metadata_only).map(closing);
         let hidden: Vec<_> = secret.data.values().chain(before).collect();
         let target = self.target("update", Some(name), &hidden);
-        exchange(&self.connection, request, Some(json(secret)?), &target).await
+        exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
     }
 
     /// Deletes a Secret if its UID is still that of `secret`, in any version.
@@ -129,7 +131,8 @@ impl Secrets {
         let params = DeleteParams::default().preconditions(Preconditions { resource_version, uid });
         let hidden: Vec<_> = secret.data.values().collect();
         let request = self.requests().delete(name, &params).map(metadata_only);
-        exchange(&self.connection, request, None, &self.target("delete", Some(name), &hidden)).await
+        let target = self.target("delete", Some(name), &hidden);
+        exchange::<Object>(&self.connection, request, None, &target).await?.checked(&target)
     }
 
     /// Reads a page of the Secrets of a type that have a label, without their data.

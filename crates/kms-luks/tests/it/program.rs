@@ -173,10 +173,10 @@ async fn a_kek_that_is_too_short_starts_no_program() {
     fs::write(image.path(), luks1_header()).unwrap();
     let device = image.device_by(Cryptsetup::new().with_program(script));
     let short = Kek::parse("abc").unwrap();
-    let error = device.opens(Some(Slot::CURRENT), &short).await.unwrap_err();
+    let error = device.add(None, &kek(), Slot::OTHER, &short).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
-    assert!(device.add(None, &short, Slot::OTHER, &kek()).await.is_err());
-    assert!(device.add(None, &kek(), Slot::OTHER, &short).await.is_err());
+    let forced = kms_luks::FormatOptions::new().with_force(true);
+    assert!(device.format(&short, &forced).await.is_err());
     assert!(!image.beside("started").exists());
 }
 

@@ -18,6 +18,7 @@ mod transitions;
 mod devices {
     mod faults;
     mod grace;
+    mod headers;
     mod rotate;
     mod stops;
 }

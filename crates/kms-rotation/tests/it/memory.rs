@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, Kek, Result};
 use kms_rotation::{
-    Added, KeySlot, Proof, Slot, SlotKdf, SlotLock, SlotStore, SlotTable, refuse_reencrypting,
+    Added, Blocked, KeySlot, Proof, Slot, SlotKdf, SlotLock, SlotStore, SlotTable, SlotToken,
 };
 
 /// The exit codes of cryptsetup.
@@ -120,8 +120,16 @@ impl Disk {
             kdf: keyslot.kdf(),
             opens_data: keyslot.bound,
             salt: keyslot.salt.clone(),
+            ignored: keyslot.ignored,
+            tokens: self
+                .tokens
+                .iter()
+                .filter(|(_, of)| *of == number)
+                .map(|(token, _)| SlotToken { number: *token, kind: "clevis".to_owned() })
+                .collect(),
         };
-        SlotTable::new("uuid", self.slots.iter().map(slot), self.reencrypting)
+        let blocked = self.reencrypting.then_some(Blocked::Reencryption);
+        SlotTable::new("uuid", self.slots.iter().map(slot), blocked)
     }
 }
 
@@ -303,7 +311,7 @@ impl SlotStore for Device {
     }
 
     async fn find(&self, table: &SlotTable, kek: &Kek) -> Result<Option<Slot>> {
-        let mut slots: Vec<&KeySlot> = table.slots().filter(|slot| slot.opens_data).collect();
+        let mut slots: Vec<&KeySlot> = table.slots().filter(|slot| slot.opens_unnamed()).collect();
         slots.sort_by_key(|slot| (!slot.slot.is_rotation(), slot.slot));
         for KeySlot { slot, .. } in slots {
             if self.opens(*slot, kek).await? {
@@ -317,7 +325,7 @@ impl SlotStore for Device {
         let (from, to) = (from.number(), new_slot.number());
         let (current, new) = (current.expose_secret(), new.expose_secret());
         let code = self.act(Access::Add(to), |disk| {
-            refuse_reencrypting(&disk.table())?;
+            disk.table().refuse_blocked()?;
             Ok::<_, Error>(disk.add(Some(from), current, to, new, self.salt()))
         });
         Ok(match code.await?? {

@@ -24,6 +24,7 @@ trait Fixture {
     fn raw_change(&self, kek: &Kek, slot: u8) -> i32;
     fn raw_add_unbound(&self, known: &Kek, slot: u8, new: &Kek);
     fn ignore(&self, slot: u8);
+    fn token(&self, slot: u8);
     fn vanish(&self);
 }
 
@@ -65,6 +66,10 @@ impl Fixture for memory::Device {
 
     fn ignore(&self, slot: u8) {
         self.disk().slots.get_mut(&slot).unwrap().ignored = true;
+    }
+
+    fn token(&self, slot: u8) {
+        self.disk().tokens.insert(0, slot);
     }
 
     fn vanish(&self) {
@@ -116,6 +121,13 @@ impl Fixture for Image {
     fn ignore(&self, slot: u8) {
         let slot = slot.to_string();
         assert_eq!(self.cryptsetup(&["config", "--key-slot", &slot, "--priority", "ignore"], &[]), DONE);
+    }
+
+    fn token(&self, slot: u8) {
+        let path = self.path().with_file_name("token.json");
+        std::fs::write(&path, format!(r#"{{"type": "clevis", "keyslots": ["{slot}"]}}"#)).unwrap();
+        let path = path.display().to_string();
+        assert_eq!(self.cryptsetup(&["token", "import", "--json-file", &path], &[]), DONE);
     }
 
     fn vanish(&self) {
@@ -236,8 +248,32 @@ async fn a_slot_of_priority_ignore_opens_if_it_is_named<F: Fixture>() {
     let device = F::formatted(&old);
     assert_eq!(device.raw_add(&old, 1, &new), DONE);
     device.ignore(1);
-    assert!(device.store().opens(Slot::OTHER, &new).await.unwrap());
+    let store = device.store();
+    assert!(store.opens(Slot::OTHER, &new).await.unwrap());
     assert!(!device.opens(&new), "a plain open passes it over");
+    let table = store.table().await.unwrap();
+    assert!(table.slot(Slot::OTHER).unwrap().ignored && !table.slot(Slot::CURRENT).unwrap().ignored);
+    assert_eq!(store.find(&table, &new).await.unwrap(), None);
+    // It is no reason to give up the slot that a plain open needs.
+    let proof = Proof::by_opening(&*store, Slot::OTHER, &new).await.unwrap();
+    let error = store.remove(Slot::CURRENT, &proof, &new).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(device.slots(), [0, 1]);
+}
+
+async fn a_slot_that_a_token_refers_to_is_never_removed<F: Fixture>() {
+    let (old, new) = (kek(), kek());
+    let device = F::formatted(&old);
+    assert_eq!(device.raw_add(&old, 1, &new), DONE);
+    device.token(1);
+    let store = device.store();
+    let tokens = store.table().await.unwrap().slot(Slot::OTHER).unwrap().tokens.clone();
+    assert_eq!((tokens.len(), tokens[0].kind.as_str()), (1, "clevis"));
+    let proof = Proof::by_opening(&*store, Slot::CURRENT, &old).await.unwrap();
+    let error = store.remove(Slot::OTHER, &proof, &old).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("clevis") && error.to_string().contains("key slot 1"), "{error}");
+    assert_eq!(device.slots(), [0, 1]);
 }
 
 async fn a_device_that_has_gone_is_an_error<F: Fixture>() {
@@ -280,5 +316,6 @@ on_both! {
     raw_calls_end_as_those_of_cryptsetup
     an_unbound_slot_opens_nothing
     a_slot_of_priority_ignore_opens_if_it_is_named
+    a_slot_that_a_token_refers_to_is_never_removed
     a_device_that_has_gone_is_an_error
 }

@@ -4,7 +4,10 @@ use kms_core::{
     ConnectionDetails, Kek, KeyName, ProviderBuilder, Result,
     secret::{SecretData, SecretMap},
 };
-use kms_testkit::servers::openbao::OpenBao;
+use kms_testkit::{
+    fake::http::{Forwarder, Response},
+    servers::openbao::OpenBao,
+};
 use kms_vault::{Vault, VaultBuilder};
 
 /// The settings of a provider, as a CephCluster and its Secrets would have them.
@@ -59,6 +62,12 @@ impl<'a> Setup<'a> {
         self.unset("VAULT_CLIENT_CERT").unset("VAULT_CLIENT_KEY")
     }
 
+    /// A proxy in front of the server.
+    pub(crate) async fn forwarder(&self) -> Forwarder {
+        let pki = self.server.pki();
+        Forwarder::start(self.server.url(), &pki.ca.cert, Some(&pki.client1)).await.unwrap()
+    }
+
     pub(crate) async fn build(&self) -> Vault {
         self.try_build().await.unwrap()
     }
@@ -88,6 +97,29 @@ impl<'a> Setup<'a> {
             };
         builder.build(&secrets).await
     }
+}
+
+/// Responses of Vault, or of a proxy that edits them, that say nothing about a secret on a mount of this version
+/// (`VAULT_BACKEND`), each with its name.
+pub(crate) fn empty_responses(version: &str) -> Vec<(&'static str, Response)> {
+    const WRAPPED: &str = r#"{"request_id":"r","lease_id":"","renewable":false,"lease_duration":0,"data":null,
+        "wrap_info":{"token":"s.canary","accessor":"a","ttl":86400,"creation_path":"p"},"warnings":null,"auth":null}"#;
+    const BARE: &str = r#"{"request_id":"r","data":null,"wrap_info":null,"warnings":null,"auth":null}"#;
+    const TAKEN_OUT: &str = r#"{"request_id":"r","data":{"data":null,
+        "metadata":{"created_time":"","deletion_time":"","destroyed":false,"version":1}}}"#;
+
+    let mut responses = vec![
+        ("the wrapped response of a control group", Response::json(200, WRAPPED)),
+        ("a wrapped 404", Response::json(404, WRAPPED)),
+        ("a response without data", Response::json(200, BARE)),
+        ("a 404 without data and without errors", Response::json(404, BARE)),
+        ("a 404 with a live version whose data were taken out", Response::json(404, TAKEN_OUT)),
+    ];
+    // On v1, these are the fields of a secret.
+    if version == "v2" {
+        responses.push(("a live version whose data were taken out", Response::json(200, TAKEN_OUT)));
+    }
+    responses
 }
 
 pub(crate) fn key(name: &str) -> KeyName {

@@ -5,9 +5,25 @@ use std::sync::Arc;
 
 use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
-use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
+use kms_testkit::{
+    fake::http::Forwarder,
+    servers::openbao::{OpenBao, OpenBaoConfig},
+};
 
-use crate::common::Setup;
+use crate::common::{Setup, empty_responses};
+
+/// Adds a client behind a proxy that responds in the server's place. The proxy ends when it is dropped.
+async fn misled(subject: Subject, setup: &Setup<'_>, version: &str) -> (Forwarder, Subject) {
+    let forwarder = setup.forwarder().await;
+    let interferer = forwarder.interferer();
+    let version = version.trim_start_matches("kv-");
+    empty_responses(version).into_iter().for_each(|(habit, response)| interferer.add(habit, response));
+    ["/v1/sys/", "/v1/auth/"].into_iter().for_each(|path| interferer.spare(path));
+    let setup = setup.clone().no_client().unset("VAULT_CACERT").set("VAULT_ALLOW_HTTP", "true");
+    let setup = setup.address(&forwarder.url()).set("VAULT_BACKEND", version);
+    let subject = subject.with_misled(Arc::new(setup.build().await), interferer);
+    (forwarder, subject)
+}
 
 async fn suite(setup: Setup<'_>, version: &str) {
     let options = layer::LayerOptions::default();
@@ -16,6 +32,7 @@ async fn suite(setup: Setup<'_>, version: &str) {
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().token("s.wrong-canary-token").build().await))
         .with_unreachable(Arc::new(setup.clone().address("https://127.0.0.1:9").build().await));
+    let (_forwarder, subject) = misled(subject, &setup, version).await;
     let options = Options::default().with_server_version(version).with_secret("token", &setup.token);
     run(&subject, &options).await.assert_ok();
 }

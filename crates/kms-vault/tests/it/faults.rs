@@ -3,14 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::common::{kek, key};
+use crate::common::{empty_responses, kek, key};
 use kms_core::{
-    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, ProviderBuilder, PutMode,
-    Retry,
+    ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, KmsProviderExt,
+    ProviderBuilder, PutMode, Retry,
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };
-use kms_testkit::fake::http::{HttpServer, Response};
+use kms_testkit::fake::http::{HttpServer, Request, Response, common_habits};
 use kms_vault::{Vault, VaultBuilder};
 
 const TOKEN: &str = "s.canary-token";
@@ -277,7 +277,7 @@ async fn requests_carry_token_namespace_and_nothing_of_the_environment() {
 
 #[tokio::test]
 async fn what_the_server_repeats_of_our_request_is_not_shown() {
-    let echo = |request: &kms_testkit::fake::http::Request| {
+    let echo = |request: &Request| {
         let said = format!("bad {} with {TOKEN}", request.text().replace('"', "'"));
         Response::json(500, format!(r#"{{"errors":["{said}"]}}"#))
     };
@@ -308,6 +308,110 @@ async fn a_404_of_another_server_says_nothing_about_keys() {
         ] {
             assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_says_nothing_is_no_absence_and_causes_no_write() {
+    for backend in ["v1", "v2"] {
+        for (habit, response) in common_habits().into_iter().chain(empty_responses(backend)) {
+            let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+            let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+            let update = PutMode::Update(KeyVersion::new("1"));
+            let results = [
+                ("get", vault.get(&key("a"), Freshness::Any).await.map(drop)),
+                ("fresh get", vault.get(&key("a"), Freshness::Fresh).await.map(drop)),
+                ("create", vault.put(&key("a"), &kek("QUJD"), PutMode::Create).await.map(drop)),
+                ("ensure", vault.ensure(&key("a"), kek("QUJD")).await.map(drop)),
+                ("update", vault.put(&key("a"), &kek("QUJD"), update).await.map(drop)),
+                ("delete", vault.delete(&key("a"), DeleteMode::Destroy).await.map(drop)),
+                ("list", futures_util::TryStreamExt::try_collect::<Vec<_>>(vault.list()).await.map(drop)),
+            ];
+            for (operation, result) in results {
+                let error = result.expect_err(operation);
+                let expected = matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Unavailable);
+                assert!(expected, "{operation} on {backend} after {habit}: {error:?}");
+                assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
+            }
+            // With `cas`, the server decides: it writes only if the version that the client knows is current.
+            let decides = |request: &Request| {
+                request.method == "POST" && request.text().contains(r#""options":{"cas":"#)
+            };
+            let written = server
+                .requests()
+                .into_iter()
+                .find(|request| !matches!(request.method.as_str(), "GET" | "LIST") && !decides(request));
+            assert!(written.is_none(), "{backend} after {habit}: {written:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_the_server_holds_back_is_not_reported_as_done() {
+    let (_, wrapped) = empty_responses("v1").remove(0);
+    for (backend, read) in [
+        ("v1", Response::json(200, r#"{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}"#)),
+        ("v2", found("QUJD", 1)),
+    ] {
+        for response in [wrapped.clone(), Response::status(200), Response::json(200, "{}")] {
+            let read = read.clone();
+            let server = HttpServer::start(move |request| match request.method.as_str() {
+                "GET" => read.clone(),
+                _ => response.clone(),
+            });
+            let server = server.await.unwrap();
+            let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+            vault.get(&key("a"), Freshness::Any).await.unwrap();
+            for error in [
+                vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err(),
+                vault.put(&key("a"), &kek("REVG"), PutMode::Overwrite).await.unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::Protocol, "{backend}: {error:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_a_proxy_takes_out_of_the_response_deletes_nothing() {
+    // The mount is known to be v2, so that a 204 does not mean that a v1 mount has stored the KEK.
+    let server =
+        HttpServer::scripted([found("first", 1), Response::status(204), found("QUJD", 2)]).await.unwrap();
+    let vault = shown(quick(client(&server.url(), &[]).await)).await;
+    let update = PutMode::Update(KeyVersion::new("1"));
+    assert_eq!(vault.put(&key("a"), &kek("QUJD"), update).await.unwrap(), KeyVersion::new("2"));
+    let methods: Vec<_> = server.requests().iter().map(|request| request.method.clone()).collect();
+    assert_eq!(methods, ["GET", "POST", "GET"]);
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_stale_copy_is_a_change_and_no_wrong_call() {
+    let refused =
+        || Response::json(400, r#"{"errors":["check-and-set parameter did not match the current version"]}"#);
+    let absent = || Response::json(404, r#"{"errors":[]}"#);
+    for (mode, read) in [
+        (PutMode::Create, absent()),
+        (PutMode::Update(KeyVersion::new("1")), found("first", 1)),
+        (PutMode::Overwrite, found("first", 1)),
+    ] {
+        let read = read.clone();
+        let mut shown = false;
+        let server = HttpServer::start(move |request| match request.method.as_str() {
+            "GET" if !std::mem::replace(&mut shown, true) => found("first", 1),
+            "GET" => read.clone(),
+            _ => refused(),
+        });
+        let server = server.await.unwrap();
+        let vault = client(&server.url(), &[]).await;
+        vault.get(&key("a"), Freshness::Any).await.unwrap();
+        let error = vault.put(&key("a"), &kek("QUJD"), mode.clone()).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retryable()),
+            (ErrorKind::Conflict, Retry::Always),
+            "{mode:?}: {error}"
+        );
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("server said: check-and-set"), "{cause}");
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::builder::NonEmptyStringValueParser;
-use kms_core::{Kek, KmsProvider, KmsProviderExt, Result};
-use kms_luks::{Cryptsetup, Device, FormatOptions, Identity, Slot};
+use kms_core::{ErrorKind, Freshness, Kek, KmsProvider, KmsProviderExt, Result};
+use kms_luks::{Cryptsetup, Device, FormatOptions, FormatTarget, Formatted, Identity};
 use serde::Serialize;
 
 use super::warn_if_shortened;
@@ -40,16 +40,17 @@ pub(crate) struct Args {
     pub(crate) force: bool,
 }
 
-/// The device that was formatted.
+/// The device that the KEK opens now.
 #[derive(Serialize)]
 struct Document {
     name: String,
+    outcome: &'static str,
     version: String,
     fingerprint: String,
     created: bool,
     device: String,
     uuid: String,
-    slot: u8,
+    slot: Option<u8>,
     label: Option<String>,
 }
 
@@ -69,27 +70,42 @@ pub(crate) async fn run(
         options = options.with_identity(identity);
     }
     // This check comes first, so that kms creates no key for a device that it cannot format.
-    device.check_format(&options)?;
-    let ensured = connect().await?.ensure(&name, Kek::generate()?).await?;
-    device.format(&ensured.stored.kek, &options).await?;
+    let target = device.check_format(&options).await?;
+    let kms = connect().await?;
+    let (stored, created) = match target {
+        FormatTarget::Header(without_kek) => match kms.get(&name, Freshness::Fresh).await {
+            Ok(stored) => (stored, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(without_kek),
+            Err(error) => return Err(error),
+        },
+        _ => {
+            let ensured = kms.ensure(&name, Kek::generate()?).await?;
+            (ensured.stored, ensured.created)
+        }
+    };
+    let outcome = match device.format(&stored.kek, &options).await? {
+        Formatted::Already => "already-formatted",
+        _ => "formatted",
+    };
     let header = device.header().await?;
     let document = Document {
         name: name.to_string(),
-        version: ensured.stored.version.to_string(),
-        fingerprint: ensured.stored.kek.fingerprint(),
-        created: ensured.created,
+        outcome,
+        version: stored.version.to_string(),
+        fingerprint: stored.kek.fingerprint(),
+        created,
         device: args.device.display().to_string(),
         uuid: header.uuid().to_owned(),
-        slot: Slot::CURRENT.number(),
+        slot: device.find(&header, &stored.kek).await?.map(|slot| slot.number()),
         label: header.label().map(ToOwned::to_owned),
     };
     match output.format() {
         Format::Json => output.json(&document)?,
         Format::Text => {
-            let Document { fingerprint, created, device, uuid, .. } = &document;
+            let Document { outcome, fingerprint, created, device, uuid, .. } = &document;
             let kek = if *created { "new" } else { "existing" };
             output
-                .line(format!("formatted  {device}  {uuid}  with the {kek} KEK {fingerprint} of {name}"))?;
+                .line(format!("{outcome}  {device}  {uuid}  with the {kek} KEK {fingerprint} of {name}"))?;
         }
     }
     Ok(Exit::Done)

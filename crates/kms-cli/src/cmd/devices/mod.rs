@@ -29,6 +29,8 @@ pub(crate) enum Command {
     /// The KEK and its rotation use slots 0 and 1. kms never changes any other slot.
     Slots(slots::Args),
     /// Make an empty device a LUKS device that the KEK opens; create the KEK if it is absent
+    ///
+    /// A device that the KEK opens already stays as it is, so a run that was stopped can be repeated.
     Format(format::Args),
     /// Give a new KEK to one OSD, or to all OSDs of this host
     ///

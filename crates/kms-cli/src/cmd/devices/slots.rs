@@ -35,8 +35,9 @@ struct Document {
 #[derive(Serialize)]
 pub(crate) struct Entry {
     slot: u8,
-    owner: &'static str,
+    owner: String,
     opens_data: bool,
+    ignored: bool,
     kdf: String,
     hash: Option<String>,
     iterations: Option<u64>,
@@ -50,8 +51,9 @@ impl Entry {
     pub(crate) fn of(slot: &KeySlot) -> Self {
         let mut entry = Self {
             slot: slot.slot.number(),
-            owner: if slot.slot.is_rotation() { "rotation" } else { "foreign" },
+            owner: owner(slot),
             opens_data: slot.opens_data,
+            ignored: slot.ignored,
             kdf: slot.kdf.name().to_owned(),
             hash: None,
             iterations: None,
@@ -80,16 +82,27 @@ impl Entry {
             Some(hash) => format!("{}-{hash}", self.kdf),
             None => self.kdf.clone(),
         };
-        let owner =
-            if self.opens_data { self.owner.to_owned() } else { format!("{}, opens no data", self.owner) };
+        let notes = [(!self.opens_data, ", opens no data"), (self.ignored, ", priority ignore")];
+        let notes: String = notes.into_iter().filter_map(|(is_so, note)| is_so.then_some(note)).collect();
         [
             self.slot.to_string(),
             kdf,
             cell(self.memory_kib),
             cell(self.iterations.or(self.passes)),
             cell(self.threads),
-            owner,
+            format!("{}{notes}", self.owner),
         ]
+    }
+}
+
+/// The owner of a slot as far as the header tells: the programs whose tokens refer to it, or a re-encryption. The header
+/// does not tell a KEK from a recovery passphrase.
+fn owner(slot: &KeySlot) -> String {
+    let kinds: Vec<&str> = slot.tokens.iter().map(|token| token.kind.as_str()).collect();
+    match &slot.kdf {
+        _ if !kinds.is_empty() => kinds.join(" and "),
+        SlotKdf::Unknown(kind) if kind == "reencrypt" => "re-encryption".to_owned(),
+        _ => "unknown".to_owned(),
     }
 }
 

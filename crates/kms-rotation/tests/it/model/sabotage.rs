@@ -42,7 +42,7 @@ impl SlotStore for Broken {
             return Ok(table);
         }
         let slots = table.slots().map(|slot| KeySlot { salt: String::new(), ..slot.clone() });
-        Ok(SlotTable::new(table.uuid(), slots, false))
+        Ok(SlotTable::new(table.uuid(), slots, None))
     }
 
     async fn uuid(&self) -> Result<String> {

@@ -26,9 +26,9 @@ const TURNS: usize = 20;
 /// How much time passes then.
 const STEP: Duration = Duration::from_millis(250);
 
-/// Time that passes while nothing happens. Dropping it stops the clock.
+/// Time that passes while nothing happens. Dropping it makes the clock go on as usual.
 #[derive(Debug)]
-#[must_use = "time stops when it is dropped"]
+#[must_use = "time passes as usual when it is dropped"]
 pub struct PassingTime {
     task: JoinHandle<()>,
     /// Ends the thread that looks, when it is dropped.
@@ -38,6 +38,9 @@ pub struct PassingTime {
 impl Drop for PassingTime {
     fn drop(&mut self) {
         self.task.abort();
+        if !std::thread::panicking() {
+            time::resume();
+        }
     }
 }
 

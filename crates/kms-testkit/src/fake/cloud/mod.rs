@@ -22,7 +22,7 @@ pub use self::{
     fault::{Action, RequestFault},
     idle::PassingTime,
 };
-use super::http::{Request, Response, wire};
+use super::http::{Interferer, Request, Response, wire};
 use crate::servers::{Pki, pki};
 
 /// Selects one of the two services.
@@ -78,6 +78,7 @@ pub struct Base {
     ports: [u16; 2],
     faults: Vec<RequestFault>,
     requests: Vec<(Host, Request)>,
+    interferer: Arc<Interferer>,
 }
 
 impl Base {
@@ -133,7 +134,8 @@ impl<S: Cloud> Double<S> {
         let (tokens, tokens_address) = wire::bind().await.context("find a free port")?;
         let ports = [keys_address.port(), tokens_address.port()];
         let (clock, counts) = (Clock::default(), Counts::default());
-        let base = Base { clock, counts, events: 0, ports, faults: Vec::new(), requests: Vec::new() };
+        let (faults, requests, interferer) = (Vec::new(), Vec::new(), Arc::default());
+        let base = Base { clock, counts, events: 0, ports, faults, requests, interferer };
         let state = Arc::new(Mutex::new(S::new(base)));
         let tasks = [(Host::Keys, keys), (Host::Tokens, tokens)].map(|(host, listener)| {
             let service = Service { host, state: Arc::clone(&state) };
@@ -187,6 +189,12 @@ impl<S: Cloud> Double<S> {
     /// Removes all faults.
     pub fn heal(&self) {
         self.state().base().faults.clear();
+    }
+
+    /// The switch that replaces responses of the service that keeps keys.
+    #[must_use]
+    pub fn interferer(&self) -> Arc<Interferer> {
+        Arc::clone(&self.state().base().interferer)
     }
 
     /// The counters since the start or the last [`forget`](Self::forget).
@@ -245,6 +253,12 @@ impl<S: Cloud> wire::Service for Service<S> {
             base.counts.of(host).requests += 1;
             base.events += 1;
             base.requests.push((host, request.clone()));
+            if host == Host::Keys
+                && let Some(response) = base.interferer.response(&request)
+            {
+                base.events += 1;
+                return Some(response);
+            }
             base.faults.iter_mut().find_map(|fault| fault.strikes(host, &request))
         };
         let handle = || {

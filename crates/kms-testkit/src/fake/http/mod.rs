@@ -19,6 +19,8 @@
 //! # }
 //! ```
 
+mod forwarder;
+mod interferer;
 mod response;
 pub(super) mod wire;
 
@@ -31,6 +33,8 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
+    forwarder::Forwarder,
+    interferer::{Interferer, common_habits},
     response::{Gate, Response},
     wire::Request,
 };
