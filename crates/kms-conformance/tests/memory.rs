@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -23,6 +23,9 @@ use kms_core::{
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 const TOKEN: &str = "s.2kRt8wq0Zr9sWq81mB4vTnXc";
+
+/// The KEK of another client.
+const OF_ANOTHER: &str = "of the other one";
 
 /// A provider whose calls all fail in the same way.
 fn failing(kind: ErrorKind) -> Arc<dyn KmsProvider> {
@@ -93,6 +96,8 @@ async fn memory_behind_the_standard_layers_passes_every_case() {
 enum Defect {
     CreateIsCheckedTooEarly,
     CreateOverwrites,
+    /// Its capability says that creates are not atomic.
+    CreatorsRace,
     DebugShowsKeks,
     DeleteOfAbsentIsDone,
     DeleteIsSoftOnly,
@@ -115,6 +120,8 @@ enum Defect {
     NamesAreLowerCase,
     NothingIsDeleted,
     ProbeWrites,
+    /// Another client writes right after each put. Its capability says that creates are not atomic.
+    PutIsOvertaken,
     RetireDestroysAll,
     UndeleteCreates,
     UndeleteTakesAnyVersion,
@@ -175,6 +182,9 @@ impl KmsProvider for Broken {
                 .with_versions(false)
                 .with_history(false)
                 .with_max_kek_bytes(1024),
+            Defect::CreatorsRace | Defect::PutIsOvertaken => {
+                Capability::full().with_create(Guarantee::CheckThenAct)
+            }
             _ => Capability::full(),
         }
     }
@@ -190,6 +200,20 @@ impl KmsProvider for Broken {
                 }
                 tokio::task::yield_now().await;
                 self.inner.put(name, kek, PutMode::Overwrite).await
+            }
+            Defect::CreatorsRace => {
+                if create && self.inner.get(name, Freshness::Fresh).await.is_ok() {
+                    return Err(Error::already_exists(name, Existing::Unknown));
+                }
+                // Each writer takes a different time from its read to its write.
+                let pause = kek.expose_secret().bytes().take(8).map(u64::from).sum::<u64>() % 200;
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                self.inner.put(name, kek, PutMode::Overwrite).await
+            }
+            Defect::PutIsOvertaken => {
+                let version = self.inner.put(name, kek, mode).await?;
+                self.inner.put(name, &Kek::parse(OF_ANOTHER)?, PutMode::Overwrite).await?;
+                Ok(version)
             }
             Defect::CreateOverwrites if create => self.inner.put(name, kek, PutMode::Overwrite).await,
             Defect::ErrorShowsKeks => self.inner.put(name, kek, mode).await.map_err(|error| {
@@ -256,6 +280,10 @@ impl KmsProvider for Broken {
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
         let name = &self.mapped(name);
+        // The suite leaves keys behind.
+        if self.defect == Defect::NothingIsDeleted {
+            return self.inner.get(name, Freshness::Any).await.map(|_| Deleted::Destroyed);
+        }
         match (self.defect, self.inner.delete(name, mode).await) {
             (Defect::DeleteOfAbsentIsDone, Err(error)) if error.kind() == ErrorKind::NotFound => {
                 Ok(Deleted::Destroyed)
@@ -333,62 +361,8 @@ impl KmsProvider for Broken {
     }
 }
 
-/// A provider that deletes nothing, so that the suite leaves keys behind.
-#[derive(Debug)]
-struct Clinging(Broken);
-
-#[async_trait]
-impl KmsProvider for Clinging {
-    fn provider(&self) -> &'static str {
-        "broken"
-    }
-
-    fn capability(&self) -> Capability {
-        self.0.capability()
-    }
-
-    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.0.put(name, kek, mode).await
-    }
-
-    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        self.0.get(name, freshness).await
-    }
-
-    async fn delete(&self, name: &KeyName, _: DeleteMode) -> Result<Deleted> {
-        self.0.get(name, Freshness::Any).await.map(|_| Deleted::Destroyed)
-    }
-
-    fn list(&self) -> KeyStream<'_> {
-        self.0.list()
-    }
-
-    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-        self.0.undelete(name).await
-    }
-
-    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
-        self.0.history(name, mode).await
-    }
-
-    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        self.0.retire_superseded(name, current).await
-    }
-
-    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-        self.0.may_update(names).await
-    }
-
-    async fn probe(&self) -> Probe {
-        self.0.probe().await
-    }
-}
-
 async fn run_broken(defect: Defect) -> Report {
-    let provider: Arc<dyn KmsProvider> = match defect {
-        Defect::NothingIsDeleted => Arc::new(Clinging(Broken::new(defect))),
-        _ => Arc::new(Broken::new(defect)),
-    };
+    let provider = Arc::new(Broken::new(defect));
     let limit = match defect {
         Defect::GetHangs => Duration::from_millis(20),
         _ => Duration::from_secs(60),
@@ -540,63 +514,23 @@ async fn the_ledger_excuses_what_fails_and_nothing_else() {
 
 #[tokio::test]
 async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
-    /// Another client writes right after each put.
-    #[derive(Debug)]
-    struct Overtaken(Memory);
-
-    #[async_trait]
-    impl KmsProvider for Overtaken {
-        fn provider(&self) -> &'static str {
-            "overtaken"
-        }
-
-        fn capability(&self) -> Capability {
-            Capability::full().with_create(Guarantee::CheckThenAct)
-        }
-
-        async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-            let version = self.0.put(name, kek, mode).await?;
-            self.0.put(name, &Kek::parse("of the other one")?, PutMode::Overwrite).await?;
-            Ok(version)
-        }
-
-        async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-            self.0.get(name, freshness).await
-        }
-
-        async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-            self.0.delete(name, mode).await
-        }
-
-        fn list(&self) -> KeyStream<'_> {
-            self.0.list()
-        }
-
-        async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-            self.0.undelete(name).await
-        }
-
-        async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
-            self.0.history(name, mode).await
-        }
-
-        async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-            self.0.retire_superseded(name, current).await
-        }
-
-        async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-            self.0.may_update(names).await
-        }
-
-        async fn probe(&self) -> Probe {
-            self.0.probe().await
-        }
-    }
-
-    let name = KeyName::new("set1-data-0").unwrap();
-    let ensured = Overtaken(Memory::new()).ensure(&name, Kek::generate().unwrap()).await.unwrap();
+    let (kms, name) = (Broken::new(Defect::PutIsOvertaken), KeyName::new("set1-data-0").unwrap());
+    let ensured = kms.ensure(&name, Kek::generate().unwrap()).await.unwrap();
     assert!(!ensured.created);
-    assert_eq!(ensured.stored.kek.expose_secret(), "of the other one");
+    assert_eq!(ensured.stored.kek.expose_secret(), OF_ANOTHER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn racers_agree_also_where_the_server_does_not_decide() {
+    for round in 0..20 {
+        let kms = Broken::new(Defect::CreatorsRace);
+        let name = KeyName::new(format!("raced-{round}")).unwrap();
+        let racers = (0..20).map(|_| kms.ensure(&name, Kek::generate().unwrap()));
+        let found = futures_util::future::try_join_all(racers).await.unwrap();
+        let prints: BTreeSet<_> = found.iter().map(|ensured| ensured.stored.kek.fingerprint()).collect();
+        assert_eq!(prints.len(), 1);
+        assert_eq!(found.iter().filter(|ensured| ensured.created).count(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,12 +103,8 @@ impl Provider {
             Self::AzureKeyVault => Some(
                 Capability::full().with_create(Guarantee::CheckThenAct).with_update(Guarantee::CheckThenAct),
             ),
-            Self::IbmKeyProtect => {
-                Some(Capability::full().with_update(Guarantee::CheckThenAct).with_history(false))
-            }
-            Self::Kmip => {
-                Some(Capability::full().with_soft_delete(false).with_history(false).with_base64_only(true))
-            }
+            Self::IbmKeyProtect => Some(Capability::full().with_update(Guarantee::CheckThenAct)),
+            Self::Kmip => Some(Capability::full().with_soft_delete(false).with_base64_only(true)),
             Self::KubernetesSecret => Some(Capability::full().with_soft_delete(false).with_versions(false)),
             Self::Own { .. } => None,
             Self::Vault => Some(Capability::full()),

@@ -1,8 +1,6 @@
-//! Deletes keys and superseded keys; restores and purges deleted ones.
+//! Deletes keys and superseded keys, and purges deleted ones.
 
-use kms_core::{
-    DeleteMode, Error, ErrorKind, Existing, KeyName, KeyVersion, Result, Retry, provider::Deleted,
-};
+use kms_core::{DeleteMode, Error, ErrorKind, KeyName, KeyVersion, Result, Retry, provider::Deleted};
 use kms_http::http::{Method, StatusCode};
 use tracing::debug;
 
@@ -10,7 +8,6 @@ use crate::{
     api::{Api, Look, Request, States, Want},
     get::{Located, finish, locate, search},
     name::Names,
-    stored::Key,
 };
 
 /// Deletes a key. Key Protect keeps every deleted key for 30 days, whatever the mode; see [`purge`].
@@ -107,36 +104,6 @@ pub(crate) async fn retire(api: &Api, name: &KeyName, current: &KeyVersion) -> R
     Ok(retired)
 }
 
-/// Restores the most recently deleted key of a name, and its alias.
-pub(crate) async fn restore(api: &Api, name: &KeyName) -> Result<KeyVersion> {
-    let names = Names::of(name);
-    if let Some(key) = locate(api, &names, Want::Metadata).await?.key() {
-        return Err(Error::already_exists(name, Existing::Unknown).context("id", &key.id));
-    }
-    let mut gone = search(api, &names, States::Gone).await?;
-    gone.retain(|key| key.check_owner(api.cluster.as_ref()).is_ok());
-    let Some(key) = newest(gone, &names) else {
-        return Err(Error::new(ErrorKind::NotFound, "there is no deleted key of that name"));
-    };
-    let request = Request::new(Method::POST, ["keys", &key.id, "restore"]);
-    let reply = api.send(request).await?;
-    if !reply.status().is_success() {
-        return Err(reply.refused().context("id", &key.id));
-    }
-    if !key.has_alias(&names.alias) || !alias_leads_to(api, &names, &key.id).await? {
-        api.add_alias(&key.id, &names.alias).await?;
-    }
-    debug!(id = key.id, "restored");
-    Ok(key.version())
-}
-
-async fn alias_leads_to(api: &Api, names: &Names, id: &str) -> Result<bool> {
-    Ok(locate(api, names, Want::Metadata)
-        .await?
-        .key()
-        .is_some_and(|key| key.id == id && key.has_alias(&names.alias)))
-}
-
 /// Purges every deleted key of a name, and returns their number.
 pub(crate) async fn purge(api: &Api, name: &KeyName) -> Result<usize> {
     let names = Names::of(name);
@@ -160,17 +127,4 @@ pub(crate) async fn purge(api: &Api, name: &KeyName) -> Result<usize> {
         }
     }
     Ok(purged)
-}
-
-/// Picks the current key among keys with one name: the key with the alias, else the newest key without a successor.
-fn newest(keys: Vec<Key>, names: &Names) -> Option<Key> {
-    let superseded: Vec<bool> =
-        keys.iter().map(|key| keys.iter().any(|other| other.comes_after(&key.id))).collect();
-    keys.into_iter()
-        .zip(superseded)
-        .max_by(|(one, one_old), (other, other_old)| {
-            let rank = |key: &Key, old: bool| (key.has_alias(&names.alias), key.has_alias(&names.next), !old);
-            rank(one, *one_old).cmp(&rank(other, *other_old)).then_with(|| one.age().cmp(&other.age()))
-        })
-        .map(|(key, _)| key)
 }

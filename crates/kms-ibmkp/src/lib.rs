@@ -8,6 +8,7 @@ mod config;
 mod delete;
 mod error;
 mod get;
+mod history;
 mod list;
 mod name;
 mod probe;

@@ -4,15 +4,16 @@ use std::fmt;
 
 use async_trait::async_trait;
 use kms_core::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
-    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 use crate::{
     PROVIDER,
     api::Api,
-    delete::{delete, purge, restore, retire},
+    delete::{delete, purge, retire},
     get::get,
+    history::{history, undelete},
     list::list,
     probe::probe,
     put::put,
@@ -43,15 +44,6 @@ impl fmt::Debug for IbmKeyProtect {
 }
 
 impl IbmKeyProtect {
-    /// Restores a deleted key, and gives it its alias again. Key Protect allows this for 30 days after the deletion.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if no deleted key has this name; `AlreadyExists` if a current key has it.
-    pub async fn restore(&self, name: &KeyName) -> Result<KeyVersion> {
-        restore(&self.api, name).await.map_err(|error| annotate(error, "restore", name))
-    }
-
     /// Destroys every deleted key of this name permanently, and returns their number. Key Protect allows this from 4
     /// hours after the deletion, to clients with the service role KeyPurge, which an administrator has to grant.
     ///
@@ -77,10 +69,7 @@ impl KmsProvider for IbmKeyProtect {
     fn capability(&self) -> Capability {
         // The service gives an alias to one key only, so one of two creates fails. It has no conditional update: an
         // update is a sequence of requests, which is safe only if every writer keeps to their order.
-        Capability::full()
-            .with_update(Guarantee::CheckThenAct)
-            .with_history(false)
-            .with_max_kek_bytes(MAX_KEK_BYTES)
+        Capability::full().with_update(Guarantee::CheckThenAct).with_max_kek_bytes(MAX_KEK_BYTES)
     }
 
     async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
@@ -100,11 +89,11 @@ impl KmsProvider for IbmKeyProtect {
     }
 
     async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-        restore(&self.api, name).await
+        undelete(&self.api, name).await
     }
 
-    async fn history(&self, _: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
-        Err(Error::new(ErrorKind::Unsupported, "superseded KEKs in Key Protect cannot be read"))
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        history(&self.api, name, mode).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

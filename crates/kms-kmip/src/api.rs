@@ -341,6 +341,58 @@ mod tests {
     }
 
     #[test]
+    fn a_located_object_that_cannot_be_named_is_not_absent() {
+        let read = |fields| {
+            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, fields).encode();
+            located(&Item::parse(&bytes).unwrap())
+        };
+        let uid = || Field::text(tag::UNIQUE_IDENTIFIER, "1");
+        let count = |count| Field::integer(tag::LOCATED_ITEMS, count);
+        assert_eq!(read(vec![]).unwrap(), Vec::<String>::new());
+        assert_eq!(read(vec![count(0)]).unwrap(), Vec::<String>::new());
+        assert_eq!(read(vec![count(1), uid()]).unwrap(), ["1"]);
+        let long = "x".repeat(MAX_IDENTIFIER + 1);
+        for fields in [
+            vec![count(1)],
+            vec![Field::integer(tag::UNIQUE_IDENTIFIER, 7)],
+            vec![uid(), Field::bytes(tag::UNIQUE_IDENTIFIER, b"2")],
+            vec![Field::text(tag::UNIQUE_IDENTIFIER, "")],
+            vec![Field::text(tag::UNIQUE_IDENTIFIER, &long)],
+        ] {
+            assert_eq!(read(fields).unwrap_err().kind(), ErrorKind::Protocol);
+        }
+    }
+
+    #[test]
+    fn a_response_about_another_object_is_refused() {
+        let check = |fields| {
+            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, fields).encode();
+            check_object(&Item::parse(&bytes).unwrap(), "1")
+        };
+        check(vec![]).unwrap();
+        check(vec![Field::text(tag::UNIQUE_IDENTIFIER, "1")]).unwrap();
+        let error = check(vec![Field::text(tag::UNIQUE_IDENTIFIER, "2")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn a_name_is_modified_by_index_before_2_0_and_by_value_from_then_on() {
+        let bytes =
+            |version| Field::structure(tag::REQUEST_PAYLOAD, rename(version, "7", 1, "old", "new")).encode();
+        let old = bytes(Version::V1_4);
+        let attribute = Item::parse(&old).unwrap().child(tag::ATTRIBUTE).unwrap();
+        assert_eq!(attribute.child(tag::ATTRIBUTE_INDEX).unwrap().integer(), Some(1));
+        let value = attribute.child(tag::ATTRIBUTE_VALUE).unwrap();
+        assert_eq!(value.child(tag::NAME_VALUE).unwrap().text(), Some("new"));
+        let new = bytes(Version::V2_0);
+        let payload = Item::parse(&new).unwrap();
+        for (holder, text) in [(tag::CURRENT_ATTRIBUTE, "old"), (tag::NEW_ATTRIBUTE, "new")] {
+            let name = payload.child(holder).unwrap().child(tag::NAME).unwrap();
+            assert_eq!(name.child(tag::NAME_VALUE).unwrap().text(), Some(text));
+        }
+    }
+
+    #[test]
     fn rooks_discover_is_written_byte_for_byte() {
         let bytes = request(Version::V1_4, Operation::DiscoverVersions, &ID, discover(&[Version::V1_4]));
         assert_eq!(hex(&bytes), DISCOVER);

@@ -128,7 +128,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
 /// Finds all other objects of the key, in the order to destroy them: first objects that crashed writers left, since a
 /// reader could take them for the KEK, then superseded objects. An object that Rook has registered has no name; only
 /// the label of its successor leads to it. `current`: `None` if the key has no current object.
-async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object>) -> Result<Vec<Object>> {
+pub(crate) async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object>) -> Result<Vec<Object>> {
     let uid = current.map_or("", |current| &current.uid);
     let mut others = ours(api, name).await?;
     others.retain(|object| object.uid != uid);
@@ -138,7 +138,7 @@ async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object>) -> Resul
         .filter_map(|object| object.tag.as_ref()?.predecessor.clone())
         .filter(|known| known != uid && !others.iter().any(|other| other.uid == *known))
         .collect();
-    let replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    let replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
     for known in nameless.into_iter().chain(replaced.unwrap_or_default()) {
         if known != uid
             && let Some(object) = api.object(&known).await?.filter(|object| object.tag.is_none())
@@ -203,6 +203,13 @@ pub(crate) async fn destroy_all(api: &Api, objects: &[Object]) -> Result<usize> 
 pub(crate) async fn destroy(api: &Api, uid: &str) -> Result<bool> {
     let result = destroy_or_revoke(api, uid).await;
     api.forget(uid);
+    if result.is_ok() {
+        let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.retain(|_, uids| {
+            uids.retain(|known| known != uid);
+            !uids.is_empty()
+        });
+    }
     match result {
         Ok(()) => Ok(true),
         Err(failed) if failed.class == Class::Gone => Ok(false),

@@ -9,6 +9,7 @@ mod connection;
 mod delete;
 mod error;
 mod get;
+mod history;
 mod index;
 mod label;
 mod list;

@@ -15,6 +15,7 @@ use crate::{
     api::Api,
     delete::{delete, retire},
     get::get,
+    history::history,
     index::Index,
     list::list,
     probe::probe,
@@ -74,7 +75,6 @@ impl KmsProvider for Kmip {
             .with_create(guarantee)
             .with_update(guarantee)
             .with_soft_delete(false)
-            .with_history(false)
             .with_base64_only(true)
     }
 
@@ -103,8 +103,9 @@ impl KmsProvider for Kmip {
         ))
     }
 
-    async fn history(&self, _: &KeyName, _: HistoryMode) -> Result<Vec<PastKek>> {
-        Err(Error::new(ErrorKind::Unsupported, "superseded KEKs on a KMIP server cannot be read"))
+    /// Reads only, in either mode: KMIP has no soft delete.
+    async fn history(&self, name: &KeyName, _mode: HistoryMode) -> Result<Vec<PastKek>> {
+        history(&self.api, self.index(), name).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {

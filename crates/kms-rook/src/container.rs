@@ -1,7 +1,5 @@
 //! The container of a rotation job: program, environment and volumes (rook-behaviour §12.1).
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, HostPathVolumeSource, ResourceRequirements, SecurityContext, Volume,
     VolumeMount,
@@ -46,8 +44,9 @@ const AFTER_SECRETS: [&str; 4] =
 /// The Secret of the monitors, which names the Ceph cluster.
 const MONITORS: &str = "rook-ceph-mon";
 
-/// The arguments: Rook's own (rook-behaviour §11), the grace period if one is set, and that the job does not replace Rook's.
-fn arguments(osd: &Osd, naming: Naming, grace: Option<Duration>) -> Vec<String> {
+/// The arguments: Rook's own (rook-behaviour §11), the grace period if one is set, what happens to superseded KEKs, and
+/// that the job does not replace Rook's.
+fn arguments(osd: &Osd, options: &JobOptions, destroy_superseded: bool) -> Vec<String> {
     let mut args = vec!["key-management".to_owned(), ROTATE_KEY.to_owned(), osd.name.to_string()];
     let devices = [
         (true, "block-tmp"),
@@ -55,10 +54,13 @@ fn arguments(osd: &Osd, naming: Naming, grace: Option<Duration>) -> Vec<String> 
         (osd.wal_pvc.is_some(), "block.wal-tmp"),
     ];
     args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
-    if let Some(grace) = grace {
+    if let Some(grace) = options.grace {
         args.extend(["--grace".to_owned(), format!("{}s", grace.as_secs())]);
     }
-    if naming == Naming::BesideRook {
+    if destroy_superseded {
+        args.push("--destroy-superseded".to_owned());
+    }
+    if options.naming == Naming::BesideRook {
         args.push("--beside-rook".to_owned());
     }
     args
@@ -71,6 +73,7 @@ pub(crate) fn container(
     osd: &Osd,
     kms: Vec<EnvVar>,
     mounted: Option<&Mounted>,
+    destroy_superseded: bool,
 ) -> Container {
     let mut mounts = vec![mount("devices", "/dev"), mount("udev", "/run/udev"), mount("bridge", DEVICES)];
     mounts.extend(mounted.map(|mounted| mounted.mount.clone()));
@@ -78,7 +81,7 @@ pub(crate) fn container(
         name: name.to_owned(),
         image: Some(options.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
-        args: Some(arguments(osd, options.naming, options.grace)),
+        args: Some(arguments(osd, options, destroy_superseded)),
         env: Some(environment(osd, kms)),
         env_from: osd.pod.env_from.clone(),
         resources: Some(ResourceRequirements::default()),

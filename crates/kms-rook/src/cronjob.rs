@@ -42,6 +42,7 @@ pub struct JobMaker<'a> {
     schedule: Schedule,
     env: crate::KmsEnv,
     mounted: Option<Mounted>,
+    destroy_superseded: bool,
 }
 
 impl<'a> JobMaker<'a> {
@@ -80,6 +81,7 @@ impl<'a> JobMaker<'a> {
             schedule: Schedule::parse(&cluster.security.key_rotation.schedule)?,
             env: env(&cluster.security)?,
             mounted: kms_volumes(&cluster.security)?,
+            destroy_superseded: options.destroy_superseded.unwrap_or_else(|| keeps_objects(provider)),
         })
     }
 
@@ -90,7 +92,7 @@ impl<'a> JobMaker<'a> {
 
     /// The CronJob of an OSD. The result depends on the OSD, the cluster and the options only.
     pub fn cron_job(&self, osd: &Osd) -> CronJob {
-        let Self { cluster, options, schedule, env, mounted } = self;
+        let Self { cluster, options, schedule, env, mounted, destroy_superseded } = self;
         let app = options.naming.app();
         let labels = with(&cluster.job_labels, [(APP, app), (CLUSTER_LABEL, &osd.kube_namespace)]);
         let annotations = &cluster.job_annotations;
@@ -102,7 +104,14 @@ impl<'a> JobMaker<'a> {
         let account = options.service_account.clone().or_else(|| osd.pod.service_account_name.clone());
         let pod = PodSpec {
             volumes: Some(volumes(osd, mounted.as_ref())),
-            containers: vec![container(app, options, osd, env.vars.clone(), mounted.as_ref())],
+            containers: vec![container(
+                app,
+                options,
+                osd,
+                env.vars.clone(),
+                mounted.as_ref(),
+                *destroy_superseded,
+            )],
             restart_policy: Some("OnFailure".to_owned()),
             dns_policy: osd.pod.dns_policy.clone(),
             service_account_name: Some(account.unwrap_or_else(|| SERVICE_ACCOUNT.to_owned())),
@@ -158,6 +167,12 @@ fn refused(provider: Provider, reason: &str) -> Error {
         ErrorKind::Unsupported,
         format!("keys in {provider} cannot be rotated: {reason}; set keyRotation.enabled to false"),
     )
+}
+
+/// Whether the provider keeps each KEK as an object of its own. Nothing but the jobs removes the superseded ones there:
+/// Rook deletes only the object that it knows.
+fn keeps_objects(provider: Provider) -> bool {
+    matches!(provider, Provider::IbmKeyProtect | Provider::Kmip)
 }
 
 /// The longest time of a run in seconds: a longer grace period makes it longer.

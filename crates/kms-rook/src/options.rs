@@ -17,12 +17,21 @@ pub struct JobOptions {
     /// The grace period, during which the old KEK still opens the devices for an OSD that is starting; `None` for the
     /// default of `kms`.
     pub grace: Option<Duration>,
+    /// Whether the jobs destroy superseded KEKs after the grace period; `None` for the default of the provider: yes for
+    /// Key Protect and KMIP, which keep each KEK as an object of its own.
+    pub destroy_superseded: Option<bool>,
 }
 
 impl JobOptions {
     /// Options with this image and Rook's names.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), naming: Naming::Rook, service_account: None, grace: None }
+        Self {
+            image: image.into(),
+            naming: Naming::Rook,
+            service_account: None,
+            grace: None,
+            destroy_superseded: None,
+        }
     }
 
     /// Sets the names of the CronJobs.
@@ -36,6 +45,13 @@ impl JobOptions {
     #[must_use]
     pub fn with_service_account(mut self, name: impl Into<String>) -> Self {
         self.service_account = Some(name.into());
+        self
+    }
+
+    /// Sets whether the jobs destroy superseded KEKs.
+    #[must_use]
+    pub fn with_destroy_superseded(mut self, destroy: bool) -> Self {
+        self.destroy_superseded = Some(destroy);
         self
     }
 

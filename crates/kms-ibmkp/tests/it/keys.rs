@@ -169,12 +169,12 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         let name = key("set1-data-0x7dwl");
         let first = provider.put(&name, &kek("QUJD"), PutMode::Create).await.unwrap();
         let second = provider.put(&name, &kek("REVG"), PutMode::Update(first)).await.unwrap();
-        assert_eq!(provider.restore(&name).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(provider.undelete(&name).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(provider.delete(&name, DeleteMode::Soft).await.unwrap(), Deleted::Recoverable);
         assert_eq!(provider.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-        // Of the two keys that were deleted together, `restore` restores the current one.
-        assert_eq!(provider.restore(&name).await.unwrap(), second);
+        // Of the two keys that were deleted together, the current one comes back.
+        assert_eq!(provider.undelete(&name).await.unwrap(), second);
         let stored = provider.get(&name, Freshness::Any).await.unwrap();
         assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &second));
         assert_eq!(names(&provider).await.len(), 1);
@@ -190,7 +190,7 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         double.switch(|switches| switches.may_purge = true);
         assert_eq!(provider.purge(&name).await.unwrap(), 2);
         assert!(double.keys().is_empty());
-        assert_eq!(provider.restore(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(provider.undelete(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(provider.purge(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of superseded keys: they are marked on the service, and never become the key again.
 
 use crate::common::{Setup, kek, key, names, quick};
-use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KmsProvider, PutMode};
+use kms_core::{DeleteMode, ErrorKind, Freshness, HistoryMode, Kek, KekState, KmsProvider, PastKek, PutMode};
 use kms_testkit::fake::ibmkp::{Action, Destroyed, Host, IbmKp, Key, RequestFault, Switches};
 
 const NAME: &str = "set1-data-0x7dwl";
@@ -76,6 +76,34 @@ async fn a_superseded_key_does_not_come_back_when_its_successor_has_been_purged(
     assert_absent(&double, provider.as_ref(), "purged").await;
     provider.put(&key(NAME), &kek("TU5P"), PutMode::Create).await.unwrap();
     assert_eq!(provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "TU5P");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_rooks_delete_the_current_key_can_be_undeleted_and_every_kek_be_read() {
+    for habit in habits(0..16) {
+        let double = IbmKp::start().await.unwrap();
+        double.switch(&habit);
+        let provider = quick(Setup::on(&double).cluster("rook-ceph/a").build().await);
+        double.plant(Key { created: 1_700_000_000, ..Key::rook(NAME, "QUJD") });
+        let version = provider.get(&key(NAME), Freshness::Fresh).await.unwrap().version;
+        let version = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap();
+        assert!(double.delete_as_rook(NAME));
+        let texts = async |mode| {
+            let past = provider.history(&key(NAME), mode).await.unwrap();
+            let text = |one: PastKek| {
+                (one.state, one.kek.map(|kek| kek.expose_secret().to_owned()).unwrap_or_default())
+            };
+            past.into_iter().map(text).collect::<Vec<_>>()
+        };
+        let old = (KekState::Superseded, "QUJD".to_owned());
+        assert_eq!(texts(HistoryMode::ReadOnly).await, [(KekState::Deleted, String::new()), old.clone()]);
+        assert_eq!(texts(HistoryMode::Restore).await, [(KekState::Deleted, "REVG".to_owned()), old.clone()]);
+        assert_absent(&double, provider.as_ref(), "after the history").await;
+        // The key of the last update comes back, not the superseded one, and Rook finds it.
+        assert_eq!(provider.undelete(&key(NAME)).await.unwrap(), version);
+        assert_eq!(texts(HistoryMode::ReadOnly).await, [(KekState::Current, "REVG".to_owned()), old]);
+        assert!(double.delete_as_rook(NAME));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::TryStreamExt as _;
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Freshness, IndexEntry, Kek, KeyIndex, KeyName, KmsProvider as _, PutMode,
-    Result,
+    DeleteMode, Error, ErrorKind, Freshness, HistoryMode, IndexEntry, Kek, KekState, KeyIndex, KeyName,
+    KmsProvider as _, PutMode, Result,
 };
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks};
@@ -138,6 +138,41 @@ async fn a_delete_destroys_superseded_objects_without_a_current_one() {
         assert_eq!(scene.server.objects(), 0);
         let error = kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn superseded_keks_can_still_be_read_for_a_recovery() {
+    for quirks in habits() {
+        for with_index in [false, true] {
+            if !with_index && quirks.one_name {
+                continue;
+            }
+            let what = format!("index: {with_index}, {quirks:?}");
+            let has_labels = !quirks.one_name;
+            let scene = Scene::new(quirks.clone(), with_index).await;
+            let kmip = scene.kmip().await;
+            let keks = [kek(), kek(), kek()];
+            let mut version = kmip.put(&key("a"), &keks[0], PutMode::Create).await.unwrap();
+            for kek in &keks[1..] {
+                version = kmip.put(&key("a"), kek, PutMode::Update(version)).await.unwrap();
+            }
+            let found = async |state: KekState| {
+                let past = scene.kmip().await.history(&key("a"), HistoryMode::ReadOnly).await.unwrap();
+                let of_state = past.into_iter().filter(|one| one.state == state);
+                of_state.map(|one| one.kek.unwrap()).collect::<Vec<_>>()
+            };
+            let current = found(KekState::Current).await;
+            assert!(current.len() == 1 && current[0].ct_eq(&keks[2]), "{what}");
+            if has_labels {
+                let superseded = found(KekState::Superseded).await;
+                assert!(superseded.len() == 2, "{what}: {superseded:?}");
+                assert!(superseded.iter().any(|kek| kek.ct_eq(&keks[0])), "{what}");
+                scene.delete_as_rook(version.as_str()).await;
+                assert!(found(KekState::Current).await.is_empty(), "{what}");
+                assert_eq!(found(KekState::Superseded).await.len(), 2, "{what}");
+            }
+        }
     }
 }
 

@@ -34,7 +34,7 @@ fn list<'a>(job: &'a mut Value, path: &str) -> &'a mut Vec<Value> {
 type Change = fn(&str, &mut Value);
 
 /// Every difference from Rook, with its reason.
-const DIFFERENCES: [(&str, Change); 8] = [
+const DIFFERENCES: [(&str, Change); 9] = [
     ("the image is ours", |_, job| *at(job, "POD/containers/0/image") = json!(IMAGE)),
     ("the program is named, so that Rook's image cannot run its own rotate-key", |_, job| {
         at(job, "POD/containers/0")["command"] = json!(["kms"]);
@@ -85,6 +85,11 @@ const DIFFERENCES: [(&str, Change); 8] = [
             list(job, "POD/containers/0/env").retain(|var| !unread.contains(&var["name"].as_str().unwrap()));
         },
     ),
+    ("where each KEK is an object of its own, the job destroys the superseded ones", |case, job| {
+        if matches!(case, "ibm" | "kmip") {
+            list(job, "POD/containers/0/args").push(json!("--destroy-superseded"));
+        }
+    }),
     ("the status is the controller's", |_, job| drop(job.as_object_mut().unwrap().remove("status"))),
 ];
 
@@ -106,9 +111,9 @@ fn the_cron_job_is_rooks_but_for_what_is_meant() {
         );
         let without = made_a_difference.into_iter().filter(|(_, made)| !made).map(|(reason, _)| reason);
         let wanted = match case {
-            "vault-token" | "vault-kubernetes" => 1,
             "kmip" => 1,
-            _ => 2,
+            "ibm" | "vault-token" | "vault-kubernetes" => 2,
+            _ => 3,
         };
         assert_eq!(without.count(), wanted, "{case}");
     }
@@ -172,6 +177,23 @@ fn the_users_labels_annotations_and_networks_are_taken_over_and_ours_win() {
 fn an_account_of_its_own_can_be_given() {
     let job = made("default", &JobOptions::new(IMAGE).with_service_account("rook-kms"));
     assert_eq!(job.pointer(&format!("{POD}/serviceAccountName")), Some(&json!("rook-kms")));
+}
+
+#[test]
+fn superseded_keks_are_destroyed_where_each_is_an_object_or_as_the_options_say() {
+    let has = |case, options: &JobOptions| {
+        let job = made(case, options);
+        let args = job.pointer(&format!("{POD}/containers/0/args")).unwrap().as_array().unwrap();
+        args.contains(&json!("--destroy-superseded"))
+    };
+    for case in CASES {
+        let by_default = matches!(case, "ibm" | "kmip");
+        assert_eq!(has(case, &JobOptions::new(IMAGE)), by_default, "{case}");
+        for destroy in [true, false] {
+            let options = JobOptions::new(IMAGE).with_destroy_superseded(destroy);
+            assert_eq!(has(case, &options), destroy, "{case}");
+        }
+    }
 }
 
 #[test]

@@ -80,6 +80,10 @@ struct RotateKey {
     #[arg(long, value_name = "D", value_parser = duration)]
     grace: Option<Duration>,
 
+    /// Destroy or disable superseded versions of the KEK in the KMS, if it keeps any
+    #[arg(long)]
+    destroy_superseded: bool,
+
     /// The CronJob of this pod has no name of Rook's, so it does not stand in place of Rook's own CronJob
     #[arg(long)]
     beside_rook: bool,
@@ -112,12 +116,21 @@ async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result
 }
 
 async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> {
-    let RotateKey { name: NameArg { name }, device, metadata, wal, grace, beside_rook, even_if_rook_rotates } =
-        args;
+    let RotateKey {
+        name: NameArg { name },
+        device,
+        metadata,
+        wal,
+        grace,
+        destroy_superseded,
+        beside_rook,
+        even_if_rook_rotates,
+    } = args;
     let paths = [Some(device), metadata, wal].into_iter().flatten();
     let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
     let mut options = invocation.rotation.clone();
     options.grace = grace.unwrap_or(options.grace);
+    options.destroy_superseded = destroy_superseded;
     let (kms, rook) = connect(invocation).await?;
     let Global { quiet, output, ref files, ref cluster, .. } = invocation.global;
     let is_pod = files.is_empty() && cluster.is_none();

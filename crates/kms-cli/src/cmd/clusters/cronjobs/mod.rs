@@ -65,6 +65,10 @@ struct Job {
     #[arg(long, value_name = "D", value_parser = duration)]
     grace: Option<Duration>,
 
+    /// Keep superseded KEKs in Key Protect or on a KMIP server; by default the CronJobs destroy them after the grace period
+    #[arg(long)]
+    keep_superseded: bool,
+
     #[command(flatten)]
     names: Names,
 }
@@ -93,6 +97,7 @@ impl Job {
             Some(name) => options.with_service_account(name),
             None => options,
         };
+        let options = if self.keep_superseded { options.with_destroy_superseded(false) } else { options };
         match self.grace {
             Some(grace) => options.with_grace(grace),
             None => options,
