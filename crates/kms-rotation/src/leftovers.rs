@@ -30,6 +30,7 @@ impl Run<'_> {
             return Ok(State::Clean(Box::new(found)));
         }
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
         let (needed, sight) = (self.options.safe_grace(), found.sight());
         let kept = self.seen_for(found.places.first().map(|place| &place.table), &sight);
         let left = needed.saturating_sub(kept.unwrap_or_default());

@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Stored};
 use tokio::time::Instant;
+use tracing::warn;
 
-use crate::{Proof, Report, Slot, SlotKdf, SlotStore, SlotTable, report::Outcome, sight::Sight};
-
-/// The iterations of PBKDF2 in a slot that `kms-luks` adds: the fewest that cryptsetup accepts (decision 0007).
-const CHEAPEST_ITERATIONS: u64 = 1000;
+use crate::{KeySlot, Proof, Report, Slot, SlotStore, SlotTable, report::Outcome, sight::Sight};
 
 /// Where a rotation stands. [`Run::next`](crate::run::Run::next) names the transition out of each state.
 ///
@@ -91,6 +89,25 @@ impl Found {
 
     pub(crate) fn sight(&self) -> Sight {
         Sight::new(&self.stored.version, self.places.iter().map(|place| &place.table))
+    }
+
+    /// Warns of each leftover slot that kms cannot attribute to a rotation of its own, before the slot is removed: in
+    /// the log, and in the report.
+    pub(crate) fn warn_of_unattributed(&mut self) {
+        for place in &self.places {
+            let slots = place.leftovers.iter().filter_map(|slot| place.table.slot(*slot));
+            for KeySlot { slot, kdf, .. } in slots.filter(|slot| slot.may_be_anothers()) {
+                let warning = format!(
+                    "{}: key slot {slot} is in use besides the slot of the KEK, with {}, which kms does not give to its \
+                     slots: it may hold a passphrase of a person, or come from Rook. The rotation removes it. If the key is \
+                     needed, add it in a slot from 2 on first (cryptsetup luksAddKey --new-key-slot 2)",
+                    place.device.path().display(),
+                    kdf.name(),
+                );
+                warn!(key = self.report.name.as_str(), "{warning}");
+                self.report.warnings.push(warning);
+            }
+        }
     }
 
     /// Records in the report the slots that a later run removes.
@@ -200,10 +217,9 @@ impl Place {
     /// After its second step Rook has the KEK in slot 1 alone, and then writes slot 0 (rook-behaviour §12.2). Rook
     /// leaves the key derivation to cryptsetup, which makes a costly one; a slot of ours has the cheapest.
     pub(crate) fn may_be_rooks(&self) -> bool {
-        let ours = |kdf: &SlotKdf| matches!(kdf, SlotKdf::Pbkdf2 { iterations: CHEAPEST_ITERATIONS, .. });
         let in_pair = |slot: &Slot| self.table.in_use(*slot);
         Slot::PAIR.into_iter().filter(in_pair).eq([Slot::OTHER])
-            && self.table.slot(Slot::OTHER).is_some_and(|slot| !ours(&slot.kdf))
+            && self.table.slot(Slot::OTHER).is_some_and(KeySlot::may_be_anothers)
     }
 
     /// Whether `now` has the slots of the first look, without the ones that this run has removed, and with `added`.

@@ -31,12 +31,14 @@ impl Run<'_> {
             return Ok(State::ended(found.report, Outcome::Pending));
         }
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
         Ok(if young.rotates { State::Obsolete(found) } else { State::Outlived(found) })
     }
 
     /// `Rehearsal` → `Ended`: proves all that can be proven without a write.
     pub(crate) async fn rehearse(&self, mut found: Found) -> Result<State> {
         self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
         // A run that only finishes an earlier one adds no slot, and leftover slots are removed before a slot is added.
         for place in
             found.places.iter().filter(|place| place.leftovers.is_empty() && !self.options.finish_only)

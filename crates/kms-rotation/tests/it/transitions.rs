@@ -193,7 +193,11 @@ async fn after_the_grace_period_another_kek_or_another_slot_is_left_alone() {
     let written = Act::at_the_pause(|| bench.insert(0, &theirs));
     let report = bench.observed(&Options::default(), &written, Arc::new(Open)).await.unwrap();
     assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
-    assert!(report.warnings[0].contains("another program has written"), "{:?}", report.warnings);
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("another program has written")),
+        "{:?}",
+        report.warnings
+    );
     bench.holds().await;
 
     // A write to one device keeps the slots of all.
@@ -210,7 +214,11 @@ async fn another_program_that_writes_before_the_switch_keeps_all_slots() {
     let written = Act::before(Step::ReadBack, || bench.insert_on(0, 5, &theirs));
     let report = bench.observed(&at_once(), &written, Arc::new(Open)).await.unwrap();
     assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1, 5], vec![0, 1]]));
-    assert!(report.warnings[0].contains("another program has written"), "{:?}", report.warnings);
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("another program has written")),
+        "{:?}",
+        report.warnings
+    );
     bench.holds().await;
 }
 
@@ -238,7 +246,11 @@ async fn without_a_wait_leftovers_go_when_the_host_has_seen_them_unchanged_for_t
     {
         let report = bench.rotate(options).await.unwrap();
         assert_eq!(report.outcome, Outcome::Pending, "young, whatever the clock says");
-        assert!(report.warnings[0].contains("from 1 s on"), "{:?}", report.warnings);
+        assert!(
+            report.warnings.iter().any(|warning| warning.contains("from 1 s on")),
+            "{:?}",
+            report.warnings
+        );
         assert_eq!(bench.slots(), vec![vec![0, 1]; 2]);
     }
     kept.pass(1);
@@ -265,7 +277,11 @@ async fn without_a_wait_and_without_a_memory_leftovers_stay() {
     for options in [later(), finish(), finish().with_clock(tomorrow)] {
         let report = bench.rotate(&options).await.unwrap();
         assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
-        assert!(report.warnings[0].contains("only a run that waits"), "{:?}", report.warnings);
+        assert!(
+            report.warnings.iter().any(|warning| warning.contains("only a run that waits")),
+            "{:?}",
+            report.warnings
+        );
     }
 }
 
@@ -292,7 +308,11 @@ async fn no_option_removes_a_leftover_that_was_not_seen_for_two_minutes() {
             let written = Act::at_the_pause(|| bench.insert(5, &kek()));
             let report = bench.observed(&options, &written, Arc::new(Open)).await.unwrap();
             assert_eq!((report.outcome, bench.slots().concat().len()), (Outcome::Pending, 3));
-            assert!(report.warnings[0].contains("another program has written"), "{:?}", report.warnings);
+            assert!(
+                report.warnings.iter().any(|warning| warning.contains("another program has written")),
+                "{:?}",
+                report.warnings
+            );
         }
     }
 }
@@ -451,7 +471,11 @@ async fn without_compare_and_set_no_write_comes_before_its_slot_and_no_removal_w
     let begin = tokio::time::Instant::now();
     let report = rotate(&other, &Osd::new(name(), devices).unwrap(), &options, &notes).await.unwrap();
     assert_eq!((report.outcome, begin.elapsed().as_secs()), (Outcome::Rotated, 120));
-    assert!(report.warnings[0].contains("120 s instead of 0 s"), "{:?}", report.warnings);
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("120 s instead of 0 s")),
+        "{:?}",
+        report.warnings
+    );
     let done = notes.done();
     let at = |what: &str| done.iter().position(|step| step.contains(what)).unwrap();
     assert!(at("add the new KEK") < at("store"), "{done:?}");
