@@ -6,18 +6,31 @@
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{
     ConnectionDetails, Freshness, Kek, KeyName, PutMode,
     secret::{SecretData, SecretMap},
 };
 use kms_dispatch::{Options, connect};
-use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
+use kms_luks::Cryptsetup;
+use kms_rotation::{Observer, Osd, Phase, Step, rotate};
+use kms_testkit::{
+    luks::Image,
+    servers::openbao::{OpenBao, OpenBaoConfig},
+};
+use kms_tests::stores::{Store, Which, arguments, provider};
+use tokio::sync::Notify;
 
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// Lets one test at a time search: a search copies the memory in which another test looks for its own KEK.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Counts the occurrences of the bytes in the heap and in other anonymous memory. The pattern stays in
 /// disguise (each byte xored with `MASK`) and the memory is compared in the same disguise, so that the search does not
@@ -48,13 +61,20 @@ fn occurrences(disguised: &[u8]) -> usize {
     found
 }
 
-fn disguise(text: &str) -> Vec<u8> {
-    text.bytes().take(32).map(|byte| byte ^ 0x5a).collect()
+fn disguise(text: impl AsRef<[u8]>) -> Vec<u8> {
+    text.as_ref().iter().take(32).map(|byte| byte ^ 0x5a).collect()
+}
+
+/// Everything that a KEK looks like on the way: its text, the text in the base64 of a Secret, and the bytes on KMIP.
+fn forms(kek: &Kek) -> [Vec<u8>; 3] {
+    let text = kek.expose_secret();
+    [disguise(text), disguise(STANDARD.encode(text)), disguise(STANDARD.decode(text).unwrap())]
 }
 
 #[test]
 #[ignore = "needs a Vault server: cargo xtask it vault"]
 fn no_kek_and_no_token_is_left_on_the_heap() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (server, token, ca) = runtime.block_on(async {
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
@@ -99,4 +119,67 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
     // The test harness holds the token itself; after it is dropped no token may be left.
     drop((server, token, runtime));
     assert_eq!(occurrences(&hidden_token), 0, "a token is left in memory");
+}
+
+/// Says when the grace period has begun.
+#[derive(Debug, Default)]
+struct Pause(Notify);
+
+impl Observer for Pause {
+    fn step(&self, _: &KeyName, _: &Step, _: Phase) {}
+
+    fn waiting(&self, _: &KeyName, _: Duration) {
+        self.0.notify_one();
+    }
+}
+
+#[test]
+#[ignore = "needs cryptsetup, a Vault server, an API server and PyKMIP: cargo xtask it rotation"]
+fn no_kek_is_on_the_heap_during_the_grace_period() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for which in [Which::VaultV1, Which::VaultV2, Which::KubernetesSecret, Which::Kmip] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(search_the_grace_period(which));
+    }
+}
+
+async fn search_the_grace_period(which: Which) {
+    let store = Store::start(which).await.unwrap();
+    let name: KeyName = "memory".parse().unwrap();
+    let (image, old) = {
+        let kek = Kek::generate().unwrap();
+        store.provider.put(&name, &kek, PutMode::Create).await.unwrap();
+        (Image::luks2(&kek), forms(&kek))
+    };
+    let osd = Osd::new(name.clone(), Cryptsetup::new().devices([image.path().to_owned()])).unwrap();
+    let (pause, options) = (Pause::default(), kms_rotation::Options::default());
+    let mut rotation = std::pin::pin!(rotate(&*store.provider, &osd, &options, &pause));
+    tokio::select! {
+        ended = &mut rotation => panic!("{which}: ended without a grace period: {ended:?}"),
+        () = pause.0.notified() => {}
+    }
+    // Another thread reads the new KEK: its runtime ends with all connections.
+    let arguments = arguments(&store.kms);
+    let read = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kms = provider(&arguments).await.unwrap();
+            forms(&kms.get(&name, Freshness::Fresh).await.unwrap().kek)
+        })
+    });
+    let new = read.join().unwrap();
+    assert_ne!(old, new);
+    // Idle connections stay open for a few seconds. The grace period has ten minutes.
+    let begin = Instant::now();
+    loop {
+        let found = [&old, &new].map(|forms| forms.each_ref().map(|hidden| occurrences(hidden)));
+        if found == [[0; 3]; 2] {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{which}: KEKs in memory (old, new): {found:?}");
+        tokio::select! {
+            ended = &mut rotation => panic!("{which}: the grace period is over: {ended:?}"),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
 }

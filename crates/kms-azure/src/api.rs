@@ -1,9 +1,9 @@
 //! Sends requests to the vault through the SDK's client, and parses the responses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,7 +22,7 @@ use azure_security_keyvault_secrets::{
     },
 };
 use futures_util::TryStreamExt;
-use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result};
+use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Retry};
 use kms_http::{
     HttpClient,
     http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
@@ -40,7 +40,7 @@ use crate::{
     auth::{Auth, Credential},
     error::{from_answer, from_sdk, wrapped},
     name::Names,
-    stored::{STATE_TAG, Secret, State, decode, encode, tags},
+    stored::{Labels, STATE_TAG, Secret, State, decode, encode, is_blank, tags},
     transport::{options, response, send},
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct SecretBundle {
     pub(crate) attributes: Attributes,
     #[serde(default, deserialize_with = "or_default")]
     tags: BTreeMap<String, Option<String>>,
+    #[serde(default, rename = "contentType")]
+    content_type: Option<String>,
     /// The address at which to recover the secret. Only deleted secrets have it.
     #[serde(default, rename = "recoveryId")]
     recovery_id: Option<String>,
@@ -138,14 +140,19 @@ impl SecretBundle {
         self.tags.get(name)?.as_deref()
     }
 
+    /// The labels that operators have given this version.
+    pub(crate) fn labels(&self) -> Labels {
+        Labels::of(&self.tags, self.content_type.as_deref())
+    }
+
     /// The [`State`] of this version, from its tag.
     pub(crate) fn state(&self) -> State {
         State::of(self.tag(STATE_TAG))
     }
 
     /// Whether the value holds the empty string as KEK. Rook overwrites such a value.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.value.as_ref().is_some_and(|Secret(value)| value.expose_secret().is_empty())
+    pub(crate) fn is_empty(&self, names: &Names) -> bool {
+        self.value.as_ref().is_some_and(|Secret(value)| is_blank(names, value))
     }
 
     /// Whether the vault says that purge protection forbids a purge of this secret.
@@ -195,18 +202,23 @@ struct Page {
 
 /// The body of a request that stores a version.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct SetSecret<'a> {
     value: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<&'static str, &'a str>,
+    tags: BTreeMap<&'a str, &'a str>,
 }
 
 impl SetSecret<'_> {
     /// Encodes the body in a buffer that never grows, and so leaves no copy of the KEK behind.
-    fn body(names: &Names, kek: &Kek, state: State) -> Result<Zeroizing<Vec<u8>>> {
+    fn body(names: &Names, kek: &Kek, state: State, labels: &Labels) -> Result<Zeroizing<Vec<u8>>> {
         let value = encode(names, kek)?;
-        let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + 1024));
-        serde_json::to_writer(&mut *body, &SetSecret { value: &value, tags: tags(names, state) })
+        let mut body = Zeroizing::new(Vec::with_capacity(2 * value.len() + labels.size() + 1024));
+        let content_type = labels.content_type();
+        let secret = SetSecret { value: &value, content_type, tags: tags(names, state, labels) };
+        serde_json::to_writer(&mut *body, &secret)
             .map_err(|_cause| Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON"))?;
         Ok(body)
     }
@@ -218,7 +230,7 @@ struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Enabled>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<BTreeMap<&'static str, &'a str>>,
+    tags: Option<BTreeMap<&'a str, &'a str>>,
 }
 
 #[derive(Serialize)]
@@ -226,16 +238,29 @@ struct Enabled {
     enabled: bool,
 }
 
+/// The vault's response to a delete.
+#[derive(Debug)]
+pub(crate) enum Removal {
+    /// The secret is deleted; with soft delete, the vault keeps it.
+    Done(Box<SecretBundle>),
+    /// There is no such secret, and the response to an earlier delete of it was lost.
+    Unsettled,
+    /// There is no such secret.
+    Absent,
+}
+
 /// One vault, with its client and credential.
 pub(crate) struct Api {
     client: SecretClient,
     pub(crate) auth: Arc<Auth>,
     first: Mutex<()>,
+    /// The secrets whose last delete has no response: it may have been applied.
+    unanswered: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, auth, first: _ } = self;
+        let Self { client: _, auth, first: _, unanswered: _ } = self;
         f.debug_struct("Api").field("vault", &auth.vault.as_str()).field("auth", auth).finish_non_exhaustive()
     }
 }
@@ -253,7 +278,7 @@ impl Api {
         let credential = Arc::new(Credential(Arc::clone(&auth)));
         let client = SecretClient::new(auth.vault.as_str(), credential, Some(sdk))
             .map_err(|error| from_sdk(&error))?;
-        Ok(Self { client, auth, first: Mutex::new(()) })
+        Ok(Self { client, auth, first: Mutex::new(()), unanswered: std::sync::Mutex::default() })
     }
 
     /// Lets the first request go ahead alone, so that only one request meets the vault's challenge.
@@ -317,9 +342,15 @@ impl Api {
         Ok(found)
     }
 
-    /// Stores a KEK as the next version.
-    pub(crate) async fn put(&self, names: &Names, kek: &Kek, state: State) -> Result<SecretBundle> {
-        let body = SetSecret::body(names, kek, state)?;
+    /// Stores a KEK as the next version, with these labels: the vault takes none over from the version before.
+    pub(crate) async fn put(
+        &self,
+        names: &Names,
+        kek: &Kek,
+        state: State,
+        labels: &Labels,
+    ) -> Result<SecretBundle> {
+        let body = SetSecret::body(names, kek, state, labels)?;
         let _first = self.after_first().await;
         let content = azure_core::http::Body::Bytes(Bytes::from_owner(body)).into();
         match self.client.set_secret(&names.secret, content, None).await {
@@ -328,9 +359,16 @@ impl Api {
         }
     }
 
-    /// Changes the [`State`] of a version.
-    pub(crate) async fn mark(&self, names: &Names, version: &KeyVersion, state: State) -> Result<()> {
-        self.change(names, version, &Change { attributes: None, tags: Some(tags(names, state)) }).await
+    /// Changes the [`State`] of a version that has these labels: the vault replaces all tags.
+    pub(crate) async fn mark(
+        &self,
+        names: &Names,
+        version: &KeyVersion,
+        state: State,
+        labels: &Labels,
+    ) -> Result<()> {
+        self.change(names, version, &Change { attributes: None, tags: Some(tags(names, state, labels)) })
+            .await
     }
 
     /// Enables a version, or disables it, so that it cannot be read.
@@ -395,10 +433,32 @@ impl Api {
             .try_flatten()
     }
 
-    /// Deletes a secret with all its versions; with soft delete, the vault keeps it. `None` if there is no such secret.
-    pub(crate) async fn delete(&self, names: &Names) -> Result<Option<SecretBundle>> {
+    /// Deletes a secret with all its versions.
+    pub(crate) async fn delete(&self, names: &Names) -> Result<Removal> {
         let _first = self.after_first().await;
-        self.found(names, self.client.delete_secret(&names.secret, None).await)
+        // A caller may drop this future, so the mark comes before the request.
+        let unsettled = !self.unanswered().insert(names.secret.clone());
+        let result = self.found(names, self.client.delete_secret(&names.secret, None).await);
+        match &result {
+            Ok(Some(_)) => self.settled(names),
+            Err(error) if error.retryable() == Retry::IfIdempotent => {}
+            _ if unsettled => {}
+            _ => self.settled(names),
+        }
+        Ok(match result? {
+            Some(secret) => Removal::Done(Box::new(secret)),
+            None if unsettled => Removal::Unsettled,
+            None => Removal::Absent,
+        })
+    }
+
+    /// Notes that the effect of an earlier delete without a response is known.
+    pub(crate) fn settled(&self, names: &Names) {
+        self.unanswered().remove(&names.secret);
+    }
+
+    fn unanswered(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the soft-deleted secret of that name. `None` if there is no such secret, or its deletion is not complete.
@@ -485,7 +545,9 @@ mod tests {
         let kek = Kek::parse("YWJj".to_owned()).unwrap();
         let text = |name: &str, state| {
             String::from_utf8(
-                SetSecret::body(&Names::of(&name.parse().unwrap()), &kek, state).unwrap().to_vec(),
+                SetSecret::body(&Names::of(&name.parse().unwrap()), &kek, state, &Labels::default())
+                    .unwrap()
+                    .to_vec(),
             )
             .unwrap()
         };

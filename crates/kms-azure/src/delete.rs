@@ -7,17 +7,29 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    api::{Api, SecretBundle},
+    api::{Api, Removal, SecretBundle},
     get::{Decided, current},
     name::Names,
     soft_delete::{Deadline, Event, SoftDelete, until},
 };
 
-/// How long to look for a deleted secret. If the response to the delete does not mention recovery, and the vault does
-/// not list the secret for this long, the vault has no soft delete.
+/// How long to look for a deleted secret. If the vault shows the secret neither as deleted nor as present for this long,
+/// nothing of it is left: a vault without soft delete keeps nothing.
 const UNSEEN: Duration = Duration::from_secs(12);
 
+/// What a delete has left.
+enum Left {
+    /// A deleted secret. `listed`: whether the vault has listed it, which means that the deletion is complete.
+    Deleted { secret: Box<SecretBundle>, listed: bool },
+    /// Nothing, as far as the vault shows.
+    Nothing,
+    /// The vault does not show it.
+    Unclear,
+}
+
 /// Deletes a key, and purges it if `mode` is `Destroy`.
+///
+/// The result is `Destroyed` only if the vault shows that nothing is left.
 pub(crate) async fn delete(
     api: &Api,
     soft_delete: &SoftDelete,
@@ -26,20 +38,25 @@ pub(crate) async fn delete(
 ) -> Result<Deleted> {
     let names = &Names::of(name);
     let mut deadline = soft_delete.deadline();
-    // Whether the vault has listed the secret as deleted, which means that the deletion is complete.
-    let mut listed = false;
-    let deleted = loop {
+    let left = loop {
         match api.delete(names).await {
-            Ok(Some(deleted)) => break deleted,
+            Ok(Removal::Done(secret)) => match secret.is_recoverable() {
+                Some(true) => break Left::Deleted { secret, listed: false },
+                Some(false) => break Left::Nothing,
+                None => break look(api, names, &mut deadline).await?,
+            },
+            // The secret is gone because of the earlier delete, which may be incomplete.
+            Ok(Removal::Unsettled) => {
+                let left = look(api, names, &mut deadline).await?;
+                api.settled(names);
+                break left;
+            }
             // An earlier destroy may have been interrupted between delete and purge. Continue it.
-            Ok(None) if mode == DeleteMode::Destroy => match deleted_before(api, names).await? {
-                Some(deleted) => {
-                    listed = true;
-                    break deleted;
-                }
+            Ok(Removal::Absent) if mode == DeleteMode::Destroy => match deleted_before(api, names).await? {
+                Some(secret) => break Left::Deleted { secret, listed: true },
                 None => return Err(Error::key_not_found(name)),
             },
-            Ok(None) => return Err(Error::key_not_found(name)),
+            Ok(Removal::Absent) => return Err(Error::key_not_found(name)),
             // Another client is deleting or recovering the secret; a later attempt shows which.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 deadline.pause().await.map_err(|late| late.source(error))?;
@@ -47,61 +64,73 @@ pub(crate) async fn delete(
             Err(error) => return Err(error),
         }
     };
-    if !is_recoverable(api, soft_delete, names, &deleted).await? {
-        return Ok(Deleted::Destroyed);
+    match left {
+        Left::Nothing => Ok(Deleted::Destroyed),
+        Left::Unclear => {
+            warn!(
+                secret = names.secret,
+                "the key is deleted, but the vault does not show what is left of it: it may be recoverable"
+            );
+            Ok(Deleted::Recoverable)
+        }
+        Left::Deleted { listed, .. } if mode != DeleteMode::Destroy => {
+            // The vault shows the secret as deleted a moment later, and recovers it only from then on. The deletion is
+            // done already, so no error of this wait is an error of the delete.
+            if !listed {
+                until(api, names, Event::Deleted, &mut deadline).await.ok();
+            }
+            Ok(Deleted::Recoverable)
+        }
+        Left::Deleted { secret, .. } if secret.is_protected() => {
+            warn!(
+                secret = names.secret,
+                "the vault's purge protection forbids destroying the key; it stays recoverable until its retention ends"
+            );
+            Ok(Deleted::Recoverable)
+        }
+        Left::Deleted { listed, .. } => purge(api, names, listed, &mut deadline).await,
     }
-    if mode != DeleteMode::Destroy {
-        // The vault shows the secret as deleted a moment later, and recovers it only from then on. The deletion is
-        // done already, so no error of this wait is an error of the delete.
-        until(api, names, Event::Deleted, &mut deadline).await.ok();
-        return Ok(Deleted::Recoverable);
-    }
-    if deleted.is_protected() {
-        warn!(
-            secret = names.secret,
-            "the vault's purge protection forbids destroying the key; it stays recoverable until its retention ends"
-        );
-        return Ok(Deleted::Recoverable);
-    }
-    purge(api, names, listed, &mut deadline).await
 }
 
-/// Reads the secret of that name if it was deleted before and can be purged.
-async fn deleted_before(api: &Api, names: &Names) -> Result<Option<SecretBundle>> {
+/// Reads the secret of that name if it was deleted before.
+async fn deleted_before(api: &Api, names: &Names) -> Result<Option<Box<SecretBundle>>> {
     match api.deleted(names).await {
-        Ok(found) => Ok(found.filter(|found| !found.is_protected())),
         // An identity without the right to read deleted secrets is taken to have no right to purge them.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(error),
+        found => Ok(found?.map(Box::new)),
     }
 }
 
-/// Whether the vault keeps the secret that was just deleted. A vault without soft delete does not.
-async fn is_recoverable(
-    api: &Api,
-    soft_delete: &SoftDelete,
-    names: &Names,
-    deleted: &SecretBundle,
-) -> Result<bool> {
-    if let Some(known) = deleted.is_recoverable() {
-        return Ok(known);
-    }
-    let mut deadline = Deadline::new(soft_delete.wait.min(UNSEEN));
+/// Looks what a delete has left whose response does not say so, or was lost.
+async fn look(api: &Api, names: &Names, deadline: &mut Deadline) -> Result<Left> {
+    let begin = Instant::now();
     loop {
         match api.deleted(names).await {
-            Ok(Some(_)) => return Ok(true),
-            Ok(None) => {}
+            Ok(Some(secret)) => return Ok(Left::Deleted { secret: Box::new(secret), listed: true }),
+            // A deletion that is not complete looks the same, and takes some seconds.
+            Ok(None) if begin.elapsed() < UNSEEN => {}
+            Ok(None) => {
+                return match api.get(names, None).await? {
+                    None => Ok(Left::Nothing),
+                    Some(_) => Err(present_again()),
+                };
+            }
             Err(error) => match error.kind() {
-                ErrorKind::PermissionDenied => return Ok(true),
-                // The server has no endpoint for deleted secrets.
-                ErrorKind::Protocol | ErrorKind::ConfigInvalid => return Ok(false),
+                // While a secret changes between present and deleted, the vault may show it as neither.
+                ErrorKind::Conflict => {}
+                // The identity may not read deleted secrets, or the server has no endpoint for them.
+                ErrorKind::PermissionDenied | ErrorKind::Protocol => return Ok(Left::Unclear),
                 _ => return Err(error),
             },
         }
         if deadline.pause().await.is_err() {
-            return Ok(false);
+            return Ok(Left::Unclear);
         }
     }
+}
+
+fn present_again() -> Error {
+    Error::new(ErrorKind::Conflict, "another client has recovered or created the key while it was deleted")
 }
 
 /// Purges a secret as soon as its deletion is complete. `seen`: whether the vault has listed the secret as deleted.
@@ -120,8 +149,13 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
             }
             // The deletion is not complete.
             Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
-            // Another client has purged the secret.
-            Err(error) if error.kind() == ErrorKind::NotFound && seen => break,
+            // Another client has purged or recovered the secret.
+            Err(error) if error.kind() == ErrorKind::NotFound && seen => match api.get(names, None).await {
+                Ok(None) => break,
+                Ok(Some(_)) => return Err(present_again()),
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            },
             // Another client has purged the secret, or the deletion is not complete and the server does not say so.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 seen = match api.deleted(names).await {

@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::{
     api::{Api, SecretBundle},
     name::Names,
-    stored::State,
+    stored::{Labels, State},
 };
 
 /// How long a creator that has met competitors waits before it decides. This is longer than the 900 ms within which a
@@ -84,18 +84,18 @@ pub(crate) async fn decide(api: &Api, names: &Names) -> Result<Option<Decided>> 
     let Some(Decided { kek, current }) = counting(api, names).await? else { return Ok(None) };
     if current.kek(names).is_ok_and(|found| found.ct_eq(&kek)) {
         if current.state() == State::New {
-            keep(api, names, &current.version()?).await?;
+            keep(api, names, &current.version()?, &current.labels()).await?;
         }
         return Ok(Some(Decided { kek, current }));
     }
-    let current = api.put(names, &kek, State::Kept).await?;
+    let current = api.put(names, &kek, State::Kept, &current.labels()).await?;
     Ok(Some(Decided { kek, current }))
 }
 
 /// Marks a version `kept`, and returns whether that was possible. Without the mark the decision is the same, but
 /// slower.
-pub(crate) async fn keep(api: &Api, names: &Names, version: &KeyVersion) -> Result<bool> {
-    match api.mark(names, version, State::Kept).await {
+pub(crate) async fn keep(api: &Api, names: &Names, version: &KeyVersion, labels: &Labels) -> Result<bool> {
+    match api.mark(names, version, State::Kept, labels).await {
         Ok(()) => Ok(true),
         Err(error) if error.retryable() == Retry::Never => {
             debug!(%error, "the version could not be marked as the one that counts");
@@ -117,7 +117,7 @@ async fn counting(api: &Api, names: &Names) -> Result<Option<Decided>> {
         };
         match api.get(names, Some(&winner)).await? {
             // An empty value does not count: creators write over it, as Rook does.
-            Some(found) if found.is_empty() => empty.push(found),
+            Some(found) if found.is_empty(names) => empty.push(found),
             Some(found) => return Ok(Some(Decided { kek: found.kek(names)?, current })),
             None => return Ok(None),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
+use kms_core::{Error, ErrorKind, Existing, Kek, KeyName, KeyVersion, PutMode, Result, Retry, WriteOutcome};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -11,7 +11,7 @@ use crate::{
     get::{Decided, SETTLE, current, decide, decided, is_final, keep},
     name::Names,
     soft_delete::{Freed, SoftDelete, free},
-    stored::State,
+    stored::{Labels, State},
 };
 
 /// How long after its creation a creator may mark a version without competitors `kept`: less than [`SETTLE`].
@@ -42,16 +42,17 @@ async fn create(
 ) -> Result<KeyVersion> {
     let mut deadline = soft_delete.deadline();
     loop {
-        match api.get(names, None).await? {
-            Some(found) if !found.is_empty() => return Err(existing(api, name, names, kek, found).await),
+        let labels = match api.get(names, None).await? {
             // Overwrite an empty value, as Rook does. Other writers may do so at the same time, so settle the result as
             // well.
-            _ => {}
-        }
-        match api.put(names, kek, State::New).await {
+            Some(found) if found.is_empty(names) => found.labels(),
+            Some(found) => return Err(existing(api, name, names, kek, found).await),
+            None => Labels::default(),
+        };
+        match api.put(names, kek, State::New, &labels).await {
             Ok(made) => {
-                let settled = settle(api, name, names, kek, &made.version()?).await;
-                return settled.map_err(after_write);
+                let made = Made { version: made.version()?, labels };
+                return settle(api, name, names, kek, made).await.map_err(after_write);
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 match free(api, soft_delete.policy, names, error, &mut deadline).await? {
@@ -92,22 +93,22 @@ async fn recovered(api: &Api, name: &KeyName, names: &Names, kek: &Kek) -> Resul
     ))
 }
 
-/// Decides whether `mine`, the version that we have just created, counts.
-async fn settle(
-    api: &Api,
-    name: &KeyName,
-    names: &Names,
-    kek: &Kek,
-    mine: &KeyVersion,
-) -> Result<KeyVersion> {
+/// A version that we have just created.
+struct Made {
+    version: KeyVersion,
+    labels: Labels,
+}
+
+/// Decides whether `mine` counts.
+async fn settle(api: &Api, name: &KeyName, names: &Names, kek: &Kek, mine: Made) -> Result<KeyVersion> {
     let start = Instant::now();
     match api.versions(names).await {
         Ok(versions) => {
-            let is_other = |one: &SecretBundle| one.version().is_ok_and(|version| version != *mine);
+            let is_other = |one: &SecretBundle| one.version().is_ok_and(|version| version != mine.version);
             if !versions.is_empty() && !versions.iter().any(is_other) {
-                let marked = keep(api, names, mine).await?;
+                let marked = keep(api, names, &mine.version, &mine.labels).await?;
                 if marked && start.elapsed() < ALONE {
-                    return Ok(mine.clone());
+                    return Ok(mine.version);
                 }
             }
         }
@@ -138,13 +139,13 @@ async fn settle_without_list(
     name: &KeyName,
     names: &Names,
     kek: &Kek,
-    mine: &KeyVersion,
+    mine: Made,
 ) -> Result<KeyVersion> {
     sleep(SETTLE).await;
     match api.get(names, None).await? {
-        Some(current) if current.version()? == *mine => {
-            keep(api, names, mine).await?;
-            Ok(mine.clone())
+        Some(current) if current.version()? == mine.version => {
+            keep(api, names, &mine.version, &mine.labels).await?;
+            Ok(mine.version)
         }
         Some(current) if current.kek(names)?.ct_eq(kek) => current.version(),
         Some(_) => Err(Error::already_exists(name, Existing::Different)),
@@ -169,7 +170,7 @@ async fn update(
     if current.version()? != *expected {
         return Err(Error::key_changed(name));
     }
-    let made = match api.put(names, kek, State::Plain).await {
+    let made = match api.put(names, kek, State::Plain, &current.labels()).await {
         Ok(made) => made.version()?,
         Err(error) if error.kind() == ErrorKind::Conflict => {
             return Err(Error::new(ErrorKind::NotFound, "the key was deleted meanwhile").source(error));
@@ -177,7 +178,7 @@ async fn update(
         Err(error) => return Err(error),
     };
     // The vault accepts every write, so only reading back shows that another writer has replaced ours.
-    match api.get(names, None).await? {
+    match api.get(names, None).await.map_err(after_write)? {
         Some(after) if after.version()? == made || after.kek(names).is_ok_and(|found| found.ct_eq(kek)) => {
             after.version()
         }
@@ -190,8 +191,16 @@ async fn update(
 
 async fn overwrite(api: &Api, soft_delete: &SoftDelete, names: &Names, kek: &Kek) -> Result<KeyVersion> {
     let mut deadline = soft_delete.deadline();
+    let labels = match api.get(names, None).await {
+        Ok(found) => found.map(|found| found.labels()).unwrap_or_default(),
+        // A write needs no right to read. While a secret is recovered or deleted, it cannot be read.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Conflict) => {
+            Labels::default()
+        }
+        Err(error) => return Err(error),
+    };
     loop {
-        match api.put(names, kek, State::Plain).await {
+        match api.put(names, kek, State::Plain, &labels).await {
             Ok(made) => return made.version(),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let conflict = error.clone();
@@ -205,10 +214,16 @@ async fn overwrite(api: &Api, soft_delete: &SoftDelete, names: &Names, kek: &Kek
     }
 }
 
-/// Converts an error after a write that has succeeded: a retry has effects from then on.
+/// Converts an error after a write that has succeeded: the write has effects, whatever the error says of the last
+/// request. The retry layer reads the key before it writes again.
 fn after_write(error: Error) -> Error {
-    match error.retryable() {
+    let error = match error.retryable() {
         Retry::Always => error.retry(Retry::IfIdempotent),
         _ => error,
+    };
+    match error.kind() {
+        // Another writer has replaced the version.
+        ErrorKind::AlreadyExists | ErrorKind::Conflict => error,
+        _ => error.outcome(WriteOutcome::Unknown),
     }
 }

@@ -36,9 +36,40 @@ impl State {
     }
 }
 
-/// The tags of a version.
-pub(crate) fn tags(names: &Names, state: State) -> BTreeMap<&'static str, &str> {
-    let mut tags = BTreeMap::new();
+/// The tags and the content type that operators have given a version. Our own tags are not among them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Labels {
+    tags: BTreeMap<String, String>,
+    content_type: Option<String>,
+}
+
+impl Labels {
+    pub(crate) fn of(tags: &BTreeMap<String, Option<String>>, content_type: Option<&str>) -> Self {
+        let of_operators = |(name, value): (&String, &Option<String>)| {
+            let own = [STATE_TAG, NAME_TAG].contains(&name.as_str());
+            (!own).then(|| Some((name.clone(), value.clone()?))).flatten()
+        };
+        Self {
+            tags: tags.iter().filter_map(of_operators).collect(),
+            content_type: content_type.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// The largest number of bytes that the labels take as JSON: an escaped character takes six.
+    pub(crate) fn size(&self) -> usize {
+        let tags = self.tags.iter().map(|(name, value)| name.len() + value.len() + 1);
+        6 * (tags.sum::<usize>() + self.content_type().map_or(0, str::len))
+    }
+}
+
+/// The tags of a version: those of operators, and our own.
+pub(crate) fn tags<'a>(names: &'a Names, state: State, labels: &'a Labels) -> BTreeMap<&'a str, &'a str> {
+    let mut tags: BTreeMap<_, _> =
+        labels.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     match state {
         State::New => tags.insert(STATE_TAG, "new"),
         State::Kept => tags.insert(STATE_TAG, "kept"),
@@ -109,8 +140,18 @@ pub(crate) fn decode(names: &Names, value: &SecretString) -> Result<Kek> {
     }
 }
 
+/// Whether the KEK in a value is the empty string, which Rook overwrites (rook-behaviour §2).
+pub(crate) fn is_blank(names: &Names, value: &SecretString) -> bool {
+    let text = value.expose_secret();
+    let field = || {
+        let fields = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(text).ok()?;
+        Some(fields.get(names.field.as_str())?.get() == "\"\"")
+    };
+    text.is_empty() || field().unwrap_or(false)
+}
+
 fn parse(text: SecretString) -> Result<Kek> {
-    Kek::parse(text).map_err(|error| {
+    Kek::from_stored(text).map_err(|error| {
         Error::new(ErrorKind::Protocol, format!("the secret does not hold a KEK: {}", error.message()))
     })
 }
@@ -161,6 +202,9 @@ mod tests {
             ("YWJj", "YWJj"),
             ("1234", "1234"),
             ("[1]", "[1]"),
+            // The line break is part of the passphrase.
+            ("YWJj\n", "YWJj\n"),
+            (r#"{"rook-ceph-osd-encryption-key-a":"YWJj\n"}"#, "YWJj\n"),
         ] {
             assert_eq!(read(text).unwrap().expose_secret(), expected);
         }
@@ -173,6 +217,26 @@ mod tests {
             let error = read(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{text}");
             assert!(!format!("{error}{error:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn only_the_empty_string_is_blank() {
+        let blank = |text: &str| is_blank(&names("a"), &SecretString::from(text));
+        for text in
+            ["", r#"{"rook-ceph-osd-encryption-key-a":""}"#, r#"{"x":1,"rook-ceph-osd-encryption-key-a":""}"#]
+        {
+            assert!(blank(text), "{text}");
+        }
+        for text in [
+            "{}",
+            " ",
+            "null",
+            r#"{"rook-ceph-osd-encryption-key-b":""}"#,
+            r#"{"rook-ceph-osd-encryption-key-a":null}"#,
+            r#"{"rook-ceph-osd-encryption-key-a":" "}"#,
+        ] {
+            assert!(!blank(text), "{text}");
         }
     }
 

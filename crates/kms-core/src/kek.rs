@@ -14,8 +14,6 @@ use crate::error::{Error, Result};
 
 /// The number of random bytes in a generated KEK, as in Rook (rook-behaviour §8.1).
 const RANDOM_BYTES: usize = 128;
-/// Length of [`RANDOM_BYTES`] in base64 with padding.
-const TEXT_BYTES: usize = RANDOM_BYTES.div_ceil(3) * 4;
 /// The size of the largest valid KEK, in bytes. `cryptsetup` reads key files up to 8 MiB, but the largest passphrase
 /// that every provider can store is far smaller.
 const MAX_BYTES: usize = 8 * 1024;
@@ -48,9 +46,7 @@ impl Kek {
                 .context("cause", cause.to_string())
         })?;
         // The buffer has the exact size: a growing one would leave copies in memory.
-        let mut text = String::with_capacity(TEXT_BYTES);
-        STANDARD.encode_string(random.as_slice(), &mut text);
-        Ok(Self(SecretString::from(text)))
+        Ok(Self(SecretString::from(STANDARD.encode(random.as_slice()))))
     }
 
     /// Makes a KEK from a text that the caller supplies: not empty, up to 8 KiB.

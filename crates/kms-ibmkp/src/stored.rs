@@ -324,13 +324,8 @@ pub(crate) fn import_body(
 ) -> Result<Zeroizing<Vec<u8>>> {
     let text = kek.expose_secret();
     let verbatim = decoded(text).map(Zeroizing::new).is_ok_and(|bytes| !bytes.is_empty());
-    let payload = if verbatim {
-        Zeroizing::new(text.to_owned())
-    } else {
-        let mut encoded = String::with_capacity(text.len().div_ceil(3) * 4);
-        STANDARD.encode_string(text, &mut encoded);
-        Zeroizing::new(encoded)
-    };
+    let payload =
+        if verbatim { Zeroizing::new(text.to_owned()) } else { Zeroizing::new(STANDARD.encode(text)) };
     let mut tags = names.tags.clone();
     tags.extend(cluster.map(|cluster| format!("{CLUSTER_TAG}{}", cluster.mark)));
     tags.extend(successor_of.map(after));

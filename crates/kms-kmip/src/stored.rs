@@ -59,9 +59,7 @@ pub(crate) fn encode(kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
 ///
 /// `Protocol` if the text is too long for a KEK.
 pub(crate) fn decode(material: &[u8]) -> Result<Kek> {
-    let mut text = String::with_capacity(material.len().div_ceil(3).saturating_mul(4));
-    STANDARD.encode_string(material, &mut text);
-    Kek::parse(text).map_err(|error| {
+    Kek::parse(STANDARD.encode(material)).map_err(|error| {
         Error::new(ErrorKind::Protocol, format!("the object on the server is not a KEK: {}", error.message()))
     })
 }

@@ -135,8 +135,7 @@ async fn a_deletion_that_is_never_complete_is_not_called_a_destruction() {
         let impatient = Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "500ms").build().await;
         double.plant(&secret("a"), "YWJj");
         let left = impatient.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
-        // A server that neither mentions recovery nor shows the secret looks like one without soft delete.
-        assert_eq!(left, if sparse { Deleted::Destroyed } else { Deleted::Recoverable });
+        assert_eq!(left, Deleted::Recoverable, "sparse: {sparse}");
     }
 }
 
@@ -151,7 +150,7 @@ async fn a_vault_without_soft_delete_destroys_at_once() {
             switches.soft_delete = false;
             switches.sparse = sparse;
         });
-        let provider = quick(Setup::on(&double).set("AZURE_SOFT_DELETE_WAIT", "300ms").build().await);
+        let provider = quick(Setup::on(&double).build().await);
         let name = key("a");
         for text in ["YWJj", "ZGVm"] {
             provider.put(&name, &kek(text), PutMode::Create).await.unwrap();
@@ -160,6 +159,67 @@ async fn a_vault_without_soft_delete_destroys_at_once() {
         }
         assert_eq!(provider.delete(&name, mode).await.unwrap_err().kind(), ErrorKind::NotFound);
         assert!(!double.lines().iter().any(|line| line.starts_with("DELETE /deletedsecrets/")));
+    }
+}
+
+#[tokio::test]
+async fn a_delete_whose_response_is_lost_is_called_a_destruction_only_if_nothing_is_left() {
+    for (protected, delay, sparse) in [
+        (true, 0, false),
+        (true, 10, false),
+        (true, 10, true),
+        (false, 0, false),
+        (false, 10, false),
+        (false, 10, true),
+    ] {
+        for mode in [DeleteMode::Destroy, DeleteMode::Soft] {
+            let double = Azure::start().await.unwrap();
+            let _time = double.pass_time();
+            let provider = quick(Setup::on(&double).build().await);
+            provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+            double.switch(|switches| {
+                switches.purge_protection = protected;
+                switches.delay = Duration::from_secs(delay);
+                switches.sparse = sparse;
+            });
+            double.fault(RequestFault::new(Host::Keys, Action::LoseAnswer).of("DELETE").at("/secrets/"));
+            let left = provider.delete(&key("a"), mode).await.unwrap();
+            let destroyed = !protected && mode == DeleteMode::Destroy;
+            let expected = if destroyed { Deleted::Destroyed } else { Deleted::Recoverable };
+            let setting = format!("protected: {protected}, delay: {delay} s, sparse: {sparse}, {mode:?}");
+            assert_eq!(left, expected, "{setting}");
+            double.advance(Duration::from_secs(delay));
+            assert_eq!(
+                double.is_deleted(&secret("a")),
+                if destroyed { None } else { Some(true) },
+                "{setting}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_key_that_purge_protection_keeps_is_never_called_absent_or_destroyed() {
+    let double = Azure::start().await.unwrap();
+    double.switch(|switches| switches.purge_protection = true);
+    let provider = quick(Setup::on(&double).build().await);
+    provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    provider.delete(&key("a"), DeleteMode::Soft).await.unwrap();
+    assert_eq!(provider.delete(&key("a"), DeleteMode::Destroy).await.unwrap(), Deleted::Recoverable);
+}
+
+#[tokio::test]
+async fn a_proxy_that_hides_deleted_secrets_is_no_destruction() {
+    for sparse in [false, true] {
+        let double = Azure::start().await.unwrap();
+        double.switch(|switches| switches.sparse = sparse);
+        let provider = quick(Setup::on(&double).build().await);
+        provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+        let page = Action::Reply { status: 404, retry_after: None, body: "<html>".to_owned() };
+        double.fault(RequestFault::new(Host::Keys, page).of("GET").at("/deletedsecrets/").times(100));
+        double.fault(RequestFault::new(Host::Keys, Action::LoseAnswer).of("DELETE").at("/secrets/"));
+        assert_eq!(provider.delete(&key("a"), DeleteMode::Destroy).await.unwrap(), Deleted::Recoverable);
+        assert_eq!(double.is_deleted(&secret("a")), Some(true));
     }
 }
 

@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use crate::common::{Setup, kek, key, quick, secret};
 use futures_util::TryStreamExt;
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, provider::Deleted,
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, WriteOutcome,
+    provider::Deleted,
 };
 use kms_testkit::fake::azure::{Action, Azure, Host, RequestFault};
 use tokio::sync::Barrier;
@@ -234,6 +235,97 @@ async fn those_who_create_a_key_over_an_empty_value_agree_on_one_kek() {
     assert_eq!(stored.len(), 1, "one of them has stored its KEK");
     let found = Setup::on(&double).build().await.get(&name, Freshness::Fresh).await.unwrap();
     assert!(found.kek.ct_eq(&stored[0]));
+}
+
+#[tokio::test]
+async fn a_create_overwrites_the_empty_string_alone_as_rook_does() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    let field = |value: &str| format!(r#"{{"rook-ceph-osd-encryption-key-a":{value}}}"#);
+    for value in [String::new(), field("\"\"")] {
+        double.plant(&secret("a"), &value);
+        assert_eq!(provider.get(&key("a"), Freshness::Fresh).await.unwrap_err().kind(), ErrorKind::Protocol);
+        let new = Kek::generate().unwrap();
+        provider.put(&key("a"), &new, PutMode::Create).await.unwrap();
+        assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&new), "over {value:?}");
+    }
+    for value in [field("null"), field("7"), "{}".to_owned(), r#"{"another":""}"#.to_owned()] {
+        double.plant(&secret("a"), &value);
+        let error = provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap_err();
+        assert_eq!(error.existing(), Some(Existing::Unknown), "over {value:?}: {error}");
+        assert_eq!(double.versions(&secret("a")).pop().unwrap().value, value);
+    }
+}
+
+#[tokio::test]
+async fn a_line_break_at_the_end_of_a_stored_kek_is_part_of_the_passphrase() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    for value in ["YWJj\n", r#"{"rook-ceph-osd-encryption-key-a":"YWJj\n"}"#] {
+        double.plant(&secret("a"), value);
+        let stored = provider.get(&key("a"), Freshness::Fresh).await.unwrap();
+        assert_eq!(stored.kek.expose_secret(), "YWJj\n");
+        // A rotation stores it once more before it begins.
+        let update = PutMode::Update(stored.version);
+        provider.put(&key("a"), &stored.kek, update).await.unwrap();
+        assert_eq!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.expose_secret(), "YWJj\n");
+    }
+}
+
+#[tokio::test]
+async fn throttling_after_a_write_is_no_change_by_another_writer() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let mut version = provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    for (status, new) in [(429, "ZGVm"), (503, "Z2hp")] {
+        let page = Action::Reply { status, retry_after: None, body: "<html>".to_owned() };
+        // The first read is that of the update, the second one reads back.
+        double.fault(RequestFault::new(Host::Keys, page).of("GET").at("/secrets/").after(1));
+        version = provider.put(&key("a"), &kek(new), PutMode::Update(version)).await.unwrap();
+        assert!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek(new)));
+    }
+    assert_eq!(double.versions(&secret("a")).len(), 3, "each KEK is stored once");
+    // If the error is final, it says that the write may have been applied.
+    let page = Action::Reply { status: 403, retry_after: None, body: "<html>".to_owned() };
+    double.fault(RequestFault::new(Host::Keys, page).of("GET").at("/secrets/").after(1));
+    let error = provider.put(&key("a"), &kek("amts"), PutMode::Update(version)).await.unwrap_err();
+    assert_eq!(error.write_outcome(), WriteOutcome::Unknown, "{error}");
+}
+
+#[tokio::test]
+async fn what_operators_have_noted_at_a_secret_survives_every_write() {
+    let double = Azure::start().await.unwrap();
+    let provider = quick(Setup::on(&double).build().await);
+    let tags = [("owner", "storage \"team\""), ("cost-centre", "4711")];
+    let name = key("my.set");
+    let hashed = {
+        provider.put(&name, &kek("YWJj"), PutMode::Create).await.unwrap();
+        let line = double.lines().into_iter().find(|line| line.starts_with("PUT ")).unwrap();
+        line.rsplit('/').next().unwrap().to_owned()
+    };
+    let labelled = |secret: &str| {
+        let version = double.versions(secret).pop().unwrap();
+        let found: Vec<_> = tags
+            .iter()
+            .map(|(tag, value)| version.tags.get(*tag).map(String::as_str) == Some(*value))
+            .collect();
+        assert_eq!((found, version.content_type.as_deref()), (vec![true; 2], Some("text/plain")), "{secret}");
+        version
+    };
+    double.label(&hashed, &tags, "text/plain");
+    let version = provider.get(&name, Freshness::Fresh).await.unwrap().version;
+    provider.put(&name, &kek("ZGVm"), PutMode::Update(version)).await.unwrap();
+    assert_eq!(labelled(&hashed).tags["rook-kms-name"], "my.set");
+    provider.put(&name, &kek("Z2hp"), PutMode::Overwrite).await.unwrap();
+    assert!(!labelled(&hashed).tags.contains_key("rook-kms-state"));
+
+    // A create over an empty value, and the mark after it.
+    double.plant(&secret("b"), "");
+    double.label(&secret("b"), &tags, "text/plain");
+    provider.put(&key("b"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    labelled(&secret("b"));
+    let listed: Vec<_> = provider.list().map_ok(|info| info.name.to_string()).try_collect().await.unwrap();
+    assert!(listed.contains(&"my.set".to_owned()), "{listed:?}");
 }
 
 #[tokio::test]

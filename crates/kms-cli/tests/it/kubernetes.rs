@@ -30,7 +30,13 @@ fn cluster(change: impl FnOnce(&mut Value)) -> Response {
 
 fn secret() -> Response {
     // The canary in base64.
-    Response::json(200, json!({"metadata": {"name": "token"}, "data": {"token": "czNjcjN0"}}).to_string())
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "token"},
+        "data": {"token": "czNjcjN0"},
+    });
+    Response::json(200, secret.to_string())
 }
 
 fn refused(code: u16, reason: &str) -> Response {

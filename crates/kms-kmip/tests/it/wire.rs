@@ -12,7 +12,10 @@ use kms_core::{
     DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, PutMode, Retry,
 };
 use kms_kmip::{Kmip, MemoryIndex};
-use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
+use kms_testkit::{
+    fake::kmip::{KmipDouble, Quirks, Trick},
+    servers::Relay,
+};
 
 use crate::common::{CLUSTER, Setup, kek, key};
 
@@ -370,6 +373,24 @@ async fn connections_that_the_server_closes_are_replaced_unseen() {
     let error = alone.put(&key("b"), &kek(), PutMode::Create).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::IfIdempotent), "{error}");
     assert_eq!(count(&server, REGISTER), before + 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_carried_a_kek_is_closed_without_another_request() {
+    let (server, setup) = plain().await;
+    let relay = Relay::start(server.endpoint().parse().unwrap()).await.unwrap();
+    let setup = setup.endpoint(&relay.addr().to_string()).set("KMIP_IDLE_TIMEOUT", "100ms");
+    let kmip = indexed(&server, &setup).await;
+    for _ in 0..2 {
+        get(&kmip).await.unwrap();
+        // Its buffers hold the KEK, and a rotation waits for minutes now.
+        let closed = async {
+            while relay.open() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection is closed");
+    }
 }
 
 #[tokio::test]

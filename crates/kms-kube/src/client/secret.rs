@@ -19,11 +19,8 @@ impl Base64 {
 
     /// Encodes a text.
     pub fn encode(plain: &str) -> Self {
-        let bytes = plain.as_bytes();
         // The buffer has the exact size: one that grows leaves copies behind.
-        let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
-        STANDARD.encode_string(bytes, &mut text);
-        Self(text)
+        Self(Zeroizing::new(STANDARD.encode(plain)))
     }
 
     /// The base64 text.

@@ -10,7 +10,10 @@ use kms_core::{
     layer::{self, LayerOptions},
     secret::{SecretData, SecretMap},
 };
-use kms_testkit::fake::http::{HttpServer, Request, Response, common_habits};
+use kms_testkit::{
+    fake::http::{HttpServer, Request, Response, common_habits},
+    servers::Relay,
+};
 use kms_vault::{Vault, VaultBuilder};
 
 const TOKEN: &str = "s.canary-token";
@@ -259,6 +262,21 @@ async fn a_local_agent_is_reached_without_the_proxy_of_the_environment() {
         assert!(proxy.requests().is_empty(), "{address}: the proxy has read the KEK");
     }
     assert_eq!(agent.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_carried_a_kek_is_closed_without_another_request() {
+    let server = HttpServer::start(|_| found("QUJD", 1)).await.unwrap();
+    let relay = Relay::start(server.address()).await.unwrap();
+    let vault = client(&format!("http://{}", relay.addr()), &[]).await;
+    vault.get(&key("a"), Freshness::Any).await.unwrap();
+    // Its buffers hold the KEK, and a rotation waits for minutes now.
+    let closed = async {
+        while relay.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection is closed");
 }
 
 #[tokio::test]

@@ -74,6 +74,11 @@ impl Azure {
         self.state().plant(name, value, tags);
     }
 
+    /// Labels the current version of a secret, as an operator would do.
+    pub fn label(&self, name: &str, tags: &[(&str, &str)], content_type: &str) {
+        self.state().label(name, tags, content_type);
+    }
+
     /// The versions of a secret, oldest first. A deleted secret has versions too.
     #[must_use]
     pub fn versions(&self, name: &str) -> Vec<Version> {

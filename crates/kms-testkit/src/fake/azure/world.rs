@@ -177,6 +177,14 @@ impl World {
         );
     }
 
+    /// Adds tags and a content type to the current version, as an operator would do.
+    pub(super) fn label(&mut self, name: &str, tags: &[(&str, &str)], content_type: &str) {
+        let entry = self.secrets.get_mut(&name.to_lowercase()).expect("the secret exists");
+        let version = entry.versions.last_mut().expect("a secret has a version");
+        version.tags.extend(tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        version.content_type = Some(content_type.to_owned());
+    }
+
     /// Adds a version to a secret, which is created if it is absent.
     pub(super) fn add(&mut self, name: &str, version: Version) -> &Entry {
         let fresh = || Entry { name: name.to_owned(), versions: Vec::new(), life: Life::Live };

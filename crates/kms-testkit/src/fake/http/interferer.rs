@@ -31,6 +31,11 @@ impl Interferer {
         self.lock().habits.push((habit, response));
     }
 
+    /// Removes a response that is the service's own for some requests.
+    pub fn remove(&self, habit: &str) {
+        self.lock().habits.retain(|(known, _)| *known != habit);
+    }
+
     /// Passes reads on if their path contains this.
     pub fn spare(&self, path: &'static str) {
         self.lock().spared.push(path);
