@@ -123,15 +123,16 @@ impl Cluster {
     }
 
     /// Runs the container of a CronJob as the kubelet would: with its command, arguments and environment, and with the
-    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig.
-    pub async fn run_container(&self, cron_job: &str, token: &str, devices: &Path) -> Ran {
+    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig, and
+    /// has `program` as `kms`.
+    pub async fn run_container(&self, program: &str, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
         let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["command"], json!(["kms"]));
         let mount = container["volumeMounts"].as_array().expect("mounts").iter();
         let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");
         let inside = inside["mountPath"].as_str().expect("a path");
-        let mut kms = Kms::new().env("KUBECONFIG", &self.kubeconfig(token));
+        let mut kms = Kms::new().program(program).env("KUBECONFIG", &self.kubeconfig(token));
         for var in container["env"].as_array().expect("variables") {
             if let Some(value) = self.value(var).await {
                 kms = kms.env(var["name"].as_str().expect("a name"), &value);

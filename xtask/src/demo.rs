@@ -91,11 +91,12 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
         );
     }
     rotate(&user, name)?;
-    user.runs(&format!("delete {name}"), 0)?;
+    user.runs(&format!("delete {name}"), 2)?;
+    user.runs(&format!("delete {name} --destroy"), 0)?;
     user.runs("list", 0)?;
     user.runs(&format!("get {name}"), 3)?;
     let seen = requests.all()?.len();
-    println!("All 14 commands did what they should; together they sent {seen} requests to the server.");
+    println!("All 15 commands did what they should; together they sent {seen} requests to the server.");
     Ok(())
 }
 

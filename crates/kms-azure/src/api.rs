@@ -169,6 +169,11 @@ impl SecretBundle {
         self.attributes.recovery_level.as_deref().map(|level| level.contains("Recoverable"))
     }
 
+    /// When the vault purges this deleted secret by itself. `None` if it does not say.
+    pub(crate) fn purged_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.purged?))
+    }
+
     /// The KEK in the value.
     ///
     /// # Errors

@@ -71,24 +71,27 @@ pub(crate) async fn delete(
                 secret = names.secret,
                 "the key is deleted, but the vault does not show what is left of it: it may be recoverable"
             );
-            Ok(Deleted::Recoverable)
+            Ok(Deleted::Recoverable { until: None })
         }
-        Left::Deleted { listed, .. } if mode != DeleteMode::Destroy => {
+        Left::Deleted { listed, secret } if mode != DeleteMode::Destroy => {
             // The vault shows the secret as deleted a moment later, and recovers it only from then on. The deletion is
             // done already, so no error of this wait is an error of the delete.
             if !listed {
                 until(api, names, Event::Deleted, &mut deadline).await.ok();
             }
-            Ok(Deleted::Recoverable)
+            Ok(Deleted::Recoverable { until: secret.purged_at() })
         }
         Left::Deleted { secret, .. } if secret.is_protected() => {
             warn!(
                 secret = names.secret,
                 "the vault's purge protection forbids destroying the key; it stays recoverable until its retention ends"
             );
-            Ok(Deleted::Recoverable)
+            Ok(Deleted::Recoverable { until: secret.purged_at() })
         }
-        Left::Deleted { listed, .. } => purge(api, names, listed, &mut deadline).await,
+        Left::Deleted { listed, secret } => {
+            let recoverable = Deleted::Recoverable { until: secret.purged_at() };
+            purge(api, names, listed, &mut deadline, recoverable).await
+        }
     }
 }
 
@@ -134,7 +137,14 @@ fn present_again() -> Error {
 }
 
 /// Purges a secret as soon as its deletion is complete. `seen`: whether the vault has listed the secret as deleted.
-async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline) -> Result<Deleted> {
+/// `recoverable`: the result if the secret cannot be purged.
+async fn purge(
+    api: &Api,
+    names: &Names,
+    mut seen: bool,
+    deadline: &mut Deadline,
+    recoverable: Deleted,
+) -> Result<Deleted> {
     let begin = Instant::now();
     loop {
         match api.purge(names).await {
@@ -145,7 +155,7 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
                     "the key is deleted but not destroyed, since our identity may not purge it; it stays recoverable \
                      until its retention ends, or until an identity with the permission \"purge\" purges it"
                 );
-                return Ok(Deleted::Recoverable);
+                return Ok(recoverable);
             }
             // The deletion is not complete.
             Err(error) if error.kind() == ErrorKind::Conflict => seen = true,
@@ -175,7 +185,7 @@ async fn purge(api: &Api, names: &Names, mut seen: bool, deadline: &mut Deadline
         }
         if let Err(error) = deadline.pause().await {
             warn!(secret = names.secret, %error, "the key is deleted but not destroyed, and may be recoverable");
-            return Ok(Deleted::Recoverable);
+            return Ok(recoverable);
         }
     }
     // The key is destroyed already; the vault frees its name a moment later.

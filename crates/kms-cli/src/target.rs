@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kms_core::{
-    Error, ErrorKind, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
+    Error, ErrorKind, KeyName, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
 };
 use kms_dispatch::{Options, Provider, Registry, connect};
 use kms_kube::ClusterRef;
@@ -126,6 +126,11 @@ impl Target {
         } else {
             vec![format!("the OSDs of these device sets are not encrypted: {}", plain.join(", "))]
         }
+    }
+
+    /// Finds the objects in a namespace of Kubernetes that use a key. Empty if there are none.
+    pub(crate) async fn uses_in_cluster(&self, kube_namespace: &str, key: &KeyName) -> Result<Vec<String>> {
+        self.kubernetes.uses(kube_namespace, key).await
     }
 
     /// Connects to the KMS.

@@ -288,7 +288,7 @@ impl KmsProvider for Broken {
             (Defect::DeleteOfAbsentIsDone, Err(error)) if error.kind() == ErrorKind::NotFound => {
                 Ok(Deleted::Destroyed)
             }
-            (Defect::DeleteIsSoftOnly, Ok(_)) => Ok(Deleted::Recoverable),
+            (Defect::DeleteIsSoftOnly, Ok(_)) => Ok(Deleted::Recoverable { until: None }),
             (_, result) => result,
         }
     }

@@ -113,7 +113,7 @@ impl KmsProvider for Memory {
             (Some(key), DeleteMode::Soft) if key.deleted => Err(Error::key_not_found(name)),
             (Some(key), DeleteMode::Soft) => {
                 key.deleted = true;
-                Ok(Deleted::Recoverable)
+                Ok(Deleted::Recoverable { until: None })
             }
             (Some(_), DeleteMode::Destroy) => {
                 keys.remove(name);

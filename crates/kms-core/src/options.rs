@@ -21,7 +21,7 @@ pub enum DeleteMode {
     /// Nothing: the provider destroys all versions for good, as Rook does.
     #[default]
     Destroy,
-    /// A key that the provider's own tools can recover for a while.
+    /// A key that [`KmsProvider::undelete`](crate::KmsProvider::undelete) can bring back, for a while at least.
     Soft,
 }
 

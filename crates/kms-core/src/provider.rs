@@ -102,8 +102,18 @@ pub type KeyStream<'a> = Pin<Box<dyn Stream<Item = Result<KeyInfo>> + Send + 'a>
 pub enum Deleted {
     /// Nothing: the KEK is gone for good.
     Destroyed,
-    /// The provider's own tools can recover the key for a while.
-    Recoverable,
+    /// [`KmsProvider::undelete`] can bring the key back.
+    Recoverable {
+        /// The time until which that is possible. `None` if it is unlimited or unknown.
+        until: Option<SystemTime>,
+    },
+}
+
+impl Deleted {
+    /// Whether the key can be brought back.
+    pub const fn is_recoverable(self) -> bool {
+        matches!(self, Self::Recoverable { .. })
+    }
 }
 
 /// The report of a probe, step by step.

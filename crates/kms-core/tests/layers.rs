@@ -572,7 +572,8 @@ async fn an_overwrite_whose_answer_was_lost_is_looked_at_before_it_is_repeated()
 
 #[tokio::test(start_paused = true)]
 async fn a_delete_whose_answer_was_lost_has_succeeded() {
-    for (mode, left) in [(DeleteMode::Destroy, Deleted::Destroyed), (DeleteMode::Soft, Deleted::Recoverable)]
+    for (mode, left) in
+        [(DeleteMode::Destroy, Deleted::Destroyed), (DeleteMode::Soft, Deleted::Recoverable { until: None })]
     {
         let bench = Bench::new();
         bench.stored("a").await;

@@ -1,5 +1,7 @@
 //! Deletes keys and superseded keys, and purges deleted ones.
 
+use std::time::{Duration, SystemTime};
+
 use kms_core::{DeleteMode, Error, ErrorKind, KeyName, KeyVersion, Result, Retry, provider::Deleted};
 use kms_http::http::{Method, StatusCode};
 use tracing::debug;
@@ -10,10 +12,13 @@ use crate::{
     name::Names,
 };
 
+/// How long Key Protect keeps a deleted key, so that it can be restored.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Deletes a key. Key Protect keeps every deleted key for 30 days, whatever the mode; see [`purge`].
 pub(crate) async fn delete(api: &Api, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
     if delete_all(api, &Names::of(name), mode).await? {
-        Ok(Deleted::Recoverable)
+        Ok(Deleted::Recoverable { until: SystemTime::now().checked_add(KEPT) })
     } else {
         Err(Error::key_not_found(name))
     }

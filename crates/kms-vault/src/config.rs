@@ -66,7 +66,7 @@ kms_core::config_keys! {
         /// Whether `http://` addresses are allowed. Anyone on the network path can then read the token and the keys. Not known to Rook.
         AllowHttp = "VAULT_ALLOW_HTTP";
         /// Deletion mode of ceph-csi.
-        DestroyKeys = "VAULT_DESTROY_KEYS", Support::NoEffect("it belongs to ceph-csi; a delete destroys all versions unless a soft one is asked for");
+        DestroyKeys = "VAULT_DESTROY_KEYS", Support::NoEffect("it belongs to ceph-csi; kms delete destroys all versions only with --destroy");
         /// Response wrapping.
         WrapTtl = "VAULT_WRAP_TTL", Support::Refused("a wrapped response holds no key; remove the setting");
         /// Second factor.

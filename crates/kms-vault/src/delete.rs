@@ -41,7 +41,7 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
     }
     confirmed(&answer)?;
     mount.note_absent(name);
-    Ok(if mode == DeleteMode::Soft { Deleted::Recoverable } else { Deleted::Destroyed })
+    Ok(if mode == DeleteMode::Soft { Deleted::Recoverable { until: None } } else { Deleted::Destroyed })
 }
 
 /// Fails with `NotFound` if the key is absent: Vault answers the delete of an absent key with success.

@@ -27,11 +27,10 @@ pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> 
             let created = if metadata.version == 1 { updated } else { None };
             Ok(Stored::new(kek, KeyVersion::new(metadata.version.to_string())).with_times(created, updated))
         }
-        Secret::Deleted { version } => Err(Error::new(
-            ErrorKind::NotFound,
-            "the key is deleted; restore a version of it with vault kv undelete",
-        )
-        .context("version", version.to_string())),
+        Secret::Deleted { version } => {
+            Err(Error::new(ErrorKind::NotFound, "the key is deleted; bring it back with kms undelete")
+                .context("version", version.to_string()))
+        }
         Secret::Empty { .. } => Err(Error::new(
             ErrorKind::Protocol,
             "the stored KEK is the empty string; create the key to store one",

@@ -77,18 +77,24 @@ async fn the_main_job_works_and_keeps_rooks_layout() {
     assert_eq!(names, ["my.set_Data", NAME], "no canary of the check is left");
 
     // After a soft delete the key is recoverable, and a create recovers it.
-    let deleted = kms.run(&["-o", "json", "delete", NAME, "--soft"]).want(0).json();
+    let deleted = kms.run(&["-o", "json", "delete", NAME]).want(0).json();
     assert_eq!(deleted["outcome"], "recoverable");
+    assert!(deleted["recoverable_until"].is_string(), "the vault says when it purges the key: {deleted}");
+    let _ = kms.run(&["get", NAME]).want(3);
+    let _ = kms.run(&["undelete", NAME]).want(0);
+    assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "another-key", "it is back");
+    let _ = kms.run(&["delete", NAME, "--soft"]).want(0);
     let _ = kms.run(&["get", NAME]).want(3);
     let in_the_way = kms.run(&["create", NAME]).want(1);
     assert!(in_the_way.stderr.contains("AZURE_SOFT_DELETED"), "{}", in_the_way.stderr);
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "another-key", "nothing is lost");
 
-    let deleted = kms.run(&["-o", "json", "delete", NAME]).want(0).json();
-    assert_eq!(deleted["outcome"], "destroyed");
+    let deleted = kms.run(&["-o", "json", "delete", NAME, "--destroy"]).want(0).json();
+    assert_eq!((&deleted["outcome"], &deleted["undo"]), (&json!("destroyed"), &Value::Null));
     assert_eq!(double.is_deleted(ID), None);
-    let _ = kms.run(&["delete", NAME]).want(3);
-    let _ = kms.run(&["delete", NAME, "--ignore-not-found"]).want(0);
+    let _ = kms.run(&["undelete", NAME]).want(3);
+    let _ = kms.run(&["delete", NAME, "--destroy"]).want(3);
+    let _ = kms.run(&["delete", NAME, "--destroy", "--ignore-not-found"]).want(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +111,7 @@ async fn microsofts_clients_read_what_the_program_wrote_and_the_reverse() {
         // A raw value, which the library that Rook uses accepts too.
         client.done(&["write", ID, "ZWZnaA=="]).await.unwrap();
         assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "ZWZnaA==");
-        let _ = kms.run(&["delete", NAME]).want(0);
+        let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);
         assert_eq!(client.run(&["read", ID]).await.unwrap().status.code(), Some(3));
     }
 }
@@ -188,7 +194,7 @@ async fn nothing_secret_is_printed_at_any_level_on_any_path() {
             stranger.run(&["check"]).want(4).text(),
             stranger.run_with(&["put", NAME, "--from", "-"], kek).want(4).text(),
             away.run_with(&["put", NAME, "--from", "-"], kek).want(5).text(),
-            good.run(&["delete", NAME]).want(0).text(),
+            good.run(&["delete", NAME, "--destroy"]).want(0).text(),
         ];
         assert!(printed.iter().any(|text| text.contains("TRACE") || text.contains("DEBUG")), "it does log");
         let tokens: Vec<String> = double

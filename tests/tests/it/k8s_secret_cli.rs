@@ -73,7 +73,11 @@ async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
     assert_eq!(admin.run(&["get", &long]).want(0).stdout.len(), 172);
     assert!(admin.run(&["list"]).want(0).stdout.contains(&long));
     for name in [NAME, "rooks", &long] {
-        let _ = admin.run(&["delete", name]).want(0);
+        assert!(
+            admin.run(&["delete", name]).want(2).stderr.contains("--destroy"),
+            "a Secret cannot come back"
+        );
+        let _ = admin.run(&["delete", name, "--destroy"]).want(0);
         let _ = admin.run(&["get", name]).want(3);
     }
 }
@@ -89,9 +93,11 @@ async fn the_account_of_an_osd_reads_its_key_and_learns_what_it_may_not() {
     place.call("POST", &place.path("secrets"), rooks).await.unwrap();
     let osd = kms(&kube, &place, &token).global(&["--cluster", &which]);
     assert_eq!(osd.run(&["get", NAME]).want(0).stdout, "QUJD");
-    for (args, verb) in
-        [(vec!["list"], "list"), (vec!["create", "x"], "create"), (vec!["delete", NAME], "delete")]
-    {
+    for (args, verb) in [
+        (vec!["list"], "list"),
+        (vec!["create", "x"], "create"),
+        (vec!["delete", NAME, "--destroy", "--in-use"], "delete"),
+    ] {
         let ran = osd.run(&args).want(4);
         assert!(ran.stderr.contains(verb) && ran.stderr.contains("secrets"), "{}", ran.stderr);
         assert!(!ran.text().contains(&token));

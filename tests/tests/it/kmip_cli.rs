@@ -110,7 +110,8 @@ async fn without_kubernetes_keys_are_found_by_their_names() {
     // KMIP stores bytes, so kms rejects a text that is not base64.
     let ran = kms.run_with(&["put", "plain", "--from", "-"], "no base64!");
     assert!(ran.code == 2 && ran.stderr.contains("base64"), "{}: {}", ran.code, ran.stderr);
-    let _ = kms.run(&["delete", NAME]).want(0);
+    assert!(kms.run(&["delete", NAME]).want(2).stderr.contains("--destroy"), "KMIP cannot undo it");
+    let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);
     let _ = kms.run(&["get", NAME]).want(3);
     assert_eq!(objects(&server).await, 0);
 }
@@ -160,7 +161,7 @@ async fn the_identifier_is_in_the_secret_as_rook_keeps_it() {
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, REGISTERED);
 
     // Nothing is left of a deleted key, neither on the KMIP server nor in Kubernetes.
-    let _ = kms.run(&["delete", NAME]).want(0);
+    let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);
     let _ = kms.run(&["get", NAME]).want(3);
     assert_eq!(objects(&server).await, 0);
     let secrets = place.call("GET", &place.path("secrets"), Value::Null).await.unwrap();
@@ -193,14 +194,14 @@ async fn what_rook_wrote_is_read_and_a_kek_in_its_place_is_left_alone() {
     assert_eq!(kms.run(&["get", NAME]).want(0).stdout, other);
     let written = secret_of_key(&place).await;
     assert_eq!(written["metadata"]["annotations"][MARK], unsealed(&written["data"]["dmcrypt-key"]).as_str());
-    let _ = kms.run(&["delete", NAME]).want(0);
-    let _ = kms.run(&["delete", "other"]).want(0);
+    let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);
+    let _ = kms.run(&["delete", "other", "--destroy"]).want(0);
 
     // A KEK that was stored before the cluster used KMIP (rook-behaviour W3).
     place.call("POST", &place.path("secrets"), rooks(&other)).await.unwrap();
     let before = secret_of_key(&place).await;
     let count = objects(&server).await;
-    for args in [&["get", NAME][..], &["create", NAME], &["delete", NAME]] {
+    for args in [&["get", NAME][..], &["create", NAME], &["delete", NAME, "--destroy"]] {
         let ran = kms.run(args);
         assert_ne!(ran.code, 0, "{args:?}");
         assert!(ran.stderr.contains("holds a KEK"), "{args:?}: {}", ran.stderr);

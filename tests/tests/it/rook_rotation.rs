@@ -15,6 +15,9 @@ const NAME: &str = "set1-data-0d7dwll";
 const DEPLOYMENT: &str = "deployments/rook-ceph-osd-3";
 const DEVICES: [&str; 3] = ["block-tmp", "block.db-tmp", "block.wal-tmp"];
 
+/// The program in the containers of CronJobs. Its clock ends grace periods early.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_kms-hurried");
+
 /// Runs cryptsetup with a KEK in a file, and returns its exit code.
 fn cryptsetup(args: &[&str], kek: &Path, device: &Path) -> i32 {
     let run = Command::new("cryptsetup")
@@ -62,7 +65,7 @@ async fn rotates(cluster: &Cluster) {
     let _ = cluster.kms(&manager).run(&["cronjobs", "apply", "--grace", "0s"]).want(0);
 
     let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
-    let ran = cluster.run_container("rook-ceph-osd-key-rotation-3", &token, &devices).await.want(0);
+    let ran = cluster.run_container(PROGRAM, "rook-ceph-osd-key-rotation-3", &token, &devices).await.want(0);
     fs::write(&new, admin.run(&["get", NAME]).want(0).stdout).unwrap();
     for secret in [&old, &new] {
         assert!(!ran.text().contains(&fs::read_to_string(secret).unwrap()));
@@ -90,7 +93,7 @@ async fn rotates(cluster: &Cluster) {
     let other = folder.path().join("other");
     fs::write(&other, "not the KEK").unwrap();
     format(&devices, &other);
-    let ran = cluster.run_container("rook-ceph-osd-key-rotation-3", &token, &devices).await;
+    let ran = cluster.run_container(PROGRAM, "rook-ceph-osd-key-rotation-3", &token, &devices).await;
     assert_ne!(ran.code, 0, "{}", ran.text());
     assert_eq!(fs::read_to_string(&new).unwrap(), admin.run(&["get", NAME]).want(0).stdout);
     let after = cluster.call("GET", "apps/v1", DEPLOYMENT, Value::Null).await;
@@ -269,7 +272,7 @@ async fn a_job_beside_rooks_refuses_once_rook_rotates() {
         let token = host.cluster.account("rook-ceph-osd", files).await;
         host.cluster.set_key_rotation(true).await;
         let job = "rook-kms-key-rotation-3";
-        let ran = host.cluster.run_container(job, &token, &host.devices()).await.want(2);
+        let ran = host.cluster.run_container(PROGRAM, job, &token, &host.devices()).await.want(2);
         assert!(ran.stderr.contains("keyRotation.enabled is true, so Rook rotates"), "{}", ran.stderr);
         assert_eq!(host.kek(), before);
         host.cluster.set_key_rotation(false).await;

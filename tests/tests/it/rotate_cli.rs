@@ -261,7 +261,7 @@ async fn nothing_secret_is_printed_or_handed_to_cryptsetup_where_others_see_it()
         };
         let good = setup(&token);
         let plain = kms(&server, &token, "rookv2");
-        let _ = plain.run(&["delete", NAME, "--ignore-not-found"]).want(0);
+        let _ = plain.run(&["delete", NAME, "--destroy", "--ignore-not-found"]).want(0);
         let image = osd(&plain, NAME);
         let device = path(&image);
         let other = Image::luks2(&Kek::generate().unwrap());

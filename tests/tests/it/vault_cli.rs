@@ -61,9 +61,23 @@ async fn the_main_job_works_on_both_versions_of_kv() {
 
         let listed = kms.run(&["-o", "json", "list"]).want(0);
         assert!(listed.stdout.contains(NAME) && !listed.stdout.contains("another-key"), "{}", listed.stdout);
-        let _ = kms.run(&["delete", NAME]).want(0);
-        let _ = kms.run(&["delete", NAME]).want(3);
-        let _ = kms.run(&["delete", NAME, "--ignore-not-found"]).want(0);
+        if mount == "rook" {
+            let refused = kms.run(&["delete", NAME]).want(2);
+            assert!(refused.stderr.contains("--destroy"), "KV v1 cannot undo it: {}", refused.stderr);
+            let _ = kms.run(&["undelete", NAME]).want(2);
+        } else {
+            let deleted = kms.run(&["-o", "json", "delete", NAME]).want(0).json();
+            assert_eq!(deleted["outcome"], "recoverable");
+            let undo = deleted["undo"].as_str().unwrap().strip_prefix("kms ").unwrap();
+            let _ = kms.run(&["get", NAME]).want(3);
+            let _ = kms.run(&undo.split(' ').collect::<Vec<_>>()).want(0);
+            let _ = kms.run(&["undelete", NAME]).want(1);
+        }
+        assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "another-key", "nothing is lost");
+        let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);
+        let _ = kms.run(&["delete", NAME, "--destroy"]).want(3);
+        let _ = kms.run(&["delete", NAME, "--destroy", "--ignore-not-found"]).want(0);
+        let _ = kms.run(&["undelete", NAME]).want(if mount == "rook" { 2 } else { 3 });
         assert_eq!(server.admin().request("GET", &path, Value::Null).await.unwrap().status, 404);
         let left: Vec<_> =
             std::fs::read_dir(kms.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -182,7 +196,7 @@ async fn nothing_secret_is_printed_at_any_level_on_any_path() {
                 bad.run(&["check"]).want(4).text(),
                 bad.run_with(&["put", NAME, "--from", "-"], kek).want(4).text(),
                 away.run_with(&["put", NAME, "--from", "-"], kek).want(5).text(),
-                good.run(&["delete", NAME]).want(0).text(),
+                good.run(&["delete", NAME, "--destroy"]).want(0).text(),
             ];
             assert!(
                 printed.iter().any(|text| text.contains("TRACE") || text.contains("DEBUG")),

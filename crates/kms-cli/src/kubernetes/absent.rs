@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Result, SecretSource};
+use kms_core::{Error, ErrorKind, KeyName, Result, SecretSource};
 use kms_dispatch::{Options, Provider};
 use kms_kube::{CephCluster, ClusterRef};
 
@@ -27,6 +27,12 @@ impl Kubernetes {
     pub(crate) async fn cluster(&self, _named: &ClusterRef) -> Result<CephCluster> {
         Err(Error::new(ErrorKind::Disabled, "this build cannot read from Kubernetes")
             .context("feature", Provider::KubernetesSecret.feature()))
+    }
+
+    /// Empty: this build cannot look.
+    #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
+    pub(crate) async fn uses(&self, _kube_namespace: &str, _key: &KeyName) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// `None`: this build cannot read Secrets.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{Result, SecretData, SecretSource, layer::RetryPolicy};
+use kms_core::{KeyName, Result, SecretData, SecretSource, layer::RetryPolicy};
 use kms_dispatch::Options;
 use kms_kube::{
     CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
@@ -61,6 +61,12 @@ impl Kubernetes {
             ceph_cluster(connection, &named.kube_namespace, &named.name).await
         };
         retry(&self.policy, "read CephCluster", read).await
+    }
+
+    /// Finds the Deployments and PVCs of a namespace that use a key.
+    pub(crate) async fn uses(&self, kube_namespace: &str, key: &KeyName) -> Result<Vec<String>> {
+        let connection = self.connection().await?.clone();
+        RookNamespace::new(connection, kube_namespace).with_policy(self.policy).uses(key).await
     }
 
     /// The Secrets of a namespace. The first read of a Secret makes the connection.

@@ -211,3 +211,63 @@ async fn a_misspelt_block_of_a_cluster_is_not_taken_for_kubernetes_secrets() {
         assert!(stderr.contains(problem), "{stderr}");
     }
 }
+
+/// The objects of a cluster that use the key `a`, in lists.
+fn objects(request: &Request, found: bool) -> Response {
+    let items = match (found, request.path.contains("/deployments")) {
+        (false, _) => json!([]),
+        // Nothing but its labels can be parsed.
+        (true, true) => json!([
+            {"metadata": {"name": "rook-ceph-osd-7", "labels": {"ceph.rook.io/pvc": "a"}}, "spec": {"replicas": "?"}},
+            {"metadata": {"name": "rook-ceph-osd-8", "labels": {"ceph.rook.io/pvc": "ab"}}},
+        ]),
+        (true, false) => json!([{"metadata": {"name": "a"}}, {"metadata": {"name": "ab"}}]),
+    };
+    Response::json(200, json!({"metadata": {}, "items": items}).to_string())
+}
+
+#[tokio::test]
+async fn a_key_that_the_cluster_uses_is_not_deleted() {
+    let empty = tempfile::tempdir().unwrap();
+    let dir = empty.path().display().to_string();
+    for (found, options, code) in [
+        (true, vec!["--destroy"], 1),
+        (true, vec![], 1),
+        // The KMS is asked only if the key is not in use. It is away.
+        (false, vec!["--destroy"], 5),
+    ] {
+        let server = HttpServer::start(move |request| match request.path.as_str() {
+            path if path.contains("/cephclusters/") => cluster(|_| ()),
+            path if path.contains("/secrets/") => secret(),
+            _ => objects(request, found),
+        })
+        .await
+        .unwrap();
+        let mut args =
+            vec!["--cluster", "rook-ceph/my", "--timeout", "1s", "delete", "a", "--data-dir", &dir];
+        args.extend(options);
+        let (ended, stdout, stderr) = kms(&server.url(), &args, &[]).await;
+        assert_eq!(ended, code, "{stdout}{stderr}");
+        let uses = ["Deployment rook-ceph-osd-7", "PersistentVolumeClaim a)", "--in-use"];
+        assert_eq!(uses.iter().all(|text| stderr.contains(text)), found, "{stderr}");
+        assert!(!stderr.contains("rook-ceph-osd-8") && !stderr.contains("Claim ab"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_deleted_only_if_that_is_asked_for_and_so_is_one_whose_use_cannot_be_seen() {
+    let server = HttpServer::start(|request| match request.path.as_str() {
+        path if path.contains("/cephclusters/") => cluster(|_| ()),
+        path if path.contains("/secrets/") => secret(),
+        _ => refused(403, "Forbidden"),
+    })
+    .await
+    .unwrap();
+    for (option, code) in [(None, 4), (Some("--in-use"), 5)] {
+        let mut args = vec!["--cluster", "rook-ceph/my", "--timeout", "1s", "delete", "a", "--destroy"];
+        args.extend(option);
+        let (ended, stdout, stderr) = kms(&server.url(), &args, &[]).await;
+        assert_eq!(ended, code, "{stdout}{stderr}");
+        assert_eq!(stderr.contains("give --in-use"), option.is_none(), "{stderr}");
+    }
+}

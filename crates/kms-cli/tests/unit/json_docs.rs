@@ -232,6 +232,7 @@ async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
     match command {
         Command::Keys(keys::Command::Create(args)) => keys::create::run(args, kms, &mut output).await,
         Command::Keys(keys::Command::Delete(args)) => keys::delete::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Undelete(args)) => keys::undelete::run(args, kms, &mut output).await,
         Command::Keys(keys::Command::Get(args)) => keys::get::run(args, kms, &mut output).await,
         Command::Keys(keys::Command::List(args)) => {
             keys::list::run(args, kms, SystemTime::now(), &mut output).await
@@ -263,10 +264,11 @@ async fn the_page_describes_what_is_written() {
     assert_eq!(std::fs::read_to_string(Path::new(&file("out"))).unwrap(), "s3cr3t");
     check("kms list", &[run(&kms, &["list"]).await]);
     let delete = [
-        run(&kms, &["delete", "a"]).await,
-        run(&kms, &["delete", "b", "--soft"]).await,
+        run(&kms, &["delete", "a", "--destroy"]).await,
+        run(&kms, &["delete", "b"]).await,
         run(&kms, &["delete", "a", "--ignore-not-found"]).await,
     ];
+    check("kms undelete", &[run(&kms, &["undelete", "b"]).await]);
     for (text, outcome) in delete.iter().zip(["destroyed", "recoverable", "not-found"]) {
         assert!(text.contains(outcome), "{text}");
     }

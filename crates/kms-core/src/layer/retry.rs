@@ -275,7 +275,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
             if unknown && error.kind() == ErrorKind::NotFound {
                 return Ok(match mode {
                     DeleteMode::Destroy => Deleted::Destroyed,
-                    DeleteMode::Soft => Deleted::Recoverable,
+                    DeleteMode::Soft => Deleted::Recoverable { until: None },
                 });
             }
             unknown |= error.retryable() == Retry::IfIdempotent;

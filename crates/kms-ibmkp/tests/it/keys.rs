@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::common::{Setup, kek, key, names, quick};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
-    provider::Deleted,
 };
 use kms_testkit::fake::ibmkp::{API_KEY, Destroyed, Host, INSTANCE, IbmKp, Key};
 
@@ -86,7 +85,7 @@ async fn keys_of_rook_are_read_compared_rotated_and_deleted() {
     assert!(old.aliases[0].starts_with("superseded_"), "and marked: {old:?}");
 
     assert_eq!(provider.retire_superseded(&name, &version).await.unwrap(), 1);
-    assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Recoverable);
+    assert!(provider.delete(&name, DeleteMode::Destroy).await.unwrap().is_recoverable());
     assert!(double.keys().iter().all(|key| key.state == 5));
 }
 
@@ -170,7 +169,7 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         let first = provider.put(&name, &kek("QUJD"), PutMode::Create).await.unwrap();
         let second = provider.put(&name, &kek("REVG"), PutMode::Update(first)).await.unwrap();
         assert_eq!(provider.undelete(&name).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(provider.delete(&name, DeleteMode::Soft).await.unwrap(), Deleted::Recoverable);
+        assert!(provider.delete(&name, DeleteMode::Soft).await.unwrap().is_recoverable());
         assert_eq!(provider.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
 
         // Of the two keys that were deleted together, the current one comes back.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod status;
+mod uses;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,

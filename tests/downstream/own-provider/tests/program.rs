@@ -54,7 +54,7 @@ fn a_key_is_created_read_and_deleted() {
     assert!(got.contains(&fingerprint) && !got.contains(&stored), "{got}");
     assert_eq!(fs::read_to_string(folder.join("kek")).unwrap(), stored);
 
-    succeeded(kms(folder, &["delete", "set1-data-0"]));
+    succeeded(kms(folder, &["delete", "set1-data-0", "--destroy"]));
     assert!(!file.exists());
     let absent = kms(folder, &["get", "set1-data-0"]);
     assert!(!absent.status.success() && absent.stdout.is_empty());

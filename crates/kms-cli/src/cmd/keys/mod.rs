@@ -5,8 +5,10 @@ pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
+mod in_use;
 pub(crate) mod list;
 pub(crate) mod put;
+pub(crate) mod undelete;
 
 use std::time::SystemTime;
 
@@ -28,8 +30,13 @@ pub(crate) enum Command {
     Put(put::Args),
     /// Write a KEK to standard output or to a file
     Get(get::Args),
-    /// Delete a KEK permanently
+    /// Delete a KEK so that it can be brought back, or destroy it
+    ///
+    /// kms refuses to delete a key that is in use: by a Deployment or a PVC of the cluster given with --cluster, by a
+    /// device in Rook's folders on this host, or by an open device of this host. It cannot see other hosts.
     Delete(delete::Args),
+    /// Bring back a deleted KEK
+    Undelete(undelete::Args),
     /// List the names of the keys, never their KEKs
     List(list::Args),
 }
@@ -43,6 +50,7 @@ impl Command {
             Self::Put(args) => &mut args.files,
             Self::Get(args) => &mut args.files,
             Self::Delete(args) => &mut args.files,
+            Self::Undelete(args) => &mut args.files,
             Self::List(args) => &mut args.files,
         }
     }
@@ -66,7 +74,14 @@ pub(crate) async fn run(
             get::check(&args)?;
             get::run(args, &*invocation.connect().await?, output).await
         }
-        Command::Delete(args) => delete::run(args, &*invocation.connect().await?, output).await,
+        Command::Delete(args) => {
+            let target = invocation.target().await?;
+            if !args.in_use {
+                in_use::refuse_if_in_use(&args.name.name, &args.data_dir, &target, invocation).await?;
+            }
+            delete::run(args, &*target.connect().await?, output).await
+        }
+        Command::Undelete(args) => undelete::run(args, &*invocation.connect().await?, output).await,
         Command::List(args) => {
             list::run(args, &*invocation.connect().await?, SystemTime::now(), output).await
         }
