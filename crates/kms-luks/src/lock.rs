@@ -120,18 +120,32 @@ impl Held {
 fn open(path: &Path) -> Result<File> {
     let node = kernel_node(path);
     let path = node.as_deref().unwrap_or(path);
+    // The kernel opens a read-only block device for writing, and refuses the write.
+    if is_read_only(path) {
+        return Err(Error::config(
+            "the device is read-only, so its key slots cannot change: make it writable (blockdev --setrw)",
+        ));
+    }
     // A lock needs write access.
-    OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
-        let refused = matches!(cause.kind(), ErrorKindOfIo::PermissionDenied | ErrorKindOfIo::ReadOnlyFilesystem);
-        if refused && File::open(path).is_ok() {
-            return Error::config(
-                "the device can be read and not written, so its key slots cannot change: make it writable (blockdev \
-                 --setrw, or mount the file system of the image for writing), or run as root",
-            )
-            .source(cause);
-        }
-        not_read(cause)
+    OpenOptions::new().read(true).write(true).open(path).map_err(|cause| match cause.kind() {
+        ErrorKindOfIo::ReadOnlyFilesystem => Error::config(
+            "the file system of the image is read-only, so its key slots cannot change: mount it for writing",
+        )
+        .source(cause),
+        _ => not_read(cause),
     })
+}
+
+/// Whether the kernel refuses writes to a block device. `false` for other files.
+fn is_read_only(path: &Path) -> bool {
+    let Some(number) = block_device(path) else { return false };
+    let flag = std::fs::read_to_string(sysfs(number, "ro"));
+    flag.is_ok_and(|flag| flag.trim() == "1")
+}
+
+/// The file in which the kernel describes a block device.
+fn sysfs(number: u64, file: &str) -> String {
+    format!("/sys/dev/block/{}:{}/{file}", major(number), minor(number))
 }
 
 /// The kernel's own node of a block device. `None` if it is not visible in this mount namespace.
@@ -141,8 +155,7 @@ fn open(path: &Path) -> Result<File> {
 /// `/dev`.
 fn kernel_node(path: &Path) -> Option<PathBuf> {
     let number = block_device(path)?;
-    let facts = format!("/sys/dev/block/{}:{}/uevent", major(number), minor(number));
-    let facts = std::fs::read_to_string(facts).ok()?;
+    let facts = std::fs::read_to_string(sysfs(number, "uevent")).ok()?;
     let name = facts.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     let node = Path::new("/dev").join(name);
     (block_device(&node) == Some(number)).then_some(node)

@@ -98,9 +98,12 @@ impl Mapping {
             let answer = self.cryptsetup.run(Call::new(["close", "--"]).arg(self.name.as_str())).await;
             let answer = answer.map_err(hint)?;
             match answer.ended {
-                Ended::Code(code::DONE) => Ok(()),
-                // Another process has closed it.
+                // Perhaps another process has closed it.
                 _ if self.cryptsetup.sysfs().mapped(&self.name)?.is_none() => Ok(()),
+                Ended::Code(code::DONE) => Err(Error::new(
+                    ErrorKind::Unexpected,
+                    "cryptsetup reports that it closed the mapping, and the kernel still has it",
+                )),
                 _ => Err(self.cryptsetup.explain(&answer).await),
             }
         };

@@ -11,6 +11,8 @@ mod osd;
 mod report;
 mod rotate;
 mod run;
+mod sight;
+mod sight_store;
 mod slot;
 mod state;
 mod store;
@@ -28,6 +30,7 @@ pub use self::{
     osd::Osd,
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
+    sight_store::{SightFolder, SightStore, Unkept},
     slot::Slot,
     store::{Added, Proof, SlotLock, SlotStore},
     table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},

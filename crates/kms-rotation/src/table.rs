@@ -6,6 +6,10 @@ use kms_core::{Error, ErrorKind, Result};
 
 use crate::Slot;
 
+/// The iterations of PBKDF2 in the slots that kms makes. cryptsetup gives a passphrase more, unless a call asks for so
+/// few.
+const MACHINE_ITERATIONS: u64 = 1000;
+
 /// The key derivation function of a key slot: how the passphrase becomes the key of the slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -74,6 +78,11 @@ impl KeySlot {
     /// Whether a `cryptsetup open` that names no slot can open the data by this slot.
     pub fn opens_unnamed(&self) -> bool {
         self.opens_data && !self.ignored
+    }
+
+    /// Whether the slot may have been made for a person, or by Rook: its key derivation is not the one of kms.
+    pub fn may_be_anothers(&self) -> bool {
+        !matches!(self.kdf, SlotKdf::Pbkdf2 { iterations: MACHINE_ITERATIONS, .. })
     }
 
     /// Refuses a slot that a token refers to: its removal or change would break the unlocking that the token is for.
@@ -189,6 +198,14 @@ impl SlotTable {
     /// Whether a slot is in use and holds the volume key.
     pub fn opens_data(&self, slot: Slot) -> bool {
         self.slot(slot).is_some_and(|slot| slot.opens_data)
+    }
+
+    /// Whether both tables are of the same device, and no slot was written between the two looks.
+    pub fn has_slots_of(&self, other: &Self) -> bool {
+        let salts = |table: &Self| {
+            table.slots.iter().map(|(slot, key)| (*slot, key.salt.clone())).collect::<Vec<_>>()
+        };
+        self.uuid == other.uuid && salts(self) == salts(other)
     }
 
     /// The slots in use that do not belong to the rotation.

@@ -12,10 +12,11 @@ struct Loops(Vec<String>);
 
 impl Loops {
     /// `None` if this user may not make any.
-    fn over(path: &Path) -> Option<Self> {
+    fn over(path: &Path, options: &[&str]) -> Option<Self> {
         let mut loops = Self(Vec::new());
         for _ in 0..2 {
-            let made = Command::new("losetup").args(["--find", "--show"]).arg(path).output().unwrap();
+            let mut losetup = Command::new("losetup");
+            let made = losetup.args(["--find", "--show"]).args(options).arg(path).output().unwrap();
             if !made.status.success() {
                 assert!(!rustix::process::geteuid().is_root(), "{}", String::from_utf8_lossy(&made.stderr));
                 return None;
@@ -43,9 +44,14 @@ impl Drop for Loops {
 async fn a_header_that_was_written_through_another_node_is_seen() {
     let (current, new) = (kek(), kek());
     let image = Image::luks2(&current);
-    let Some(loops) = Loops::over(&image.path()) else { return };
+    let Some(loops) = Loops::over(&image.path(), &[]) else { return };
     let [one, two] = loops.devices();
-    // Both page caches hold the first header.
+    // Both page caches hold the first header. The kernel keeps a page cache as long as the node is open, as the lock of a
+    // rotation and the mapping of a running OSD keep it.
+    let _open = [&one, &two].map(|device| {
+        std::fs::read(device.path()).unwrap();
+        std::fs::File::open(device.path()).unwrap()
+    });
     for device in [&one, &two] {
         assert!(!device.opens(Some(Slot::OTHER), &new).await.unwrap());
         std::fs::read(device.path()).unwrap();
@@ -84,4 +90,26 @@ async fn an_exit_code_is_no_evidence_of_a_write() {
     let device = image.device_by(Cryptsetup::new().with_program(lies));
     let error = device.set_label(&Identity::new("set1", "fsid")).await.unwrap_err();
     assert!(error.to_string().contains("the header does not have it"), "{error}");
+}
+
+/// A dry run takes the lock as the run does, so that it refuses a read-only device as the run does.
+#[tokio::test]
+#[ignore = "needs cryptsetup, and loop devices as root: cargo xtask it luks"]
+async fn a_read_only_device_is_named_before_a_slot_is_changed() {
+    let current = kek();
+    let image = Image::luks2(&current);
+    let Some(loops) = Loops::over(&image.path(), &["--read-only"]) else { return };
+    let [device, _] = loops.devices();
+    assert!(device.opens(Some(Slot::CURRENT), &current).await.unwrap());
+    let errors = [
+        device.lock().await.unwrap_err(),
+        device.add(Some(Slot::CURRENT), &current, Slot::OTHER, &kek()).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        assert!(
+            error.to_string().contains("the device is read-only") && error.to_string().contains("--setrw"),
+            "{error}"
+        );
+    }
 }

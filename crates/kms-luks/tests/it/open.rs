@@ -136,6 +136,15 @@ async fn a_closed_device_is_opened_and_an_open_one_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_close_that_did_nothing_is_no_close() {
+    let machine = Machine::new();
+    let device = machine.device("[ $1 = close ] && exit 0");
+    device.open(&osd(), &kek()).await.unwrap();
+    let error = Mapping::new(device.cryptsetup().clone(), osd()).close().await.unwrap_err();
+    assert!(error.to_string().contains("the kernel still has it"), "{error}");
+}
+
+#[tokio::test]
 async fn a_name_that_is_another_devices_is_refused() {
     let other = Image::blank();
     let cases = [

@@ -334,6 +334,36 @@ async fn a_dry_run_and_a_run_agree_on_every_kind_of_header() {
     }
 }
 
+/// A header does not tell a passphrase of a person from the KEK of an earlier rotation; the key derivation does.
+#[tokio::test]
+#[ignore = "needs cryptsetup: cargo xtask it rotation"]
+async fn a_leftover_slot_that_may_be_a_persons_is_warned_of_before_it_is_removed() {
+    for persons in [true, false] {
+        let current = kek();
+        let image = Image::luks2(&current);
+        if persons {
+            image.add_argon2id(&current, 1, &kek());
+        } else {
+            image.add(&current, 1, &kek());
+        }
+        let bench = Bench::with(&current, vec![image]).await;
+        let mut options = Options::default();
+        options.wait = false;
+        // The KEK is new, so that the slot stays for now.
+        for (dry_run, outcome) in [(true, Outcome::DryRun), (false, Outcome::Pending)] {
+            options.dry_run = dry_run;
+            let report = bench.rotate(&options).await.unwrap();
+            assert_eq!((report.outcome, bench.images[0].slots()), (outcome, vec![0, 1]));
+            let warned = |warning: &String| {
+                warning.contains("key slot 1")
+                    && warning.contains("argon2id")
+                    && warning.contains("--new-key-slot 2")
+            };
+            assert_eq!(report.warnings.iter().any(warned), persons, "{:?}", report.warnings);
+        }
+    }
+}
+
 /// Whether `verify` says that the KEK opens the device.
 async fn verified(bench: &Bench) -> bool {
     let found = verify(&*bench.kms, &bench.osd(), &Silent).await.unwrap();
