@@ -200,7 +200,7 @@ fn by_status(answer: &HttpResponse, of_service: bool) -> Error {
             Retry::Never,
         ),
         StatusCode::NOT_FOUND | StatusCode::GONE => error(
-            ErrorKind::ConfigInvalid,
+            ErrorKind::Protocol,
             "the server at this address is not Key Protect; check IBM_KP_BASE_URL",
             Retry::Never,
         ),
@@ -220,7 +220,7 @@ fn by_status(answer: &HttpResponse, of_service: bool) -> Error {
             error(ErrorKind::Unavailable, "the server cannot answer now", Retry::IfIdempotent)
         }
         status if status.is_redirection() => error(
-            ErrorKind::ConfigInvalid,
+            ErrorKind::Protocol,
             "the server redirects the request, which Key Protect never does; check IBM_KP_BASE_URL and the proxy",
             Retry::Never,
         ),
@@ -273,14 +273,14 @@ mod tests {
             (404, refusal("KEY_RING_NOT_FOUND_ERR"), ConfigInvalid, Retry::Never),
             (404, plain.to_owned(), Protocol, Retry::Never),
             (410, plain.to_owned(), Protocol, Retry::Never),
-            (404, "<html>".to_owned(), ConfigInvalid, Retry::Never),
-            (404, "{}".to_owned(), ConfigInvalid, Retry::Never),
-            (410, String::new(), ConfigInvalid, Retry::Never),
+            (404, "<html>".to_owned(), Protocol, Retry::Never),
+            (404, "{}".to_owned(), Protocol, Retry::Never),
+            (410, String::new(), Protocol, Retry::Never),
             (429, "<html>".to_owned(), RateLimited, Retry::Always),
             (501, String::new(), Unsupported, Retry::Never),
             (502, "<html>".to_owned(), Unavailable, Retry::IfIdempotent),
             (503, String::new(), Unavailable, Retry::IfIdempotent),
-            (302, String::new(), ConfigInvalid, Retry::Never),
+            (302, String::new(), Protocol, Retry::Never),
             (204, String::new(), Protocol, Retry::Never),
         ] {
             let error = from_answer(&answer(status, &body));

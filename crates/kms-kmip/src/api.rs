@@ -113,6 +113,21 @@ pub(crate) fn located(payload: &Item<'_>) -> Result<Vec<String>> {
     Ok(uids)
 }
 
+/// The attributes in the response to Get Attributes.
+///
+/// # Errors
+///
+/// `Protocol` if the response is about another object, or about none: an object whose name the server withholds must not
+/// count as absent.
+fn described(payload: &Item<'_>, uid: &str) -> Result<Attributes> {
+    check_object(payload, uid)?;
+    let attributes = Attributes::of(payload);
+    if payload.child(tag::UNIQUE_IDENTIFIER).is_none() && attributes == Attributes::default() {
+        return Err(malformed("it describes no object"));
+    }
+    Ok(attributes)
+}
+
 /// Fails if the response is about another object than the request.
 pub(crate) fn check_object(payload: &Item<'_>, uid: &str) -> Result<()> {
     match payload.child(tag::UNIQUE_IDENTIFIER).map(|item| item.text() == Some(uid)) {
@@ -198,8 +213,7 @@ impl Api {
     /// The attributes of an object.
     pub(crate) async fn attributes(&self, uid: &str) -> Result<Attributes, ExchangeError> {
         let payload = |_| identifier(uid);
-        let read = |payload: &Item<'_>| check_object(payload, uid).map(|()| Attributes::of(payload));
-        self.client.call(Operation::GetAttributes, payload, read).await
+        self.client.call(Operation::GetAttributes, payload, |payload| described(payload, uid)).await
     }
 
     /// Sends Activate or Destroy for an object.
@@ -373,6 +387,16 @@ mod tests {
         check(vec![Field::text(tag::UNIQUE_IDENTIFIER, "1")]).unwrap();
         let error = check(vec![Field::text(tag::UNIQUE_IDENTIFIER, "2")]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn an_object_without_attributes_needs_its_identifier_in_the_response() {
+        let read = |fields| {
+            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, fields).encode();
+            described(&Item::parse(&bytes).unwrap(), "1").map(drop)
+        };
+        read(vec![Field::text(tag::UNIQUE_IDENTIFIER, "1")]).unwrap();
+        assert_eq!(read(vec![]).unwrap_err().kind(), ErrorKind::Protocol);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kms_core::{Error, ErrorKind, KeyName, Result};
+use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
 
 use crate::{
     container::{PROGRAM, ROTATE_KEY},
@@ -88,6 +88,8 @@ impl RookRotation {
                     "Rook is rotating keys in this cluster, and two rotations of one device can lose it: wait for the \
                      end of Rook's Jobs",
                 )
+                // As with a lock that another process holds.
+                .retry(Retry::Always)
                 .context("running", active.join(", ")),
             ));
         }

@@ -8,14 +8,15 @@ use crate::{
     report::{Outcome, Report},
     run::Run,
     state::{Fresh, SlotPair, State, Switched},
+    survey::SLOTS_CHANGED,
 };
 
 impl Run<'_> {
     /// `Switched` → `Ended` if there is no grace period or the run does not wait; otherwise `Grace`.
     pub(crate) async fn keep_or_remove(&self, switched: Switched, fresh: Fresh) -> Result<State> {
-        if self.options.grace.is_zero() {
+        if self.grace().is_zero() {
             let Switched { mut report, devices, .. } = switched;
-            self.remove_proven(&mut report, &devices, &fresh).await.map_err(next_run_removes)?;
+            self.remove_proven(&mut report, devices, fresh).await.map_err(next_run_removes)?;
             return Ok(self.rotated(report).await);
         }
         if self.options.wait {
@@ -26,14 +27,33 @@ impl Run<'_> {
 
     /// `Expired` → `Ended`.
     ///
-    /// Everything is read again: the KMS may hold another KEK by now, and a slot may hold another key.
+    /// Everything is read again: the KMS may hold another KEK by now, and a slot may hold another key. If another
+    /// program has written to a slot, no slot of any device is removed, since that program may still be at work.
     pub(crate) async fn remove_after_grace(&self, switched: Switched) -> Result<State> {
         let Switched { mut report, devices, .. } = switched;
-        if self.remove_unchanged(&mut report, &devices).await.map_err(next_run_removes)? {
-            Ok(self.rotated(report).await)
-        } else {
-            Ok(State::ended(report, Outcome::Superseded))
+        let stored = self.read(Step::ReadKek).await.map_err(next_run_removes)?;
+        report.to_version = stored.version.clone();
+        if stored.kek.fingerprint() != report.to_fingerprint {
+            report.to_fingerprint = stored.kek.fingerprint();
+            report.warnings.push(
+                "another writer stored another KEK during the grace period: no key slot was removed"
+                    .to_owned(),
+            );
+            return Ok(State::ended(report, Outcome::Superseded));
         }
+        for SlotPair { device, table, .. } in &devices {
+            if !self.table(&**device).await.map_err(next_run_removes)?.has_slots_of(table) {
+                report.warnings.push(format!("{}: {SLOTS_CHANGED}", device.path().display()));
+                return Ok(State::ended(report, Outcome::Pending));
+            }
+        }
+        let mut proofs = Vec::with_capacity(devices.len());
+        for SlotPair { device, new, .. } in &devices {
+            proofs.push(self.prove(&**device, *new, &stored.kek).await.map_err(next_run_removes)?);
+        }
+        let fresh = Fresh { kek: stored.kek, proofs };
+        self.remove_proven(&mut report, devices, fresh).await.map_err(next_run_removes)?;
+        Ok(self.rotated(report).await)
     }
 
     async fn rotated(&self, mut report: Report) -> State {
@@ -43,46 +63,15 @@ impl Run<'_> {
         State::ended(report, Outcome::Rotated)
     }
 
-    async fn remove_proven(&self, report: &mut Report, devices: &[SlotPair], fresh: &Fresh) -> Result<()> {
+    /// Removes the old slots, each only if no slot of its device was written since the switch.
+    async fn remove_proven(&self, report: &mut Report, devices: Vec<SlotPair>, fresh: Fresh) -> Result<()> {
         let Fresh { kek, proofs } = fresh;
-        for (index, (SlotPair { device, old, .. }, proof)) in devices.iter().zip(proofs).enumerate() {
+        for (index, (SlotPair { device, old, table, .. }, proof)) in devices.iter().zip(proofs).enumerate() {
             let Some(old) = old else { continue };
-            self.remove(&**device, old.slot, proof, kek).await?;
-            report.removed(index, old.slot);
+            self.remove(&**device, *old, &proof.while_slots_are(table), &kek).await?;
+            report.removed(index, *old);
         }
         Ok(())
-    }
-
-    /// Removes each old slot that no other program has written to meanwhile. `false` if the KMS holds another KEK than
-    /// before the pause; then no slot is removed.
-    async fn remove_unchanged(&self, report: &mut Report, devices: &[SlotPair]) -> Result<bool> {
-        let stored = self.read(Step::ReadKek).await?;
-        report.to_version = stored.version;
-        if stored.kek.fingerprint() != report.to_fingerprint {
-            report.to_fingerprint = stored.kek.fingerprint();
-            report.warnings.push(
-                "another writer stored another KEK during the grace period: no key slot was removed"
-                    .to_owned(),
-            );
-            return Ok(false);
-        }
-        for (index, SlotPair { device, new, old }) in devices.iter().enumerate() {
-            let Some(old) = old else { continue };
-            let table = self.table(&**device).await?;
-            // Every write of a slot makes a new salt.
-            if table.slot(old.slot).is_some_and(|now| now != old) {
-                report.warnings.push(format!(
-                    "{}: key slot {} has become another one during the grace period, and was not removed",
-                    device.path().display(),
-                    old.slot
-                ));
-                continue;
-            }
-            let proof = self.prove(&**device, *new, &stored.kek).await?;
-            self.remove(&**device, old.slot, &proof, &stored.kek).await?;
-            report.removed(index, old.slot);
-        }
-        Ok(true)
     }
 
     /// Retires superseded versions, if the KMS keeps any. A failure is only a warning, since the rotation is done.

@@ -52,13 +52,15 @@ impl Run<'_> {
 
     /// Makes sure that the KEK may be updated, before any device is written to.
     ///
-    /// If the server cannot tell, this stores the current KEK once more: that needs the same rights, and the KMS
-    /// returns the same KEK throughout.
+    /// If the server cannot tell, but has compare-and-set, this stores the current KEK once more: that needs the same
+    /// rights, and the KMS returns the same KEK throughout. Without compare-and-set such a write could arrive late and
+    /// undo a later rotation, which sees no trace of it on the devices; there the write of the new KEK, whose slot is
+    /// the trace, shows whether it is allowed.
     pub(crate) async fn prove_right(&self, stored: Stored) -> Result<Stored> {
         match self.ask_right().await? {
-            UpdateRight::Granted => Ok(stored),
             UpdateRight::Denied => Err(self.denied()),
-            _ => self.store_again(stored).await,
+            UpdateRight::Unknown if self.is_atomic() => self.store_again(stored).await,
+            _ => Ok(stored),
         }
     }
 
@@ -74,8 +76,8 @@ impl Run<'_> {
     ///
     /// A killed run may have sent its new KEK a moment ago. The KMS still returns the old KEK, and would return the
     /// new one a moment later, after its key slot has been removed. Where the server has compare-and-set, this stores
-    /// the KEK once more: that makes a new version, so that every write for an earlier version fails. Elsewhere it
-    /// waits as long as a write can be in flight, and reads again.
+    /// the KEK once more: that makes a new version, so that every write for an earlier version fails. Elsewhere the
+    /// observation that precedes every removal was longer than a write can be in flight, and this reads once more.
     ///
     /// # Errors
     ///
@@ -94,7 +96,6 @@ impl Run<'_> {
             }
             return Ok(fenced);
         }
-        self.wait_until(self.options.timer.now() + self.options.in_flight()).await;
         let again = self.read(Step::ReadKek).await?;
         if again.version == stored.version && again.kek.ct_eq(&stored.kek) {
             Ok(again)

@@ -1,42 +1,64 @@
-//! The transitions that deal with leftover slots: slots of the pair that an earlier run, or Rook, left in use besides
-//! the slot of the KEK.
+//! The transitions that deal with unsettled slots.
 //!
-//! A leftover slot holds a new KEK that never got into the KMS, the old KEK of a rotation that was not finished, or a
-//! copy that Rook made. The three cases cannot be told apart, and need not be: once the KEK that the KMS holds opens
-//! every device, and no other KEK can arrive there ([`fence`](Run::fence)), only an OSD that has fetched the old KEK
-//! a moment ago may need a leftover. So a leftover stays as long as the KEK is younger than the grace period.
+//! A leftover slot is a slot of the pair that is in use besides the slot of the KEK. It holds a new KEK that never got
+//! into the KMS, the old KEK of a rotation that was not finished, or what a rotation of Rook made that is at work this
+//! moment: Rook relies on a copy of the KEK in slot 1, and stores the KEK of slot 0 a moment later. The cases cannot be
+//! told apart. So a leftover goes only after the KMS and all slots have been seen unchanged for a grace period, two
+//! minutes at least: then each rotation that was at work has ended or written, each write that was sent has arrived,
+//! and each OSD that fetched the old KEK has started. No time of day takes part in this.
+
+use std::time::Duration;
 
 use kms_core::Result;
+use tracing::warn;
 
 use crate::{
+    SlotTable,
     report::Outcome,
     run::Run,
+    sight::Sight,
     state::{Found, State, Young},
 };
 
 impl Run<'_> {
-    /// `Surveyed` → `Clean` without leftovers, `Obsolete` if the KEK is older than the grace period; otherwise `Young`,
-    /// or `Ended` if the run does not wait.
+    /// `Surveyed` → `Clean` if the slots are settled, `Obsolete` if they have been seen unchanged for long enough;
+    /// otherwise `Young`, or `Ended` if the run does not wait.
     pub(crate) async fn sort_leftovers(&self, mut found: Found) -> Result<State> {
-        if !found.has_leftovers() {
+        let between_steps =
+            !self.options.finish_only && found.places.iter().any(|place| place.may_be_rooks());
+        if !found.has_leftovers() && !between_steps {
             return Ok(State::Clean(Box::new(found)));
         }
         self.prove_places(&mut found.places, &found.stored.kek).await?;
         found.warn_of_unattributed();
-        let left = self.options.grace.saturating_sub(self.age(&found.stored));
+        let (needed, sight) = (self.options.safe_grace(), found.sight());
+        let kept = self.seen_for(found.places.first().map(|place| &place.table), &sight);
+        let left = needed.saturating_sub(kept.unwrap_or_default());
         if left.is_zero() {
             return Ok(State::Obsolete(Box::new(found)));
         }
-        self.remove_copies(&mut found).await?;
-        if !found.has_leftovers() {
-            return Ok(State::Clean(Box::new(found)));
-        }
         if self.options.wait {
-            let fingerprint = found.report.from_fingerprint;
-            return Ok(State::Young(Young { fingerprint, until: self.options.timer.now() + left }));
+            warn!(
+                key = %self.osd.name(),
+                "key slots may be those of a rotation that is at work, of Rook for example: waiting {} s, and going on \
+                 only if no program writes to them meanwhile",
+                left.as_secs()
+            );
+            let fingerprint = found.report.from_fingerprint.clone();
+            let rotates = !self.options.finish_only
+                && (!found.has_leftovers() || self.age(&found.stored) >= self.options.grace);
+            let until = self.options.timer.now() + left;
+            return Ok(State::Young(Young { fingerprint, sight, until, rotates }));
         }
         found.report_pending();
+        found.report.warnings.push(left_alone(left, kept.is_some()));
         Ok(State::ended(found.report, Outcome::Pending))
+    }
+
+    /// Asks the memory of the host how long this has been seen, and keeps it. `first` is the table of the first device.
+    /// `None` if the host cannot keep it.
+    pub(crate) fn seen_for(&self, first: Option<&SlotTable>, sight: &Sight) -> Option<Duration> {
+        self.options.sights.unchanged_for(first?.uuid(), sight.as_str())
     }
 
     /// `Obsolete` → `Clean`.
@@ -45,13 +67,8 @@ impl Run<'_> {
     }
 
     /// `Outlived` → `Ended`: the run has waited for the end of an earlier rotation, and makes no second one.
-    pub(crate) async fn finish_earlier(&self, mut found: Found) -> Result<State> {
-        if found.has_leftovers() {
-            self.prove_places(&mut found.places, &found.stored.kek).await?;
-            found.warn_of_unattributed();
-            found = self.remove_leftovers(found).await?;
-        }
-        Ok(self.finish(found).await)
+    pub(crate) async fn finish_earlier(&self, found: Found) -> Result<State> {
+        Ok(self.finish(self.remove_leftovers(found).await?).await)
     }
 
     /// Ends a run that makes no new KEK.
@@ -65,36 +82,36 @@ impl Run<'_> {
     }
 
     /// Removes all leftover slots, behind the fence. The KEK must have been proven on every device.
-    async fn remove_leftovers(&self, found: Found) -> Result<Found> {
-        let Found { stored, mut places, mut report } = found;
-        let stored = self.fence(stored).await?;
-        report.to_version = stored.version.clone();
-        for (place, device) in places.iter_mut().zip(&mut report.devices) {
+    async fn remove_leftovers(&self, mut found: Found) -> Result<Found> {
+        if !found.has_leftovers() {
+            return Ok(found);
+        }
+        found.stored = self.fence(found.stored).await?;
+        found.report.to_version = found.stored.version.clone();
+        let kek = &found.stored.kek;
+        for (place, device) in found.places.iter_mut().zip(&mut found.report.devices) {
             if place.leftovers.is_empty() {
                 continue;
             }
-            let proof = self.prove(&*place.device, place.at, &stored.kek).await?;
+            let proof = self.prove(&*place.device, place.at, kek).await?.while_slots_are(&place.table);
             for slot in std::mem::take(&mut place.leftovers) {
-                self.remove(&*place.device, slot, &proof, &stored.kek).await?;
+                self.remove(&*place.device, slot, &proof, kek).await?;
+                place.removed.push(slot);
                 device.removed.push(slot);
             }
         }
-        Ok(Found { stored, places, report })
+        Ok(found)
     }
+}
 
-    /// Removes the leftover slots that the KEK itself opens. No KEK is lost with them, so there is nothing to wait for.
-    async fn remove_copies(&self, found: &mut Found) -> Result<()> {
-        let kek = &found.stored.kek;
-        for (place, device) in found.places.iter_mut().zip(&mut found.report.devices) {
-            for slot in place.leftovers.clone() {
-                if self.opens(&*place.device, slot, kek).await? {
-                    let proof = self.prove(&*place.device, place.at, kek).await?;
-                    self.remove(&*place.device, slot, &proof, kek).await?;
-                    place.leftovers.retain(|left| *left != slot);
-                    device.removed.push(slot);
-                }
-            }
-        }
-        Ok(())
-    }
+/// The warning about unsettled slots that a run which does not wait leaves alone.
+fn left_alone(left: Duration, kept: bool) -> String {
+    let next = if kept {
+        format!("from {} s on, a run goes on if no program writes to the slots until then", left.as_secs())
+    } else {
+        "this host cannot keep what was seen from run to run, so only a run that waits can go on".to_owned()
+    };
+    format!(
+        "key slots may be those of a rotation that is at work, of Rook for example, and were left alone: {next}"
+    )
 }

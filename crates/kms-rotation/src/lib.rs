@@ -12,6 +12,8 @@ mod recover;
 mod report;
 mod rotate;
 mod run;
+mod sight;
+mod sight_store;
 mod slot;
 mod state;
 mod store;
@@ -30,6 +32,7 @@ pub use self::{
     recover::{Candidate, Origin, Recovery},
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
+    sight_store::{SightFolder, SightStore, Unkept},
     slot::Slot,
     store::{Added, Proof, SlotLock, SlotStore},
     table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},

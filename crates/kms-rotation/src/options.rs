@@ -10,10 +10,17 @@ use async_trait::async_trait;
 use kms_core::UpdateRight;
 use tokio::time::{Instant, sleep_until};
 
+use crate::{SightStore, Unkept};
+
 /// The default grace period.
 const GRACE: Duration = Duration::from_secs(600);
-/// The longest time that a write can be in flight to its server.
-const MOST_IN_FLIGHT: Duration = Duration::from_secs(60);
+/// The longest time that a write which was sent can be on its way, and the shortest time for which slots must have been
+/// unchanged before a leftover goes.
+///
+/// 20 s is the time limit of an attempt (`kms_core::layer::LayerOptions`), so no client of ours sends longer. A server
+/// may work on a request whose client is gone: Vault for 90 s (`default_max_request_duration`), which is the longest of
+/// the servers that we know. Rook's calls of cryptsetup have the same limit of 90 s each (rook-behaviour §8.8).
+const IN_FLIGHT: Duration = Duration::from_secs(120);
 
 /// The options of a rotation.
 #[derive(Clone)]
@@ -21,8 +28,11 @@ const MOST_IN_FLIGHT: Duration = Duration::from_secs(60);
 pub struct Options {
     /// The grace period: how long the old KEK opens the devices after the new one is stored, so that an OSD which has
     /// fetched the old KEK can start. With zero the old slots are removed at once.
+    ///
+    /// Two minutes is the least with a KMS that has no compare-and-set, and for leftover slots of other runs, since a
+    /// write of another program may still be on its way.
     pub grace: Duration,
-    /// Whether to wait for the end of the grace period. Otherwise the next run removes the old key slots.
+    /// Whether to wait for the end of the grace period. Otherwise a later run removes the old key slots.
     pub wait: bool,
     /// Whether only to finish an earlier rotation, without making a new KEK.
     pub finish_only: bool,
@@ -35,6 +45,7 @@ pub struct Options {
     pub right: Option<UpdateRight>,
     clock: Clock,
     pub(crate) timer: Arc<dyn Timer>,
+    pub(crate) sights: Arc<dyn SightStore>,
 }
 
 /// The source of the time of day.
@@ -65,7 +76,7 @@ impl Timer for TokioTimer {
 }
 
 impl Options {
-    /// Sets the clock for the time of day, which the rotation compares with the times that the KMS records.
+    /// Sets the clock for the time of day. No slot is removed on what it says.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
@@ -79,13 +90,20 @@ impl Options {
         self
     }
 
+    /// Sets the memory from one run to the next. Without it, a run that does not wait removes no leftover slots.
+    #[must_use]
+    pub fn with_sights(mut self, sights: Arc<dyn SightStore>) -> Self {
+        self.sights = sights;
+        self
+    }
+
     pub(crate) fn now(&self) -> SystemTime {
         (self.clock)()
     }
 
-    /// How long to wait for writes in flight to a KMS without compare-and-set.
-    pub(crate) fn in_flight(&self) -> Duration {
-        self.grace.min(MOST_IN_FLIGHT)
+    /// The grace period, but no shorter than a write can be on its way.
+    pub(crate) fn safe_grace(&self) -> Duration {
+        self.grace.max(IN_FLIGHT)
     }
 }
 
@@ -100,13 +118,24 @@ impl Default for Options {
             right: None,
             clock: Arc::new(SystemTime::now),
             timer: Arc::new(TokioTimer),
+            sights: Arc::new(Unkept),
         }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { grace, wait, finish_only, destroy_superseded, dry_run, right, clock: _, timer: _ } = self;
+        let Self {
+            grace,
+            wait,
+            finish_only,
+            destroy_superseded,
+            dry_run,
+            right,
+            clock: _,
+            timer: _,
+            sights: _,
+        } = self;
         f.debug_struct("Options")
             .field("grace", grace)
             .field("wait", wait)

@@ -103,15 +103,17 @@ impl<'a> Run<'a> {
         wait_until(&*self.options.timer, end, announce).await;
     }
 
-    /// The age of a KEK. A KEK of unknown age counts as new for a run that waits, and as old for a run that does not:
-    /// otherwise no run would ever remove the slots that it superseded.
+    /// The age of a KEK by the clock of this host; zero if it is unknown. It decides only whether a run that had to
+    /// finish an earlier rotation makes a new KEK as well, since clocks may be wrong.
     pub(crate) fn age(&self, stored: &Stored) -> Duration {
-        match stored.updated {
-            // The clock of the KMS may be ahead of ours: then the KEK counts as new.
-            Some(updated) => self.options.now().duration_since(updated).unwrap_or_default(),
-            None if self.options.finish_only || !self.options.wait => Duration::MAX,
-            None => Duration::ZERO,
-        }
+        let since = |updated| self.options.now().duration_since(updated).ok();
+        stored.updated.and_then(since).unwrap_or_default()
+    }
+
+    /// The grace period. Without compare-and-set it is no shorter than a write can be on its way: until then a late
+    /// write of an earlier run may bring the old KEK back.
+    pub(crate) fn grace(&self) -> Duration {
+        if self.is_atomic() { self.options.grace } else { self.options.safe_grace() }
     }
 
     /// Adds the operation and the name of the key to an error.

@@ -6,7 +6,7 @@ use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Stored};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{KeySlot, Proof, Report, Slot, SlotStore, SlotTable, report::Outcome};
+use crate::{KeySlot, Proof, Report, Slot, SlotStore, SlotTable, report::Outcome, sight::Sight};
 
 /// Where a rotation stands. [`Run::next`](crate::run::Run::next) names the transition out of each state.
 ///
@@ -20,18 +20,18 @@ pub(crate) enum State {
     Rehearsal(Box<Found>),
     /// K1 and the slots have been read.
     Surveyed(Box<Found>),
-    /// There are leftover slots, K1 opens every device, and K1 is older than the grace period: no OSD that is starting
-    /// needs a leftover.
+    /// The slots are unsettled: there are leftovers, or Rook may be between two of its steps. K1 opens every device,
+    /// and the KMS and all slots have been seen unchanged for a grace period, so no program is at work on them.
     Obsolete(Box<Found>),
-    /// There are leftover slots, and K1 is younger than the grace period. The run pauses.
+    /// The slots are unsettled, and have not been seen unchanged for long enough. The run pauses.
     Young(Young),
     /// The pause of [`Young`](Self::Young) is over.
     Grown(Young),
-    /// The KMS still holds K1 after the pause, and the slots have been read again.
+    /// As [`Obsolete`](Self::Obsolete), and the run makes no new KEK, since an earlier run has just made one.
     Outlived(Box<Found>),
     /// There are no leftover slots.
     Clean(Box<Found>),
-    /// The KMS allows an update of K1. No device has been written to.
+    /// The KMS allows an update of K1, as far as it can be asked. No device has been written to.
     Permitted(Box<Found>),
     /// K2 has a proven slot on every device. It has not been sent to the KMS.
     Added(Box<Attempt>),
@@ -87,6 +87,10 @@ impl Found {
         self.places.iter().any(|place| !place.leftovers.is_empty())
     }
 
+    pub(crate) fn sight(&self) -> Sight {
+        Sight::new(&self.stored.version, self.places.iter().map(|place| &place.table))
+    }
+
     /// Warns of each leftover slot that kms cannot attribute to a rotation of its own, before the slot is removed: in
     /// the log, and in the report.
     pub(crate) fn warn_of_unattributed(&mut self) {
@@ -115,12 +119,15 @@ impl Found {
     }
 }
 
-/// A KEK that is younger than the grace period, so that the run waits.
+/// Unsettled slots, which have to stay unchanged until the end of the pause.
 #[derive(Debug)]
 pub(crate) struct Young {
     pub(crate) fingerprint: String,
-    /// When the KEK will be older than the grace period.
+    pub(crate) sight: Sight,
+    /// When the slots will have been unchanged for long enough.
     pub(crate) until: Instant,
+    /// Whether the run makes a new KEK after the pause.
+    pub(crate) rotates: bool,
 }
 
 /// A new KEK that has slots on the devices, and is not yet known to be in the KMS.
@@ -165,8 +172,10 @@ pub(crate) struct Fresh {
 pub(crate) struct SlotPair {
     pub(crate) device: Arc<dyn SlotStore>,
     pub(crate) new: Slot,
-    /// The slot of the old KEK as it was before the switch. `None` if it does not belong to the rotation.
-    pub(crate) old: Option<KeySlot>,
+    /// The slot of the old KEK. `None` if it does not belong to the rotation.
+    pub(crate) old: Option<Slot>,
+    /// All slots right after the switch.
+    pub(crate) table: SlotTable,
 }
 
 /// A device, and the slot that the KEK opens.
@@ -180,6 +189,8 @@ pub(crate) struct Place {
     pub(crate) proven: bool,
     /// The other slots of the pair that are in use.
     pub(crate) leftovers: Vec<Slot>,
+    /// The slots that this run has removed.
+    pub(crate) removed: Vec<Slot>,
 }
 
 impl Place {
@@ -199,6 +210,25 @@ impl Place {
         free.next().ok_or_else(|| {
             on_device(&*self.device, Error::new(ErrorKind::Conflict, "no key slot is free for a new KEK"))
         })
+    }
+
+    /// Whether Rook's rotation may be between two of its steps, though there is no leftover slot.
+    ///
+    /// After its second step Rook has the KEK in slot 1 alone, and then writes slot 0 (rook-behaviour §12.2). Rook
+    /// leaves the key derivation to cryptsetup, which makes a costly one; a slot of ours has the cheapest.
+    pub(crate) fn may_be_rooks(&self) -> bool {
+        let in_pair = |slot: &Slot| self.table.in_use(*slot);
+        Slot::PAIR.into_iter().filter(in_pair).eq([Slot::OTHER])
+            && self.table.slot(Slot::OTHER).is_some_and(KeySlot::may_be_anothers)
+    }
+
+    /// Whether `now` has the slots of the first look, without the ones that this run has removed, and with `added`.
+    pub(crate) fn has_only_ours(&self, added: Slot, now: &SlotTable) -> bool {
+        let salts = |table: &SlotTable, without: &[Slot]| -> Vec<(Slot, String)> {
+            let slots = table.slots().filter(|slot| slot.slot != added && !without.contains(&slot.slot));
+            slots.map(|slot| (slot.slot, slot.salt.clone())).collect()
+        };
+        self.table.uuid() == now.uuid() && salts(&self.table, &self.removed) == salts(now, &[])
     }
 
     /// The warning about a slot of the KEK that does not belong to the rotation, and so stays.

@@ -110,6 +110,8 @@ pub struct Proof {
     slot: Slot,
     path: PathBuf,
     uuid: String,
+    /// The slots that the device must still have.
+    unchanged: Option<SlotTable>,
 }
 
 impl Proof {
@@ -125,7 +127,14 @@ impl Proof {
                 .context("device", store.path().display().to_string()));
         }
         let uuid = store.uuid().await?;
-        Ok(Self { slot, path: store.path().to_owned(), uuid })
+        Ok(Self { slot, path: store.path().to_owned(), uuid, unchanged: None })
+    }
+
+    /// Binds the proof to the slots of an earlier look: it allows no removal once another program has written a slot.
+    #[must_use]
+    pub fn while_slots_are(mut self, table: &SlotTable) -> Self {
+        self.unchanged = Some(table.clone());
+        self
     }
 
     /// The slot that was opened.
@@ -139,8 +148,8 @@ impl Proof {
     /// # Errors
     ///
     /// `ConfigInvalid` for the proof of another device or of `victim` itself; `Conflict` if another device is at this
-    /// path now, if a token refers to `victim`, or if the slot of the proof is gone or has the priority *ignore*; as
-    /// [`SlotTable::refuse_blocked`].
+    /// path now, if a token refers to `victim`, if the slot of the proof is gone or has the priority *ignore*, or if a
+    /// slot is not what it was in the look that the proof is bound to; as [`SlotTable::refuse_blocked`].
     pub fn allows_removal(&self, victim: Slot, path: &Path, table: &SlotTable) -> Result<bool> {
         let slot = self.slot;
         if slot == victim {
@@ -157,6 +166,15 @@ impl Proof {
         let Some(used) = table.slot(victim) else { return Ok(false) };
         table.refuse_blocked()?;
         used.refuse_token()?;
+        if self.unchanged.as_ref().is_some_and(|before| !before.has_slots_of(table)) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "another program has written key slots of the device meanwhile: key slot {victim} was not removed; \
+                     find out which program it is, and run this again when it has ended"
+                ),
+            ));
+        }
         if !table.slot(slot).is_some_and(KeySlot::opens_unnamed) {
             return Err(Error::new(
                 ErrorKind::Conflict,

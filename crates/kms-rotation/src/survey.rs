@@ -18,13 +18,21 @@ impl Run<'_> {
         Ok(if self.options.dry_run { State::Rehearsal(found) } else { State::Surveyed(found) })
     }
 
-    /// `Grown` → `Outlived`, `Ended` if the KMS holds another KEK than before the pause.
+    /// `Grown` → `Obsolete`, `Outlived` if the run makes no new KEK; `Ended` if another program has written to a device
+    /// or to the KMS during the pause.
     pub(crate) async fn survey_again(&self, young: Young) -> Result<State> {
-        let found = self.look().await?;
+        let mut found = self.look().await?;
         if young.fingerprint != found.report.from_fingerprint {
             return Ok(State::ended(found.report, Outcome::Superseded));
         }
-        Ok(State::Outlived(found))
+        if young.sight != found.sight() {
+            found.report_pending();
+            found.report.warnings.push(SLOTS_CHANGED.to_owned());
+            return Ok(State::ended(found.report, Outcome::Pending));
+        }
+        self.prove_places(&mut found.places, &found.stored.kek).await?;
+        found.warn_of_unattributed();
+        Ok(if young.rotates { State::Obsolete(found) } else { State::Outlived(found) })
     }
 
     /// `Rehearsal` → `Ended`: proves all that can be proven without a write.
@@ -41,9 +49,7 @@ impl Run<'_> {
             UpdateRight::Granted => {}
             UpdateRight::Denied => return Err(self.denied()),
             _ => found.report.warnings.push(
-                "the KMS does not say whether the KEK may be updated; a rotation finds out by storing the current KEK \
-                 once more, before it writes to a device"
-                    .to_owned(),
+                "the KMS does not say whether the KEK may be updated; a rotation finds out when it stores a KEK".to_owned(),
             ),
         }
         found.report_pending();
@@ -84,7 +90,14 @@ impl Run<'_> {
         match pair.as_slice() {
             [one] => {
                 let device = device.clone();
-                Ok(Place { device, table, at: *one, proven: false, leftovers: Vec::new() })
+                Ok(Place {
+                    device,
+                    table,
+                    at: *one,
+                    proven: false,
+                    leftovers: Vec::new(),
+                    removed: Vec::new(),
+                })
             }
             _ => self.locate(device, table, kek).await,
         }
@@ -112,7 +125,7 @@ impl Run<'_> {
             );
             return Err(on_device(&**device, error));
         }
-        Ok(Place { device: device.clone(), table, at: slot, proven: true, leftovers })
+        Ok(Place { device: device.clone(), table, at: slot, proven: true, leftovers, removed: Vec::new() })
     }
 
     /// Proves that the KEK opens each of these devices, unless that is proven already.
@@ -127,6 +140,10 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+/// The warning that another program has written to the slots.
+pub(crate) const SLOTS_CHANGED: &str = "another program has written to the key slots or the KEK meanwhile, as Rook's \
+    rotation does: no key slot was removed; let only one program rotate this OSD";
 
 /// The error of a device that the KEK of the KMS does not open.
 pub(crate) fn no_slot() -> Error {

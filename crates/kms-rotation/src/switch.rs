@@ -5,10 +5,11 @@ use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result};
 use crate::{
     Added, Step,
     kms::{Put, changed},
-    report::DeviceReport,
+    report::{DeviceReport, Outcome},
     run::Run,
+    sight::Sight,
     state::{Attempt, Found, Fresh, Made, Place, SlotPair, State, Switched, on_device},
-    survey::no_slot,
+    survey::{SLOTS_CHANGED, no_slot},
     undo::both_stay,
 };
 
@@ -108,7 +109,8 @@ impl Run<'_> {
         }
     }
 
-    /// `Stored` → `Switched`: reads K2 back, and proves it on every device.
+    /// `Stored` → `Switched`: reads K2 back, and proves it on every device. `Ended` if another program has written to
+    /// a device since the first look.
     pub(crate) async fn confirm(&self, attempt: Attempt, version: KeyVersion) -> Result<State> {
         let back = self.read(Step::ReadBack).await.map_err(both_stay)?;
         let Attempt { found: Found { stored, places, mut report }, new, made } = attempt;
@@ -125,18 +127,36 @@ impl Run<'_> {
         report.to_fingerprint = new.fingerprint();
         report.switched(&back, self.options.now(), self.kms.capability().versions);
         let mut devices = Vec::with_capacity(places.len());
+        let mut only_ours = true;
         for ((Made { device, slot, .. }, place), reported) in
             made.into_iter().zip(places).zip(&mut report.devices)
         {
+            let table = self.table(&*device).await.map_err(both_stay)?;
+            only_ours &= place.has_only_ours(slot, &table);
             report.warnings.extend(place.warning());
-            let old = place.table.slot(place.at).filter(|old| old.slot.is_rotation()).cloned();
-            let removed = std::mem::take(&mut reported.removed);
+            let old = Some(place.at).filter(|old| old.is_rotation());
             *reported = DeviceReport::new(reported.path.clone(), slot, &place.table);
-            reported.removed = removed;
-            reported.pending = old.as_ref().map(|old| old.slot);
-            devices.push(SlotPair { device, new: slot, old });
+            reported.removed = place.removed;
+            reported.pending = old;
+            devices.push(SlotPair { device, new: slot, old, table });
         }
-        let until = self.options.timer.now() + self.options.grace;
+        let sight = Sight::new(&back.version, devices.iter().map(|pair| &pair.table));
+        // A later run counts from now on.
+        let _kept = self.seen_for(devices.first().map(|pair| &pair.table), &sight);
+        if !only_ours {
+            report.warnings.push(SLOTS_CHANGED.to_owned());
+            return Ok(State::ended(report, Outcome::Pending));
+        }
+        let grace = self.grace();
+        if grace > self.options.grace {
+            report.warnings.push(format!(
+                "the grace period is {} s instead of {} s: this KMS has no conditional writes, so until then a write \
+                 that an earlier run sent may still arrive",
+                grace.as_secs(),
+                self.options.grace.as_secs()
+            ));
+        }
+        let until = self.options.timer.now() + grace;
         let fresh = Fresh { kek: new, proofs };
         Ok(State::Switched(Box::new(Switched { report, until, devices }), Box::new(fresh)))
     }

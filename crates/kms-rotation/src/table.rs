@@ -200,6 +200,14 @@ impl SlotTable {
         self.slot(slot).is_some_and(|slot| slot.opens_data)
     }
 
+    /// Whether both tables are of the same device, and no slot was written between the two looks.
+    pub fn has_slots_of(&self, other: &Self) -> bool {
+        let salts = |table: &Self| {
+            table.slots.iter().map(|(slot, key)| (*slot, key.salt.clone())).collect::<Vec<_>>()
+        };
+        self.uuid == other.uuid && salts(self) == salts(other)
+    }
+
     /// The slots in use that do not belong to the rotation.
     pub fn foreign(&self) -> impl Iterator<Item = &KeySlot> {
         self.slots().filter(|slot| !slot.slot.is_rotation())

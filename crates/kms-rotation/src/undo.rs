@@ -56,7 +56,7 @@ impl Run<'_> {
             } else {
                 self.find(device, &table, &fresh.kek).await?.ok_or_else(|| on_device(device, changed()))?
             };
-            let proof = self.prove(device, keep, &fresh.kek).await?;
+            let proof = self.prove(device, keep, &fresh.kek).await?.while_slots_are(&table);
             self.remove(device, *slot, &proof, &fresh.kek).await?;
         }
         Ok(())

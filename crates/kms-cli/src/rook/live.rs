@@ -43,7 +43,8 @@ impl Rook {
     pub(crate) async fn check_rotation(&self, keys: &[&KeyName]) -> Result<()> {
         let may_rotate = self.enabled && !self.has_own_cron_job;
         let Some((kubernetes, cluster)) = &self.cluster else {
-            return if may_rotate { Err(rook_rotates()) } else { Ok(()) };
+            let not_asked = || rook_rotates().context("cluster", "not asked; name it with --cluster");
+            return if may_rotate { Err(not_asked()) } else { Ok(()) };
         };
         let seen = async {
             let live = kubernetes.cluster(cluster).await?.spec.security.key_rotation.enabled;

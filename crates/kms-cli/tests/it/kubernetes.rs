@@ -179,7 +179,7 @@ async fn to_store_a_key_for_a_cluster_that_is_being_deleted_is_warned_of() {
         })
         .await
         .unwrap();
-        let args = ["--cluster", "rook-ceph/my", "--timeout", "300ms", "create", "x"];
+        let args = ["--cluster", "rook-ceph/my", "--timeout", "2s", "create", "x"];
         let (_, _, stderr) = kms(&server.url(), &args, &[]).await;
         assert_eq!(stderr.contains("the CephCluster is being deleted"), warns, "{stderr}");
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use kms_conformance::{Options, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_testkit::{
-    fake::ibmkp::{API_KEY, Destroyed, IbmKp, Switches},
+    fake::{
+        http::{Interferer, Response},
+        ibmkp::{API_KEY, Destroyed, IbmKp, Switches},
+    },
     ledger::LEDGER,
 };
 
@@ -20,15 +23,30 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
     let subject = Subject::new(wrap(setup.build().await))
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().api_key("wrong-canary-api-key").build().await))
-        .with_unreachable(Arc::new(
-            setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await,
-        ));
+        .with_unreachable(Arc::new(setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await))
+        .with_misled(Arc::new(setup.build().await), interferer(&double));
     let options = Options::default()
         .with_exceptions(LEDGER.iter().copied())
         .with_secret("API key", API_KEY)
         .with_racers(16)
         .with_rounds(2);
     run(&subject, &options).await.assert_ok();
+}
+
+/// Adds the responses that Key Protect or a part of it sends for another reason than an absent key.
+fn interferer(double: &IbmKp) -> Arc<Interferer> {
+    let interferer = double.interferer();
+    let no_reason = r#"{"resources":[{"errorMsg":"Not Found: no such path"}]}"#;
+    for (habit, response) in [
+        ("a 404 without a reason", Response::json(404, no_reason)),
+        ("a 410 without a reason", Response::json(410, no_reason)),
+        ("a 404 without resources", Response::json(404, r#"{"metadata":{"collectionTotal":0}}"#)),
+        ("a list that is missing", Response::json(200, r#"{"metadata":{"collectionTotal":1}}"#)),
+        ("resources that are null", Response::json(200, r#"{"metadata":null,"resources":null}"#)),
+    ] {
+        interferer.add(habit, response);
+    }
+    interferer
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,8 +163,8 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         (html(418, None), ErrorKind::Protocol),
         (html(204, None), ErrorKind::Protocol),
         // A proxy's 404 must not look like a missing key, or a caller creates a new one.
-        (html(404, None), ErrorKind::ConfigInvalid),
-        (html(302, None), ErrorKind::ConfigInvalid),
+        (html(404, None), ErrorKind::Protocol),
+        (html(302, None), ErrorKind::Protocol),
         (html(403, None), ErrorKind::PermissionDenied),
         (html(501, None), ErrorKind::Unsupported),
         (Action::EMPTY_RESOURCES, ErrorKind::Protocol),

@@ -489,6 +489,9 @@ async fn a_job_with_an_account_of_its_own_reads_what_it_needs_and_no_other_secre
     assert_eq!(ask("GET", "secrets", Value::Null).await, 403);
     let job = RookNamespace::new(place.connection(&token).await, kube_namespace);
     record(&job, &osds[0].name, &RotationStatus::new("rotated", "done")).await.unwrap();
+    let found = job.osds_with_key(&osds[3].name).await.unwrap();
+    found.osd_of(&osds[3].name, Some(3)).unwrap().unwrap().check_devices(3).unwrap();
+    job.rook_rotation(false).await.unwrap().check(&[&osds[3].name]).unwrap();
     ceph_cluster(place.connection(&token).await, kube_namespace, "rook-ceph").await.unwrap();
 }
 
@@ -527,4 +530,40 @@ async fn what_is_in_deploy_is_taken_by_the_api_server() {
         };
         place.kube.call("POST", &format!("{path}?fieldValidation=Strict"), object).await.unwrap();
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn the_rotation_of_rook_is_seen_with_the_rights_of_a_job() {
+    let place = Place::with_osds().await;
+    let token = place.deploy(STATUS, "rook-ceph-osd").await;
+    let job = RookNamespace::new(place.connection(&token).await, place.namespace.name());
+    let key = KeyName::new("set1-data-0d7dwll").unwrap();
+    let check = async |enabled: bool| job.rook_rotation(enabled).await.unwrap().check(&[&key]);
+    check(false).await.unwrap();
+    assert!(check(true).await.unwrap_err().to_string().contains("not made yet"));
+    let mut rooks = fixture("vault-tls", "cronjob.json");
+    move_to(&mut rooks, place.namespace.name());
+    let path = format!("{}?fieldManager=rook", place.path("batch/v1", "cronjobs"));
+    place.kube.call("POST", &path, rooks.clone()).await.unwrap();
+    for enabled in [true, false] {
+        assert!(check(enabled).await.unwrap_err().to_string().contains("rook-ceph-osd-key-rotation-3"));
+    }
+    let force = ApplyOptions::new().with_force_conflicts(true);
+    applied(&place.manager().await, &JobOptions::new(IMAGE), force).await;
+    check(true).await.unwrap();
+    // A Job of ours does not keep ours off; a Job of Rook does.
+    let ours = place.cron_job("rook-ceph-osd-key-rotation-3").await;
+    let own = json!({"metadata": {"name": "own"}, "spec": ours["spec"]["jobTemplate"]["spec"]});
+    place.create("batch/v1", "jobs", own).await;
+    check(true).await.unwrap();
+    let theirs = json!({"metadata": {"name": "theirs"}, "spec": rooks["spec"]["jobTemplate"]["spec"]});
+    place.create("batch/v1", "jobs", theirs).await;
+    assert!(check(true).await.unwrap_err().to_string().contains("running: Job theirs"));
+    // Without the rights, the missing one is named.
+    let token = place.account("may-nothing", &json!([])).await;
+    let limited = RookNamespace::new(place.connection(&token).await, place.namespace.name());
+    let error = limited.rook_rotation(true).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains(r#"resources: ["cronjobs"], verbs: ["list"]"#), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{deployment, fixture, security};
 use k8s_openapi::api::batch::v1::CronJob;
-use kms_core::{ErrorKind, KeyName, Result};
+use kms_core::{ErrorKind, KeyName, Result, Retry};
 use kms_kube::CephClusterSpec;
 use kms_rook::{JobMaker, JobOptions, Naming, Osd, RookRotation};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ fn a_job_of_rook_that_has_not_ended_keeps_every_rotation_of_ours_off() {
         let running = of(false, Vec::new(), vec![job(&rooks(), &status)], Vec::new());
         for key in [KEY, "another"] {
             let error = check(&running, key).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always));
             assert!(
                 error.to_string().contains("running: Job rook-ceph-osd-key-rotation-3-29000000"),
                 "{error}"

@@ -7,11 +7,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode, Result, memory::Memory};
+use kms_core::{
+    Capability, DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
+    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory, provider::Deleted,
+};
 use kms_luks::Cryptsetup;
-use kms_rotation::{Observer, Options, Osd, Phase, Report, Silent, Step, rotate};
+use kms_rotation::{Observer, Options, Osd, Phase, Report, SightStore, Silent, Step, Timer, rotate};
 use kms_testkit::{fake::Scripted, luks::Image};
+use tokio::time::Instant;
 
 pub(crate) fn kek() -> Kek {
     Kek::generate().unwrap()
@@ -21,11 +26,46 @@ pub(crate) fn name() -> KeyName {
     "set1-data-0x7dwl".parse().unwrap()
 }
 
-/// Options without a grace period.
+/// Options without a grace period. The run passes all other waits at once.
 pub(crate) fn at_once() -> Options {
-    let mut options = Options::default();
+    let mut options = Options::default().with_timer(Arc::new(Leap::default()));
     options.grace = Duration::ZERO;
     options
+}
+
+/// A timer whose pauses end at once, and which counts their time nevertheless.
+#[derive(Default)]
+pub(crate) struct Leap(Mutex<Duration>);
+
+#[async_trait]
+impl Timer for Leap {
+    fn now(&self) -> Instant {
+        Instant::now() + *self.0.lock().unwrap()
+    }
+
+    async fn sleep_until(&self, end: Instant) {
+        let left = end.saturating_duration_since(self.now());
+        *self.0.lock().unwrap() += left;
+    }
+}
+
+/// A host that keeps what its runs have seen. Time passes only when a test says so.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<(Duration, Option<(String, Duration)>)>);
+
+impl Kept {
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.0.lock().unwrap().0 += Duration::from_secs(seconds);
+    }
+}
+
+impl SightStore for Kept {
+    fn unchanged_for(&self, _: &str, sight: &str) -> Option<Duration> {
+        let (now, kept) = &mut *self.0.lock().unwrap();
+        let since = kept.take().filter(|(kept, _)| kept == sight).map_or(*now, |(_, since)| since);
+        *kept = Some((sight.to_owned(), since));
+        Some(*now - since)
+    }
 }
 
 /// A clock that is ahead by a day, for which every KEK is old.
@@ -130,6 +170,68 @@ impl Bench {
     /// The bytes of all images.
     pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
         self.images.iter().map(Image::bytes).collect()
+    }
+}
+
+/// A provider with another capability to update, or another answer about rights.
+#[derive(Debug)]
+pub(crate) struct Other {
+    inner: Arc<dyn KmsProvider>,
+    update: Guarantee,
+    right: UpdateRight,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl KmsProvider for Other {
+    fn provider(&self) -> &'static str {
+        "other"
+    }
+
+    fn capability(&self) -> Capability {
+        self.inner.capability().with_update(self.update)
+    }
+
+    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
+        self.inner.put(name, kek, mode).await
+    }
+
+    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
+        self.inner.get(name, freshness).await
+    }
+
+    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
+        self.inner.delete(name, mode).await
+    }
+
+    fn list(&self) -> KeyStream<'_> {
+        self.inner.list()
+    }
+
+    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
+        self.inner.undelete(name).await
+    }
+
+    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
+        self.inner.history(name, mode).await
+    }
+
+    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
+        self.inner.retire_superseded(name, current).await
+    }
+
+    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
+        Ok(vec![self.right; names.len()])
+    }
+
+    async fn probe(&self) -> Probe {
+        self.inner.probe().await
+    }
+}
+
+impl Other {
+    pub(crate) fn around(inner: Arc<dyn KmsProvider>, update: Guarantee, right: UpdateRight) -> Self {
+        Self { inner, update, right }
     }
 }
 

@@ -35,6 +35,17 @@ pub(crate) struct Keyslot {
     pub(crate) ignored: bool,
 }
 
+impl Keyslot {
+    /// ceph-volume and Rook leave the key derivation to cryptsetup; all others write the cheapest.
+    fn kdf(&self) -> SlotKdf {
+        if self.salt.starts_with("format") || self.salt.starts_with("Rook") {
+            SlotKdf::Argon2 { variant: "argon2id".to_owned(), passes: 4, memory_kib: 1 << 20, threads: 4 }
+        } else {
+            SlotKdf::Pbkdf2 { hash: "sha256".to_owned(), iterations: 1000 }
+        }
+    }
+}
+
 /// The header of a device. Each of its methods is one run of cryptsetup, and so one atomic write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
@@ -106,7 +117,7 @@ impl Disk {
     pub(crate) fn table(&self) -> SlotTable {
         let slot = |(number, keyslot): (&u8, &Keyslot)| KeySlot {
             slot: Slot::new(*number).unwrap(),
-            kdf: SlotKdf::Pbkdf2 { hash: "sha256".to_owned(), iterations: 1000 },
+            kdf: keyslot.kdf(),
             opens_data: keyslot.bound,
             salt: keyslot.salt.clone(),
             ignored: keyslot.ignored,
@@ -190,11 +201,20 @@ impl Device {
         }
     }
 
-    /// A device with a KEK in slot 0.
+    /// A device with a KEK in slot 0, as ceph-volume formats it.
     pub(crate) fn formatted(number: usize, kek: &Kek) -> Self {
+        Self::with_slot(number, 0, kek, "format")
+    }
+
+    /// A device whose KEK a rotation of ours has moved to slot 1.
+    pub(crate) fn rotated(number: usize, kek: &Kek) -> Self {
+        Self::with_slot(number, 1, kek, "ours")
+    }
+
+    fn with_slot(number: usize, slot: u8, kek: &Kek, salt: &str) -> Self {
         let mut disk = Disk::default();
-        let kek = kek.expose_secret().to_owned();
-        disk.slots.insert(0, Keyslot { kek, salt: "format".to_owned(), bound: true, ignored: false });
+        let (kek, salt) = (kek.expose_secret().to_owned(), salt.to_owned());
+        disk.slots.insert(slot, Keyslot { kek, salt, bound: true, ignored: false });
         Self::new(number, disk)
     }
 

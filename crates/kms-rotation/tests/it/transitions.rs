@@ -7,13 +7,14 @@ use std::{
 
 use async_trait::async_trait;
 use kms_core::{
-    Error, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode, Result, Retry, memory::Memory,
+    Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KmsProvider, PutMode, Result, Retry, UpdateRight,
+    memory::Memory,
 };
 use kms_rotation::{Observer, Options, Osd, Outcome, Phase, Report, Silent, Step, rotate};
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 use crate::{
-    bench::{at_once, kek, name, tomorrow},
+    bench::{Kept, Notes, Other, at_once, kek, name, tomorrow},
     memory::{Access, Device, Gate, Keyslot, Open, Verdict},
 };
 
@@ -60,12 +61,14 @@ impl Bench {
         assert!(self.devices.iter().all(|device| device.disk().opens(current.expose_secret())));
     }
 
-    /// Another program writes a slot.
+    /// Another program writes a slot of every device.
     fn insert(&self, slot: u8, kek: &Kek) {
-        for device in &self.devices {
-            let (kek, salt) = (kek.expose_secret().to_owned(), format!("another program's {slot}"));
-            device.disk().slots.insert(slot, Keyslot { kek, salt, bound: true, ignored: false });
-        }
+        (0..self.devices.len()).for_each(|device| self.insert_on(device, slot, kek));
+    }
+
+    fn insert_on(&self, device: usize, slot: u8, kek: &Kek) {
+        let (kek, salt) = (kek.expose_secret().to_owned(), format!("another program's {slot}"));
+        self.devices[device].disk().slots.insert(slot, Keyslot { kek, salt, bound: true, ignored: false });
     }
 }
 
@@ -189,36 +192,157 @@ async fn after_the_grace_period_another_kek_or_another_slot_is_left_alone() {
     let bench = Bench::new(1).await;
     let written = Act::at_the_pause(|| bench.insert(0, &theirs));
     let report = bench.observed(&Options::default(), &written, Arc::new(Open)).await.unwrap();
-    assert_eq!((report.outcome, bench.slots()), (Outcome::Rotated, vec![vec![0, 1]]));
-    assert!(report.warnings[0].contains("has become another one"), "{:?}", report.warnings);
+    assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("another program has written")),
+        "{:?}",
+        report.warnings
+    );
     bench.holds().await;
+
+    // A write to one device keeps the slots of all.
+    let bench = Bench::new(2).await;
+    let written = Act::at_the_pause(|| bench.insert_on(1, 5, &theirs));
+    let report = bench.observed(&Options::default(), &written, Arc::new(Open)).await.unwrap();
+    assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1], vec![0, 1, 5]]));
 }
 
 #[tokio::test]
-async fn without_a_wait_young_and_switched_end_and_obsolete_is_cleaned() {
+async fn another_program_that_writes_before_the_switch_keeps_all_slots() {
     let bench = Bench::new(2).await;
-    assert_eq!(bench.rotate(&later()).await.unwrap().outcome, Outcome::Pending, "switched");
-    assert_eq!(bench.rotate(&later()).await.unwrap().outcome, Outcome::Pending, "young");
-    assert_eq!(bench.slots(), vec![vec![0, 1]; 2]);
-    let finished = bench.rotate(&finish().with_clock(tomorrow)).await.unwrap();
-    assert_eq!((finished.outcome, bench.slots()), (Outcome::Finished, vec![vec![1]; 2]));
-    assert_eq!(bench.rotate(&finish()).await.unwrap().outcome, Outcome::NothingToFinish);
-    bench.rotate(&later()).await.unwrap();
-    let report = bench.rotate(&at_once()).await.unwrap();
-    assert_eq!(
-        (report.outcome, bench.slots()),
-        (Outcome::Rotated, vec![vec![1]; 2]),
-        "obsolete, and rotated"
+    let theirs = kek();
+    let written = Act::before(Step::ReadBack, || bench.insert_on(0, 5, &theirs));
+    let report = bench.observed(&at_once(), &written, Arc::new(Open)).await.unwrap();
+    assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1, 5], vec![0, 1]]));
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("another program has written")),
+        "{:?}",
+        report.warnings
     );
     bench.holds().await;
 }
 
 #[tokio::test]
-async fn a_copy_of_a_young_kek_is_cleaned() {
+async fn another_program_that_writes_right_before_a_removal_stops_it() {
     let bench = Bench::new(1).await;
-    bench.insert(1, &bench.current().await);
-    assert_eq!(bench.rotate(&finish()).await.unwrap().outcome, Outcome::Finished);
-    assert_eq!(bench.slots(), [[0]]);
+    let path = bench.devices[0].used_by("run", Arc::new(Open));
+    let kill = Step::Kill(kms_rotation::SlotStore::path(&path).to_owned(), kms_rotation::Slot::CURRENT);
+    let theirs = kek();
+    let written = Act::before(kill, || bench.insert_on(0, 5, &theirs));
+    let error = bench.observed(&at_once(), &written, Arc::new(Open)).await.unwrap_err();
+    assert!(error.to_string().contains("another program has written"), "{error}");
+    assert_eq!(bench.slots(), [[0, 1, 5]]);
+}
+
+#[tokio::test]
+async fn without_a_wait_leftovers_go_when_the_host_has_seen_them_unchanged_for_the_grace_period() {
+    let bench = Bench::new(2).await;
+    let kept = Arc::new(Kept::default());
+    let (later, finish) = (later().with_sights(kept.clone()), finish().with_sights(kept.clone()));
+    assert_eq!(bench.rotate(&later).await.unwrap().outcome, Outcome::Pending, "switched");
+    kept.pass(599);
+    for options in
+        [&later, &finish, &later.clone().with_clock(tomorrow), &finish.clone().with_clock(tomorrow)]
+    {
+        let report = bench.rotate(options).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Pending, "young, whatever the clock says");
+        assert!(
+            report.warnings.iter().any(|warning| warning.contains("from 1 s on")),
+            "{:?}",
+            report.warnings
+        );
+        assert_eq!(bench.slots(), vec![vec![0, 1]; 2]);
+    }
+    kept.pass(1);
+    let finished = bench.rotate(&finish).await.unwrap();
+    assert_eq!((finished.outcome, bench.slots()), (Outcome::Finished, vec![vec![1]; 2]));
+    assert_eq!(bench.rotate(&finish).await.unwrap().outcome, Outcome::NothingToFinish);
+
+    bench.rotate(&later).await.unwrap();
+    kept.pass(600);
+    let report = bench.rotate(&later).await.unwrap();
+    assert_eq!(
+        (report.outcome, bench.slots()),
+        (Outcome::Pending, vec![vec![0, 1]; 2]),
+        "obsolete, and rotated"
+    );
+    assert!(report.devices.iter().all(|device| device.removed.len() == 1), "{report:?}");
+    bench.holds().await;
+}
+
+#[tokio::test]
+async fn without_a_wait_and_without_a_memory_leftovers_stay() {
+    let bench = Bench::new(1).await;
+    bench.rotate(&later()).await.unwrap();
+    for options in [later(), finish(), finish().with_clock(tomorrow)] {
+        let report = bench.rotate(&options).await.unwrap();
+        assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
+        assert!(
+            report.warnings.iter().any(|warning| warning.contains("only a run that waits")),
+            "{:?}",
+            report.warnings
+        );
+    }
+}
+
+/// A copy in the other slot is what Rook has after its first step, and Rook removes the other one in the next.
+#[tokio::test(start_paused = true)]
+async fn no_option_removes_a_leftover_that_was_not_seen_for_two_minutes() {
+    for is_copy in [false, true] {
+        for finish_only in [false, true] {
+            let bench = Bench::new(1).await;
+            let other = if is_copy { bench.current().await } else { kek() };
+            bench.insert(1, &other);
+            let begin = tokio::time::Instant::now();
+            let unchanged = Act::at_the_pause(|| assert_eq!(bench.slots(), [[0, 1]]));
+            let mut options = Options::default().with_clock(tomorrow);
+            (options.grace, options.finish_only) = (Duration::ZERO, finish_only);
+            let report = bench.observed(&options, &unchanged, Arc::new(Open)).await.unwrap();
+            assert_eq!(begin.elapsed().as_secs(), 120);
+            let outcome = if finish_only { Outcome::Finished } else { Outcome::Rotated };
+            assert_eq!((report.outcome, bench.slots().concat().len()), (outcome, 1));
+            bench.holds().await;
+
+            // Rook's next step comes while the run waits.
+            bench.insert(bench.slots()[0][0] ^ 1, &other);
+            let written = Act::at_the_pause(|| bench.insert(5, &kek()));
+            let report = bench.observed(&options, &written, Arc::new(Open)).await.unwrap();
+            assert_eq!((report.outcome, bench.slots().concat().len()), (Outcome::Pending, 3));
+            assert!(
+                report.warnings.iter().any(|warning| warning.contains("another program has written")),
+                "{:?}",
+                report.warnings
+            );
+        }
+    }
+}
+
+/// After its second step Rook has the KEK in slot 1 alone, and then writes slot 0.
+#[tokio::test(start_paused = true)]
+async fn a_kek_that_rook_has_put_into_slot_1_alone_is_watched_before_slot_0_is_used() {
+    let bench = Bench::new(1).await;
+    let current = bench.current().await;
+    let rooks = || {
+        let (kek, salt) = (current.expose_secret().to_owned(), "Rook's".to_owned());
+        let mut disk = bench.devices[0].disk();
+        disk.slots = [(1, Keyslot { kek, salt, bound: true, ignored: false })].into();
+    };
+    rooks();
+    let mut options = Options::default();
+    options.grace = Duration::ZERO;
+    let rook_goes_on = Act::at_the_pause(|| bench.insert(0, &kek()));
+    let report = bench.observed(&options, &rook_goes_on, Arc::new(Open)).await.unwrap();
+    assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
+    rooks();
+    assert_eq!(bench.rotate(&later()).await.unwrap().outcome, Outcome::Pending, "it does not wait");
+    assert_eq!(bench.slots(), [[1]]);
+    let begin = tokio::time::Instant::now();
+    assert_eq!(bench.rotate(&options).await.unwrap().outcome, Outcome::Rotated, "nothing has happened");
+    assert_eq!((begin.elapsed().as_secs(), bench.slots()), (120, vec![vec![0]]));
+    // A slot 1 of our own needs no look.
+    bench.rotate(&options).await.unwrap();
+    bench.rotate(&options).await.unwrap();
+    assert_eq!((begin.elapsed().as_secs(), bench.slots()), (120, vec![vec![0]]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,13 +354,13 @@ async fn young_grown_outlived_ended() {
     assert_eq!(bench.slots(), vec![vec![1]; 2]);
     bench.holds().await;
 
-    // The leftovers go while the run waits.
+    // The leftovers go while the run waits: another program is at work.
     bench.rotate(&later()).await.unwrap();
     let gone = Act::at_the_pause(|| {
         bench.devices.iter().for_each(|device| drop(device.disk().slots.remove(&1)));
     });
     let report = bench.observed(&young, &gone, Arc::new(Open)).await.unwrap();
-    assert_eq!(report.outcome, Outcome::NothingToFinish);
+    assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0]; 2]));
 
     // Another KEK comes while the run waits.
     bench.rotate(&later()).await.unwrap();
@@ -328,8 +452,35 @@ async fn a_device_that_fails_is_undone_on_all() {
     let error = bench.observed(&at_once(), &Silent, Arc::new(gate)).await.unwrap_err();
     assert!(error.to_string().contains("the next run removes the old key slots"), "{error}");
     bench.holds().await;
-    bench.rotate(&finish().with_clock(tomorrow)).await.unwrap();
-    assert_eq!(bench.slots(), vec![vec![1]; 2]);
+    let finish = at_once().with_sights(Arc::new(Kept::default()));
+    bench.rotate(&finish).await.unwrap();
+    bench.holds().await;
+    assert_eq!(bench.slots(), vec![vec![0]; 2], "finished, and rotated");
+}
+
+/// A KMS without compare-and-set that does not tell rights: no write without a slot that shows it, a fresh read before
+/// each removal, and no grace period shorter than a write can be on its way.
+#[tokio::test(start_paused = true)]
+async fn without_compare_and_set_no_write_comes_before_its_slot_and_no_removal_within_two_minutes() {
+    let bench = Bench::new(1).await;
+    let other = Other::around(bench.kms.clone(), Guarantee::CheckThenAct, UpdateRight::Unknown);
+    let notes = Notes::default();
+    let devices = bench.devices.iter().map(|device| device.used_by("run", Arc::new(Open)));
+    let mut options = Options::default();
+    options.grace = Duration::ZERO;
+    let begin = tokio::time::Instant::now();
+    let report = rotate(&other, &Osd::new(name(), devices).unwrap(), &options, &notes).await.unwrap();
+    assert_eq!((report.outcome, begin.elapsed().as_secs()), (Outcome::Rotated, 120));
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("120 s instead of 0 s")),
+        "{:?}",
+        report.warnings
+    );
+    let done = notes.done();
+    let at = |what: &str| done.iter().position(|step| step.contains(what)).unwrap();
+    assert!(at("add the new KEK") < at("store"), "{done:?}");
+    let last_read = done.iter().rposition(|step| step == "read the KEK").unwrap();
+    assert!(at("read it back") < last_read && last_read < at("remove slot"), "{done:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Rotations in which the KMS fails, lies, or is in use by another operator.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use kms_core::{
     Capability, DeleteMode, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
@@ -10,69 +8,7 @@ use kms_core::{
 use kms_rotation::{Outcome, Silent, rotate};
 use kms_testkit::fake::{InjectedFault, Operation};
 
-use crate::bench::{Bench, at_once, kek, name};
-
-/// A provider with another capability to update, or another answer about rights.
-#[derive(Debug)]
-struct Other {
-    inner: Arc<dyn KmsProvider>,
-    update: Guarantee,
-    right: UpdateRight,
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl KmsProvider for Other {
-    fn provider(&self) -> &'static str {
-        "other"
-    }
-
-    fn capability(&self) -> Capability {
-        self.inner.capability().with_update(self.update)
-    }
-
-    async fn put(&self, name: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
-        self.inner.put(name, kek, mode).await
-    }
-
-    async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        self.inner.get(name, freshness).await
-    }
-
-    async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        self.inner.delete(name, mode).await
-    }
-
-    fn list(&self) -> KeyStream<'_> {
-        self.inner.list()
-    }
-
-    async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-        self.inner.undelete(name).await
-    }
-
-    async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
-        self.inner.history(name, mode).await
-    }
-
-    async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        self.inner.retire_superseded(name, current).await
-    }
-
-    async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-        Ok(vec![self.right; names.len()])
-    }
-
-    async fn probe(&self) -> Probe {
-        self.inner.probe().await
-    }
-}
-
-impl Other {
-    fn around(bench: &Bench, update: Guarantee, right: UpdateRight) -> Self {
-        Self { inner: bench.kms.clone(), update, right }
-    }
-}
+use crate::bench::{Bench, Other, at_once, kek, name};
 
 #[tokio::test]
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
@@ -84,7 +20,7 @@ async fn nothing_is_written_where_updates_are_not_possible_or_not_allowed() {
         (Guarantee::Atomic, UpdateRight::Denied, ErrorKind::PermissionDenied),
     ];
     for (update, right, kind) in cases {
-        let kms = Other::around(&bench, update, right);
+        let kms = Other::around(bench.kms.clone(), update, right);
         let error = rotate(&kms, &bench.osd(), &at_once(), &Silent).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert_eq!((bench.bytes(), bench.version().await.as_str()), (before.clone(), "1"));
@@ -98,7 +34,7 @@ async fn a_kms_that_does_not_tell_rights_is_asked_by_storing_the_same_kek() {
     let bench = Bench::cheap(1).await;
     let old = bench.current().await;
     let before = bench.bytes();
-    let kms = Other::around(&bench, Guarantee::Atomic, UpdateRight::Unknown);
+    let kms = Other::around(bench.kms.clone(), Guarantee::Atomic, UpdateRight::Unknown);
     bench.kms.push(Operation::Put, InjectedFault::error(ErrorKind::PermissionDenied));
     let error = rotate(&kms, &bench.osd(), &at_once(), &Silent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
@@ -177,7 +113,7 @@ async fn a_write_that_arrives_late_never_leaves_the_kms_with_a_kek_that_opens_no
     for update in [Guarantee::Atomic, Guarantee::CheckThenAct] {
         for calls in 1..=4 {
             let bench = Bench::cheap(2).await;
-            let kms = Other::around(&bench, update, UpdateRight::Granted);
+            let kms = Other::around(bench.kms.clone(), update, UpdateRight::Granted);
             let fault = InjectedFault::error(ErrorKind::Timeout)
                 .retry(Retry::IfIdempotent)
                 .applied_before_call(calls);
@@ -285,7 +221,7 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
     let bench = Bench::cheap(2).await;
     let old = bench.current().await;
     let lagging = Lagging {
-        other: Other::around(&bench, Guarantee::Atomic, UpdateRight::Granted),
+        other: Other::around(bench.kms.clone(), Guarantee::Atomic, UpdateRight::Granted),
         old: old.duplicate(),
         reads: Default::default(),
     };

@@ -27,11 +27,11 @@ use crate::memory::{Device, Disk};
 
 /// The longest time that an actor takes from one access to the next, in seconds.
 const LONGEST_STEP: u64 = 30;
-/// The grace period of runs that have one, in seconds. Twice the time that a write can be in flight.
-pub(super) const GRACE: u64 = 120;
+/// The grace period of runs that have one, in seconds. Longer than the least for leftover slots.
+pub(super) const GRACE: u64 = 180;
 
 /// The options of our runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Run {
     AtOnce,
     Waits,
@@ -43,7 +43,7 @@ impl Run {
     fn options(self) -> Options {
         let mut options = Options::default();
         options.grace = Duration::from_secs(if self == Self::AtOnce { 0 } else { GRACE });
-        options.wait = matches!(self, Self::AtOnce | Self::Waits);
+        options.wait = self != Self::NoWait;
         options.finish_only = self == Self::Finish;
         options
     }
@@ -72,13 +72,28 @@ pub(super) struct Scenario {
     pub(super) faults: u8,
     /// How many runs are killed.
     pub(super) crashes: u8,
+    /// Whether runs of ours begin only after Rook has written to a device.
+    pub(super) after_rook: bool,
+    /// Whether a rotation of ours has been there before, so that the KEK is in slot 1.
+    pub(super) rotated: bool,
+    /// How far the clocks of our hosts are ahead of that of the KMS, in seconds.
+    pub(super) ahead: u64,
     /// The devices as runs of ours see them.
     pub(super) sabotage: Option<Sabotage>,
+}
+
+impl Scenario {
+    /// Whether a KEK opens the devices for a grace period after it was replaced: all runs are ours and have one.
+    fn has_grace(&self) -> bool {
+        self.actors.iter().all(|actor| matches!(actor, Actor::Ours(run) if *run != Run::AtOnce))
+    }
 }
 
 /// A step of a schedule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Choice {
+    /// An actor begins.
+    Start(usize),
     Step(usize, End),
     Crash(usize),
     Deliver(usize),
@@ -104,6 +119,9 @@ struct Execution<'a> {
     crashes: u8,
     /// Device, KEK and actor of each slot that was removed.
     removed: Vec<(usize, u8, usize)>,
+    /// When the last actor ended.
+    ended: u64,
+    rook_has_written: bool,
     loss: Option<String>,
     log: Option<Vec<String>>,
 }
@@ -114,8 +132,8 @@ impl<'a> Execution<'a> {
     fn new(scenario: &'a Scenario) -> Self {
         let world = Arc::new(Mutex::new(World::new(K1, scenario.actors.len())));
         let first = Kek::parse(K1).unwrap();
-        let devices: Vec<Device> =
-            (0..scenario.devices).map(|number| Device::formatted(number, &first)).collect();
+        let device = if scenario.rotated { Device::rotated } else { Device::formatted };
+        let devices: Vec<Device> = (0..scenario.devices).map(|number| device(number, &first)).collect();
         let actors = scenario.actors.iter().enumerate().map(|(number, actor)| {
             let name = match (actor, number) {
                 (Actor::Rook(_), _) => "Rook".to_owned(),
@@ -132,28 +150,38 @@ impl<'a> Execution<'a> {
             faults: scenario.faults,
             crashes: scenario.crashes,
             removed: Vec::new(),
+            ended: 0,
+            rook_has_written: false,
             loss: None,
             log: None,
         };
-        execution.start_due();
+        for number in 0..execution.actors.len() {
+            if execution.is_due(number) {
+                execution.start(number);
+            }
+        }
         execution
     }
 
-    /// Starts the actors whose turn it is, up to their first access.
-    fn start_due(&mut self) {
-        for number in 0..self.actors.len() {
-            let due = !self.scenario.in_turn
-                || self.actors[..number].iter().all(|before| before.started && before.future.is_none());
-            if due && !self.actors[number].started {
-                self.actors[number].started = true;
-                self.actors[number].future = Some(self.future(number));
-                self.poll(number);
-            }
-        }
+    /// Whether an actor may begin.
+    fn is_due(&self, number: usize) -> bool {
+        let before = &self.actors[..number];
+        let turn =
+            !self.scenario.in_turn || before.iter().all(|before| before.started && before.future.is_none());
+        let ours = matches!(self.scenario.actors[number], Actor::Ours(_));
+        turn && !self.actors[number].started && !(ours && self.scenario.after_rook && !self.rook_has_written)
+    }
+
+    /// Starts an actor, up to its first access.
+    fn start(&mut self, number: usize) {
+        self.actors[number].started = true;
+        self.actors[number].future = Some(self.future(number));
+        self.poll(number);
     }
 
     fn future(&self, number: usize) -> Pin<Box<dyn Future<Output = ()>>> {
-        let seat = Seat { world: self.world.clone(), actor: number, class: self.scenario.class };
+        let host = if self.scenario.hosts { number } else { 0 };
+        let seat = Seat { world: self.world.clone(), actor: number, host, class: self.scenario.class };
         let name = self.actors[number].name.replace(' ', "-");
         let devices: Vec<Device> = self
             .devices
@@ -166,11 +194,14 @@ impl<'a> Execution<'a> {
                 let _failed = rook::rotate(seat, devices, update).await;
             }),
             Actor::Ours(run) => {
-                let clock = seat.clone();
+                let (clock, ahead) = (seat.clone(), self.scenario.ahead);
                 let options = run
                     .options()
-                    .with_clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(clock.world().now))
-                    .with_timer(Arc::new(seat.clone()));
+                    .with_clock(move || {
+                        SystemTime::UNIX_EPOCH + Duration::from_secs(clock.world().now + ahead)
+                    })
+                    .with_timer(Arc::new(seat.clone()))
+                    .with_sights(Arc::new(seat.clone()));
                 let sabotage = self.scenario.sabotage;
                 Box::pin(async move {
                     let name = "osd".parse().unwrap();
@@ -191,9 +222,16 @@ impl<'a> Execution<'a> {
         let Some(future) = &mut self.actors[number].future else { return };
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(()) = future.as_mut().poll(&mut context) {
-            self.actors[number].future = None;
-            self.world.lock().unwrap().boxes[number].pending = None;
+            self.stop(number);
         }
+    }
+
+    /// Ends an actor.
+    fn stop(&mut self, number: usize) {
+        self.actors[number].future = None;
+        let mut world = self.world.lock().unwrap();
+        world.boxes[number].pending = None;
+        self.ended = world.now;
     }
 
     fn choices(&self) -> Vec<Choice> {
@@ -203,23 +241,30 @@ impl<'a> Execution<'a> {
         }
         let world = self.world.lock().unwrap();
         let mut latest = u64::MAX;
-        let mut wakes = u64::MAX;
+        let mut ticks = Vec::new();
         for (number, actor) in self.actors.iter().enumerate() {
+            if self.is_due(number) {
+                choices.push(Choice::Start(number));
+                if self.scenario.in_turn {
+                    ticks.extend([self.ended + GRACE / 3, self.ended + GRACE]);
+                }
+            }
             let Some(op) = &world.boxes[number].pending else { continue };
-            let ours = matches!(self.scenario.actors[number], Actor::Ours(_));
             if matches!(op, Op::Sleep(_)) {
-                wakes = wakes.min(world.boxes[number].pause_ends);
+                let wakes = world.boxes[number].pause_ends;
+                ticks.extend([wakes.saturating_sub(LONGEST_STEP), wakes]);
+                latest = latest.min(wakes);
             } else {
                 choices.push(Choice::Step(number, End::Done));
                 if actor.steps > 0 {
                     latest = latest.min(actor.last_step + LONGEST_STEP);
                 }
-                if ours && number == 0 && self.faults > 0 && matches!(op, Op::Put) {
+                if self.faults > 0 && matches!(op, Op::Put) {
                     let ends = [End::Lost, End::Unanswered, End::Refused, End::Late];
                     choices.extend(ends.map(|end| Choice::Step(number, end)));
                 }
             }
-            if ours && number == 0 && self.crashes > 0 && actor.steps > 0 {
+            if self.crashes > 0 && actor.steps > 0 {
                 choices.push(Choice::Crash(number));
             }
         }
@@ -227,12 +272,10 @@ impl<'a> Execution<'a> {
             choices.push(Choice::Deliver(number));
             latest = latest.min(flight.deadline - 1);
         }
-        if wakes < u64::MAX {
-            let ticks = [wakes.saturating_sub(LONGEST_STEP), wakes];
-            choices.extend(
-                ticks.into_iter().filter(|tick| *tick > world.now && *tick <= latest).map(Choice::Tick),
-            );
-        }
+        ticks.retain(|tick| *tick > world.now && *tick <= latest);
+        ticks.sort_unstable();
+        ticks.dedup();
+        choices.extend(ticks.into_iter().map(Choice::Tick));
         choices
     }
 
@@ -241,6 +284,7 @@ impl<'a> Execution<'a> {
         let before: Vec<Disk> = self.devices.iter().map(|device| device.disk().clone()).collect();
         let mut by = 0;
         match choice {
+            Choice::Start(number) => self.start(number),
             Choice::Step(number, end) => {
                 by = number;
                 if end != End::Done {
@@ -256,15 +300,13 @@ impl<'a> Execution<'a> {
             }
             Choice::Crash(number) => {
                 self.crashes -= 1;
-                self.actors[number].future = None;
-                self.world.lock().unwrap().boxes[number].pending = None;
+                self.stop(number);
             }
             Choice::Deliver(flight) => {
                 by = self.world.lock().unwrap().deliver(flight).writer;
             }
             Choice::Tick(target) => self.tick(target),
         }
-        self.start_due();
         self.look(by, &before);
         if let (Some(log), Some(text)) = (&mut self.log, text) {
             log.push(text);
@@ -301,6 +343,8 @@ impl<'a> Execution<'a> {
         let mut world = self.world.lock().unwrap();
         for (number, before) in before.iter().enumerate() {
             let disk = self.devices[number].disk();
+            self.rook_has_written |=
+                disk.slots != before.slots && matches!(self.scenario.actors[by], Actor::Rook(_));
             for (slot, keyslot) in &disk.slots {
                 if before.slots.get(slot) != Some(keyslot) {
                     world.name(&keyslot.kek, &format!("the KEK of {}", self.actors[by].name));
@@ -313,7 +357,19 @@ impl<'a> Execution<'a> {
             }
         }
         let lost = self.devices.iter().position(|device| !device.disk().opens(world.current()));
-        let Some(lost) = lost else { return };
+        let Some(lost) = lost else {
+            // An OSD that has fetched a KEK opens its devices with it a moment later.
+            let early = world.left.iter().find(|(label, at)| {
+                let kek = &world.texts[usize::from(**label)];
+                world.now < **at + GRACE && self.devices.iter().any(|device| !device.disk().opens(kek))
+            });
+            if let Some((label, _)) = early.filter(|_| self.scenario.has_grace()) {
+                let (family, by) = (self.scenario.family, &self.actors[by].name);
+                let kek = &world.names[usize::from(*label)];
+                self.loss = Some(format!("{family}: {by} removes {kek} before the end of its grace period"));
+            }
+            return;
+        };
         let kek = &world.names[usize::from(world.kek)];
         let removers: Vec<&str> = self
             .removed
@@ -362,7 +418,15 @@ impl<'a> Execution<'a> {
                     mailbox.pending.hash(hasher);
                 }
             }
-            (self.faults, self.crashes, world.last_writer, &self.removed).hash(hasher);
+            (self.faults, self.crashes, world.last_writer, &self.removed, self.rook_has_written).hash(hasher);
+            if self.actors.iter().any(|actor| !actor.started) {
+                self.ended.hash(hasher);
+            }
+            if self.scenario.has_grace() {
+                for early in world.left.iter().filter(|(_, at)| world.now < **at + GRACE) {
+                    early.hash(hasher);
+                }
+            }
         }
         let [first, second] = hashers;
         (u128::from(first.finish()) << 64) | u128::from(second.finish())
@@ -371,6 +435,7 @@ impl<'a> Execution<'a> {
     fn describe(&self, choice: Choice) -> String {
         let world = self.world.lock().unwrap();
         match choice {
+            Choice::Start(number) => format!("{} begins", self.actors[number].name),
             Choice::Step(number, end) => {
                 let name = &self.actors[number].name;
                 let what = match &world.boxes[number].pending {

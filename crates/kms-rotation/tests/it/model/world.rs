@@ -4,7 +4,7 @@
 //! explorer decides the order of all accesses, and the code under test runs unchanged.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::{self, Write as _},
     future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,13 +19,13 @@ use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
     KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
-use kms_rotation::{Observer, Phase, Step, Timer};
+use kms_rotation::{Observer, Phase, SightStore, Step, Timer};
 use tokio::time::Instant;
 
 use crate::memory::{Access, Gate, Verdict};
 
-/// The longest time that a write can be in flight to the KMS, in seconds.
-pub(super) const IN_FLIGHT: u64 = 60;
+/// The longest time that a write can be in flight to the KMS, in seconds: an attempt of 20 s, and 90 s in the server.
+pub(super) const IN_FLIGHT: u64 = 110;
 
 /// A class of provider.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,10 +94,14 @@ pub(super) struct World {
     pub(super) boxes: Vec<Mailbox>,
     /// The number of each KEK, by its text.
     labels: HashMap<String, u8>,
-    texts: Vec<String>,
+    pub(super) texts: Vec<String>,
     pub(super) names: Vec<String>,
     /// The actor of the last write that changed which KEK the KMS holds.
     pub(super) last_writer: usize,
+    /// When the KMS last returned each KEK, for those that it returned before the present one.
+    pub(super) left: BTreeMap<u8, u64>,
+    /// What each host keeps from run to run, and since when.
+    sights: BTreeMap<(usize, String), (String, u64)>,
 }
 
 impl World {
@@ -113,6 +117,8 @@ impl World {
             texts: Vec::new(),
             names: Vec::new(),
             last_writer: 0,
+            left: BTreeMap::new(),
+            sights: BTreeMap::new(),
         };
         world.name(first, "K1");
         world
@@ -142,6 +148,7 @@ impl World {
         }
         if self.kek != kek {
             self.last_writer = writer;
+            self.left.insert(self.kek, self.now);
         }
         self.kek = kek;
         self.version += 1;
@@ -158,6 +165,7 @@ impl World {
 
     pub(super) fn hash_kms(&self, hasher: &mut impl Hasher) {
         (self.now, self.kek, self.version, self.updated, &self.flights).hash(hasher);
+        self.sights.hash(hasher);
     }
 
     pub(super) fn answer(&mut self, actor: usize, end: End) {
@@ -171,6 +179,8 @@ impl World {
 pub(super) struct Seat {
     pub(super) world: Arc<Mutex<World>>,
     pub(super) actor: usize,
+    /// The host that the actor runs on.
+    pub(super) host: usize,
     pub(super) class: Class,
 }
 
@@ -340,6 +350,21 @@ impl Timer for Seat {
     async fn sleep_until(&self, end: Instant) {
         let end = end.duration_since(moment(0)).as_secs();
         self.pass(Op::Sleep(end)).await;
+    }
+}
+
+impl SightStore for Seat {
+    fn unchanged_for(&self, uuid: &str, sight: &str) -> Option<Duration> {
+        let mut world = self.world();
+        let now = world.now;
+        let kept = world.sights.entry((self.host, uuid.to_owned())).or_default();
+        if kept.0 != sight {
+            *kept = (sight.to_owned(), now);
+        }
+        let time = now - kept.1;
+        drop(world);
+        self.record(&time);
+        Some(Duration::from_secs(time))
     }
 }
 

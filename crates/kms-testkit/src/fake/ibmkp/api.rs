@@ -133,9 +133,6 @@ impl World {
         let key = self.keys.get(which).or_else(|| self.by_alias(which));
         let key = key.filter(|key| call.ring().is_none_or(|ring| ring == key.ring));
         key.map(|key| key.id.clone()).ok_or_else(|| {
-            if self.switches.not_found_is_html {
-                return Response::html(404, "<html>404 Not Found</html>");
-            }
             refusal(404, "KEY_NOT_FOUND_ERR", "Not Found: Key could not be retrieved", "key does not exist")
         })
     }

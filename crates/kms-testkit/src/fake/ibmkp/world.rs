@@ -53,8 +53,6 @@ pub struct Switches {
     pub may_write: bool,
     /// Whether lists still show a deleted key as it was before.
     pub late_lists: bool,
-    /// Whether a proxy answers for an absent key: 404 with a page in HTML.
-    pub not_found_is_html: bool,
     /// The number of keys that a search covers.
     pub search_limit: usize,
     /// The life of a token, in seconds.
@@ -77,7 +75,6 @@ impl Default for Switches {
             may_purge: true,
             may_write: true,
             late_lists: false,
-            not_found_is_html: false,
             search_limit: 5000,
             token_seconds: 3600,
             rate: None,

@@ -116,8 +116,8 @@ async fn prune_unwanted(source: &Source, write: ApplyOptions) -> Result<Report> 
     let report = client::prune(source.place()?, unwanted, Reason::unwanted(unwanted), write).await?;
     if unwanted == Naming::BesideRook && !report.outcomes.is_empty() {
         warn!(
-            "keyRotation.enabled is true, so Rook rotates these keys: CronJobs with names of our own are deleted, and the \
-             report names them"
+            "keyRotation.enabled is true, so Rook rotates these keys: {} CronJobs with names of our own have to go",
+            report.outcomes.len()
         );
     }
     Ok(report)

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kms_core::{Error, ErrorKind, KeyName, Result};
+use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
 use kms_luks::{Cryptsetup, OsdFolder};
 use kms_rotation::Osd;
 
@@ -51,6 +51,7 @@ fn osd_in(
                 "the OSD has not started in this folder yet, and more of its devices may appear: wait until it has \
                  started, or name its cluster (--cluster) or its devices",
             )
+            .retry(Retry::Always)
             .context("key", name.as_str()),
         ));
     }
@@ -122,7 +123,7 @@ mod tests {
         assert!(name.as_str() == "ready" && ready.is_confirmed() && ready.devices().len() == 2, "{ready:?}");
         assert!(moved.as_ref().unwrap_err().message().starts_with("there are several OSDs"), "{moved:?}");
         let error = starting.as_ref().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Conflict, Retry::Always));
         assert!(error.to_string().contains("has not started in this folder yet"), "{error}");
     }
 

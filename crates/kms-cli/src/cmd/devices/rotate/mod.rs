@@ -11,11 +11,11 @@ mod one;
 mod progress;
 mod sink;
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use kms_core::{KeyName, KmsProvider, Result};
 use kms_luks::{Cryptsetup, OsdFolder};
-use kms_rotation::{Options, Osd};
+use kms_rotation::{Options, Osd, SightFolder};
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::kubernetes::AtDeployment;
@@ -33,6 +33,8 @@ use crate::{
     rook::Rook,
 };
 
+/// Where this host keeps from run to run what was seen of key slots. It is empty after a restart of the host.
+const SIGHTS: &str = "/run/kms";
 /// The default number of OSDs that are rotated at a time, unless there are fewer processors.
 const MOST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
@@ -62,15 +64,19 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once
+    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes
+    ///
+    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them.
     #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
     grace: Duration,
 
-    /// Do not wait for the end of the grace period; the next run removes the old key slots
+    /// Do not wait for the end of the grace period; a later run removes the old key slots
+    ///
+    /// The host keeps in /run/kms since when the key slots are unchanged. A later run with --no-wait removes the old ones only if that is long enough; where /run does not last from run to run, only a run that waits removes them.
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove the leftover slots of an earlier run whose grace period is over; make no new KEK
+    /// Only remove the leftover slots of an earlier run, after they have stayed unchanged for the grace period; make no new KEK
     #[arg(long)]
     finish: bool,
 
@@ -120,7 +126,8 @@ struct All {
 }
 
 impl Args {
-    fn options(&self, mut options: Options) -> Options {
+    fn options(&self, options: Options) -> Options {
+        let mut options = options.with_sights(Arc::new(SightFolder::new(SIGHTS)));
         options.grace = self.grace;
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
@@ -157,7 +164,7 @@ pub(crate) struct Host<'a> {
 pub(crate) async fn run(
     args: Args,
     host: Host<'_>,
-    connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let (options, mut sinks) = (args.options(host.options), args.sinks()?);
