@@ -109,7 +109,7 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
             devices::format::run(args, cryptsetup, connect, &mut output).await
         }
         Command::Devices(devices::Command::Recover(args)) => {
-            devices::recover::run(args, cryptsetup, connect, &mut output).await
+            devices::recover::run(args, cryptsetup, &crate::rook::Rook::new(None), connect, &mut output).await
         }
         Command::Devices(devices::Command::Open(args)) => {
             devices::open::run(args, cryptsetup, connect, &mut output).await
