@@ -32,10 +32,6 @@ pub(crate) struct Global {
 
     /// The proxies of the environment, for the API server.
     #[arg(skip)]
-    #[cfg_attr(
-        not(feature = "k8s-secret"),
-        expect(dead_code, reason = "only the Kubernetes client reads it")
-    )]
     pub(crate) proxies: ProxyRules,
 
     /// Read the CephCluster and its Secrets from Kubernetes

@@ -45,13 +45,13 @@ impl Rook {
     /// No Deployments.
     #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
     pub(crate) async fn deployments(&self, _only: Option<&KeyName>) -> Deployments {
-        Deployments
+        Deployments {}
     }
 }
 
 /// The Deployments of OSDs, which this build cannot read.
 #[derive(Debug, Default)]
-pub(crate) struct Deployments;
+pub(crate) struct Deployments {}
 
 impl Deployments {
     /// # Errors

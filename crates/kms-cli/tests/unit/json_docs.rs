@@ -6,6 +6,7 @@ use clap::Parser;
 use kms_core::{Error, ErrorKind, KmsProvider, memory::Memory};
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     cli::{Cli, Command},
@@ -130,6 +131,25 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// A timer on which each pause is over at once.
+#[derive(Default)]
+struct Skipping {
+    end: std::sync::Mutex<Option<Instant>>,
+}
+
+#[async_trait::async_trait]
+impl kms_rotation::Timer for Skipping {
+    fn now(&self) -> Instant {
+        let real = Instant::now();
+        self.end.lock().unwrap().map_or(real, |end| end.max(real))
+    }
+
+    async fn sleep_until(&self, end: Instant) {
+        let end = end.max(self.now());
+        *self.end.lock().unwrap() = Some(end);
+    }
+}
+
 /// Runs `rotate` or `verify` on real headers, and returns the output and the exit code.
 async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let cli = Cli::try_parse_from(["kms", "-o", "json"].iter().chain(args)).unwrap();
@@ -146,7 +166,7 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
                 kube_namespace: None,
                 rook,
                 quiet: true,
-                options: kms_rotation::Options::default(),
+                options: kms_rotation::Options::default().with_timer(Arc::new(Skipping::default())),
             };
             devices::rotate::run(args, host, connect, &mut output).await
         }
