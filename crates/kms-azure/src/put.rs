@@ -164,8 +164,11 @@ async fn update(
     kek: &Kek,
     expected: &KeyVersion,
 ) -> Result<KeyVersion> {
-    let Some(Decided { current, .. }) = current(api, names, true).await? else {
-        return Err(Error::key_not_found(name));
+    let current = match api.get(names, None).await? {
+        Some(found) if found.state() == State::New => decided(api, names, found, true).await?.current,
+        // Its version alone counts, so a value that is not a KEK can be replaced.
+        Some(found) => found,
+        None => return Err(Error::key_not_found(name)),
     };
     if current.version()? != *expected {
         return Err(Error::key_changed(name));

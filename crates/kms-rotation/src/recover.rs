@@ -51,8 +51,17 @@ pub struct Recovery {
     pub candidates: Vec<Candidate>,
     /// The KEK that opens every device, and its place among the candidates.
     found: Option<(usize, Kek)>,
-    /// The key when the search began. `None` if it was absent.
-    current: Option<Stored>,
+    current: Current,
+}
+
+/// The key when the search began.
+enum Current {
+    /// There is none.
+    Absent,
+    /// This version; without a KEK if its value is not one.
+    Version(KeyVersion, Option<Kek>),
+    /// There is one, whose KEK and version are not known.
+    Unknown,
 }
 
 impl std::fmt::Debug for Recovery {
@@ -66,6 +75,8 @@ impl Recovery {
     /// Tries every KEK that the KMS still has, and then those in `given`, until one opens every device. Changes no
     /// device, and nothing in the KMS beyond what `mode` allows.
     ///
+    /// A current value that is not a KEK, or is disabled, ends the search only if there is no other candidate.
+    ///
     /// # Errors
     ///
     /// Errors of the KMS; errors of reading a device, since an unread device is not one that a KEK does not open.
@@ -74,23 +85,30 @@ impl Recovery {
         for device in osd.devices() {
             tables.push(device.table().await.map_err(|error| on_device(&**device, error))?);
         }
-        let current = match kms.get(osd.name(), Freshness::Fresh).await {
-            Ok(stored) => Some(stored),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
+        let current = kms.get(osd.name(), Freshness::Fresh).await;
         let past = match kms.history(osd.name(), mode).await {
             Ok(past) => past,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             // The KEKs of the caller and the current one are tried all the same.
             Err(error) if error.kind() == ErrorKind::Unsupported => {
-                let stored = current.as_ref();
+                let stored = current.as_ref().ok();
                 stored
                     .map(|stored| Stored::new(stored.kek.duplicate(), stored.version.clone()).into())
                     .into_iter()
                     .collect()
             }
+            // Where the history is the current value alone, it fails as the read of that value does.
+            Err(error) if current.as_ref().is_err_and(|of_read| of_read.kind() == error.kind()) => Vec::new(),
             Err(error) => return Err(error),
+        };
+        let current = match current {
+            Ok(stored) => Current::Version(stored.version, Some(stored.kek)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Current::Absent,
+            Err(error) if !is_of_value(&error) || (past.is_empty() && given.is_empty()) => return Err(error),
+            Err(_) => match past.iter().find(|past| past.state == KekState::Current) {
+                Some(past) => Current::Version(past.version.clone(), past.kek.as_ref().map(Kek::duplicate)),
+                None => Current::Unknown,
+            },
         };
         let versions = past.into_iter().map(|past| {
             (Origin::Version { version: past.version, state: past.state, stored: past.stored }, past.kek)
@@ -129,7 +147,7 @@ impl Recovery {
     /// Whether the KEK that opens every device is the one that the KMS returns already.
     pub fn is_current(&self) -> bool {
         match (&self.found, &self.current) {
-            (Some((_, kek)), Some(current)) => kek.ct_eq(&current.kek),
+            (Some((_, kek)), Current::Version(_, Some(current))) => kek.ct_eq(current),
             _ => false,
         }
     }
@@ -138,20 +156,36 @@ impl Recovery {
     ///
     /// # Errors
     ///
-    /// `Conflict` if no candidate opens every device, or if the key has changed since the search began;
-    /// `AlreadyExists` if the key was absent then and exists now; errors of the KMS.
+    /// `Conflict` if no candidate opens every device, if the key has changed since the search began, or if the version to
+    /// replace is not known; `AlreadyExists` if the key was absent then and exists now; errors of the KMS.
     pub async fn write(&self, kms: &dyn KmsProvider, osd: &Osd) -> Result<KeyVersion> {
         let Some((_, kek)) = &self.found else { return Err(nothing_opens()) };
         let mode = match &self.current {
-            Some(current) if kek.ct_eq(&current.kek) => return Ok(current.version.clone()),
-            Some(current) => PutMode::Update(current.version.clone()),
-            None => PutMode::Create,
+            Current::Version(version, Some(current)) if kek.ct_eq(current) => return Ok(version.clone()),
+            Current::Version(version, _) => PutMode::Update(version.clone()),
+            Current::Absent => PutMode::Create,
+            Current::Unknown => return Err(unknown_version()),
         };
         let version = kms.put(osd.name(), kek, mode).await?;
         // Without compare-and-set another write may have come in between.
         let stored = kms.get(osd.name(), Freshness::Fresh).await?;
         if stored.kek.ct_eq(kek) { Ok(version) } else { Err(Error::key_changed(osd.name())) }
     }
+}
+
+/// Whether a read failed since the stored value is not a KEK, or is disabled, so that older versions may help.
+fn is_of_value(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disabled)
+}
+
+/// The error of a write in place of a value of unknown version, which might replace what another writer has stored since.
+fn unknown_version() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "a KEK opens all devices, and what the KMS holds now is not a KEK or is disabled, and its version is not known: \
+         nothing was changed, since that could undo a change of another program (enable the current version if it is \
+         disabled; or make sure that no other program writes, and store the KEK with kms put --replace)",
+    )
 }
 
 /// The error of a search without a result.

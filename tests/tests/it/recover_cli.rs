@@ -39,16 +39,22 @@ async fn a_disk_whose_kek_was_overwritten_is_recovered_from_an_older_version() {
     let _ = kms.run(&["verify", NAME, &device]).want(0);
     assert!(image.opens(&Kek::parse(kms.run(&["get", NAME]).want(0).stdout).unwrap()));
 
+    // A value that is not a KEK can be replaced too, in a mount with versions.
+    let id = format!("rook-ceph-osd-encryption-key-{NAME}");
+    let body = serde_json::json!({"data": {&id: 7}});
+    server.admin().call("POST", &format!("rookv2/data/{id}"), body).await.unwrap();
+    let _ = kms.run(&["verify", NAME, &device]).want(1);
+    let written = kms.run(&["-o", "json", "recover", NAME, &device, "--write"]).want(0).json();
+    assert_eq!((&written["outcome"], &written["version"]), (&"written".into(), &"5".into()));
+    assert_eq!(written["candidates"][0]["fingerprint"], serde_json::Value::Null);
+    let _ = kms.run(&["verify", NAME, &device]).want(0);
+
     // The key is deleted, and then other KEKs come: a deleted version is read only if that is asked for.
     let _ = kms.run(&["delete", NAME, "--data-dir", "/nonexistent"]).want(0);
     let _ = kms.run(&["recover", NAME, &device]).want(0);
-    for version in ["1", "3"] {
-        let body = serde_json::json!({"versions": [version.parse::<u32>().unwrap()]});
-        server
-            .admin()
-            .call("POST", &format!("rookv2/delete/rook-ceph-osd-encryption-key-{NAME}"), body)
-            .await
-            .unwrap();
+    for version in [1, 3, 5] {
+        let body = serde_json::json!({"versions": [version]});
+        server.admin().call("POST", &format!("rookv2/delete/{id}"), body).await.unwrap();
     }
     let hidden = kms.run(&["recover", NAME, &device]).want(1);
     assert!(hidden.text().contains("--deleted") && hidden.text().contains("not read"), "{}", hidden.text());

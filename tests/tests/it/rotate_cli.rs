@@ -197,6 +197,10 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
     let token = server.admin().rook_token().await.unwrap();
     let mut requests = server.requests().unwrap();
     for mount in MOUNTS {
+        // The KEK, the new KEK, and a look whether it is there. KV version 1 has no conditional write, so a look at the KEK
+        // comes right before the write, and another one before the removal of the old slot, until which a late write of an
+        // earlier run may have arrived (decision 0008).
+        let most = if mount == "rook" { 5 } else { 3 };
         let kms = kms(&server, &token, mount);
         let folder = tempfile::tempdir().unwrap();
         let first = osd(&kms, "osd-0");
@@ -224,7 +228,7 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
         for (name, image) in osds.iter().filter(|(name, _)| name != "osd-7") {
             let id = format!("rook-ceph-osd-encryption-key-{name}");
             let own = counted.iter().filter(|request| request.path.ends_with(&format!("/{id}"))).count();
-            assert!(own <= 4, "{mount}: {own} requests for {name}");
+            assert!(own <= most, "{mount}: {own} requests for {name}");
             assert!(image.opens(&kek(&kms, name)) && image.slots() == [1], "{name}");
         }
         let of_no_osd =

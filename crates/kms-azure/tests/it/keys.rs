@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use crate::common::{Setup, kek, key, quick, secret};
 use futures_util::TryStreamExt;
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KmsProvider, KmsProviderExt, PutMode, WriteOutcome,
-    provider::Deleted,
+    DeleteMode, ErrorKind, Existing, Freshness, HistoryMode, Kek, KekState, KmsProvider, KmsProviderExt,
+    PutMode, WriteOutcome, provider::Deleted,
 };
 use kms_testkit::fake::azure::{Action, Azure, Host, RequestFault};
 use tokio::sync::Barrier;
@@ -255,6 +255,23 @@ async fn a_create_overwrites_the_empty_string_alone_as_rook_does() {
         assert_eq!(error.existing(), Some(Existing::Unknown), "over {value:?}: {error}");
         assert_eq!(double.versions(&secret("a")).pop().unwrap().value, value);
     }
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_kek_is_a_version_in_the_history_and_can_be_updated() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    let (name, good) = (key("a"), kek("YWJj"));
+    let first = provider.put(&name, &good, PutMode::Create).await.unwrap();
+    double.plant(&secret("a"), r#"{"rook-ceph-osd-encryption-key-a":7}"#);
+    assert_eq!(provider.get(&name, Freshness::Fresh).await.unwrap_err().kind(), ErrorKind::Protocol);
+    let past = provider.history(&name, HistoryMode::ReadOnly).await.unwrap();
+    assert!(past[0].state == KekState::Current && past[0].kek.is_none(), "{past:?}");
+    assert!(past[1].version == first && past[1].kek.as_ref().is_some_and(|kek| kek.ct_eq(&good)), "{past:?}");
+    let error = provider.put(&name, &good, PutMode::Update(first)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    provider.put(&name, &good, PutMode::Update(past[0].version.clone())).await.unwrap();
+    assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&good));
 }
 
 #[tokio::test]

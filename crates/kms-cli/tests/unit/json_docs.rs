@@ -109,7 +109,7 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
             devices::format::run(args, cryptsetup, connect, &mut output).await
         }
         Command::Devices(devices::Command::Recover(args)) => {
-            devices::recover::run(args, cryptsetup, connect, &mut output).await
+            devices::recover::run(args, cryptsetup, &crate::rook::Rook::new(None), connect, &mut output).await
         }
         Command::Devices(devices::Command::Open(args)) => {
             devices::open::run(args, cryptsetup, connect, &mut output).await
@@ -169,7 +169,12 @@ async fn the_page_describes_what_is_written_of_rotations() {
     for name in ["a", "b"] {
         kms.put(&name.parse().unwrap(), &kek, kms_core::PutMode::Create).await.unwrap();
     }
-    let image = kms_testkit::luks::Image::luks2(&kek);
+    let bare = kms_testkit::luks::Image::luks2(&kek);
+    // A folder of Rook that shows all devices of an OSD that has started.
+    let osd = folder.path().join("rook-ceph/a/ceph-0");
+    std::fs::create_dir_all(&osd).unwrap();
+    std::fs::write(osd.join("block"), "").unwrap();
+    let image = kms_testkit::luks::Image::luks2(&kek).copy(osd.join("block-tmp"));
     let device = image.path().display().to_string();
     let broken = folder.path().join("broken").display().to_string();
     std::fs::write(&broken, "no device").unwrap();
@@ -190,8 +195,18 @@ async fn the_page_describes_what_is_written_of_rotations() {
         documents.iter().zip(["dry-run", "rotated", "nothing-to-finish", "pending", "pending", "finished"])
     {
         assert!(text.contains(&format!("\"outcome\": \"{outcome}\"")) && *exit == 0, "{text}");
+        assert!(text.contains("\"confirmed\": true"), "{text}");
     }
-    check("kms rotate", &documents.map(|(text, _)| text));
+    assert!(documents[1].0.contains("\"retired\": 1,"), "{}", documents[1].0);
+    // A device may have been left out, so nothing that may open it is destroyed.
+    let bare = bare.path().display().to_string();
+    let args = ["rotate", "b", &bare, "--grace", "0", "--destroy-superseded"];
+    let (unconfirmed, exit) = run_rotation(&kms, &args).await;
+    for field in ["\"outcome\": \"rotated\"", "\"confirmed\": false", "\"retired\": null"] {
+        assert!(unconfirmed.contains(field) && exit == 1, "{field}: {unconfirmed}");
+    }
+    let documents = documents.into_iter().map(|(text, _)| text).chain([unconfirmed]);
+    check("kms rotate", &documents.collect::<Vec<_>>());
 
     let (verified, exit) = run_rotation(&kms, &["verify", "a", &device, &broken]).await;
     assert_ne!(exit, 0);

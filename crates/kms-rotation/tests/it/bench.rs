@@ -10,8 +10,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use kms_core::{
-    Capability, DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory, provider::Deleted,
+    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory,
+    provider::Deleted,
 };
 use kms_luks::Cryptsetup;
 use kms_rotation::{Observer, Options, Osd, Phase, Report, SightStore, Silent, Step, Timer, rotate};
@@ -173,12 +174,13 @@ impl Bench {
     }
 }
 
-/// A provider with another capability to update, or another answer about rights.
+/// A provider with another capability to update, another answer about rights, or values that are no KEKs.
 #[derive(Debug)]
 pub(crate) struct Other {
     inner: Arc<dyn KmsProvider>,
     update: Guarantee,
     right: UpdateRight,
+    malformed: Option<Kek>,
 }
 
 #[async_trait]
@@ -197,7 +199,11 @@ impl KmsProvider for Other {
     }
 
     async fn get(&self, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-        self.inner.get(name, freshness).await
+        let stored = self.inner.get(name, freshness).await?;
+        if self.is_malformed(&stored.kek) {
+            return Err(Error::new(ErrorKind::Protocol, "the stored value is not a KEK"));
+        }
+        Ok(stored)
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
@@ -213,7 +219,11 @@ impl KmsProvider for Other {
     }
 
     async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
-        self.inner.history(name, mode).await
+        let mut past = self.inner.history(name, mode).await?;
+        for one in &mut past {
+            one.kek.take_if(|kek| self.is_malformed(kek));
+        }
+        Ok(past)
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
@@ -231,7 +241,17 @@ impl KmsProvider for Other {
 
 impl Other {
     pub(crate) fn around(inner: Arc<dyn KmsProvider>, update: Guarantee, right: UpdateRight) -> Self {
-        Self { inner, update, right }
+        Self { inner, update, right, malformed: None }
+    }
+
+    /// A provider that stores this value, and reads it as one that is no KEK.
+    pub(crate) fn with_malformed(inner: Arc<dyn KmsProvider>, malformed: Kek) -> Self {
+        let malformed = Some(malformed);
+        Self { malformed, ..Self::around(inner, Guarantee::Atomic, UpdateRight::Granted) }
+    }
+
+    fn is_malformed(&self, kek: &Kek) -> bool {
+        self.malformed.as_ref().is_some_and(|malformed| malformed.ct_eq(kek))
     }
 }
 

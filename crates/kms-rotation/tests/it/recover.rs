@@ -1,12 +1,15 @@
 //! Recovery of devices whose current KEK does not open them.
 
+use std::sync::Arc;
+
 use kms_core::{
     DeleteMode, ErrorKind, Freshness, HistoryMode, Kek, KmsProvider, PutMode, Result, memory::Memory,
 };
 use kms_rotation::{Origin, Osd, Recovery};
+use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 use crate::{
-    bench::{kek, name},
+    bench::{Other, kek, name},
     memory::Device,
 };
 
@@ -23,11 +26,11 @@ fn osd(devices: &[&Device]) -> Osd {
     Osd::new(name(), devices.iter().map(|device| (*device).clone())).unwrap()
 }
 
-async fn find(kms: &Memory, osd: &Osd, given: &[Kek]) -> Result<Recovery> {
+async fn find(kms: &dyn KmsProvider, osd: &Osd, given: &[Kek]) -> Result<Recovery> {
     Recovery::find(kms, osd, given, HistoryMode::ReadOnly).await
 }
 
-async fn holds(kms: &Memory, kek: &Kek) -> bool {
+async fn holds(kms: &dyn KmsProvider, kek: &Kek) -> bool {
     kms.get(&name(), Freshness::Fresh).await.is_ok_and(|stored| stored.kek.ct_eq(kek))
 }
 
@@ -110,4 +113,58 @@ async fn a_device_that_cannot_be_read_is_an_error_and_not_one_that_no_kek_opens(
     let osd = osd(&[&devices[0], &devices[1]]);
     devices[1].disk().vanished = true;
     assert!(find(&kms(&[&good]).await, &osd, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_current_value_that_is_no_kek_is_replaced_by_its_version_alone() {
+    let (good, malformed, theirs) = (kek(), kek(), kek());
+    let device = Device::formatted(0, &good);
+    let osd = osd(&[&device]);
+    let memory = Arc::new(kms(&[&good, &malformed]).await);
+    let kms = Other::with_malformed(Arc::<Memory>::clone(&memory), malformed.duplicate());
+    assert_eq!(kms.get(&name(), Freshness::Fresh).await.unwrap_err().kind(), ErrorKind::Protocol);
+    let recovery = find(&kms, &osd, &[]).await.unwrap();
+    assert!(!recovery.is_current() && recovery.candidates[0].fingerprint.is_none());
+    assert!(recovery.candidates[1].opens_all());
+
+    memory.put(&name(), &theirs, PutMode::Overwrite).await.unwrap();
+    assert_eq!(recovery.write(&kms, &osd).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(holds(&kms, &theirs).await, "the write names the version that the history showed");
+
+    memory.put(&name(), &malformed, PutMode::Overwrite).await.unwrap();
+    let recovery = find(&kms, &osd, &[]).await.unwrap();
+    assert_eq!(recovery.write(&kms, &osd).await.unwrap().as_str(), "5");
+    assert!(holds(&kms, &good).await);
+}
+
+#[tokio::test]
+async fn without_the_version_of_a_current_value_that_is_no_kek_nothing_is_written() {
+    let (good, bad) = (kek(), kek());
+    let device = Device::formatted(0, &good);
+    let osd = osd(&[&device]);
+    // A KMS without a history; one that has only the current value for it; one whose current version is disabled.
+    for (get, history) in [
+        (ErrorKind::Protocol, ErrorKind::Unsupported),
+        (ErrorKind::Protocol, ErrorKind::Protocol),
+        (ErrorKind::Disabled, ErrorKind::NotFound),
+    ] {
+        let kms = Scripted::around(Arc::new(kms(&[&bad]).await));
+        let script = || {
+            kms.push(Operation::Get, InjectedFault::error(get));
+            kms.push(Operation::History, InjectedFault::error(history));
+        };
+        script();
+        let none = find(&kms, &osd, &[]).await.unwrap_err();
+        assert_eq!(none.kind(), get, "without a candidate the error is that of the read: {none}");
+        script();
+        let recovery = find(&kms, &osd, &[good.duplicate()]).await.unwrap();
+        assert!(recovery.found().is_some() && !recovery.is_current());
+        let error = recovery.write(&kms, &osd).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("--replace"), "{error}");
+        assert!(kms.count(Operation::Put) == 0 && holds(&kms, &bad).await);
+    }
+    // Another error of the read says nothing of the value.
+    let kms = Scripted::around(Arc::new(kms(&[&good]).await));
+    kms.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));
+    assert_eq!(find(&kms, &osd, &[]).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }

@@ -94,10 +94,13 @@ pub(crate) async fn run(
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }
-        Command::Recover(args) if args.write => {
-            recover::run(args, cryptsetup, async || invocation.connect_to_write().await, output).await
+        Command::Recover(args) => {
+            let target = invocation.target().await?;
+            let writes = args.write;
+            let connect =
+                async || if writes { target.connect_to_write().await } else { target.connect().await };
+            recover::run(args, cryptsetup, &target.rook(&invocation.global), connect, output).await
         }
-        Command::Recover(args) => recover::run(args, cryptsetup, connect, output).await,
         Command::Verify(args) => verify::run(args, cryptsetup, connect, output).await,
         Command::Open(args) => open::run(args, cryptsetup, connect, output).await,
         Command::Close(args) => close::run(args, cryptsetup, output).await,

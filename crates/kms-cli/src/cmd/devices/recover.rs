@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use crate::{
     args::{Files, NameArg},
+    cmd::devices::{DATA_DIR, compared},
     exit::Exit,
     input,
     output::{Format, Output, table},
+    rook::Rook,
     time::rfc3339,
 };
 
@@ -104,15 +106,18 @@ impl Entry {
     }
 }
 
-/// Tries the KEKs.
+/// Tries the KEKs. `rook` is the cluster of the OSD.
 pub(crate) async fn run(
     args: Args,
     cryptsetup: Cryptsetup,
+    rook: &Rook,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let given = args.keks.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let deployments = rook.deployments(Some(osd.name())).await;
+    let osd = compared(osd, &deployments, &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;
     let mode = if args.deleted { HistoryMode::Restore } else { HistoryMode::ReadOnly };
     let recovery = Recovery::find(&*kms, &osd, &given, mode).await?;
