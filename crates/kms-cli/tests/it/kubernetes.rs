@@ -271,3 +271,24 @@ async fn a_key_in_use_is_deleted_only_if_that_is_asked_for_and_so_is_one_whose_u
         assert_eq!(stderr.contains("give --in-use"), option.is_none(), "{stderr}");
     }
 }
+
+#[tokio::test]
+async fn a_recovery_names_all_devices_that_the_deployment_of_its_osd_has() {
+    let deployment = include_str!("../../../kms-rook/tests/fixtures/rook/vault-tls/osd-deployment.json");
+    let deployment: Value = serde_json::from_str(deployment).unwrap();
+    let key = deployment["metadata"]["labels"]["ceph.rook.io/pvc"].as_str().unwrap().to_owned();
+    let server = HttpServer::start(move |request| match request.path.as_str() {
+        path if path.contains("/cephclusters/") => cluster(|_| ()),
+        path if path.contains("/secrets/") => secret(),
+        _ => Response::json(200, json!({"metadata": {}, "items": [&deployment]}).to_string()),
+    })
+    .await
+    .unwrap();
+    let start = ["--cluster", "rook-ceph/my", "--timeout", "1s", "recover", &key, "data"];
+    for (more, is_left_out) in [(&["--write"][..], true), (&["metadata", "wal", "--write"], false)] {
+        let (code, _, stderr) = kms(&server.url(), &[&start, more].concat(), &[]).await;
+        // The devices and the KMS are not there.
+        assert_ne!(code, 0);
+        assert_eq!(stderr.contains("name all of them, in this order"), is_left_out, "{stderr}");
+    }
+}
