@@ -13,13 +13,16 @@ mod device_list;
 mod memory;
 mod model;
 mod recover;
+mod scene;
 mod slot_store;
 mod transitions;
+mod virtual_time;
 /// The tests on images with real LUKS headers.
 mod devices {
     mod faults;
     mod grace;
     mod headers;
+    mod overlap;
     mod rotate;
     mod stops;
 }

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 /// The search path for cryptsetup.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Options for the cheapest slots.
-pub(super) const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// Options for the cheapest slots with argon2id.
-const CHEAP_ARGON2: [&str; 8] =
+pub(super) const CHEAP_ARGON2: [&str; 8] =
     ["--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "32", "--pbkdf-parallel", "1"];
 /// Room for eight slots, so that an image has 4 MiB instead of 17.
 const SMALL: [&str; 6] = ["--type", "luks2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2m"];

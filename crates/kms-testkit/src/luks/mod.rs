@@ -9,5 +9,5 @@ mod rook;
 
 pub use self::{
     image::{Image, Wrapper},
-    rook::Rook,
+    rook::{Rook, RookStep, RookWatcher},
 };

@@ -42,6 +42,11 @@ pub const KMS: &str = "KMS_IT_KMS";
 pub const PYKMIP: &str = "KMS_IT_PYKMIP";
 /// The folder with the process id of each server, so that xtask can stop the servers of a killed test.
 pub const PIDS: &str = "KMS_IT_PIDS";
+/// How many times a test runs Rook's rotation beside ours at random moments; a fifth of it for each of some options of
+/// ours. Unset: a few times.
+pub const OVERLAPS: &str = "KMS_IT_OVERLAPS";
+/// The seed of the first of these overlaps. The next one has the next seed.
+pub const OVERLAPS_SEED: &str = "KMS_IT_OVERLAPS_SEED";
 
 /// The path in the environment variable `name`, one of the constants above, which `cargo xtask` sets.
 ///

@@ -82,7 +82,7 @@ async fn a_write_of_a_killed_run_that_arrives_in_the_next_one_does_no_harm() {
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn ours_finishes_what_rook_began() {
     let kek = kek();
-    let template = Image::luks2(&kek);
+    let template = Image::argon2id(&kek);
     for devices in 1..=2 {
         for steps in 0.. {
             let bench = bench(&kek, &template, devices).await;
@@ -135,7 +135,7 @@ async fn rook_finishes_what_ours_began() {
 #[ignore = "needs cryptsetup: cargo xtask it rotation"]
 async fn ours_and_rook_taking_turns_at_every_step_lose_nothing() {
     let kek = kek();
-    let template = Image::luks2(&kek);
+    let template = Image::argon2id(&kek);
     for steps in 0..8 {
         for moment in (steps % 2..6).step_by(2) {
             let bench = bench(&kek, &template, 1).await;
