@@ -32,9 +32,11 @@ async fn devices_are_opened_once_grow_and_are_closed_when_unused() {
     let mut run = |command: &str, code| machine.run(command).unwrap().want(code).text;
 
     run(&format!("kms format {NAME} /dev/vda --fsid {FSID}"), 0);
-    let refused = run(&format!("kms format {NAME} /dev/vda"), 1);
-    assert!(refused.contains("has a LUKS header"), "{refused}");
+    let repeated = run(&format!("kms format {NAME} /dev/vda"), 0);
+    assert!(repeated.contains("already-formatted"), "{repeated}");
     run("kms format other /dev/vdb", 0);
+    let refused = run("kms format other /dev/vda", 1);
+    assert!(refused.contains("has a LUKS header, and the KEK does not open it"), "{refused}");
     let header = run("cryptsetup luksDump /dev/vda", 0);
     assert!(header.contains(&format!("pvc_name={NAME}")), "{header}");
     assert!(header.contains(&format!("ceph_fsid={FSID}")), "{header}");

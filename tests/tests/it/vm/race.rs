@@ -85,7 +85,7 @@ async fn a_rotation_disturbs_neither_who_uses_the_device_nor_who_is_about_to_ope
     // kms refuses another rotation, also through another node of the device such as Rook creates.
     let _ = machine.run("cp -a /dev/vda /tmp/block-tmp").unwrap().want(0);
     for node in ["/dev/vda", "/tmp/block-tmp"] {
-        let refused = machine.run(&format!("kms rotate --grace 0s {NAME} {node}")).unwrap().want(1).text;
+        let refused = machine.run(&format!("kms rotate --grace 0s {NAME} {node}")).unwrap().want(5).text;
         assert!(refused.contains("another process is at work"), "{refused}");
     }
 
