@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The policy that Rook's documentation tells an administrator to create.
-const POLICY: &str = r#"path "rook/*" {
+const POLICY: &str = r#"path "rookv2/*" {
   capabilities = ["create", "read", "update", "delete", "list"]
 }
 path "sys/mounts" {
@@ -50,13 +50,13 @@ impl Demo {
 async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     let server = OpenBao::start(OpenBaoConfig { bao: Some(bao), ..OpenBaoConfig::default() }).await?;
     println!("OpenBao serves {} over TLS, ready after {}.", server.url(), clock(server.took()));
-    println!("It has a KV store (version 1) at rook/ and this policy for Rook:\n\n{}", indent(POLICY));
+    println!("It has a KV store (version 2) at rookv2/ and this policy for Rook:\n\n{}", indent(POLICY));
     let admin = server.admin();
     admin.put_policy("rook", POLICY).await?;
     let folder = Scratch::new()?;
     let files = manifests::Vault {
         addr: server.url(),
-        backend_path: "rook",
+        backend_path: "rookv2",
         token: &admin.rook_token().await?,
         ca: &server.pki().ca.cert,
     }
@@ -80,23 +80,25 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     user.runs("list", 0)?;
     let id = format!("rook-ceph-osd-encryption-key-{name}");
     let stored = admin
-        .call("GET", &format!("rook/{id}"), Value::Null)
+        .call("GET", &format!("rookv2/data/{id}"), Value::Null)
         .await
         .context("look at the key in the server")?;
-    let fields = stored.get("data").and_then(Value::as_object).context("the server's answer has no data")?;
+    let fields =
+        stored.pointer("/data/data").and_then(Value::as_object).context("the server's answer has no data")?;
     for (field, value) in fields {
         let length = value.as_str().unwrap_or_default().len();
         println!(
-            "    (in the server, where Rook looks for it: rook/{id}, field {field}, {length} characters)\n"
+            "    (in the server, where Rook looks for it: rookv2/{id}, field {field}, {length} characters)\n"
         );
     }
     rotate(&user, name)?;
-    user.runs(&format!("delete {name}"), 2)?;
+    user.runs(&format!("delete {name}"), 0)?;
+    user.runs(&format!("undelete {name}"), 0)?;
     user.runs(&format!("delete {name} --destroy"), 0)?;
     user.runs("list", 0)?;
     user.runs(&format!("get {name}"), 3)?;
     let seen = requests.all()?.len();
-    println!("All 15 commands did what they should; together they sent {seen} requests to the server.");
+    println!("All 16 commands did what they should; together they sent {seen} requests to the server.");
     Ok(())
 }
 
