@@ -19,7 +19,7 @@ use kms_testkit::{
     luks::Image,
     servers::{OpenBao, OpenBaoConfig},
 };
-use kms_tests::{Kms, secret, vault_security};
+use kms_tests::Kms;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
@@ -149,12 +149,7 @@ impl User {
     async fn new() -> Result<Self> {
         let server = OpenBao::start(OpenBaoConfig::default()).await?;
         let token = server.admin().rook_token().await?;
-        let settings =
-            [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", "rookv2"), ("VAULT_CACERT", "vault-ca")];
-        let kms = Kms::new()
-            .document("cluster.yaml", &vault_security(&settings))
-            .document("token.yaml", &secret("vault-token", &[("token", &token)]))
-            .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
+        let kms = Kms::new().on_vault(&server, &token, "rookv2", &[]);
         Ok(Self { kms, server })
     }
 

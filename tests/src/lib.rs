@@ -20,7 +20,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use kms_testkit::servers;
+use kms_testkit::servers::{self, openbao::OpenBao};
 
 /// The program `kms`, with a working folder.
 #[derive(Debug)]
@@ -113,6 +113,15 @@ impl Kms {
         self.file(name, text);
         self.global.extend(["-f".to_owned(), name.to_owned()]);
         self
+    }
+
+    /// Passes the documents for a mount of an OpenBao server, with this token and further settings.
+    #[must_use]
+    pub fn on_vault(self, server: &OpenBao, token: &str, mount: &str, settings: &[(&str, &str)]) -> Self {
+        let own = [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", mount), ("VAULT_CACERT", "vault-ca")];
+        self.document("cluster.yaml", &vault_security(&[&own, settings].concat()))
+            .document("token.yaml", &secret("vault-token", &[("token", token)]))
+            .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
     }
 
     /// Passes these arguments to every run, before the command.

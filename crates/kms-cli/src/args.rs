@@ -79,6 +79,16 @@ pub(crate) struct NameArg {
     pub(crate) name: KeyName,
 }
 
+/// The arguments of every command that works on one key.
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) arg: NameArg,
+}
+
 /// Parses the name of a key.
 pub(crate) fn key_name(text: &str) -> Result<KeyName, String> {
     text.parse().map_err(|error: kms_core::Error| error.message().to_owned())

@@ -114,8 +114,8 @@ impl HttpClient {
     /// # Errors
     ///
     /// `Unavailable`, `Timeout`, `Unauthenticated` (the server refused the client's certificate), `ConfigInvalid` (the
-    /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`. [`Error::retryable`] is `Always` if the request has
-    /// certainly not reached the server.
+    /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`.
+    /// [`Error::retryable`] is `Always` if the request has certainly not reached the server.
     pub async fn send(&self, call: Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
         let uses_proxy = self.uses_proxy(&url)?;

@@ -87,26 +87,26 @@ impl DirectReader {
         let mut memory = vec![0; length + alignment];
         let padding = memory.as_ptr().align_offset(alignment);
         let buffer = memory.get_mut(padding..padding.saturating_add(length)).unwrap_or_default();
-        let mut got = 0;
         // Only the last read may be cut off by the end of the device, which need not be a multiple of the alignment.
-        while start + position(got) < end {
-            let rest = buffer.get_mut(got..).unwrap_or_default();
-            match self.file.read_at(rest, start + position(got)) {
-                Ok(0) => break,
-                Ok(count) => got += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let got = fill(&self.file, buffer, start, count(end - start)?)?;
         let wanted = count(offset - start)?..got.min(count(end - start)?);
         Ok(buffer.get(wanted).map(<[u8]>::to_vec).unwrap_or_default())
     }
 }
 
 fn read_buffered(file: &File, offset: u64, end: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; count(end - offset)?];
+    let length = count(end - offset)?;
+    let mut bytes = vec![0; length];
+    let got = fill(file, &mut bytes, offset, length)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// Reads from `offset` on until the buffer has at least `wanted` bytes, or the file ends. Returns the number of bytes.
+fn fill(file: &File, buffer: &mut [u8], offset: u64, wanted: usize) -> io::Result<usize> {
     let mut got = 0;
-    while let Some(rest) = bytes.get_mut(got..).filter(|rest| !rest.is_empty()) {
+    while got < wanted {
+        let rest = buffer.get_mut(got..).unwrap_or_default();
         match file.read_at(rest, offset + position(got)) {
             Ok(0) => break,
             Ok(count) => got += count,
@@ -114,8 +114,7 @@ fn read_buffered(file: &File, offset: u64, end: u64) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(got);
-    Ok(bytes)
+    Ok(got)
 }
 
 /// Whether the file system refuses reads past the page cache.

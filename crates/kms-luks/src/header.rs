@@ -13,6 +13,7 @@ use crate::room;
 
 /// The longest salt that is kept, in characters. The salts of cryptsetup have 44.
 const MOST_SALT: usize = 128;
+
 /// The version of a LUKS header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -17,8 +17,8 @@ impl Sight {
         for table in tables {
             // Writing to a string does not fail.
             let _written = writeln!(text, "device {:?}", table.uuid());
-            for slot in table.slots() {
-                let _written = writeln!(text, "slot {} salt {:?}", slot.slot, slot.salt);
+            for (slot, salt) in table.salts() {
+                let _written = writeln!(text, "slot {slot} salt {salt:?}");
             }
         }
         Self(text)

@@ -224,11 +224,8 @@ impl Place {
 
     /// Whether `now` has the slots of the first look, without the ones that this run has removed, and with `added`.
     pub(crate) fn has_only_ours(&self, added: Slot, now: &SlotTable) -> bool {
-        let salts = |table: &SlotTable, without: &[Slot]| -> Vec<(Slot, String)> {
-            let slots = table.slots().filter(|slot| slot.slot != added && !without.contains(&slot.slot));
-            slots.map(|slot| (slot.slot, slot.salt.clone())).collect()
-        };
-        self.table.uuid() == now.uuid() && salts(&self.table, &self.removed) == salts(now, &[])
+        let before = self.table.salts().filter(|(slot, _)| *slot != added && !self.removed.contains(slot));
+        self.table.uuid() == now.uuid() && before.eq(now.salts().filter(|(slot, _)| *slot != added))
     }
 
     /// The warning about a slot of the KEK that does not belong to the rotation, and so stays.

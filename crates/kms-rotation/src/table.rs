@@ -202,10 +202,12 @@ impl SlotTable {
 
     /// Whether both tables are of the same device, and no slot was written between the two looks.
     pub fn has_slots_of(&self, other: &Self) -> bool {
-        let salts = |table: &Self| {
-            table.slots.iter().map(|(slot, key)| (*slot, key.salt.clone())).collect::<Vec<_>>()
-        };
-        self.uuid == other.uuid && salts(self) == salts(other)
+        self.uuid == other.uuid && self.salts().eq(other.salts())
+    }
+
+    /// The slots in use, each with its salt. They are the same as long as no program writes to a slot.
+    pub(crate) fn salts(&self) -> impl Iterator<Item = (Slot, &str)> {
+        self.slots.values().map(|slot| (slot.slot, slot.salt.as_str()))
     }
 
     /// The slots in use that do not belong to the rotation.

@@ -13,7 +13,7 @@ use crate::{
     get::{get, metadata},
     mount::Mount,
     name::secret_id,
-    stored::{KvVersion, Secret, decode_v2, is_malformed},
+    stored::{KvVersion, Secret, SecretMetadata, decode_v2, is_malformed},
 };
 
 /// Brings back the last version of a key, if it is soft-deleted.
@@ -21,10 +21,7 @@ pub(crate) async fn undelete(mount: &Mount, name: &KeyName) -> Result<KeyVersion
     if mount.version().await? == KvVersion::V1 {
         return Err(unsupported("bringing a deleted key back"));
     }
-    let Some(metadata) = metadata(mount, name, Freshness::Fresh).await? else {
-        mount.confirm_version().await?;
-        return Err(Error::key_not_found(name));
-    };
+    let metadata = existing(mount, name).await?;
     if metadata.is_live() {
         return Err(Error::already_exists(name, Existing::Unknown));
     }
@@ -43,10 +40,7 @@ pub(crate) async fn history(mount: &Mount, name: &KeyName, mode: HistoryMode) ->
     if mount.version().await? == KvVersion::V1 {
         return Ok(vec![get(mount, name, Freshness::Fresh).await?.into()]);
     }
-    let Some(metadata) = metadata(mount, name, Freshness::Fresh).await? else {
-        mount.confirm_version().await?;
-        return Err(Error::key_not_found(name));
-    };
+    let metadata = existing(mount, name).await?;
     let past = metadata.past();
     if past.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "every version of the key is destroyed"));
@@ -82,6 +76,21 @@ pub(crate) async fn history(mount: &Mount, name: &KeyName, mode: HistoryMode) ->
         warn!(%error, "deleted versions of the key were brought back to read them, and could not be deleted again");
     }
     result
+}
+
+/// Reads the metadata of a key.
+///
+/// # Errors
+///
+/// `NotFound` if the key is absent.
+async fn existing(mount: &Mount, name: &KeyName) -> Result<SecretMetadata> {
+    match metadata(mount, name, Freshness::Fresh).await? {
+        Some(metadata) => Ok(metadata),
+        None => {
+            mount.confirm_version().await?;
+            Err(Error::key_not_found(name))
+        }
+    }
 }
 
 /// Reads one version. `None` if its value is not a KEK, or if it has gone meanwhile.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use kms_core::Kek;
 use kms_luks::{Cryptsetup, Device, Slot};
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig};
-use kms_tests::{Kms, Ran, secret, vault_security};
+use kms_tests::{Kms, Ran};
 use serde_json::json;
 
 const NAME: &str = "set1-data-0x7dwl";
@@ -12,12 +12,7 @@ const FSID: &str = "5ff0d1c5-0c5b-4a2c-8e53-0b5a37a3ed3c";
 
 async fn kms(server: &OpenBao) -> Kms {
     let token = server.admin().rook_token().await.unwrap();
-    let settings =
-        [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", "rookv2"), ("VAULT_CACERT", "vault-ca")];
-    Kms::new()
-        .document("cluster.yaml", &vault_security(&settings))
-        .document("token.yaml", &secret("vault-token", &[("token", &token)]))
-        .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
+    Kms::new().on_vault(server, &token, "rookv2", &[])
 }
 
 /// Creates an image of zeros in the folder of the program.

@@ -5,7 +5,7 @@ use kms_testkit::{
     luks::Image,
     servers::openbao::{OpenBao, OpenBaoConfig},
 };
-use kms_tests::{Kms, secret, vault_security};
+use kms_tests::Kms;
 
 const NAME: &str = "set1-data-0x7dwl";
 
@@ -14,12 +14,7 @@ const NAME: &str = "set1-data-0x7dwl";
 async fn a_disk_whose_kek_was_overwritten_is_recovered_from_an_older_version() {
     let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
     let token = server.admin().rook_token().await.unwrap();
-    let settings =
-        [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", "rookv2"), ("VAULT_CACERT", "vault-ca")];
-    let kms = Kms::new()
-        .document("cluster.yaml", &vault_security(&settings))
-        .document("token.yaml", &secret("vault-token", &[("token", &token)]))
-        .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
+    let kms = Kms::new().on_vault(&server, &token, "rookv2", &[]);
     let _ = kms.run(&["create", NAME]).want(0);
     let good = Kek::parse(kms.run(&["get", NAME]).want(0).stdout).unwrap();
     let image = Image::luks2(&good);

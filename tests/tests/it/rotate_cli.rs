@@ -12,7 +12,7 @@ use kms_testkit::{
     luks::{Image, Wrapper},
     servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec},
 };
-use kms_tests::{Kms, secret, vault_security};
+use kms_tests::Kms;
 use serde_json::{Value, json};
 
 const NAME: &str = "set1-data-0x7dwl";
@@ -23,14 +23,8 @@ async fn server() -> OpenBao {
 }
 
 fn kms(server: &OpenBao, token: &str, mount: &str) -> Kms {
-    let settings =
-        [("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", mount), ("VAULT_CACERT", "vault-ca")];
     // Its clock ends grace periods early.
-    Kms::new()
-        .program(env!("CARGO_BIN_EXE_kms-hurried"))
-        .document("cluster.yaml", &vault_security(&settings))
-        .document("token.yaml", &secret("vault-token", &[("token", token)]))
-        .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
+    Kms::new().program(env!("CARGO_BIN_EXE_kms-hurried")).on_vault(server, token, mount, &[])
 }
 
 /// The KEK that the KMS holds.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use kms_conformance::leak::Canary;
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec};
-use kms_tests::{Kms, secret, vault_security};
+use kms_tests::{Kms, secret};
 use serde_json::{Value, json};
 
 const NAME: &str = "set1-data-0x7dwl";
@@ -15,13 +15,7 @@ async fn server() -> OpenBao {
 }
 
 fn kms(server: &OpenBao, token: &str, mount: &str, settings: &[(&str, &str)]) -> Kms {
-    let mut all =
-        vec![("VAULT_ADDR", server.url()), ("VAULT_BACKEND_PATH", mount), ("VAULT_CACERT", "vault-ca")];
-    all.extend(settings.iter().copied());
-    Kms::new()
-        .document("cluster.yaml", &vault_security(&all))
-        .document("token.yaml", &secret("vault-token", &[("token", &format!("{token}\n"))]))
-        .document("ca.yaml", &secret("vault-ca", &[("cert", &server.pki().ca.cert)]))
+    Kms::new().on_vault(server, &format!("{token}\n"), mount, settings)
 }
 
 #[tokio::test]

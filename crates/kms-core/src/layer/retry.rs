@@ -117,6 +117,36 @@ impl<'a> Tries<'a> {
         }
     }
 
+    /// Retries a change. A server reports `done` for a change that was made before.
+    ///
+    /// `None` if an earlier try of this call has made the change, and its response was lost. `maybe` is the text in the
+    /// last error if the outcome is unknown.
+    async fn run_change<T, F>(
+        mut self,
+        operation: &'static str,
+        maybe: &'static str,
+        done: ErrorKind,
+        call: impl Fn() -> F,
+    ) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut unknown = false;
+        loop {
+            let error = match self.bounded(operation, call()).await {
+                Ok(result) => return Ok(Some(result)),
+                Err(error) => error,
+            };
+            if unknown && error.kind() == done {
+                return Ok(None);
+            }
+            unknown |= error.retryable() == Retry::IfIdempotent;
+            self.pause_after(error)
+                .await
+                .map_err(|error| if unknown { unknown_outcome(error, maybe) } else { error })?;
+        }
+    }
+
     /// Makes the error for a try that the deadline cut off. The server may or may not have applied it.
     fn too_late(&self, operation: &'static str) -> Error {
         let mut error = Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
@@ -265,25 +295,13 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        let mut tries = self.tries().of(name);
-        let mut unknown = false;
-        loop {
-            let error = match tries.bounded("delete", self.inner.delete(name, mode)).await {
-                Ok(deleted) => return Ok(deleted),
-                Err(error) => error,
-            };
-            if unknown && error.kind() == ErrorKind::NotFound {
-                return Ok(match mode {
-                    DeleteMode::Destroy => Deleted::Destroyed,
-                    DeleteMode::Soft => Deleted::Recoverable { until: None },
-                });
-            }
-            unknown |= error.retryable() == Retry::IfIdempotent;
-            tries
-                .pause_after(error)
-                .await
-                .map_err(|error| if unknown { unknown_outcome(error, MAYBE_DELETED) } else { error })?;
-        }
+        let tries = self.tries().of(name);
+        let call = || self.inner.delete(name, mode);
+        let deleted = tries.run_change("delete", MAYBE_DELETED, ErrorKind::NotFound, call).await?;
+        Ok(deleted.unwrap_or(match mode {
+            DeleteMode::Destroy => Deleted::Destroyed,
+            DeleteMode::Soft => Deleted::Recoverable { until: None },
+        }))
     }
 
     /// Retries a list until its first key; after that an error is final.
@@ -324,22 +342,11 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     }
 
     async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-        let mut tries = self.tries().of(name);
-        let mut unknown = false;
-        loop {
-            let error = match tries.bounded("undelete", self.inner.undelete(name)).await {
-                Ok(version) => return Ok(version),
-                Err(error) => error,
-            };
-            // An earlier try has brought the key back, and its response was lost.
-            if unknown && error.kind() == ErrorKind::AlreadyExists {
-                return self.get(name, Freshness::Fresh).await.map(|stored| stored.version);
-            }
-            unknown |= error.retryable() == Retry::IfIdempotent;
-            tries
-                .pause_after(error)
-                .await
-                .map_err(|error| if unknown { unknown_outcome(error, MAYBE_UNDELETED) } else { error })?;
+        let tries = self.tries().of(name);
+        let call = || self.inner.undelete(name);
+        match tries.run_change("undelete", MAYBE_UNDELETED, ErrorKind::AlreadyExists, call).await? {
+            Some(version) => Ok(version),
+            None => self.get(name, Freshness::Fresh).await.map(|stored| stored.version),
         }
     }
 

@@ -57,7 +57,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list Deployments; otherwise errors of the connection. A Deployment that
     /// cannot be parsed is one of the faults in the result.
     pub async fn osds(&self) -> Result<Discovery> {
-        self.discover(&format!("{APP}={OSD_APP},{PVC_LABEL}")).await
+        self.discover(&encrypted_osds()).await
     }
 
     /// Finds the OSD with this key, as [`osds`](Self::osds) does.
@@ -66,7 +66,7 @@ impl RookNamespace {
     ///
     /// As [`osds`](Self::osds).
     pub async fn osds_with_key(&self, name: &KeyName) -> Result<Discovery> {
-        self.discover(&format!("{APP}={OSD_APP},{PVC_LABEL}={name}")).await
+        self.discover(&format!("{}={name}", encrypted_osds())).await
     }
 
     async fn discover(&self, labels: &str) -> Result<Discovery> {
@@ -111,6 +111,11 @@ impl RookNamespace {
     {
         retry(&self.policy, operation, request).await
     }
+}
+
+/// The label selector of the Deployments of encrypted OSDs. A value for its last label may follow.
+fn encrypted_osds() -> String {
+    format!("{APP}={OSD_APP},{PVC_LABEL}")
 }
 
 /// Parses Deployments one by one, so that an unparsable one does not block the others (rook-behaviour W20).

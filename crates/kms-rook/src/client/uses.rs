@@ -5,8 +5,8 @@ use kms_core::{KeyName, Result};
 use kms_kube::Objects;
 use serde_json::Value;
 
-use super::RookNamespace;
-use crate::names::{APP, OSD_APP, PVC_LABEL};
+use super::{RookNamespace, encrypted_osds};
+use crate::names::PVC_LABEL;
 
 impl RookNamespace {
     /// Finds the Deployments and PVCs that use a key, each as its kind and name. Empty if there are none.
@@ -19,7 +19,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list Deployments or PVCs; otherwise errors of the connection.
     pub async fn uses(&self, key: &KeyName) -> Result<Vec<String>> {
         let deployments: Objects<Deployment> = self.objects()?;
-        let labels = format!("{APP}={OSD_APP},{PVC_LABEL}");
+        let labels = encrypted_osds();
         let deployments: Vec<Value> = self.retry("list", || deployments.list(&labels)).await?;
         let claims: Objects<PersistentVolumeClaim> = self.objects()?;
         let claims: Vec<Value> = self.retry("list", || claims.list("")).await?;

@@ -142,6 +142,12 @@ fn stores(kms: &Arc<dyn KmsProvider>, kek: &Kek) {
     stored.unwrap().unwrap();
 }
 
+/// Checks that a report has a warning with this text.
+#[track_caller]
+fn warns(report: &Report, text: &str) {
+    assert!(report.warnings.iter().any(|warning| warning.contains(text)), "{:?}", report.warnings);
+}
+
 #[tokio::test]
 async fn clean_permitted_added_stored_switched_ended() {
     for devices in 1..=3 {
@@ -193,11 +199,7 @@ async fn after_the_grace_period_another_kek_or_another_slot_is_left_alone() {
     let written = Act::at_the_pause(|| bench.insert(0, &theirs));
     let report = bench.observed(&Options::default(), &written, Arc::new(Open)).await.unwrap();
     assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
-    assert!(
-        report.warnings.iter().any(|warning| warning.contains("another program has written")),
-        "{:?}",
-        report.warnings
-    );
+    warns(&report, "another program has written");
     bench.holds().await;
 
     // A write to one device keeps the slots of all.
@@ -214,11 +216,7 @@ async fn another_program_that_writes_before_the_switch_keeps_all_slots() {
     let written = Act::before(Step::ReadBack, || bench.insert_on(0, 5, &theirs));
     let report = bench.observed(&at_once(), &written, Arc::new(Open)).await.unwrap();
     assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1, 5], vec![0, 1]]));
-    assert!(
-        report.warnings.iter().any(|warning| warning.contains("another program has written")),
-        "{:?}",
-        report.warnings
-    );
+    warns(&report, "another program has written");
     bench.holds().await;
 }
 
@@ -246,11 +244,7 @@ async fn without_a_wait_leftovers_go_when_the_host_has_seen_them_unchanged_for_t
     {
         let report = bench.rotate(options).await.unwrap();
         assert_eq!(report.outcome, Outcome::Pending, "young, whatever the clock says");
-        assert!(
-            report.warnings.iter().any(|warning| warning.contains("from 1 s on")),
-            "{:?}",
-            report.warnings
-        );
+        warns(&report, "from 1 s on");
         assert_eq!(bench.slots(), vec![vec![0, 1]; 2]);
     }
     kept.pass(1);
@@ -277,11 +271,7 @@ async fn without_a_wait_and_without_a_memory_leftovers_stay() {
     for options in [later(), finish(), finish().with_clock(tomorrow)] {
         let report = bench.rotate(&options).await.unwrap();
         assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
-        assert!(
-            report.warnings.iter().any(|warning| warning.contains("only a run that waits")),
-            "{:?}",
-            report.warnings
-        );
+        warns(&report, "only a run that waits");
     }
 }
 
@@ -308,11 +298,7 @@ async fn no_option_removes_a_leftover_that_was_not_seen_for_two_minutes() {
             let written = Act::at_the_pause(|| bench.insert(5, &kek()));
             let report = bench.observed(&options, &written, Arc::new(Open)).await.unwrap();
             assert_eq!((report.outcome, bench.slots().concat().len()), (Outcome::Pending, 3));
-            assert!(
-                report.warnings.iter().any(|warning| warning.contains("another program has written")),
-                "{:?}",
-                report.warnings
-            );
+            warns(&report, "another program has written");
         }
     }
 }
@@ -471,11 +457,7 @@ async fn without_compare_and_set_no_write_comes_before_its_slot_and_no_removal_w
     let begin = tokio::time::Instant::now();
     let report = rotate(&other, &Osd::new(name(), devices).unwrap(), &options, &notes).await.unwrap();
     assert_eq!((report.outcome, begin.elapsed().as_secs()), (Outcome::Rotated, 120));
-    assert!(
-        report.warnings.iter().any(|warning| warning.contains("120 s instead of 0 s")),
-        "{:?}",
-        report.warnings
-    );
+    warns(&report, "120 s instead of 0 s");
     let done = notes.done();
     let at = |what: &str| done.iter().position(|step| step.contains(what)).unwrap();
     assert!(at("add the new KEK") < at("store"), "{done:?}");

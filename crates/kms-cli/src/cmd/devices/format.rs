@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::warn_if_shortened;
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     output::{Format, Output},
 };
@@ -18,10 +18,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// The device, or an image
     #[arg(value_name = "DEVICE")]
@@ -61,7 +58,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let name = args.name.name;
+    let name = args.key.arg.name;
     let device = Device::new(cryptsetup, &args.device);
     let mut options = FormatOptions::new().with_force(args.force);
     if let Some(fsid) = &args.fsid {

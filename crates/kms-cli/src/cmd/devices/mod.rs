@@ -60,11 +60,11 @@ impl Command {
     /// The files given after the command. `None` for commands that need no KMS.
     pub(crate) fn files(&mut self) -> Option<&mut Files> {
         match self {
-            Self::Format(args) => Some(&mut args.files),
+            Self::Format(args) => Some(&mut args.key.files),
             Self::Rotate(args) => Some(&mut args.files),
-            Self::Verify(args) => Some(&mut args.files),
-            Self::Recover(args) => Some(&mut args.files),
-            Self::Open(args) => Some(&mut args.files),
+            Self::Verify(args) => Some(&mut args.key.files),
+            Self::Recover(args) => Some(&mut args.key.files),
+            Self::Open(args) => Some(&mut args.key.files),
             Self::Slots(_) | Self::Close(_) | Self::Status(_) | Self::Resize(_) => None,
         }
     }

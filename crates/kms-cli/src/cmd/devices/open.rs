@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::warn_if_shortened;
 use crate::{
-    args::{Files, NameArg, mapping_name},
+    args::{KeyArgs, mapping_name},
     exit::Exit,
     output::{Format, Output},
 };
@@ -19,10 +19,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// The data device, or the device that --kind says
     #[arg(value_name = "DATA")]
@@ -96,7 +93,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let name = args.name.name.clone();
+    let name = args.key.arg.name.clone();
     let plans = plans(args, &cryptsetup)?;
     let mut closed = false;
     for plan in &plans {
@@ -220,7 +217,7 @@ async fn label(plan: &Plan) -> Option<&'static str> {
 }
 
 fn plans(args: Args, cryptsetup: &Cryptsetup) -> Result<Vec<Plan>> {
-    let Args { files: _, name, data, metadata, wal, mappers, pvcs, kind, fsid } = args;
+    let Args { key, data, metadata, wal, mappers, pvcs, kind, fsid } = args;
     let devices: Vec<_> = [Some(data), metadata, wal].into_iter().flatten().collect();
     let kinds = match kind {
         Some(Kind::Db) => vec![DeviceKind::Db],
@@ -237,7 +234,7 @@ fn plans(args: Args, cryptsetup: &Cryptsetup) -> Result<Vec<Plan>> {
     }
     let mut plans = Vec::new();
     for (at, (path, kind)) in devices.into_iter().zip(kinds).enumerate() {
-        let own = (kind == DeviceKind::Block).then(|| name.name.as_str());
+        let own = (kind == DeviceKind::Block).then(|| key.arg.name.as_str());
         let pvc = pvcs.get(at).map(String::as_str).or(own);
         let device = path.display().to_string();
         let no_pvc = |what: &str| {

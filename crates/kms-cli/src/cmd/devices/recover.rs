@@ -8,7 +8,7 @@ use kms_rotation::{Candidate, Origin, Osd, Recovery};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     cmd::devices::{DATA_DIR, compared},
     exit::Exit,
     input,
@@ -21,10 +21,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// All devices of the OSD: data, and then metadata and write-ahead log if it has them
     #[arg(value_name = "DEVICE", required = true, num_args = 1..=3)]
@@ -115,7 +112,7 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let given = args.keks.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-    let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let osd = Osd::new(args.key.arg.name, cryptsetup.devices(args.devices))?;
     let deployments = rook.deployments(Some(osd.name())).await;
     let osd = compared(osd, &deployments, &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;

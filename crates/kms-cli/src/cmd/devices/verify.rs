@@ -8,7 +8,7 @@ use kms_rotation::{DeviceCheck, Osd, Silent, Verified, verify};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     cmd::devices::{DATA_DIR, compared},
     exit::Exit,
     output::{ErrorDocument, Format, Output},
@@ -20,10 +20,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// The devices that the KEK should open
     #[arg(value_name = "DEVICE", required = true, num_args = 1..=3)]
@@ -93,7 +90,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<std::sync::Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let osd = Osd::new(args.name.name, cryptsetup.devices(args.devices))?;
+    let osd = Osd::new(args.key.arg.name, cryptsetup.devices(args.devices))?;
     let osd = compared(osd, &Deployments::default(), &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;
     let found = verify(&*kms, &osd, &Silent).await?;

@@ -4,7 +4,7 @@ use kms_core::{Kek, KmsProvider, KmsProviderExt, PutMode, Result};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     output::{Format, Output},
 };
@@ -13,10 +13,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// If the key exists, keep its KEK and succeed
     #[arg(long)]
@@ -34,7 +31,7 @@ pub(crate) struct Document {
 
 /// Generates a KEK and stores it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
-    let name = args.name.name;
+    let name = args.key.arg.name;
     let kek = Kek::generate()?;
     let document = if args.if_absent {
         let ensured = kms.ensure(&name, kek).await?;

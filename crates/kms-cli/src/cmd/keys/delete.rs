@@ -6,7 +6,7 @@ use kms_core::{DeleteMode, ErrorKind, KmsProvider, Result, provider::Deleted};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     output::{Format, Output},
     time::rfc3339,
@@ -16,10 +16,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// Destroy the KEK and all its versions; nothing can bring them back
     #[arg(long, conflicts_with = "soft")]
@@ -53,7 +50,7 @@ pub(crate) struct Document {
 
 /// Deletes the key. The caller has checked that it is not in use.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
-    let name = args.name.name;
+    let name = args.key.arg.name;
     let mode = if args.destroy { DeleteMode::Destroy } else { DeleteMode::Soft };
     let deleted = match kms.delete(&name, mode).await {
         Ok(deleted) => Some(deleted),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     input::STDIN,
     output::{Format, Output, not_written},
@@ -23,10 +23,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// The file to write, readable only by its owner (0400) [default: `-`, standard output]
     ///
@@ -70,7 +67,7 @@ pub(crate) fn check(args: &Args) -> Result<()> {
 
 /// Reads the KEK and writes it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
-    let name = &args.name.name;
+    let name = &args.key.arg.name;
     let stored = kms.get(name, Freshness::Any).await?;
     let document = Document {
         name: name.as_str(),

@@ -46,11 +46,11 @@ impl Command {
     pub(crate) fn files(&mut self) -> &mut Files {
         match self {
             Self::Check(args) => &mut args.files,
-            Self::Create(args) => &mut args.files,
-            Self::Put(args) => &mut args.files,
-            Self::Get(args) => &mut args.files,
-            Self::Delete(args) => &mut args.files,
-            Self::Undelete(args) => &mut args.files,
+            Self::Create(args) => &mut args.key.files,
+            Self::Put(args) => &mut args.key.files,
+            Self::Get(args) => &mut args.key.files,
+            Self::Delete(args) => &mut args.key.files,
+            Self::Undelete(args) => &mut args.key.files,
             Self::List(args) => &mut args.files,
         }
     }
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         Command::Delete(args) => {
             let target = invocation.target().await?;
             if !args.in_use {
-                in_use::refuse_if_in_use(&args.name.name, &args.data_dir, &target, invocation).await?;
+                in_use::refuse_if_in_use(&args.key.arg.name, &args.data_dir, &target, invocation).await?;
             }
             delete::run(args, &*target.connect().await?, output).await
         }

@@ -6,7 +6,7 @@ use kms_core::{Kek, KmsProvider, PutMode, Result};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     input,
     output::{Format, Output},
@@ -16,10 +16,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 
     /// The file with the KEK, without a line break at its end; `-` reads standard input
     #[arg(long, value_name = "FILE|-")]
@@ -52,7 +49,7 @@ pub(crate) async fn run(
     kms: &dyn KmsProvider,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let name = args.name.name;
+    let name = args.key.arg.name;
     let mode = if args.replace { PutMode::Overwrite } else { PutMode::Create };
     let version = kms.put(&name, kek, mode).await?;
     let document =

@@ -4,7 +4,7 @@ use kms_core::{KmsProvider, Result};
 use serde::Serialize;
 
 use crate::{
-    args::{Files, NameArg},
+    args::KeyArgs,
     exit::Exit,
     output::{Format, Output},
 };
@@ -13,10 +13,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) files: Files,
-
-    #[command(flatten)]
-    pub(crate) name: NameArg,
+    pub(crate) key: KeyArgs,
 }
 
 /// The key that is back.
@@ -29,7 +26,7 @@ struct Document {
 
 /// Brings the key back.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
-    let name = args.name.name;
+    let name = args.key.arg.name;
     let version = kms.undelete(&name).await?;
     let document = Document { name: name.to_string(), outcome: "undeleted", version: version.to_string() };
     match output.format() {

@@ -15,6 +15,9 @@ pub(super) struct Entry {
     pub(super) shortest: &'static str,
 }
 
+/// Why two hosts lose a device.
+const TWO_HOSTS: &str = "Two hosts, or two nodes of one device, do not see each other's locks. Between the last look at the header and the removal, the other run removes the same slot, adds its new KEK there and goes on.";
+
 pub(super) const LEDGER: &[Entry] = &[
     Entry {
         kind: "Rook: Rook removes the only slot of the KEK of ours",
@@ -106,7 +109,7 @@ ours: device 0: Kill(0)
     },
     Entry {
         kind: "two hosts: our next run removes the only slot of the KEK of ours",
-        why: "Two hosts, or two nodes of one device, do not see each other's locks. Between the last look at the header and the removal, the other run removes the same slot, adds its new KEK there and goes on.",
+        why: TWO_HOSTS,
         runs: &["AtOnce, then AtOnce"],
         shortest: "
 [Ours(AtOnce), Ours(AtOnce)] on 1 device(s), check-then-act, does not tell ages
@@ -147,7 +150,7 @@ our next run: device 0: Kill(0)
     },
     Entry {
         kind: "two hosts: our next run stores the KEK of our next run after ours has removed it",
-        why: "Two hosts, or two nodes of one device, do not see each other's locks. Between the last look at the header and the removal, the other run removes the same slot, adds its new KEK there and goes on.",
+        why: TWO_HOSTS,
         runs: &["AtOnce, then AtOnce", "Waits, then AtOnce"],
         shortest: "
 [Ours(Waits), Ours(AtOnce)] on 1 device(s), compare-and-set
@@ -188,7 +191,7 @@ our next run: stores a KEK
     },
     Entry {
         kind: "two hosts: ours removes the only slot of the KEK of our next run",
-        why: "Two hosts, or two nodes of one device, do not see each other's locks. Between the last look at the header and the removal, the other run removes the same slot, adds its new KEK there and goes on.",
+        why: TWO_HOSTS,
         runs: &["AtOnce, then AtOnce", "Waits, then AtOnce"],
         shortest: "
 [Ours(Waits), Ours(AtOnce)] on 1 device(s), compare-and-set
@@ -230,7 +233,7 @@ ours: device 0: Kill(0)
     },
     Entry {
         kind: "two hosts: ours stores the KEK of ours after our next run has removed it",
-        why: "Two hosts, or two nodes of one device, do not see each other's locks. Between the last look at the header and the removal, the other run removes the same slot, adds its new KEK there and goes on.",
+        why: TWO_HOSTS,
         runs: &["AtOnce, then AtOnce"],
         shortest: "
 [Ours(AtOnce), Ours(AtOnce)] on 2 device(s), check-then-act, does not tell ages
