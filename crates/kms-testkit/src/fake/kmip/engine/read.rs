@@ -22,7 +22,7 @@ impl Engine {
             .objects
             .iter()
             .find(|object| object.uid == uid && (keeps || object.state != DESTROYED))
-            .ok_or(self.missing())?;
+            .ok_or_else(|| self.missing())?;
         let mut values = Vec::new();
         for name in &object.names {
             let value = vec![Node::Text(0x42_0055, name.clone()), Node::Enum(0x42_0054, 1)];
