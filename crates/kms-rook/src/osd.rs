@@ -128,10 +128,7 @@ impl Osd {
             bridge: containers.bridge(id)?,
             annotations: meta.annotations.clone().unwrap_or_default(),
             selector,
-            pod: Pod {
-                store: labels.get("osd-store").cloned(),
-                ..Pod::of(&containers)
-            },
+            pod: Pod { store: labels.get("osd-store").cloned(), ..Pod::of(&containers) },
         }))
     }
 }
