@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod answers;
 mod api;
 mod builder;
 mod classify;
@@ -9,6 +8,7 @@ mod config;
 mod connection;
 mod delete;
 mod error;
+mod find;
 mod get;
 mod history;
 mod index;
@@ -16,7 +16,6 @@ mod label;
 mod list;
 mod message;
 mod name;
-mod pool;
 mod probe;
 mod provider;
 mod put;
@@ -37,7 +36,7 @@ pub fn read_any_response(frame: &[u8]) -> usize {
     let mut found = 0;
     for operation in [Register, Locate, Get, GetAttributes, Query, DiscoverVersions] {
         // The batch id of the recorded frames.
-        let Some(Ok(payload)) = message::response(frame, &[(operation, [7; 16])], 0) else { continue };
+        let Ok(payload) = message::response(frame, operation, &[7; 16]) else { continue };
         found += 1;
         found += usize::from(api::unique_identifier(&payload).is_ok());
         found += api::located(&payload).map_or(0, |uids| uids.len());

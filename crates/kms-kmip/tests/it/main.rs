@@ -2,9 +2,10 @@
 
 mod common;
 mod conformance;
-mod connections;
 mod crash;
 mod fuzz;
+mod labels;
 mod live;
+mod order;
 mod superseded;
 mod wire;
