@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::{
     connection::{Broken, Connection, Endpoint, Handshake, Limits},
     error::{Class, ExchangeError},
-    message::{Operation, Version, discover, join, request, response, versions},
+    message::{Operation, Version, discover, join, request, response, time_stamp, versions},
     ttlv::{Field, Item},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Client {
     version: OnceCell<Version>,
     /// Whether the server has ever responded.
     responded: AtomicBool,
+    /// The time stamp of the last response that had one; 0 until then.
+    server_time: AtomicI64,
     seen: Mutex<Option<Handshake>>,
 }
 
@@ -57,6 +59,7 @@ impl fmt::Debug for Client {
             permits: _,
             version,
             responded: _,
+            server_time: _,
             seen: _,
         } = self;
         f.debug_struct("Client")
@@ -85,6 +88,7 @@ impl Client {
             permits: Semaphore::new(limits.connections),
             version: OnceCell::new_with(version),
             responded: AtomicBool::new(false),
+            server_time: AtomicI64::new(0),
             seen: Mutex::default(),
         }
     }
@@ -97,6 +101,11 @@ impl Client {
     /// The TLS version and the server certificate of the last handshake.
     pub(crate) fn seen(&self) -> Option<Handshake> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The server's time in its last response, in seconds since 1970. `None` if no response had a time.
+    pub(crate) fn server_time(&self) -> Option<i64> {
+        Some(self.server_time.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)
     }
 
     /// Sends a request, and parses the payload of its response with `read`.
@@ -129,6 +138,9 @@ impl Client {
                 error: self.located(broken.error).context("request", operation.as_str()),
             })?;
         drop(message);
+        if let Some(seconds) = time_stamp(&frame) {
+            self.server_time.store(seconds, Ordering::Relaxed);
+        }
         let result = response(&frame, operation, &batch_id).and_then(|payload| Ok(read(&payload)?));
         result.map_err(|mut failed| {
             // The server has responded, so the outcome is known, unless the response is malformed.

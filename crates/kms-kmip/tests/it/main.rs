@@ -4,6 +4,8 @@ mod common;
 mod conformance;
 mod crash;
 mod fuzz;
+mod labels;
 mod live;
+mod order;
 mod superseded;
 mod wire;
