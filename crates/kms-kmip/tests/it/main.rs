@@ -4,6 +4,8 @@ mod common;
 mod conformance;
 mod crash;
 mod fuzz;
+mod habits;
 mod live;
+mod races;
 mod superseded;
 mod wire;
