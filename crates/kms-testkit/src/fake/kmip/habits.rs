@@ -33,8 +33,7 @@ impl Habit {
     /// since a writer without an index waits for it.
     #[must_use]
     pub fn quirks(self, version: (i32, i32)) -> Quirks {
-        let mut quirks =
-            Quirks { versions: vec![version], clock: Pace::Times(100), ..Quirks::default() };
+        let mut quirks = Quirks { versions: vec![version], clock: Pace::Times(100), ..Quirks::default() };
         (self.set)(&mut quirks);
         quirks
     }
