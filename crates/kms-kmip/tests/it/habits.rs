@@ -75,7 +75,6 @@ async fn matrix(habits: &[Habit], version: (i32, i32), with_index: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute: cargo xtask it kmip"]
 async fn the_suite_passes_on_a_server_with_all_habits_that_fit_together_at_every_version() {
     for version in VERSIONS {
         for with_index in [true, false] {

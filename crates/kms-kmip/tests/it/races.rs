@@ -136,7 +136,6 @@ async fn sweep(races: usize, with_index: bool, writers: &[usize]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute: cargo xtask it kmip"]
 async fn a_race_on_a_server_with_random_identifiers_has_one_winner() {
     sweep(20, false, &[3]).await;
     sweep(20, true, &[3]).await;

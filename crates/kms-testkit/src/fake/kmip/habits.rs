@@ -29,11 +29,10 @@ pub struct Habit {
 }
 
 impl Habit {
-    /// A server with this habit alone, which speaks one version. Its clock goes a hundred times as fast as real time,
-    /// since a writer without an index waits for it.
+    /// A server with this habit alone, which speaks one version.
     #[must_use]
     pub fn quirks(self, version: (i32, i32)) -> Quirks {
-        let mut quirks = Quirks { versions: vec![version], clock: Pace::Times(100), ..Quirks::default() };
+        let mut quirks = Quirks { versions: vec![version], ..Quirks::default() };
         (self.set)(&mut quirks);
         quirks
     }
