@@ -22,8 +22,6 @@ use crate::{
     conformance::report,
 };
 
-const VERSIONS: [(i32, i32); 4] = [(1, 0), (1, 4), (2, 0), (2, 1)];
-
 /// Runs the suite on a server with a habit, and returns what is wrong.
 async fn wrong(habit: Habit, version: (i32, i32), with_index: bool, options: Options) -> Vec<String> {
     let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
@@ -75,11 +73,9 @@ async fn matrix(habits: &[Habit], version: (i32, i32), with_index: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_suite_passes_on_a_server_with_all_habits_that_fit_together_at_every_version() {
-    for version in VERSIONS {
-        for with_index in [true, false] {
-            matrix(&HABITS[HABITS.len() - 1..], version, with_index).await;
-        }
+async fn the_suite_passes_on_a_server_with_all_habits_that_fit_together() {
+    for (version, with_index) in [((1, 0), false), ((1, 4), true), ((2, 1), false)] {
+        matrix(&HABITS[HABITS.len() - 1..], version, with_index).await;
     }
 }
 

@@ -142,7 +142,6 @@ pub const HABITS: &[Habit] = &[
             later_not_found: true,
             uuids: true,
             born_active: true,
-            no_revoke: false,
             no_rename: true,
             applications: Keeps::Last,
             names: Keeps::Last,
@@ -160,7 +159,6 @@ pub const HABITS: &[Habit] = &[
             no_batch_ids: true,
             ignores_response_size: true,
             no_empty_payload: true,
-            closes_after_each_answer: true,
             ..Quirks::default()
         };
     }),
