@@ -9,9 +9,9 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Result, Retry};
+use kms_tls::Tls;
 use rustls::pki_types::ServerName;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio_rustls::TlsConnector;
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) endpoint: Endpoint,
     pub(crate) server_name: ServerName<'static>,
     pub(crate) limits: Limits,
-    connector: TlsConnector,
+    pub(crate) tls: Tls,
     idle: Arc<Mutex<Idle>>,
     /// Limits the number of open connections.
     permits: Semaphore,
@@ -52,7 +52,7 @@ impl fmt::Debug for Client {
             endpoint,
             server_name,
             limits,
-            connector: _,
+            tls: _,
             idle: _,
             permits: _,
             version,
@@ -72,7 +72,7 @@ impl Client {
     pub(crate) fn new(
         endpoint: Endpoint,
         server_name: ServerName<'static>,
-        connector: TlsConnector,
+        tls: Tls,
         limits: Limits,
         version: Option<Version>,
     ) -> Self {
@@ -80,7 +80,7 @@ impl Client {
             endpoint,
             server_name,
             limits,
-            connector,
+            tls,
             idle: Arc::default(),
             permits: Semaphore::new(limits.connections),
             version: OnceCell::new_with(version),
@@ -237,7 +237,7 @@ impl Client {
 
     async fn connect(&self) -> Result<Connection> {
         let (connection, handshake) =
-            Connection::open(&self.endpoint, self.server_name.clone(), &self.connector, self.limits.connect)
+            Connection::open(&self.endpoint, self.server_name.clone(), &self.tls, self.limits.connect)
                 .await?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
         Ok(connection)

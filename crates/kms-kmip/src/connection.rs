@@ -4,11 +4,13 @@ use std::{
     fmt,
     future::Future,
     io,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use kms_core::{Error, ErrorKind, Result, Retry};
+use kms_tls::{Handshakes, Tls};
 use rustls::{ProtocolVersion, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
@@ -81,6 +83,7 @@ impl Broken {
 /// An open connection.
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
+    handshakes: Arc<Handshakes>,
     idle_since: Instant,
 }
 
@@ -109,7 +112,7 @@ impl Connection {
     pub(crate) async fn open(
         endpoint: &Endpoint,
         server_name: ServerName<'static>,
-        connector: &TlsConnector,
+        tls: &Tls,
         limit: Duration,
     ) -> Result<(Self, Handshake)> {
         let Endpoint { host, port } = endpoint;
@@ -125,15 +128,15 @@ impl Connection {
         };
         let tcp = match tokio::time::timeout(limit, TcpStream::connect(addresses.as_slice())).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(cause)) => return Err(transport(&cause, false)),
+            Ok(Err(cause)) => return Err(transport(&cause, false, &tls.handshakes)),
             Err(_) => return Err(within("no TCP connection")),
         };
         // A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
-        tcp.set_nodelay(true).map_err(|cause| transport(&cause, false))?;
-        let handshake = connector.connect(server_name, tcp);
+        tcp.set_nodelay(true).map_err(|cause| transport(&cause, false, &tls.handshakes))?;
+        let handshake = TlsConnector::from(Arc::clone(&tls.config)).connect(server_name, tcp);
         let stream = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(transport(&cause, false)),
+            Ok(Err(cause)) => return Err(transport(&cause, false, &tls.handshakes)),
             Err(_) => return Err(within("no TLS handshake")),
         };
         let (_, session) = stream.get_ref();
@@ -149,7 +152,8 @@ impl Connection {
                 .map(|certificate| certificate.as_ref().to_vec()),
         };
         debug!(server = %endpoint, tls = seen.tls, "connected");
-        Ok((Self { stream, idle_since: Instant::now() }, seen))
+        let handshakes = Arc::clone(&tls.handshakes);
+        Ok((Self { stream, handshakes, idle_since: Instant::now() }, seen))
     }
 
     /// Sends a request, and receives its response.
@@ -174,7 +178,8 @@ impl Connection {
                     _ => cause,
                 };
                 let closed = is_end(&cause);
-                return Err(Broken { error: transport(&cause, false), sent: false, closed });
+                let error = transport(&cause, false, &self.handshakes);
+                return Err(Broken { error, sent: false, closed });
             }
             None => {
                 let limit = limits.write.unwrap_or_default();
@@ -187,7 +192,7 @@ impl Connection {
                 return Err(Broken { error, sent: true, closed: false });
             }
         }
-        match limited(limits.read, receive(stream, limits.response)).await {
+        match limited(limits.read, receive(stream, limits.response, &self.handshakes)).await {
             Some(result) => {
                 self.idle_since = Instant::now();
                 result
@@ -202,15 +207,19 @@ impl Connection {
 }
 
 /// Receives one frame. Compares the announced length with the limit before it allocates anything.
-async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
+async fn receive(
+    stream: &mut TlsStream<TcpStream>,
+    limit: usize,
+    handshakes: &Handshakes,
+) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while let Some(rest) = header.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let closed = filled == 0;
         match stream.read(rest).await {
-            Ok(0) => return Err(ended(&io::ErrorKind::UnexpectedEof.into(), closed, filled)),
+            Ok(0) => return Err(ended(&io::ErrorKind::UnexpectedEof.into(), closed, filled, handshakes)),
             Ok(read) => filled += read,
-            Err(cause) => return Err(ended(&cause, closed, filled)),
+            Err(cause) => return Err(ended(&cause, closed, filled, handshakes)),
         }
     }
     let wrong = |error: Error| Broken { error: error.retry(Retry::IfIdempotent), sent: true, closed: false };
@@ -231,19 +240,19 @@ async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zero
     head.copy_from_slice(&header);
     match stream.read_exact(body).await {
         Ok(_) => Ok(frame),
-        Err(cause) => Err(ended(&cause, false, HEADER)),
+        Err(cause) => Err(ended(&cause, false, HEADER, handshakes)),
     }
 }
 
 /// The error for a connection that ended while a response was read.
-fn ended(cause: &io::Error, closed: bool, received: usize) -> Broken {
+fn ended(cause: &io::Error, closed: bool, received: usize, handshakes: &Handshakes) -> Broken {
     let end = is_end(cause);
     let error = if end && !closed {
         Error::new(ErrorKind::Unavailable, "the connection was closed in the middle of the response")
             .retry(Retry::IfIdempotent)
             .context("received", format!("{received} bytes or more"))
     } else {
-        transport(cause, true)
+        transport(cause, true, handshakes)
     };
     Broken { error, sent: true, closed: closed && end }
 }
