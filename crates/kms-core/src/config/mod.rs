@@ -6,7 +6,7 @@ mod problems;
 mod settings;
 
 pub use self::{
-    keys::{ConfigKey, Support},
+    keys::{ConfigKey, Setting, Support},
     parse::{nearest, parse_bool, parse_duration},
     problems::Problems,
     settings::{Settings, SettingsSource},

@@ -1,5 +1,7 @@
 //! Handshakes in memory: what is accepted, and what a refusal says.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use kms_core::{Error, ErrorKind, Retry};
