@@ -18,6 +18,7 @@ use crate::{
     config::KmipConfigKey as Key,
     connection::{Endpoint, Limits},
     message::Version,
+    pool::Pool,
     provider::Kmip,
 };
 
@@ -157,7 +158,7 @@ impl ProviderBuilder for KmipBuilder {
     ) -> Result<Kmip> {
         let Parsed { endpoint, server_name, limits, version } = parsed;
         let Credentials { tls, certificate } = credentials;
-        let client = Client::new(endpoint, server_name, tls.tls()?, limits, version);
+        let client = Client::new(Pool::new(endpoint, server_name, tls.tls()?, limits), version);
         Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
     }
 
@@ -367,10 +368,11 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for key in [Key::ReadTimeout, Key::WriteTimeout] {
             for (text, limit) in [
-                ("", None),
+                ("", Some(seconds(10))),
                 ("10", Some(seconds(10))),
                 ("0", Some(None)),
                 ("5s", Some(seconds(5))),
+                ("1.5s", Some(Some(Duration::from_millis(1500)))),
                 ("1m", Some(seconds(60))),
                 ("300", Some(seconds(300))),
                 ("-1", None),
@@ -380,7 +382,7 @@ mod tests {
             ] {
                 match (builder().with_config(key, text).build(&secrets).await, limit) {
                     (Ok(kmip), Some(limit)) => {
-                        let limits = kmip.api.client.limits;
+                        let limits = kmip.api.client.pool.limits;
                         let found = if key == Key::ReadTimeout { limits.read } else { limits.write };
                         assert_eq!(found, limit, "{text}");
                         let options = kmip.layer_options(LayerOptions::default());
@@ -394,7 +396,7 @@ mod tests {
                 }
             }
         }
-        let default = builder().build(&secrets).await.unwrap().api.client.limits;
+        let default = builder().build(&secrets).await.unwrap().api.client.pool.limits;
         assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
     }
 

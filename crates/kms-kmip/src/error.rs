@@ -291,20 +291,36 @@ pub(crate) fn malformed(why: &'static str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the server's response is malformed: {why}"))
 }
 
-/// The error for a failure of TLS or TCP. `sent`: whether the request may have reached the server.
-pub(crate) fn transport(cause: &io::Error, sent: bool, handshakes: &Handshakes) -> Error {
-    let retry = if sent { Retry::IfIdempotent } else { Retry::Always };
+/// The part of an exchange in which TLS or TCP fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Connecting, before anything is sent.
+    Handshake,
+    /// Sending the request: the server cannot have received all of it.
+    Request,
+    /// Receiving the response: the server may have acted on the request.
+    Response,
+}
+
+/// The error for a failure of TLS or TCP.
+///
+/// Only an alert of the server blames our certificate. A connection that is merely closed may have a front end at its
+/// other end whose server is down.
+pub(crate) fn transport(cause: &io::Error, step: Step, handshakes: &Handshakes) -> Error {
+    let retry = if step == Step::Response { Retry::IfIdempotent } else { Retry::Always };
     if let Some(tls) = tls_cause(cause) {
         return fault(tls, handshakes, retry);
     }
     let message = match cause.kind() {
         io::ErrorKind::ConnectionRefused => "the connection was refused: no program listens on this port",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to the host",
-        _ if sent => "the connection was lost before the response was complete",
-        _ => {
-            "the connection was closed during the handshake: check that a KMIP server with TLS listens there, and that \
-             it accepts CLIENT_CERT"
-        }
+        _ => match step {
+            Step::Handshake => {
+                "the connection was closed during the handshake: check that a KMIP server with TLS listens there"
+            }
+            Step::Request => "the connection was lost before the request was sent",
+            Step::Response => "the connection was lost before the response was complete",
+        },
     };
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }
@@ -401,10 +417,10 @@ mod tests {
 
     #[test]
     fn failures_below_tls_are_told_apart() {
-        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), false, &Handshakes::default());
+        let none = Handshakes::default();
+        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), Step::Handshake, &none);
         assert_eq!((refused.kind(), refused.retryable()), (ErrorKind::Unavailable, Retry::Always));
         let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::NoCertificatesPresented);
-        let refused = transport(&tls, true, &Handshakes::default());
-        assert_eq!(refused.kind(), ErrorKind::Protocol);
+        assert_eq!(transport(&tls, Step::Response, &none).kind(), ErrorKind::Protocol);
     }
 }
