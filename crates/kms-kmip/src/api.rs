@@ -10,10 +10,10 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{KeyName, Result};
 
 use crate::{
-    classify::{Object, Objects, classify},
+    classify::Object,
     client::Client,
     error::{Class, ExchangeError, malformed, one_line},
     label::Shape,
@@ -25,8 +25,6 @@ use crate::{
 
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
-/// The maximum number of searches for the current object of a key that other clients update at the same time.
-const FIND_ROUNDS: usize = 8;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -302,7 +300,8 @@ impl Api {
         self.objects(uids, true).await
     }
 
-    async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
+    /// Finds the identifiers of the objects that have this name, in every cluster.
+    pub(crate) async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
         match self.locate(&[Attribute::Name(text)]).await {
             Ok(uids) => Ok(uids),
             // A server may refuse a Locate that finds nothing.
@@ -310,32 +309,12 @@ impl Api {
             Err(failed) => Err(failed.error),
         }
     }
-
-    /// Finds and classifies the objects of a key. `None` if the key has no current object.
-    ///
-    /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
-    /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
-    pub(crate) async fn find(&self, name: &KeyName, mut fresh: bool) -> Result<Option<Objects>> {
-        let mut before = Vec::new();
-        for _ in 0..FIND_ROUNDS {
-            let found = self.named(name, fresh).await?;
-            let superseded: Vec<_> = found
-                .iter()
-                .filter(|object| object.superseded.contains(name))
-                .map(|object| object.uid.clone())
-                .collect();
-            let objects = classify(name, self.cluster.as_deref(), found)?;
-            if objects.is_some() || superseded == before {
-                return Ok(objects);
-            }
-            (before, fresh) = (superseded, true);
-        }
-        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::ErrorKind;
+
     use super::*;
     use crate::message::{Part, discover, request, versions};
 

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod delete;
 mod error;
+mod find;
 mod get;
 mod history;
 mod index;

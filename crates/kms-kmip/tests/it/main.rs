@@ -5,6 +5,8 @@ mod conformance;
 mod connections;
 mod crash;
 mod fuzz;
+mod labels;
 mod live;
+mod order;
 mod superseded;
 mod wire;
