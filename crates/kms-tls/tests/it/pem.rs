@@ -1,5 +1,7 @@
 //! Certificates and keys as files hold them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use kms_core::ErrorKind;
 use kms_tls::{Identity, Roots, TlsOptions, pem::certificates};
 use rustls_pki_types::CertificateDer;
