@@ -158,7 +158,7 @@ impl Mount {
     /// The version of the mount: the one that a response has shown, or else that of `VAULT_BACKEND`, or else the server's
     /// answer.
     pub(crate) async fn version(&self) -> Result<KvVersion> {
-        match self.confirmed_version().or(self.declared.version()) {
+        match self.confirmed_version().or_else(|| self.declared.version()) {
             Some(version) => Ok(version),
             None => self.confirm_version().await,
         }
