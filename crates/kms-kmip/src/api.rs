@@ -10,10 +10,10 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{KeyName, Result};
 
 use crate::{
-    classify::{Object, Objects, classify},
+    classify::Object,
     client::Client,
     error::{Class, ExchangeError, malformed, one_line},
     label::Shape,
@@ -25,8 +25,6 @@ use crate::{
 
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
-/// The maximum number of searches for the current object of a key that other clients update at the same time.
-const FIND_ROUNDS: usize = 8;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -281,7 +279,7 @@ impl Api {
                     _ => self.object(&uid).await,
                 }
             })
-            .buffered(self.client.limits.connections);
+            .buffered(self.client.pool.limits.connections);
         found.try_filter_map(|object| std::future::ready(Ok(object))).try_collect().await
     }
 
@@ -302,7 +300,8 @@ impl Api {
         self.objects(uids, true).await
     }
 
-    async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
+    /// Finds the identifiers of the objects that have this name, in every cluster.
+    pub(crate) async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
         match self.locate(&[Attribute::Name(text)]).await {
             Ok(uids) => Ok(uids),
             // A server may refuse a Locate that finds nothing.
@@ -310,34 +309,14 @@ impl Api {
             Err(failed) => Err(failed.error),
         }
     }
-
-    /// Finds and classifies the objects of a key. `None` if the key has no current object.
-    ///
-    /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
-    /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
-    pub(crate) async fn find(&self, name: &KeyName, mut fresh: bool) -> Result<Option<Objects>> {
-        let mut before = Vec::new();
-        for _ in 0..FIND_ROUNDS {
-            let found = self.named(name, fresh).await?;
-            let superseded: Vec<_> = found
-                .iter()
-                .filter(|object| object.superseded.contains(name))
-                .map(|object| object.uid.clone())
-                .collect();
-            let objects = classify(name, self.cluster.as_deref(), found)?;
-            if objects.is_some() || superseded == before {
-                return Ok(objects);
-            }
-            (before, fresh) = (superseded, true);
-        }
-        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::ErrorKind;
+
     use super::*;
-    use crate::message::{discover, request, versions};
+    use crate::message::{Part, discover, request, versions};
 
     /// Batch item id 00..0f, as in the vectors of rook-behaviour §6.7.
     const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -345,6 +324,10 @@ mod tests {
     const GET: &str = "42007801000000884200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000004042005c05000000040000000a000000004200930800000010000102030405060708090a0b0c0d0e0f420079010000001042009407000000066162633132330000";
     const REGISTER_PREFIX: &str = "42007801000001984200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000015042005c050000000400000003000000004200930800000010000102030405060708090a0b0c0d0e0f4200790100000120420057050000000400000002000000004200910100000038420008010000003042000a070000001843727970746f67726170686963205573616765204d61736b42000b0200000004000000400000000042008f01000000c842004001000000c04200420500000004000000020000000042004501000000884200430800000080";
     const REGISTER_SUFFIX: &str = "4200280500000004000000030000000042002a02000000040000010000000000";
+
+    fn single(operation: Operation, payload: Vec<Field<'_>>) -> zeroize::Zeroizing<Vec<u8>> {
+        request(Version::V1_4, vec![Part::new(operation, payload)], &[ID])
+    }
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -418,16 +401,16 @@ mod tests {
 
     #[test]
     fn rooks_discover_is_written_byte_for_byte() {
-        let bytes = request(Version::V1_4, Operation::DiscoverVersions, &ID, discover(&[Version::V1_4]));
+        let bytes = single(Operation::DiscoverVersions, discover(&[Version::V1_4]));
         assert_eq!(hex(&bytes), DISCOVER);
         assert_eq!(bytes.len(), 168);
     }
 
     #[test]
     fn rooks_get_and_destroy_are_written_byte_for_byte() {
-        let bytes = request(Version::V1_4, Operation::Get, &ID, identifier("abc123"));
+        let bytes = single(Operation::Get, identifier("abc123"));
         assert_eq!(hex(&bytes), GET);
-        let bytes = request(Version::V1_4, Operation::Destroy, &ID, identifier("abc123"));
+        let bytes = single(Operation::Destroy, identifier("abc123"));
         let destroy = GET.replace("42005c05000000040000000a", "42005c050000000400000014");
         assert_eq!(hex(&bytes), destroy);
         assert_eq!(bytes.len(), 144);
@@ -437,7 +420,7 @@ mod tests {
     fn rooks_register_is_written_byte_for_byte() {
         let material: Vec<u8> = (0..128).collect();
         let payload = register(Version::V1_4, Body::Rook, &material, &[Attribute::UsageMaskExport]);
-        let bytes = request(Version::V1_4, Operation::Register, &ID, payload);
+        let bytes = single(Operation::Register, payload);
         assert_eq!(hex(&bytes), format!("{REGISTER_PREFIX}{}{REGISTER_SUFFIX}", hex(&material)));
         assert_eq!(bytes.len(), 416);
     }

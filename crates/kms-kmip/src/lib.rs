@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod answers;
 mod api;
 mod builder;
 mod classify;
@@ -8,6 +9,7 @@ mod config;
 mod connection;
 mod delete;
 mod error;
+mod find;
 mod get;
 mod history;
 mod index;
@@ -15,6 +17,7 @@ mod label;
 mod list;
 mod message;
 mod name;
+mod pool;
 mod probe;
 mod provider;
 mod put;
@@ -35,7 +38,7 @@ pub fn read_any_response(frame: &[u8]) -> usize {
     let mut found = 0;
     for operation in [Register, Locate, Get, GetAttributes, Query, DiscoverVersions] {
         // The batch id of the recorded frames.
-        let Ok(payload) = message::response(frame, operation, &[7; 16]) else { continue };
+        let Some(Ok(payload)) = message::response(frame, &[(operation, [7; 16])], 0) else { continue };
         found += 1;
         found += usize::from(api::unique_identifier(&payload).is_ok());
         found += api::located(&payload).map_or(0, |uids| uids.len());

@@ -113,10 +113,12 @@ impl Body {
     }
 }
 
+/// The types of objects (KMIP 1.4 §9.1.3.2.12).
 pub(crate) mod object_type {
     pub(crate) const SYMMETRIC_KEY: u32 = 2;
     pub(super) const SECRET_DATA: u32 = 7;
-    pub(super) const NAMES: [&str; 9] = [
+    const OPAQUE_OBJECT: u32 = 8;
+    const NAMES: [&str; 9] = [
         "a certificate",
         "a symmetric key",
         "a public key",
@@ -127,6 +129,17 @@ pub(crate) mod object_type {
         "an opaque object",
         "a PGP key",
     ];
+
+    /// Whether an object of this type may be a KEK. `None`: the server does not tell the type.
+    pub(crate) fn may_be_kek(kind: Option<u32>) -> bool {
+        kind.is_none_or(|kind| matches!(kind, SYMMETRIC_KEY | SECRET_DATA | OPAQUE_OBJECT))
+    }
+
+    /// The type in words, for errors.
+    pub(crate) fn describe(kind: Option<u32>) -> &'static str {
+        let at = kind.and_then(|kind| usize::try_from(kind).ok()?.checked_sub(1));
+        at.and_then(|at| NAMES.get(at)).copied().unwrap_or("of an unknown type")
+    }
 }
 
 mod key_format {
@@ -148,9 +161,7 @@ pub(crate) fn material<'a>(payload: &Item<'a>) -> Result<&'a [u8]> {
     }
     let object = payload.child(tag::SYMMETRIC_KEY).or_else(|| payload.child(tag::SECRET_DATA));
     let Some(object) = object else {
-        let kind = kind.and_then(|kind| usize::try_from(kind).ok()?.checked_sub(1));
-        let kind = kind.and_then(|at| object_type::NAMES.get(at)).copied().unwrap_or("of an unknown type");
-        return Err(unusable(&format!("it is {kind}")));
+        return Err(unusable(&format!("it is {}", object_type::describe(kind))));
     };
     let block = object.child(tag::KEY_BLOCK).ok_or_else(|| unusable("it has no key block"))?;
     let value = block.child(tag::KEY_VALUE);
@@ -189,6 +200,8 @@ pub(crate) struct Attributes {
     pub(crate) names: Vec<String>,
     /// Application specific information: namespace and data.
     pub(crate) application: Vec<(String, String)>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) object_type: Option<u32>,
     pub(crate) state: Option<u32>,
     /// The code of the revocation reason.
     pub(crate) revocation: Option<u32>,
@@ -207,6 +220,8 @@ impl Attributes {
                 Some("Application Specific Information") => {
                     found.add(tag::APPLICATION_SPECIFIC_INFORMATION, &value);
                 }
+                Some("Object Group") => found.add(tag::OBJECT_GROUP, &value),
+                Some("Object Type") => found.add(tag::OBJECT_TYPE, &value),
                 Some("State") => found.add(tag::STATE, &value),
                 Some("Revocation Reason") => found.add(tag::REVOCATION_REASON, &value),
                 Some("Initial Date") => found.add(tag::INITIAL_DATE, &value),
@@ -226,6 +241,8 @@ impl Attributes {
             tag::APPLICATION_SPECIFIC_INFORMATION => {
                 self.application.extend(text(tag::APPLICATION_NAMESPACE).zip(text(tag::APPLICATION_DATA)));
             }
+            tag::OBJECT_GROUP => self.groups.extend(value.text().map(ToOwned::to_owned)),
+            tag::OBJECT_TYPE => self.object_type = value.enumeration(),
             tag::STATE => self.state = value.enumeration(),
             tag::REVOCATION_REASON => {
                 let code = value.child(tag::REVOCATION_REASON_CODE);
@@ -242,6 +259,7 @@ pub(crate) enum Attribute<'a> {
     UsageMaskExport,
     Name(&'a str),
     ApplicationSpecific { namespace: &'a str, data: &'a str },
+    ObjectGroup(&'a str),
 }
 
 impl<'a> Attribute<'a> {
@@ -250,6 +268,7 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => "Cryptographic Usage Mask",
             Self::Name(_) => "Name",
             Self::ApplicationSpecific { .. } => "Application Specific Information",
+            Self::ObjectGroup(_) => "Object Group",
         }
     }
 
@@ -258,6 +277,7 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => tag::CRYPTOGRAPHIC_USAGE_MASK,
             Self::Name(_) => tag::NAME,
             Self::ApplicationSpecific { .. } => tag::APPLICATION_SPECIFIC_INFORMATION,
+            Self::ObjectGroup(_) => tag::OBJECT_GROUP,
         }
     }
 
@@ -276,6 +296,7 @@ impl<'a> Attribute<'a> {
                     Field::text(tag::APPLICATION_DATA, data),
                 ],
             ),
+            Self::ObjectGroup(group) => Field::text(tag, group),
         }
     }
 

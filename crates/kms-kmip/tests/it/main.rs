@@ -2,8 +2,11 @@
 
 mod common;
 mod conformance;
+mod connections;
 mod crash;
 mod fuzz;
+mod labels;
 mod live;
+mod order;
 mod superseded;
 mod wire;

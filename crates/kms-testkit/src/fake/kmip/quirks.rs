@@ -20,7 +20,8 @@ pub struct Quirks {
     pub zero_time: bool,
     /// The time stamp of every response is 0.
     pub no_time_stamp: bool,
-    /// How the double's clock goes, which time stamps and initial dates come from.
+    /// How the double's clock goes, which time stamps and initial dates come from. A hundred times as fast as real time
+    /// by default, since a writer without an index waits for it.
     pub clock: Pace,
     /// Errors have neither operation nor batch id.
     pub bare_errors: bool,
@@ -114,6 +115,8 @@ pub struct Quirks {
     pub no_empty_payload: bool,
     /// The connection is closed after each response.
     pub closes_after_each_answer: bool,
+    /// The same, but the client has sent its next request before it learns of the close. That request has no effect.
+    pub closes_late: bool,
     /// A front end with a dead backend: the connection is closed after the TLS handshake.
     pub dead_backend: bool,
     /// The server reads nothing after the TLS handshake. Set it before the start: it gets a small receive buffer too.
@@ -133,7 +136,7 @@ impl Default for Quirks {
             echo_version: false,
             zero_time: false,
             no_time_stamp: false,
-            clock: Pace::Real,
+            clock: Pace::Times(100),
             bare_errors: false,
             lifecycle_reason: false,
             destroyed_reason: false,
@@ -180,6 +183,7 @@ impl Default for Quirks {
             ignores_response_size: false,
             no_empty_payload: false,
             closes_after_each_answer: false,
+            closes_late: false,
             dead_backend: false,
             deaf: false,
             idle_close: None,
