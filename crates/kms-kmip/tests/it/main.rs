@@ -1,12 +1,15 @@
 //! The tests of this crate that go through its public interface, in one program.
 
+mod batches;
 mod common;
 mod conformance;
 mod connections;
 mod crash;
 mod fuzz;
+mod habits;
 mod labels;
 mod live;
 mod order;
+mod races;
 mod superseded;
 mod wire;
