@@ -160,8 +160,9 @@ pub(crate) fn check_identifier(uid: &str) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Protocol,
             "the Secret of the key holds a KEK and no identifier of a KMIP object: the key was stored while the \
-             cluster kept its keys in Kubernetes Secrets. The KEK is unchanged and was not sent to the server; move it \
-             with kms migrate, or switch the cluster back to Kubernetes Secrets",
+             cluster kept its keys in Kubernetes Secrets. The KEK is unchanged and was not sent to the server. Switch the \
+             cluster back to Kubernetes Secrets; or save the KEK with kms get and the former settings, remove the \
+             Secret, and store the KEK with kms put",
         ));
     }
     if uid.len() > MAX_IDENTIFIER || uid.chars().any(char::is_control) {

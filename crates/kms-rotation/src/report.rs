@@ -14,7 +14,7 @@ pub enum Outcome {
     Rotated,
     /// There is a new KEK, and the old one still opens the devices: the next run removes its slots.
     Pending,
-    /// Leftover slots of an earlier run were removed; there is no new KEK.
+    /// Leftover slots of an earlier run were removed, or superseded versions destroyed; there is no new KEK.
     Finished,
     /// There was nothing to finish.
     NothingToFinish,

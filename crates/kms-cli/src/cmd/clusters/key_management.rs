@@ -129,6 +129,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
     let paths = [Some(device), metadata, wal].into_iter().flatten();
     let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
     let mut options = invocation.rotation.clone();
+    options.inherit_grace = grace.is_none();
     options.grace = grace.unwrap_or(options.grace);
     options.destroy_superseded = destroy_superseded;
     let (kms, rook) = connect(invocation).await?;

@@ -105,7 +105,7 @@ fn device_line(device: &DeviceReport) -> String {
 
 /// The exit code of a rotation that did not fail.
 pub(super) fn exit(report: &Report, options: &Options) -> Exit {
-    let done = matches!(report.outcome, Outcome::Rotated | Outcome::Finished);
+    let done = matches!(report.outcome, Outcome::Rotated | Outcome::Finished | Outcome::NothingToFinish);
     let not_retired = options.destroy_superseded && done && report.retired.is_none();
     if report.outcome == Outcome::Superseded || not_retired { Exit::Failed } else { Exit::Done }
 }

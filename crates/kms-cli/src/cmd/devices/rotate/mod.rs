@@ -64,11 +64,11 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes
+    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes [default: 10m]
     ///
-    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them.
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
-    grace: Duration,
+    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them. Without --grace the slots of an earlier rotation stay as long as the --grace of that rotation says, if this host remembers it.
+    #[arg(long, value_name = "D", value_parser = duration)]
+    grace: Option<Duration>,
 
     /// Do not wait for the end of the grace period; a later run removes the old key slots
     ///
@@ -128,7 +128,8 @@ struct All {
 impl Args {
     fn options(&self, options: Options) -> Options {
         let mut options = options.with_sights(Arc::new(SightFolder::new(SIGHTS)));
-        options.grace = self.grace;
+        options.grace = self.grace.unwrap_or(options.grace);
+        options.inherit_grace = self.grace.is_none();
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
         options.destroy_superseded = self.destroy_superseded;
