@@ -133,8 +133,11 @@ pub(crate) fn as_conflict(error: Error, name: &KeyName) -> Error {
 pub(crate) fn dangling(name: &KeyName, uid: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        "the Secret of the key names an object that the server does not have: it was destroyed there, or this is \
-         another server. The Secret is unchanged",
+        format!(
+            "the Secret of the key names an object that the server does not have: it was destroyed there, as Rook does \
+             when it deletes the key, or this is another server. If the key was deleted, delete the Secret in the \
+             namespace of the CephCluster: kubectl delete secret --selector pvc_name={name}"
+        ),
     )
     .context("key", name.as_str())
     .context("object", uid)

@@ -26,7 +26,7 @@ use crate::{
     index::{Index, adopt, as_conflict, dangling, entry},
     label::{Label, Shape, Tag, Texts},
     message::Operation,
-    stored::encode,
+    stored::{Body, encode},
     superseded::{mark_all, rename, restore_name},
 };
 
@@ -68,6 +68,9 @@ async fn create(api: &Api, index: Index<'_>, name: &KeyName, kek: &Kek, material
         Race::Lost(uid) => Err(match fetch(api, &uid).await {
             Ok(stored) if stored.ct_eq(kek) => Error::already_exists(name, Existing::Same),
             Ok(_) => Error::already_exists(name, Existing::Different),
+            Err(failed) if failed.class == Class::Gone && index.is_some() => {
+                Error::already_exists(name, Existing::Unknown).source(dangling(name, &uid))
+            }
             Err(failed) => Error::already_exists(name, Existing::Unknown).source(failed.error),
         }),
     }
@@ -343,6 +346,12 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
         let payload = |version| api::register(version, shape.body, material, &texts.attributes(shape.label));
         match api.client.call(Operation::Register, payload, api::unique_identifier).await {
             Ok(uid) if is_kept(api, indexed, shape, name, tag, &uid).await? => {
+                if shape.body == Body::SecretData {
+                    warn!(
+                        key = %name,
+                        "the server takes the KEK as secret data only, which Rook cannot read: it reads symmetric keys"
+                    );
+                }
                 if api.set_shape(shape) && !tried.is_empty() {
                     warn!(shape = shape.describe(), "the server keeps KEKs in this form only");
                 }

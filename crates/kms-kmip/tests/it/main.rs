@@ -11,5 +11,6 @@ mod labels;
 mod live;
 mod order;
 mod races;
+mod rook;
 mod superseded;
 mod wire;
