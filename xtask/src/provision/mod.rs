@@ -97,6 +97,15 @@ pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     Ok([python, node, go])
 }
 
+/// The server with Go's own TLS, built anew since its cases change with our code.
+pub(crate) fn go_tls(sh: &Shell) -> Result<PathBuf> {
+    need_go(sh)?;
+    let program = servers_dir().join("bin/go-tls");
+    let _folder = sh.push_dir(root().join("tests/go/tls"));
+    run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -o {program} .").env("CGO_ENABLED", "0"))?;
+    Ok(program)
+}
+
 /// Creates a folder `node_modules` with these packages, once.
 fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = servers_dir().join(name);

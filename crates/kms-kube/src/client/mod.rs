@@ -14,6 +14,8 @@ mod secret;
 mod secret_source;
 mod secrets;
 mod token_file;
+mod transport;
+mod unusable;
 
 pub use self::{
     connect::{ConnectOptions, Connection, connect},
