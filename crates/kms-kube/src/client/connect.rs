@@ -15,7 +15,7 @@ use kube::{
 };
 use tracing::warn;
 
-use super::{names::KUBERNETES, token_file::TokenFile};
+use super::{names::KUBERNETES, token_file::TokenFile, warnings::Warnings};
 
 /// The time-out for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +82,7 @@ impl ConnectOptions {
 pub struct Connection {
     client: Client,
     server: Option<String>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Connection {
@@ -103,13 +104,13 @@ impl Connection {
 
 impl From<Client> for Connection {
     fn from(client: Client) -> Self {
-        Self { client, server: None }
+        Self { client, server: None, warnings: Warnings::default() }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, server } = self;
+        let Self { client: _, server, warnings: _ } = self;
         f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
     }
 }
@@ -162,7 +163,7 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         Some(file) => builder.with_layer(&file).build(),
         None => builder.build(),
     };
-    Ok(Connection { client, server: Some(server) })
+    Ok(Connection { client, server: Some(server), warnings: Warnings::default() })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {
