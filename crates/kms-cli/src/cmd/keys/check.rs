@@ -1,6 +1,6 @@
 //! `kms check`: checks whether the KMS works, and shows the step that fails.
 
-use kms_core::{Error, KmsProvider, Result};
+use kms_core::{Error, KmsProvider, KmsProviderExt, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
@@ -111,7 +111,7 @@ async fn with_provider(
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let probe = kms.probe().await;
+    let probe = kms.probed().await;
     for (step, found) in probe.passed {
         report.pass(step, found);
     }
