@@ -137,6 +137,8 @@ fn bao_in(venv: &Path) -> Result<Option<PathBuf>> {
 
 /// The folder with `etcd` and `kube-apiserver`.
 pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
+    // What users do with the API server, tests do with the program that users have.
+    need(sh, "kubectl", &["version", "--client"], &["kubernetes-client"])?;
     if let Some(assets) = sh.var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
         for program in ["etcd", "kube-apiserver"] {

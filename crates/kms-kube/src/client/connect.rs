@@ -16,7 +16,7 @@ use kube::{
 };
 use tracing::warn;
 
-use super::{names::KUBERNETES, token_file::TokenFile, transport};
+use super::{names::KUBERNETES, token_file::TokenFile, transport, warnings::Warnings};
 
 /// The time-out for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +83,7 @@ impl ConnectOptions {
 pub struct Connection {
     client: Client,
     server: Option<String>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Connection {
@@ -104,13 +105,13 @@ impl Connection {
 
 impl From<Client> for Connection {
     fn from(client: Client) -> Self {
-        Self { client, server: None }
+        Self { client, server: None, warnings: Warnings::default() }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, server } = self;
+        let Self { client: _, server, warnings: _ } = self;
         f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
     }
 }
@@ -154,7 +155,7 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
     }
     let client = transport::client(&mut config, token_file.as_ref())?;
-    Ok(Connection { client, server: Some(server) })
+    Ok(Connection { client, server: Some(server), warnings: Warnings::default() })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {

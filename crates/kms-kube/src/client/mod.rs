@@ -16,6 +16,7 @@ mod secrets;
 mod token_file;
 mod transport;
 mod unusable;
+mod warnings;
 
 pub use self::{
     connect::{ConnectOptions, Connection, connect},
@@ -24,10 +25,11 @@ pub use self::{
     names::{FIELD_MANAGER, KUBERNETES, check_object, is_subdomain},
     objects::{Objects, Write},
     owner::Owner,
-    read_cluster::ceph_cluster,
+    read_cluster::{ceph_cluster, ceph_clusters},
     retry::retry,
     rights::{account, server_version},
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,
+    warnings::WARNINGS,
 };
