@@ -15,7 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use kms_core::{
-    ConnectionDetails, DeleteMode, Freshness, Kek, KeyName, KmsProvider, ProviderBuilder as _, PutMode, layer,
+    ConnectionDetails, DeleteMode, Freshness, Kek, KeyName, KmsProvider, ProviderBuilder as _, PutMode,
+    layer,
     secret::{SecretData, SecretMap},
 };
 use kms_kmip::{KmipBuilder, MemoryIndex};
@@ -97,7 +98,8 @@ fn payload(operation: u32, name: &str, uid: &str) -> Vec<u8> {
     match operation {
         LOCATE => name_attribute(&name),
         REGISTER => {
-            let cluster = [field(0x42_0003, 7, b"rook-kms"), field(0x42_0002, 7, CLUSTER.as_bytes())].concat();
+            let cluster =
+                [field(0x42_0003, 7, b"rook-kms"), field(0x42_0002, 7, CLUSTER.as_bytes())].concat();
             let attributes = [
                 attribute("Cryptographic Usage Mask", 2, &0x40_u32.to_be_bytes()),
                 name_attribute(&name),
@@ -120,8 +122,7 @@ fn payload(operation: u32, name: &str, uid: &str) -> Vec<u8> {
 fn message(operations: Request, name: &str, uid: &str) -> Vec<u8> {
     let version = [integer(0x42_006a, 1), integer(0x42_006b, 4)].concat();
     let count = u32::try_from(operations.len()).unwrap_or_default();
-    let mut body =
-        field(0x42_0077, 1, &[field(0x42_0069, 1, &version), integer(0x42_000d, count)].concat());
+    let mut body = field(0x42_0077, 1, &[field(0x42_0069, 1, &version), integer(0x42_000d, count)].concat());
     for (at, operation) in operations.iter().enumerate() {
         let item = [
             enumeration(0x42_005c, *operation),
@@ -222,7 +223,8 @@ impl Ours {
             [("KMIP_ENDPOINT", endpoint), ("KMIP_PROTOCOL_VERSION", "1.4"), ("TLS_SERVER_NAME", "localhost")]
                 .into_iter()
                 .collect();
-        let builder = KmipBuilder::new().with_details(&details).with_token_secret("token").with_cluster(CLUSTER);
+        let builder =
+            KmipBuilder::new().with_details(&details).with_token_secret("token").with_cluster(CLUSTER);
         let kmip = builder.with_index(Arc::new(MemoryIndex::new())).build(&secrets).await?;
         let options = kmip.layer_options(layer::LayerOptions::default());
         Ok(Self { provider: layer::standard(Arc::new(kmip), &options), kek: Arc::new(Kek::generate()?) })
