@@ -112,7 +112,6 @@ fn what_go_accepts_is_accepted_but_for_the_list_of_the_decision() {
             }
         }
     }
-    println!("{counts:?}");
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
     for (group, count) in counts {
         let line = format!("| {group} | {count} |");
