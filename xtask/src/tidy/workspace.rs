@@ -50,7 +50,8 @@ impl Workspace {
         let mut files = Vec::new();
         for path in list.lines().filter(|path| sh.path_exists(path)) {
             // Hashes in lock files and certificates in base64 can contain any text.
-            let locked = ["go.sum", "Cargo.lock", "tests/go/tls/cases.json"].iter().any(|end| path.ends_with(end));
+            let locked =
+                ["go.sum", "Cargo.lock", "tests/go/tls/cases.json"].iter().any(|end| path.ends_with(end));
             // Binary files are not UTF-8 and need no check.
             if let (false, Ok(text)) = (locked, sh.read_file(path)) {
                 files.push(File { path: path.to_owned(), text });
