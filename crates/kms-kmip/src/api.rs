@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kms_core::{Kek, KeyName, Result};
 
 use crate::{
+    answers::unanswered,
     classify::Object,
     client::{Batches, Client},
     error::{Class, ExchangeError, malformed, one_line},
@@ -362,7 +363,7 @@ impl Api {
             // A server may refuse a Locate that finds nothing.
             Some(Err(failed)) if failed.class == Class::Gone => Vec::new(),
             Some(Err(failed)) => return Err(failed.error),
-            None => return Err(malformed("it has no item for the operation")),
+            None => return Err(unanswered().error),
         };
         let [uid] = uids.as_slice() else {
             return Ok(Found { objects: self.objects(uids, fresh).await?, kek: None, stamp });
