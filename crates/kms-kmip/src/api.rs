@@ -10,23 +10,21 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{KeyName, Result};
 
 use crate::{
-    classify::{Object, Objects, classify},
+    classify::Object,
     client::Client,
     error::{Class, ExchangeError, malformed, one_line},
+    habits::Habits,
     label::Shape,
     message::{Operation, Version},
-    name::{object_name, superseded_name},
     stored::{Attribute, Attributes, Body, by_name, by_tag, object_type},
     ttlv::{Field, Item, tag},
 };
 
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
-/// The maximum number of searches for the current object of a key that other clients update at the same time.
-const FIND_ROUNDS: usize = 8;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -48,10 +46,6 @@ pub(crate) fn register<'a>(
 /// The request payload of Get, Get Attributes, Activate and Destroy.
 pub(crate) fn identifier(uid: &str) -> Vec<Field<'_>> {
     vec![Field::text(tag::UNIQUE_IDENTIFIER, uid)]
-}
-
-fn locate<'a>(version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    if version.has_own_tags() { vec![by_tag(filter)] } else { by_name(filter) }
 }
 
 fn revoke(uid: &str, reason: u32) -> Vec<Field<'_>> {
@@ -87,30 +81,14 @@ fn query() -> Vec<Field<'static>> {
 ///
 /// `Protocol` if the response has no identifier, or the identifier is too long.
 pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
-    let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| uid.text());
-    match uid {
-        Some(uid) if !uid.is_empty() && uid.len() <= MAX_IDENTIFIER => Ok(uid.to_owned()),
-        _ => Err(malformed("it has no identifier of the object")),
-    }
+    let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| checked_identifier(&uid));
+    uid.ok_or_else(|| malformed("it has no identifier of the object"))
 }
 
-/// The identifiers in the response to Locate.
-///
-/// # Errors
-///
-/// `Protocol` if an identifier is not a text or too long, or if the server has located objects and names none of them:
-/// an object that is there must not count as absent.
-pub(crate) fn located(payload: &Item<'_>) -> Result<Vec<String>> {
-    let uids = payload.all(tag::UNIQUE_IDENTIFIER).map(|uid| match uid.text() {
-        Some(uid) if !uid.is_empty() && uid.len() <= MAX_IDENTIFIER => Ok(uid.to_owned()),
-        _ => Err(malformed("an identifier in it is not a short text")),
-    });
-    let uids: Vec<_> = uids.collect::<Result<_>>()?;
-    let count = payload.child(tag::LOCATED_ITEMS).and_then(|count| count.integer());
-    if uids.is_empty() && count.is_some_and(|count| count != 0) {
-        return Err(malformed("it counts located objects without their identifiers"));
-    }
-    Ok(uids)
+/// The identifier in an item. `None` if it is not a text, empty or too long.
+pub(crate) fn checked_identifier(item: &Item<'_>) -> Option<String> {
+    let uid = item.text().filter(|uid| !uid.is_empty() && uid.len() <= MAX_IDENTIFIER)?;
+    Some(uid.to_owned())
 }
 
 /// The attributes in the response to Get Attributes.
@@ -173,12 +151,17 @@ pub(crate) struct Api {
     known: Mutex<HashMap<String, Object>>,
     /// Objects that this process has replaced on a server that accepts no label for it.
     pub(crate) replaced: Mutex<BTreeMap<KeyName, Vec<String>>>,
+    pub(crate) habits: Habits,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, cluster, shape: _, known: _, replaced: _ } = self;
-        f.debug_struct("Api").field("client", client).field("cluster", cluster).finish_non_exhaustive()
+        let Self { client, cluster, shape: _, known: _, replaced: _, habits } = self;
+        f.debug_struct("Api")
+            .field("client", client)
+            .field("cluster", cluster)
+            .field("habits", habits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,6 +173,7 @@ impl Api {
             shape: AtomicUsize::new(usize::MAX),
             known: Mutex::default(),
             replaced: Mutex::default(),
+            habits: Habits::default(),
         }
     }
 
@@ -202,12 +186,6 @@ impl Api {
     pub(crate) fn set_shape(&self, shape: Shape) -> bool {
         let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
         self.shape.swap(at, Ordering::Relaxed) != at
-    }
-
-    /// The identifiers of the objects with these attributes.
-    pub(crate) async fn locate(&self, filter: &[Attribute<'_>]) -> Result<Vec<String>, ExchangeError> {
-        let payload = |version| locate(version, filter);
-        self.client.call(Operation::Locate, payload, located).await
     }
 
     /// The attributes of an object.
@@ -229,7 +207,14 @@ impl Api {
     /// Replaces a name of an object. `at`: the index of the old name.
     pub(crate) async fn rename(&self, uid: &str, at: i32, old: &str, new: &str) -> Result<(), ExchangeError> {
         let payload = |version| rename(version, uid, at, old, new);
-        self.client.call(Operation::ModifyAttribute, payload, |_| Ok(())).await
+        let result = self.client.call(Operation::ModifyAttribute, payload, |_| Ok(())).await;
+        if !matches!(
+            &result,
+            Err(ExchangeError { class: Class::Closed | Class::TooLarge | Class::Other, .. })
+        ) {
+            self.habits.set_renames(result.is_ok());
+        }
+        result
     }
 
     /// Requests the server's description of itself.
@@ -289,53 +274,12 @@ impl Api {
     pub(crate) fn forget(&self, uid: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
-
-    /// Finds the objects that have the name of a key, in every cluster.
-    pub(crate) async fn named(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
-        let uids = self.locate_name(&object_name(name)).await?;
-        self.objects(uids, fresh).await
-    }
-
-    /// Finds the superseded objects of a key that have been renamed, in every cluster.
-    pub(crate) async fn renamed(&self, name: &KeyName) -> Result<Vec<Object>> {
-        let uids = self.locate_name(&superseded_name(name)).await?;
-        self.objects(uids, true).await
-    }
-
-    async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
-        match self.locate(&[Attribute::Name(text)]).await {
-            Ok(uids) => Ok(uids),
-            // A server may refuse a Locate that finds nothing.
-            Err(failed) if failed.class == Class::Gone => Ok(Vec::new()),
-            Err(failed) => Err(failed.error),
-        }
-    }
-
-    /// Finds and classifies the objects of a key. `None` if the key has no current object.
-    ///
-    /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
-    /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
-    pub(crate) async fn find(&self, name: &KeyName, mut fresh: bool) -> Result<Option<Objects>> {
-        let mut before = Vec::new();
-        for _ in 0..FIND_ROUNDS {
-            let found = self.named(name, fresh).await?;
-            let superseded: Vec<_> = found
-                .iter()
-                .filter(|object| object.superseded.contains(name))
-                .map(|object| object.uid.clone())
-                .collect();
-            let objects = classify(name, self.cluster.as_deref(), found)?;
-            if objects.is_some() || superseded == before {
-                return Ok(objects);
-            }
-            (before, fresh) = (superseded, true);
-        }
-        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kms_core::ErrorKind;
+
     use super::*;
     use crate::message::{discover, request, versions};
 
@@ -352,29 +296,6 @@ mod tests {
 
     fn unhex(text: &str) -> Vec<u8> {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_located_object_that_cannot_be_named_is_not_absent() {
-        let read = |fields| {
-            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, fields).encode();
-            located(&Item::parse(&bytes).unwrap())
-        };
-        let uid = || Field::text(tag::UNIQUE_IDENTIFIER, "1");
-        let count = |count| Field::integer(tag::LOCATED_ITEMS, count);
-        assert_eq!(read(vec![]).unwrap(), Vec::<String>::new());
-        assert_eq!(read(vec![count(0)]).unwrap(), Vec::<String>::new());
-        assert_eq!(read(vec![count(1), uid()]).unwrap(), ["1"]);
-        let long = "x".repeat(MAX_IDENTIFIER + 1);
-        for fields in [
-            vec![count(1)],
-            vec![Field::integer(tag::UNIQUE_IDENTIFIER, 7)],
-            vec![uid(), Field::bytes(tag::UNIQUE_IDENTIFIER, b"2")],
-            vec![Field::text(tag::UNIQUE_IDENTIFIER, "")],
-            vec![Field::text(tag::UNIQUE_IDENTIFIER, &long)],
-        ] {
-            assert_eq!(read(fields).unwrap_err().kind(), ErrorKind::Protocol);
-        }
     }
 
     #[test]

@@ -125,7 +125,11 @@ impl Client {
         let message = request(version, operation, &batch_id, payload);
         let frame =
             self.exchange(&message, operation.is_idempotent()).await.map_err(|broken| ExchangeError {
-                class: if broken.closed { Class::Closed } else { Class::Other },
+                class: match &broken {
+                    Broken { closed: true, .. } => Class::Closed,
+                    Broken { too_large: true, .. } => Class::TooLarge,
+                    _ => Class::Other,
+                },
                 error: self.located(broken.error).context("request", operation.as_str()),
             })?;
         drop(message);

@@ -69,12 +69,14 @@ pub(crate) struct Broken {
     pub(crate) sent: bool,
     /// Whether the connection was closed before the first byte of a response.
     pub(crate) closed: bool,
+    /// Whether the response is larger than the limit.
+    pub(crate) too_large: bool,
 }
 
 impl Broken {
     /// A failure before anything was sent.
     pub(crate) fn unsent(error: Error) -> Self {
-        Self { error, sent: false, closed: false }
+        Self { error, sent: false, closed: false, too_large: false }
     }
 }
 
@@ -174,7 +176,12 @@ impl Connection {
                     _ => cause,
                 };
                 let closed = is_end(&cause);
-                return Err(Broken { error: transport(&cause, false), sent: false, closed });
+                return Err(Broken {
+                    error: transport(&cause, false),
+                    sent: false,
+                    closed,
+                    too_large: false,
+                });
             }
             None => {
                 let limit = limits.write.unwrap_or_default();
@@ -184,7 +191,7 @@ impl Connection {
                     "WRITE_TIMEOUT",
                     Retry::IfIdempotent,
                 );
-                return Err(Broken { error, sent: true, closed: false });
+                return Err(Broken { error, sent: true, closed: false, too_large: false });
             }
         }
         match limited(limits.read, receive(stream, limits.response)).await {
@@ -195,7 +202,7 @@ impl Connection {
             None => {
                 let limit = limits.read.unwrap_or_default();
                 let error = timed_out("no response", limit, "READ_TIMEOUT", Retry::IfIdempotent);
-                Err(Broken { error, sent: true, closed: false })
+                Err(Broken { error, sent: true, closed: false, too_large: false })
             }
         }
     }
@@ -213,7 +220,12 @@ async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zero
             Err(cause) => return Err(ended(&cause, closed, filled)),
         }
     }
-    let wrong = |error: Error| Broken { error: error.retry(Retry::IfIdempotent), sent: true, closed: false };
+    let wrong = |error: Error| Broken {
+        error: error.retry(Retry::IfIdempotent),
+        sent: true,
+        closed: false,
+        too_large: false,
+    };
     let [first, second, third, kind, length @ ..] = header;
     let is_response = u32::from_be_bytes([0, first, second, third]) == tag::RESPONSE_MESSAGE;
     if !is_response || kind != kind::STRUCTURE {
@@ -221,10 +233,15 @@ async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zero
     }
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > limit {
-        let error = malformed("its announced length exceeds KMIP_MAX_RESPONSE_SIZE")
-            .context("announced", length.to_string())
-            .context("limit", limit.to_string());
-        return Err(wrong(error));
+        // The next response would be as large.
+        let error = Error::new(
+            ErrorKind::Protocol,
+            "the server's response is larger than KMIP_MAX_RESPONSE_SIZE: raise KMIP_MAX_RESPONSE_SIZE (at most \
+             67108864 bytes)",
+        )
+        .context("announced", length.to_string())
+        .context("limit", limit.to_string());
+        return Err(Broken { error, sent: true, closed: false, too_large: true });
     }
     let mut frame = Zeroizing::new(vec![0; HEADER + length]);
     let (head, body) = frame.split_at_mut(HEADER);
@@ -245,7 +262,7 @@ fn ended(cause: &io::Error, closed: bool, received: usize) -> Broken {
     } else {
         transport(cause, true)
     };
-    Broken { error, sent: true, closed: closed && end }
+    Broken { error, sent: true, closed: closed && end, too_large: false }
 }
 
 /// Runs `work` within `limit`; `None` if it takes longer.

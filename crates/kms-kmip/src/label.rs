@@ -216,7 +216,7 @@ mod tests {
                         Attribute::ApplicationSpecific { namespace, data } => {
                             attributes.application.push((namespace.to_owned(), data.to_owned()));
                         }
-                        Attribute::UsageMaskExport => {}
+                        _ => {}
                     }
                 }
                 let keys: Vec<_> = attributes.names.iter().filter_map(|name| key_name(name)).collect();

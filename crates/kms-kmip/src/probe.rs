@@ -7,8 +7,10 @@ use x509_cert::{Certificate, der::Decode as _};
 
 use crate::{
     api::{Api, ServerInformation},
-    error::{Class, one_line},
+    error::one_line,
     index::Index,
+    label::Shape,
+    locate::Effort,
     message::{Operation, Version, join},
     name::object_name,
     stored::Attribute,
@@ -23,6 +25,14 @@ const NEEDED: [Operation; 5] =
 
 /// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
 pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
+    let mut probe = steps(api, index, certificate).await;
+    let shape = api.shape().map_or("not seen", Shape::describe);
+    probe.details = api.habits.describe();
+    probe.details.push(("objects", shape.to_owned()));
+    probe
+}
+
+async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     let mut probe = Probe::new();
     probe.pass("client certificate", describe(certificate));
     match &api.cluster {
@@ -81,11 +91,7 @@ pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Pr
 /// Searches for a name that cannot exist, which shows whether the server allows us to search.
 async fn look(api: &Api, index: Index<'_>) -> Result<String> {
     let name = object_name(&KeyName::new("kms-probe")?);
-    match api.locate(&[Attribute::Name(&name)]).await {
-        // A server may refuse a Locate that finds nothing.
-        Err(failed) if failed.class != Class::Gone => return Err(failed.error),
-        _ => {}
-    }
+    api.locate(&[Attribute::Name(&name)], Effort::Quick).await?;
     let index = match index {
         Some(index) => {
             index.get(&KeyName::new("kms-probe")?).await?;

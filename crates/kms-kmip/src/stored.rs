@@ -116,6 +116,7 @@ impl Body {
 pub(crate) mod object_type {
     pub(crate) const SYMMETRIC_KEY: u32 = 2;
     pub(super) const SECRET_DATA: u32 = 7;
+    pub(super) const OPAQUE_OBJECT: u32 = 8;
     pub(super) const NAMES: [&str; 9] = [
         "a certificate",
         "a symmetric key",
@@ -128,6 +129,10 @@ pub(crate) mod object_type {
         "a PGP key",
     ];
 }
+
+/// The object types that a KEK can have.
+pub(crate) const KEK_TYPES: [u32; 3] =
+    [object_type::SYMMETRIC_KEY, object_type::SECRET_DATA, object_type::OPAQUE_OBJECT];
 
 mod key_format {
     pub(super) const RAW: u32 = 1;
@@ -237,11 +242,19 @@ impl Attributes {
     }
 }
 
-/// An attribute that we write. A request may hold several of the same kind.
+/// An attribute that we write or search for. A request may hold several of the same kind.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Attribute<'a> {
     UsageMaskExport,
     Name(&'a str),
-    ApplicationSpecific { namespace: &'a str, data: &'a str },
+    ApplicationSpecific {
+        namespace: &'a str,
+        data: &'a str,
+    },
+    /// Two of them in a Locate are the bounds of a range (KMIP 1.4 §4.9).
+    InitialDate(i64),
+    ObjectType(u32),
+    State(u32),
 }
 
 impl<'a> Attribute<'a> {
@@ -250,6 +263,9 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => "Cryptographic Usage Mask",
             Self::Name(_) => "Name",
             Self::ApplicationSpecific { .. } => "Application Specific Information",
+            Self::InitialDate(_) => "Initial Date",
+            Self::ObjectType(_) => "Object Type",
+            Self::State(_) => "State",
         }
     }
 
@@ -258,6 +274,9 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => tag::CRYPTOGRAPHIC_USAGE_MASK,
             Self::Name(_) => tag::NAME,
             Self::ApplicationSpecific { .. } => tag::APPLICATION_SPECIFIC_INFORMATION,
+            Self::InitialDate(_) => tag::INITIAL_DATE,
+            Self::ObjectType(_) => tag::OBJECT_TYPE,
+            Self::State(_) => tag::STATE,
         }
     }
 
@@ -276,6 +295,8 @@ impl<'a> Attribute<'a> {
                     Field::text(tag::APPLICATION_DATA, data),
                 ],
             ),
+            Self::InitialDate(seconds) => Field::date_time(tag, seconds),
+            Self::ObjectType(code) | Self::State(code) => Field::enumeration(tag, code),
         }
     }
 
@@ -295,9 +316,12 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// Attributes in a request before 2.0.
+/// Attributes in a request before 2.0. The bounds of a range of dates have no index: an object has only one Initial Date.
 pub(crate) fn by_name<'a>(attributes: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    let before = |at: usize, tag| attributes.iter().take(at).filter(|other| other.tag() == tag).count();
+    let before = |at: usize, tag| {
+        let same = |other: &&Attribute<'a>| tag != tag::INITIAL_DATE && other.tag() == tag;
+        attributes.iter().take(at).filter(same).count()
+    };
     let index = |at, tag| i32::try_from(before(at, tag)).unwrap_or(i32::MAX);
     attributes.iter().enumerate().map(|(at, attribute)| attribute.named(index(at, attribute.tag()))).collect()
 }
