@@ -73,14 +73,16 @@ impl Provider {
 impl It {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { provider, filter, nocapture, cuts, seed } = self;
+        // A test in `tests/` that belongs to no provider needs more than one server.
+        let many = provider != Provider::Harness;
         let mut live = Live::start(
             sh,
             Needs {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
-                pykmip: matches!(provider, Provider::All | Provider::Kmip | Provider::Rotation),
-                cryptsetup: matches!(provider, Provider::All | Provider::Luks | Provider::Rotation),
+                pykmip: many,
+                cryptsetup: many,
                 vm: matches!(provider, Provider::All | Provider::Vm),
             },
         )?;

@@ -6,6 +6,7 @@ pub(super) enum Node {
     Struct(u32, Vec<Self>),
     Int(u32, i32),
     Enum(u32, u32),
+    Bool(u32, bool),
     Text(u32, String),
     Bytes(u32, Vec<u8>),
     Time(u32, i64),
@@ -17,6 +18,7 @@ impl Node {
             Self::Struct(tag, _)
             | Self::Int(tag, _)
             | Self::Enum(tag, _)
+            | Self::Bool(tag, _)
             | Self::Text(tag, _)
             | Self::Bytes(tag, _)
             | Self::Time(tag, _) => *tag,
@@ -40,7 +42,11 @@ impl Node {
     }
 
     pub(super) fn words(&self, tag: u32) -> Option<&str> {
-        if let Self::Text(_, text) = self.find(tag)? { Some(text) } else { None }
+        self.find(tag)?.text()
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Self::Text(_, text) = self { Some(text) } else { None }
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
@@ -48,6 +54,7 @@ impl Node {
             Self::Struct(_, nodes) => (1_u8, nodes.iter().flat_map(Self::write).collect()),
             Self::Int(_, value) => (2, value.to_be_bytes().to_vec()),
             Self::Enum(_, value) => (5, value.to_be_bytes().to_vec()),
+            Self::Bool(_, value) => (6, u64::from(*value).to_be_bytes().to_vec()),
             Self::Text(_, text) => (7, text.clone().into_bytes()),
             Self::Bytes(_, bytes) => (8, bytes.clone()),
             Self::Time(_, value) => (9, value.to_be_bytes().to_vec()),
@@ -73,6 +80,7 @@ impl Node {
                 1 => Self::Struct(tag, Self::read(value)?),
                 2 => Self::Int(tag, i32::from_be_bytes(value.try_into().ok()?)),
                 5 => Self::Enum(tag, u32::from_be_bytes(value.try_into().ok()?)),
+                6 => Self::Bool(tag, value.last() == Some(&1)),
                 7 => Self::Text(tag, String::from_utf8(value.to_vec()).ok()?),
                 8 => Self::Bytes(tag, value.to_vec()),
                 9 => Self::Time(tag, i64::from_be_bytes(value.try_into().ok()?)),

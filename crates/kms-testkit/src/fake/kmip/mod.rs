@@ -2,8 +2,11 @@
 //!
 //! Tests of regular behaviour use a real server, [PyKMIP](crate::servers::PyKmip).
 
+mod clock;
 mod codec;
 mod engine;
+mod quirks;
+mod serve;
 
 use std::{
     fmt,
@@ -17,103 +20,18 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::Notify,
+    net::TcpSocket,
+    sync::{Notify, watch},
     task::JoinSet,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
-use self::{codec::Node, engine::Engine};
+pub use self::quirks::{Batch, Continuation, Filter, Keeps, Order, Pace, Quirks};
+use self::{
+    engine::{Engine, Object},
+    serve::serve,
+};
 use crate::servers::{Pki, pki};
-
-/// Differences between a server and PyKMIP. All are off by default.
-#[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "tests set what they need and take the rest from the default")]
-pub struct Quirks {
-    /// The supported versions.
-    pub versions: Vec<(i32, i32)>,
-    /// Discover Versions is unknown in every version.
-    pub no_discovery: bool,
-    /// Discover Versions works in 1.0 too.
-    pub discovery_at_1_0: bool,
-    /// An unknown minor version is accepted.
-    pub lenient_versions: bool,
-    /// The header of an error repeats the version of the request; otherwise it has 1.0.
-    pub echo_version: bool,
-    /// The time stamp of an error is 0.
-    pub zero_time: bool,
-    /// Errors have neither operation nor batch id.
-    pub bare_errors: bool,
-    /// An operation that the state of the object forbids gets Wrong Key Lifecycle State.
-    pub lifecycle_reason: bool,
-    /// Get after Destroy gets Object Destroyed, and the attributes of the object remain.
-    pub destroyed_reason: bool,
-    /// A second Destroy succeeds.
-    pub destroy_twice: bool,
-    /// An unknown object gets Object Not Found.
-    pub later_not_found: bool,
-    /// Identifiers are UUIDs.
-    pub uuids: bool,
-    /// Objects are active from the beginning.
-    pub born_active: bool,
-    /// Get returns active objects only.
-    pub get_needs_active: bool,
-    /// Revoke gets Permission Denied.
-    pub no_revoke: bool,
-    /// Modify Attribute is unknown.
-    pub no_modify: bool,
-    /// Application Specific Information is refused.
-    pub no_application: bool,
-    /// An object has one name at most.
-    pub one_name: bool,
-    /// Names are refused.
-    pub no_names: bool,
-    /// Names are unique.
-    pub unique_names: bool,
-    /// Register accepts only Rook's objects: Opaque, with a length of 256.
-    pub only_rooks: bool,
-    /// The longest symmetric key, in bits.
-    pub longest_key: Option<usize>,
-    /// Locate ignores its filter and returns every object.
-    pub locate_ignores_filter: bool,
-    /// Locate gets Item Not Found if no object fits.
-    pub locate_not_found: bool,
-    /// Responses omit empty payloads.
-    pub no_empty_payload: bool,
-}
-
-impl Default for Quirks {
-    fn default() -> Self {
-        Self {
-            versions: vec![(2, 0), (1, 4), (1, 3), (1, 2), (1, 1), (1, 0)],
-            no_discovery: false,
-            discovery_at_1_0: false,
-            lenient_versions: false,
-            echo_version: false,
-            zero_time: false,
-            bare_errors: false,
-            lifecycle_reason: false,
-            destroyed_reason: false,
-            destroy_twice: false,
-            later_not_found: false,
-            uuids: false,
-            born_active: false,
-            get_needs_active: false,
-            no_revoke: false,
-            no_modify: false,
-            no_application: false,
-            one_name: false,
-            no_names: false,
-            unique_names: false,
-            only_rooks: false,
-            longest_key: None,
-            locate_ignores_filter: false,
-            locate_not_found: false,
-            no_empty_payload: false,
-        }
-    }
-}
 
 /// A trick that the server plays on a request.
 #[derive(Clone, Debug)]
@@ -135,13 +53,37 @@ pub enum Trick {
     Drip(Duration),
     /// The connection is closed after the response.
     AnswerAndClose,
+    /// The request waits for this notification, and is then executed and answered.
+    Hold(Arc<Notify>),
 }
 
-/// The planned tricks, each with the number of its request.
+/// The request that a trick is for.
+#[derive(Debug)]
+enum Target {
+    /// The request with this number.
+    Number(usize),
+    /// The next request with this operation.
+    Operation(u32),
+}
+
+/// The planned tricks.
 #[derive(Debug, Default)]
 struct Plan {
-    tricks: Vec<(usize, Trick)>,
+    tricks: Vec<(Target, Trick)>,
     seen: usize,
+}
+
+impl Plan {
+    /// The trick for a request with these operations.
+    fn next(&mut self, operations: &[u32]) -> Option<Trick> {
+        let now = self.seen;
+        self.seen += 1;
+        let found = self.tricks.iter().position(|(target, _)| match target {
+            Target::Number(at) => *at == now,
+            Target::Operation(operation) => operations.contains(operation),
+        });
+        found.map(|found| self.tricks.remove(found).1)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -150,11 +92,16 @@ struct Counts {
     handshakes: AtomicUsize,
 }
 
+/// The receive buffer of a server that reads nothing, in bytes.
+const SMALL_BUFFER: u32 = 4096;
+
 struct Shared {
     engine: Mutex<Engine>,
     plan: Mutex<Plan>,
     counts: Counts,
     tricked: Notify,
+    /// The time of the double's clock in milliseconds, when a test last moved it.
+    moved: watch::Sender<u64>,
     log: Mutex<Vec<u32>>,
 }
 
@@ -187,13 +134,19 @@ impl KmipDouble {
         let pki = Arc::new(Pki::new()?);
         let tls = pki::server_config(&pki.server, Some(&pki.ca.cert))?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
+        let socket = TcpSocket::new_v4()?;
+        if quirks.deaf {
+            socket.set_recv_buffer_size(SMALL_BUFFER)?;
+        }
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = socket.listen(1024).context("listen")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             engine: Mutex::new(Engine::new(quirks)),
             plan: Mutex::default(),
             counts: Counts::default(),
             tricked: Notify::new(),
+            moved: watch::Sender::new(0),
             log: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
@@ -231,7 +184,13 @@ impl KmipDouble {
         self.shared.counts.handshakes.load(Ordering::SeqCst)
     }
 
-    /// The codes of the requested operations so far.
+    /// The number of requests so far. A batch is one request.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        locked(&self.shared.plan).seen
+    }
+
+    /// The codes of the requested operations so far, each item of a batch for itself.
     #[must_use]
     pub fn operations(&self) -> Vec<u32> {
         locked(&self.shared.log).clone()
@@ -245,12 +204,52 @@ impl KmipDouble {
 
     /// Adds an object as Rook registers it: Opaque, without a name, with the length `bits` for any key.
     pub fn insert_rooks(&self, material: &[u8], bits: i32) -> String {
-        locked(&self.shared.engine).insert(material, 2, bits, &[], &[])
+        self.add(Object { kind: 2, format: 2, bits, material: material.to_vec(), ..Object::default() })
     }
 
     /// Adds an object with these names and application specific information.
     pub fn insert(&self, material: &[u8], names: &[&str], application: &[(&str, &str)]) -> String {
-        locked(&self.shared.engine).insert(material, 1, 1024, names, application)
+        self.insert_kind(2, material, names, application)
+    }
+
+    /// Adds an object of any Object Type: 1 certificate, 2 symmetric key, 3 public key, 4 private key, 5 split key,
+    /// 6 template, 7 secret data, 8 opaque object.
+    pub fn insert_kind(
+        &self,
+        kind: u32,
+        material: &[u8],
+        names: &[&str],
+        application: &[(&str, &str)],
+    ) -> String {
+        self.add(Object {
+            kind,
+            format: 1,
+            bits: 1024,
+            material: material.to_vec(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            application: application.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+            ..Object::default()
+        })
+    }
+
+    fn add(&self, object: Object) -> String {
+        locked(&self.shared.engine).add(object)
+    }
+
+    /// Moves the double's clock, and closes connections that have been idle for too long.
+    pub fn advance(&self, by: Duration) {
+        let now = {
+            let clock = &mut locked(&self.shared.engine).clock;
+            clock.advance(by);
+            clock.millis()
+        };
+        self.shared.moved.send_replace(now);
+    }
+
+    /// The time of the double's clock, in whole seconds of the Unix epoch.
+    #[must_use]
+    pub fn time(&self) -> i64 {
+        locked(&self.shared.engine).clock.seconds()
     }
 
     /// The names of an object; empty if there is no such object.
@@ -278,7 +277,12 @@ impl KmipDouble {
     pub fn trick(&self, after: usize, trick: Trick) {
         let mut plan = locked(&self.shared.plan);
         let at = plan.seen + after;
-        plan.tricks.push((at, trick));
+        plan.tricks.push((Target::Number(at), trick));
+    }
+
+    /// Plays a trick on the next request with this operation.
+    pub fn trick_on(&self, operation: u32, trick: Trick) {
+        locked(&self.shared.plan).tricks.push((Target::Operation(operation), trick));
     }
 
     /// Cancels the planned tricks.
@@ -290,71 +294,4 @@ impl KmipDouble {
     pub async fn tricked(&self) {
         self.shared.tricked.notified().await;
     }
-}
-
-async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor, shared: &Shared) -> Result<()> {
-    tcp.set_nodelay(true)?;
-    let mut stream = acceptor.accept(tcp).await?;
-    shared.counts.handshakes.fetch_add(1, Ordering::SeqCst);
-    loop {
-        let mut frame = vec![0; 8];
-        stream.read_exact(&mut frame).await?;
-        let length = u32::from_be_bytes(frame[4..8].try_into()?) as usize;
-        anyhow::ensure!(length <= 1024 * 1024, "the request is too large");
-        frame.resize(8 + length, 0);
-        stream.read_exact(&mut frame[8..]).await?;
-        let request = Node::read(&frame);
-        if let Some(operation) = request.as_deref().and_then(engine::operation) {
-            locked(&shared.log).push(operation);
-        }
-        let trick = {
-            let mut plan = locked(&shared.plan);
-            let now = plan.seen;
-            plan.seen += 1;
-            plan.tricks.iter().position(|(at, _)| *at == now).map(|found| plan.tricks.remove(found).1)
-        };
-        let answer = || locked(&shared.engine).answer(request.as_deref()).write();
-        if trick.is_some() {
-            shared.tricked.notify_one();
-        }
-        match trick {
-            None => stream.write_all(&answer()).await?,
-            Some(Trick::Close) => return Ok(()),
-            Some(Trick::DoAndClose) => {
-                answer();
-                return Ok(());
-            }
-            Some(Trick::Cut(bytes)) => {
-                let answer = answer();
-                stream.write_all(&answer[..bytes.min(answer.len())]).await?;
-                stream.flush().await?;
-                return close(stream).await;
-            }
-            Some(Trick::Silence) => std::future::pending().await,
-            Some(Trick::DoAndSilence) => {
-                answer();
-                std::future::pending().await
-            }
-            Some(Trick::Raw(bytes)) => {
-                // The client may close the connection before the end.
-                let _ = stream.write_all(&bytes).await;
-            }
-            Some(Trick::Drip(pause)) => {
-                for byte in answer() {
-                    stream.write_all(&[byte]).await?;
-                    stream.flush().await?;
-                    tokio::time::sleep(pause).await;
-                }
-            }
-            Some(Trick::AnswerAndClose) => {
-                stream.write_all(&answer()).await?;
-                return close(stream).await;
-            }
-        }
-    }
-}
-
-async fn close(mut stream: TlsStream<TcpStream>) -> Result<()> {
-    stream.shutdown().await?;
-    Ok(())
 }
