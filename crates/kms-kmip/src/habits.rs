@@ -1,6 +1,6 @@
 //! Habits of one server, as this process has met them, for `kms check -v`.
 //!
-//! The code that meets a habit stores it here. Nothing here decides anything: see the table in the README.
+//! The code that meets a habit stores it here; the table in the README says what we do with each.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +43,12 @@ impl Habits {
     /// Whether the server filters by ranges of Initial Date.
     pub(crate) fn set_dates(&self, are_honoured: bool) {
         self.seen().dates = Some(are_honoured);
+    }
+
+    /// Whether a search that was cut short may be completed. `false` if the server was seen to ignore what completes it.
+    pub(crate) fn may_narrow(&self, has_offset: bool) -> bool {
+        let Seen { offset, dates, .. } = *self.seen();
+        dates != Some(false) || (has_offset && offset != Some(false))
     }
 
     /// Whether the server renames objects with Modify Attribute.

@@ -148,16 +148,19 @@ impl Api {
             Effort::Quick => first.is_usual(),
             Effort::Thorough => first.uids.len() > 1,
         };
-        if !(is_cut || (is_checked && first.total.is_none())) {
+        let is_checked = is_checked && first.total.is_none() && self.habits.may_narrow(version.has_offset());
+        if !(is_cut || is_checked) {
             return Ok(Located { uids: unique(first.uids), incomplete: None });
         }
         let known = first.uids.len();
         let mut reason = first.too_large.clone();
         let (uids, is_complete) = search.complete(filter, first).await?;
-        if uids.len() > known {
+        // Where no filter helps, the additional objects are those that other clients have registered meanwhile.
+        let has_more = uids.len() > known && self.habits.may_narrow(version.has_offset());
+        if has_more {
             self.habits.set_limit(known);
         }
-        if is_complete || !(is_cut || uids.len() > known) {
+        if is_complete || !(is_cut || has_more) {
             return Ok(Located { uids, incomplete: None });
         }
         let error = Error::new(

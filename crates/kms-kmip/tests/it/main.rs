@@ -5,5 +5,6 @@ mod conformance;
 mod crash;
 mod fuzz;
 mod live;
+mod locate;
 mod superseded;
 mod wire;
