@@ -92,7 +92,7 @@ impl ProviderBuilder for AzureKeyVaultBuilder {
             None => cloud.and_then(|(text, _)| host(Key::AuthorityHost, text, problems)),
         };
         // A client secret in the environment does not choose the credential: other programs may use it.
-        let has_secret = self.source.given_names().any(|name| Key::find(name) == Some(Key::ClientSecret));
+        let has_secret = self.source.is_given(Key::ClientSecret);
         let choice = choice(settings, has_secret, problems);
         let managed = choice == Some(Choice::Managed);
         let tenant = if managed {

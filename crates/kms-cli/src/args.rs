@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
+use clap::{ArgAction, Args, ValueEnum, builder::NonEmptyStringValueParser};
 use kms_core::{KeyName, ProxyRules, config::parse_duration};
 use kms_kube::ClusterRef;
 use kms_luks::MappingName;
@@ -18,13 +18,17 @@ pub(crate) struct Files {
     /// YAML or JSON with a CephCluster or its security block, and the Secrets that it names; `-` reads standard input
     ///
     /// A file may hold several documents, and the option may be repeated. Documents of other kinds are ignored.
-    #[arg(short, long = "file", value_name = "FILE")]
+    #[arg(short, long = "file", value_name = "FILE", help_heading = KMS)]
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// The options of every command.
+/// The headings of the options that every command has. A command's own options have none, and come first.
+pub(crate) const KMS: &str = "KMS";
+const KUBERNETES: &str = "Kubernetes";
+const OUTPUT: &str = "Output";
+
+/// The options of every command. The short help of a command leaves out all but the two that name the KMS.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The files given before and after the command.
     #[arg(skip)]
@@ -36,39 +40,59 @@ pub(crate) struct Global {
 
     /// Read the CephCluster and its Secrets from Kubernetes
     #[arg(long, value_name = "NAMESPACE/NAME", global = true, value_parser = cluster)]
+    #[arg(help_heading = KUBERNETES)]
     pub(crate) cluster: Option<ClusterRef>,
 
     /// The folder where Secrets are mounted: DIR/SECRET/KEY, or the files that Rook mounts (vault.ca, ca.crt ...)
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = KMS, hide_short_help = true)]
     pub(crate) secrets_dir: Option<PathBuf>,
 
     /// The kubeconfig to use [default: the one that kubectl uses, otherwise the service account of the pod]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = KUBERNETES, hide_short_help = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
 
     /// The context of the kubeconfig to use
     #[arg(long, value_name = "NAME", global = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = KUBERNETES, hide_short_help = true)]
     pub(crate) context: Option<String>,
 
     /// Allow a KMS address that begins with http://; anyone on the network path can then read credentials and keys
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = KMS, hide_short_help = true)]
     pub(crate) allow_http: bool,
 
     /// The form of the output
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    #[arg(help_heading = OUTPUT, hide_short_help = true)]
     pub(crate) output: Format,
 
     /// The time limit of an operation, all retries included: 60, 60s, 1m30s
     #[arg(long, value_name = "D", global = true, value_parser = timeout)]
+    #[arg(help_heading = KMS, hide_short_help = true)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Log more: -v logs each step, -vv each attempt
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    /// The form of warnings and logs on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    #[arg(help_heading = OUTPUT, hide_short_help = true)]
+    pub(crate) log_format: LogFormat,
+
+    /// Log more, with time and module: -v logs each step, -vv each attempt
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = OUTPUT, hide_short_help = true)]
     pub(crate) verbose: u8,
 
     /// Log errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(help_heading = OUTPUT, hide_short_help = true)]
     pub(crate) quiet: bool,
+}
+
+/// The form of the logs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON document a line, with time, level and module.
+    Json,
+    /// Lines of text; with -v also time and module.
+    #[default]
+    Text,
 }
 
 /// The argument of commands about one key.

@@ -66,7 +66,9 @@ pub(crate) async fn run(
         Command::Keys(command) => keys::run(command, invocation, output).await,
         Command::Devices(command) => devices::run(command, invocation, output).await,
         Command::Clusters(command) => clusters::run(command, invocation, output).await,
-        Command::Program(command) => program::run(command, <Cli as clap::CommandFactory>::command(), output),
+        Command::Program(command) => {
+            program::run(command, <Cli as clap::CommandFactory>::command(), invocation, output).await
+        }
     }
 }
 

@@ -1,11 +1,28 @@
 //! Logs, on standard error.
+//!
+//! There are three forms: for people, `warning: MESSAGE (NAME: VALUE)`; with `-v` or `RUST_LOG`, with time and module;
+//! with `--log-format json`, one JSON document a line.
 
-use tracing::{Level, Metadata, warn};
+use std::fmt::Write as _;
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    warn,
+};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::filter_fn,
+    fmt::{self, FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
-use crate::{args::Global, environment::Environment};
+use crate::{
+    args::{Global, LogFormat},
+    environment::Environment,
+};
 
 /// The highest levels at which crates of other projects may log, whatever `RUST_LOG` says.
 ///
@@ -36,6 +53,58 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     limit.is_some_and(|limit| *metadata.level() <= limit)
 }
 
+/// The form for people: what has happened, and to what.
+struct ForPeople;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
+    for ForPeople
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            _ => "debug",
+        };
+        write!(writer, "{level}: {}", parts.message)?;
+        if !parts.fields.is_empty() {
+            write!(writer, " ({})", parts.fields)?;
+        }
+        writeln!(writer)
+    }
+}
+
+/// The parts of a line.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    /// `name: value`, separated by commas.
+    fields: String,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing into a string cannot fail.
+        let _ = if field.name() == "message" {
+            write!(self.message, "{value:?}")
+        } else {
+            let comma = if self.fields.is_empty() { "" } else { ", " };
+            write!(self.fields, "{comma}{}: {value:?}", field.name())
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
 /// Starts logging: at the level of `-v` or `-q`, otherwise as `RUST_LOG` says, otherwise warnings.
 pub(crate) fn init(global: &Global, environment: &Environment) {
     let level = match (global.quiet, global.verbose) {
@@ -48,8 +117,13 @@ pub(crate) fn init(global: &Global, environment: &Environment) {
     let (filter, valid) = EnvFilter::builder()
         .parse(asked)
         .map_or_else(|_error| (EnvFilter::new("warn"), false), |filter| (filter, true));
-    // The reader of standard error (kubelet, journald) adds the time.
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let detailed = level.is_some_and(|level| level != "error") || environment.get("RUST_LOG").is_some();
+    let lines = match global.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text if detailed => lines.boxed(),
+        LogFormat::Text => lines.event_format(ForPeople).boxed(),
+    };
     let lines = lines.with_filter(filter).with_filter(filter_fn(is_safe));
     let _already_set = tracing_subscriber::registry().with(lines).try_init();
     if !valid {
@@ -78,6 +152,20 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_for_people_has_neither_time_nor_module() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(lines.event_format(ForPeople));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(key = %"a", object = "7", "it is odd");
+            tracing::error!("it failed");
+        });
+        let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log, "warning: it is odd (key: a, object: 7)\nerror: it failed\n");
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub(crate) fn report(error: &Error, format: Format) {
         Format::Json => {
             serde_json::to_string(&Failure { error: ErrorDocument::of(error) }).unwrap_or_default()
         }
-        Format::Text => format!("kms: {}", chain(error)),
+        Format::Text => format!("error: {}", chain(error)),
     };
     // If standard error is closed too, there is no reader left.
     let _ignored = writeln!(io::stderr(), "{line}");

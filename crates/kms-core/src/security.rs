@@ -225,12 +225,13 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar::Other("a number"))
             }
 
+            // Go reads null as the empty string.
             fn visit_unit<E: de::Error>(self) -> Result<Scalar, E> {
-                Ok(Scalar::Other("null"))
+                Ok(Scalar::Text(Zeroizing::default()))
             }
 
             fn visit_none<E: de::Error>(self) -> Result<Scalar, E> {
-                Ok(Scalar::Other("null"))
+                Ok(Scalar::Text(Zeroizing::default()))
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
@@ -252,4 +253,19 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_the_empty_string_as_in_go() {
+        let block = r#"{"kms": {"connectionDetails": {"VAULT_NAMESPACE": null, "VAULT_ADDR": "https://v"}}}"#;
+        let spec: SecuritySpec = serde_json::from_str(block).unwrap();
+        let mut problems = Problems::new();
+        spec.check(&mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(spec.kms.connection_details.get("VAULT_NAMESPACE"), Some(""));
+    }
 }

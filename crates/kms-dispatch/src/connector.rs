@@ -74,8 +74,9 @@ impl<B: ProviderBuilder> Connector for ByBuilder<B> {
     }
 
     fn check_names(&self, spec: &SecuritySpec, problems: &mut Problems) {
-        let names = spec.kms.connection_details.not_text().map(|name| (name, ""));
-        let _no_values = Settings::<B::Key>::from_pairs(names, &[KMS_PROVIDER], problems);
+        for name in spec.kms.connection_details.not_text().filter(|name| *name != KMS_PROVIDER) {
+            let _known = Settings::<B::Key>::key_of(name, &[KMS_PROVIDER], problems);
+        }
     }
 
     fn check(&self, spec: &SecuritySpec, options: &ProviderOptions, problems: &mut Problems) {

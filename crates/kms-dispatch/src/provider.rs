@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kms_core::{Capability, Guarantee};
+use kms_core::{Capability, Guarantee, config::Setting};
 
 /// A provider that a `security` block can name, compiled in or not.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -89,6 +89,22 @@ impl Provider {
             Self::KubernetesSecret => cfg!(feature = "k8s-secret"),
             Self::Own { .. } => true,
             Self::Vault => cfg!(feature = "vault"),
+        }
+    }
+
+    /// The settings of the provider. `None` if this build does not know them.
+    pub fn settings(self) -> Option<Vec<Setting>> {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::AzureKeyVault => Some(Setting::all::<kms_azure::AzureConfigKey>()),
+            #[cfg(feature = "ibmkp")]
+            Self::IbmKeyProtect => Some(Setting::all::<kms_ibmkp::IbmKpConfigKey>()),
+            #[cfg(feature = "kmip")]
+            Self::Kmip => Some(Setting::all::<kms_kmip::KmipConfigKey>()),
+            Self::KubernetesSecret => Some(Vec::new()),
+            #[cfg(feature = "vault")]
+            Self::Vault => Some(Setting::all::<kms_vault::VaultConfigKey>()),
+            _ => None,
         }
     }
 

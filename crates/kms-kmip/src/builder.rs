@@ -367,10 +367,11 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for key in [Key::ReadTimeout, Key::WriteTimeout] {
             for (text, limit) in [
-                ("", None),
+                ("", Some(seconds(10))),
                 ("10", Some(seconds(10))),
                 ("0", Some(None)),
                 ("5s", Some(seconds(5))),
+                ("1.5s", Some(Some(Duration::from_millis(1500)))),
                 ("1m", Some(seconds(60))),
                 ("300", Some(seconds(300))),
                 ("-1", None),

@@ -34,10 +34,14 @@ pub struct CephClusterSpec {
     pub security: SecuritySpec,
     /// The device sets; `None` if the spec has no `storage`.
     pub device_sets: Option<Vec<DeviceSet>>,
-    /// The labels that Rook adds to key rotation jobs: `labels.all`, then `labels.keyrotation`, which wins.
+    /// The labels that Rook adds to key rotation jobs: `labels.keyrotation`, then `labels.all`, which wins.
     pub job_labels: BTreeMap<String, String>,
     /// The annotations that Rook adds to key rotation jobs, chosen like the labels.
     pub job_annotations: BTreeMap<String, String>,
+    /// The selector of Ceph's public network; `None` unless Multus provides the networks.
+    pub public_network: Option<String>,
+    /// When the images of Rook's pods are pulled; `None` for the default.
+    pub image_pull_policy: Option<String>,
     /// The field that looks like a misspelling of `security`, if `security` is absent.
     misspelt_security: Option<String>,
 }
@@ -147,6 +151,10 @@ struct SpecDocument {
     labels: Option<JobEntries>,
     #[serde(default, deserialize_with = "valid_or_absent")]
     annotations: Option<JobEntries>,
+    #[serde(default, deserialize_with = "valid_or_default")]
+    network: Option<Network>,
+    #[serde(default, rename = "cephVersion", deserialize_with = "valid_or_default")]
+    ceph_version: Option<CephVersion>,
     /// The other fields, whose names are checked.
     #[serde(flatten)]
     other: BTreeMap<String, IgnoredAny>,
@@ -167,6 +175,28 @@ struct DeviceSetDocument {
     encrypted: Option<bool>,
 }
 
+#[derive(Default, Deserialize)]
+struct Network {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    provider: Option<String>,
+    #[serde(default, deserialize_with = "valid_or_default")]
+    selectors: Option<BTreeMap<String, Valid<String>>>,
+}
+
+impl Network {
+    fn public(self) -> Option<String> {
+        let selector = self.selectors.unwrap_or_default().remove("public");
+        selector.and_then(|Valid(selector)| selector).filter(|_| self.provider.as_deref() == Some("multus"))
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CephVersion {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    image_pull_policy: Option<String>,
+}
+
 /// The entries of `spec.labels` or `spec.annotations` that Rook adds to a rotation job.
 #[derive(Default, Deserialize)]
 struct JobEntries {
@@ -184,14 +214,14 @@ struct Valid<T>(#[serde(deserialize_with = "valid_or_absent")] Option<T>);
 impl JobEntries {
     fn merged(self) -> BTreeMap<String, String> {
         let Self { all, keyrotation } = self;
-        let entries = [all, keyrotation].into_iter().flatten().flatten();
+        let entries = [keyrotation, all].into_iter().flatten().flatten();
         entries.filter_map(|(name, Valid(value))| Some((name, value?))).collect()
     }
 }
 
 impl From<SpecDocument> for CephClusterSpec {
     fn from(document: SpecDocument) -> Self {
-        let SpecDocument { security, storage, labels, annotations, other } = document;
+        let SpecDocument { security, storage, labels, annotations, network, ceph_version, other } = document;
         let fields = other.keys().map(String::as_str).chain(security.is_some().then_some(SECURITY));
         Self {
             misspelt_security: misspelt(SECURITY, fields).map(str::to_owned),
@@ -202,6 +232,10 @@ impl From<SpecDocument> for CephClusterSpec {
             }),
             job_labels: labels.unwrap_or_default().merged(),
             job_annotations: annotations.unwrap_or_default().merged(),
+            public_network: network.and_then(Network::public),
+            image_pull_policy: ceph_version
+                .and_then(|version| version.image_pull_policy)
+                .filter(|policy| !policy.is_empty()),
         }
     }
 }
@@ -276,15 +310,33 @@ mod tests {
     }
 
     #[test]
-    fn jobs_get_the_entries_for_all_and_for_key_rotation() {
+    fn jobs_get_the_entries_for_key_rotation_and_for_all_which_win() {
         let spec = spec(
-            r#"{"labels": {"all": {"a": "1", "b": "1", "n": 1}, "keyrotation": {"b": "2"}, "osd": {"c": "3"}},
+            r#"{"labels": {"all": {"a": "1", "b": "1", "n": 1}, "keyrotation": {"b": "2", "c": "4"}, "osd": {"d": "3"}},
                 "annotations": {"keyrotation": "x", "all": {"d": "4"}}}"#,
         );
         let pairs = |map: &BTreeMap<String, String>| {
             map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
         };
-        assert_eq!(pairs(&spec.job_labels), ["a=1", "b=2"]);
+        assert_eq!(pairs(&spec.job_labels), ["a=1", "b=1", "c=4"]);
         assert_eq!(pairs(&spec.job_annotations), ["d=4"]);
+    }
+    #[test]
+    fn the_public_network_counts_only_with_multus() {
+        let network = |text: &str| spec(&format!(r#"{{"network": {text}}}"#)).public_network;
+        let selectors = r#""selectors": {"public": "public-net", "cluster": "cluster-net"}"#;
+        let multus = format!(r#"{{"provider": "multus", {selectors}}}"#);
+        assert_eq!(network(&multus).as_deref(), Some("public-net"));
+        for text in [
+            r#"{"provider": "multus", "selectors": {"cluster": "x"}}"#,
+            r#"{"provider": "multus", "selectors": null}"#,
+            r#"{"provider": "multus", "selectors": {"public": 1}}"#,
+            &format!(r#"{{"provider": "host", {selectors}}}"#),
+            &format!("{{{selectors}}}"),
+            "null",
+            r#""multus""#,
+        ] {
+            assert_eq!(network(text), None, "{text}");
+        }
     }
 }

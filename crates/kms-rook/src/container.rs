@@ -70,6 +70,7 @@ fn arguments(osd: &Osd, options: &JobOptions, destroy_superseded: bool) -> Vec<S
 pub(crate) fn container(
     name: &str,
     options: &JobOptions,
+    pull_policy: Option<&str>,
     osd: &Osd,
     kms: Vec<EnvVar>,
     mounted: Option<&Mounted>,
@@ -86,7 +87,7 @@ pub(crate) fn container(
         env_from: osd.pod.env_from.clone(),
         resources: Some(ResourceRequirements::default()),
         volume_mounts: Some(mounts),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
+        image_pull_policy: Some(pull_policy.unwrap_or("IfNotPresent").to_owned()),
         // cryptsetup needs the devices of the host, and a place for its locks.
         security_context: Some(SecurityContext {
             capabilities: Some(Capabilities { drop: Some(vec!["NET_RAW".to_owned()]), add: None }),

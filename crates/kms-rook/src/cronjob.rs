@@ -17,6 +17,7 @@ use crate::{
     container::{container, volumes},
     env::env,
     names::{APP, CLUSTER_LABEL},
+    networks::{ANNOTATION, selection},
     options::JobOptions,
     osd::Osd,
     placement::beside,
@@ -95,18 +96,17 @@ impl<'a> JobMaker<'a> {
         let Self { cluster, options, schedule, env, mounted, destroy_superseded } = self;
         let app = options.naming.app();
         let labels = with(&cluster.job_labels, [(APP, app), (CLUSTER_LABEL, &osd.kube_namespace)]);
-        let annotations = &cluster.job_annotations;
-        let pod_annotations: BTreeMap<_, _> = annotations
-            .iter()
-            .chain(&osd.pod.networks)
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let networks = cluster.public_network.as_deref();
+        let networks = networks.map(|selector| (ANNOTATION, selection(selector, &osd.kube_namespace)));
+        let annotations =
+            with(&cluster.job_annotations, networks.as_ref().map(|(name, value)| (*name, value.as_str())));
         let account = options.service_account.clone().or_else(|| osd.pod.service_account_name.clone());
         let pod = PodSpec {
             volumes: Some(volumes(osd, mounted.as_ref())),
             containers: vec![container(
                 app,
                 options,
+                cluster.image_pull_policy.as_deref(),
                 osd,
                 env.vars.clone(),
                 mounted.as_ref(),
@@ -129,7 +129,7 @@ impl<'a> JobMaker<'a> {
             metadata: Some(ObjectMeta {
                 name: Some(app.to_owned()),
                 labels: Some(labels.clone()),
-                annotations: some(pod_annotations),
+                annotations: some(annotations.clone()),
                 ..ObjectMeta::default()
             }),
             spec: Some(pod),
@@ -139,7 +139,7 @@ impl<'a> JobMaker<'a> {
                 name: Some(options.naming.cron_job(osd.id)),
                 namespace: Some(osd.kube_namespace.clone()),
                 labels: Some(labels),
-                annotations: some(annotations.clone()),
+                annotations: some(annotations),
                 owner_references: osd.uid.clone().map(|uid| vec![owner(osd, uid)]),
                 ..ObjectMeta::default()
             },
@@ -193,13 +193,13 @@ fn owner(osd: &Osd, uid: String) -> OwnerReference {
     }
 }
 
-/// The user's labels and ours. Ours win, since the CronJobs are found by them.
-fn with<const N: usize>(
+/// The user's labels or annotations, and ours. Ours win, as in Rook; the CronJobs are found by their labels.
+fn with<'a>(
     users: &BTreeMap<String, String>,
-    ours: [(&str, &str); N],
+    ours: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> BTreeMap<String, String> {
     let mut all = users.clone();
-    all.extend(ours.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all.extend(ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     all
 }
 

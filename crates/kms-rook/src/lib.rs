@@ -7,6 +7,7 @@ mod cronjob;
 mod discover;
 mod env;
 mod names;
+mod networks;
 mod options;
 mod osd;
 mod placement;

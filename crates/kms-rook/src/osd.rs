@@ -23,8 +23,6 @@ const MAP: &str = "blkdevmapper";
 const METADATA: &str = "-metadata";
 /// The end of the names of the init containers for the write-ahead log.
 const WAL: &str = "-wal";
-/// The prefix of the annotations of Multus, which name the networks of a pod.
-const MULTUS: &str = "k8s.v1.cni.cncf.io/";
 /// The toleration that Rook adds to an OSD on a PVC, so that the OSD leaves an unreachable node. It does not belong to the
 /// placement of the CephCluster.
 const UNREACHABLE: (&str, &str, &str) = ("node.kubernetes.io/unreachable", "Exists", "NoExecute");
@@ -62,7 +60,6 @@ pub(crate) struct Pod {
     pub(crate) env: Vec<EnvVar>,
     pub(crate) env_from: Option<Vec<EnvFromSource>>,
     pub(crate) store: Option<String>,
-    pub(crate) networks: BTreeMap<String, String>,
     pub(crate) tolerations: Option<Vec<Toleration>>,
     pub(crate) priority_class_name: Option<String>,
     pub(crate) scheduler_name: Option<String>,
@@ -131,13 +128,7 @@ impl Osd {
             bridge: containers.bridge(id)?,
             annotations: meta.annotations.clone().unwrap_or_default(),
             selector,
-            pod: Pod {
-                store: labels.get("osd-store").cloned(),
-                networks: networks(
-                    template.and_then(|template| template.metadata.as_ref()?.annotations.as_ref()),
-                ),
-                ..Pod::of(&containers)
-            },
+            pod: Pod { store: labels.get("osd-store").cloned(), ..Pod::of(&containers) },
         }))
     }
 }
@@ -270,13 +261,6 @@ fn osd_id(label: &str, containers: &Containers<'_>) -> Result<u32> {
         }
         _ => Ok(id),
     }
-}
-
-fn networks(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    let all = annotations.into_iter().flatten();
-    all.filter(|(name, _)| name.starts_with(MULTUS))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 fn invalid(what: impl Into<String>) -> Error {

@@ -222,7 +222,7 @@ impl VaultBuilder {
             _ => {}
         }
         let has_token_secret = self.source.token_secret().is_some();
-        if has_token_secret && self.source.given_names().any(|name| Key::find(name) == Some(Key::Token)) {
+        if has_token_secret && self.source.is_given(Key::Token) {
             warn!("VAULT_TOKEN in connectionDetails is not used, since a token Secret is named");
         }
         match settings.text(Key::AuthMethod) {

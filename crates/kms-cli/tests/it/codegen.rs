@@ -10,11 +10,8 @@ use std::{
 };
 
 use kms_cli::Exit;
-use kms_core::config::{ConfigKey, Support};
-use kms_dispatch::{
-    Provider,
-    keys::{AzureConfigKey, IbmKpConfigKey, KmipConfigKey, VaultConfigKey},
-};
+use kms_core::config::{Setting, Support};
+use kms_dispatch::Provider;
 
 /// The text of a part.
 fn part(name: &str) -> Result<String, String> {
@@ -22,10 +19,10 @@ fn part(name: &str) -> Result<String, String> {
         "cli-reference" => cli_reference(),
         "exit-codes" => exit_codes(),
         "providers" => provider_table(),
-        "settings-azure" => settings::<AzureConfigKey>(),
-        "settings-ibmkp" => settings::<IbmKpConfigKey>(),
-        "settings-kmip" => settings::<KmipConfigKey>(),
-        "settings-vault" => settings::<VaultConfigKey>(),
+        "settings-azure" => settings(Provider::AzureKeyVault),
+        "settings-ibmkp" => settings(Provider::IbmKeyProtect),
+        "settings-kmip" => settings(Provider::Kmip),
+        "settings-vault" => settings(Provider::Vault),
         _ => return Err(format!("there is no generated part {name}")),
     })
 }
@@ -72,16 +69,16 @@ fn head<const N: usize>(cells: [&str; N]) -> String {
     row(cells) + &row([(); N].map(|()| "---"))
 }
 
-fn settings<K: ConfigKey>() -> String {
-    let line = |key: &K| {
-        let mut name = format!("`{}`", key.as_str());
-        if !key.aliases().is_empty() {
-            let aliases: Vec<_> = key.aliases().iter().map(|alias| format!("`{alias}`")).collect();
+fn settings(provider: Provider) -> String {
+    let line = |setting: Setting| {
+        let mut name = format!("`{}`", setting.name);
+        if !setting.aliases.is_empty() {
+            let aliases: Vec<_> = setting.aliases.iter().map(|alias| format!("`{alias}`")).collect();
             name = format!("{name}, also {}", aliases.join(", "));
         }
-        let secret = if key.is_secret() { " A credential: better kept in a Secret." } else { "" };
-        let meaning = format!("{}{secret}", key.doc().trim());
-        let support = match key.support() {
+        let secret = if setting.is_secret { " A credential: better kept in a Secret." } else { "" };
+        let meaning = format!("{}{secret}", setting.meaning);
+        let support = match setting.support {
             Support::Supported => "supported".to_owned(),
             Support::NoEffect(why) => format!("no effect: {why}"),
             Support::Refused(why) => format!("refused: {why}"),
@@ -89,7 +86,8 @@ fn settings<K: ConfigKey>() -> String {
         };
         row([&name, &meaning, &support])
     };
-    head(["Setting", "Meaning", "Support"]) + &K::ALL.iter().map(line).collect::<String>()
+    let settings = provider.settings().unwrap_or_default();
+    head(["Setting", "Meaning", "Support"]) + &settings.into_iter().map(line).collect::<String>()
 }
 
 /// The exit codes, as a table.
@@ -100,14 +98,7 @@ fn exit_codes() -> String {
 
 /// The providers, as a table.
 fn provider_table() -> String {
-    let settings_count = |provider| match provider {
-        Provider::AzureKeyVault => AzureConfigKey::ALL.len().to_string(),
-        Provider::IbmKeyProtect => IbmKpConfigKey::ALL.len().to_string(),
-        Provider::Kmip => KmipConfigKey::ALL.len().to_string(),
-        Provider::KubernetesSecret => "0".to_owned(),
-        Provider::Vault => VaultConfigKey::ALL.len().to_string(),
-        _ => String::new(),
-    };
+    let settings_count = |provider: Provider| provider.settings().unwrap_or_default().len().to_string();
     let yes_no = |yes| if yes { "yes" } else { "no" };
     let line = |provider: Provider| {
         let kms_provider = match provider.as_str() {

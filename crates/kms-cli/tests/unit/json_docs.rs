@@ -278,6 +278,10 @@ async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
             keys::list::run(args, kms, SystemTime::now(), &mut output).await
         }
         Command::Program(program::Command::Providers(args)) => program::providers::run(args, &mut output),
+        Command::Program(program::Command::Explain(args)) => program::explain::run(args, &mut output),
+        Command::Program(program::Command::Version(args)) => {
+            program::version::run(args, false, &kms_luks::Cryptsetup::new(), &mut output).await
+        }
         Command::Keys(keys::Command::Put(args)) => {
             let kek = keys::put::read(&args).unwrap();
             keys::put::run(args, &kek, kms, &mut output).await
@@ -314,6 +318,8 @@ async fn the_page_describes_what_is_written() {
     }
     check("kms delete", &delete);
     check("kms providers", &[run(&kms, &["providers"]).await]);
+    check("kms explain", &[run(&kms, &["explain"]).await, run(&kms, &["explain", "VAULT_ADDR"]).await]);
+    check("kms version", &[run(&kms, &["version"]).await]);
 
     let failing = Scripted::new();
     failing.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));

@@ -43,6 +43,36 @@ pub trait ConfigKey: Copy + fmt::Debug + Ord + Send + Sync + 'static {
     }
 }
 
+/// The facts about one setting, without the type of its provider.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The name in `connectionDetails`.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [&'static str],
+    /// Whether the value is a credential.
+    pub is_secret: bool,
+    /// The meaning, in one or more sentences.
+    pub meaning: &'static str,
+    /// Whether the setting has an effect.
+    pub support: Support,
+}
+
+impl Setting {
+    /// Every setting of a provider, in the order of the documentation.
+    pub fn all<K: ConfigKey>() -> Vec<Self> {
+        let facts = |key: &K| Self {
+            name: key.as_str(),
+            aliases: key.aliases(),
+            is_secret: key.is_secret(),
+            meaning: key.doc().trim(),
+            support: key.support(),
+        };
+        K::ALL.iter().map(facts).collect()
+    }
+}
+
 /// Defines the enum of a provider's settings, with [`ConfigKey`], `FromStr` and `Display`.
 ///
 /// Each setting has a doc comment, a variant, a name and its aliases, and a `Support` unless it is simply supported.

@@ -11,44 +11,77 @@ pub fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        "" => Err("empty; give \"true\" or \"false\", or leave it out"),
         _ => Err("neither \"true\" nor \"false\""),
     }
 }
 
-/// Parses a duration: a number of seconds, or numbers with units (`h`, `m`, `s`, `ms`) as in `1m30s`.
+/// Parses a duration as Vault's own client does: a number of seconds, a number of days as in `2d`, or the form of Go's
+/// `time.ParseDuration`, as in `1m30s` or `1.5s`.
 ///
 /// # Errors
 ///
-/// The same form as that of [`parse_bool`].
+/// The same form as that of [`parse_bool`]. A negative duration is an error, although Go accepts it.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    const WRONG: &str = "not a duration such as 60, 60s, 1m30s or 500ms";
-    if text.is_empty() {
-        return Err("empty; give a duration such as 60s, or leave it out");
+    const WRONG: &str = "not a duration such as 60, 60s, 1m30s or 1.5s";
+    let whole = |text: &str| text.parse::<i64>().ok();
+    let nanoseconds = match (whole(text), text.strip_suffix('d').and_then(whole)) {
+        (Some(number), _) => number.checked_mul(SECOND),
+        (None, Some(days)) => days.checked_mul(24 * 3600 * SECOND),
+        (None, None) => go_duration(text),
+    };
+    match nanoseconds.ok_or(WRONG)?.try_into() {
+        Ok(nanoseconds) => Ok(Duration::from_nanos(nanoseconds)),
+        Err(_negative) => Err("negative; give a duration such as 60s, or leave it out"),
     }
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let mut total = Duration::ZERO;
-    let mut rest = text;
+}
+
+/// A second, in nanoseconds.
+const SECOND: i64 = 1_000_000_000;
+
+/// The nanoseconds of a duration in the form of Go's `time.ParseDuration`, rounded as Go does.
+fn go_duration(text: &str) -> Option<i64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let mut total = 0_i64;
+    let mut rest = unsigned;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(WRONG)?;
-        let (number, after) = rest.split_at(digits);
-        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit);
-        let number: u64 = number.parse().map_err(|_error| WRONG)?;
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(WRONG),
+        let (whole, after) = digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let unit = match unit {
+            "ns" => 1,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => SECOND,
+            "m" => 60 * SECOND,
+            "h" => 3600 * SECOND,
+            _ => return None,
         };
-        let part = Duration::from_millis(number.checked_mul(milliseconds).ok_or(WRONG)?);
-        total = total.checked_add(part).ok_or(WRONG)?;
+        let whole = match (whole, fraction) {
+            ("", "") => return None,
+            ("", _) => 0,
+            (whole, _) => whole.parse::<i64>().ok()?,
+        };
+        let (mut part, mut scale) = (0_i64, 1_f64);
+        for digit in fraction.bytes().map(|byte| i64::from(byte - b'0')) {
+            // Go leaves out the digits that do not fit into 63 bits.
+            let Some(longer) = part.checked_mul(10).and_then(|part| part.checked_add(digit)) else { break };
+            (part, scale) = (longer, scale * 10.0);
+        }
+        let part = part as f64 * (unit as f64 / scale);
+        total = total.checked_add(whole.checked_mul(unit)?.checked_add(part as i64)?)?;
         rest = after;
     }
-    Ok(total)
+    match (unsigned.is_empty(), text.starts_with('-')) {
+        (true, _) => None,
+        (false, true) => total.checked_neg(),
+        (false, false) => Some(total),
+    }
+}
+
+/// Splits a text after its leading decimal digits.
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 /// Finds the known name nearest to an unknown name. `None` if more than a few letters differ, or more than one letter

@@ -74,9 +74,15 @@ impl<K: ConfigKey> SettingsSource<K> {
         }
     }
 
-    /// The names of the settings that come from a CephCluster or were added one by one, verbatim.
+    /// The names of the settings that come from a CephCluster or were added one by one, verbatim. Empty settings are
+    /// left out.
     pub fn given_names(&self) -> impl Iterator<Item = &str> {
-        self.given.iter().map(|(name, _)| name.as_str())
+        borrowed(&self.given).filter(|(_, value)| !value.trim().is_empty()).map(|(name, _)| name)
+    }
+
+    /// Whether a setting comes from a CephCluster or was added by itself, and not from the environment.
+    pub fn is_given(&self, key: K) -> bool {
+        self.given_names().any(|name| K::find(name.trim()) == Some(key))
     }
 
     /// The variables of the environment.
@@ -124,8 +130,8 @@ pub struct Settings<K> {
 impl<K: ConfigKey> Settings<K> {
     /// Sorts pairs of names and values by their keys.
     ///
-    /// It skips the names in `others`, which other code reads. It reports unknown names, with the nearest known name as
-    /// a suggestion, settings that occur twice with different values, and settings that are not supported.
+    /// It skips empty values, and the names in `others`, which other code reads. It reports
+    /// unknown names, settings that occur twice with different values, and settings that are not supported.
     pub fn from_pairs<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         others: &[&'static str],
@@ -133,20 +139,28 @@ impl<K: ConfigKey> Settings<K> {
     ) -> Self {
         let mut settings = Self { values: BTreeMap::new() };
         for (name, value) in pairs {
-            if others.contains(&name) {
+            if others.contains(&name) || value.trim().is_empty() {
                 continue;
             }
-            let Some(key) = K::find(name.trim()) else {
-                let known = K::ALL.iter().map(|key| key.as_str()).chain(others.iter().copied());
-                problems.add(match nearest(name, known) {
-                    Some(near) => format!("{name} is not a known setting; did you mean {near}?"),
-                    None => format!("{name} is not a known setting of this provider"),
-                });
-                continue;
-            };
-            settings.insert(key, name, value, problems);
+            if let Some(key) = Self::key_of(name, others, problems) {
+                settings.insert(key, name, value, problems);
+            }
         }
         settings
+    }
+
+    /// The setting of this name. If there is none, adds a problem, with the nearest name of a setting or of `others` as
+    /// a suggestion.
+    pub fn key_of(name: &str, others: &[&'static str], problems: &mut Problems) -> Option<K> {
+        let found = K::find(name.trim());
+        if found.is_none() {
+            let known = K::ALL.iter().map(|key| key.as_str()).chain(others.iter().copied());
+            problems.add(match nearest(name, known) {
+                Some(near) => format!("{name} is not a known setting; did you mean {near}?"),
+                None => format!("{name} is not a known setting of this provider"),
+            });
+        }
+        found
     }
 
     /// Adds the known settings that are not set yet from `pairs`, the environment.
@@ -183,9 +197,9 @@ impl<K: ConfigKey> Settings<K> {
         }
     }
 
-    /// The text of a setting; `None` if it is absent or empty.
+    /// The text of a setting, which is not empty; `None` if the setting is absent or empty.
     pub fn text(&self, key: K) -> Option<&str> {
-        self.values.get(&key).map(|value| value.as_str()).filter(|value| !value.is_empty())
+        self.values.get(&key).map(|value| value.as_str())
     }
 
     /// The text of a required setting. If it is absent or empty, adds a problem.
@@ -207,7 +221,7 @@ impl<K: ConfigKey> Settings<K> {
         self.parsed(key, problems, parse_bool)
     }
 
-    /// A duration: a number of seconds, or numbers with units as in `1m30s` or `500ms`.
+    /// A duration: a number of seconds, or numbers with units as in `1m30s` or `1.5s`.
     pub fn duration(&self, key: K, problems: &mut Problems) -> Option<Duration> {
         self.parsed(key, problems, parse_duration)
     }

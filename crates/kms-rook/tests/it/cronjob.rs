@@ -151,26 +151,34 @@ fn beside_rook_nothing_has_a_name_or_label_of_rooks_jobs() {
 }
 
 #[test]
-fn the_users_labels_annotations_and_networks_are_taken_over_and_ours_win() {
+fn labels_annotations_networks_and_pull_policy_are_those_of_rook() {
     let mut cluster: CephClusterSpec = serde_json::from_value(json!({
-        "labels": {"all": {"team": "a", "app": "x"}, "keyrotation": {"team": "b"}, "mon": {"team": "c"}},
-        "annotations": {"all": {"note": "a", "bad": 1}, "osd": {"note": "b"}},
+        "cephVersion": {"image": "x", "imagePullPolicy": "Always"},
+        "labels": {"all": {"team": "a", "app": "x"}, "keyrotation": {"team": "b", "more": "c"}, "mon": {"team": "d"}},
+        "annotations": {"all": {"note": "a", "bad": 1}, "keyrotation": {"note": "b"}, "osd": {"note": "c"}},
+        "network": {"provider": "multus", "selectors": {"public": "public-net", "cluster": "other/cluster-net"}},
     }))
     .unwrap();
     cluster.security = security("default");
     let options = JobOptions::new(IMAGE);
+    // What Rook writes at the Deployment of an OSD, which is on both networks.
     let osd = Osd::of(&changed("default", |deployment| {
-        deployment["spec"]["template"]["metadata"]["annotations"] =
-            json!({"k8s.v1.cni.cncf.io/networks": "net", "cephx-status": "{}"});
+        deployment["spec"]["template"]["metadata"]["annotations"] = json!({"k8s.v1.cni.cncf.io/networks":
+            r#"[{"name":"public-net","namespace":"rook-ceph"},{"name":"cluster-net","namespace":"other"}]"#});
     }))
     .unwrap()
     .unwrap();
     let job = serde_json::to_value(JobMaker::new(&cluster, &options).unwrap().cron_job(&osd)).unwrap();
-    let labels = json!({"app": "rook-ceph-osd-key-rotation", "rook_cluster": "rook-ceph", "team": "b"});
+    let labels = json!({
+        "app": "rook-ceph-osd-key-rotation", "rook_cluster": "rook-ceph", "team": "a", "more": "c",
+    });
+    let annotations = json!({
+        "note": "a", "k8s.v1.cni.cncf.io/networks": r#"[{"name":"public-net","namespace":"rook-ceph"}]"#,
+    });
     let pod = &job["spec"]["jobTemplate"]["spec"]["template"]["metadata"];
     assert_eq!((&job["metadata"]["labels"], &pod["labels"]), (&labels, &labels));
-    assert_eq!(job["metadata"]["annotations"], json!({"note": "a"}));
-    assert_eq!(pod["annotations"], json!({"note": "a", "k8s.v1.cni.cncf.io/networks": "net"}));
+    assert_eq!((&job["metadata"]["annotations"], &pod["annotations"]), (&annotations, &annotations));
+    assert_eq!(job.pointer(&format!("{POD}/containers/0/imagePullPolicy")), Some(&json!("Always")));
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! `kms providers`: lists the providers.
 
 use kms_core::Result;
-#[cfg(any(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
-use kms_core::config::ConfigKey;
 use kms_dispatch::Provider;
 use serde::Serialize;
 
@@ -69,7 +67,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         kms_provider: provider.as_str(),
         feature: provider.feature(),
         compiled: provider.is_compiled(),
-        settings: settings_count(provider),
+        settings: provider.settings().map(|settings| settings.len()),
         keeps: provider.description(),
         abilities: provider.capability().map(Abilities::of),
     };
@@ -108,20 +106,4 @@ pub(crate) fn run(args: Args, output: &mut Output<'_>) -> Result<Exit> {
 
 fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
-}
-
-/// The number of settings of a provider. `None` if this build does not have the provider.
-fn settings_count(provider: Provider) -> Option<usize> {
-    match provider {
-        #[cfg(feature = "azure")]
-        Provider::AzureKeyVault => Some(kms_dispatch::keys::AzureConfigKey::ALL.len()),
-        #[cfg(feature = "ibmkp")]
-        Provider::IbmKeyProtect => Some(kms_dispatch::keys::IbmKpConfigKey::ALL.len()),
-        #[cfg(feature = "kmip")]
-        Provider::Kmip => Some(kms_dispatch::keys::KmipConfigKey::ALL.len()),
-        Provider::KubernetesSecret => Some(0),
-        #[cfg(feature = "vault")]
-        Provider::Vault => Some(kms_dispatch::keys::VaultConfigKey::ALL.len()),
-        _ => None,
-    }
 }
