@@ -266,7 +266,7 @@ impl Api {
                     _ => self.object(&uid).await,
                 }
             })
-            .buffered(self.client.limits.connections);
+            .buffered(self.client.pool.limits.connections);
         found.try_filter_map(|object| std::future::ready(Ok(object))).try_collect().await
     }
 
@@ -281,7 +281,7 @@ mod tests {
     use kms_core::ErrorKind;
 
     use super::*;
-    use crate::message::{discover, request, versions};
+    use crate::message::{Part, discover, request, versions};
 
     /// Batch item id 00..0f, as in the vectors of rook-behaviour §6.7.
     const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -289,6 +289,10 @@ mod tests {
     const GET: &str = "42007801000000884200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000004042005c05000000040000000a000000004200930800000010000102030405060708090a0b0c0d0e0f420079010000001042009407000000066162633132330000";
     const REGISTER_PREFIX: &str = "42007801000001984200770100000038420069010000002042006a0200000004000000010000000042006b0200000004000000040000000042000d0200000004000000010000000042000f010000015042005c050000000400000003000000004200930800000010000102030405060708090a0b0c0d0e0f4200790100000120420057050000000400000002000000004200910100000038420008010000003042000a070000001843727970746f67726170686963205573616765204d61736b42000b0200000004000000400000000042008f01000000c842004001000000c04200420500000004000000020000000042004501000000884200430800000080";
     const REGISTER_SUFFIX: &str = "4200280500000004000000030000000042002a02000000040000010000000000";
+
+    fn single(operation: Operation, payload: Vec<Field<'_>>) -> zeroize::Zeroizing<Vec<u8>> {
+        request(Version::V1_4, vec![Part::new(operation, payload)], &[ID])
+    }
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -339,16 +343,16 @@ mod tests {
 
     #[test]
     fn rooks_discover_is_written_byte_for_byte() {
-        let bytes = request(Version::V1_4, Operation::DiscoverVersions, &ID, discover(&[Version::V1_4]));
+        let bytes = single(Operation::DiscoverVersions, discover(&[Version::V1_4]));
         assert_eq!(hex(&bytes), DISCOVER);
         assert_eq!(bytes.len(), 168);
     }
 
     #[test]
     fn rooks_get_and_destroy_are_written_byte_for_byte() {
-        let bytes = request(Version::V1_4, Operation::Get, &ID, identifier("abc123"));
+        let bytes = single(Operation::Get, identifier("abc123"));
         assert_eq!(hex(&bytes), GET);
-        let bytes = request(Version::V1_4, Operation::Destroy, &ID, identifier("abc123"));
+        let bytes = single(Operation::Destroy, identifier("abc123"));
         let destroy = GET.replace("42005c05000000040000000a", "42005c050000000400000014");
         assert_eq!(hex(&bytes), destroy);
         assert_eq!(bytes.len(), 144);
@@ -358,7 +362,7 @@ mod tests {
     fn rooks_register_is_written_byte_for_byte() {
         let material: Vec<u8> = (0..128).collect();
         let payload = register(Version::V1_4, Body::Rook, &material, &[Attribute::UsageMaskExport]);
-        let bytes = request(Version::V1_4, Operation::Register, &ID, payload);
+        let bytes = single(Operation::Register, payload);
         assert_eq!(hex(&bytes), format!("{REGISTER_PREFIX}{}{REGISTER_SUFFIX}", hex(&material)));
         assert_eq!(bytes.len(), 416);
     }

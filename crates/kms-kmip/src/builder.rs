@@ -19,6 +19,7 @@ use crate::{
     config::KmipConfigKey as Key,
     connection::{Endpoint, Limits},
     message::Version,
+    pool::Pool,
     provider::Kmip,
 };
 
@@ -157,7 +158,7 @@ impl ProviderBuilder for KmipBuilder {
         let Parsed { endpoint, server_name, limits, version } = parsed;
         let Credentials { tls, certificate } = credentials;
         let connector = TlsConnector::from(Arc::new(tls.client_config()?));
-        let client = Client::new(endpoint, server_name, connector, limits, version);
+        let client = Client::new(Pool::new(endpoint, server_name, connector, limits), version);
         Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
     }
 
@@ -381,7 +382,7 @@ mod tests {
             ] {
                 match (builder().with_config(key, text).build(&secrets).await, limit) {
                     (Ok(kmip), Some(limit)) => {
-                        let limits = kmip.api.client.limits;
+                        let limits = kmip.api.client.pool.limits;
                         let found = if key == Key::ReadTimeout { limits.read } else { limits.write };
                         assert_eq!(found, limit, "{text}");
                         let options = kmip.layer_options(LayerOptions::default());
@@ -395,7 +396,7 @@ mod tests {
                 }
             }
         }
-        let default = builder().build(&secrets).await.unwrap().api.client.limits;
+        let default = builder().build(&secrets).await.unwrap().api.client.pool.limits;
         assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
     }
 

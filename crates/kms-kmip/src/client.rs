@@ -1,91 +1,60 @@
-//! Sends requests to one server: pools connections, negotiates the version, and retries once over a new connection.
+//! Sends operations to one server: negotiates the version, and puts operations into one request where the server
+//! supports that.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
     },
 };
 
-use kms_core::{Error, ErrorKind, Result, Retry};
-use rustls::pki_types::ServerName;
-use tokio::sync::{OnceCell, Semaphore};
-use tokio_rustls::TlsConnector;
+use kms_core::{Error, ErrorKind, Result};
+use tokio::sync::OnceCell;
 use tracing::debug;
-use zeroize::Zeroizing;
 
 use crate::{
-    connection::{Broken, Connection, Endpoint, Handshake, Limits},
-    error::{Class, ExchangeError},
-    message::{Operation, Version, discover, join, request, response, versions},
+    answers::{Answer, Answers, located},
+    connection::Broken,
+    error::{Class, ExchangeError, malformed},
+    message::{BatchId, Operation, Part, Version, discover, join, request, versions},
+    pool::Pool,
     ttlv::{Field, Item},
 };
 
-/// A server, its connections, and the negotiated protocol version.
-pub(crate) struct Client {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) server_name: ServerName<'static>,
-    pub(crate) limits: Limits,
-    connector: TlsConnector,
-    idle: Arc<Mutex<Idle>>,
-    /// Limits the number of open connections.
-    permits: Semaphore,
-    version: OnceCell<Version>,
-    /// Whether the server has ever responded.
-    responded: AtomicBool,
-    seen: Mutex<Option<Handshake>>,
+/// Whether the server responds to all operations of one request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Batches {
+    Unknown,
+    Supported,
+    Unsupported,
 }
 
-/// The connections that no request uses.
-#[derive(Default)]
-struct Idle {
-    /// The most recently used last.
-    connections: Vec<Connection>,
-    /// Whether a task is running that closes them in time.
-    is_watched: bool,
+/// A server, its connections, and what this process has learnt about its protocol.
+pub(crate) struct Client {
+    pub(crate) pool: Pool,
+    version: OnceCell<Version>,
+    /// A value of [`Batches`].
+    batches: AtomicU8,
+    /// The operations after which the server does not know the object (the ID placeholder).
+    unchained: Mutex<Vec<Operation>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoint,
-            server_name,
-            limits,
-            connector: _,
-            idle: _,
-            permits: _,
-            version,
-            responded: _,
-            seen: _,
-        } = self;
-        f.debug_struct("Client")
-            .field("endpoint", endpoint)
-            .field("server_name", server_name)
-            .field("limits", limits)
-            .field("version", &version.get())
-            .finish_non_exhaustive()
+        let Self { pool, version, batches: _, unchained: _ } = self;
+        f.debug_struct("Client").field("pool", pool).field("version", &version.get()).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        server_name: ServerName<'static>,
-        connector: TlsConnector,
-        limits: Limits,
-        version: Option<Version>,
-    ) -> Self {
+    pub(crate) fn new(pool: Pool, version: Option<Version>) -> Self {
         Self {
-            endpoint,
-            server_name,
-            limits,
-            connector,
-            idle: Arc::default(),
-            permits: Semaphore::new(limits.connections),
+            pool,
             version: OnceCell::new_with(version),
-            responded: AtomicBool::new(false),
-            seen: Mutex::default(),
+            batches: AtomicU8::new(Batches::Unknown as u8),
+            unchained: Mutex::default(),
         }
     }
 
@@ -94,57 +63,231 @@ impl Client {
         self.version.get_or_try_init(|| self.negotiate()).await.copied()
     }
 
-    /// The TLS version and the server certificate of the last handshake.
-    pub(crate) fn seen(&self) -> Option<Handshake> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether the server responds to all operations of one request, as far as this process knows.
+    pub(crate) fn batches(&self) -> Batches {
+        let known = self.batches.load(Ordering::Relaxed);
+        [Batches::Supported, Batches::Unsupported]
+            .into_iter()
+            .find(|batches| *batches as u8 == known)
+            .unwrap_or(Batches::Unknown)
     }
 
-    /// Sends a request, and parses the payload of its response with `read`.
+    fn set_batches(&self, batches: Batches) {
+        debug!(?batches, "whether the server responds to all operations of one request");
+        self.batches.store(batches as u8, Ordering::Relaxed);
+    }
+
+    /// Whether an operation after `operation` in the same request may leave out its object, as far as this process
+    /// knows.
+    pub(crate) fn chains(&self, operation: Operation) -> bool {
+        !self.unchained().contains(&operation)
+    }
+
+    fn unchained(&self) -> MutexGuard<'_, Vec<Operation>> {
+        self.unchained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends one operation, and parses the payload of its response with `read`.
     pub(crate) async fn call<'a, T>(
         &self,
         operation: Operation,
-        payload: impl FnOnce(Version) -> Vec<Field<'a>>,
+        payload: impl Fn(Version) -> Vec<Field<'a>>,
         read: impl FnOnce(&Item<'_>) -> Result<T>,
     ) -> Result<T, ExchangeError> {
-        let version = self.version().await?;
-        self.call_at(version, operation, payload(version), read).await
+        let answers = self.all(|version| vec![Part::new(operation, payload(version))]).await;
+        answers.read(0, read).unwrap_or_else(|| Err(unanswered()))
     }
 
-    async fn call_at<T>(
+    /// Sends operations, in one request if the server supports that, or else one after the other. Stops at the first
+    /// failure.
+    ///
+    /// An operation that is [chained](Part::chained) is without a response unless its response is certainly about the
+    /// only object of the response before it.
+    ///
+    /// The first request of a process asks for the server's versions too.
+    pub(crate) async fn all<'a>(&self, parts: impl Fn(Version) -> Vec<Part<'a>>) -> Answers<'_> {
+        let mut answers = Answers::new(&self.pool.endpoint);
+        if let Err(failed) = self.send_all(parts, &mut answers).await {
+            answers.failed = Some(failed);
+        }
+        answers
+    }
+
+    async fn send_all<'a>(
+        &self,
+        parts: impl Fn(Version) -> Vec<Part<'a>>,
+        answers: &mut Answers<'_>,
+    ) -> Result<(), ExchangeError> {
+        // Whether a request with several operations has failed, and their number may be the reason.
+        let mut suspicious = false;
+        if self.version.get().is_none() && self.batches() == Batches::Unknown {
+            suspicious = !self.batch_with_discovery(&parts, answers).await?;
+        }
+        let version = match self.version.get() {
+            Some(version) => *version,
+            None => {
+                let version = self.version().await?;
+                if suspicious && version == Version::V1_4 {
+                    self.set_batches(Batches::Unsupported);
+                }
+                suspicious = false;
+                version
+            }
+        };
+        if answers.answers.is_empty()
+            && let Some(batch) = self.batchable(parts(version))
+        {
+            suspicious = !self.batch(version, batch, answers).await?;
+        }
+        for part in parts(version).into_iter().skip(answers.answers.len()) {
+            if part.is_chained || !answers.is_ok() {
+                break;
+            }
+            answers.answers.extend(self.send(version, vec![part]).await?);
+            if std::mem::take(&mut suspicious) && answers.is_ok() {
+                self.set_batches(Batches::Unsupported);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends operations in one request with Discover Versions, in the version that we prefer. Returns whether the server
+    /// has understood the request. If it prefers another version, there are no responses.
+    async fn batch_with_discovery<'a>(
+        &self,
+        parts: impl Fn(Version) -> Vec<Part<'a>>,
+        answers: &mut Answers<'_>,
+    ) -> Result<bool, ExchangeError> {
+        let discovery = Part::new(Operation::DiscoverVersions, discover(&Version::ALL));
+        let parts: Vec<_> = std::iter::once(discovery).chain(parts(Version::V1_4)).collect();
+        if !is_repeatable(&parts) {
+            return Ok(true);
+        }
+        let understood = self.batch(Version::V1_4, parts, answers).await?;
+        if let Some(Ok(theirs)) = answers.read(0, |payload| Ok(versions(payload)))
+            && let Some(common) = common(&theirs)
+        {
+            // Another task may have been faster, with the same result.
+            let _ = self.version.set(common);
+            answers.answers.remove(0);
+        }
+        if self.version.get() != Some(&Version::V1_4) {
+            answers.answers.clear();
+        }
+        Ok(understood)
+    }
+
+    /// The operations to send in one request. `None` if they are to be sent one after the other.
+    fn batchable<'a>(&self, mut parts: Vec<Part<'a>>) -> Option<Vec<Part<'a>>> {
+        let pairs = parts.iter().zip(parts.iter().skip(1));
+        let broken =
+            pairs.clone().position(|(before, part)| part.is_chained && !self.chains(before.operation));
+        parts.truncate(broken.map_or(parts.len(), |at| at + 1));
+        let is_supported = match self.batches() {
+            Batches::Supported => true,
+            // A write must not be the first try.
+            Batches::Unknown => is_repeatable(&parts),
+            Batches::Unsupported => false,
+        };
+        (is_supported && parts.len() > 1).then_some(parts)
+    }
+
+    /// Sends operations in one request, and adds their responses. Returns whether the server has understood the request;
+    /// if not, the next operation is to be sent alone.
+    async fn batch(
         &self,
         version: Version,
-        operation: Operation,
-        payload: Vec<Field<'_>>,
-        read: impl FnOnce(&Item<'_>) -> Result<T>,
-    ) -> Result<T, ExchangeError> {
-        let mut batch_id = [0; 16];
-        getrandom::fill(&mut batch_id).map_err(|cause| {
-            Error::new(ErrorKind::Unexpected, "the operating system gave no random bytes")
-                .context("cause", cause.to_string())
-        })?;
-        let message = request(version, operation, &batch_id, payload);
-        let frame =
-            self.exchange(&message, operation.is_idempotent()).await.map_err(|broken| ExchangeError {
-                class: match &broken {
-                    Broken { closed: true, .. } => Class::Closed,
-                    Broken { too_large: true, .. } => Class::TooLarge,
-                    _ => Class::Other,
-                },
-                error: self.located(broken.error).context("request", operation.as_str()),
-            })?;
-        drop(message);
-        let result = response(&frame, operation, &batch_id).and_then(|payload| Ok(read(&payload)?));
-        result.map_err(|mut failed| {
-            // The server has responded, so the outcome is known, unless the response is malformed.
-            if failed.class == Class::Other && !operation.is_idempotent() {
-                failed.error = failed.error.retry(Retry::IfIdempotent);
+        parts: Vec<Part<'_>>,
+        answers: &mut Answers<'_>,
+    ) -> Result<bool, ExchangeError> {
+        let is_known = self.batches() == Batches::Supported;
+        let count = parts.len();
+        let chained: Vec<_> = parts.iter().map(|part| part.is_chained).collect();
+        let mut received = match self.send(version, parts).await {
+            Ok(received) => received,
+            Err(failed) if is_known => return Err(failed),
+            // A server may close the connection on a request that it does not understand, or wait for ever.
+            Err(failed) if failed.class == Class::Closed => return Ok(false),
+            Err(failed) => {
+                if failed.error.kind() == ErrorKind::Timeout {
+                    self.set_batches(Batches::Unsupported);
+                }
+                return Err(failed);
             }
-            ExchangeError { error: self.located(failed.error), ..failed }
-        })
+        };
+        let done = received.iter().take_while(|answer| answer.class().is_none()).count();
+        let failure = received.get(done).and_then(Answer::class);
+        let is_about_form = matches!(failure, Some(Class::Form | Class::NoOperation | Class::Other));
+        let understood = match done {
+            0 if is_known => !(is_about_form && received.iter().all(Answer::is_anonymous)),
+            0 => false,
+            1 => is_known || !is_about_form,
+            _ => true,
+        };
+        if !understood {
+            received.truncate(done);
+        } else if !is_known {
+            let is_short = done == 1 && failure.is_none() && count > 1;
+            self.set_batches(if is_short { Batches::Unsupported } else { Batches::Supported });
+        }
+        self.keep_certain(&mut received, &chained);
+        answers.answers.extend(received);
+        Ok(understood)
     }
 
-    fn located(&self, error: Error) -> Error {
-        error.context("server", self.endpoint.to_string())
+    /// Removes the responses from the first on that may be about another object than the operation before it.
+    ///
+    /// If several objects were located, the ID placeholder is undefined (KMIP 1.4 §4.9). Some servers do not set it at
+    /// all, and one takes the last object that any client has registered.
+    fn keep_certain(&self, received: &mut Vec<Answer>, chained: &[bool]) {
+        for (at, _) in chained.iter().enumerate().skip(1).filter(|(_, is_chained)| **is_chained) {
+            let (Some(before), Some(answer)) = (received.get(at - 1), received.get(at)) else { return };
+            let object = before.object();
+            if object.is_some() && object == answer.object() {
+                continue;
+            }
+            let operation = before.operation();
+            // The state of an object may forbid a Get.
+            let is_forbidden = answer.operation() == Some(Operation::Get)
+                && matches!(answer.class(), Some(Class::State | Class::Refused));
+            if let Some(operation) = operation.filter(|_| object.is_some() && !is_forbidden)
+                && self.chains(operation)
+            {
+                debug!(
+                    operation = operation.as_str(),
+                    "the server does not know the object of the operation before"
+                );
+                self.unchained().push(operation);
+            }
+            received.truncate(at);
+            return;
+        }
+    }
+
+    /// Sends operations in one request, and returns the responses to the first of them, at least one.
+    async fn send(&self, version: Version, parts: Vec<Part<'_>>) -> Result<Vec<Answer>, ExchangeError> {
+        let mut asked = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let mut id: BatchId = [0; 16];
+            getrandom::fill(&mut id).map_err(|cause| {
+                Error::new(ErrorKind::Unexpected, "the operating system gave no random bytes")
+                    .context("cause", cause.to_string())
+            })?;
+            asked.push((part.operation, id));
+        }
+        let (first, is_repeatable) = (parts.first().map(|part| part.operation), is_repeatable(&parts));
+        let ids: Vec<_> = asked.iter().map(|(_, id)| *id).collect();
+        let message = request(version, parts, &ids);
+        let frame = self.pool.exchange(&message, is_repeatable).await.map_err(|broken| ExchangeError {
+            class: match broken {
+                Broken { closed: true, .. } => Class::Closed,
+                Broken { too_large: true, .. } => Class::TooLarge,
+                _ => Class::Other,
+            },
+            error: located(broken.error, &self.pool.endpoint)
+                .context("request", first.map_or("none", Operation::as_str)),
+        })?;
+        Ok(Answer::all(frame, asked))
     }
 
     /// Asks the server for its versions, and returns the common version that we prefer.
@@ -156,15 +299,10 @@ impl Client {
         let mut closed = None;
         let mut answered = false;
         for asked in [Version::V1_4, Version::V1_1, Version::V2_0, Version::V2_1] {
-            let payload = discover(&Version::ALL);
-            let read = |payload: &Item<'_>| Ok(versions(payload));
-            match self.call_at(asked, Operation::DiscoverVersions, payload, read).await {
+            match self.discover(asked, &Version::ALL).await {
                 Ok(theirs) => {
-                    return match Version::ALL.iter().find(|ours| theirs.contains(ours)) {
-                        Some(version) => {
-                            debug!(version = %version, "version negotiated");
-                            Ok(*version)
-                        }
+                    return match common(&theirs) {
+                        Some(version) => Ok(version),
                         None => Err(self.no_common_version(asked, theirs).await),
                     };
                 }
@@ -196,111 +334,33 @@ impl Client {
         let error = Error::new(ErrorKind::Protocol, "the server and we have no KMIP version in common")
             .context("ours", join(&Version::ALL))
             .context("theirs", join(&theirs));
-        self.located(error)
+        located(error, &self.pool.endpoint)
     }
 
     /// Requests all versions that the server supports.
     pub(crate) async fn versions_at(&self, asked: Version) -> Result<Vec<Version>> {
-        let read = |payload: &Item<'_>| Ok(versions(payload));
-        Ok(self.call_at(asked, Operation::DiscoverVersions, Vec::new(), read).await?)
+        Ok(self.discover(asked, &[]).await?)
     }
 
-    /// Sends a request and receives its response, over an idle connection or a new one.
-    ///
-    /// Servers close idle connections at any time. If the connection turns out to be closed, the client sends the
-    /// request once more over a new one, provided that the request has certainly not arrived, or is idempotent.
-    async fn exchange(&self, request: &[u8], idempotent: bool) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let permit = self.permits.acquire().await;
-        let _permit = permit.map_err(|_closed| {
-            Broken::unsent(Error::new(ErrorKind::Unexpected, "the connections have been closed"))
-        })?;
-        let mut retried = false;
-        loop {
-            let idle = if retried { None } else { self.healthy() };
-            let reused = idle.is_some();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => self.connect().await.map_err(Broken::unsent)?,
-            };
-            match connection.exchange(request, &self.limits).await {
-                Ok(frame) => {
-                    self.responded.store(true, Ordering::Relaxed);
-                    self.keep(connection);
-                    return Ok(frame);
-                }
-                Err(failed) if failed.closed && !retried && (idempotent || (reused && !failed.sent)) => {
-                    debug!(server = %self.endpoint, reused, "the connection was closed; trying a new one");
-                    // The other idle connections are most likely closed too.
-                    self.idle().connections.clear();
-                    retried = true;
-                }
-                Err(failed) => return Err(self.explain(failed)),
-            }
-        }
+    async fn discover(&self, asked: Version, ours: &[Version]) -> Result<Vec<Version>, ExchangeError> {
+        let part = Part::new(Operation::DiscoverVersions, discover(ours));
+        let mut answers = Answers::new(&self.pool.endpoint);
+        answers.answers = self.send(asked, vec![part]).await?;
+        answers.read(0, |payload| Ok(versions(payload))).unwrap_or_else(|| Err(unanswered()))
     }
+}
 
-    async fn connect(&self) -> Result<Connection> {
-        let (connection, handshake) =
-            Connection::open(&self.endpoint, self.server_name.clone(), &self.connector, self.limits.connect)
-                .await?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
-        Ok(connection)
-    }
+/// The version that we prefer among the server's.
+fn common(theirs: &[Version]) -> Option<Version> {
+    Version::ALL.into_iter().find(|ours| theirs.contains(ours))
+}
 
-    /// Takes an idle connection that is still open. `None` if there is no such connection.
-    fn healthy(&self) -> Option<Connection> {
-        let mut idle = self.idle();
-        while let Some(mut connection) = idle.connections.pop() {
-            if connection.is_healthy(&self.limits) {
-                return Some(connection);
-            }
-        }
-        None
-    }
+/// Whether a request with these operations changes nothing, so that it may be sent twice.
+fn is_repeatable(parts: &[Part<'_>]) -> bool {
+    parts.iter().all(|part| part.operation.is_idempotent())
+}
 
-    /// Keeps a connection for the next request, and closes it when it has been idle for too long.
-    ///
-    /// The buffers of a connection hold what it has received last, which may be a KEK. A rotation waits for minutes after
-    /// that, so the connection must not stay until the next request.
-    fn keep(&self, connection: Connection) {
-        let limit = self.limits.idle;
-        if limit.is_zero() {
-            return;
-        }
-        let mut idle = self.idle();
-        idle.connections.push(connection);
-        if std::mem::replace(&mut idle.is_watched, true) {
-            return;
-        }
-        let watched = Arc::downgrade(&self.idle);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(limit).await;
-                let Some(idle) = watched.upgrade() else { return };
-                let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.connections.retain(|connection| connection.idle_time() < limit);
-                if idle.connections.is_empty() {
-                    idle.is_watched = false;
-                    return;
-                }
-            }
-        });
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Names the likely cause if a server closes the connection without a response: the server refuses our certificate.
-    /// With TLS 1.3 the server's alert arrives after our handshake. Some servers send no alert (field-reports UP-114).
-    fn explain(&self, mut failed: Broken) -> Broken {
-        if failed.closed && !self.responded.load(Ordering::Relaxed) {
-            failed.error = Error::new(
-                ErrorKind::Unauthenticated,
-                "the server accepts the connection and closes it without a response: most often it does not accept \
-                 CLIENT_CERT, or has no user of that name",
-            );
-        }
-        failed
-    }
+/// The error for an operation without a response.
+fn unanswered() -> ExchangeError {
+    malformed("it has no item for the operation").into()
 }

@@ -11,7 +11,7 @@ use std::{
 use kms_core::{Error, ErrorKind, Result, Retry};
 use rustls::{ProtocolVersion, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::Instant,
 };
@@ -20,7 +20,7 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::{
-    error::{is_end, malformed, timed_out, transport},
+    error::{Step, is_end, malformed, timed_out, transport},
     ttlv::{HEADER, kind, tag},
 };
 
@@ -63,9 +63,10 @@ pub(crate) struct Handshake {
 }
 
 /// A failed exchange.
+#[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) error: Error,
-    /// Whether the server may have received the whole request.
+    /// Whether the server may have received the whole request, and so may have acted on it.
     pub(crate) sent: bool,
     /// Whether the connection was closed before the first byte of a response.
     pub(crate) closed: bool,
@@ -84,12 +85,19 @@ impl Broken {
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     idle_since: Instant,
+    /// The number of requests that the server has answered on this connection.
+    answers: u32,
 }
 
 impl Connection {
     /// How long no request has used the connection.
     pub(crate) fn idle_time(&self) -> Duration {
         self.idle_since.elapsed()
+    }
+
+    /// The number of requests that the server has answered on this connection.
+    pub(crate) fn answers(&self) -> u32 {
+        self.answers
     }
 
     /// Whether the connection still looks open. Sends nothing.
@@ -127,15 +135,15 @@ impl Connection {
         };
         let tcp = match tokio::time::timeout(limit, TcpStream::connect(addresses.as_slice())).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(cause)) => return Err(transport(&cause, false)),
+            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake)),
             Err(_) => return Err(within("no TCP connection")),
         };
         // A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
-        tcp.set_nodelay(true).map_err(|cause| transport(&cause, false))?;
+        tcp.set_nodelay(true).map_err(|cause| transport(&cause, Step::Handshake))?;
         let handshake = connector.connect(server_name, tcp);
         let stream = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(transport(&cause, false)),
+            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake)),
             Err(_) => return Err(within("no TLS handshake")),
         };
         let (_, session) = stream.get_ref();
@@ -151,7 +159,7 @@ impl Connection {
                 .map(|certificate| certificate.as_ref().to_vec()),
         };
         debug!(server = %endpoint, tls = seen.tls, "connected");
-        Ok((Self { stream, idle_since: Instant::now() }, seen))
+        Ok((Self { stream, idle_since: Instant::now(), answers: 0 }, seen))
     }
 
     /// Sends a request, and receives its response.
@@ -160,56 +168,59 @@ impl Connection {
         request: &[u8],
         limits: &Limits,
     ) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let stream = &mut self.stream;
-        let write = async {
-            stream.write_all(request).await?;
-            stream.flush().await
-        };
-        match limited(limits.write, write).await {
-            Some(Ok(())) => {}
-            Some(Err(cause)) => {
-                // The server may have sent an alert, which says more about the cause.
-                let mut byte = [0];
-                let waiting = limited(Some(Duration::from_millis(100)), stream.read(&mut byte)).await;
-                let cause = match waiting {
-                    Some(Err(better)) if !is_end(&better) => better,
-                    _ => cause,
-                };
-                let closed = is_end(&cause);
-                return Err(Broken {
-                    error: transport(&cause, false),
-                    sent: false,
-                    closed,
-                    too_large: false,
-                });
-            }
-            None => {
-                let limit = limits.write.unwrap_or_default();
-                let error = timed_out(
-                    "the server has not read the request",
-                    limit,
-                    "WRITE_TIMEOUT",
-                    Retry::IfIdempotent,
-                );
-                return Err(Broken { error, sent: true, closed: false, too_large: false });
-            }
+        let frame = exchange(&mut self.stream, request, limits).await?;
+        self.idle_since = Instant::now();
+        self.answers = self.answers.saturating_add(1);
+        Ok(frame)
+    }
+}
+
+/// Sends a request on a stream, and receives its response.
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &[u8],
+    limits: &Limits,
+) -> Result<Zeroizing<Vec<u8>>, Broken> {
+    let write = async {
+        stream.write_all(request).await?;
+        stream.flush().await
+    };
+    // A server acts on whole requests only, so a request that has not left us entirely has no effect.
+    match limited(limits.write, write).await {
+        Some(Ok(())) => {}
+        Some(Err(cause)) => {
+            // The server may have sent an alert, which says more about the cause.
+            let mut byte = [0];
+            let waiting = limited(Some(Duration::from_millis(100)), stream.read(&mut byte)).await;
+            let cause = match waiting {
+                Some(Err(better)) if !is_end(&better) => better,
+                _ => cause,
+            };
+            return Err(Broken {
+                error: transport(&cause, Step::Request),
+                sent: false,
+                closed: is_end(&cause),
+                too_large: false,
+            });
         }
-        match limited(limits.read, receive(stream, limits.response)).await {
-            Some(result) => {
-                self.idle_since = Instant::now();
-                result
-            }
-            None => {
-                let limit = limits.read.unwrap_or_default();
-                let error = timed_out("no response", limit, "READ_TIMEOUT", Retry::IfIdempotent);
-                Err(Broken { error, sent: true, closed: false, too_large: false })
-            }
+        None => {
+            let limit = limits.write.unwrap_or_default();
+            let what = "the server has not read the request";
+            return Err(Broken::unsent(timed_out(what, limit, "WRITE_TIMEOUT", Retry::Always)));
+        }
+    }
+    match limited(limits.read, receive(stream, limits.response)).await {
+        Some(result) => result,
+        None => {
+            let limit = limits.read.unwrap_or_default();
+            let error = timed_out("no response", limit, "READ_TIMEOUT", Retry::IfIdempotent);
+            Err(Broken { error, sent: true, closed: false, too_large: false })
         }
     }
 }
 
 /// Receives one frame. Compares the announced length with the limit before it allocates anything.
-async fn receive(stream: &mut TlsStream<TcpStream>, limit: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while let Some(rest) = header.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -260,7 +271,7 @@ fn ended(cause: &io::Error, closed: bool, received: usize) -> Broken {
             .retry(Retry::IfIdempotent)
             .context("received", format!("{received} bytes or more"))
     } else {
-        transport(cause, true)
+        transport(cause, Step::Response)
     };
     Broken { error, sent: true, closed: closed && end, too_large: false }
 }
@@ -270,5 +281,92 @@ async fn limited<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> O
     match limit {
         Some(limit) => tokio::time::timeout(limit, work).await.ok(),
         None => Some(work.await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const REQUEST: [u8; 4096] = [7; 4096];
+
+    fn limits() -> Limits {
+        let second = Duration::from_secs(1);
+        Limits {
+            connect: second,
+            read: Some(second),
+            write: Some(second),
+            idle: second,
+            connections: 1,
+            response: 1024,
+        }
+    }
+
+    /// Sends a request to `peer` through a pipe that holds `buffer` bytes.
+    async fn against<F>(buffer: usize, peer: impl FnOnce(DuplexStream) -> F) -> Broken
+    where
+        F: Future<Output = ()>,
+    {
+        let (mut ours, theirs) = duplex(buffer);
+        let limits = limits();
+        let (result, ()) = tokio::join!(exchange(&mut ours, &REQUEST, &limits), peer(theirs));
+        result.expect_err("no response is complete")
+    }
+
+    /// Reads the whole request, responds with `response`, and returns the stream.
+    async fn answer(mut stream: DuplexStream, response: &[u8]) -> DuplexStream {
+        stream.read_exact(&mut [0; REQUEST.len()]).await.unwrap();
+        stream.write_all(response).await.unwrap();
+        stream
+    }
+
+    /// The header of a response with 16 bytes, and half of them.
+    const HALF: &[u8] = b"\x42\x00\x7b\x01\0\0\0\x1012345678";
+
+    /// What is known about the request: (arrived, closed without a response, may be repeated).
+    fn outcome(broken: &Broken) -> (bool, bool, Retry) {
+        (broken.sent, broken.closed, broken.error.retryable())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_the_server_does_not_read_has_no_effect_and_may_be_repeated() {
+        let reads_nothing = |stream| async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        };
+        let broken = against(512, reads_nothing).await;
+        assert_eq!(outcome(&broken), (false, false, Retry::Always));
+        assert_eq!(broken.error.kind(), ErrorKind::Timeout);
+        assert!(broken.error.to_string().contains("WRITE_TIMEOUT"), "{}", broken.error);
+        // The server reads half of the request, and closes.
+        let reads_half = |mut stream: DuplexStream| async move {
+            stream.read_exact(&mut [0; REQUEST.len() / 2]).await.unwrap();
+        };
+        let broken = against(512, reads_half).await;
+        assert_eq!(outcome(&broken), (false, true, Retry::Always));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_whole_request_the_outcome_is_unknown_however_the_response_fails() {
+        let big = 2 * REQUEST.len();
+        let closed = against(big, |stream| async { drop(answer(stream, b"").await) }).await;
+        assert_eq!(outcome(&closed), (true, true, Retry::IfIdempotent));
+        for (response, what) in [(&HALF[..4], "cut in the header"), (HALF, "cut in the body")] {
+            let cut = against(big, |stream| async { drop(answer(stream, response).await) }).await;
+            assert_eq!(outcome(&cut), (true, false, Retry::IfIdempotent), "{what}");
+            assert_eq!(cut.error.kind(), ErrorKind::Unavailable, "{what}");
+        }
+        for (response, what) in [(&b""[..], "silent"), (&HALF[..4], "stalled"), (HALF, "half")] {
+            let stalls = |stream| async {
+                let stream = answer(stream, response).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                drop(stream);
+            };
+            let stalled = against(big, stalls).await;
+            assert_eq!(outcome(&stalled), (true, false, Retry::IfIdempotent), "{what}");
+            assert_eq!(stalled.error.kind(), ErrorKind::Timeout, "{what}");
+        }
     }
 }

@@ -293,20 +293,36 @@ pub(crate) fn malformed(why: &'static str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the server's response is malformed: {why}"))
 }
 
-/// The error for a failure of TLS or TCP. `sent`: whether the request may have reached the server.
-pub(crate) fn transport(cause: &io::Error, sent: bool) -> Error {
-    let retry = if sent { Retry::IfIdempotent } else { Retry::Always };
+/// The part of an exchange in which TLS or TCP fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Connecting, before anything is sent.
+    Handshake,
+    /// Sending the request: the server cannot have received all of it.
+    Request,
+    /// Receiving the response: the server may have acted on the request.
+    Response,
+}
+
+/// The error for a failure of TLS or TCP.
+///
+/// Only an alert of the server blames our certificate. A connection that is merely closed may have a front end at its
+/// other end whose server is down.
+pub(crate) fn transport(cause: &io::Error, step: Step) -> Error {
+    let retry = if step == Step::Response { Retry::IfIdempotent } else { Retry::Always };
     if let Some(tls) = tls_cause(cause) {
         return tls_fault(tls, retry).source(Text(tls.to_string()));
     }
     let message = match cause.kind() {
         io::ErrorKind::ConnectionRefused => "the connection was refused: no program listens on this port",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to the host",
-        _ if sent => "the connection was lost before the response was complete",
-        _ => {
-            "the connection was closed during the handshake: check that a KMIP server with TLS listens there, and that \
-             it accepts CLIENT_CERT"
-        }
+        _ => match step {
+            Step::Handshake => {
+                "the connection was closed during the handshake: check that a KMIP server with TLS listens there"
+            }
+            Step::Request => "the connection was lost before the request was sent",
+            Step::Response => "the connection was lost before the response was complete",
+        },
     };
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }
@@ -471,11 +487,11 @@ mod tests {
             (alert(AlertDescription::HandshakeFailure), Unauthenticated, "CLIENT_CERT"),
             (alert(AlertDescription::InternalError), Protocol, "alert"),
         ] {
-            let error = transport(&io::Error::new(io::ErrorKind::InvalidData, tls), true);
+            let error = transport(&io::Error::new(io::ErrorKind::InvalidData, tls), Step::Response);
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
-        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), false);
+        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), Step::Handshake);
         assert_eq!((refused.kind(), refused.retryable()), (Unavailable, Retry::Always));
     }
 }

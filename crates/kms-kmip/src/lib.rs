@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod answers;
 mod api;
 mod builder;
 mod classify;
@@ -18,6 +19,7 @@ mod list;
 mod locate;
 mod message;
 mod name;
+mod pool;
 mod probe;
 mod provider;
 mod put;
@@ -38,7 +40,7 @@ pub fn read_any_response(frame: &[u8]) -> usize {
     let mut found = 0;
     for operation in [Register, Locate, Get, GetAttributes, Query, DiscoverVersions] {
         // The batch id of the recorded frames.
-        let Ok(payload) = message::response(frame, operation, &[7; 16]) else { continue };
+        let Some(Ok(payload)) = message::response(frame, &[(operation, [7; 16])], 0) else { continue };
         found += 1;
         found += usize::from(api::unique_identifier(&payload).is_ok());
         found += locate::located(&payload).map_or(0, |page| page.uids.len());

@@ -140,7 +140,7 @@ impl Api {
         effort: Effort,
     ) -> Result<Located, ExchangeError> {
         let version = self.client.version().await?;
-        let room = self.client.limits.response.saturating_sub(FRAME_SIZE) / IDENTIFIER_SIZE;
+        let room = self.client.pool.limits.response.saturating_sub(FRAME_SIZE) / IDENTIFIER_SIZE;
         let mut search = Search { api: self, version, most: PAGE.min(room).max(2), requests: 0 };
         let first = search.page(filter, None).await?;
         let is_cut = first.is_cut(search.most);

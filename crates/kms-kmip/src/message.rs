@@ -146,27 +146,53 @@ pub(crate) fn join(versions: &[Version]) -> String {
     versions.iter().take(16).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Encodes a request with one batch item, framed as Rook frames it (rook-behaviour §6.3).
-pub(crate) fn request(
-    version: Version,
-    operation: Operation,
-    batch_id: &[u8],
-    payload: Vec<Field<'_>>,
-) -> Zeroizing<Vec<u8>> {
-    let header =
-        Field::structure(tag::REQUEST_HEADER, vec![version.field(), Field::integer(tag::BATCH_COUNT, 1)]);
-    let item = Field::structure(
-        tag::BATCH_ITEM,
-        vec![
-            Field::enumeration(tag::OPERATION, operation.code()),
-            Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, batch_id),
-            Field::structure(tag::REQUEST_PAYLOAD, payload),
-        ],
-    );
-    Field::structure(tag::REQUEST_MESSAGE, vec![header, item]).encode()
+/// The identifier of a batch item, which the response repeats.
+pub(crate) type BatchId = [u8; 16];
+
+/// One operation of a request.
+pub(crate) struct Part<'a> {
+    pub(crate) operation: Operation,
+    payload: Vec<Field<'a>>,
+    /// Whether the operation is about the object of the operation before it (the ID placeholder, KMIP 1.4 §4).
+    pub(crate) is_chained: bool,
 }
 
-/// Parses a response and returns its payload.
+impl<'a> Part<'a> {
+    pub(crate) fn new(operation: Operation, payload: Vec<Field<'a>>) -> Self {
+        Self { operation, payload, is_chained: false }
+    }
+
+    /// An operation on the object of the operation before it in the same request.
+    #[expect(dead_code, reason = "searches by name are next")]
+    pub(crate) fn chained(operation: Operation) -> Self {
+        Self { operation, payload: Vec::new(), is_chained: true }
+    }
+}
+
+/// Encodes a request with a batch item for each operation, framed as Rook frames it (rook-behaviour §6.3).
+///
+/// The header has neither Batch Order Option nor Batch Error Continuation Option: a server that does not support them
+/// refuses the whole request (KMIP 1.4 §6.12, §6.13). Without them a server stops at the first failure, and before 2.0
+/// may choose the order, so each response is checked for the object that it is about.
+pub(crate) fn request(version: Version, parts: Vec<Part<'_>>, ids: &[BatchId]) -> Zeroizing<Vec<u8>> {
+    let count = i32::try_from(parts.len()).unwrap_or(i32::MAX);
+    let header =
+        Field::structure(tag::REQUEST_HEADER, vec![version.field(), Field::integer(tag::BATCH_COUNT, count)]);
+    let items = parts.into_iter().zip(ids).map(|(Part { operation, payload, is_chained: _ }, id)| {
+        Field::structure(
+            tag::BATCH_ITEM,
+            vec![
+                Field::enumeration(tag::OPERATION, operation.code()),
+                Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, id),
+                Field::structure(tag::REQUEST_PAYLOAD, payload),
+            ],
+        )
+    });
+    Field::structure(tag::REQUEST_MESSAGE, std::iter::once(header).chain(items).collect()).encode()
+}
+
+/// Parses the response to a request with these operations, and returns the payload for the operation `at`. `None` if the
+/// response has no item for it: the server stops at the first failure.
 ///
 /// It reads the status before anything else: a refusal may lack operation and batch id, and the server's message must
 /// not be lost because of that (rook-behaviour W15). It ignores the version of a response: error responses have the
@@ -177,14 +203,51 @@ pub(crate) fn request(
 /// The error for the server's refusal; `Protocol` if the response is malformed or belongs to another request.
 pub(crate) fn response<'a>(
     frame: &'a [u8],
-    operation: Operation,
-    batch_id: &[u8],
-) -> Result<Item<'a>, ExchangeError> {
+    asked: &[(Operation, BatchId)],
+    at: usize,
+) -> Option<Result<Item<'a>, ExchangeError>> {
+    let items = match items(frame) {
+        Ok(items) => items,
+        Err(error) => return Some(Err(error)),
+    };
+    let (operation, id) = asked.get(at)?;
+    let id_of = |item: &Item<'a>| item.child(tag::UNIQUE_BATCH_ITEM_ID).and_then(|id| id.bytes());
+    // Some servers leave the ids out; others may answer in another order.
+    let item = items.iter().find(|item| id_of(item) == Some(id)).or_else(|| {
+        let is_of_another = |item: &&Item<'a>| asked.iter().any(|(_, id)| id_of(item) == Some(id));
+        items.get(at).filter(|item| !is_of_another(item))
+    })?;
+    Some(payload(*item, *operation, id, items.len() > asked.len()))
+}
+
+/// Whether a response is a refusal that names none of the operations, which may mean the request as a whole.
+pub(crate) fn is_anonymous(frame: &[u8]) -> bool {
+    let names = |item: &Item<'_>| {
+        [tag::OPERATION, tag::UNIQUE_BATCH_ITEM_ID].iter().any(|tag| item.child(*tag).is_some())
+    };
+    items(frame).is_ok_and(|items| !items.iter().any(names))
+}
+
+/// The batch items of a response.
+fn items(frame: &[u8]) -> Result<Vec<Item<'_>>, ExchangeError> {
     let message = Item::parse(frame).map_err(|cause| malformed("it is not TTLV").source(cause))?;
     if message.tag() != tag::RESPONSE_MESSAGE {
         return Err(malformed("it is not a response message").into());
     }
-    let item = message.child(tag::BATCH_ITEM).ok_or_else(|| malformed("it has no batch item"))?;
+    let items: Vec<_> = message.all(tag::BATCH_ITEM).collect();
+    if items.is_empty() {
+        return Err(malformed("it has no batch item").into());
+    }
+    Ok(items)
+}
+
+/// The payload in a batch item. `is_crowded`: whether the response has more items than the request.
+fn payload<'a>(
+    item: Item<'a>,
+    operation: Operation,
+    batch_id: &BatchId,
+    is_crowded: bool,
+) -> Result<Item<'a>, ExchangeError> {
     let status = item
         .child(tag::RESULT_STATUS)
         .and_then(|status| status.enumeration())
@@ -194,8 +257,8 @@ pub(crate) fn response<'a>(
         let words = item.child(tag::RESULT_MESSAGE).and_then(|words| words.text());
         return Err(ExchangeError::refused(operation.as_str(), Refusal { status, reason, words }));
     }
-    if message.all(tag::BATCH_ITEM).count() != 1 {
-        return Err(malformed("it has several batch items for one request").into());
+    if is_crowded {
+        return Err(malformed("it has more batch items than the request").into());
     }
     let answered = item.child(tag::OPERATION).map(|answered| answered.enumeration());
     if answered.is_some_and(|answered| answered != Some(operation.code())) {
@@ -215,7 +278,12 @@ mod tests {
 
     use super::*;
 
-    const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const ID: BatchId = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+    /// The payload of a response to one Get.
+    fn single(frame: &[u8]) -> Result<Item<'_>, ExchangeError> {
+        response(frame, &[(Operation::Get, ID)], 0).unwrap()
+    }
 
     /// A response with one batch item.
     fn answer(fields: Vec<Field<'_>>) -> Zeroizing<Vec<u8>> {
@@ -229,7 +297,7 @@ mod tests {
             Field::enumeration(tag::RESULT_REASON, 4),
             Field::text(tag::RESULT_MESSAGE, "no\nway"),
         ]);
-        let error = Error::from(response(&bytes, Operation::Get, &ID).unwrap_err()).to_string();
+        let error = Error::from(single(&bytes).unwrap_err()).to_string();
         assert!(error.contains("no way") && error.contains("Invalid Message"), "{error}");
     }
 
@@ -243,10 +311,48 @@ mod tests {
             (vec![ok(), Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, b"other")], "another request"),
         ];
         for (fields, why) in cases {
-            let error = Error::from(response(&answer(fields), Operation::Get, &ID).unwrap_err());
+            let error = Error::from(single(&answer(fields)).unwrap_err());
             assert_eq!(error.kind(), ErrorKind::Protocol);
             assert!(error.to_string().contains(why), "{error}");
         }
-        assert!(response(&answer(vec![ok()]), Operation::Get, &ID).is_ok());
+        assert!(single(&answer(vec![ok()])).is_ok());
+    }
+
+    /// A response with these batch items.
+    fn batch(items: Vec<Vec<Field<'_>>>) -> Zeroizing<Vec<u8>> {
+        let items = items.into_iter().map(|fields| Field::structure(tag::BATCH_ITEM, fields));
+        Field::structure(tag::RESPONSE_MESSAGE, items.collect()).encode()
+    }
+
+    #[test]
+    fn the_responses_of_a_batch_are_found_by_their_ids_or_else_by_their_place() {
+        let asked = [(Operation::Get, [1; 16]), (Operation::GetAttributes, [2; 16])];
+        let ok = || Field::enumeration(tag::RESULT_STATUS, 0);
+        let failed = || Field::enumeration(tag::RESULT_STATUS, 1);
+        let id = |of: usize| Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, &asked[of].1);
+        let found = |items| {
+            let bytes = batch(items);
+            [0, 1].map(|at| response(&bytes, &asked, at).map(|result| result.is_ok()))
+        };
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(found(vec![vec![ok(), id(0)], vec![ok(), id(1)]]), [yes, yes]);
+        assert_eq!(found(vec![vec![ok(), id(1)], vec![failed(), id(0)]]), [no, yes]);
+        assert_eq!(found(vec![vec![ok()], vec![failed()]]), [yes, no]);
+        assert_eq!(found(vec![vec![failed()]]), [no, None]);
+        assert_eq!(found(vec![vec![ok(), id(1)]]), [None, yes]);
+        // A server that mixes up the two, and one that answers more than was asked.
+        let operation = |operation: Operation| Field::enumeration(tag::OPERATION, operation.code());
+        let mixed = vec![vec![ok(), operation(asked[1].0)], vec![ok(), operation(asked[0].0)]];
+        assert_eq!(found(mixed), [no, no]);
+        assert_eq!(found(vec![vec![ok()], vec![ok()], vec![ok()]]), [no, no]);
+        assert_eq!(found(vec![vec![ok(), Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, b"?")]]), [no, None]);
+    }
+
+    #[test]
+    fn a_refusal_that_names_no_operation_is_anonymous() {
+        let failed = || Field::enumeration(tag::RESULT_STATUS, 1);
+        assert!(is_anonymous(&batch(vec![vec![failed()]])));
+        assert!(!is_anonymous(&batch(vec![vec![failed(), Field::bytes(tag::UNIQUE_BATCH_ITEM_ID, &ID)]])));
+        assert!(!is_anonymous(&batch(vec![vec![Field::enumeration(tag::OPERATION, 10), failed()]])));
     }
 }

@@ -53,13 +53,13 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     if let Some(error) = unreached {
         return probe.fail("server", error.clone(), &["versions", "information", "rights"]);
     }
-    let seen = api.client.seen();
+    let seen = api.client.pool.seen();
     let certificate = seen.as_ref().and_then(|seen| seen.certificate.as_deref()).map(describe);
     probe.pass(
         "server",
         format!(
             "{}, {}, certificate {}",
-            api.client.endpoint,
+            api.client.pool.endpoint,
             seen.as_ref().map_or("TLS", |seen| seen.tls),
             certificate.as_deref().unwrap_or("not seen")
         ),

@@ -42,7 +42,7 @@ impl Kmip {
     /// do.
     #[must_use]
     pub fn layer_options(&self, mut options: LayerOptions) -> LayerOptions {
-        let limits = &self.api.client.limits;
+        let limits = &self.api.client.pool.limits;
         // Name resolution, TCP connection, TLS handshake, and one exchange.
         let longest = limits
             .connect

@@ -2,6 +2,7 @@
 
 mod common;
 mod conformance;
+mod connections;
 mod crash;
 mod fuzz;
 mod live;

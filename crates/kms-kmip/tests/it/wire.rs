@@ -12,42 +12,39 @@ use kms_core::{
     DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, PutMode, Retry,
 };
 use kms_kmip::{Kmip, MemoryIndex};
-use kms_testkit::{
-    fake::kmip::{KmipDouble, Quirks, Trick},
-    servers::Relay,
-};
+use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
 
 use crate::common::{CLUSTER, Setup, kek, key};
 
-const REGISTER: u32 = 0x03;
-const GET: u32 = 0x0a;
+pub(crate) const REGISTER: u32 = 0x03;
+pub(crate) const GET: u32 = 0x0a;
 const ACTIVATE: u32 = 0x12;
 const REVOKE: u32 = 0x13;
 const DESTROY: u32 = 0x14;
 const DISCOVER: u32 = 0x1e;
 
-async fn plain() -> (KmipDouble, Setup) {
+pub(crate) async fn plain() -> (KmipDouble, Setup) {
     with(Quirks::default()).await
 }
 
-async fn with(quirks: Quirks) -> (KmipDouble, Setup) {
+pub(crate) async fn with(quirks: Quirks) -> (KmipDouble, Setup) {
     let server = KmipDouble::start(quirks).await.unwrap();
     let setup = Setup::on(&server.endpoint(), server.pki());
     (server, setup)
 }
 
 /// A provider whose index holds the key `a`, which the server holds in Rook's form.
-async fn indexed(server: &KmipDouble, setup: &Setup) -> Kmip {
+pub(crate) async fn indexed(server: &KmipDouble, setup: &Setup) -> Kmip {
     let index = Arc::new(MemoryIndex::new());
     index.set(&key("a"), &server.insert_rooks(&[7; 128], 256));
     setup.clone().index(index).build().await
 }
 
-async fn get(kmip: &Kmip) -> Result<Kek, Error> {
+pub(crate) async fn get(kmip: &Kmip) -> Result<Kek, Error> {
     Ok(kmip.get(&key("a"), Freshness::Any).await?.kek)
 }
 
-fn count(server: &KmipDouble, operation: u32) -> usize {
+pub(crate) fn count(server: &KmipDouble, operation: u32) -> usize {
     server.operations().into_iter().filter(|known| *known == operation).count()
 }
 
@@ -347,79 +344,6 @@ async fn an_object_of_another_program_is_rotated_and_deleted_with_the_key() {
             assert_eq!(get(&kmip).await.unwrap_err().kind(), ErrorKind::NotFound);
         }
     }
-}
-
-#[tokio::test]
-async fn connections_that_the_server_closes_are_replaced_unseen() {
-    let (server, setup) = plain().await;
-    let kmip = indexed(&server, &setup).await;
-    get(&kmip).await.unwrap();
-    // The server closes after a response: the client notices before the next request.
-    server.trick(0, Trick::AnswerAndClose);
-    get(&kmip).await.unwrap();
-    let handshakes = server.handshakes();
-    get(&kmip).await.unwrap();
-    assert_eq!(server.handshakes(), handshakes + 1);
-    // The server closes when a request arrives: the client repeats a read.
-    server.trick(0, Trick::Close);
-    get(&kmip).await.unwrap();
-    server.trick(0, Trick::DoAndClose);
-    get(&kmip).await.unwrap();
-    // The client does not repeat a Register.
-    let alone = setup.build().await;
-    alone.probe().await;
-    let before = count(&server, REGISTER);
-    server.trick(1, Trick::DoAndClose);
-    let error = alone.put(&key("b"), &kek(), PutMode::Create).await.unwrap_err();
-    assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::IfIdempotent), "{error}");
-    assert_eq!(count(&server, REGISTER), before + 1);
-}
-
-#[tokio::test]
-async fn a_connection_that_has_carried_a_kek_is_closed_without_another_request() {
-    let (server, setup) = plain().await;
-    let relay = Relay::start(server.endpoint().parse().unwrap()).await.unwrap();
-    let setup = setup.endpoint(&relay.addr().to_string()).set("KMIP_IDLE_TIMEOUT", "100ms");
-    let kmip = indexed(&server, &setup).await;
-    for _ in 0..2 {
-        get(&kmip).await.unwrap();
-        // Its buffers hold the KEK, and a rotation waits for minutes now.
-        let closed = async {
-            while relay.open() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection is closed");
-    }
-}
-
-#[tokio::test]
-async fn idle_connections_are_not_kept_longer_than_set() {
-    let (server, setup) = plain().await;
-    let kmip = indexed(&server, &setup.set("KMIP_IDLE_TIMEOUT", "0")).await;
-    for _ in 0..3 {
-        get(&kmip).await.unwrap();
-    }
-    assert_eq!(server.handshakes(), 4);
-}
-
-#[tokio::test]
-async fn a_server_that_always_closes_without_a_word_is_said_not_to_like_the_certificate() {
-    let (server, setup) = plain().await;
-    let kmip = indexed(&server, &setup).await;
-    for after in 0..8 {
-        server.trick(after, Trick::Close);
-    }
-    let error = get(&kmip).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
-    assert!(error.to_string().contains("CLIENT_CERT"), "{error}");
-    // After a first response, a close no longer points to the client certificate.
-    server.no_tricks();
-    get(&kmip).await.unwrap();
-    server.trick(0, Trick::Close);
-    server.trick(1, Trick::Close);
-    let error = get(&kmip).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
 #[tokio::test]

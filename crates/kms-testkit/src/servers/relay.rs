@@ -30,6 +30,8 @@ struct Orders {
     lose_reply: bool,
     /// Connections of earlier ages are reset.
     age: u64,
+    /// Nothing passes on the first so many connections; they stay open.
+    forgotten: usize,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,12 @@ impl Relay {
         self.orders.send_modify(|orders| orders.frozen = frozen);
     }
 
+    /// Drops what present connections send from now on, in silence: as a NAT that has forgotten them. New ones work.
+    pub fn forget(&self) {
+        let accepted = self.accepted();
+        self.orders.send_modify(|orders| orders.forgotten = accepted);
+    }
+
     /// Passes the next request, drops its reply and resets the connection, so that the outcome is unknown.
     pub fn lose_next_reply(&self) {
         self.orders.send_modify(|orders| orders.lose_reply = true);
@@ -146,14 +154,14 @@ impl Relay {
         let (target, counts, orders) = (self.target, Arc::clone(&self.counts), Arc::clone(&self.orders));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                counts.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = counts.accepted.fetch_add(1, Ordering::SeqCst);
                 counts.open.fetch_add(1, Ordering::SeqCst);
                 let (counts, orders) = (Arc::clone(&counts), Arc::clone(&orders));
                 // The age is read here, since a cut must reach connections whose task has not run yet.
                 let age = orders.borrow().age;
                 tokio::spawn(async move {
                     // A failed end ends the connection: the other side sees the reset.
-                    let _ = pass(client, target, age, &orders).await;
+                    let _ = pass(client, target, (age, number), &orders).await;
                     counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -171,11 +179,11 @@ impl Drop for Relay {
     }
 }
 
-/// Passes bytes until an end closes or the connection is cut.
+/// Passes bytes until an end closes or the connection is cut. `number`: how many connections came before this one.
 async fn pass(
     client: TcpStream,
     target: SocketAddr,
-    age: u64,
+    (age, number): (u64, usize),
     orders: &watch::Sender<Orders>,
 ) -> io::Result<()> {
     let server = TcpStream::connect(target).await?;
@@ -190,7 +198,7 @@ async fn pass(
         let mut orders = orders.subscribe();
         loop {
             let length = from_client.read(&mut buffer).await?;
-            thawed(&mut orders).await;
+            thawed(&mut orders, number).await;
             let piece = buffer.get(..length).unwrap_or_default();
             if piece.is_empty() {
                 return to_server.shutdown().await;
@@ -215,7 +223,7 @@ async fn pass(
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            thawed(&mut watched).await;
+            thawed(&mut watched, number).await;
             let piece = buffer.get(..length).unwrap_or_default();
             if piece.is_empty() {
                 return to_client.shutdown().await;
@@ -239,8 +247,8 @@ async fn pass(
     result
 }
 
-/// Waits while traffic is frozen.
-async fn thawed(orders: &mut watch::Receiver<Orders>) {
+/// Waits while traffic is frozen, or for ever if the connection is forgotten.
+async fn thawed(orders: &mut watch::Receiver<Orders>, number: usize) {
     // The sender outlives the connection, so this waits for the end of the freeze.
-    let _ = orders.wait_for(|orders| !orders.frozen).await;
+    let _ = orders.wait_for(|orders| !orders.frozen && number >= orders.forgotten).await;
 }

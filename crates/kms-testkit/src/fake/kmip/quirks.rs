@@ -114,6 +114,8 @@ pub struct Quirks {
     pub no_empty_payload: bool,
     /// The connection is closed after each response.
     pub closes_after_each_answer: bool,
+    /// The same, but the client has sent its next request before it learns of the close. That request has no effect.
+    pub closes_late: bool,
     /// A front end with a dead backend: the connection is closed after the TLS handshake.
     pub dead_backend: bool,
     /// The server reads nothing after the TLS handshake. Set it before the start: it gets a small receive buffer too.
@@ -180,6 +182,7 @@ impl Default for Quirks {
             ignores_response_size: false,
             no_empty_payload: false,
             closes_after_each_answer: false,
+            closes_late: false,
             dead_backend: false,
             deaf: false,
             idle_close: None,

@@ -46,7 +46,11 @@ pub(super) async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor, shared: &Share
     if quirks.deaf {
         std::future::pending::<()>().await;
     }
+    let mut is_first = true;
     while let Some(frame) = receive(&mut stream, shared).await? {
+        if !std::mem::take(&mut is_first) && locked(&shared.engine).quirks.closes_late {
+            break;
+        }
         let request = Node::read(&frame);
         let operations = request.as_deref().map(operations).unwrap_or_default();
         locked(&shared.log).extend(&operations);

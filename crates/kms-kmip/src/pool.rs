@@ -1,0 +1,269 @@
+//! The connections to one server: opens them, keeps idle ones, and sends a request again where that is safe.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use kms_core::{Error, ErrorKind, Result};
+use rustls::pki_types::ServerName;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tracing::debug;
+use zeroize::Zeroizing;
+
+use crate::connection::{Broken, Connection, Endpoint, Handshake, Limits};
+
+/// How long after a response a connection is certainly alive. Afterwards a NAT or a server may have dropped it in
+/// silence.
+const ALIVE: Duration = Duration::from_secs(2);
+
+/// The number of connections in a row that end after one response, until none are kept any more.
+const ENOUGH_ENDS: u8 = 2;
+
+/// What the server does with a connection after a response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Habit {
+    /// No connection is known to have answered twice. The number counts connections that ended after one response.
+    Unknown(u8),
+    /// The server keeps connections: one has answered twice, and none was lost since.
+    Keeps,
+    /// The server closes each connection after its first response.
+    Closes,
+}
+
+/// The connections that no request uses.
+struct Idle {
+    /// The most recently used last.
+    connections: Vec<Connection>,
+    /// Whether a task is running that closes them in time.
+    is_watched: bool,
+    habit: Habit,
+}
+
+impl Idle {
+    /// Remembers that a connection has ended after `answers` responses.
+    fn ended(&mut self, answers: u32) {
+        self.habit = match self.habit {
+            Habit::Closes => Habit::Closes,
+            Habit::Unknown(ends) if answers == 1 && ends + 1 >= ENOUGH_ENDS => {
+                debug!("the server closes each connection after a response; connections are no longer kept");
+                Habit::Closes
+            }
+            Habit::Unknown(ends) if answers == 1 => Habit::Unknown(ends + 1),
+            Habit::Unknown(_) | Habit::Keeps => Habit::Unknown(0),
+        };
+    }
+}
+
+/// The connections to a server.
+pub(crate) struct Pool {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) server_name: ServerName<'static>,
+    pub(crate) limits: Limits,
+    connector: TlsConnector,
+    idle: Arc<Mutex<Idle>>,
+    /// Limits the number of open connections.
+    permits: Semaphore,
+    /// Whether the server has ever responded.
+    responded: AtomicBool,
+    seen: Mutex<Option<Handshake>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, server_name, limits, connector: _, idle: _, permits: _, responded: _, seen: _ } =
+            self;
+        f.debug_struct("Pool")
+            .field("endpoint", endpoint)
+            .field("server_name", server_name)
+            .field("limits", limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        server_name: ServerName<'static>,
+        connector: TlsConnector,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            endpoint,
+            server_name,
+            limits,
+            connector,
+            idle: Arc::new(Mutex::new(Idle {
+                connections: Vec::new(),
+                is_watched: false,
+                habit: Habit::Unknown(0),
+            })),
+            permits: Semaphore::new(limits.connections),
+            responded: AtomicBool::new(false),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The TLS version and the server certificate of the last handshake.
+    pub(crate) fn seen(&self) -> Option<Handshake> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the server does with a connection after a response.
+    #[expect(dead_code, reason = "a probe is to show it")]
+    pub(crate) fn habit(&self) -> Habit {
+        self.idle().habit
+    }
+
+    /// Sends a request and receives its response, over an idle connection or a new one.
+    ///
+    /// Servers close idle connections at any time. If the connection turns out to be closed, the client sends the
+    /// request once more over a new one, provided that the request has certainly not arrived, or is `repeatable`.
+    pub(crate) async fn exchange(
+        &self,
+        request: &[u8],
+        repeatable: bool,
+    ) -> Result<Zeroizing<Vec<u8>>, Broken> {
+        let permit = self.permits.acquire().await;
+        let _permit = permit.map_err(|_closed| {
+            Broken::unsent(Error::new(ErrorKind::Unexpected, "the connections have been closed"))
+        })?;
+        let mut retried = false;
+        loop {
+            let idle = if retried { None } else { self.alive(repeatable) };
+            let reused = idle.is_some();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => self.connect().await.map_err(Broken::unsent)?,
+            };
+            let failed = match connection.exchange(request, &self.limits).await {
+                Ok(frame) => {
+                    self.responded.store(true, Ordering::Relaxed);
+                    self.keep(connection);
+                    return Ok(frame);
+                }
+                Err(failed) => failed,
+            };
+            if reused {
+                let mut idle = self.idle();
+                idle.ended(if failed.closed { connection.answers() } else { 0 });
+                // The other idle connections are most likely lost too.
+                idle.connections.clear();
+            }
+            if failed.closed && !retried && (repeatable || (reused && !failed.sent)) {
+                debug!(server = %self.endpoint, reused, "the connection was closed; trying a new one");
+                retried = true;
+            } else {
+                return Err(self.explain(failed, reused));
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let (connection, handshake) =
+            Connection::open(&self.endpoint, self.server_name.clone(), &self.connector, self.limits.connect)
+                .await?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
+        Ok(connection)
+    }
+
+    /// Takes an idle connection that is still open. `None` if there is no such connection.
+    ///
+    /// A server that closes each connection after its response closes this one only moments after we have looked. So a
+    /// request that is not `repeatable` gets a connection only from a server that is known to keep connections, and only
+    /// if the connection has responded moments ago.
+    fn alive(&self, repeatable: bool) -> Option<Connection> {
+        let mut idle = self.idle();
+        let keeps = idle.habit == Habit::Keeps;
+        while let Some(mut connection) = idle.connections.pop() {
+            if !connection.is_healthy(&self.limits) {
+                if connection.idle_time() < self.limits.idle {
+                    idle.ended(connection.answers());
+                }
+            } else if repeatable || (keeps && connection.idle_time() < ALIVE) {
+                return Some(connection);
+            } else {
+                // This connection makes room for a new one.
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, and closes it when it has been idle for too long.
+    ///
+    /// The buffers of a connection hold what it has received last, which may be a KEK. A rotation waits for minutes after
+    /// that, so the connection must not stay until the next request.
+    fn keep(&self, connection: Connection) {
+        let limit = self.limits.idle;
+        let mut idle = self.idle();
+        if connection.answers() > 1 {
+            idle.habit = Habit::Keeps;
+        }
+        if limit.is_zero() || idle.habit == Habit::Closes {
+            return;
+        }
+        idle.connections.push(connection);
+        if std::mem::replace(&mut idle.is_watched, true) {
+            return;
+        }
+        let watched = Arc::downgrade(&self.idle);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(limit).await;
+                let Some(idle) = watched.upgrade() else { return };
+                let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.connections.retain(|connection| connection.idle_time() < limit);
+                if idle.connections.is_empty() {
+                    idle.is_watched = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says more about a connection that the server closed without a response.
+    fn explain(&self, mut failed: Broken, reused: bool) -> Broken {
+        if failed.closed && reused {
+            failed.error = failed.error.context(
+                "hint",
+                "the server had closed the idle connection; set KMIP_IDLE_TIMEOUT to less than the server keeps an idle \
+                 connection, or to 0",
+            );
+        } else if failed.closed && !self.responded.load(Ordering::Relaxed) {
+            // A server that refuses our certificate without an alert looks the same (field-reports UP-114).
+            let message = "the server accepts the connection and closes it without a response: check that the KMIP \
+                           server is up, also behind a load balancer, and its log for a refusal";
+            failed.error = Error::new(ErrorKind::Unavailable, message).retry(failed.error.retryable());
+        }
+        failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_closes_each_connection_if_two_in_a_row_end_after_one_response() {
+        let after = |ends: &[u32]| {
+            let mut idle = Idle { connections: Vec::new(), is_watched: false, habit: Habit::Unknown(0) };
+            ends.iter().for_each(|answers| idle.ended(*answers));
+            idle.habit
+        };
+        assert_eq!(after(&[1]), Habit::Unknown(1));
+        assert_eq!(after(&[1, 1]), Habit::Closes);
+        assert_eq!(after(&[1, 1, 5]), Habit::Closes);
+        assert_eq!(after(&[1, 7]), Habit::Unknown(0));
+        assert_eq!(after(&[1, 7, 1]), Habit::Unknown(1));
+    }
+}
