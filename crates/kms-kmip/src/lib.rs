@@ -9,7 +9,7 @@ mod config;
 mod connection;
 mod delete;
 mod error;
-mod find;
+mod FINDX;
 mod get;
 mod habits;
 mod history;
