@@ -7,7 +7,7 @@ use kms_core::{KeyName, ProxyRules, config::parse_duration};
 use kms_kube::ClusterRef;
 use kms_luks::MappingName;
 
-use crate::output::Format;
+use crate::{environment::Environment, output::Format};
 
 /// The option `-f`, which stands before or after the command.
 ///
@@ -83,6 +83,13 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     #[arg(help_heading = OUTPUT, hide_short_help = true)]
     pub(crate) quiet: bool,
+}
+
+impl Global {
+    /// Takes the settings that come from the environment.
+    pub(crate) fn set_environment(&mut self, environment: &Environment) {
+        self.proxies = ProxyRules::from_environment(environment.pairs());
+    }
 }
 
 /// The form of the logs.

@@ -7,6 +7,7 @@
 mod args;
 mod cli;
 mod cmd;
+mod completion;
 mod environment;
 mod exit;
 mod hygiene;
@@ -31,7 +32,7 @@ mod osd_host;
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use kms_core::{Error, ErrorKind, ProxyRules, Result};
+use kms_core::{Error, ErrorKind, Result};
 use kms_dispatch::Registry;
 use kms_rotation::{Options, Timer};
 
@@ -65,6 +66,9 @@ pub fn main_with_timer(registry: Registry, timer: Arc<dyn Timer>) -> ExitCode {
 fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     hygiene::harden();
     let environment = Environment::read();
+    if environment.get(completion::VARIABLE).is_some() {
+        return completion::answer();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -74,7 +78,7 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
         }
     };
     let (mut global, command) = cli.into_parts();
-    global.proxies = ProxyRules::from_environment(environment.pairs());
+    global.set_environment(&environment);
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);

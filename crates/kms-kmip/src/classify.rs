@@ -3,26 +3,28 @@
 //! KMIP has no conditional write, and names need not be unique on a server. So each object that we register carries its
 //! cluster and, if it replaces another object, its generation. The KEK is the oldest object of the highest generation.
 //! An object that is [marked as superseded](crate::superseded) is never the KEK, even if its successor is gone.
-//! After a Register a writer looks again, and destroys its own object unless that object is the KEK.
+//! After a Register a writer [looks again](crate::find), and destroys its own object unless that object is the KEK.
 
 use kms_core::{Error, ErrorKind, KeyName, Result};
 
 use crate::{
     label::{NO_CLUSTER, Tag},
     name::{key_name, superseded_key},
-    stored::{Attributes, revocation, state},
+    stored::{Attributes, object_type, revocation, state},
 };
 
 /// An object on the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Object {
     pub(crate) uid: String,
-    /// The keys whose names the object has. Empty if the object is superseded.
+    /// The keys whose names the object has. Empty if the object is superseded, or if its type cannot be that of a KEK.
     pub(crate) keys: Vec<KeyName>,
     /// The keys of which the object is a superseded object.
     pub(crate) superseded: Vec<KeyName>,
     pub(crate) tag: Option<Tag>,
     pub(crate) initial_date: Option<i64>,
+    /// `None` if the server does not tell the type.
+    pub(crate) object_type: Option<u32>,
     /// Whether the server has destroyed the key material; some servers keep the attributes.
     pub(crate) destroyed: bool,
 }
@@ -38,12 +40,18 @@ impl Object {
         {
             superseded.append(&mut keys);
         }
+        // A certificate may have the name of a key.
+        if !object_type::may_be_kek(attributes.object_type) {
+            keys.clear();
+            superseded.clear();
+        }
         Self {
             uid: uid.to_owned(),
             keys,
             superseded,
             tag: Tag::of(attributes),
             initial_date: attributes.initial_date,
+            object_type: attributes.object_type,
             destroyed: attributes
                 .state
                 .is_some_and(|found| matches!(found, state::DESTROYED | state::DESTROYED_COMPROMISED)),
@@ -60,8 +68,31 @@ impl Object {
         self.tag.as_ref().map_or(0, |tag| tag.generation)
     }
 
-    /// The sort key by age, oldest first. Times are whole seconds; the numbers that many servers give to objects break
-    /// ties.
+    /// The cluster in the object's tag. `None` if the object has no tag, or if the server has lost the cluster.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.tag.as_ref()?.cluster.as_deref()
+    }
+
+    /// The object that this one replaces.
+    pub(crate) fn predecessor(&self) -> Option<&str> {
+        self.tag.as_ref()?.predecessor.as_deref()
+    }
+
+    /// Whether the object belongs to another cluster than `ours`. Objects without a cluster belong to none.
+    pub(crate) fn is_foreign(&self, ours: Option<&str>) -> bool {
+        self.cluster()
+            .is_some_and(|cluster| cluster != NO_CLUSTER && ours.is_some_and(|ours| ours != cluster))
+    }
+
+    /// Whether the labels of two objects show that `other` belongs to the key of this object: it is the predecessor, or
+    /// it is a successor whose cluster the server has lost.
+    fn leads_to(&self, other: &Self) -> bool {
+        let is_lost = other.tag.is_some() && other.cluster().is_none();
+        self.predecessor() == Some(&other.uid) || (is_lost && other.predecessor() == Some(&self.uid))
+    }
+
+    /// The sort key by age, oldest first. Times are whole seconds; identifiers break ties, in an order that need not be
+    /// that of the registrations.
     fn age(&self) -> (i64, Option<u64>, &str) {
         (self.initial_date.unwrap_or(i64::MAX), self.uid.parse().ok(), &self.uid)
     }
@@ -92,15 +123,13 @@ pub(crate) fn classify(
     mut found: Vec<Object>,
 ) -> Result<Option<Objects>> {
     found.retain(|object| !object.destroyed && object.keys.contains(name));
-    let is_of =
-        |object: &Object, cluster: &str| object.tag.as_ref().is_some_and(|tag| tag.cluster == cluster);
+    let known =
+        |found: &[Object], cluster: &str| found.iter().any(|object| object.cluster() == Some(cluster));
     // Prefer the objects of our cluster, then objects without a cluster, then objects without a tag.
     let group = match cluster {
-        Some(cluster) => {
-            [cluster, NO_CLUSTER].into_iter().find(|known| found.iter().any(|o| is_of(o, known)))
-        }
+        Some(cluster) => [cluster, NO_CLUSTER].into_iter().find(|cluster| known(&found, cluster)),
         None => {
-            let mut clusters = found.iter().filter_map(|object| Some(object.tag.as_ref()?.cluster.as_str()));
+            let mut clusters = found.iter().filter_map(Object::cluster);
             let first = clusters.next();
             if let Some(other) = clusters.find(|other| Some(*other) != first) {
                 return Err(ambiguous("objects of several clusters", &found)
@@ -110,21 +139,15 @@ pub(crate) fn classify(
         }
     }
     .map(ToOwned::to_owned);
-    let (mut found, mut rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|object| match &group {
-        Some(cluster) => is_of(object, cluster),
-        None => object.tag.is_none(),
-    });
-    if group.is_none() && found.len() > 1 {
-        return Err(ambiguous("several objects that rook-kms has not registered", &found));
+    let (mut found, mut rest): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|object| object.cluster() == group.as_deref());
+    if group.is_none() {
+        rest.extend(found.drain(1.min(found.len())..));
     }
-    // A predecessor of one of these objects belongs to the key too, even if another program has registered it.
-    let mut at = 0;
-    while let Some(object) = found.get(at) {
-        let before = object.tag.as_ref().and_then(|tag| tag.predecessor.as_deref());
-        if let Some(position) = before.and_then(|uid| rest.iter().position(|object| object.uid == uid)) {
-            found.push(rest.swap_remove(position));
-        }
-        at += 1;
+    gather(&mut found, &mut rest, cluster);
+    if group.is_none() && rest.iter().any(|object| object.cluster().is_none()) {
+        found.append(&mut rest);
+        return Err(ambiguous("several objects that rook-kms has not registered", &found));
     }
     found.sort_by(|one, other| {
         other.generation().cmp(&one.generation()).then_with(|| one.age().cmp(&other.age()))
@@ -135,6 +158,18 @@ pub(crate) fn classify(
         found.partition(|object| object.generation() == current.generation());
     superseded.reverse();
     Ok(Some(Objects { current, strays, superseded }))
+}
+
+/// Moves the objects that belong to the key of `found` from `rest` to `found`. A predecessor belongs to it even if another
+/// program has registered it.
+pub(crate) fn gather(found: &mut Vec<Object>, rest: &mut Vec<Object>, cluster: Option<&str>) {
+    let mut at = 0;
+    while let Some(object) = found.get(at) {
+        match rest.iter().position(|other| !other.is_foreign(cluster) && object.leads_to(other)) {
+            Some(position) => found.push(rest.swap_remove(position)),
+            None => at += 1,
+        }
+    }
 }
 
 fn ambiguous(what: &str, found: &[Object]) -> Error {
@@ -166,6 +201,7 @@ mod tests {
             superseded: Vec::new(),
             tag,
             initial_date: Some(date),
+            object_type: Some(2),
             destroyed: false,
         }
     }
@@ -219,6 +255,42 @@ mod tests {
         let superseded: Vec<_> = sorted.superseded.iter().map(|object| object.uid.as_str()).collect();
         assert_eq!((sorted.current.uid.as_str(), superseded), ("3", vec!["1", "2"]));
         assert!(sorted.strays.is_empty());
+    }
+
+    #[test]
+    fn a_successor_whose_cluster_the_server_has_lost_is_the_kek_and_another_clusters_is_not() {
+        let ours = Some("ns/name");
+        let lost = |uid: &str, generation, before: &str| {
+            let mut object = object(uid, ours, generation, 5);
+            object.tag = Some(Tag { cluster: None, generation, predecessor: Some(before.to_owned()) });
+            object
+        };
+        let first = || object("1", ours, 0, 1);
+        assert_eq!(current(ours, vec![lost("3", 2, "2"), first(), lost("2", 1, "1")]).as_deref(), Some("3"));
+        assert_eq!(current(ours, vec![lost("9", 2, "8"), first()]).as_deref(), Some("1"));
+        // The objects before were renamed, and the index was lost.
+        assert_eq!(current(ours, vec![lost("3", 2, "2")]).as_deref(), Some("3"));
+        assert_eq!(current(ours, vec![lost("3", 2, "2"), lost("4", 3, "3")]).as_deref(), Some("4"));
+        let error = classify(&name(), ours, vec![lost("3", 2, "2"), lost("9", 3, "8")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        // A label that names an object of another cluster does not make it ours.
+        let theirs = object("7", Some("other/one"), 0, 1);
+        let sorted = classify(&name(), ours, vec![lost("3", 2, "7"), theirs]).unwrap().unwrap();
+        assert_eq!((sorted.current.uid.as_str(), sorted.superseded), ("3", vec![]));
+    }
+
+    #[test]
+    fn only_an_object_of_a_type_of_keks_has_the_name_of_a_key() {
+        let attributes = |object_type| Attributes {
+            names: vec!["rook-ceph-osd-encryption-key-a".to_owned()],
+            object_type,
+            ..Attributes::default()
+        };
+        for (object_type, keys) in
+            [(None, 1), (Some(2), 1), (Some(7), 1), (Some(8), 1), (Some(1), 0), (Some(3), 0), (Some(6), 0)]
+        {
+            assert_eq!(Object::new("1", &attributes(object_type)).keys.len(), keys, "{object_type:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU8, Ordering},
     },
 };
 
@@ -17,7 +17,7 @@ use crate::{
     answers::{Answer, Answers, located},
     connection::Broken,
     error::{Class, ExchangeError, malformed},
-    message::{BatchId, Operation, Part, Version, discover, join, request, versions},
+    message::{BatchId, Operation, Part, Version, discover, join, request, time_stamp, versions},
     pool::Pool,
     ttlv::{Field, Item},
 };
@@ -39,11 +39,13 @@ pub(crate) struct Client {
     batches: AtomicU8,
     /// The operations after which the server does not know the object (the ID placeholder).
     unchained: Mutex<Vec<Operation>>,
+    /// The time stamp of the last response that had one; 0 until then.
+    server_time: AtomicI64,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, version, batches: _, unchained: _ } = self;
+        let Self { pool, version, batches: _, unchained: _, server_time: _ } = self;
         f.debug_struct("Client").field("pool", pool).field("version", &version.get()).finish_non_exhaustive()
     }
 }
@@ -55,6 +57,7 @@ impl Client {
             version: OnceCell::new_with(version),
             batches: AtomicU8::new(Batches::Unknown as u8),
             unchained: Mutex::default(),
+            server_time: AtomicI64::new(0),
         }
     }
 
@@ -85,6 +88,11 @@ impl Client {
 
     fn unchained(&self) -> MutexGuard<'_, Vec<Operation>> {
         self.unchained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server's time in its last response, in seconds since 1970. `None` if no response had a time.
+    pub(crate) fn server_time(&self) -> Option<i64> {
+        Some(self.server_time.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)
     }
 
     /// Sends one operation, and parses the payload of its response with `read`.
@@ -287,6 +295,9 @@ impl Client {
             error: located(broken.error, &self.pool.endpoint)
                 .context("request", first.map_or("none", Operation::as_str)),
         })?;
+        if let Some(seconds) = time_stamp(&frame) {
+            self.server_time.store(seconds, Ordering::Relaxed);
+        }
         Ok(Answer::all(frame, asked))
     }
 

@@ -8,12 +8,11 @@ use kms_core::{
 
 use crate::{
     api::Api,
-    classify::Object,
+    classify::{Object, gather},
     error::{Class, ExchangeError},
     index::{Index, adopt, dangling, entry},
-    label::NO_CLUSTER,
     message::Operation,
-    stored::{revocation, state},
+    stored::{object_type, revocation, state},
 };
 
 /// The maximum number of times that a delete starts again because another client writes the same key.
@@ -64,6 +63,7 @@ async fn delete_indexed(
 ) -> Result<()> {
     // An entry whose object is absent may be the only trace of a key on another server, so keep it.
     let current = api.object(&entry.uid).await?.ok_or_else(|| dangling(name, &entry.uid))?;
+    check_ours(api, name, &current)?;
     let others = leftovers(api, name, Some(&current)).await?;
     if !others.is_empty() {
         entry.version = index.swap(name, &entry.version, &entry.uid).await?;
@@ -125,24 +125,57 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
     destroy_all(api, &others).await
 }
 
+/// Fails unless the object that the index names can be the KEK of this key and cluster: a delete must not destroy a
+/// certificate, or the KEK of another key, because of a wrong Secret.
+fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
+    let other = if !object_type::may_be_kek(object.object_type) {
+        Some(format!("is {}", object_type::describe(object.object_type)))
+    } else if is_of_another_key(object, name) {
+        Some("has the name of another key".to_owned())
+    } else if object.is_foreign(api.cluster.as_deref()) {
+        Some(format!("belongs to the cluster {}", object.cluster().unwrap_or_default()))
+    } else {
+        None
+    };
+    match other {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the Secret of the key names an object that {other}; nothing was destroyed: check the Secret, and remove \
+                 it by hand if it is wrong"
+            ),
+        )
+        .context("key", name.as_str())
+        .context("object", object.uid.as_str())),
+    }
+}
+
+fn is_of_another_key(object: &Object, name: &KeyName) -> bool {
+    let mut names = object.keys.iter().chain(&object.superseded).peekable();
+    names.peek().is_some() && names.all(|known| known != name)
+}
+
 /// Finds all other objects of the key, in the order to destroy them: first objects that crashed writers left, since a
 /// reader could take them for the KEK, then superseded objects. An object that Rook has registered has no name; only
 /// the label of its successor leads to it. `current`: `None` if the key has no current object.
 pub(crate) async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object>) -> Result<Vec<Object>> {
     let uid = current.map_or("", |current| &current.uid);
-    let mut others = ours(api, name).await?;
-    others.retain(|object| object.uid != uid);
-    let nameless: Vec<_> = current
+    let mut others = labelled(api, name, current).await?;
+    let mut linked: Vec<_> = current
         .into_iter()
         .chain(&others)
-        .filter_map(|object| object.tag.as_ref()?.predecessor.clone())
-        .filter(|known| known != uid && !others.iter().any(|other| other.uid == *known))
+        .filter_map(|object| object.predecessor().map(ToOwned::to_owned))
         .collect();
     let replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-    for known in nameless.into_iter().chain(replaced.unwrap_or_default()) {
+    linked.extend(replaced.unwrap_or_default());
+    while let Some(known) = linked.pop() {
         if known != uid
-            && let Some(object) = api.object(&known).await?.filter(|object| object.tag.is_none())
+            && !others.iter().any(|other| other.uid == known)
+            && let Some(object) = api.object(&known).await?
+            && check_ours(api, name, &object).is_ok()
         {
+            linked.extend(object.predecessor().map(ToOwned::to_owned));
             others.push(object);
         }
     }
@@ -156,16 +189,22 @@ pub(crate) async fn leftovers(api: &Api, name: &KeyName, current: Option<&Object
     Ok(others)
 }
 
-/// Finds the objects of our cluster with the name of a key, except the object that the index names and objects that are
-/// marked as superseded.
-pub(crate) async fn others(api: &Api, name: &KeyName, uid: &str) -> Result<Vec<Object>> {
+/// Finds the objects of our cluster with the name of a key, except the object `uid` that the index names, and objects
+/// that are marked as superseded. `current`: the object `uid`, if the server has it.
+pub(crate) async fn others(
+    api: &Api,
+    name: &KeyName,
+    uid: &str,
+    current: Option<&Object>,
+) -> Result<Vec<Object>> {
     let mut found = api.named(name, true).await?;
-    found.retain(|object| object.uid != uid && object.keys.contains(name) && is_ours(api, object));
-    Ok(found)
+    found.retain(|object| object.uid != uid && object.keys.contains(name));
+    Ok(ours(api, found, current))
 }
 
-/// Finds all objects of our cluster that have been registered for a key and have a label.
-async fn ours(api: &Api, name: &KeyName) -> Result<Vec<Object>> {
+/// Finds all objects that have been registered for a key and whose labels show that they belong to our cluster, except
+/// `current`.
+async fn labelled(api: &Api, name: &KeyName, current: Option<&Object>) -> Result<Vec<Object>> {
     let mut found = api.named(name, true).await?;
     for object in api.renamed(name).await? {
         // A server that ignores the filter of a Locate returns every object both times.
@@ -173,18 +212,25 @@ async fn ours(api: &Api, name: &KeyName) -> Result<Vec<Object>> {
             found.push(object);
         }
     }
+    let uid = current.map(|current| &current.uid);
     found.retain(|object| {
-        (object.keys.contains(name) || object.superseded.contains(name)) && is_ours(api, object)
+        (object.keys.contains(name) || object.superseded.contains(name)) && Some(&object.uid) != uid
     });
-    Ok(found)
+    Ok(ours(api, found, current))
+}
+
+/// Keeps the objects of our cluster, and those that the labels of `current` and of our objects lead to.
+fn ours(api: &Api, found: Vec<Object>, current: Option<&Object>) -> Vec<Object> {
+    let (mut ours, mut rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|object| is_ours(api, object));
+    ours.extend(current.cloned());
+    gather(&mut ours, &mut rest, api.cluster.as_deref());
+    ours.retain(|object| current.is_none_or(|current| current.uid != object.uid));
+    ours
 }
 
 /// Whether an object has the label of our cluster, or of a client without a cluster name.
 fn is_ours(api: &Api, object: &Object) -> bool {
-    let cluster = object.tag.as_ref().map(|tag| tag.cluster.as_str());
-    cluster.is_some_and(|cluster| {
-        api.cluster.as_deref().is_none_or(|ours| ours == cluster || cluster == NO_CLUSTER)
-    })
+    object.cluster().is_some() && !object.is_foreign(api.cluster.as_deref())
 }
 
 /// Destroys objects, and returns how many of them existed.

@@ -1,4 +1,7 @@
-//! Labels on objects: name and application specific information say which key, cluster and generation an object holds.
+//! Labels on objects: they say which key, cluster and generation an object holds.
+//!
+//! A server may accept several values of one attribute and keep only one of them. So the preferred label has one value
+//! of each attribute.
 
 use kms_core::KeyName;
 
@@ -7,9 +10,10 @@ use crate::{
     stored::{Attribute, Attributes, Body},
 };
 
-/// The application namespace of the value that names the cluster.
+/// The application namespace of the value that names the cluster, and the first word of an object group that does.
 const CLUSTER: &str = "rook-kms";
-/// The application namespace of the value that holds generation and predecessor.
+/// The first word of the object group that holds generation and predecessor. Earlier versions used it as the application
+/// namespace of a second value.
 const GENERATION: &str = "rook-kms-generation";
 /// The separator in the second name of an object, for servers that refuse application specific information.
 const MARK: &str = " rook-kms ";
@@ -19,7 +23,8 @@ pub(crate) const NO_CLUSTER: &str = "-";
 /// The label of an object that we have registered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Tag {
-    pub(crate) cluster: String,
+    /// `None` if the server has lost the value.
+    pub(crate) cluster: Option<String>,
     /// 0 after a create; each update adds 1.
     pub(crate) generation: u64,
     /// The identifier of the object that this one replaces.
@@ -29,7 +34,7 @@ pub(crate) struct Tag {
 impl Tag {
     /// The label of the first object of a key.
     pub(crate) fn first(cluster: Option<&str>) -> Self {
-        Self { cluster: cluster.unwrap_or(NO_CLUSTER).to_owned(), generation: 0, predecessor: None }
+        Self { cluster: Some(cluster.unwrap_or(NO_CLUSTER).to_owned()), generation: 0, predecessor: None }
     }
 
     /// The label of an object that replaces `predecessor`, whose label is `before`.
@@ -53,19 +58,30 @@ impl Tag {
         self
     }
 
+    /// Reads a label in one text: cluster, generation and predecessor. A cluster is namespace/name, so it has no space.
+    fn read(text: &str) -> Self {
+        let (cluster, generation) = text.split_once(' ').unwrap_or((text, ""));
+        Self::first(Some(cluster)).read_generation(generation)
+    }
+
     /// Reads the label from the attributes of an object. `None` if the object has no label.
     pub(crate) fn of(attributes: &Attributes) -> Option<Self> {
         let data = |namespace: &str| {
             attributes.application.iter().find(|(known, _)| known == namespace).map(|(_, data)| data.as_str())
         };
-        if let Some(cluster) = data(CLUSTER) {
-            // A cluster is namespace/name, so it has no space.
-            let (cluster, rest) = cluster.split_once(' ').unwrap_or((cluster, ""));
-            return Some(Self::first(Some(cluster)).read_generation(data(GENERATION).unwrap_or(rest)));
+        let group = |word: &str| {
+            attributes.groups.iter().find_map(|group| group.strip_prefix(word)?.strip_prefix(' '))
+        };
+        let marked = || attributes.names.iter().find_map(|name| Some(name.split_once(MARK)?.1));
+        let generation = group(GENERATION).or_else(|| data(GENERATION));
+        let tag = data(CLUSTER).or_else(|| group(CLUSTER)).or_else(marked).map(Self::read);
+        match generation {
+            Some(text) => {
+                let lost = Self { cluster: None, generation: 0, predecessor: None };
+                Some(tag.unwrap_or(lost).read_generation(text))
+            }
+            None => tag,
         }
-        let marked = attributes.names.iter().find_map(|name| Some(name.split_once(MARK)?.1))?;
-        let (cluster, generation) = marked.split_once(' ').unwrap_or((marked, ""));
-        Some(Self::first(Some(cluster)).read_generation(generation))
     }
 }
 
@@ -79,13 +95,14 @@ pub(crate) struct Shape {
 /// Where an object carries its [`Tag`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Label {
-    /// In application specific information: one value for the cluster, and a second value if the object replaces
-    /// another.
-    Application,
-    /// In one value of application specific information, since PyKMIP accepts no attribute twice from 2.0 on. A Locate
-    /// by cluster does not find the object.
+    /// The cluster in application specific information. If the object replaces another, generation and predecessor in an
+    /// object group.
+    Group,
+    /// All in one value of application specific information. A Locate by cluster does not find the object.
     OneApplication,
-    /// In a second name.
+    /// All in one object group.
+    OneGroup,
+    /// All in a second name.
     SecondName,
     /// Nowhere: the object has only its name.
     Name,
@@ -98,68 +115,75 @@ impl Shape {
     ///
     /// Rook can read all of them except secret data, so secret data comes last. An object without a name needs an index
     /// that holds its identifier.
-    pub(crate) const ALL: [Self; 9] = [
-        Self { body: Body::Raw, label: Label::Application },
+    pub(crate) const ALL: [Self; 11] = [
+        Self { body: Body::Raw, label: Label::Group },
         Self { body: Body::Raw, label: Label::OneApplication },
+        Self { body: Body::Raw, label: Label::OneGroup },
         Self { body: Body::Raw, label: Label::SecondName },
         Self { body: Body::Raw, label: Label::Name },
         Self { body: Body::Rook, label: Label::None },
-        Self { body: Body::SecretData, label: Label::Application },
+        Self { body: Body::SecretData, label: Label::Group },
         Self { body: Body::SecretData, label: Label::OneApplication },
+        Self { body: Body::SecretData, label: Label::OneGroup },
         Self { body: Body::SecretData, label: Label::SecondName },
         Self { body: Body::SecretData, label: Label::Name },
     ];
 
+    /// Whether objects in this shape carry their [`Tag`].
+    pub(crate) fn has_tag(self) -> bool {
+        !matches!(self.label, Label::Name | Label::None)
+    }
+
     /// Whether a reader can recognise an object with this shape and tag without an index.
     pub(crate) fn is_found(self, tag: &Tag) -> bool {
-        match self.label {
-            Label::Application | Label::OneApplication | Label::SecondName => true,
-            Label::Name => tag.generation == 0,
-            Label::None => false,
-        }
+        self.has_tag() || (self.label == Label::Name && tag.generation == 0)
     }
 
     /// Describes the shape for logs and errors.
-    pub(crate) fn describe(self) -> &'static str {
-        match (self.body, self.label) {
-            (Body::Raw, Label::Application) => "symmetric key (Raw) with application specific information",
-            (Body::Raw, Label::OneApplication) => {
-                "symmetric key (Raw) with application specific information in one piece"
-            }
-            (Body::Raw, Label::SecondName) => "symmetric key (Raw) with two names",
-            (Body::Raw, _) => "symmetric key (Raw) with a name",
-            (Body::Rook, _) => "symmetric key as Rook writes it (Opaque, no name)",
-            (Body::SecretData, Label::Application | Label::OneApplication) => {
-                "secret data with application specific information"
-            }
-            (Body::SecretData, Label::SecondName) => "secret data with two names",
-            (Body::SecretData, _) => "secret data with a name",
-        }
+    pub(crate) fn describe(self) -> String {
+        let body = match self.body {
+            Body::Raw => "symmetric key (Raw)",
+            Body::Rook => "symmetric key as Rook writes it (Opaque)",
+            Body::SecretData => "secret data",
+        };
+        let label = match self.label {
+            Label::Group => "application specific information and object group",
+            Label::OneApplication => "application specific information alone",
+            Label::OneGroup => "object group alone",
+            Label::SecondName => "two names",
+            Label::Name => "a name alone",
+            Label::None => "no name",
+        };
+        format!("{body} with {label}")
     }
 }
 
 /// Owns the attribute values of a new object, which the attributes borrow.
 pub(crate) struct Texts {
     name: String,
-    second_name: String,
     cluster: String,
     generation: Option<String>,
+    /// Cluster, generation and predecessor.
     all: String,
+    second_name: String,
+    group: String,
 }
 
 impl Texts {
     pub(crate) fn new(name: &KeyName, tag: &Tag) -> Self {
         let name = object_name(name);
-        let second_name = format!("{name}{MARK}{} {}", tag.cluster, tag.generation_text());
+        let cluster = tag.cluster.as_deref().unwrap_or(NO_CLUSTER).to_owned();
+        let all = match tag.generation {
+            0 => cluster.clone(),
+            _ => format!("{cluster} {}", tag.generation_text()),
+        };
         Self {
-            second_name: second_name.trim_end().to_owned(),
+            generation: (tag.generation > 0).then(|| format!("{GENERATION} {}", tag.generation_text())),
+            second_name: format!("{name}{MARK}{all}"),
+            group: format!("{CLUSTER} {all}"),
             name,
-            all: match tag.generation {
-                0 => tag.cluster.clone(),
-                _ => format!("{} {}", tag.cluster, tag.generation_text()),
-            },
-            cluster: tag.cluster.clone(),
-            generation: (tag.generation > 0).then(|| tag.generation_text()),
+            cluster,
+            all,
         }
     }
 
@@ -171,17 +195,12 @@ impl Texts {
         }
         attributes.push(Attribute::Name(&self.name));
         match label {
-            Label::Application => {
-                attributes.push(Attribute::ApplicationSpecific { namespace: CLUSTER, data: &self.cluster });
-                attributes.extend(
-                    self.generation
-                        .as_deref()
-                        .map(|data| Attribute::ApplicationSpecific { namespace: GENERATION, data }),
-                );
+            Label::Group => {
+                attributes.push(cluster_filter(&self.cluster));
+                attributes.extend(self.generation.as_deref().map(Attribute::ObjectGroup));
             }
-            Label::OneApplication => {
-                attributes.push(Attribute::ApplicationSpecific { namespace: CLUSTER, data: &self.all });
-            }
+            Label::OneApplication => attributes.push(cluster_filter(&self.all)),
+            Label::OneGroup => attributes.push(Attribute::ObjectGroup(&self.group)),
             Label::SecondName => attributes.push(Attribute::Name(&self.second_name)),
             Label::Name | Label::None => {}
         }
@@ -199,8 +218,13 @@ mod tests {
     use super::*;
     use crate::name::key_name;
 
+    fn applications(values: &[(&str, &str)]) -> Attributes {
+        let owned = |(namespace, data): &(&str, &str)| ((*namespace).to_owned(), (*data).to_owned());
+        Attributes { application: values.iter().map(owned).collect(), ..Attributes::default() }
+    }
+
     #[test]
-    fn a_tag_is_read_back_from_either_label() {
+    fn a_tag_is_read_back_from_each_label_and_no_attribute_but_the_name_is_there_twice() {
         let name = KeyName::new("a").unwrap();
         for tag in [
             Tag::first(Some("ns/name")),
@@ -208,7 +232,7 @@ mod tests {
             Tag::next(Some("ns/name"), Some(&Tag::first(Some("ns/name"))), "old uid"),
         ] {
             let texts = Texts::new(&name, &tag);
-            for label in [Label::Application, Label::OneApplication, Label::SecondName] {
+            for label in [Label::Group, Label::OneApplication, Label::OneGroup, Label::SecondName] {
                 let mut attributes = Attributes::default();
                 for attribute in texts.attributes(label) {
                     match attribute {
@@ -216,9 +240,12 @@ mod tests {
                         Attribute::ApplicationSpecific { namespace, data } => {
                             attributes.application.push((namespace.to_owned(), data.to_owned()));
                         }
+                        Attribute::ObjectGroup(group) => attributes.groups.push(group.to_owned()),
                         _ => {}
                     }
                 }
+                assert!(attributes.application.len() <= 1 && attributes.groups.len() <= 1, "{label:?}");
+                assert!(attributes.names.len() == 1 || label == Label::SecondName, "{label:?}");
                 let keys: Vec<_> = attributes.names.iter().filter_map(|name| key_name(name)).collect();
                 assert_eq!(
                     (keys, Tag::of(&attributes)),
@@ -229,5 +256,23 @@ mod tests {
             assert_eq!(texts.attributes(Label::None).len(), 1);
             assert_eq!(texts.attributes(Label::Name).len(), 2);
         }
+    }
+
+    #[test]
+    fn objects_of_earlier_versions_are_read_also_if_the_server_has_lost_one_of_two_values() {
+        let (cluster, generation) = (("rook-kms", "ns/name"), ("rook-kms-generation", "3 old uid"));
+        let first = Tag::first(Some("ns/name"));
+        let both = Tag { generation: 3, predecessor: Some("old uid".to_owned()), ..first.clone() };
+        let lost = Tag { cluster: None, ..both.clone() };
+        for (values, tag) in [
+            (&[cluster, generation][..], both.clone()),
+            (&[generation, cluster], both.clone()),
+            (&[("rook-kms", "ns/name 3 old uid")], both),
+            (&[cluster], first),
+            (&[generation], lost),
+        ] {
+            assert_eq!(Tag::of(&applications(values)), Some(tag), "{values:?}");
+        }
+        assert_eq!(Tag::of(&applications(&[("other", "ns/name")])), None);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     api::{Api, checked_identifier},
     error::{Class, ExchangeError, malformed},
     message::{Operation, Version},
-    stored::{Attribute, KEK_TYPES, by_name, by_tag},
+    stored::{Attribute, by_name, by_tag, object_type::KEK_TYPES},
     ttlv::{Field, Item, tag},
 };
 

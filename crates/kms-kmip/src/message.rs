@@ -272,6 +272,14 @@ fn payload<'a>(
     Ok(item.child(tag::RESPONSE_PAYLOAD).unwrap_or(item))
 }
 
+/// The server's time in the header of a response, in seconds since 1970. `None` if it is absent or zero: some servers
+/// send zero with an error.
+pub(crate) fn time_stamp(frame: &[u8]) -> Option<i64> {
+    let message = Item::parse(frame).ok()?;
+    let time = message.child(tag::RESPONSE_HEADER)?.child(tag::TIME_STAMP)?.date_time();
+    time.filter(|seconds| *seconds > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use kms_core::{Error, ErrorKind};

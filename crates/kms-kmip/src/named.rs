@@ -1,20 +1,18 @@
-//! Finds the objects of a key by its name.
+//! Finds the objects that have the name of a key, and reads no more of them than necessary.
 
 use std::collections::HashSet;
 
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{KeyName, Result};
 
 use crate::{
     api::Api,
-    classify::{Object, Objects, classify},
+    classify::Object,
     error::Class,
     locate::{END_OF_TIME, Effort},
     name::{object_name, superseded_name},
     stored::{Attribute, state},
 };
 
-/// The maximum number of searches for the current object of a key that other clients update at the same time.
-const FIND_ROUNDS: usize = 8;
 /// The number of objects of one name that are read one by one.
 const FEW: usize = 4;
 
@@ -33,8 +31,9 @@ impl Api {
         self.with_name(name, &text, uids, true).await
     }
 
-    async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
-        Ok(self.locate(&[Attribute::Name(text)], Effort::Quick).await?.complete()?)
+    /// Finds the identifiers of the objects that have this name, in every cluster.
+    pub(crate) async fn locate_name(&self, text: &str) -> Result<Vec<String>> {
+        self.locate(&[Attribute::Name(text)], Effort::Quick).await?.complete()
     }
 
     /// Reads the objects that a Locate by name has found, and more if the server ignores the name.
@@ -56,18 +55,21 @@ impl Api {
         Ok(found)
     }
 
-    /// Finds the objects of which one may be the current object of a key.
+    /// Finds the objects of which one may be the current object of a key, and the server's time of the Locate.
     ///
     /// A server that cannot rename superseded objects has them all under the name of the key. So many objects are not
     /// read one by one: the current one is neither revoked, nor older than another that is not revoked.
-    async fn candidates(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
+    pub(crate) async fn candidates(&self, name: &KeyName, fresh: bool) -> Result<(Vec<Object>, Option<i64>)> {
         let text = object_name(name);
         let uids = self.locate_name(&text).await?;
+        // Before the objects are read, which takes time: a later stamp says nothing of what the Locate has found.
+        let stamp = self.client.server_time();
         let live = if uids.len() > FEW { self.live(name, &text, &uids, fresh).await? } else { None };
-        match live {
-            Some(live) => Ok(live),
-            None => self.with_name(name, &text, uids, fresh).await,
-        }
+        let found = match live {
+            Some(live) => live,
+            None => self.with_name(name, &text, uids, fresh).await?,
+        };
+        Ok((found, stamp))
     }
 
     /// The objects that are not revoked, and of all that were registered after them. `None` if the server
@@ -110,27 +112,5 @@ impl Api {
         later.retain(|uid| !live.contains(uid));
         objects.extend(self.objects(later, fresh).await?);
         Ok(Some(objects))
-    }
-
-    /// Finds and classifies the objects of a key. `None` if the key has no current object.
-    ///
-    /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
-    /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
-    pub(crate) async fn find(&self, name: &KeyName, mut fresh: bool) -> Result<Option<Objects>> {
-        let mut before = Vec::new();
-        for _ in 0..FIND_ROUNDS {
-            let found = self.candidates(name, fresh).await?;
-            let superseded: Vec<_> = found
-                .iter()
-                .filter(|object| object.superseded.contains(name))
-                .map(|object| object.uid.clone())
-                .collect();
-            let objects = classify(name, self.cluster.as_deref(), found)?;
-            if objects.is_some() || superseded == before {
-                return Ok(objects);
-            }
-            (before, fresh) = (superseded, true);
-        }
-        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
     }
 }

@@ -26,9 +26,9 @@ const NEEDED: [Operation; 5] =
 /// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
 pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     let mut probe = steps(api, index, certificate).await;
-    let shape = api.shape().map_or("not seen", Shape::describe);
+    let shape = api.shape().map_or_else(|| "not seen".to_owned(), Shape::describe);
     probe.details = api.habits.describe();
-    probe.details.push(("objects", shape.to_owned()));
+    probe.details.push(("objects", shape));
     probe
 }
 

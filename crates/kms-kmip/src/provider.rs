@@ -66,9 +66,9 @@ impl KmsProvider for Kmip {
         PROVIDER
     }
 
-    /// With an index, the index decides between two writers. Without one, each writer looks, registers, looks again,
-    /// and destroys its own object unless it is the oldest. Two writers that do not see each other's objects may both
-    /// succeed.
+    /// With an index, the index decides between two writers. Without one, the order of the objects does: each writer
+    /// looks, registers, looks until no other object can come first any more, and destroys its own object unless it is
+    /// the first. The server itself checks nothing, so this is no compare-and-set.
     fn capability(&self) -> Capability {
         let guarantee = if self.index.is_some() { Guarantee::Atomic } else { Guarantee::CheckThenAct };
         Capability::full()

@@ -1,8 +1,9 @@
 //! Stores a KEK: create, update and overwrite, with an index and without.
 //!
 //! With an index, the index decides between two writers: an object is the KEK once the index holds its identifier, and
-//! the writer that loses destroys the object that it has just registered. Without an index, a writer looks again after
-//! its Register, and destroys its own object if another object is the KEK.
+//! the writer that loses destroys the object that it has just registered. Without an index, the order of the objects
+//! decides: after its Register a writer [looks](crate::find) until no object can come before the first one any more, and
+//! destroys its own object if another object is the KEK.
 //!
 //! At each step a reader gets the old KEK or the new one, and the server has at most one superfluous object. The next
 //! writer or a delete destroys that object. The last step of an update marks the object that it has replaced.
@@ -11,6 +12,7 @@ use std::sync::PoisonError;
 
 use kms_core::{
     Error, ErrorKind, Existing, IndexEntry, Kek, KeyIndex, KeyName, KeyVersion, PutMode, Result, Retry,
+    WriteOutcome,
 };
 use subtle::ConstantTimeEq as _;
 use tracing::{debug, warn};
@@ -145,10 +147,7 @@ async fn create_found(api: &Api, name: &KeyName, material: &[u8]) -> Result<Race
 
 /// Checks whether the object that we have registered is the KEK, and destroys it if not.
 async fn settle(api: &Api, name: &KeyName, uid: String) -> Result<Race> {
-    // The write has been applied, so an error from here on leaves its outcome unknown to the caller.
-    let objects = api.find(name, true).await.map_err(|error| {
-        if error.retryable() == Retry::Always { error.retry(Retry::IfIdempotent) } else { error }
-    })?;
+    let objects = api.find(name, true).await.map_err(|error| uncertain(error, &uid))?;
     let Some(objects) = objects else {
         take_back(api, &uid).await?;
         return Err(Error::new(
@@ -164,6 +163,12 @@ async fn settle(api: &Api, name: &KeyName, uid: String) -> Result<Race> {
     }
     take_back(api, &uid).await?;
     Ok(Race::Lost(objects.current.uid))
+}
+
+/// The error for a failure after a Register. The object `uid` is on the server, so the outcome is unknown to the caller.
+fn uncertain(error: Error, uid: &str) -> Error {
+    let error = if error.retryable() == Retry::Always { error.retry(Retry::IfIdempotent) } else { error };
+    error.outcome(WriteOutcome::Unknown).context("registered", uid)
 }
 
 /// Destroys our own object after we have lost a race.
@@ -233,7 +238,7 @@ async fn update_indexed(
         restore_name(api, name, &current.uid).await?;
     }
     let generation = current.as_ref().map_or(0, Object::generation);
-    let others = others(api, name, &entry.uid).await?;
+    let others = others(api, name, &entry.uid, current.as_ref()).await?;
     let (strays, mut old): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|object| object.generation() >= generation);
     if !strays.is_empty() {
@@ -264,7 +269,7 @@ async fn update_indexed(
                 restore_name(api, name, &entry.uid).await?;
                 return Err(Error::key_changed(name));
             }
-            if !labels_generations(api) {
+            if !api.shape().is_some_and(Shape::has_tag) {
                 let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);
                 replaced.entry(name.clone()).or_default().push(entry.uid.as_str().to_owned());
             }
@@ -324,7 +329,9 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
     Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
 }
 
-/// Registers a KEK in the first shape that the server accepts, and returns its identifier.
+/// Registers a KEK in the first shape that the server accepts and keeps, and returns its identifier.
+///
+/// `api` remembers the shape for the life of the process.
 async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag: &Tag) -> Result<String> {
     let texts = Texts::new(name, tag);
     let usable = |shape: &Shape| indexed || shape.is_found(tag);
@@ -335,11 +342,15 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
     for shape in remembered.into_iter().chain(others) {
         let payload = |version| api::register(version, shape.body, material, &texts.attributes(shape.label));
         match api.client.call(Operation::Register, payload, api::unique_identifier).await {
-            Ok(uid) => {
+            Ok(uid) if is_kept(api, indexed, shape, name, tag, &uid).await? => {
                 if api.set_shape(shape) && !tried.is_empty() {
-                    warn!(shape = shape.describe(), "the server accepts KEKs in this form only");
+                    warn!(shape = shape.describe(), "the server keeps KEKs in this form only");
                 }
                 return Ok(uid);
+            }
+            Ok(_) => {
+                debug!(shape = shape.describe(), "the server accepts this form, and loses a part of it");
+                tried.push(format!("{} (accepted, but not kept)", shape.describe()));
             }
             Err(failed) if failed.class == Class::Form => {
                 debug!(shape = shape.describe(), error = %failed.error, "the server refuses this form");
@@ -349,17 +360,51 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
             Err(failed) => return Err(failed.error),
         }
     }
-    Err(match first_refusal {
-        Some(error) => error.context("refused forms", tried.join("; ")),
-        None => Error::new(
+    let error = first_refusal.unwrap_or_else(|| {
+        Error::new(
             ErrorKind::Unsupported,
-            "the server accepts no attribute that tells an updated KEK from its predecessor; use an index in Kubernetes \
+            "the server keeps no attribute that tells an updated KEK from its predecessor; use an index in Kubernetes \
              for updates",
-        ),
-    })
+        )
+    });
+    Err(error.context("refused forms", tried.join("; ")))
 }
 
-/// Whether objects in the shape that the server accepts name the object that they replace.
-fn labels_generations(api: &Api) -> bool {
-    api.shape().is_some_and(|shape| !matches!(shape.label, Label::Name | Label::None))
+/// Reads back what the server has kept of an object that we have just registered. `false` if it has lost a label of the
+/// object, which is then destroyed: the object could be taken for another generation, or for another cluster's.
+///
+/// # Errors
+///
+/// `Unsupported` if the server tells no Initial Date and there is no index, since nothing orders two writers then.
+async fn is_kept(
+    api: &Api,
+    indexed: bool,
+    shape: Shape,
+    name: &KeyName,
+    tag: &Tag,
+    uid: &str,
+) -> Result<bool> {
+    let object = match api.object(uid).await {
+        Ok(Some(object)) => object,
+        // Another client has destroyed the object meanwhile, which the caller finds out.
+        Ok(None) => return Ok(true),
+        Err(error) => return Err(uncertain(error, uid)),
+    };
+    // Another client may have replaced the object already.
+    let is_named =
+        shape.label == Label::None || object.keys.iter().chain(&object.superseded).any(|key| key == name);
+    let is_tagged = !shape.has_tag() || object.tag.as_ref() == Some(tag);
+    let is_dated = indexed || object.initial_date.is_some();
+    if is_named && is_tagged && is_dated {
+        return Ok(true);
+    }
+    destroy(api, uid).await.map_err(|error| uncertain(error, uid))?;
+    if is_dated {
+        return Ok(false);
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "the server tells no Initial Date of its objects, so two writers of one key could both succeed: use an index \
+         in Kubernetes for writes. Nothing was stored",
+    ))
 }

@@ -113,11 +113,12 @@ impl Body {
     }
 }
 
+/// The types of objects (KMIP 1.4 §9.1.3.2.12).
 pub(crate) mod object_type {
     pub(crate) const SYMMETRIC_KEY: u32 = 2;
     pub(super) const SECRET_DATA: u32 = 7;
-    pub(super) const OPAQUE_OBJECT: u32 = 8;
-    pub(super) const NAMES: [&str; 9] = [
+    const OPAQUE_OBJECT: u32 = 8;
+    const NAMES: [&str; 9] = [
         "a certificate",
         "a symmetric key",
         "a public key",
@@ -128,11 +129,21 @@ pub(crate) mod object_type {
         "an opaque object",
         "a PGP key",
     ];
-}
 
-/// The object types that a KEK can have.
-pub(crate) const KEK_TYPES: [u32; 3] =
-    [object_type::SYMMETRIC_KEY, object_type::SECRET_DATA, object_type::OPAQUE_OBJECT];
+    /// The types that a KEK can have.
+    pub(crate) const KEK_TYPES: [u32; 3] = [SYMMETRIC_KEY, SECRET_DATA, OPAQUE_OBJECT];
+
+    /// Whether an object of this type may be a KEK. `None`: the server does not tell the type.
+    pub(crate) fn may_be_kek(kind: Option<u32>) -> bool {
+        kind.is_none_or(|kind| KEK_TYPES.contains(&kind))
+    }
+
+    /// The type in words, for errors.
+    pub(crate) fn describe(kind: Option<u32>) -> &'static str {
+        let at = kind.and_then(|kind| usize::try_from(kind).ok()?.checked_sub(1));
+        at.and_then(|at| NAMES.get(at)).copied().unwrap_or("of an unknown type")
+    }
+}
 
 mod key_format {
     pub(super) const RAW: u32 = 1;
@@ -153,9 +164,7 @@ pub(crate) fn material<'a>(payload: &Item<'a>) -> Result<&'a [u8]> {
     }
     let object = payload.child(tag::SYMMETRIC_KEY).or_else(|| payload.child(tag::SECRET_DATA));
     let Some(object) = object else {
-        let kind = kind.and_then(|kind| usize::try_from(kind).ok()?.checked_sub(1));
-        let kind = kind.and_then(|at| object_type::NAMES.get(at)).copied().unwrap_or("of an unknown type");
-        return Err(unusable(&format!("it is {kind}")));
+        return Err(unusable(&format!("it is {}", object_type::describe(kind))));
     };
     let block = object.child(tag::KEY_BLOCK).ok_or_else(|| unusable("it has no key block"))?;
     let value = block.child(tag::KEY_VALUE);
@@ -194,6 +203,8 @@ pub(crate) struct Attributes {
     pub(crate) names: Vec<String>,
     /// Application specific information: namespace and data.
     pub(crate) application: Vec<(String, String)>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) object_type: Option<u32>,
     pub(crate) state: Option<u32>,
     /// The code of the revocation reason.
     pub(crate) revocation: Option<u32>,
@@ -212,6 +223,8 @@ impl Attributes {
                 Some("Application Specific Information") => {
                     found.add(tag::APPLICATION_SPECIFIC_INFORMATION, &value);
                 }
+                Some("Object Group") => found.add(tag::OBJECT_GROUP, &value),
+                Some("Object Type") => found.add(tag::OBJECT_TYPE, &value),
                 Some("State") => found.add(tag::STATE, &value),
                 Some("Revocation Reason") => found.add(tag::REVOCATION_REASON, &value),
                 Some("Initial Date") => found.add(tag::INITIAL_DATE, &value),
@@ -231,6 +244,8 @@ impl Attributes {
             tag::APPLICATION_SPECIFIC_INFORMATION => {
                 self.application.extend(text(tag::APPLICATION_NAMESPACE).zip(text(tag::APPLICATION_DATA)));
             }
+            tag::OBJECT_GROUP => self.groups.extend(value.text().map(ToOwned::to_owned)),
+            tag::OBJECT_TYPE => self.object_type = value.enumeration(),
             tag::STATE => self.state = value.enumeration(),
             tag::REVOCATION_REASON => {
                 let code = value.child(tag::REVOCATION_REASON_CODE);
@@ -255,6 +270,7 @@ pub(crate) enum Attribute<'a> {
     InitialDate(i64),
     ObjectType(u32),
     State(u32),
+    ObjectGroup(&'a str),
 }
 
 impl<'a> Attribute<'a> {
@@ -266,6 +282,7 @@ impl<'a> Attribute<'a> {
             Self::InitialDate(_) => "Initial Date",
             Self::ObjectType(_) => "Object Type",
             Self::State(_) => "State",
+            Self::ObjectGroup(_) => "Object Group",
         }
     }
 
@@ -277,6 +294,7 @@ impl<'a> Attribute<'a> {
             Self::InitialDate(_) => tag::INITIAL_DATE,
             Self::ObjectType(_) => tag::OBJECT_TYPE,
             Self::State(_) => tag::STATE,
+            Self::ObjectGroup(_) => tag::OBJECT_GROUP,
         }
     }
 
@@ -297,6 +315,7 @@ impl<'a> Attribute<'a> {
             ),
             Self::InitialDate(seconds) => Field::date_time(tag, seconds),
             Self::ObjectType(code) | Self::State(code) => Field::enumeration(tag, code),
+            Self::ObjectGroup(group) => Field::text(tag, group),
         }
     }
 

@@ -256,3 +256,25 @@ async fn a_check_explains_each_layer_that_is_broken() {
     let ran = with_client(&[]).run(&["--timeout", "2s", "check", "--read-only"]).want(5);
     assert!(ran.text().contains("sealed"), "{}", ran.text());
 }
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn the_tab_key_offers_the_names_of_the_keys() {
+    let server = server().await;
+    let token = server.admin().rook_token().await.unwrap();
+    let kms = kms(&server, &token, "rook", &[]);
+    for name in [NAME, "set2-data-1"] {
+        let _ = kms.run(&["create", name]).want(0);
+    }
+    let offered = |typed: &str| {
+        let line = kms.command(&["get", typed]);
+        let mut asked = std::process::Command::new(line.get_program());
+        asked.args(["--", "kms"]).args(line.get_args()).current_dir(kms.folder());
+        asked.env_clear().env("KMS_COMPLETE", "fish");
+        let ran = asked.output().unwrap();
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    assert_eq!(offered("set1"), format!("{NAME}\n"));
+    assert!(offered("").contains("set2-data-1"));
+    assert_eq!(offered("x"), "");
+}

@@ -25,7 +25,8 @@ fn insert(server: &KmipDouble, name: &str) -> String {
 }
 
 async fn server(quirks: Quirks) -> (KmipDouble, Setup) {
-    let server = KmipDouble::start(Quirks { clock: Pace::Stopped, uuids: true, ..quirks }).await.unwrap();
+    let server =
+        KmipDouble::start(Quirks { clock: Pace::Times(1_000), uuids: true, ..quirks }).await.unwrap();
     let setup = Setup::on(&server.endpoint(), server.pki());
     (server, setup)
 }

@@ -28,7 +28,7 @@ fn habits() -> Vec<Quirks> {
         Quirks { no_modify: true, born_active: true, lifecycle_reason: true, ..plain.clone() },
         Quirks { no_modify: true, get_needs_active: true, locate_ignores_filter: true, ..plain.clone() },
         Quirks { no_application: true, ..plain.clone() },
-        Quirks { no_application: true, one_name: true, ..plain },
+        Quirks { no_application: true, one_name: true, no_group: true, ..plain },
     ]
 }
 

@@ -284,7 +284,8 @@ async fn what_a_server_takes_is_found_out_once() {
     for (quirks, tries) in [
         (Quirks::default(), 1),
         (Quirks { no_application: true, ..Quirks::default() }, 3),
-        (Quirks { no_application: true, one_name: true, ..Quirks::default() }, 4),
+        (Quirks { no_application: true, no_group: true, ..Quirks::default() }, 4),
+        (Quirks { no_application: true, no_group: true, one_name: true, ..Quirks::default() }, 5),
     ] {
         let (server, setup) = with(quirks).await;
         let kmip = setup.build().await;
@@ -294,7 +295,8 @@ async fn what_a_server_takes_is_found_out_once() {
         assert_eq!(count(&server, REGISTER), tries + 1);
     }
     // The client refuses an update whose object could not be distinguished from its predecessor, and leaves no object.
-    let (server, setup) = with(Quirks { no_application: true, one_name: true, ..Quirks::default() }).await;
+    let quirks = Quirks { no_application: true, no_group: true, one_name: true, ..Quirks::default() };
+    let (server, setup) = with(quirks).await;
     let kmip = setup.build().await;
     let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
     let error = kmip.put(&key("a"), &kek(), PutMode::Update(version)).await.unwrap_err();

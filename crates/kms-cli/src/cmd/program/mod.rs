@@ -39,7 +39,7 @@ pub(crate) async fn run(
         Command::Version(args) => {
             version::run(args, invocation.global.verbose > 0, &invocation.cryptsetup(), output).await
         }
-        Command::Completions(args) => completions::run(args, program, output),
+        Command::Completions(args) => completions::run(args, output),
         Command::Man(args) => man::run(args, program, output),
     }
 }

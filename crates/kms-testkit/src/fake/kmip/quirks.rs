@@ -20,7 +20,8 @@ pub struct Quirks {
     pub zero_time: bool,
     /// The time stamp of every response is 0.
     pub no_time_stamp: bool,
-    /// How the double's clock goes, which time stamps and initial dates come from.
+    /// How the double's clock goes, which time stamps and initial dates come from. A hundred times as fast as real time
+    /// by default, since a writer without an index waits for it.
     pub clock: Pace,
     /// Errors have neither operation nor batch id.
     pub bare_errors: bool,
@@ -135,7 +136,7 @@ impl Default for Quirks {
             echo_version: false,
             zero_time: false,
             no_time_stamp: false,
-            clock: Pace::Real,
+            clock: Pace::Times(100),
             bare_errors: false,
             lifecycle_reason: false,
             destroyed_reason: false,
