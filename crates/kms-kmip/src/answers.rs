@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::{
     connection::Endpoint,
     error::{Class, ExchangeError, malformed},
-    message::{BatchId, Operation, is_anonymous, response},
+    message::{BatchId, Operation, is_anonymous, response, time_stamp},
     ttlv::{Item, tag},
 };
 
@@ -91,6 +91,11 @@ impl<'c> Answers<'c> {
             }
             ExchangeError { error: located(failed.error, self.endpoint), ..failed }
         }))
+    }
+
+    /// The server's time in the response that has the operation `at`. `None` if there is no response, or it has no time.
+    pub(crate) fn stamp(&self, at: usize) -> Option<i64> {
+        time_stamp(&self.answers.get(at)?.frame)
     }
 
     /// Whether no operation has failed so far.

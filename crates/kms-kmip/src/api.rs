@@ -10,21 +10,25 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kms_core::{KeyName, Result};
+use kms_core::{Kek, KeyName, Result};
 
 use crate::{
     classify::Object,
-    client::Client,
+    client::{Batches, Client},
     error::{Class, ExchangeError, malformed, one_line},
     habits::Habits,
     label::Shape,
-    message::{Operation, Version},
-    stored::{Attribute, Attributes, Body, by_name, by_tag, object_type},
+    message::{Operation, Part, Version, identifier},
+    stored::{Attribute, Attributes, Body, by_name, by_tag, decode, material, object_type},
     ttlv::{Field, Item, tag},
 };
 
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
+/// The maximum number of objects that one request asks for.
+pub(crate) const BATCH: usize = 16;
+/// The assumed size, in bytes, of the attributes of one object in a response.
+const ATTRIBUTES_SIZE: usize = 2048;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -41,11 +45,6 @@ pub(crate) fn register<'a>(
         Field::structure(tag::TEMPLATE_ATTRIBUTE, by_name(attributes))
     };
     vec![Field::enumeration(tag::OBJECT_TYPE, body.object_type()), attributes, body.field(material)]
-}
-
-/// The request payload of Get, Get Attributes, Activate and Destroy.
-pub(crate) fn identifier(uid: &str) -> Vec<Field<'_>> {
-    vec![Field::text(tag::UNIQUE_IDENTIFIER, uid)]
 }
 
 fn revoke(uid: &str, reason: u32) -> Vec<Field<'_>> {
@@ -97,7 +96,7 @@ pub(crate) fn checked_identifier(item: &Item<'_>) -> Option<String> {
 ///
 /// `Protocol` if the response is about another object, or about none: an object whose name the server withholds must not
 /// count as absent.
-fn described(payload: &Item<'_>, uid: &str) -> Result<Attributes> {
+pub(crate) fn described(payload: &Item<'_>, uid: &str) -> Result<Attributes> {
     check_object(payload, uid)?;
     let attributes = Attributes::of(payload);
     if payload.child(tag::UNIQUE_IDENTIFIER).is_none() && attributes == Attributes::default() {
@@ -106,8 +105,18 @@ fn described(payload: &Item<'_>, uid: &str) -> Result<Attributes> {
     Ok(attributes)
 }
 
+/// The KEK in the response to Get.
+///
+/// # Errors
+///
+/// `Protocol` if the response is about another object, or the object is not a KEK.
+pub(crate) fn kek(payload: &Item<'_>, uid: &str) -> Result<Kek> {
+    check_object(payload, uid)?;
+    decode(material(payload)?)
+}
+
 /// Fails if the response is about another object than the request.
-pub(crate) fn check_object(payload: &Item<'_>, uid: &str) -> Result<()> {
+fn check_object(payload: &Item<'_>, uid: &str) -> Result<()> {
     match payload.child(tag::UNIQUE_IDENTIFIER).map(|item| item.text() == Some(uid)) {
         Some(false) => Err(malformed("it is about another object")),
         _ => Ok(()),
@@ -231,7 +240,17 @@ impl Api {
     /// Reads an object and its attributes. `None` if the server has no object with this identifier, or the object is
     /// destroyed.
     pub(crate) async fn described(&self, uid: &str) -> Result<Option<(Object, Attributes)>> {
-        match self.attributes(uid).await {
+        self.note(uid, self.attributes(uid).await)
+    }
+
+    /// Adds an object to the cache, whose attributes have just been requested. `None` if the server has no object with
+    /// this identifier, or the object is destroyed.
+    pub(crate) fn note(
+        &self,
+        uid: &str,
+        attributes: Result<Attributes, ExchangeError>,
+    ) -> Result<Option<(Object, Attributes)>> {
+        match attributes {
             Ok(attributes) => {
                 let object = Object::new(uid, &attributes);
                 // Some servers keep the attributes of a destroyed object. A destroyed object never comes back.
@@ -257,17 +276,48 @@ impl Api {
     /// since. A caller that reads a destroyed object learns that from the server. A superseded object is the KEK in the
     /// cache only while its successor is not cached, and a Locate by name does not find it.
     pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
-        let found = stream::iter(uids)
-            .map(|uid| async move {
-                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).cloned();
-                match known {
-                    Some(object) if object.destroyed => Ok(None),
-                    Some(object) if !fresh => Ok(Some(object)),
-                    _ => self.object(&uid).await,
-                }
-            })
+        // Without batches, several connections are faster.
+        let size = if self.client.batches() == Batches::Unsupported { 1 } else { BATCH };
+        let size = size.min(self.client.pool.limits.response / ATTRIBUTES_SIZE).max(1);
+        let chunks: Vec<Vec<String>> = uids.chunks(size).map(<[String]>::to_vec).collect();
+        let found = stream::iter(chunks)
+            .map(|uids| async move { self.some_objects(&uids, fresh).await })
             .buffered(self.client.pool.limits.connections);
-        found.try_filter_map(|object| std::future::ready(Ok(object))).try_collect().await
+        found.try_collect::<Vec<_>>().await.map(|found| found.into_iter().flatten().collect())
+    }
+
+    async fn some_objects(&self, uids: &[String], fresh: bool) -> Result<Vec<Object>> {
+        let mut found: HashMap<&str, Option<Object>> = HashMap::new();
+        let mut missing: Vec<&str> = Vec::new();
+        for uid in uids {
+            match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid) {
+                Some(object) if object.destroyed => {}
+                Some(object) if !fresh => _ = found.insert(uid, Some(object.clone())),
+                _ => missing.push(uid),
+            }
+        }
+        // The server stops at an object that is absent, so several requests may be necessary.
+        let mut rest = missing.as_slice();
+        while let Some(first) = rest.first() {
+            let parts = |_| rest.iter().map(|uid| Part::about(Operation::GetAttributes, uid)).collect();
+            let answers = self.client.all(parts).await;
+            let attributes = |at, uid| answers.read(at, |payload| described(payload, uid));
+            let read = rest.iter().enumerate().map_while(|(at, uid)| Some((*uid, attributes(at, uid)?)));
+            let before = rest.len();
+            for (uid, attributes) in read.collect::<Vec<_>>() {
+                found.insert(uid, self.note(uid, attributes)?.map(|(object, _)| object));
+                rest = rest.get(1..).unwrap_or_default();
+            }
+            if rest.len() == before {
+                return Err(malformed("it does not describe the object").context("object", *first));
+            }
+        }
+        Ok(uids.iter().filter_map(|uid| found.remove(uid.as_str()).flatten()).collect())
+    }
+
+    /// Whether an object is in the cache.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
     }
 
     /// Removes an object from the cache.
@@ -281,7 +331,7 @@ mod tests {
     use kms_core::ErrorKind;
 
     use super::*;
-    use crate::message::{Part, discover, request, versions};
+    use crate::message::{discover, request, versions};
 
     /// Batch item id 00..0f, as in the vectors of rook-behaviour §6.7.
     const ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];

@@ -17,7 +17,7 @@ use crate::{
     answers::{Answer, Answers, located},
     connection::Broken,
     error::{Class, ExchangeError, malformed},
-    message::{BatchId, Operation, Part, Version, discover, join, request, time_stamp, versions},
+    message::{BatchId, Operation, Part, Subject, Version, discover, join, request, time_stamp, versions},
     pool::Pool,
     ttlv::{Field, Item},
 };
@@ -148,7 +148,7 @@ impl Client {
             suspicious = !self.batch(version, batch, answers).await?;
         }
         for part in parts(version).into_iter().skip(answers.answers.len()) {
-            if part.is_chained || !answers.is_ok() {
+            if part.object == Subject::Before || !answers.is_ok() {
                 break;
             }
             answers.answers.extend(self.send(version, vec![part]).await?);
@@ -188,8 +188,9 @@ impl Client {
     /// The operations to send in one request. `None` if they are to be sent one after the other.
     fn batchable<'a>(&self, mut parts: Vec<Part<'a>>) -> Option<Vec<Part<'a>>> {
         let pairs = parts.iter().zip(parts.iter().skip(1));
-        let broken =
-            pairs.clone().position(|(before, part)| part.is_chained && !self.chains(before.operation));
+        let broken = pairs
+            .clone()
+            .position(|(before, part)| part.object == Subject::Before && !self.chains(before.operation));
         parts.truncate(broken.map_or(parts.len(), |at| at + 1));
         let is_supported = match self.batches() {
             Batches::Supported => true,
@@ -210,7 +211,7 @@ impl Client {
     ) -> Result<bool, ExchangeError> {
         let is_known = self.batches() == Batches::Supported;
         let count = parts.len();
-        let chained: Vec<_> = parts.iter().map(|part| part.is_chained).collect();
+        let subjects: Vec<_> = parts.iter().map(|part| part.object).collect();
         let mut received = match self.send(version, parts).await {
             Ok(received) => received,
             Err(failed) if is_known => return Err(failed),
@@ -238,7 +239,7 @@ impl Client {
             let is_short = done == 1 && failure.is_none() && count > 1;
             self.set_batches(if is_short { Batches::Unsupported } else { Batches::Supported });
         }
-        self.keep_certain(&mut received, &chained);
+        self.keep_certain(&mut received, &subjects);
         answers.answers.extend(received);
         Ok(understood)
     }
@@ -247,25 +248,36 @@ impl Client {
     ///
     /// If several objects were located, the ID placeholder is undefined (KMIP 1.4 §4.9). Some servers do not set it at
     /// all, and one takes the last object that any client has registered.
-    fn keep_certain(&self, received: &mut Vec<Answer>, chained: &[bool]) {
-        for (at, _) in chained.iter().enumerate().skip(1).filter(|(_, is_chained)| **is_chained) {
-            let (Some(before), Some(answer)) = (received.get(at - 1), received.get(at)) else { return };
-            let object = before.object();
-            if object.is_some() && object == answer.object() {
+    fn keep_certain(&self, received: &mut Vec<Answer>, subjects: &[Subject<'_>]) {
+        for (at, subject) in subjects.iter().enumerate() {
+            let Some(answer) = received.get(at) else { return };
+            let before = at.checked_sub(1).and_then(|at| received.get(at));
+            let (object, expected) = (answer.object(), before.and_then(Answer::object));
+            let is_certain = match subject {
+                Subject::Any => true,
+                // A refusal names no object.
+                Subject::Known(uid) => object.is_none_or(|object| object == *uid),
+                Subject::Before => object.is_some() && object == expected,
+            };
+            if is_certain {
                 continue;
             }
-            let operation = before.operation();
             // The state of an object may forbid a Get.
             let is_forbidden = answer.operation() == Some(Operation::Get)
                 && matches!(answer.class(), Some(Class::State | Class::Refused));
-            if let Some(operation) = operation.filter(|_| object.is_some() && !is_forbidden)
-                && self.chains(operation)
-            {
-                debug!(
-                    operation = operation.as_str(),
-                    "the server does not know the object of the operation before"
-                );
-                self.unchained().push(operation);
+            match (subject, before.and_then(Answer::operation)) {
+                // The server mixes up the responses.
+                (Subject::Known(_), _) => self.set_batches(Batches::Unsupported),
+                (Subject::Before, Some(before))
+                    if expected.is_some() && !is_forbidden && self.chains(before) =>
+                {
+                    debug!(
+                        operation = before.as_str(),
+                        "the server does not know the object of the operation before"
+                    );
+                    self.unchained().push(before);
+                }
+                _ => {}
             }
             received.truncate(at);
             return;

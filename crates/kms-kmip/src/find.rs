@@ -15,13 +15,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use kms_core::{Error, ErrorKind, KeyName, Result, Retry};
+use kms_core::{Error, ErrorKind, Kek, KeyName, Result, Retry};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
     api::Api,
     classify::{Object, Objects, classify},
+    name::object_name,
+    named::{Found, Want},
 };
 
 /// The maximum number of searches for the current object of a key that other clients update at the same time.
@@ -46,15 +48,26 @@ impl Api {
     ///
     /// An object whose server tells no Initial Date counts at once; without an index, no writer registers such an object.
     pub(crate) async fn find(&self, name: &KeyName, fresh: bool) -> Result<Option<Objects>> {
+        Ok(self.find_kek(name, fresh, false).await?.map(|(objects, _)| objects))
+    }
+
+    /// Finds and classifies the objects of a key, and with `read` reads the KEK, if that takes no further request. `None`
+    /// if the key has no current object.
+    pub(crate) async fn find_kek(
+        &self,
+        name: &KeyName,
+        fresh: bool,
+        read: bool,
+    ) -> Result<Option<(Objects, Option<Kek>)>> {
         let mut pause = FIRST_PAUSE;
         let mut seen: Option<(String, Instant)> = None;
         loop {
-            let (objects, stamp) = self.look(name, fresh).await?;
-            let Some(objects) = objects else { return Ok(None) };
+            let (found, stamp) = self.look(name, fresh, read).await?;
+            let Some((objects, kek)) = found else { return Ok(None) };
             let Object { uid, initial_date, .. } = &objects.current;
             let server_time = stamp.unwrap_or_else(|| host_time().saturating_sub(OLD));
             if initial_date.is_none_or(|date| date.saturating_add(MARGIN) < server_time) {
-                return Ok(Some(objects));
+                return Ok(Some((objects, kek)));
             }
             let since = match &seen {
                 Some((known, since)) if known == uid => *since,
@@ -62,14 +75,14 @@ impl Api {
             };
             let waited = since.elapsed();
             match stamp {
-                None if waited >= UNSTAMPED_WAIT => return Ok(Some(objects)),
+                None if waited >= UNSTAMPED_WAIT => return Ok(Some((objects, kek))),
                 Some(_) if waited >= LONGEST_WAIT => {
                     warn!(
                         key = %name, object = uid,
                         "the object is dated later than the server's time: another object may still come before it; check \
                          the clocks of the server"
                     );
-                    return Ok(Some(objects));
+                    return Ok(Some((objects, kek)));
                 }
                 _ => {}
             }
@@ -82,10 +95,17 @@ impl Api {
     ///
     /// An object that has lost the name of the key since the Locate was superseded in between, so there is a successor that
     /// this Locate may have come too early for. The search is repeated until it finds the same such objects twice.
-    async fn look(&self, name: &KeyName, mut fresh: bool) -> Result<(Option<Objects>, Option<i64>)> {
+    async fn look(
+        &self,
+        name: &KeyName,
+        mut fresh: bool,
+        read: bool,
+    ) -> Result<(Option<(Objects, Option<Kek>)>, Option<i64>)> {
         let mut before = Vec::new();
         for _ in 0..FIND_ROUNDS {
-            let (found, stamp) = self.candidates(name, fresh).await?;
+            let want = Want::Current { kek: read };
+            let Found { objects: found, kek, stamp } =
+                self.search(name, &object_name(name), fresh, want).await?;
             let superseded: Vec<_> = found
                 .iter()
                 .filter(|object| object.superseded.contains(name))
@@ -93,7 +113,12 @@ impl Api {
                 .collect();
             let objects = classify(name, self.cluster.as_deref(), found)?;
             if objects.is_some() || superseded == before {
-                return Ok((objects, stamp));
+                let kek = |uid: &str| kek.filter(|(read, _)| read == uid).map(|(_, kek)| kek);
+                let found = objects.map(|objects| {
+                    let kek = kek(&objects.current.uid);
+                    (objects, kek)
+                });
+                return Ok((found, stamp));
             }
             (before, fresh) = (superseded, true);
         }

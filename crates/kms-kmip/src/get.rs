@@ -6,13 +6,12 @@ use kms_core::{Error, Freshness, Kek, KeyName, KeyVersion, Result, Stored};
 use tracing::debug;
 
 use crate::{
-    api::{Api, check_object, identifier},
-    error::{Class, ExchangeError},
+    api::{Api, described, kek},
+    error::{Class, ExchangeError, malformed},
     index::{Index, dangling, entry},
-    message::Operation,
-    stored::{decode, material, state},
+    message::{Operation, Part},
+    stored::state,
     superseded::{complete, mark_all},
-    ttlv::Item,
 };
 
 /// Reads a key: the object that the index names, or else the current object with the key's name.
@@ -20,24 +19,28 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
     if let Some(index) = index
         && let Some(entry) = entry(index, name).await?
     {
-        let kek = match fetch(api, &entry.uid).await {
+        let (uid, is_fresh) = (entry.uid.as_str(), freshness == Freshness::Fresh);
+        let kek = match fetch_with(api, uid, is_fresh && !api.knows(uid)).await {
             Ok(kek) => kek,
-            Err(failed) if failed.class == Class::Gone => return Err(dangling(name, &entry.uid)),
+            Err(failed) if failed.class == Class::Gone => return Err(dangling(name, uid)),
             Err(failed) => return Err(failed.error),
         };
-        if freshness == Freshness::Fresh
-            && let Err(error) = complete(api, name, &entry.uid).await
-        {
+        if is_fresh && let Err(error) = complete(api, name, uid).await {
             debug!(%error, "whether the predecessor is marked as superseded is unknown");
         }
-        return Ok(Stored::new(kek, KeyVersion::new(entry.uid.as_str())));
+        return Ok(Stored::new(kek, KeyVersion::new(uid)));
     }
     // With an index this is a rare case, and a cached object may have been superseded since.
     let mut fresh = freshness == Freshness::Fresh || index.is_some();
     loop {
-        let objects = api.find(name, fresh).await?.ok_or_else(|| Error::key_not_found(name))?;
+        let found = api.find_kek(name, fresh, true).await?;
+        let (objects, kek) = found.ok_or_else(|| Error::key_not_found(name))?;
         let current = objects.current;
-        match fetch(api, &current.uid).await {
+        let kek = match kek {
+            Some(kek) => Ok(kek),
+            None => fetch(api, &current.uid).await,
+        };
+        match kek {
             Ok(kek) => {
                 if freshness == Freshness::Fresh {
                     mark_all(api, name, &objects.superseded).await;
@@ -56,11 +59,12 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
 
 /// Reads the KEK in an object. If the server refuses to return an object that is not active yet, activates the object.
 pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
-    let read = || {
-        let payload = |_| identifier(uid);
-        let kek = |payload: &Item<'_>| check_object(payload, uid).and_then(|()| decode(material(payload)?));
-        api.client.call(Operation::Get, payload, kek)
-    };
+    fetch_with(api, uid, false).await
+}
+
+/// Reads the KEK in an object, and with `attributes` its attributes into the cache, in the same request.
+async fn fetch_with(api: &Api, uid: &str, attributes: bool) -> Result<Kek, ExchangeError> {
+    let read = || read(api, uid, attributes);
     let result = match read().await {
         // Some servers return active keys only.
         Err(failed) if failed.class == Class::State => match state_of(api, uid).await? {
@@ -81,6 +85,16 @@ pub(crate) async fn fetch(api: &Api, uid: &str) -> Result<Kek, ExchangeError> {
         }
         ExchangeError { error: failed.error.context("object", uid), ..failed }
     })
+}
+
+async fn read(api: &Api, uid: &str, attributes: bool) -> Result<Kek, ExchangeError> {
+    let operations = [Operation::Get, Operation::GetAttributes].into_iter().take(1 + usize::from(attributes));
+    let parts = |_| operations.clone().map(|operation| Part::about(operation, uid)).collect();
+    let answers = api.client.all(parts).await;
+    if let Some(Ok(attributes)) = answers.read(1, |payload| described(payload, uid)) {
+        api.note(uid, Ok(attributes))?;
+    }
+    answers.read(0, |payload| kek(payload, uid)).unwrap_or_else(|| Err(malformed("it is empty").into()))
 }
 
 /// Reads the state of an object. `None` if the server does not return the state.

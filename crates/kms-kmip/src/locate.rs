@@ -139,19 +139,62 @@ impl Api {
         filter: &[Attribute<'_>],
         effort: Effort,
     ) -> Result<Located, ExchangeError> {
-        let version = self.client.version().await?;
+        let payload = |version| self.first_page(version, filter);
+        let first = self.client.call(Operation::Locate, payload, located).await;
+        self.complete(filter, first, effort).await
+    }
+
+    /// The request payload of the first Locate of a search.
+    pub(crate) fn first_page<'a>(&self, version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
+        request(version, self.most(), None, filter)
+    }
+
+    /// The number of identifiers to ask for in one request.
+    fn most(&self) -> usize {
         let room = self.client.pool.limits.response.saturating_sub(FRAME_SIZE) / IDENTIFIER_SIZE;
-        let mut search = Search { api: self, version, most: PAGE.min(room).max(2), requests: 0 };
-        let first = search.page(filter, None).await?;
-        let is_cut = first.is_cut(search.most);
+        PAGE.min(room).max(2)
+    }
+
+    /// Tells a page that could not be read, or that the server has refused because it is empty, from an error.
+    fn received(&self, page: Result<Page, ExchangeError>) -> Result<Page, ExchangeError> {
+        match page {
+            Ok(page) => {
+                self.habits.set_total(page.total.is_some());
+                page.uids.iter().take(1).for_each(|uid| self.habits.set_identifier(uid));
+                Ok(page)
+            }
+            // A server may refuse a Locate that finds nothing.
+            Err(failed) if failed.class == Class::Gone => Ok(Page::default()),
+            Err(failed) if failed.class == Class::TooLarge => {
+                Ok(Page { too_large: Some(failed.error), ..Page::default() })
+            }
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// Completes a search after its first response.
+    pub(crate) async fn complete(
+        &self,
+        filter: &[Attribute<'_>],
+        first: Result<Page, ExchangeError>,
+        effort: Effort,
+    ) -> Result<Located, ExchangeError> {
+        let first = self.received(first)?;
+        if first.uids.is_empty() && first.total.is_some_and(|total| total > 0) {
+            return Err(malformed("it counts located objects without their identifiers").into());
+        }
+        let is_cut = first.is_cut(self.most());
         let is_checked = match effort {
             Effort::Quick => first.is_usual(),
             Effort::Thorough => first.uids.len() > 1,
         };
+        // The server has responded, so this takes no request.
+        let version = self.client.version().await?;
         let is_checked = is_checked && first.total.is_none() && self.habits.may_narrow(version.has_offset());
         if !(is_cut || is_checked) {
             return Ok(Located { uids: unique(first.uids), incomplete: None });
         }
+        let mut search = Search { api: self, version, most: self.most(), requests: 1 };
         let known = first.uids.len();
         let mut reason = first.too_large.clone();
         let (uids, is_complete) = search.complete(filter, first).await?;
@@ -212,22 +255,8 @@ impl Search<'_> {
     async fn page(&mut self, filter: &[Attribute<'_>], offset: Option<usize>) -> Result<Page, ExchangeError> {
         self.requests += 1;
         let payload = |version| request(version, self.most, offset, filter);
-        match self.api.client.call(Operation::Locate, payload, located).await {
-            Ok(page) => {
-                self.api.habits.set_total(page.total.is_some());
-                page.uids.iter().take(1).for_each(|uid| self.api.habits.set_identifier(uid));
-                if page.uids.is_empty() && offset.is_none() && page.total.is_some_and(|total| total > 0) {
-                    return Err(malformed("it counts located objects without their identifiers").into());
-                }
-                Ok(page)
-            }
-            // A server may refuse a Locate that finds nothing.
-            Err(failed) if failed.class == Class::Gone => Ok(Page::default()),
-            Err(failed) if failed.class == Class::TooLarge => {
-                Ok(Page { too_large: Some(failed.error), ..Page::default() })
-            }
-            Err(failed) => Err(failed),
-        }
+        let page = self.api.client.call(Operation::Locate, payload, located).await;
+        self.api.received(page)
     }
 
     /// Completes a first page. Returns the identifiers, and whether all of them are there.

@@ -153,19 +153,38 @@ pub(crate) type BatchId = [u8; 16];
 pub(crate) struct Part<'a> {
     pub(crate) operation: Operation,
     payload: Vec<Field<'a>>,
-    /// Whether the operation is about the object of the operation before it (the ID placeholder, KMIP 1.4 §4).
-    pub(crate) is_chained: bool,
+    pub(crate) object: Subject<'a>,
+}
+
+/// The object that an operation is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Subject<'a> {
+    /// Any object.
+    Any,
+    /// The object with this identifier.
+    Known(&'a str),
+    /// The object of the operation before (the ID placeholder, KMIP 1.4 §4).
+    Before,
+}
+
+/// The request payload of Get, Get Attributes, Activate and Destroy.
+pub(crate) fn identifier(uid: &str) -> Vec<Field<'_>> {
+    vec![Field::text(tag::UNIQUE_IDENTIFIER, uid)]
 }
 
 impl<'a> Part<'a> {
     pub(crate) fn new(operation: Operation, payload: Vec<Field<'a>>) -> Self {
-        Self { operation, payload, is_chained: false }
+        Self { operation, payload, object: Subject::Any }
+    }
+
+    /// An operation on the object with this identifier.
+    pub(crate) fn about(operation: Operation, uid: &'a str) -> Self {
+        Self { operation, payload: identifier(uid), object: Subject::Known(uid) }
     }
 
     /// An operation on the object of the operation before it in the same request.
-    #[expect(dead_code, reason = "searches by name are next")]
     pub(crate) fn chained(operation: Operation) -> Self {
-        Self { operation, payload: Vec::new(), is_chained: true }
+        Self { operation, payload: Vec::new(), object: Subject::Before }
     }
 }
 
@@ -178,7 +197,7 @@ pub(crate) fn request(version: Version, parts: Vec<Part<'_>>, ids: &[BatchId]) -
     let count = i32::try_from(parts.len()).unwrap_or(i32::MAX);
     let header =
         Field::structure(tag::REQUEST_HEADER, vec![version.field(), Field::integer(tag::BATCH_COUNT, count)]);
-    let items = parts.into_iter().zip(ids).map(|(Part { operation, payload, is_chained: _ }, id)| {
+    let items = parts.into_iter().zip(ids).map(|(Part { operation, payload, object: _ }, id)| {
         Field::structure(
             tag::BATCH_ITEM,
             vec![

@@ -1,5 +1,6 @@
 //! The tests of this crate that go through its public interface, in one program.
 
+mod batches;
 mod common;
 mod conformance;
 mod connections;

@@ -21,7 +21,7 @@ pub(crate) const GET: u32 = 0x0a;
 const ACTIVATE: u32 = 0x12;
 const REVOKE: u32 = 0x13;
 const DESTROY: u32 = 0x14;
-const DISCOVER: u32 = 0x1e;
+pub(crate) const DISCOVER: u32 = 0x1e;
 
 pub(crate) async fn plain() -> (KmipDouble, Setup) {
     with(Quirks::default()).await
