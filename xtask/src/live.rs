@@ -21,7 +21,7 @@ pub(crate) struct Needs {
     pub(crate) azure_clients: bool,
     /// IBM's own clients for Key Protect.
     pub(crate) ibm_clients: bool,
-    /// A Python with PyKMIP.
+    /// A Python with PyKMIP, and the KMIP server on Go's libraries.
     pub(crate) pykmip: bool,
     /// The program that works on LUKS devices.
     pub(crate) cryptsetup: bool,
@@ -72,6 +72,7 @@ impl Live {
         }
         if needs.pykmip {
             env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
+            env.push((servers::KMIP_GO, provision::kmip_go(sh)?.into_os_string()));
         }
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;

@@ -222,7 +222,7 @@ mod tests {
         let certificate = rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
         let key = &parsed.public_key().subject_public_key.data;
-        let provider = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        let provider = kms_tls::crypto::provider().signature_verification_algorithms;
         let es256 =
             provider.mapping.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
         let valid =

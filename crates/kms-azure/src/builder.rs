@@ -9,7 +9,10 @@ use kms_core::{
     layer::LayerOptions,
     secret::SecretData,
 };
-use kms_http::{HttpClientBuilder, Proxies, Roots, TlsOptions, pem::secret_or_file, tls::certificates};
+use kms_http::{
+    HttpClientBuilder, Proxies, Roots, SettingNames, TlsOptions,
+    tls::{pem::certificates, source::secret_or_file},
+};
 use tracing::warn;
 use url::Url;
 
@@ -26,6 +29,13 @@ use crate::{
 
 /// The data key of the certificate in its Secret, as in Rook (rook-behaviour §7.1).
 const CLIENT_CERT: &str = "CLIENT_CERT";
+/// The names of our settings in messages about TLS. The services ask for no client certificate, and have no other name.
+const NAMES: SettingNames = SettingNames::new(
+    "AZURE_CACERT",
+    "a client certificate",
+    "the host of AZURE_VAULT_URL or AZURE_AUTHORITY_HOST",
+    "AZURE_VAULT_URL or AZURE_AUTHORITY_HOST",
+);
 /// The default time to wait for the vault to complete a deletion.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -256,7 +266,7 @@ impl AzureKeyVaultBuilder {
         secrets: &dyn SecretSource,
         problems: &mut Problems,
     ) -> Result<TlsOptions> {
-        let mut tls = TlsOptions::new();
+        let mut tls = TlsOptions::named(NAMES);
         let setting = Key::CaCert.as_str();
         let Some(value) = settings.text(Key::CaCert) else { return Ok(tls) };
         let pem = problems.absorb(setting, secret_or_file(value, "cert", secrets).await)?;

@@ -10,7 +10,8 @@ use std::{
 
 use azure_core::time::OffsetDateTime;
 use kms_core::{Error, Result};
-use rustls::{crypto::ring, sign::SigningKey};
+use kms_tls::crypto;
+use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -55,7 +56,7 @@ impl Certificate {
                 ));
             }
         };
-        let signer = ring::sign::any_supported_type(key).map_err(|_cause| {
+        let signer = crypto::signer(key).map_err(|_cause| {
             Error::config(
                 "the private key cannot be used: expected RSA of 2,048 bits or more, or EC P-256 or P-384",
             )

@@ -7,7 +7,7 @@ use kms_core::{KeyName, ProxyRules, config::parse_duration};
 use kms_kube::ClusterRef;
 use kms_luks::MappingName;
 
-use crate::{environment::Environment, output::Format};
+use crate::{environment::Environment, output::OutputFormat};
 
 /// The option `-f`, which stands before or after the command.
 ///
@@ -63,7 +63,7 @@ pub(crate) struct Global {
     /// The form of the output
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
     #[arg(help_heading = OUTPUT, hide_short_help = true)]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
 
     /// The time limit of an operation, all retries included: 60, 60s, 1m30s
     #[arg(long, value_name = "D", global = true, value_parser = timeout)]

@@ -11,36 +11,65 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 
-/// The form of the output.
+/// The form of the output, as the user names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// One JSON document, as `docs/json-output.md` describes it.
     Json,
     /// For people.
     #[default]
     Text,
+    /// The same document in YAML.
+    Yaml,
+}
+
+/// What a command writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Format {
+    /// A document, which [`Output::json`] writes as JSON or as YAML.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+impl From<OutputFormat> for Format {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Json | OutputFormat::Yaml => Self::Json,
+            OutputFormat::Text => Self::Text,
+        }
+    }
+}
+
+impl From<Format> for OutputFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Text => Self::Text,
+        }
+    }
 }
 
 /// Standard output, or a test's replacement for it.
 pub(crate) struct Output<'a> {
-    format: Format,
+    format: OutputFormat,
     stream: Box<dyn Write + 'a>,
     closed: bool,
 }
 
 impl<'a> Output<'a> {
     /// Writes to standard output.
-    pub(crate) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: OutputFormat) -> Self {
         Self::to(format, io::stdout())
     }
 
     /// Writes to another stream.
-    pub(crate) fn to(format: Format, stream: impl Write + 'a) -> Self {
-        Self { format, stream: Box::new(stream), closed: false }
+    pub(crate) fn to(format: impl Into<OutputFormat>, stream: impl Write + 'a) -> Self {
+        Self { format: format.into(), stream: Box::new(stream), closed: false }
     }
 
     pub(crate) fn format(&self) -> Format {
-        self.format
+        self.format.into()
     }
 
     /// Writes a line of text.
@@ -50,6 +79,9 @@ impl<'a> Output<'a> {
 
     /// Writes a document.
     pub(crate) fn json(&mut self, document: &impl Serialize) -> kms_core::Result<()> {
+        if self.format == OutputFormat::Yaml {
+            return self.yaml(std::slice::from_ref(document));
+        }
         let mut text = serde_json::to_vec_pretty(document).map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON").source(error)
         })?;
@@ -58,7 +90,6 @@ impl<'a> Output<'a> {
     }
 
     /// Writes documents in YAML, one after another.
-    #[cfg(feature = "k8s-secret")]
     pub(crate) fn yaml<T: Serialize>(&mut self, documents: &[T]) -> kms_core::Result<()> {
         for (at, document) in documents.iter().enumerate() {
             let text = serde_saphyr::to_string(document).map_err(|error| {
@@ -160,8 +191,8 @@ pub(crate) struct Failure {
 }
 
 /// Reports on standard error why the program failed.
-pub(crate) fn report(error: &Error, format: Format) {
-    let line = match format {
+pub(crate) fn report(error: &Error, format: OutputFormat) {
+    let line = match format.into() {
         Format::Json => {
             serde_json::to_string(&Failure { error: ErrorDocument::of(error) }).unwrap_or_default()
         }
@@ -196,6 +227,42 @@ mod tests {
     }
 
     #[test]
+    fn yaml_holds_what_json_holds_whatever_the_text_looks_like() {
+        #[derive(Serialize)]
+        struct Document {
+            texts: Vec<&'static str>,
+            number: Option<u32>,
+        }
+        let texts = vec![
+            "",
+            "yes",
+            "null",
+            "1e3",
+            "0x1f",
+            "~",
+            "- a",
+            "a: b",
+            "#",
+            "'",
+            "\"",
+            "é",
+            "a==",
+            " a ",
+            "2026-01-31",
+        ];
+        let document = Document { texts, number: None };
+        let written = |format| {
+            let mut bytes = Vec::new();
+            Output::to(format, &mut bytes).json(&document).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let yaml = written(OutputFormat::Yaml);
+        let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert!(yaml.starts_with("texts:"), "{yaml}");
+        assert_eq!(read, serde_json::from_str::<serde_json::Value>(&written(OutputFormat::Json)).unwrap());
+    }
+
+    #[test]
     fn a_reader_that_goes_away_is_no_failure() {
         struct Closed;
         impl Write for Closed {
@@ -206,7 +273,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let mut output = Output::to(Format::Text, Closed);
+        let mut output = Output::to(OutputFormat::Text, Closed);
         output.line("a").unwrap();
         output.line("b").unwrap();
         output.finish().unwrap();

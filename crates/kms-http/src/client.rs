@@ -1,8 +1,14 @@
 //! The HTTP client, one per configuration.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use kms_core::{Error, Result, config::Problems};
+use kms_tls::{Handshakes, Tls, TlsOptions};
 use reqwest::{
     Proxy,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -13,7 +19,6 @@ use url::Url;
 use crate::{
     error::{UnknownHost, unknown_host},
     proxy::Proxies,
-    tls::TlsOptions,
 };
 
 /// How long an idle connection stays open; it is closed before twice this time.
@@ -93,10 +98,9 @@ impl HttpClientBuilder {
     pub fn build(self) -> Result<HttpClient> {
         let mut problems = Problems::new();
         problems.absorb("proxy", self.proxies.check())?;
-        let config = problems.absorb("TLS", self.tls.client_config())?;
+        let tls = problems.absorb("TLS", self.tls.tls())?;
         problems.into_result()?;
-        let client = self.assemble(config, |builder| builder.dns_resolver(Resolver))?;
-        Ok(HttpClient { client, builder: Arc::new(self) })
+        self.assemble(tls, |builder| builder.dns_resolver(Resolver))
     }
 
     /// The same settings for a host that [`HttpClient::at`] has found to need no proxy.
@@ -105,10 +109,10 @@ impl HttpClientBuilder {
     }
 
     fn assemble(
-        &self,
-        config: Option<rustls::ClientConfig>,
+        self,
+        tls: Option<Tls>,
         resolve: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-    ) -> Result<reqwest::Client> {
+    ) -> Result<HttpClient> {
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
@@ -119,17 +123,20 @@ impl HttpClientBuilder {
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")));
-        if let Some(config) = config {
-            builder = builder.tls_backend_preconfigured(config);
+        let mut handshakes = Arc::default();
+        if let Some(tls) = tls {
+            builder = builder.tls_backend_preconfigured(Arc::unwrap_or_clone(tls.config));
+            handshakes = tls.handshakes;
         }
         if self.proxies.is_some() {
             let proxies = self.proxies.clone();
             // `send` has reported the error already.
             builder = builder.proxy(Proxy::custom(move |url| proxies.for_url(url).ok().flatten()));
         }
-        resolve(builder)
+        let client = resolve(builder)
             .build()
-            .map_err(|cause| Error::config("the HTTP client cannot be set up").source(cause.without_url()))
+            .map_err(|cause| Error::config("the HTTP client cannot be set up").source(cause.without_url()))?;
+        Ok(HttpClient { client, handshakes, has_answered: Arc::default(), builder: Arc::new(self) })
     }
 }
 
@@ -137,6 +144,9 @@ impl HttpClientBuilder {
 #[derive(Clone)]
 pub struct HttpClient {
     pub(crate) client: reqwest::Client,
+    pub(crate) handshakes: Arc<Handshakes>,
+    /// Whether a server has answered any request.
+    pub(crate) has_answered: Arc<AtomicBool>,
     builder: Arc<HttpClientBuilder>,
 }
 
@@ -177,18 +187,18 @@ impl HttpClient {
         let addresses: Vec<SocketAddr> = found.map_err(|cause| unknown_host(&host).source(cause))?.collect();
         let mut named = url.clone();
         named.set_host(Some(&name)).map_err(|_cause| wrong())?;
-        let config = self.builder.tls.client_config()?;
+        let tls = self.builder.tls.tls()?;
         let client = self
             .builder
             .without_proxies()
-            .assemble(Some(config), |builder| builder.resolve_to_addrs(&name, &addresses))?;
-        Ok((Self { client, builder: self.builder }, named))
+            .assemble(Some(tls), |builder| builder.resolve_to_addrs(&name, &addresses))?;
+        Ok((client, named))
     }
 }
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, builder } = self;
+        let Self { client: _, handshakes: _, has_answered: _, builder } = self;
         f.debug_struct("HttpClient").field("builder", builder).finish_non_exhaustive()
     }
 }

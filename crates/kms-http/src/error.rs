@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, io};
 
 use kms_core::{Error, ErrorKind, Retry};
-use rustls::{AlertDescription, CertificateError};
+use kms_tls::{Handshakes, fault::fault};
 
 /// An error: the name of a host was not found.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ pub(crate) fn unknown_host(host: &str) -> Error {
 
 /// The text of the innermost cause. The outer errors of the HTTP library quote whole URLs.
 #[derive(Debug)]
-pub(crate) struct Cause(String);
+struct Cause(String);
 
 impl Cause {
-    pub(crate) fn of(error: &reqwest::Error) -> Self {
+    fn of(error: &reqwest::Error) -> Self {
         let mut innermost: &dyn StdError = error;
         while let Some(source) = innermost.source() {
             innermost = source;
@@ -54,17 +54,23 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
-/// Maps each failure of a connection to a kind and a `Retry`.
-pub(crate) fn classify(error: &reqwest::Error) -> Error {
+/// Maps each failure of a connection to a kind and a `Retry`. `has_answered`: whether the client has ever had a response.
+pub(crate) fn classify(error: &reqwest::Error, handshakes: &Handshakes, has_answered: bool) -> Error {
     // Without a connection the client has not sent the request.
     let retry = if error.is_connect() { Retry::Always } else { Retry::IfIdempotent };
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return fault(tls, handshakes, retry);
+    }
+    let may_be_refused = handshakes.has_been_asked() && !has_answered;
+    below_tls(error, retry, may_be_refused).source(Cause::of(error))
+}
+
+/// Maps the failures of names, TCP and HTTP. `may_be_refused`: whether the server may have refused our certificate.
+fn below_tls(error: &reqwest::Error, retry: Retry, may_be_refused: bool) -> Error {
     let unavailable = |message: &'static str| Error::new(ErrorKind::Unavailable, message).retry(retry);
 
     if let Some(unknown) = find::<UnknownHost>(error) {
         return unknown_host(&unknown.host);
-    }
-    if let Some(tls) = find::<rustls::Error>(error) {
-        return tls_fault(tls, retry);
     }
     if error.is_timeout() {
         let message = if error.is_connect() {
@@ -92,54 +98,13 @@ pub(crate) fn classify(error: &reqwest::Error) -> Error {
         return Error::config("the request cannot be built");
     }
     // In TLS 1.3 the client completes the handshake before the server has checked the client certificate.
-    unavailable(
-        "the connection was lost before the answer was complete (on TLS 1.3 a server that refuses our client \
-         certificate, or misses one, often looks like this)",
-    )
-}
-
-fn tls_fault(tls: &rustls::Error, retry: Retry) -> Error {
-    let theirs = |why: &str| Error::config(format!("the server's certificate is refused: {why}"));
-    match tls {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer => {
-                theirs("it is not signed by a CA that we trust; check the CA certificate in the settings")
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => theirs("it has expired"),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                theirs("it is not valid yet; check the clock")
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                theirs("it is for another name; use that name in the address, or set the TLS server name")
-            }
-            _ => theirs("it is not valid"),
-        },
-        rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired => {
-                refused("it asks for a client certificate, and the settings have no client certificate")
-            }
-            AlertDescription::UnknownCA => refused("our client certificate is of a CA that it does not know"),
-            AlertDescription::CertificateExpired => refused("our client certificate has expired"),
-            AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied => refused("it does not accept our client certificate"),
-            AlertDescription::HandshakeFailure => {
-                refused("TLS handshake failed (a missing client certificate looks like this on TLS 1.2)")
-            }
-            _ => Error::new(ErrorKind::Protocol, "the server ended the TLS connection with an alert")
-                .retry(retry),
-        },
-        rustls::Error::InvalidMessage(_) => {
-            Error::config("the server does not speak TLS on this port; is the address meant to be http?")
-        }
-        _ => Error::new(ErrorKind::Unavailable, "TLS failed").retry(retry),
+    if may_be_refused {
+        return unavailable(
+            "the connection was lost before the answer was complete, after the server asked for a client certificate (a \
+             server that refuses our client certificate, or misses one, often looks like this on TLS 1.3)",
+        );
     }
-}
-
-fn refused(why: &str) -> Error {
-    Error::new(ErrorKind::Unauthenticated, format!("the server refused the TLS connection: {why}"))
+    unavailable("the connection was lost before the answer was complete")
 }
 
 /// Finds the first error of a type among the causes. `io::Error` hides its inner error from the chain, so this looks

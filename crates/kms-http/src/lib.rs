@@ -10,18 +10,16 @@ pub mod client;
 mod error;
 #[cfg(feature = "json")]
 pub mod json;
-pub mod pem;
 mod proxy;
 mod redirect;
 pub mod send;
-pub mod tls;
 pub mod token;
 
 pub use crate::{
     client::{HttpClient, HttpClientBuilder},
     proxy::Proxies,
     send::{Call, HttpResponse},
-    tls::{Identity, Roots, TlsOptions},
     token::{Lease, Token, TokenCache},
 };
 pub use http;
+pub use kms_tls::{self as tls, Identity, Roots, SettingNames, TlsOptions};

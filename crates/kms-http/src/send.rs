@@ -1,6 +1,6 @@
 //! Sends one request and reads its response.
 
-use std::fmt;
+use std::{fmt, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -8,10 +8,7 @@ use kms_core::{Error, ErrorKind, Result};
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::{
-    client::HttpClient,
-    error::{Cause, classify},
-};
+use crate::{client::HttpClient, error::classify};
 
 /// The size of the largest accepted response, in bytes. A list of 100,000 keys has 10 MB.
 const MAX_RESPONSE: usize = 32 * 1024 * 1024;
@@ -124,6 +121,7 @@ impl HttpClient {
         *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0));
         let result = async {
             let mut response = self.client.execute(request).await?;
+            self.has_answered.store(true, Relaxed);
             let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
             let mut body = Zeroizing::new(Vec::with_capacity(capacity(&headers)));
             while let Some(chunk) = response.chunk().await? {
@@ -141,7 +139,8 @@ impl HttpClient {
             Ok(answer) => answer,
             Err(cause) => {
                 let server = cause.url().map(endpoint).unwrap_or_default();
-                let error = classify(&cause).source(Cause::of(&cause)).context("server", server);
+                let answered = self.has_answered.load(Relaxed);
+                let error = classify(&cause, &self.handshakes, answered).context("server", server);
                 // The unreachable host may be the proxy.
                 Err(if uses_proxy {
                     error.context("proxy", "one is set, and may be the cause")

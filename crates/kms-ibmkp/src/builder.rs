@@ -8,8 +8,8 @@ use kms_core::{
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
 };
 use kms_http::{
-    HttpClientBuilder, Proxies, Roots, TlsOptions, address::AddressRules, http::HeaderValue,
-    pem::ca_certificates,
+    HttpClientBuilder, Proxies, Roots, SettingNames, TlsOptions, address::AddressRules, http::HeaderValue,
+    tls::source::ca_certificates,
 };
 use tracing::warn;
 use url::Url;
@@ -27,6 +27,14 @@ use crate::{
 const DEFAULT_BASE_URL: &str = "https://us-south.kms.cloud.ibm.com";
 /// The address of IAM that Rook uses if no setting gives one (rook-behaviour §1.8).
 const DEFAULT_TOKEN_URL: &str = "https://iam.cloud.ibm.com/oidc/token";
+
+/// The names of our settings in messages about TLS. The service asks for no client certificate, and has no other name.
+const NAMES: SettingNames = SettingNames::new(
+    "IBM_KP_CACERT",
+    "a client certificate",
+    "the host of IBM_KP_BASE_URL or IBM_KP_TOKEN_URL",
+    "IBM_KP_BASE_URL or IBM_KP_TOKEN_URL",
+);
 
 /// The default number of keys in one page of a list, and the most that the service returns.
 const PAGE_SIZES: (u32, u32) = (1_000, 5_000);
@@ -146,7 +154,7 @@ impl ProviderBuilder for IbmKeyProtectBuilder {
     ) -> Result<Option<Credentials>> {
         self.warn_of_spellings();
         let api_key = self.api_key(settings, secrets, problems).await?;
-        let mut tls = TlsOptions::new();
+        let mut tls = TlsOptions::named(NAMES);
         let roots =
             ca_certificates(Key::CaCert.as_str(), settings.text(Key::CaCert), secrets, problems).await?;
         if let Some(roots) = roots {

@@ -8,9 +8,8 @@ use kms_core::{
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
     layer::LayerOptions,
 };
-use kms_http::{Identity, Roots, TlsOptions, pem::file, tls::certificates};
+use kms_tls::{Identity, Roots, SettingNames, TlsOptions, pem::certificates, source::file};
 use rustls_pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -32,6 +31,8 @@ const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE: Duration = Duration::from_secs(2);
 const DEFAULT_CONNECTIONS: u32 = 4;
 const DEFAULT_RESPONSE: u32 = 1024 * 1024;
+/// The names of our settings in messages about TLS.
+const NAMES: SettingNames = SettingNames::new("CA_CERT", "CLIENT_CERT", "TLS_SERVER_NAME", "KMIP_ENDPOINT");
 /// The longest time limit that is accepted. A longer one is a mistake, since an OSD waits for the response.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -134,19 +135,19 @@ impl ProviderBuilder for KmipBuilder {
         }
         let mut text = |key: Key| pem(settings, key, secret.as_ref(), problems);
         let (ca, certificate, key) = (text(Key::CaCert)?, text(Key::ClientCert)?, text(Key::ClientKey)?);
-        let mut tls = TlsOptions::new();
+        let mut tls = TlsOptions::named(NAMES);
         if let Some(ca) = ca
             && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
         {
             tls.roots = Roots::Only(roots);
             // Building the TLS configuration checks that each root is a certificate.
-            problems.absorb("CA_CERT", tls.client_config().map(drop))?;
+            problems.absorb("CA_CERT", tls.tls().map(drop))?;
         }
         let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
         tls.identity =
             problems.absorb("CLIENT_CERT and CLIENT_KEY", Identity::from_pem(&certificate, &key))?;
-        let leaf = certificates(&certificate).ok().and_then(|chain| chain.into_iter().next());
-        Ok(leaf.map(|leaf| Credentials { tls, certificate: leaf.as_ref().to_vec() }))
+        let leaf = tls.identity.as_ref().and_then(Identity::certificate).map(|leaf| leaf.to_vec());
+        Ok(leaf.map(|certificate| Credentials { tls, certificate }))
     }
 
     async fn assemble(
@@ -157,8 +158,7 @@ impl ProviderBuilder for KmipBuilder {
     ) -> Result<Kmip> {
         let Parsed { endpoint, server_name, limits, version } = parsed;
         let Credentials { tls, certificate } = credentials;
-        let connector = TlsConnector::from(Arc::new(tls.client_config()?));
-        let client = Client::new(Pool::new(endpoint, server_name, connector, limits), version);
+        let client = Client::new(Pool::new(endpoint, server_name, tls.tls()?, limits), version);
         Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
     }
 

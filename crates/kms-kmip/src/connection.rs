@@ -4,11 +4,13 @@ use std::{
     fmt,
     future::Future,
     io,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use kms_core::{Error, ErrorKind, Result, Retry};
+use kms_tls::{Handshakes, Tls};
 use rustls::{ProtocolVersion, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
@@ -84,6 +86,7 @@ impl Broken {
 /// An open connection.
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
+    handshakes: Arc<Handshakes>,
     idle_since: Instant,
     /// The number of requests that the server has answered on this connection.
     answers: u32,
@@ -119,7 +122,7 @@ impl Connection {
     pub(crate) async fn open(
         endpoint: &Endpoint,
         server_name: ServerName<'static>,
-        connector: &TlsConnector,
+        tls: &Tls,
         limit: Duration,
     ) -> Result<(Self, Handshake)> {
         let Endpoint { host, port } = endpoint;
@@ -135,15 +138,15 @@ impl Connection {
         };
         let tcp = match tokio::time::timeout(limit, TcpStream::connect(addresses.as_slice())).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake)),
+            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake, &tls.handshakes)),
             Err(_) => return Err(within("no TCP connection")),
         };
         // A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
-        tcp.set_nodelay(true).map_err(|cause| transport(&cause, Step::Handshake))?;
-        let handshake = connector.connect(server_name, tcp);
+        tcp.set_nodelay(true).map_err(|cause| transport(&cause, Step::Handshake, &tls.handshakes))?;
+        let handshake = TlsConnector::from(Arc::clone(&tls.config)).connect(server_name, tcp);
         let stream = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake)),
+            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake, &tls.handshakes)),
             Err(_) => return Err(within("no TLS handshake")),
         };
         let (_, session) = stream.get_ref();
@@ -159,7 +162,8 @@ impl Connection {
                 .map(|certificate| certificate.as_ref().to_vec()),
         };
         debug!(server = %endpoint, tls = seen.tls, "connected");
-        Ok((Self { stream, idle_since: Instant::now(), answers: 0 }, seen))
+        let handshakes = Arc::clone(&tls.handshakes);
+        Ok((Self { stream, handshakes, idle_since: Instant::now(), answers: 0 }, seen))
     }
 
     /// Sends a request, and receives its response.
@@ -168,7 +172,7 @@ impl Connection {
         request: &[u8],
         limits: &Limits,
     ) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let frame = exchange(&mut self.stream, request, limits).await?;
+        let frame = exchange(&mut self.stream, request, limits, &self.handshakes).await?;
         self.idle_since = Instant::now();
         self.answers = self.answers.saturating_add(1);
         Ok(frame)
@@ -180,6 +184,7 @@ async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &[u8],
     limits: &Limits,
+    handshakes: &Handshakes,
 ) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let write = async {
         stream.write_all(request).await?;
@@ -197,7 +202,7 @@ async fn exchange(
                 _ => cause,
             };
             return Err(Broken {
-                error: transport(&cause, Step::Request),
+                error: transport(&cause, Step::Request, handshakes),
                 sent: false,
                 closed: is_end(&cause),
                 too_large: false,
@@ -209,7 +214,7 @@ async fn exchange(
             return Err(Broken::unsent(timed_out(what, limit, "WRITE_TIMEOUT", Retry::Always)));
         }
     }
-    match limited(limits.read, receive(stream, limits.response)).await {
+    match limited(limits.read, receive(stream, limits.response, handshakes)).await {
         Some(result) => result,
         None => {
             let limit = limits.read.unwrap_or_default();
@@ -220,15 +225,19 @@ async fn exchange(
 }
 
 /// Receives one frame. Compares the announced length with the limit before it allocates anything.
-async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
+async fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+    handshakes: &Handshakes,
+) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while let Some(rest) = header.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let closed = filled == 0;
         match stream.read(rest).await {
-            Ok(0) => return Err(ended(&io::ErrorKind::UnexpectedEof.into(), closed, filled)),
+            Ok(0) => return Err(ended(&io::ErrorKind::UnexpectedEof.into(), closed, filled, handshakes)),
             Ok(read) => filled += read,
-            Err(cause) => return Err(ended(&cause, closed, filled)),
+            Err(cause) => return Err(ended(&cause, closed, filled, handshakes)),
         }
     }
     let wrong = |error: Error| Broken {
@@ -259,19 +268,19 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<
     head.copy_from_slice(&header);
     match stream.read_exact(body).await {
         Ok(_) => Ok(frame),
-        Err(cause) => Err(ended(&cause, false, HEADER)),
+        Err(cause) => Err(ended(&cause, false, HEADER, handshakes)),
     }
 }
 
 /// The error for a connection that ended while a response was read.
-fn ended(cause: &io::Error, closed: bool, received: usize) -> Broken {
+fn ended(cause: &io::Error, closed: bool, received: usize, handshakes: &Handshakes) -> Broken {
     let end = is_end(cause);
     let error = if end && !closed {
         Error::new(ErrorKind::Unavailable, "the connection was closed in the middle of the response")
             .retry(Retry::IfIdempotent)
             .context("received", format!("{received} bytes or more"))
     } else {
-        transport(cause, Step::Response)
+        transport(cause, Step::Response, handshakes)
     };
     Broken { error, sent: true, closed: closed && end, too_large: false }
 }
@@ -310,8 +319,8 @@ mod tests {
         F: Future<Output = ()>,
     {
         let (mut ours, theirs) = duplex(buffer);
-        let limits = limits();
-        let (result, ()) = tokio::join!(exchange(&mut ours, &REQUEST, &limits), peer(theirs));
+        let (limits, none) = (limits(), Handshakes::default());
+        let (result, ()) = tokio::join!(exchange(&mut ours, &REQUEST, &limits, &none), peer(theirs));
         result.expect_err("no response is complete")
     }
 

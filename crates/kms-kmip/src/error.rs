@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt::Write as _, io};
 
 use kms_core::{Error, ErrorKind, Retry};
-use rustls::{AlertDescription, CertificateError};
+use kms_tls::{Handshakes, fault::fault};
 
 /// The maximum number of characters of a server's message in an error.
 const MAX_WORDS: usize = 200;
@@ -308,10 +308,10 @@ pub(crate) enum Step {
 ///
 /// Only an alert of the server blames our certificate. A connection that is merely closed may have a front end at its
 /// other end whose server is down.
-pub(crate) fn transport(cause: &io::Error, step: Step) -> Error {
+pub(crate) fn transport(cause: &io::Error, step: Step, handshakes: &Handshakes) -> Error {
     let retry = if step == Step::Response { Retry::IfIdempotent } else { Retry::Always };
     if let Some(tls) = tls_cause(cause) {
-        return tls_fault(tls, retry).source(Text(tls.to_string()));
+        return fault(tls, handshakes, retry);
     }
     let message = match cause.kind() {
         io::ErrorKind::ConnectionRefused => "the connection was refused: no program listens on this port",
@@ -355,59 +355,6 @@ impl std::fmt::Display for Text {
 }
 
 impl StdError for Text {}
-
-fn tls_fault(tls: &rustls::Error, retry: Retry) -> Error {
-    let theirs = |why: &str| Error::config(format!("the server's certificate is refused: {why}"));
-    let ours = |why: &str| {
-        let message = format!("the server refused the TLS connection: {why}");
-        Error::new(ErrorKind::Unauthenticated, message)
-    };
-    match tls {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer => theirs("it is not signed by a CA of CA_CERT"),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => theirs("it has expired"),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                theirs("it is not valid yet; check the clock")
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                theirs("it is for another name; use that name in KMIP_ENDPOINT, or set TLS_SERVER_NAME to it")
-            }
-            _ => theirs("it is not valid"),
-        },
-        rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired => ours("it has not received our client certificate"),
-            AlertDescription::UnknownCA => ours("CLIENT_CERT is signed by a CA that it does not know"),
-            AlertDescription::CertificateExpired => ours("CLIENT_CERT has expired"),
-            AlertDescription::UnsupportedCertificate => ours(
-                "it does not accept this type of certificate; check that CLIENT_CERT is for client authentication",
-            ),
-            AlertDescription::CertificateRevoked => ours("CLIENT_CERT has been revoked"),
-            AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::DecryptError
-            | AlertDescription::AccessDenied => ours("it does not accept CLIENT_CERT"),
-            AlertDescription::HandshakeFailure => ours(
-                "the handshake failed; it does not accept CLIENT_CERT, or has no cipher suite in common with us (an old \
-                 server with an RSA certificate)",
-            ),
-            AlertDescription::ProtocolVersion => Error::new(
-                ErrorKind::Protocol,
-                "the server supports no version of TLS that we do (1.2 and 1.3)",
-            ),
-            _ => Error::new(ErrorKind::Protocol, "the server ended the TLS connection with an alert")
-                .retry(retry),
-        },
-        rustls::Error::InvalidMessage(_) => {
-            Error::config("the server does not use TLS on this port; check KMIP_ENDPOINT")
-        }
-        rustls::Error::PeerIncompatible(_) => Error::new(
-            ErrorKind::Protocol,
-            "client and server have no TLS version or cipher suite in common (1.2 or 1.3 with an AEAD suite is \
-             needed)",
-        ),
-        _ => Error::new(ErrorKind::Unavailable, "TLS failed").retry(retry),
-    }
-}
 
 /// The error for an expired time limit, with the setting that raises the limit.
 pub(crate) fn timed_out(what: &str, limit: std::time::Duration, setting: &str, retry: Retry) -> Error {
@@ -471,27 +418,11 @@ mod tests {
     }
 
     #[test]
-    fn tls_failures_are_told_apart() {
-        use ErrorKind::*;
-        let alert = rustls::Error::AlertReceived;
-        for (tls, kind, words) in [
-            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), ConfigInvalid, "CA_CERT"),
-            (
-                rustls::Error::InvalidCertificate(CertificateError::NotValidForName),
-                ConfigInvalid,
-                "TLS_SERVER_NAME",
-            ),
-            (rustls::Error::InvalidCertificate(CertificateError::Expired), ConfigInvalid, "expired"),
-            (alert(AlertDescription::UnknownCA), Unauthenticated, "CA that it does not know"),
-            (alert(AlertDescription::CertificateExpired), Unauthenticated, "CLIENT_CERT has expired"),
-            (alert(AlertDescription::HandshakeFailure), Unauthenticated, "CLIENT_CERT"),
-            (alert(AlertDescription::InternalError), Protocol, "alert"),
-        ] {
-            let error = transport(&io::Error::new(io::ErrorKind::InvalidData, tls), Step::Response);
-            assert_eq!(error.kind(), kind, "{error}");
-            assert!(error.to_string().contains(words), "{error}");
-        }
-        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), Step::Handshake);
-        assert_eq!((refused.kind(), refused.retryable()), (Unavailable, Retry::Always));
+    fn failures_below_tls_are_told_apart() {
+        let none = Handshakes::default();
+        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), Step::Handshake, &none);
+        assert_eq!((refused.kind(), refused.retryable()), (ErrorKind::Unavailable, Retry::Always));
+        let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::NoCertificatesPresented);
+        assert_eq!(transport(&tls, Step::Response, &none).kind(), ErrorKind::Protocol);
     }
 }

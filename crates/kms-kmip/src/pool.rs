@@ -10,9 +10,9 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Result};
+use kms_tls::Tls;
 use rustls::pki_types::ServerName;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsConnector;
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -65,7 +65,7 @@ pub(crate) struct Pool {
     pub(crate) endpoint: Endpoint,
     pub(crate) server_name: ServerName<'static>,
     pub(crate) limits: Limits,
-    connector: TlsConnector,
+    pub(crate) tls: Tls,
     idle: Arc<Mutex<Idle>>,
     /// Limits the number of open connections.
     permits: Semaphore,
@@ -76,8 +76,7 @@ pub(crate) struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, server_name, limits, connector: _, idle: _, permits: _, responded: _, seen: _ } =
-            self;
+        let Self { endpoint, server_name, limits, tls: _, idle: _, permits: _, responded: _, seen: _ } = self;
         f.debug_struct("Pool")
             .field("endpoint", endpoint)
             .field("server_name", server_name)
@@ -90,14 +89,14 @@ impl Pool {
     pub(crate) fn new(
         endpoint: Endpoint,
         server_name: ServerName<'static>,
-        connector: TlsConnector,
+        tls: Tls,
         limits: Limits,
     ) -> Self {
         Self {
             endpoint,
             server_name,
             limits,
-            connector,
+            tls,
             idle: Arc::new(Mutex::new(Idle {
                 connections: Vec::new(),
                 is_watched: false,
@@ -166,7 +165,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection> {
         let (connection, handshake) =
-            Connection::open(&self.endpoint, self.server_name.clone(), &self.connector, self.limits.connect)
+            Connection::open(&self.endpoint, self.server_name.clone(), &self.tls, self.limits.connect)
                 .await?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
         Ok(connection)

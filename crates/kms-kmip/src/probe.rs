@@ -1,13 +1,10 @@
 //! Probes the server: our identity, the server's certificate, the protocol version, and our rights.
 
-use std::time::{Duration, SystemTime};
-
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result};
-use x509_cert::{Certificate, der::Decode as _};
+use kms_tls::certificate::describe;
 
 use crate::{
     api::{Api, ServerInformation},
-    error::one_line,
     index::Index,
     label::Shape,
     locate::Effort,
@@ -15,9 +12,6 @@ use crate::{
     name::object_name,
     stored::Attribute,
 };
-
-/// A probe marks a certificate that expires within this time.
-const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The operations that we need. A server that lists its operations must list these.
 const NEEDED: [Operation; 5] =
@@ -58,10 +52,11 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     probe.pass(
         "server",
         format!(
-            "{}, {}, certificate {}",
+            "{}, {}, certificate {}{}",
             api.client.pool.endpoint,
             seen.as_ref().map_or("TLS", |seen| seen.tls),
-            certificate.as_deref().unwrap_or("not seen")
+            certificate.as_deref().unwrap_or("not seen"),
+            if api.client.pool.tls.handshakes.is_pinned() { ", pinned by CA_CERT" } else { "" }
         ),
     );
     let theirs = theirs.ok().filter(|theirs| !theirs.is_empty());
@@ -126,21 +121,4 @@ fn describe_server(information: &ServerInformation) -> Result<String> {
         "; it has no symmetric keys, so KEKs are registered as secret data"
     };
     Ok(format!("{vendor}{keys}"))
-}
-
-/// Describes subject, issuer and expiry of a certificate.
-fn describe(der: &[u8]) -> String {
-    let Ok(certificate) = Certificate::from_der(der) else { return "unreadable".to_owned() };
-    let certificate = certificate.tbs_certificate();
-    let name = |name: &x509_cert::name::Name| {
-        let text = one_line(&name.to_string());
-        if text.is_empty() { "no name".to_owned() } else { text }
-    };
-    let end = certificate.validity().not_after;
-    let left = match end.to_system_time().duration_since(SystemTime::now()) {
-        Err(_) => ", EXPIRED",
-        Ok(left) if left < SOON => ", soon",
-        Ok(_) => "",
-    };
-    format!("{} issued by {}, ends {end}{left}", name(certificate.subject()), name(certificate.issuer()))
 }

@@ -9,12 +9,14 @@ use kms_core::{
     layer::LayerOptions,
 };
 use kms_http::{
-    HttpClientBuilder, Identity, Proxies, Roots, TlsOptions,
+    HttpClientBuilder, Identity, Proxies, Roots, SettingNames, TlsOptions,
     address::AddressRules,
     http::HeaderValue,
-    pem::{ca_certificates, file, secret_or_file},
     send::sensitive,
-    tls::certificates,
+    tls::{
+        pem::certificates,
+        source::{ca_certificates, file, secret_or_file},
+    },
     token::RateLimit,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -35,6 +37,9 @@ use crate::{
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The time limit of a response if `VAULT_CLIENT_TIMEOUT` is absent.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The names of our settings in messages about TLS.
+const NAMES: SettingNames =
+    SettingNames::new("VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_TLS_SERVER_NAME", "VAULT_ADDR");
 /// The file in which Kubernetes mounts the token of a pod's service account.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// The KV mount that Rook uses if no setting names one (rook-behaviour §1.8).
@@ -337,7 +342,7 @@ async fn tls(
     secrets: &dyn SecretSource,
     problems: &mut Problems,
 ) -> Result<TlsOptions> {
-    let mut tls = TlsOptions::new();
+    let mut tls = TlsOptions::named(NAMES);
     tls.skip_verify = settings.boolean(Key::SkipVerify, problems).unwrap_or(false);
     let roots = match settings.text(Key::CaCertBytes) {
         Some(pem) => problems.absorb("VAULT_CACERT_BYTES", certificates(pem.as_bytes()))?,

@@ -23,6 +23,7 @@ const KUBERNETES: &str = "1.36.3";
 const AZURE_NODE: [&str; 2] = ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2"];
 const AZURE_PYTHON: [&str; 2] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0"];
 const IBM_PYTHON: &str = "keyprotect==3.0.1";
+const KMIP_GO: &str = "0.5.0";
 const PYKMIP: &str = "pykmip==0.11.0";
 const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
 
@@ -60,6 +61,14 @@ fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
 /// A Python that has PyKMIP, the server and its client.
 pub(crate) fn pykmip(sh: &Shell) -> Result<PathBuf> {
     Ok(venv(sh, "pykmip", &[PYKMIP])?.join("bin/python"))
+}
+
+/// The KMIP server on OVHcloud's Go library.
+pub(crate) fn kmip_go(sh: &Shell) -> Result<PathBuf> {
+    let bin = servers_dir().join("bin");
+    sh.create_dir(&bin)?;
+    build(sh, &bin, "kmip", KMIP_GO, ".", "some seconds", "")?;
+    Ok(bin.join("kmip"))
 }
 
 /// Microsoft's clients for Key Vault: Python, and the folder of Node's modules.

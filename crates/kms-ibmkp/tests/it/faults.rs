@@ -315,7 +315,7 @@ async fn the_ca_is_asked_of_both_hosts() {
     let double = with_key().await;
     let error = error_of(&Setup::on(&double).set("IBM_KP_CACERT", "bad-ca").build().await).await;
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
-    assert!(error.to_string().contains("not signed by a CA"), "{error}");
+    assert!(error.to_string().contains("IBM_KP_CACERT holds \"CN=Bad CA,O=test\""), "{error}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
     std::fs::write(&file, double.ca()).unwrap();

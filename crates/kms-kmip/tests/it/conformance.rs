@@ -5,18 +5,18 @@
 
 use std::sync::Arc;
 
-use kms_conformance::{Options, Subject, run};
+use kms_conformance::{Options, Report, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::{
     fake::kmip::{KmipDouble, Quirks},
-    servers::{PyKmip, pykmip::Flavour},
+    servers::{KmipGo, PyKmip, pki::Identity, pykmip::Flavour},
 };
 
 use crate::common::Setup;
 
-async fn suite(setup: Setup, bad: &kms_testkit::servers::pki::Identity, with_index: bool) {
-    let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
+/// Runs the suite on two providers with these settings.
+pub(crate) async fn report(setup: Setup, bad: &Identity, options: Options) -> Report {
     let wrap = |kmip: Kmip| -> Arc<dyn KmsProvider> {
         let options = kmip.layer_options(layer::LayerOptions::default());
         layer::standard(Arc::new(kmip), &options)
@@ -25,13 +25,22 @@ async fn suite(setup: Setup, bad: &kms_testkit::servers::pki::Identity, with_ind
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().client(bad).build().await))
         .with_unreachable(Arc::new(setup.clone().endpoint("127.0.0.1:9").build().await));
-    let key = setup.client_key();
-    let options = Options::default().with_secret("the client key", &key);
-    run(&subject, &options).await.assert_ok();
+    run(&subject, &options.with_secret("the client key", &setup.client_key())).await
+}
+
+async fn suite(setup: Setup, bad: &Identity, with_index: bool) {
+    let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
+    report(setup, bad, Options::default()).await.assert_ok();
 }
 
 async fn on_pykmip(version: &str, flavour: Flavour, with_index: bool) {
     let server = PyKmip::start(flavour).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki()).version(version);
+    suite(setup, &server.pki().bad_client, with_index).await;
+}
+
+async fn on_kmip_go(version: &str, habits: &[&str], with_index: bool) {
+    let server = KmipGo::start(habits).await.unwrap();
     let setup = Setup::on(&server.endpoint(), server.pki()).version(version);
     suite(setup, &server.pki().bad_client, with_index).await;
 }
@@ -119,4 +128,25 @@ suites! {
     the_suite_passes_at_1_4_without_an_index = "1.4", Stock, false;
     the_suite_passes_at_2_0_with_an_index = "2.0", Tls13, true;
     the_suite_passes_at_2_0_without_an_index = "2.0", Tls13, false;
+}
+
+macro_rules! suites_on_kmip_go {
+    ($($name:ident = $version:literal, $habits:expr;)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs the KMIP server in Go: cargo xtask it kmip"]
+        async fn $name() {
+            for with_index in [true, false] {
+                on_kmip_go($version, &$habits, with_index).await;
+            }
+        }
+    )*};
+}
+
+suites_on_kmip_go! {
+    the_suite_passes_on_kmip_go_at_1_0 = "1.0", [];
+    the_suite_passes_on_kmip_go_at_1_2 = "1.2", [];
+    the_suite_passes_on_kmip_go_at_1_4 = "1.4", [];
+    the_suite_passes_on_kmip_go_that_keeps_the_last_value_of_each_attribute_at_1_0 = "1.0", ["-keep-last"];
+    the_suite_passes_on_kmip_go_that_keeps_the_last_value_of_each_attribute_at_1_4 = "1.4", ["-keep-last"];
+    the_suite_passes_on_kmip_go_in_any_order = "1.4", ["-shuffle"];
 }

@@ -1,12 +1,14 @@
 //! Real servers for tests, on free ports of the loopback, in scratch folders. They stop when they are dropped.
 //!
-//! A test starts servers by [`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`] or [`PyKmip::start`].
+//! A test starts servers by [`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`],
+//! [`PyKmip::start`] or [`KmipGo::start`].
 //! `cargo xtask` provisions the programs and passes their paths in the `KMS_IT_*` variables; a test that needs one is
 //! `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
 //!
 //! Keep servers in local variables: statics are never dropped, so a server in one would outlive its test.
 
 pub mod http;
+pub mod kmip_go;
 pub mod kube;
 pub mod openbao;
 pub mod pki;
@@ -22,6 +24,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::{
     http::{Http, Reply},
+    kmip_go::KmipGo,
     kube::{Kube, KubeNamespace},
     openbao::{Admin, OpenBao, OpenBaoConfig, Raft},
     pki::{Identity, Pki},
@@ -40,6 +43,8 @@ pub const KUBE: &str = "KMS_IT_KUBE";
 pub const KMS: &str = "KMS_IT_KMS";
 /// The Python that has `pykmip` installed.
 pub const PYKMIP: &str = "KMS_IT_PYKMIP";
+/// The KMIP server on Go's libraries.
+pub const KMIP_GO: &str = "KMS_IT_KMIP_GO";
 /// The folder with the process id of each server, so that xtask can stop the servers of a killed test.
 pub const PIDS: &str = "KMS_IT_PIDS";
 /// How many times a test runs Rook's rotation beside ours at random moments; a fifth of it for each of some options of

@@ -146,7 +146,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         Ok(osd) => osd,
         Err(error) => return Err(rotate::refused(&[&name], error, &mut sinks).await),
     };
-    let progress = rotate::Progress::new(quiet, output);
+    let progress = rotate::Progress::new(quiet, output.into());
     let report = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
     for warning in &report.warnings {
         warn!("{warning}");

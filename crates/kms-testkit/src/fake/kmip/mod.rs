@@ -5,6 +5,7 @@
 mod clock;
 mod codec;
 mod engine;
+mod habits;
 mod quirks;
 mod serve;
 
@@ -26,6 +27,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+pub use self::habits::{HABITS, Habit, Unindexed};
 pub use self::quirks::{Batch, Continuation, Filter, Keeps, Order, Pace, Quirks};
 use self::{
     engine::{Engine, Object},

@@ -1,4 +1,4 @@
-//! Reads the certificates and keys that a setting names.
+//! Finds the certificates and keys that a setting names: files, and data keys of Secrets.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use kms_core::{Error, Result, SecretSource, config::Problems};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use crate::tls::certificates;
+use crate::pem::certificates;
 
 /// Reads a file or a Secret that a setting names. A name with a slash is a file, since no name of a Secret has one; any
 /// other name is a Secret, of which this reads the data key `entry`.

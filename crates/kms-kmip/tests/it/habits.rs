@@ -1,0 +1,101 @@
+//! The shared suite on the double with each habit of the table, at four versions of the protocol, with an index and
+//! without.
+//!
+//! The whole matrix is a live test, with a suite for each habit. Units run the last habit, all that fit together.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and shows what it has measured"
+)]
+
+use std::sync::Arc;
+
+use kms_conformance::{Options, Outcome};
+use kms_core::{KmsProvider as _, PutMode};
+use kms_kmip::MemoryIndex;
+use kms_testkit::fake::kmip::{HABITS, Habit, KmipDouble, Unindexed};
+
+use crate::{
+    common::{Setup, kek, key},
+    conformance::report,
+};
+
+/// Runs the suite on a server with a habit, and returns what is wrong.
+async fn wrong(habit: Habit, version: (i32, i32), with_index: bool, options: Options) -> Vec<String> {
+    let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki());
+    let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
+    let place = format!("{} at {}.{}, index: {with_index}", habit.name, version.0, version.1);
+    let unindexed = if with_index { Unindexed::Works } else { habit.unindexed };
+    if let Unindexed::Refused(words) = unindexed {
+        let kmip = setup.build().await;
+        let error = match kmip.put(&key("a"), &kek(), PutMode::Create).await {
+            Ok(_) => return vec![format!("{place}: a write is not refused")],
+            Err(error) => error.to_string(),
+        };
+        let mut wrong = Vec::new();
+        if !error.contains(words) {
+            wrong.push(format!("{place}: the refusal is {error:?}"));
+        }
+        if server.objects() > 0 {
+            wrong.push(format!("{place}: {} objects are left behind", server.objects()));
+        }
+        return wrong;
+    }
+    let allowed = if let Unindexed::Limited(words) = unindexed { words } else { &[] };
+    let report = report(setup, &server.pki().bad_client, options).await;
+    let failures = report.cases().iter().filter_map(|case| match &case.outcome {
+        Outcome::Failed(why) if !allowed.iter().any(|words| why.contains(words)) => {
+            let why: String = why.chars().take(300).collect();
+            Some(format!("{place}: {}: {why}", case.name))
+        }
+        _ => None,
+    });
+    failures.collect()
+}
+
+/// Fails with everything that is wrong.
+fn assert_right(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} failures\n{}", wrong.len(), wrong.join("\n"));
+}
+
+async fn matrix(habits: &[Habit], version: (i32, i32), with_index: bool) {
+    let mut all = Vec::new();
+    for habit in habits {
+        // The suite runs many times, so each race in it needs few rounds.
+        let options = Options::default().with_list_count(8).with_racers(8).with_rounds(1);
+        all.extend(wrong(*habit, version, with_index, options).await);
+    }
+    println!("{} habits", habits.len());
+    assert_right(&all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_passes_on_a_server_with_all_habits_that_fit_together() {
+    for (version, with_index) in [((1, 0), false), ((1, 4), true), ((2, 1), false)] {
+        matrix(&HABITS[HABITS.len() - 1..], version, with_index).await;
+    }
+}
+
+macro_rules! matrices {
+    ($($name:ident = $version:expr, $index:literal;)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "takes a minute: cargo xtask it kmip"]
+        async fn $name() {
+            matrix(HABITS, $version, $index).await;
+        }
+    )*};
+}
+
+matrices! {
+    the_suite_passes_under_every_habit_at_1_0_with_an_index = (1, 0), true;
+    the_suite_passes_under_every_habit_at_1_0_without_an_index = (1, 0), false;
+    the_suite_passes_under_every_habit_at_1_4_with_an_index = (1, 4), true;
+    the_suite_passes_under_every_habit_at_1_4_without_an_index = (1, 4), false;
+    the_suite_passes_under_every_habit_at_2_0_with_an_index = (2, 0), true;
+    the_suite_passes_under_every_habit_at_2_0_without_an_index = (2, 0), false;
+    the_suite_passes_under_every_habit_at_2_1_with_an_index = (2, 1), true;
+    the_suite_passes_under_every_habit_at_2_1_without_an_index = (2, 1), false;
+}

@@ -1,0 +1,36 @@
+//! The crypto provider: the one place that chooses it, for TLS, for certificates and for signatures.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::{
+    crypto::{CryptoProvider, ring as chosen},
+    sign::SigningKey,
+};
+use rustls_pki_types::PrivateKeyDer;
+
+/// The name of the crypto module.
+pub const MODULE: &str = "ring 0.17";
+
+/// Returns the provider that every TLS connection uses.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(chosen::default_provider())))
+}
+
+/// Makes the provider the default of the process, for libraries that look for one there. A default that is set already
+/// stays.
+pub fn install() {
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may install one first, which is as good.
+        let _ = chosen::default_provider().install_default();
+    }
+}
+
+/// Makes a signer from a private key.
+///
+/// # Errors
+///
+/// If the key is malformed, or of a type or size that the provider does not support.
+pub fn signer(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    chosen::sign::any_supported_type(key)
+}

@@ -1,0 +1,96 @@
+//! A client certificate with its private key.
+
+use std::{fmt, sync::Arc};
+
+use kms_core::{Error, Result};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
+
+use crate::{
+    certificate::public_key,
+    crypto,
+    pem::{Block, blocks, certificates},
+};
+
+/// A client certificate with its key, ready to sign.
+#[derive(Clone)]
+pub struct Identity(pub(crate) Arc<CertifiedKey>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity(..)")
+    }
+}
+
+impl Identity {
+    /// Makes an identity from two PEM texts: the certificate followed by its chain, and the key (PKCS#8, PKCS#1 or
+    /// SEC1). Both may be the same text.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if a part is missing or unreadable, or if the key does not match the certificate.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self> {
+        let chain = certificates(certificate)?;
+        let signer = private_key(key, chain.first())?;
+        let identity = CertifiedKey::new(chain, signer);
+        match identity.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(Self(Arc::new(identity)))
+            }
+            Err(rustls::Error::InconsistentKeys(_)) => Err(Error::config(
+                "certificate and private key do not belong together (were certificate and key swapped, or is the \
+                 chain before the certificate?)",
+            )),
+            Err(cause) => Err(Error::config("the client certificate cannot be read").source(cause)),
+        }
+    }
+
+    /// The certificate itself, without its chain.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.0.cert.first()
+    }
+}
+
+/// Reads the first private key of a PEM text. Like Go, it goes by the content of the block, not by its label.
+fn private_key(text: &[u8], certificate: Option<&CertificateDer<'_>>) -> Result<Arc<dyn SigningKey>> {
+    let blocks = blocks(text);
+    let keys: Vec<_> = blocks.iter().filter(|block| block.is_key()).collect();
+    if keys.iter().any(|block| block.is_encrypted_key()) {
+        return Err(Error::config(
+            "the private key is encrypted, and no setting holds its password: decrypt it with openssl pkey -in KEY \
+             -out PLAIN, and keep the result in the Secret",
+        ));
+    }
+    let Some(key) = keys.iter().find_map(|block| block.der.as_ref()) else {
+        return Err(Error::config(if keys.is_empty() {
+            no_key(text, &blocks)
+        } else {
+            "the PEM text of the private key is damaged: the block is cut off or is not base64"
+        }));
+    };
+    let forms: [PrivateKeyDer<'_>; 3] = [
+        PrivatePkcs1KeyDer::from(key.as_slice()).into(),
+        PrivatePkcs8KeyDer::from(key.as_slice()).into(),
+        PrivateSec1KeyDer::from(key.as_slice()).into(),
+    ];
+    forms.iter().find_map(|form| crypto::signer(form).ok()).ok_or_else(|| {
+        let kind = certificate.and_then(|der| public_key(der));
+        let belongs = kind.map(|kind| format!(" (the certificate has {kind})")).unwrap_or_default();
+        Error::config(format!("the private key cannot be used{belongs}: expected {SUPPORTED}"))
+    })
+}
+
+/// The private keys that the crypto provider supports.
+pub const SUPPORTED: &str = "RSA of 2,048 to 8,192 bits, EC P-256 or P-384, or Ed25519";
+
+fn no_key(text: &[u8], blocks: &[Block]) -> &'static str {
+    if blocks.iter().any(|block| block.label == "EC PARAMETERS") {
+        "no private key found, only EC PARAMETERS: expected a PEM block PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"
+    } else if blocks.is_empty() && text.first() == Some(&0x30) {
+        "no private key found: the text is DER, not PEM; convert it with openssl pkey -inform DER"
+    } else {
+        "no private key found: expected a PEM block PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"
+    }
+}

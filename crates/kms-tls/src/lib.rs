@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+pub mod certificate;
+pub mod crypto;
+pub mod fault;
+mod handshakes;
+pub mod key;
+pub mod options;
+pub mod pem;
+pub mod source;
+mod verify;
+
+pub use crate::{
+    handshakes::{Handshakes, SettingNames},
+    key::Identity,
+    options::{Roots, Tls, TlsOptions},
+};
