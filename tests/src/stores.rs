@@ -17,7 +17,7 @@ use kms_testkit::{
         azure::Azure,
         ibmkp::{API_KEY, IbmKp},
     },
-    servers::{Kube, OpenBao, OpenBaoConfig, PyKmip, pykmip::Flavour},
+    servers::{Kube, OpenBao, OpenBaoConfig, Pki, PyKmip, pykmip::Flavour},
 };
 use serde_json::json;
 
@@ -130,6 +130,19 @@ impl Store {
         };
         let provider = provider(&arguments(&kms)).await?;
         Ok(Self { which, kms, provider, _servers: servers })
+    }
+
+    /// Connects to a KMIP server that the caller keeps, with identifiers in Secrets or without an index. Waits a second
+    /// at most for a response.
+    ///
+    /// # Errors
+    ///
+    /// If the API server does not start.
+    pub async fn on_kmip(endpoint: &str, pki: &Pki, with_index: bool) -> Result<Self> {
+        let settings = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": endpoint, "READ_TIMEOUT": "1s"});
+        let (kms, servers) = kmip_at(settings, pki, with_index).await?;
+        let provider = provider(&arguments(&kms)).await?;
+        Ok(Self { which: Which::Kmip, kms, provider, _servers: servers })
     }
 
     /// The class that the provider's own capability shows. Known only after the first read or write.
@@ -257,14 +270,24 @@ async fn azure() -> Result<Started> {
 async fn kmip() -> Result<Started> {
     let server = PyKmip::start(Flavour::Tls13).await?;
     let settings = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": server.endpoint()});
-    let pki = server.pki();
+    let (kms, mut servers) = kmip_at(settings, server.pki(), true).await?;
+    servers.push(Box::new(server));
+    Ok((kms, servers))
+}
+
+/// The documents for a KMIP server, with identifiers in Secrets or without an index.
+async fn kmip_at(settings: serde_json::Value, pki: &Pki, with_index: bool) -> Result<Started> {
     let credentials = secret(
         "token",
         &[("CA_CERT", &pki.ca.cert), ("CLIENT_CERT", &pki.client1.cert), ("CLIENT_KEY", &pki.client1.key)],
     );
-    let (kms, mut servers) = kubernetes("token", settings, &[("token.yaml", &credentials)]).await?;
-    servers.push(Box::new(server));
-    Ok((kms, servers))
+    if with_index {
+        return kubernetes("token", settings, &[("token.yaml", &credentials)]).await;
+    }
+    let kms = Kms::new()
+        .document("cluster.yaml", &cluster("rook-ceph", settings, "token"))
+        .document("token.yaml", &credentials);
+    Ok((kms, Vec::new()))
 }
 
 /// Creates a namespace on the API server, with a CephCluster that has these settings.

@@ -7,6 +7,8 @@
 mod azure_cli;
 mod k8s_secret_cli;
 mod kmip_cli;
+mod kmip_faults;
+mod kmip_habits;
 mod luks_cli;
 mod recover_cli;
 mod rook_cli;

@@ -19,6 +19,20 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// What happens to one piece of traffic. Between client and server of these tests, a piece is a request or a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "these are all faults of the relay")]
+pub enum Fault {
+    /// A piece that the client sends is dropped and the connection is reset: the server does not get it.
+    Cut,
+    /// A piece that the server sends is dropped and the connection is reset.
+    Lost,
+    /// The first half of a piece that the server sends arrives, and the connection is closed.
+    Half,
+    /// A piece that the server sends does not arrive, nor does any later one, and the connection stays open.
+    Stalled,
+}
+
 /// The treatment of traffic.
 #[derive(Clone, Copy, Debug, Default)]
 struct Orders {
@@ -26,8 +40,8 @@ struct Orders {
     delay: Duration,
     /// Nothing passes, in either direction; connections stay open.
     frozen: bool,
-    /// The next bytes from the server are dropped and their connection is reset.
-    lose_reply: bool,
+    /// A fault, and the number of pieces that pass before it.
+    fault: Option<(usize, Fault)>,
     /// Connections of earlier ages are reset.
     age: u64,
     /// Nothing passes on the first so many connections; they stay open.
@@ -126,7 +140,19 @@ impl Relay {
 
     /// Passes the next request, drops its reply and resets the connection, so that the outcome is unknown.
     pub fn lose_next_reply(&self) {
-        self.orders.send_modify(|orders| orders.lose_reply = true);
+        self.fault(0, Fault::Lost);
+    }
+
+    /// Plans a fault for the piece after the next `after` pieces of its direction.
+    pub fn fault(&self, after: usize, fault: Fault) {
+        self.orders.send_modify(|orders| orders.fault = Some((after, fault)));
+    }
+
+    /// Cancels the planned fault. `false` if it has happened already.
+    pub fn cancel_fault(&self) -> bool {
+        let mut planned = false;
+        self.orders.send_modify(|orders| planned = orders.fault.take().is_some());
+        planned
     }
 
     /// Closes the port, so that new connections are refused, and resets open connections.
@@ -195,13 +221,16 @@ async fn pass(
     let mut cut = orders.subscribe();
     let up = async {
         let mut buffer = vec![0; 16 * 1024];
-        let mut orders = orders.subscribe();
+        let mut watched = orders.subscribe();
         loop {
             let length = from_client.read(&mut buffer).await?;
-            thawed(&mut orders, number).await;
+            thawed(&mut watched, number).await;
             let piece = buffer.get(..length).unwrap_or_default();
             if piece.is_empty() {
                 return to_server.shutdown().await;
+            }
+            if strikes(orders, |fault| fault == Fault::Cut).is_some() {
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
             to_server.write_all(piece).await?;
         }
@@ -211,13 +240,16 @@ async fn pass(
         let mut watched = orders.subscribe();
         loop {
             let length = from_server.read(&mut buffer).await?;
-            let lost = length > 0
-                && orders.send_if_modified(|orders| {
-                    // Only the first connection here loses its reply.
-                    std::mem::take(&mut orders.lose_reply)
-                });
-            if lost {
-                return Err(io::ErrorKind::ConnectionReset.into());
+            let fault = if length > 0 { strikes(orders, |fault| fault != Fault::Cut) } else { None };
+            match fault {
+                Some(Fault::Cut | Fault::Lost) => return Err(io::ErrorKind::ConnectionReset.into()),
+                Some(Fault::Half) => {
+                    to_client.write_all(buffer.get(..length / 2).unwrap_or_default()).await?;
+                    to_client.shutdown().await?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Some(Fault::Stalled) => std::future::pending().await,
+                None => {}
             }
             let delay = watched.borrow().delay;
             if !delay.is_zero() {
@@ -235,7 +267,8 @@ async fn pass(
         result = async { tokio::try_join!(up, down) } => result.map(|_| ()),
         _ = cut.wait_for(|orders| orders.age > age) => Err(io::ErrorKind::ConnectionReset.into()),
     };
-    if result.is_err() {
+    // After half of a piece the close is in good order, since a reset could take that half back.
+    if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof) {
         // With a linger time of zero the close is a reset, as from a peer that has crashed.
         for stream in [to_client.as_ref(), to_server.as_ref()] {
             let _ = stream.set_zero_linger();
@@ -245,6 +278,18 @@ async fn pass(
         to_server.forget();
     }
     result
+}
+
+/// Takes the planned fault if it is one of these and its turn has come. Only the first connection here gets it.
+fn strikes(orders: &watch::Sender<Orders>, of: impl Fn(Fault) -> bool) -> Option<Fault> {
+    let mut struck = None;
+    orders.send_if_modified(|orders| {
+        let Some((after, fault)) = orders.fault.filter(|(_, fault)| of(*fault)) else { return false };
+        orders.fault = after.checked_sub(1).map(|after| (after, fault));
+        struck = orders.fault.is_none().then_some(fault);
+        true
+    });
+    struck
 }
 
 /// Waits while traffic is frozen, or for ever if the connection is forgotten.

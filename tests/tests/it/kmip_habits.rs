@@ -1,0 +1,42 @@
+//! The shared suite on KMIP servers with identifiers in Secrets on a real API server: on the double with each habit of
+//! the table, and on the server in Go.
+use kms_conformance::{Options, Report, Subject, run};
+use kms_testkit::{
+    fake::kmip::{HABITS, KmipDouble},
+    servers::{KmipGo, Pki},
+};
+use kms_tests::stores::{Store, arguments, provider};
+
+/// Each habit meets one of these versions.
+const VERSIONS: [(i32, i32); 4] = [(1, 0), (1, 4), (2, 0), (2, 1)];
+
+/// Runs the suite, with few rounds of each race since it runs many times.
+async fn suite(endpoint: &str, pki: &Pki) -> Report {
+    let store = Store::on_kmip(endpoint, pki, true).await.unwrap();
+    let second = provider(&arguments(&store.kms)).await.unwrap();
+    let subject = Subject::new(store.provider.clone()).with_second(second);
+    run(&subject, &Options::default().with_list_count(8).with_racers(8).with_rounds(1)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Kubernetes API server: cargo xtask it kmip"]
+async fn the_suite_passes_under_every_habit_with_identifiers_in_secrets() {
+    let mut wrong = Vec::new();
+    for (habit, version) in HABITS.iter().zip(VERSIONS.into_iter().cycle()) {
+        let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
+        let report = suite(&server.endpoint(), server.pki()).await;
+        if !report.is_ok() {
+            wrong.push(format!("{} at {version:?}: {:?}", habit.name, report.failed()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a KMIP server and a Kubernetes API server: cargo xtask it kmip"]
+async fn the_suite_passes_on_the_server_in_go_with_identifiers_in_secrets() {
+    for habits in [&[][..], &["-keep-last", "-shuffle"]] {
+        let server = KmipGo::start(habits).await.unwrap();
+        suite(&server.endpoint(), server.pki()).await.assert_ok();
+    }
+}
