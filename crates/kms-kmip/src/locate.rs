@@ -269,7 +269,10 @@ impl Search<'_> {
             match self.read_pages(filter, &first).await? {
                 Paging::Complete(uids) => return Ok((uids, true)),
                 Paging::Moved if round < PAGING_ROUNDS => first = self.page(filter, None).await?,
-                Paging::Moved | Paging::Ignored => break,
+                Paging::Moved | Paging::Ignored => {
+                    self.api.habits.set_offset(false);
+                    break;
+                }
             }
         }
         self.narrow(filter, first).await
@@ -287,7 +290,6 @@ impl Search<'_> {
                 page => page?,
             };
             if page.uids.len() > 1 && page.uids == first.uids {
-                self.api.habits.set_offset(false);
                 return Ok(Paging::Ignored);
             }
             let Some((joint, new)) = page.uids.split_first() else { return Ok(Paging::Moved) };
@@ -314,6 +316,7 @@ impl Search<'_> {
         let full = if first.uids.is_empty() { self.most } else { first.uids.len().min(self.most) };
         let mut found: HashSet<String> = HashSet::new();
         let mut is_complete = true;
+        let may_be_cut = first.is_cut(self.most);
         let mut ranges = self.first_ranges(filter, &first.uids).await?;
         let is_dated = ranges.is_some();
         // Without dates, one range without bounds is left, which is split by type.
@@ -330,8 +333,13 @@ impl Search<'_> {
             if let Some((from, to)) = range {
                 narrowed.extend([Attribute::InitialDate(from), Attribute::InitialDate(to)]);
                 let page = self.page(&narrowed, None).await?;
-                let is_short = page.is_shorter(full);
+                let (is_short, is_longer) = (page.is_shorter(full), page.uids.len() > full);
                 found.extend(page.uids);
+                if is_longer && !may_be_cut {
+                    // Other clients have registered objects meanwhile, and the server returns more than it did at first.
+                    found.extend(first.uids);
+                    return Ok((found.into_iter().collect(), true));
+                }
                 if is_short {
                     continue;
                 }
