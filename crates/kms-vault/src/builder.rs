@@ -28,9 +28,8 @@ use crate::{
     api::{Api, Seen},
     auth::{Auth, AuthMethod},
     config::VaultConfigKey as Key,
-    mount::Mount,
+    mount::{Declared, Mount},
     provider::Vault,
-    stored::KvVersion,
 };
 
 /// The upper limit of `VAULT_CLIENT_TIMEOUT`.
@@ -72,7 +71,7 @@ pub struct Parsed {
     follow_redirects: bool,
     rate_limit: Option<RateLimit>,
     mount: String,
-    version: Option<KvVersion>,
+    declared: Declared,
     timeout: Option<Duration>,
     retries: Option<u32>,
 }
@@ -121,33 +120,31 @@ impl ProviderBuilder for VaultBuilder {
             }
             limit
         });
-        let version = match settings.text(Key::Backend) {
-            None => None,
-            Some("kv" | "v1") => Some(KvVersion::V1),
-            Some("kv-v2" | "v2") => Some(KvVersion::V2),
+        let declared = match settings.text(Key::Backend) {
+            None => Declared::Nothing,
+            Some("kv" | "v1") => Declared::V1,
+            Some("v2") => Declared::V2,
+            Some("kv-v2") => Declared::KvV2,
             Some(_) => {
-                problems.add("VAULT_BACKEND is not one of kv, v1, kv-v2, v2");
-                None
+                warn!(
+                    "VAULT_BACKEND is not one of kv, v1, kv-v2, v2 and does not count: the server is asked"
+                );
+                Declared::Nothing
             }
         };
-        let mount = settings.text(Key::BackendPath).unwrap_or(DEFAULT_MOUNT).trim_matches('/');
-        if mount.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        let mount = joined(settings.text(Key::BackendPath).unwrap_or(DEFAULT_MOUNT));
+        if mount.is_empty() || mount.split('/').any(|segment| matches!(segment, "." | "..")) {
             problems.add("VAULT_BACKEND_PATH is not the path of a mount such as rook or rook/ver1");
         }
-        let timeout = settings.duration(Key::ClientTimeout, problems);
-        if timeout == Some(Duration::ZERO) {
-            problems.add("VAULT_CLIENT_TIMEOUT is 0, which leaves no time for any request");
-        }
-        if timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
-            problems.add("VAULT_CLIENT_TIMEOUT is more than an hour");
-        }
+        // As for Vault's own clients, 0 means the default.
+        let timeout = settings
+            .duration(Key::ClientTimeout, problems)
+            .filter(|timeout| !timeout.is_zero())
+            .map(|timeout| timeout.min(LONGEST_TIMEOUT));
         if let Some(name) = settings.text(Key::TlsServerName)
             && ServerName::try_from(name).is_err()
         {
             problems.add("VAULT_TLS_SERVER_NAME is not a host name such as vault.example (without a port)");
-        }
-        if !matches!(settings.text(Key::SecretEngine), None | Some("kv" | "kv-v2" | "transit")) {
-            problems.add("VAULT_SECRET_ENGINE is neither kv nor transit");
         }
         Some(Parsed {
             base: base?,
@@ -155,8 +152,8 @@ impl ProviderBuilder for VaultBuilder {
             auth_namespace,
             follow_redirects: !settings.boolean(Key::DisableRedirects, problems).unwrap_or(false),
             rate_limit,
-            mount: mount.to_owned(),
-            version,
+            mount,
+            declared,
             timeout,
             retries: settings.number(Key::MaxRetries, problems),
         })
@@ -200,7 +197,7 @@ impl ProviderBuilder for VaultBuilder {
             rate_limit: parsed.rate_limit,
             seen: Mutex::new(Seen::default()),
         };
-        let mount = Mount::new(api, Auth::new(credentials.method), parsed.mount, parsed.version);
+        let mount = Mount::new(api, Auth::new(credentials.method), parsed.mount, parsed.declared);
         Ok(Vault::new(mount, parsed.timeout, parsed.retries))
     }
 
@@ -226,30 +223,44 @@ impl VaultBuilder {
             (None, Some(_)) => problems.add("VAULT_CLIENT_KEY needs VAULT_CLIENT_CERT"),
             _ => {}
         }
-        let has_token_secret = self.source.token_secret().is_some();
-        if has_token_secret && self.source.is_given(Key::Token) {
-            warn!("VAULT_TOKEN in connectionDetails is not used, since a token Secret is named");
-        }
-        match settings.text(Key::AuthMethod) {
-            Some("kubernetes") if !has_token_secret => {
-                settings.required(Key::AuthKubernetesRole, problems);
+        let method = settings.text(Key::AuthMethod);
+        if self.source.is_given(Key::Token) {
+            if self.source.token_secret().is_some() || method.is_some_and(|method| method != "token") {
+                warn!(
+                    "VAULT_TOKEN in connectionDetails counts, and not the token Secret or VAULT_AUTH_METHOD, as in Rook"
+                );
             }
-            Some("cert") if !has_token_secret && settings.text(Key::ClientCert).is_none() => {
+            return;
+        }
+        if self.source.token_secret().is_some() {
+            if !matches!(method, None | Some("token" | "approle")) {
+                warn!("VAULT_AUTH_METHOD does not count, since a token Secret is named, as in Rook");
+            }
+            return;
+        }
+        let has_token = settings.text(Key::Token).is_some();
+        match method {
+            Some("kubernetes") => drop(settings.required(Key::AuthKubernetesRole, problems)),
+            Some("cert") if settings.text(Key::ClientCert).is_none() => {
                 problems.add("VAULT_AUTH_METHOD is cert, which needs VAULT_CLIENT_CERT and VAULT_CLIENT_KEY");
             }
-            Some("approle") if !has_token_secret && settings.text(Key::ApproleSecretId).is_none() => {
+            Some("approle") if settings.text(Key::ApproleSecretId).is_none() => {
                 problems.add(
                     "approle needs a secret id: name a Secret with the key secret_id in tokenSecretName, or set \
                      VAULT_APPROLE_SECRET_ID",
                 );
             }
-            None | Some("token") if !has_token_secret && settings.text(Key::Token).is_none() => problems.add(
+            Some("approle" | "cert" | "agent") => {}
+            None | Some("token") if !has_token => problems.add(
                 "there are no credentials: name a Secret with the key token in tokenSecretName, or set \
                  VAULT_AUTH_METHOD (kubernetes, approle, cert or agent)",
             ),
-            None | Some("token" | "kubernetes" | "approle" | "cert" | "agent") => {}
+            None | Some("token") => {}
+            Some(_) if has_token => {
+                warn!("VAULT_AUTH_METHOD is not known and does not count: VAULT_TOKEN does")
+            }
             Some(_) => {
-                problems.add("VAULT_AUTH_METHOD is not one of token, kubernetes, approle, cert, agent")
+                problems.add("VAULT_AUTH_METHOD is not one of token, kubernetes, approle, cert, agent");
             }
         }
     }
@@ -272,20 +283,25 @@ impl VaultBuilder {
         Some(url)
     }
 
-    /// Chooses the credentials (rook-behaviour §1.5): a token Secret takes precedence over `VAULT_AUTH_METHOD`, and
-    /// that over a token of the environment. In Rook, a forgotten `VAULT_TOKEN` takes precedence over the method that
-    /// the cluster asks for.
+    /// Chooses the credentials as Rook does (rook-behaviour §1.5, §4.3): `VAULT_TOKEN` of the CephCluster, the token
+    /// Secret, `VAULT_AUTH_METHOD`, `VAULT_TOKEN` of the environment. In Rook the last one takes precedence over the
+    /// method that the cluster asks for (rook-behaviour W9).
     async fn method(
         &self,
         settings: &Settings<Key>,
         secrets: &dyn SecretSource,
         problems: &mut Problems,
     ) -> Result<Option<AuthMethod>> {
-        let method = settings.text(Key::AuthMethod);
         let mount =
             |default: &str| settings.text(Key::AuthMountPath).unwrap_or(default).trim_matches('/').to_owned();
-        let secret = self.source.secret(secrets, problems).await?;
-        let has_token_secret = self.source.token_secret().is_some();
+        let is_given = self.source.is_given(Key::Token);
+        let has_token_secret = !is_given && self.source.token_secret().is_some();
+        let secret = if is_given { None } else { self.source.secret(secrets, problems).await? };
+        let has = |entry: &str| secret.iter().any(|secret| secret.keys().any(|key| key == entry));
+        let method = settings.text(Key::AuthMethod).filter(|_| !is_given);
+        if method == Some("approle") && has("token") {
+            warn!("VAULT_AUTH_METHOD does not count, since the token Secret has a token, as in Rook");
+        }
         Ok(match method {
             Some("kubernetes") if !has_token_secret => {
                 if settings.text(Key::Token).is_some() {
@@ -298,7 +314,7 @@ impl VaultBuilder {
                     path: path.into(),
                 })
             }
-            Some("approle") => {
+            Some("approle") if !has("token") => {
                 let with_role = secret.as_ref().filter(|secret| secret.keys().any(|key| key == "role_id"));
                 let role_id = match with_role {
                     Some(secret) => problems.absorb("tokenSecretName", secret.text("role_id"))?,
@@ -319,10 +335,7 @@ impl VaultBuilder {
                 name: settings.text(Key::AuthCertName).map(ToOwned::to_owned),
             }),
             Some("agent") if !has_token_secret => Some(AuthMethod::Agent),
-            None | Some("token" | "kubernetes" | "cert" | "agent") => {
-                if has_token_secret && method.is_some_and(|method| method != "token") {
-                    warn!("VAULT_AUTH_METHOD is not used, since a token Secret is named");
-                }
+            _ => {
                 let token = match secret {
                     Some(secret) => problems.absorb("tokenSecretName", secret.text("token"))?,
                     None if has_token_secret => None,
@@ -332,7 +345,6 @@ impl VaultBuilder {
                 let header = sensitive("the Vault token", token.expose_secret());
                 problems.absorb("token", header)?.map(|_| AuthMethod::Token(token))
             }
-            Some(_) => None,
         })
     }
 }
@@ -376,16 +388,22 @@ async fn pem(
     problems.absorb(key.as_str(), secret_or_file(value, entry, secrets).await)
 }
 
+/// The header of a namespace. `None` for the root namespace, which is `/` too.
 fn namespace(settings: &Settings<Key>, key: Key, problems: &mut Problems) -> Option<HeaderValue> {
-    let text = settings.text(key)?.trim_matches('/');
-    let valid = !text.is_empty() && text.bytes().all(|byte| (0x21..0x7f).contains(&byte));
-    match HeaderValue::from_str(text) {
-        Ok(value) if valid => Some(value),
+    let text = joined(settings.text(key)?);
+    let valid = text.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+    match HeaderValue::from_str(&text) {
+        Ok(value) if valid => Some(value).filter(|value| !value.is_empty()),
         _ => {
             problems.add(format!("{key} is not the path of a namespace such as team or team/storage"));
             None
         }
     }
+}
+
+/// A path without slashes at its ends and without empty segments, as Rook joins it (rook-behaviour §4.5).
+fn joined(path: &str) -> String {
+    path.split('/').filter(|segment| !segment.is_empty()).collect::<Vec<_>>().join("/")
 }
 
 fn rate_limit(text: &str) -> Option<RateLimit> {
@@ -465,7 +483,6 @@ mod tests {
             "nosuch",
             &[
                 ("VAULT_ADRR", "https://canary"),
-                ("VAULT_BACKEND", "canary"),
                 ("VAULT_CACERT", "garbage"),
                 ("VAULT_CLIENT_CERT", "missing-secret"),
                 ("VAULT_SKIP_VERIFY", "canary"),
@@ -473,7 +490,8 @@ mod tests {
                 ("VAULT_RATE_LIMIT", "canary"),
                 ("VAULT_WRAP_TTL", "canary"),
                 ("VAULT_SRV_LOOKUP", "true"),
-                ("VAULT_CLIENT_TIMEOUT", "0"),
+                ("VAULT_CLIENT_TIMEOUT", "-1"),
+                ("VAULT_BACKEND_PATH", "../canary"),
             ],
         )
         .await
@@ -482,7 +500,6 @@ mod tests {
         for problem in [
             "did you mean VAULT_ADDR?",
             "VAULT_ADDR is missing",
-            "VAULT_BACKEND is not one of kv, v1, kv-v2, v2",
             "VAULT_CACERT: no certificate found",
             "VAULT_CLIENT_CERT: Secret \"missing-secret\" was not found",
             "VAULT_CLIENT_CERT needs VAULT_CLIENT_KEY",
@@ -491,7 +508,8 @@ mod tests {
             "VAULT_RATE_LIMIT is not of the form",
             "VAULT_WRAP_TTL is not supported",
             "VAULT_SRV_LOOKUP is not supported",
-            "VAULT_CLIENT_TIMEOUT is 0",
+            "VAULT_CLIENT_TIMEOUT is negative",
+            "VAULT_BACKEND_PATH is not the path",
             "tokenSecretName: Secret \"nosuch\" was not found",
         ] {
             assert!(text.contains(problem), "{problem:?} is not in: {text}");
@@ -528,18 +546,117 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_forgotten_token_in_the_environment_does_not_beat_the_method_that_is_set() {
-        let build = |details: &[(&str, &str)]| {
-            let details: ConnectionDetails = details.iter().copied().collect();
-            VaultBuilder::new()
-                .with_details(&details)
-                .with_environment([("VAULT_TOKEN", "s.stale"), ("VAULT_ADDR", "https://v")])
+    async fn settings_mean_what_they_mean_to_rook() {
+        let parsed = |pairs: &[(&str, &str)]| {
+            let details: ConnectionDetails = pairs.iter().copied().collect();
+            let builder = VaultBuilder::new().with_details(&details).with_config(Key::Addr, "https://v");
+            let builder = builder.with_token_secret("vault-token");
+            let mut problems = Problems::new();
+            let parsed = builder.parse(&builder.source.settings(&mut problems), &mut problems).unwrap();
+            problems.into_result().map(|()| parsed)
         };
+        for (path, expected) in
+            [("", "secret"), ("rook", "rook"), ("/rook//ver1/", "rook/ver1"), ("rookv2/data/", "rookv2/data")]
+        {
+            assert_eq!(parsed(&[("VAULT_BACKEND_PATH", path)]).unwrap().mount, expected, "{path:?}");
+        }
+        for path in ["/", "rook/../other", "./rook"] {
+            assert!(parsed(&[("VAULT_BACKEND_PATH", path)]).is_err(), "{path:?}");
+        }
+        for (name, expected) in [
+            ("", None),
+            ("/", None),
+            ("//", None),
+            ("/team/storage/", Some("team/storage")),
+            ("team//storage", Some("team/storage")),
+        ] {
+            let namespace = parsed(&[("VAULT_NAMESPACE", name)]).unwrap().data_namespace;
+            assert_eq!(namespace.as_ref().map(|value| value.to_str().unwrap()), expected, "{name:?}");
+        }
+        for (backend, expected) in [
+            ("", Declared::Nothing),
+            ("kv", Declared::V1),
+            ("v1", Declared::V1),
+            ("kv-v2", Declared::KvV2),
+            ("v2", Declared::V2),
+            ("V2", Declared::Nothing),
+            ("transit", Declared::Nothing),
+        ] {
+            assert_eq!(parsed(&[("VAULT_BACKEND", backend)]).unwrap().declared, expected, "{backend:?}");
+        }
+        for (timeout, expected) in [
+            ("0", None),
+            ("0s", None),
+            ("1.5s", Some(Duration::from_millis(1500))),
+            ("90", Some(Duration::from_secs(90))),
+            ("2d", Some(LONGEST_TIMEOUT)),
+        ] {
+            assert_eq!(
+                parsed(&[("VAULT_CLIENT_TIMEOUT", timeout)]).unwrap().timeout,
+                expected,
+                "{timeout:?}"
+            );
+        }
+        for engine in ["kv", "transit", "anything", ""] {
+            assert!(parsed(&[("VAULT_SECRET_ENGINE", engine)]).is_ok(), "{engine:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_credential_that_counts_is_that_of_rook() {
+        let secrets = || {
+            let mut map = secrets();
+            map.insert(SecretData::new("approle").with("secret_id", b"canary".to_vec()));
+            map
+        };
+        let given = ("VAULT_TOKEN", "s.given");
         let kubernetes = [("VAULT_AUTH_METHOD", "kubernetes"), ("VAULT_AUTH_KUBERNETES_ROLE", "rook-ceph")];
-        let vault = build(&kubernetes).build(&secrets()).await.unwrap();
-        assert!(vault.mount.auth.method.describe().starts_with("kubernetes"));
-        let vault = build(&[]).build(&secrets()).await.unwrap();
-        assert_eq!(vault.mount.auth.method.describe(), "token");
+        let approle = [("VAULT_AUTH_METHOD", "approle"), ("VAULT_APPROLE_ROLE_ID", "role")];
+        let method = |word| [("VAULT_AUTH_METHOD", word)];
+        for (details, secret, environment, expected) in [
+            // The token of the CephCluster is first, whatever else is set.
+            (&[given][..], "", "", Ok("s.given")),
+            (&[given], "vault-token", "s.env", Ok("s.given")),
+            (&[given, kubernetes[0], kubernetes[1]], "", "", Ok("s.given")),
+            (&[given, ("VAULT_AUTH_METHOD", "ldap")], "vault-token", "", Ok("s.given")),
+            (&[("VAULT_TOKEN", " ")], "vault-token", "s.env", Ok("s.canary")),
+            // The token Secret beats every method, known or not.
+            (&[], "vault-token", "s.env", Ok("s.canary")),
+            (&kubernetes, "vault-token", "", Ok("s.canary")),
+            (&method("kubernetes"), "vault-token", "", Ok("s.canary")),
+            (&method("agent"), "vault-token", "", Ok("s.canary")),
+            (&method("ldap"), "vault-token", "", Ok("s.canary")),
+            (&method("Kubernetes"), "vault-token", "", Ok("s.canary")),
+            (&approle, "vault-token", "", Ok("s.canary")),
+            (&approle, "approle", "", Ok("approle (mount approle, role id role)")),
+            // Without them the method counts. A token left in the environment does not beat it, as it does in Rook.
+            (&kubernetes, "", "s.stale", Ok("kubernetes (mount kubernetes, role rook-ceph,")),
+            (&method("agent"), "", "s.stale", Ok("agent")),
+            (&[], "", "s.env", Ok("s.env")),
+            (&method("token"), "", "s.env", Ok("s.env")),
+            (&method("ldap"), "", "s.env", Ok("s.env")),
+            (&method("ldap"), "", "", Err("VAULT_AUTH_METHOD is not one of")),
+            (&method("kubernetes"), "", "", Err("VAULT_AUTH_KUBERNETES_ROLE is missing")),
+            (&method("token"), "", "", Err("there are no credentials")),
+        ] {
+            let map: ConnectionDetails = details.iter().copied().collect();
+            let builder = VaultBuilder::new()
+                .with_details(&map)
+                .with_environment([("VAULT_TOKEN", environment), ("VAULT_ADDR", "https://v")])
+                .with_token_secret(secret);
+            let found = builder.build(&secrets()).await.map(|vault| match &vault.mount.auth.method {
+                AuthMethod::Token(token) => token.expose_secret().trim().to_owned(),
+                other => other.describe(),
+            });
+            let case = format!("{details:?}, Secret {secret:?}, environment {environment:?}");
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert!(found.starts_with(expected), "{case}: {found}"),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{case}: {error}")
+                }
+                (found, _) => panic!("{case}: {found:?}"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -9,17 +9,17 @@ kms_core::config_keys! {
         Addr = "VAULT_ADDR";
         /// URL of a Vault Agent to talk to in place of `VAULT_ADDR`.
         AgentAddr = "VAULT_AGENT_ADDR";
-        /// Version of the KV mount: `kv` or `v1`, `kv-v2` or `v2`. Without it the provider asks the server once.
+        /// Version of the KV mount: `kv` or `v1`, `kv-v2` or `v2`. Without it, or with another word, the provider asks the server once. If the mount is of another version, that counts, with a warning; with `kv-v2` on a v1 mount the keys are in its folder `data`, as Rook keeps them.
         Backend = "VAULT_BACKEND";
-        /// Path of the KV mount. Default `secret`.
+        /// Path of the KV mount, without `data/`. Default `secret`.
         BackendPath = "VAULT_BACKEND_PATH";
         /// Secret engine of object stores.
         SecretEngine = "VAULT_SECRET_ENGINE", Support::NoEffect("OSD keys are always in KV; the setting is for object stores only");
-        /// Namespace of the KV mount, and of the login unless `VAULT_AUTH_NAMESPACE` says otherwise.
+        /// Namespace of the KV mount, and of the login unless `VAULT_AUTH_NAMESPACE` says otherwise. `/` is the root namespace.
         Namespace = "VAULT_NAMESPACE";
         /// Namespace of the login, if it differs from `VAULT_NAMESPACE`. Not known to Rook.
         AuthNamespace = "VAULT_AUTH_NAMESPACE";
-        /// `token` (default), `kubernetes`, `approle`, `cert`, or `agent` (an agent adds the token). A token Secret takes precedence, as in Rook.
+        /// `token` (default), `kubernetes`, `approle`, `cert`, or `agent` (an agent adds the token). `VAULT_TOKEN` and a token Secret take precedence, as in Rook.
         AuthMethod = "VAULT_AUTH_METHOD";
         /// Path of the auth method's mount. Default: the name of the method.
         AuthMountPath = "VAULT_AUTH_MOUNT_PATH";
@@ -33,7 +33,7 @@ kms_core::config_keys! {
         ApproleSecretId = secret "VAULT_APPROLE_SECRET_ID";
         /// Name of the certificate role for `cert` auth; without it the server tries every role. Not known to Rook.
         AuthCertName = "VAULT_AUTH_CERT_NAME";
-        /// The token itself. Better kept in the token Secret's key `token`.
+        /// The token itself. Takes precedence over the token Secret, as in Rook; from the environment, only where there is no other credential.
         Token = secret "VAULT_TOKEN";
         /// CA certificates: name of a Secret with the key `cert`, or a file.
         CaCert = "VAULT_CACERT";
@@ -49,7 +49,7 @@ kms_core::config_keys! {
         SkipVerify = "VAULT_SKIP_VERIFY";
         /// Server name to request by SNI and to verify in the server's certificate.
         TlsServerName = "VAULT_TLS_SERVER_NAME";
-        /// Time limit of one attempt: seconds, or `1m30s`. Default 20 s.
+        /// Time limit of one attempt, at most an hour: seconds, or `1m30s`. Default 20 s, also for 0.
         ClientTimeout = "VAULT_CLIENT_TIMEOUT";
         /// Maximum number of retries; 0 for none. Default: until the deadline, at most 11.
         MaxRetries = "VAULT_MAX_RETRIES";

@@ -25,7 +25,8 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
     let (api, path, id) = (&mount.api, mount.path.clone(), secret_id(name));
     let call = match (version, mode) {
         (KvVersion::V1, _) => {
-            api.request(&kv1::DeleteSecretRequest { mount: path, path: id }, Scope::Data)?
+            let folder = mount.v1_folder();
+            api.request(&kv1::DeleteSecretRequest { mount: folder, path: id }, Scope::Data)?
         }
         (KvVersion::V2, DeleteMode::Soft) => {
             api.request(&kv2::DeleteLatestSecretVersionRequest { mount: path, path: id }, Scope::Data)?
@@ -46,20 +47,12 @@ pub(crate) async fn delete(mount: &Mount, name: &KeyName, mode: DeleteMode) -> R
 
 /// Fails with `NotFound` if the key is absent: Vault answers the delete of an absent key with success.
 async fn check_present(mount: &Mount, version: KvVersion, name: &KeyName, mode: DeleteMode) -> Result<()> {
-    let present = match version {
-        KvVersion::V1 => match read(mount, name, Freshness::Fresh).await {
-            Ok(secret) => matches!(secret, Secret::Stored { .. } | Secret::Empty { .. }),
-            // A malformed value under the key's name may be deleted too.
-            Err(error) if is_malformed(&error) => true,
-            Err(error) => return Err(error),
-        },
-        KvVersion::V2 => match metadata(mount, name, Freshness::Fresh).await {
-            // The versions of a soft-deleted key can still be destroyed.
-            Ok(found) => found.is_some_and(|found| mode == DeleteMode::Destroy || found.is_live()),
-            // The policy may allow deleting without reading metadata.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => true,
-            Err(error) => return Err(error),
-        },
+    let present = match is_present(mount, version, name, mode).await {
+        // The policy may allow deleting without reading. A token that is not valid fails at the delete.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) => {
+            true
+        }
+        present => present?,
     };
     if !present {
         mount.confirm_version().await?;
@@ -68,6 +61,26 @@ async fn check_present(mount: &Mount, version: KvVersion, name: &KeyName, mode: 
     // A retry of the delete need not look again.
     mount.note_present(name);
     Ok(())
+}
+
+/// Whether there is something to delete. A stale copy that still has the key does no harm, so the question whether the
+/// copy is stale is asked only where it lacks the key.
+async fn is_present(mount: &Mount, version: KvVersion, name: &KeyName, mode: DeleteMode) -> Result<bool> {
+    if version == KvVersion::V1 {
+        return match read(mount, name, Freshness::Any).await {
+            Ok(secret) => Ok(matches!(secret, Secret::Stored { .. } | Secret::Empty { .. })),
+            // A malformed value under the key's name may be deleted too.
+            Err(error) if is_malformed(&error) => Ok(true),
+            Err(error) => Err(error),
+        };
+    }
+    // The versions of a soft-deleted key can still be destroyed.
+    let counts = |found: SecretMetadata| mode == DeleteMode::Destroy || found.is_live();
+    let present = metadata(mount, name, Freshness::Any).await?.is_some_and(counts);
+    if present || mount.api.has_no_standbys() {
+        return Ok(present);
+    }
+    Ok(metadata(mount, name, Freshness::Fresh).await?.is_some_and(counts))
 }
 
 /// Destroys the versions before `current`, and returns their number.

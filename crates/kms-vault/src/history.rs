@@ -95,7 +95,7 @@ async fn existing(mount: &Mount, name: &KeyName) -> Result<SecretMetadata> {
 
 /// Reads one version. `None` if its value is not a KEK, or if it has gone meanwhile.
 async fn read_version(mount: &Mount, name: &KeyName, number: u64) -> Result<Option<Kek>> {
-    let mut call = mount.api.read(&KvVersion::V2.data_path(&mount.path, name), Scope::Data)?;
+    let mut call = mount.api.read(&mount.data_path(KvVersion::V2, name), Scope::Data)?;
     call.url.query_pairs_mut().append_pair("version", &number.to_string());
     let answer = mount.send_read(call, Freshness::Fresh).await?;
     let secret = match answer.status {

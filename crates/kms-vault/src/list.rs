@@ -26,7 +26,7 @@ struct Listed {
 
 /// Lists the keys of the mount; on KV v2 with the metadata of each.
 pub(crate) fn list(mount: &Mount) -> KeyStream<'_> {
-    let keys = stream::once(names(mount)).flat_map(move |listed| match listed {
+    let keys = stream::once(mount.as_it_is(move || names(mount))).flat_map(move |listed| match listed {
         Err(error) => stream::iter([Err(error)]).boxed(),
         Ok((KvVersion::V1, names)) => {
             stream::iter(names.into_iter().map(|name| Ok(KeyInfo::new(name)))).boxed()
@@ -42,14 +42,14 @@ pub(crate) fn list(mount: &Mount) -> KeyStream<'_> {
 
 async fn names(mount: &Mount) -> Result<(KvVersion, Vec<KeyName>)> {
     let version = mount.version().await?;
-    let (path, root) = (mount.path.clone(), String::new());
+    let root = String::new();
     let call = match version {
-        KvVersion::V1 => {
-            mount.api.request(&kv1::ListSecretRequest { mount: path, path: root }, Scope::Data)?
-        }
-        KvVersion::V2 => {
-            mount.api.request(&kv2::ListSecretsRequest { mount: path, path: root }, Scope::Data)?
-        }
+        KvVersion::V1 => mount
+            .api
+            .request(&kv1::ListSecretRequest { mount: mount.v1_folder(), path: root }, Scope::Data)?,
+        KvVersion::V2 => mount
+            .api
+            .request(&kv2::ListSecretsRequest { mount: mount.path.clone(), path: root }, Scope::Data)?,
     };
     let answer = mount.send_read(call, Freshness::Any).await?;
     match answer.status {
@@ -60,7 +60,9 @@ async fn names(mount: &Mount) -> Result<(KvVersion, Vec<KeyName>)> {
         StatusCode::NOT_FOUND => {
             // Fails if the mount is absent or of another version. The name is unused.
             mount.not_found(&KeyName::new("none")?, version, &answer)?;
-            mount.confirm_version().await?;
+            if mount.confirm_version().await? != version {
+                return Err(mount.settle(version));
+            }
             Ok((version, Vec::new()))
         }
         _ => Err(from_answer(&answer).context("mount", &mount.path)),

@@ -2,23 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError},
 };
 
 use kms_core::{Error, ErrorKind, Freshness, KeyLocks, KeyName, Result};
 use kms_http::{Call, HttpResponse, http::StatusCode};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
+use tracing::warn;
 use vaultrs::api::sys::requests as sys;
 
 use crate::{
     api::{Api, Scope, data, data_of},
     auth::{Auth, Forbidden},
     error::{Refusal, from_answer, with_words},
-    stored::{KvVersion, Secret, decode_v2, has_v2_form},
+    stored::{KvVersion, Secret, decode_v2, has_v2_form, secret_path},
 };
 
 /// The maximum number of recorded names of present keys.
@@ -30,14 +28,37 @@ pub(crate) struct Mount {
     pub(crate) auth: Auth,
     /// The path without slashes at the ends.
     pub(crate) path: String,
-    /// The version from the settings, or else from the server's response.
-    version: OnceCell<KvVersion>,
-    /// Whether a response has confirmed the version.
-    version_confirmed: AtomicBool,
+    declared: Declared,
+    /// The version that a response has shown.
+    found: OnceCell<KvVersion>,
     /// Names of keys that this client has read or written. A delete need not check that these exist.
     seen: Mutex<BTreeSet<KeyName>>,
     /// Serialises the writers of one process on KV v1, which has no conditional write.
     pub(crate) v1_locks: KeyLocks,
+}
+
+/// What `VAULT_BACKEND` says about the version of the mount.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Declared {
+    /// Nothing: the server is asked before the first request.
+    Nothing,
+    /// `kv` or `v1`.
+    V1,
+    /// `v2`. Rook asks the server, and follows its answer.
+    V2,
+    /// `kv-v2`. Rook asks no server: on a v1 mount it sends the requests of v2 (rook-behaviour §4.4), so its secrets are
+    /// in the folder `data` there, each in a field `data`.
+    KvV2,
+}
+
+impl Declared {
+    fn version(self) -> Option<KvVersion> {
+        match self {
+            Self::Nothing => None,
+            Self::V1 => Some(KvVersion::V1),
+            Self::V2 | Self::KvV2 => Some(KvVersion::V2),
+        }
+    }
 }
 
 /// A mount as `sys/internal/ui/mounts` and `sys/mounts` describe it.
@@ -58,13 +79,13 @@ struct MountOptions {
 }
 
 impl Mount {
-    pub(crate) fn new(api: Api, auth: Auth, path: String, version: Option<KvVersion>) -> Self {
+    pub(crate) fn new(api: Api, auth: Auth, path: String, declared: Declared) -> Self {
         Self {
             api,
             auth,
             path,
-            version: OnceCell::new_with(version),
-            version_confirmed: AtomicBool::new(false),
+            declared,
+            found: OnceCell::new(),
             seen: Mutex::default(),
             v1_locks: KeyLocks::new(),
         }
@@ -134,19 +155,50 @@ impl Mount {
         Ok(())
     }
 
-    /// The version of the mount. Asks the server once, unless `VAULT_BACKEND` is set.
+    /// The version of the mount: the one that a response has shown, or else that of `VAULT_BACKEND`, or else the server's
+    /// answer.
     pub(crate) async fn version(&self) -> Result<KvVersion> {
-        let find = async || {
-            let version = self.find_version().await?;
-            self.set_version_confirmed();
-            Ok(version)
-        };
-        self.version.get_or_try_init(find).await.copied()
+        match self.confirmed_version().or_else(|| self.declared.version()) {
+            Some(version) => Ok(version),
+            None => self.confirm_version().await,
+        }
     }
 
-    /// The version of the mount, without I/O. `None` if the client does not know it yet.
-    pub(crate) fn known_version(&self) -> Option<KvVersion> {
-        self.version.get().copied()
+    /// The version that a response has shown, without I/O.
+    pub(crate) fn confirmed_version(&self) -> Option<KvVersion> {
+        self.found.get().copied()
+    }
+
+    /// Runs an operation, and runs it again if it has failed because the mount is of another version than
+    /// `VAULT_BACKEND` says: a response has shown that, and nothing is written yet.
+    pub(crate) async fn as_it_is<T, F: Future<Output = Result<T>>>(
+        &self,
+        operation: impl Fn() -> F,
+    ) -> Result<T> {
+        let assumed = self.version().await?;
+        let result = operation().await;
+        match (&result, self.confirmed_version()) {
+            (Err(_), Some(found)) if found != assumed => operation().await,
+            _ => result,
+        }
+    }
+
+    /// The folder of the secrets on a v1 mount.
+    pub(crate) fn v1_folder(&self) -> String {
+        if self.is_nested() { format!("{}/data", self.path) } else { self.path.clone() }
+    }
+
+    /// Whether the secrets of a v1 mount have the form that Rook gives them with `VAULT_BACKEND: kv-v2`.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.declared == Declared::KvV2
+    }
+
+    /// The path at which the secret of a key is read and written.
+    pub(crate) fn data_path(&self, version: KvVersion, name: &KeyName) -> String {
+        match version {
+            KvVersion::V1 => secret_path(&self.v1_folder(), name),
+            KvVersion::V2 => secret_path(&format!("{}/data", self.path), name),
+        }
     }
 
     /// Asks the server for the version of the mount.
@@ -173,14 +225,21 @@ impl Mount {
             }
             Err(error) => return Err(error),
         };
-        let is_ours =
-            |info: &MountInfo| info.path.as_ref().is_none_or(|found| found.trim_matches('/') == path);
-        let Some(info) = info.filter(is_ours) else {
+        let Some(info) = info else {
             return Err(Error::config(
                 "there is no mount at VAULT_BACKEND_PATH; enable a KV secrets engine at that path",
             )
             .context("mount", path));
         };
+        let found = info.path.as_deref().map_or(path.as_str(), |found| found.trim_matches('/'));
+        // Rook takes `kv-v2` at its word, with a folder of a mount too.
+        if found != path && !self.is_nested() {
+            return Err(Error::config(format!(
+                "VAULT_BACKEND_PATH is a folder of the mount {found}, and has to be the path of the mount itself; set \
+                 VAULT_BACKEND_PATH: {found}"
+            ))
+            .context("path", path));
+        }
         if !matches!(info.kind.as_str(), "kv" | "generic") {
             return Err(Error::config("the mount at VAULT_BACKEND_PATH is not a KV secrets engine")
                 .context("mount", path)
@@ -198,51 +257,70 @@ impl Mount {
         Ok(found.map(|(_, info)| info))
     }
 
-    /// Fails if `VAULT_BACKEND` says v2 but the mount is v1, where every v2 path is empty.
+    /// The version of the mount, from the server unless a response has shown it. Asks the server at most once.
     ///
-    /// Callers run this check before they report a key as absent. It asks the server at most once.
-    pub(crate) async fn confirm_version(&self) -> Result<()> {
-        if self.known_version() == Some(KvVersion::V1) || self.is_version_confirmed() {
-            return Ok(());
+    /// Callers run this before they report a key as absent: with `VAULT_BACKEND: v2` every path of a v1 mount is empty.
+    /// A v2 mount shows what it is by each response to a path of v1, so `VAULT_BACKEND: kv` needs no question.
+    pub(crate) async fn confirm_version(&self) -> Result<KvVersion> {
+        if self.declared == Declared::V1 {
+            return Ok(self.confirmed_version().unwrap_or(KvVersion::V1));
         }
-        match self.find_version().await {
-            Ok(KvVersion::V1) => Err(self.is_v1_not_v2()),
-            // Without the right to ask, trust the setting.
-            Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
-            _ => {
-                self.set_version_confirmed();
-                Ok(())
+        let find = async || match (self.find_version().await, self.declared.version()) {
+            (Ok(found), declared) => {
+                self.warn_unless(declared, found);
+                Ok(found)
             }
-        }
+            // Without the right to ask, the setting counts.
+            (Err(error), Some(declared)) if error.kind() == ErrorKind::PermissionDenied => Ok(declared),
+            (Err(error), _) => Err(error),
+        };
+        self.found.get_or_try_init(find).await.copied()
     }
 
-    /// Confirms the version by the body of a v2 read. Fails if the body has the form of v1, or has no data.
-    pub(crate) fn check_v2_form(&self, body: &[u8]) -> Result<()> {
-        if self.is_version_confirmed() {
-            return Ok(());
+    /// Records the version that a response has shown, and returns the error of an operation that assumed another one.
+    pub(crate) fn settle(&self, found: KvVersion) -> Error {
+        if self.found.set(found).is_ok() {
+            self.warn_unless(self.declared.version(), found);
         }
-        if !has_v2_form(body)? {
-            return Err(self.is_v1_not_v2());
-        }
-        self.set_version_confirmed();
-        Ok(())
-    }
-
-    /// The error for a v1 mount that `VAULT_BACKEND` declares as v2.
-    pub(crate) fn is_v1_not_v2(&self) -> Error {
-        Error::config("the mount is KV v1, and VAULT_BACKEND says v2; set it to v1, or remove it")
+        Error::new(ErrorKind::Protocol, "the version of the KV mount has changed meanwhile")
             .context("mount", &self.path)
     }
 
-    pub(crate) fn is_version_confirmed(&self) -> bool {
-        self.version_confirmed.load(Ordering::Relaxed)
+    fn warn_unless(&self, declared: Option<KvVersion>, found: KvVersion) {
+        let mount = self.path.as_str();
+        match (found, self.declared) {
+            _ if declared.is_none_or(|declared| declared == found) => {}
+            (KvVersion::V1, Declared::KvV2) => warn!(
+                mount,
+                "VAULT_BACKEND is kv-v2, and the mount is KV v1: keys are in its folder data, where Rook keeps them with \
+                 this setting; leave the setting as it is"
+            ),
+            (KvVersion::V1, _) => warn!(mount, "VAULT_BACKEND is v2, and the mount is KV v1, which counts"),
+            (KvVersion::V2, _) => warn!(mount, "VAULT_BACKEND says v1, and the mount is KV v2, which counts"),
+        }
     }
 
-    pub(crate) fn set_version_confirmed(&self) {
-        self.version_confirmed.store(true, Ordering::Relaxed);
+    /// Checks that the body of a v2 read has the form of v2, which confirms the version. A body of another form is that of
+    /// a v1 mount only if the server says so: a proxy may have taken the metadata out.
+    pub(crate) async fn check_v2_form(&self, body: &[u8]) -> Result<()> {
+        if self.confirmed_version().is_some() {
+            return Ok(());
+        }
+        if has_v2_form(body)? {
+            drop(self.settle(KvVersion::V2));
+            return Ok(());
+        }
+        match self.confirm_version().await? {
+            KvVersion::V1 => Err(self.settle(KvVersion::V1)),
+            KvVersion::V2 => Err(Error::new(
+                ErrorKind::Protocol,
+                "the server's response has no metadata, although the mount is KV v2; check the proxies in between",
+            )
+            .context("mount", &self.path)),
+        }
     }
 
-    /// Interprets a 404: an absent or deleted secret, or the error for a wrong version of KV or a missing mount.
+    /// Interprets a 404: an absent or deleted secret, or the error for another version of KV or a missing mount.
     pub(crate) fn not_found(
         &self,
         name: &KeyName,
@@ -254,10 +332,7 @@ impl Mount {
             return Err(from_answer(answer).context("mount", &self.path));
         }
         if refusal.has_warnings() {
-            return Err(Error::config(
-                "the mount is KV v2, and VAULT_BACKEND says v1; set it to v2, or remove it",
-            )
-            .context("mount", &self.path));
+            return Err(self.settle(KvVersion::V2));
         }
         if refusal.says_absent() {
             return Ok(Secret::Absent);

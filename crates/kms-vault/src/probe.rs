@@ -48,7 +48,7 @@ pub(crate) async fn probe(mount: &Mount) -> Probe {
         Ok(found) => probe.pass("login", found),
         Err(error) => return probe.fail("login", error, &["mount", "rights"]),
     }
-    let version = match mount.version().await {
+    let version = match mount.confirm_version().await {
         Ok(version) => version,
         // The first request that needs the token shows whether the token is valid.
         Err(error) if error.kind() == ErrorKind::Unauthenticated => {
@@ -57,14 +57,12 @@ pub(crate) async fn probe(mount: &Mount) -> Probe {
         }
         Err(error) => return probe.fail("mount", error, &["rights"]),
     };
-    if let Err(error) = mount.confirm_version().await {
-        return probe.fail("mount", error, &["rights"]);
-    }
     let kv = match version {
         KvVersion::V1 => "v1, which has no conditional writes",
         KvVersion::V2 => "v2",
     };
-    probe.pass("mount", format!("{}/, KV {kv}", mount.path));
+    let path = if version == KvVersion::V1 { mount.v1_folder() } else { mount.path.clone() };
+    probe.pass("mount", format!("{path}/, KV {kv}"));
     match rights(mount, version).await {
         Ok(found) => probe.pass("rights", found),
         Err(error) => return probe.fail("rights", error, &[]),
@@ -128,11 +126,11 @@ async fn login(mount: &Mount) -> Result<String> {
 
 /// Describes the rights that the token has, and the rights that it lacks.
 async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
-    let (path, any) = (&mount.path, secret_id(&KeyName::new("any")?));
+    let (path, folder, any) = (&mount.path, mount.v1_folder(), secret_id(&KeyName::new("any")?));
     let needed: Vec<(String, Vec<&str>)> = match version {
         KvVersion::V1 => vec![
-            (format!("{path}/{any}"), vec!["create", "read", "update", "delete"]),
-            (format!("{path}/"), vec!["list"]),
+            (format!("{folder}/{any}"), vec!["create", "read", "update", "delete"]),
+            (format!("{folder}/"), vec!["list"]),
         ],
         KvVersion::V2 => vec![
             (format!("{path}/data/{any}"), vec!["create", "read", "update"]),
@@ -169,8 +167,8 @@ async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
 pub(crate) async fn may_update(mount: &Mount, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
     let mut rights = Vec::with_capacity(names.len());
     for names in names.chunks(NAMES_PER_REQUEST) {
-        let version = mount.version().await?;
-        let paths: Vec<_> = names.iter().map(|name| version.data_path(&mount.path, name)).collect();
+        let version = mount.confirm_version().await?;
+        let paths: Vec<_> = names.iter().map(|name| mount.data_path(version, name)).collect();
         let granted = granted(mount, &paths.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         rights.extend(paths.iter().map(|path| match &granted {
             None => UpdateRight::Unknown,

@@ -24,7 +24,7 @@ impl fmt::Debug for Vault {
             .field("address", &mount.api.base.as_str())
             .field("auth", &mount.auth.method)
             .field("mount", &mount.path)
-            .field("version", &mount.known_version())
+            .field("version", &mount.confirmed_version())
             .field("timeout", timeout)
             .field("retries", retries)
             .finish_non_exhaustive()
@@ -45,7 +45,7 @@ impl KmsProvider for Vault {
 
     fn capability(&self) -> Capability {
         let capability = Capability::full();
-        match self.mount.known_version() {
+        match self.mount.confirmed_version() {
             Some(KvVersion::V2) => capability,
             Some(KvVersion::V1) | None => capability
                 .with_create(Guarantee::CheckThenAct)
@@ -64,7 +64,7 @@ impl KmsProvider for Vault {
     }
 
     async fn delete(&self, name: &KeyName, mode: DeleteMode) -> Result<Deleted> {
-        delete::delete(&self.mount, name, mode).await
+        self.mount.as_it_is(|| delete::delete(&self.mount, name, mode)).await
     }
 
     fn list(&self) -> KeyStream<'_> {
@@ -72,15 +72,15 @@ impl KmsProvider for Vault {
     }
 
     async fn undelete(&self, name: &KeyName) -> Result<KeyVersion> {
-        history::undelete(&self.mount, name).await
+        self.mount.as_it_is(|| history::undelete(&self.mount, name)).await
     }
 
     async fn history(&self, name: &KeyName, mode: HistoryMode) -> Result<Vec<PastKek>> {
-        history::history(&self.mount, name, mode).await
+        self.mount.as_it_is(|| history::history(&self.mount, name, mode)).await
     }
 
     async fn retire_superseded(&self, name: &KeyName, current: &KeyVersion) -> Result<usize> {
-        delete::retire_superseded(&self.mount, name, current).await
+        self.mount.as_it_is(|| delete::retire_superseded(&self.mount, name, current)).await
     }
 
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {

@@ -5,14 +5,12 @@
 
 use kms_core::{Error, ErrorKind, Existing, Freshness, Kek, KeyName, KeyVersion, PutMode, Result, Retry};
 use kms_http::http::StatusCode;
-use vaultrs::api::kv1::requests as kv1;
 
 use crate::{
     api::{Scope, confirmed, data},
     error::{from_answer, stale},
     get::read,
     mount::Mount,
-    name::secret_id,
     stored::{KvVersion, Secret, VersionMetadata, encode_v1, encode_v2, fingerprint, is_malformed},
 };
 
@@ -37,16 +35,32 @@ impl Written {
 
 /// Stores a KEK, and returns the version that it got.
 pub(crate) async fn put(mount: &Mount, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<KeyVersion> {
+    // Only a mount that is certainly v2 decides between two writers.
+    let _lock = match mount.confirmed_version() {
+        Some(KvVersion::V2) => None,
+        _ => Some(mount.v1_locks.lock(name.as_str()).await),
+    };
+    // The version of a key that an update expects is of another kind on v1.
+    if let PutMode::Update(_) = mode {
+        mount.confirm_version().await?;
+    }
+    mount.as_it_is(move || put_as_it_seems(mount, name, kek, mode)).await
+}
+
+async fn put_as_it_seems(mount: &Mount, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<KeyVersion> {
     match (mount.version().await?, mode) {
         (KvVersion::V2, PutMode::Create) => create_v2(mount, name, kek).await,
         (KvVersion::V2, PutMode::Update(expected)) => update_v2(mount, name, kek, expected).await,
         (KvVersion::V2, PutMode::Overwrite) => overwrite_v2(mount, name, kek).await,
         (KvVersion::V1, mode) => {
-            let _lock = mount.v1_locks.lock(name.as_str()).await;
             match mode {
                 PutMode::Create => drop(check_absent(mount, name, kek).await?),
                 PutMode::Update(expected) => check_version_v1(mount, name, expected).await?,
                 PutMode::Overwrite => {}
+            }
+            // The read may have shown that the mount is v2, where this write would have no condition.
+            if mount.confirmed_version() == Some(KvVersion::V2) {
+                return Err(mount.settle(KvVersion::V2));
             }
             write(mount, name, kek, None).await?.or_refusal()
         }
@@ -143,13 +157,15 @@ async fn check_absent(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<Secret
 async fn write(mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Written> {
     let version = mount.version().await?;
     let body = match version {
+        // The form of v2 without a condition.
+        KvVersion::V1 if mount.is_nested() => encode_v2(name, kek, None)?,
         KvVersion::V1 => encode_v1(name, kek)?,
         KvVersion::V2 => {
             guard_v2_write(mount, name).await?;
             encode_v2(name, kek, cas)?
         }
     };
-    let call = mount.api.write(&version.data_path(&mount.path, name), body, Scope::Data)?;
+    let call = mount.api.write(&mount.data_path(version, name), body, Scope::Data)?;
     let answer = mount.send_write(call).await?;
     match (answer.status, version) {
         (StatusCode::NO_CONTENT, KvVersion::V1) => {
@@ -158,17 +174,22 @@ async fn write(mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Re
         }
         (StatusCode::OK, KvVersion::V2) => {
             let metadata: VersionMetadata = data(&answer.body)?;
-            mount.set_version_confirmed();
+            drop(mount.settle(KvVersion::V2));
             mount.note_present(name);
             Ok(Written::Version(KeyVersion::new(metadata.version.to_string())))
         }
-        // On a mount that is known to be v2, the removal would delete the KEK that was just stored.
-        (StatusCode::NO_CONTENT, KvVersion::V2) if mount.is_version_confirmed() => Err(Error::new(
+        // A v1 mount has stored the secret where Rook stores it with `kv-v2`.
+        (StatusCode::NO_CONTENT, KvVersion::V2)
+            if mount.is_nested() && mount.confirm_version().await? == KvVersion::V1 =>
+        {
+            mount.note_present(name);
+            Ok(Written::Version(fingerprint(kek)))
+        }
+        (StatusCode::NO_CONTENT, KvVersion::V2) => Err(Error::new(
             ErrorKind::Protocol,
             "the server's response to the write has no version; check the proxies in between",
         )
         .retry(Retry::IfIdempotent)),
-        (StatusCode::NO_CONTENT, KvVersion::V2) => Err(remove_stray(mount, name).await?),
         (StatusCode::BAD_REQUEST, KvVersion::V2) => Ok(Written::Refused(from_answer(&answer))),
         (StatusCode::NOT_FOUND, version) => {
             mount.not_found(name, version, &answer)?;
@@ -185,34 +206,28 @@ async fn write(mount: &Mount, name: &KeyName, kek: &Kek, cas: Option<u64>) -> Re
 /// Makes sure that a v2 write overwrites nothing on a v1 mount, which ignores `cas`. Sends no request once the client
 /// knows that the mount is v2.
 async fn guard_v2_write(mount: &Mount, name: &KeyName) -> Result<()> {
-    if mount.is_version_confirmed() {
+    if mount.confirmed_version() == Some(KvVersion::V2) {
         return Ok(());
     }
-    let call = mount.api.read(&KvVersion::V2.data_path(&mount.path, name), Scope::Data)?;
-    match mount.send_read(call, Freshness::Any).await {
-        Ok(answer) if answer.status == StatusCode::OK => mount.check_v2_form(&answer.body),
-        Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-            if let Secret::Deleted { .. } = mount.not_found(name, KvVersion::V2, &answer)? {
-                mount.set_version_confirmed();
+    // As Rook, take `kv-v2` at its word: a policy for v2 paths alone may not show the mount.
+    if mount.is_nested() {
+        let call = mount.api.read(&mount.data_path(KvVersion::V2, name), Scope::Data)?;
+        match mount.send_read(call, Freshness::Any).await {
+            Ok(answer) if answer.status == StatusCode::OK => return mount.check_v2_form(&answer.body).await,
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
+                if let Secret::Deleted { .. } = mount.not_found(name, KvVersion::V2, &answer)? {
+                    drop(mount.settle(KvVersion::V2));
+                }
+                return Ok(());
             }
-            Ok(())
+            Ok(answer) => return Err(from_answer(&answer)),
+            // The policy may allow writing without reading.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
         }
-        Ok(answer) => Err(from_answer(&answer)),
-        // The policy may allow writing without reading.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => mount.confirm_version().await,
-        Err(error) => Err(error),
     }
-}
-
-/// Removes the KEK that a v1 mount has stored at a v2 path, where no read would find it, and returns the error to
-/// report.
-///
-/// The guard has seen an empty path before the write, so the value is the one just written.
-async fn remove_stray(mount: &Mount, name: &KeyName) -> Result<Error> {
-    let path = format!("data/{}", secret_id(name));
-    let endpoint = kv1::DeleteSecretRequest { mount: mount.path.clone(), path };
-    let removal = mount.send(mount.api.request(&endpoint, Scope::Data)?).await;
-    let removed = removal.and_then(|answer| confirmed(&answer)).is_ok();
-    let left = if removed { "nothing" } else { "the new KEK, which could not be deleted" };
-    Ok(mount.is_v1_not_v2().context("left behind", left))
+    match mount.confirm_version().await? {
+        KvVersion::V2 => Ok(()),
+        KvVersion::V1 => Err(mount.settle(KvVersion::V1)),
+    }
 }

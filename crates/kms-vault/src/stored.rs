@@ -20,14 +20,9 @@ pub(crate) enum KvVersion {
     V2,
 }
 
-impl KvVersion {
-    /// The path at which a mount of this version reads and writes the secret of a key.
-    pub(crate) fn data_path(self, mount: &str, name: &KeyName) -> String {
-        match self {
-            Self::V1 => format!("{mount}/{}", secret_id(name)),
-            Self::V2 => format!("{mount}/data/{}", secret_id(name)),
-        }
-    }
+/// The path of the secret of a key in a folder.
+pub(crate) fn secret_path(folder: &str, name: &KeyName) -> String {
+    format!("{folder}/{}", secret_id(name))
 }
 
 /// The fields of a secret. The values stay in the response body, which is wiped on drop.
@@ -183,9 +178,15 @@ pub(crate) fn fingerprint(kek: &Kek) -> KeyVersion {
     KeyVersion::new(format!("fingerprint-{}", kek.fingerprint()))
 }
 
-/// Decodes the body of a successful v1 read.
-pub(crate) fn decode_v1(name: &KeyName, body: &[u8]) -> Result<Secret> {
-    let fields = data::<Fields<'_>>(body)?;
+/// Decodes the body of a successful v1 read. With `nested` the fields of the secret are in its field `data`.
+pub(crate) fn decode_v1(name: &KeyName, body: &[u8], nested: bool) -> Result<Secret> {
+    #[derive(Deserialize)]
+    struct Nested<'a> {
+        #[serde(borrow)]
+        data: Fields<'a>,
+    }
+
+    let fields = if nested { data::<Nested<'_>>(body)?.data } else { data::<Fields<'_>>(body)? };
     Ok(match field(name, &fields)? {
         Some(kek) => Secret::Stored { kek, metadata: None },
         None => Secret::Empty { version: None },
@@ -314,12 +315,10 @@ mod tests {
     #[test]
     fn paths_and_bodies_are_those_of_rook() {
         let (name, kek) = (name(), Kek::parse("QUJD+/==").unwrap());
-        let (v1, v2) = (KvVersion::V1, KvVersion::V2);
         assert_eq!(
-            v1.data_path("rook/ver1", &name),
+            secret_path("rook/ver1", &name),
             "rook/ver1/rook-ceph-osd-encryption-key-set1-data-0x7dwl"
         );
-        assert_eq!(v2.data_path("rook", &name), "rook/data/rook-ceph-osd-encryption-key-set1-data-0x7dwl");
         let fields = r#"{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD+/=="}"#;
         assert_eq!(String::from_utf8(encode_v1(&name, &kek).unwrap().to_vec()).unwrap(), fields);
         let plain = encode_v2(&name, &kek, None).unwrap();
@@ -340,7 +339,7 @@ mod tests {
     #[test]
     fn answers_of_both_versions_are_read() {
         let v1 = br#"{"data":{"other":{"x":[1]},"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD"},"warnings":null}"#;
-        assert_eq!(kek(decode_v1(&name(), v1).unwrap()), "QUJD");
+        assert_eq!(kek(decode_v1(&name(), v1, false).unwrap()), "QUJD");
         let v2 = br#"{"data":{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"a\"\u0062"},
             "metadata":{"created_time":"2026-11-25T13:12:34.835233324Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":7}}}"#;
         match decode_v2(&name(), v2).unwrap() {
@@ -353,12 +352,14 @@ mod tests {
         }
         let deleted = br#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-25T00:00:00Z","destroyed":false,"version":2}}}"#;
         assert!(matches!(decode_v2(&name(), deleted).unwrap(), Secret::Deleted { version: 2 }));
+        let nested = br#"{"data":{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD"}}}"#;
+        assert_eq!(kek(decode_v1(&name(), nested, true).unwrap()), "QUJD");
         let empty = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":""}}"#;
-        assert!(matches!(decode_v1(&name(), empty).unwrap(), Secret::Empty { version: None }));
+        assert!(matches!(decode_v1(&name(), empty, false).unwrap(), Secret::Empty { version: None }));
         let with_break = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD\n"}}"#;
-        assert_eq!(kek(decode_v1(&name(), with_break).unwrap()), "QUJD\n");
-        let forms = [v2.as_slice(), deleted, v1].map(|body| has_v2_form(body).unwrap());
-        assert_eq!(forms, [true, true, false]);
+        assert_eq!(kek(decode_v1(&name(), with_break, false).unwrap()), "QUJD\n");
+        let forms = [v2.as_slice(), deleted, v1, nested].map(|body| has_v2_form(body).unwrap());
+        assert_eq!(forms, [true, true, false, false]);
     }
 
     #[test]
@@ -373,7 +374,7 @@ mod tests {
             (r#"{"canary"#.to_owned(), "ends too early"),
         ] {
             let body = format!(r#"{{"data":{fields}}}"#);
-            let Err(error) = decode_v1(&name(), body.as_bytes()) else { panic!("{fields} was read") };
+            let Err(error) = decode_v1(&name(), body.as_bytes(), false) else { panic!("{fields} was read") };
             assert_eq!(error.kind(), ErrorKind::Protocol);
             assert!(error.to_string().contains(why), "{fields}: {error}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
@@ -392,9 +393,10 @@ mod tests {
             ("<html>", "not JSON"),
             (kept, ""),
         ] {
-            for (version, decoded) in
-                [("v1", decode_v1(&name(), body.as_bytes())), ("v2", decode_v2(&name(), body.as_bytes()))]
-            {
+            for (version, decoded) in [
+                ("v1", decode_v1(&name(), body.as_bytes(), false)),
+                ("v2", decode_v2(&name(), body.as_bytes())),
+            ] {
                 let Err(error) = decoded else { panic!("{version} has read {body}") };
                 assert_eq!(error.kind(), ErrorKind::Protocol, "{version} {body}: {error}");
                 assert!(error.to_string().contains(why), "{version} {body}: {error}");

@@ -2,6 +2,8 @@
 //!
 //! A relay strikes one piece of the traffic: a request or its response is lost, cut in half or stalled. Afterwards the
 //! device opens with what a read returns, and a second run ends what the first one has begun.
+#![allow(clippy::print_stdout, reason = "the test shows what it has measured")]
+
 use std::{path::Path, sync::Arc, time::Instant};
 
 use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode};

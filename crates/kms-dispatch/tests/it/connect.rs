@@ -116,11 +116,11 @@ async fn problems_with_settings_are_reported_even_if_secrets_cannot_be_read() {
         }
     }
 
-    let wrong = [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", "https://v"), ("VAULT_BACKEND", "canary")];
+    let wrong = [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", "https://v"), ("VAULT_SKIP_VERIFY", "canary")];
     let error = connect(&spec(&wrong, "t"), &Refused, Options::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
     let text = error.to_string();
-    assert!(text.starts_with("2 problems: VAULT_BACKEND is not one of"), "{text}");
+    assert!(text.starts_with("2 problems: VAULT_SKIP_VERIFY is neither"), "{text}");
     assert!(text.contains("; you may not get secrets (setting: tokenSecretName)"), "{text}");
 
     let error = connect(&spec(&wrong[..2], "t"), &Refused, Options::default()).await.unwrap_err();

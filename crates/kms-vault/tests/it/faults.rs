@@ -88,10 +88,6 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
             Response::json(200, r#"{"data":{"data":["canary-kek"],"metadata":{"version":1}}}"#),
             ErrorKind::Protocol,
         ),
-        (
-            Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
-            ErrorKind::ConfigInvalid,
-        ),
         (Response::json(400, r#"{"errors":["failed to decode"]}"#), ErrorKind::Protocol),
         (Response::status(418).body("canary-kek"), ErrorKind::Protocol),
         (Response::status(204), ErrorKind::Protocol),
@@ -102,6 +98,51 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         assert_eq!((error.kind(), error.retryable()), (kind, Retry::Never), "{error:?}");
         assert!(!format!("{error}{error:?}").contains("canary"), "{error:?}");
         assert_eq!(server.requests().len(), 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_without_metadata_makes_no_v1_mount_of_a_v2_mount() {
+    let answer = |request: &Request| match request.line().contains("sys/internal/ui/mounts") {
+        true => Response::json(200, r#"{"data":{"type":"kv","path":"secret/","options":{"version":"2"}}}"#),
+        false => Response::json(200, r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"canary-kek"}}}"#),
+    };
+    for backend in ["v2", "kv-v2"] {
+        let server = HttpServer::start(answer).await.unwrap();
+        let error = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+        let error = error.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        assert!(error.to_string().contains("check the proxies"), "{error}");
+    }
+    for mode in [PutMode::Create, PutMode::Overwrite] {
+        let server = HttpServer::start(answer).await.unwrap();
+        let vault = client(&server.url(), &[("VAULT_BACKEND", "kv-v2")]).await;
+        assert!(vault.put(&key("a"), &kek("QUJD"), mode).await.is_err());
+        assert!(server.requests().iter().all(|request| request.line().starts_with("GET ")));
+    }
+}
+
+#[tokio::test]
+async fn a_delete_by_a_fresh_client_is_a_look_and_a_delete() {
+    for (backend, look) in [
+        ("v1", Response::json(200, r#"{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}"#)),
+        (
+            "v2",
+            Response::json(200, r#"{"data":{"current_version":1,"versions":{"1":{"deletion_time":""}}}}"#),
+        ),
+    ] {
+        let answer = move |request: &Request| match request.line().split_once(' ') {
+            Some(("DELETE", _)) => Response::status(204),
+            Some((_, path)) if path.contains("/sys/") => Response::status(404),
+            _ => look.clone(),
+        };
+        let server = HttpServer::start(answer).await.unwrap();
+        let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+        vault.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        let lines: Vec<_> = server.requests().iter().map(|request| request.line().to_owned()).collect();
+        let folder = if backend == "v1" { "" } else { "metadata/" };
+        let path = format!("/v1/secret/{folder}rook-ceph-osd-encryption-key-a");
+        assert_eq!(lines, [format!("GET {path}"), format!("DELETE {path}")], "{backend}");
     }
 }
 

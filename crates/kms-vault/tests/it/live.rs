@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{Setup, kek, key};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt,
+    DeleteMode, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyVersion, KmsProvider, KmsProviderExt,
     ProviderBuilder, PutMode, Retry, UpdateRight, layer,
 };
 use kms_testkit::servers::openbao::{OpenBao, OpenBaoConfig, TokenSpec};
@@ -79,55 +79,108 @@ async fn a_given_version_spares_the_look_at_the_mount() {
         let requests = server.requests().unwrap();
         vault.put(&key(spelling), &kek("QUJD"), PutMode::Create).await.unwrap();
         // If only the setting says that the mount is v2, the client checks before the first write that it overwrites
-        // nothing.
+        // nothing: as Rook does, by a look at the mount unless the setting is kv-v2.
         assert_eq!(requests.all().unwrap().len(), 2, "{spelling}: {:?}", requests.table());
         vault.get(&key(spelling), Freshness::Any).await.unwrap();
         vault.put(&key(spelling), &kek("REVG"), PutMode::Overwrite).await.unwrap();
         vault.delete(&key(spelling), DeleteMode::Destroy).await.unwrap();
         assert_eq!(requests.all().unwrap().len(), 5, "{spelling}: {:?}", requests.table());
-        assert_eq!(requests.count("sys/").unwrap(), 0, "{spelling}");
+        let looks = if spelling == "v2" { 1 } else { 0 };
+        assert_eq!(requests.count("sys/").unwrap(), looks, "{spelling}");
     }
 }
 
 #[tokio::test]
 #[ignore = "needs a Vault server: cargo xtask it vault"]
-async fn a_wrong_version_is_explained_and_leaves_nothing_behind() {
+async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_where_rook_looks() {
     let server = server().await;
-    let v1_on_v2 = Setup::on(&server).await.mount("rookv2").set("VAULT_BACKEND", "v1").build().await;
-    for error in [
-        v1_on_v2.get(&key(NAME), Freshness::Any).await.unwrap_err(),
-        v1_on_v2.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap_err(),
-        v1_on_v2.put(&key(NAME), &kek("QUJD"), PutMode::Overwrite).await.unwrap_err(),
+    let admin = server.admin();
+    // The setting, the mount, and the place where Rook's client reads and writes with them (rook-behaviour §4.4).
+    for (spelling, mount, nested, folder) in [
+        ("v1", "rookv2", true, "rookv2/data"),
+        ("kv", "rookv2", true, "rookv2/data"),
+        ("nonsense", "rookv2", true, "rookv2/data"),
+        ("v2", "rook", false, "rook"),
+        ("nonsense", "rook", false, "rook"),
+        ("kv-v2", "rook", true, "rook/data"),
     ] {
-        assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
-        assert!(error.to_string().contains("VAULT_BACKEND says v1"), "{error}");
+        let fresh =
+            async || Setup::on(&server).await.mount(mount).set("VAULT_BACKEND", spelling).build().await;
+        let case = format!("{spelling} on {mount}");
+        let theirs = |text: &str| match nested {
+            true => json!({"data": {ID: text}}),
+            false => json!({ID: text}),
+        };
+        let path = format!("{folder}/{ID}");
+        let stored = async || {
+            let found = admin.call("GET", &path, Value::Null).await.unwrap();
+            let data = if nested { &found["data"]["data"] } else { &found["data"] };
+            assert_eq!(data.as_object().unwrap().len(), 1, "{case}");
+            data[ID].as_str().unwrap().to_owned()
+        };
+        // A key of Rook.
+        admin.call("PUT", &path, theirs("QUJD")).await.unwrap();
+        let found = fresh().await.get(&key(NAME), Freshness::Any).await.unwrap();
+        assert_eq!(found.kek.expose_secret(), "QUJD", "{case}");
+        let error = fresh().await.put(&key(NAME), &kek("REVG"), PutMode::Create).await.unwrap_err();
+        assert_eq!(error.existing(), Some(Existing::Different), "{case}: {error}");
+        let listed: Vec<_> = futures_util::TryStreamExt::try_collect(fresh().await.list()).await.unwrap();
+        assert_eq!(listed.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), [NAME], "{case}");
+        assert_eq!(
+            fresh().await.history(&key(NAME), HistoryMode::ReadOnly).await.unwrap().len(),
+            1,
+            "{case}"
+        );
+        let mode = PutMode::Update(found.version);
+        fresh().await.put(&key(NAME), &kek("REVG"), mode).await.unwrap();
+        assert_eq!(stored().await, "REVG", "{case}");
+        fresh().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
+        assert_eq!(admin.request("GET", &path, Value::Null).await.unwrap().status, 404, "{case}");
+        let error = fresh().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{case}: {error}");
+        let error = fresh().await.get(&key(NAME), Freshness::Fresh).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{case}: {error}");
+        // Keys of ours.
+        for (mode, text) in [(PutMode::Create, "R0hJ"), (PutMode::Overwrite, "SktM")] {
+            fresh().await.put(&key(NAME), &kek(text), mode).await.unwrap();
+            assert_eq!(stored().await, text, "{case}");
+        }
+        let probe = fresh().await.probe().await;
+        assert!(probe.failed.is_none(), "{case}: {probe:?}");
+        fresh().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
+        let empty: Vec<_> = futures_util::TryStreamExt::try_collect(fresh().await.list()).await.unwrap();
+        assert!(empty.is_empty(), "{case}");
+        // Nothing is left in another place.
+        for other in ["rook/", "rook/data/", "rookv2/metadata/"] {
+            let left = admin.request("LIST", other, Value::Null).await.unwrap();
+            assert_eq!(left.status, 404, "{case}: {other}");
+        }
     }
-    let v2_on_v1 = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
-    let error = v2_on_v1.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap_err();
-    assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
-    let left = server.admin().request("LIST", "rook/data", Value::Null).await.unwrap();
-    assert_eq!(left.status, 404, "the stray secret is gone");
+}
 
-    // The client neither overwrites nor deletes a secret that Rook stored there with the same wrong setting.
-    let path = format!("rook/data/{ID}");
-    let theirs = json!({"data": {ID: "T0xES0VL"}});
-    server.admin().call("PUT", &path, theirs.clone()).await.unwrap();
-    for mode in [PutMode::Create, PutMode::Overwrite, PutMode::Update(KeyVersion::new("1"))] {
-        let vault = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
-        let error = vault.put(&key(NAME), &kek("QUJD"), mode).await.unwrap_err();
-        assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
-        let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
-        assert!(error.to_string().contains("VAULT_BACKEND says v2"), "{error}");
-    }
-    let found = server.admin().call("GET", &path, Value::Null).await.unwrap();
-    assert_eq!(found["data"], theirs);
-    // The client does not report a key as absent if it looks in the wrong place.
-    let vault = Setup::on(&server).await.mount("rook").set("VAULT_BACKEND", "v2").build().await;
-    for error in [
-        vault.get(&key("other"), Freshness::Any).await.unwrap_err(),
-        vault.delete(&key("other"), DeleteMode::Destroy).await.unwrap_err(),
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn a_right_to_delete_is_enough_to_delete() {
+    let server = server().await;
+    let admin = server.admin();
+    let policy = r#"
+        path "rook/*" { capabilities = ["delete"] }
+        path "rookv2/metadata/*" { capabilities = ["delete"] }
+        path "auth/token/lookup-self" { capabilities = ["deny"] }"#;
+    admin.put_policy("deleter", policy).await.unwrap();
+    let spec = TokenSpec { policies: &["deleter"], ..TokenSpec::default() };
+    let token = admin.create_token(spec).await.unwrap();
+    for (mount, path, write) in [
+        ("rook", format!("rook/{ID}"), json!({ID: "QUJD"})),
+        ("rookv2", format!("rookv2/data/{ID}"), json!({"data": {ID: "QUJD"}})),
     ] {
-        assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
+        for spelling in ["", if mount == "rook" { "kv" } else { "kv-v2" }] {
+            admin.call("PUT", &path, write.clone()).await.unwrap();
+            let setup = Setup::on(&server).await.token(&token).mount(mount).set("VAULT_BACKEND", spelling);
+            setup.build().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
+            let gone = admin.request("GET", &path, Value::Null).await.unwrap().status;
+            assert_eq!(gone, 404, "{mount} {spelling}");
+        }
     }
 }
 
@@ -140,7 +193,12 @@ async fn mounts_that_are_missing_or_no_kv_are_told_apart() {
     server.admin().put_policy("wide", policy).await.unwrap();
     let spec = TokenSpec { policies: &["wide"], ..TokenSpec::default() };
     let token = server.admin().create_token(spec).await.unwrap();
-    for (mount, why) in [("pki", "not a KV secrets engine"), ("nosuch", "no mount at VAULT_BACKEND_PATH")] {
+    for (mount, why) in [
+        ("pki", "not a KV secrets engine"),
+        ("nosuch", "no mount at VAULT_BACKEND_PATH"),
+        ("rookv2/data/", "set VAULT_BACKEND_PATH: rookv2"),
+        ("rook/folder", "set VAULT_BACKEND_PATH: rook"),
+    ] {
         let vault = Setup::on(&server).await.token(&token).mount(mount).build().await;
         let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");

@@ -11,7 +11,7 @@ async fn every_problem_of_the_settings_is_in_one_error() {
         ("KMS_PROVIDER", "vault"),
         ("VAULT_ADRR", "https://canary.example:8200"),
         ("VAULT_CLIENT_TIMEOUT", "canary"),
-        ("VAULT_BACKEND", "canary"),
+        ("VAULT_RATE_LIMIT", "canary"),
         ("VAULT_SKIP_VERIFY", "canary"),
     ];
     let error = open(&settings, TOKEN).await.unwrap_err();
@@ -21,7 +21,7 @@ async fn every_problem_of_the_settings_is_in_one_error() {
         "did you mean VAULT_ADDR?",
         "VAULT_ADDR is missing",
         "VAULT_CLIENT_TIMEOUT is",
-        "VAULT_BACKEND is",
+        "VAULT_RATE_LIMIT is",
         "VAULT_SKIP_VERIFY is",
     ];
     for problem in problems {
