@@ -270,7 +270,9 @@ impl Search<'_> {
                 Paging::Complete(uids) => return Ok((uids, true)),
                 Paging::Moved if round < PAGING_ROUNDS => first = self.page(filter, None).await?,
                 Paging::Moved | Paging::Ignored => {
-                    self.api.habits.set_offset(false);
+                    if self.version.has_offset() {
+                        self.api.habits.set_offset(false);
+                    }
                     break;
                 }
             }
