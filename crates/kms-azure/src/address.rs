@@ -41,7 +41,7 @@ pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'s
     found.map(|(_, _, authority, domain)| (*authority, *domain))
 }
 
-/// Parses the `https` address of a host, without path or query.
+/// Parses the `https` address of a host, without query; only Entra ID's may have a path.
 pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url> {
     let mut wrong = |why: &str| problems.add(format!("{key} {why}"));
     let Ok(url) = Url::parse(text) else {
@@ -55,7 +55,8 @@ pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url>
         Some("must not have a user or a password in it")
     } else if url.host_str().is_none_or(str::is_empty) {
         Some("has no host")
-    } else if url.path() != "/" {
+    } else if url.path() != "/" && key != Key::AuthorityHost {
+        // Entra ID of a private cloud is below a path: `https://login.example/adfs`.
         Some("must not have a path: it is the address of the vault or host, not of a secret")
     } else if url.query().is_some() || url.fragment().is_some() {
         Some("must not have a query or a fragment")
@@ -91,6 +92,18 @@ pub(crate) fn default_scope(vault: &Url, domain: &str) -> String {
     let host = vault.host_str().unwrap_or_default();
     let domain = vault_domains().find(|known| within(host, known)).unwrap_or(domain);
     format!("https://{domain}/.default")
+}
+
+/// The message for a vault that asks for a token for `scope`, which [`is_scope_for`] refuses.
+pub(crate) fn foreign_scope(scope: &str) -> String {
+    let resource = scope.strip_suffix("/.default").and_then(|text| Url::parse(text).ok());
+    let host = resource.as_ref().and_then(Url::host_str).unwrap_or("an unreadable resource");
+    let cloud = CLOUDS.iter().find(|(.., domain)| *domain == host).map(|(name, ..)| *name);
+    let remedy = match cloud {
+        Some(cloud) => format!("that is {cloud}: set AZURE_ENVIRONMENT to it, and check AZURE_VAULT_URL"),
+        None => "that is not Key Vault: check AZURE_VAULT_URL and the proxy".to_owned(),
+    };
+    format!("the vault asks for a token for {host}, and gets none; {remedy}")
 }
 
 /// Whether a host is the domain or one of its subdomains.
@@ -137,6 +150,23 @@ mod tests {
             assert!(found.len() == 1 && found[0].contains(why), "{text}: {found:?}");
             assert!(!found[0].contains("canary"));
         }
+    }
+
+    #[test]
+    fn the_authority_of_a_private_cloud_has_a_path() {
+        let mut problems = Problems::new();
+        let url = host(Key::AuthorityHost, "https://login.private.example/adfs", &mut problems).unwrap();
+        assert_eq!((url.path(), problems.is_empty()), ("/adfs", true));
+        assert!(host(Key::AuthorityHost, "https://login.private.example/?x", &mut problems).is_none());
+    }
+
+    #[test]
+    fn a_vault_of_another_cloud_names_resource_and_setting() {
+        let text = foreign_scope("https://vault.azure.cn/.default");
+        assert!(text.contains("vault.azure.cn") && text.contains("AzureChinaCloud"), "{text}");
+        assert!(text.contains("AZURE_ENVIRONMENT"), "{text}");
+        let text = foreign_scope("https://management.azure.com/.default");
+        assert!(text.contains("management.azure.com") && text.contains("AZURE_VAULT_URL"), "{text}");
     }
 
     #[test]

@@ -26,9 +26,9 @@ use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Retry};
 use kms_http::{
     HttpClient,
     http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
-    json::unreadable,
+    json::parse,
 };
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::timeout,
@@ -38,7 +38,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     auth::{Auth, Credential},
-    error::{from_answer, from_sdk, wrapped},
+    error::{DISABLED, from_answer, from_sdk, has_code, needed_permission, wrapped},
     name::Names,
     stored::{Labels, STATE_TAG, Secret, State, decode, encode, is_blank, tags},
     transport::{options, response, send},
@@ -297,7 +297,16 @@ impl Api {
 
     /// Converts an error of the SDK. The error for a missing right names the identity that needs the right.
     fn failed(&self, error: &azure_core::Error) -> Error {
-        let error = from_sdk(error);
+        let error = match from_sdk(error) {
+            // The SDK passes the first refusal of a token on without the vault's words. An error of Entra ID has its own.
+            error
+                if error.kind() == ErrorKind::Unauthenticated
+                    && !error.contexts().any(|(name, _)| name == "credential") =>
+            {
+                self.auth.last_refusal(error)
+            }
+            error => error,
+        };
         match (error.kind(), self.auth.claims()) {
             // An administrator who grants rights has to know the identity (field-reports UP-85).
             (ErrorKind::PermissionDenied | ErrorKind::Unauthenticated, Some(claims)) => {
@@ -491,10 +500,6 @@ impl Api {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|cause| unreadable(&cause))
-}
-
 /// The SDK's transport to the vault.
 #[derive(Debug)]
 struct ToVault {
@@ -512,7 +517,7 @@ impl SdkHttpClient for ToVault {
         url.set_query(request.url().query());
         let token = request.headers().get_optional_str(&AUTHORIZATION);
         let mut answer = send(&self.http, request, &url).await.map_err(wrapped)?;
-        let status = answer.status;
+        let (status, held_key) = (answer.status, request.method() == Method::Put);
         debug!(
             method = request.method().as_ref(),
             path = request.url().path(),
@@ -520,10 +525,14 @@ impl SdkHttpClient for ToVault {
             request_id = answer.header("x-ms-request-id"),
             "asked the vault"
         );
+        // A proxy's page is neither a challenge nor a list of the vault, and says nothing about the token.
+        if let Some(error) = answer.page_error(!held_key) {
+            return Err(wrapped(error));
+        }
         match (status, token) {
             (StatusCode::UNAUTHORIZED, token) => {
                 if let Some(token) = token {
-                    self.auth.refused(token, from_answer(&answer, request.method() == Method::Put));
+                    self.auth.refused(token, from_answer(&answer, held_key));
                 }
                 // The SDK answers a challenge by itself, but understands only one form of challenge.
                 let scope = self.auth.challenged(&answer.headers);
@@ -537,7 +546,19 @@ impl SdkHttpClient for ToVault {
         if status.is_success() || status == StatusCode::UNAUTHORIZED {
             return Ok(response(answer));
         }
-        Err(wrapped(from_answer(&answer, request.method() == Method::Put)))
+        let error = from_answer(&answer, held_key);
+        // A disabled secret and a firewall are no matter of rights.
+        let is_right = status == StatusCode::FORBIDDEN
+            && ![DISABLED, "ForbiddenByFirewall", "ForbiddenByConnection"]
+                .iter()
+                .any(|code| has_code(&error, code));
+        Err(wrapped(match is_right {
+            true => {
+                let needed = needed_permission(request.method().as_ref(), request.url().path());
+                error.context("needed permission", needed)
+            }
+            false => error,
+        }))
     }
 }
 

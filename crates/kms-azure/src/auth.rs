@@ -21,18 +21,20 @@ use azure_identity::{
     UserAssignedId,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
+use kms_core::{
+    Error, ErrorKind, ExposeSecret, Result, Retry, SecretString,
+    layer::{limited, step_limit, waiting_for},
+};
 use kms_http::{
     Lease, Token, TokenCache,
     http::{HeaderMap, header::WWW_AUTHENTICATE},
 };
-use serde::Deserialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 use url::Url;
 
 use crate::{
-    address::{default_scope, is_scope_for},
+    address::{default_scope, foreign_scope, is_scope_for},
     assertion::{Federated, Signed},
     certificate::{Certificate, date, hex},
     challenge::Challenge,
@@ -82,6 +84,16 @@ impl Source {
         }
     }
 
+    /// The setting that names the credential.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Certificate { .. } => "AZURE_CERT_SECRET_NAME",
+            Self::Workload { .. } => "AZURE_FEDERATED_TOKEN_FILE",
+            Self::Managed { .. } => "AZURE_CREDENTIAL, AZURE_CLIENT_ID",
+            Self::Secret { .. } => "AZURE_CLIENT_SECRET",
+        }
+    }
+
     fn tenant(&self) -> Option<&str> {
         match self {
             Self::Certificate { tenant, .. }
@@ -93,16 +105,12 @@ impl Source {
 }
 
 /// The claims of a token about its owner. The vault verifies the signature; this client does not.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Claims {
-    #[serde(default)]
     pub(crate) oid: Option<String>,
-    #[serde(default, alias = "azp")]
     pub(crate) appid: Option<String>,
-    #[serde(default)]
     pub(crate) tid: Option<String>,
     /// Whether the vault has accepted the token.
-    #[serde(skip)]
     accepted: AtomicBool,
 }
 
@@ -110,7 +118,18 @@ impl Claims {
     fn of(token: &str) -> Self {
         let payload = token.split('.').nth(1).unwrap_or_default();
         let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
-        serde_json::from_slice(&json).unwrap_or_default()
+        let claims: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+        // A token may have the claims of both versions, or odd ones: each is read by itself.
+        let text = |names: &[&str]| {
+            let texts = names.iter().filter_map(|name| claims.get(name)?.as_str());
+            texts.map(str::to_owned).find(|text| !text.is_empty())
+        };
+        Self {
+            oid: text(&["oid", "sub"]),
+            appid: text(&["appid", "azp"]),
+            tid: text(&["tid"]),
+            accepted: AtomicBool::new(false),
+        }
     }
 
     /// Describes the token's owner by the ids that a role assignment or an access policy names (field-reports UP-85).
@@ -202,6 +221,18 @@ impl Auth {
         self.cache.peek().map(|token| token.details.describe())
     }
 
+    /// The error of the vault's last refusal of the cached token, with the vault's words, and its likely causes.
+    pub(crate) fn last_refusal(&self, otherwise: Error) -> Error {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.cache.peek().map(|token| token.generation());
+        let error = refusal
+            .as_ref()
+            .filter(|refusal| Some(refusal.generation) == generation)
+            .map_or(otherwise, |refusal| refusal.error.clone());
+        drop(refusal);
+        self.explain(error)
+    }
+
     /// Adds the likely causes of a refusal to the error: the token's owner, and the vault's tenant if it differs from
     /// ours.
     fn explain(&self, error: Error) -> Error {
@@ -226,10 +257,7 @@ impl Auth {
     /// not a scope for vaults.
     pub(crate) async fn token(self: &Arc<Self>, scope: &str) -> Result<Arc<Token<Claims>>> {
         if !is_scope_for(scope, &self.vault) {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                "the vault asks for a token for another service than Key Vault; it gets no token",
-            ));
+            return Err(Error::new(ErrorKind::Protocol, foreign_scope(scope)));
         }
         let fetch = |_before| self.fetch(scope);
         let Some(current) = self.cache.peek() else { return self.cache.get(fetch).await };
@@ -272,16 +300,22 @@ impl Auth {
     /// own, which would return the same token again after the vault has refused it.
     async fn fetch(&self, scope: &str) -> Result<Token<Claims>> {
         let credential = self.credential()?;
-        let token = match timeout(LIMIT, credential.get_token(&[scope], None)).await {
-            Ok(result) => result.map_err(|error| from_sdk(&error))?,
-            Err(_) => {
-                return Err(Error::new(
-                    ErrorKind::Timeout,
-                    "Entra ID has issued no token within the time limit",
-                )
-                .retry(Retry::Always));
-            }
+        let server = match &self.source {
+            Source::Managed { .. } => "the metadata service of this host",
+            _ => "Entra ID",
         };
+        let get = async { credential.get_token(&[scope], None).await.map_err(|error| from_sdk(&error)) };
+        // No token has been issued, so a retry is safe.
+        let token =
+            limited(step_limit(LIMIT), waiting_for(server, get)).await.map_err(|error| {
+                match error.kind() {
+                    ErrorKind::Timeout => error.retry(Retry::Always),
+                    ErrorKind::Unauthenticated => error
+                        .context("credential", self.source.describe())
+                        .context("setting", self.source.setting()),
+                    _ => error,
+                }
+            })?;
         let end = SystemTime::from(token.expires_on);
         let left = end.duration_since(SystemTime::now()).unwrap_or_default();
         let text = token.token.secret();
@@ -361,5 +395,26 @@ impl TokenCredential for Credential {
         // Declare the token expired, so that the SDK calls this for each request: `Auth` decides whether a token is
         // valid.
         Ok(AccessToken::new(token.value.expose_secret().to_owned(), OffsetDateTime::now_utc()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_any_version_shows_its_identity() {
+        for (claims, expected) in [
+            (r#"{"oid":"o","appid":"a","tid":"t"}"#, "object id o, application id a, tenant t"),
+            (
+                r#"{"oid":"o","azp":"a","appid":"a","tid":"t","ver":"2.0"}"#,
+                "object id o, application id a, tenant t",
+            ),
+            (r#"{"oid":["x"],"sub":"o","azp":"a","tid":7}"#, "object id o, application id a, tenant unknown"),
+            ("[]", "object id unknown, application id unknown, tenant unknown"),
+        ] {
+            let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+            assert_eq!(Claims::of(&token).describe(), expected, "{claims}");
+        }
     }
 }

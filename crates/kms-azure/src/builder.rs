@@ -202,7 +202,8 @@ impl ProviderBuilder for AzureKeyVaultBuilder {
         let http = client.clone().with_proxies(proxies).build()?;
         // The metadata service for managed identities is local to this host, so no proxy can reach it.
         let managed = choice == Choice::Managed;
-        let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed };
+        let path = authority.path().trim_end_matches('/').to_owned();
+        let entra = ToEntra { http: if managed { client.build()? } else { http.clone() }, managed, path };
         let api = Api::new(Auth::new(source, authority, entra, vault, domain), http)?;
         let page_size = self.page_size.and_then(|size| i32::try_from(size.max(1)).ok());
         Ok(AzureKeyVault { api, soft_delete, page_size, locks: KeyLocks::new() })

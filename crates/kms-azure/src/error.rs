@@ -69,18 +69,60 @@ struct EntraRefusal {
 
 impl EntraRefusal {
     fn read(body: &[u8]) -> Self {
-        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        // A gateway may have appended its own page to the response.
+        let first = serde_json::Deserializer::from_slice(body).into_iter::<Value>().next();
+        let json = first.and_then(Result::ok).unwrap_or_default();
         let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
         let description = text("error_description");
         let listed = json.get("error_codes").and_then(|codes| codes.get(0)).and_then(Value::as_u64);
-        // Every description begins with the number.
-        let written = || {
-            let rest = description.as_deref()?.strip_prefix("AADSTS")?;
-            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-        };
-        let number = listed.or_else(written);
+        // The text comes first: it may name a general number and then the one that tells the cause.
+        let written: Vec<u64> = description.as_deref().map(numbers).unwrap_or_default();
+        let known = written.iter().rev().find(|number| remedy(**number).is_some());
+        let number = known.or_else(|| written.first()).copied().or(listed);
         Self { of_service: json.get("error").is_some(), description, number, trace_id: text("trace_id") }
     }
+}
+
+/// The numbers after `AADSTS` in a text of Entra ID, in order.
+fn numbers(text: &str) -> Vec<u64> {
+    let digits = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    text.split("AADSTS").skip(1).filter_map(digits).collect()
+}
+
+/// The cause that a number of Entra ID stands for, and the setting to check. `None` if the number is not known here.
+fn remedy(number: u64) -> Option<&'static str> {
+    Some(match number {
+        90_002 | 900_023 => {
+            "the tenant does not exist; check AZURE_TENANT_ID, and AZURE_ENVIRONMENT for its cloud"
+        }
+        90_038 | 900_382 => {
+            "the tenant is in another cloud; set AZURE_ENVIRONMENT to the cloud of the tenant"
+        }
+        500_011 => {
+            "the tenant does not know the vaults of this cloud; check that AZURE_VAULT_URL and AZURE_ENVIRONMENT name the \
+             same cloud"
+        }
+        70_001 | 700_016 => "the tenant knows no such application; check AZURE_CLIENT_ID and AZURE_TENANT_ID",
+        7_000_112 => "the application is disabled in the tenant; enable it, or check AZURE_CLIENT_ID",
+        700_027 => {
+            "Entra ID does not know the certificate, or it has expired; upload it to the application, or check \
+             AZURE_CERT_SECRET_NAME"
+        }
+        700_024 => {
+            "the assertion has expired or is not valid yet; check the clock of this host, and that the token file is \
+             renewed"
+        }
+        70_021 | 700_211 | 700_212 | 700_213 => {
+            "the application has no federated credential for the issuer, subject and audience of the token in \
+             AZURE_FEDERATED_TOKEN_FILE; add one"
+        }
+        50_012 | 7_000_215 => {
+            "the client secret is wrong; AZURE_CLIENT_SECRET must be the value of the secret, not its id"
+        }
+        7_000_222 => "the client secret has expired; make a new one and put it into AZURE_CLIENT_SECRET",
+        53_003 | 530_032 => "a Conditional Access policy of the tenant blocks the application; exempt it",
+        _ => return None,
+    })
 }
 
 /// Shortens a server's message to one line.
@@ -92,6 +134,13 @@ fn words(text: &str) -> String {
 /// The error for an unsuccessful response of Key Vault. `held_key`: the request held a KEK, which the server's message
 /// may quote.
 pub(crate) fn from_answer(answer: &HttpResponse, held_key: bool) -> Error {
+    let with_id = |error: Error| match answer.header("x-ms-request-id") {
+        Some(id) => error.context("request id", words(id)),
+        None => error,
+    };
+    if let Some(error) = answer.page_error(!held_key) {
+        return with_id(error);
+    }
     let Refusal { of_service, code, inner, message } = Refusal::read(&answer.body);
     let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
     let mut error = match message.map(|message| words(&message)).filter(|text| !text.is_empty()) {
@@ -103,9 +152,27 @@ pub(crate) fn from_answer(answer: &HttpResponse, held_key: bool) -> Error {
     if let Some(code) = inner.or(code) {
         error = error.context(CODE, words(&code));
     }
-    match answer.header("x-ms-request-id") {
-        Some(id) => error.context("request id", words(id)),
-        None => error,
+    with_id(error)
+}
+
+/// The permission that a request to the vault needs: its name in access policies, and the action of a role.
+pub(crate) fn needed_permission(method: &str, path: &str) -> &'static str {
+    let ends = |end: &str| path.trim_end_matches('/').ends_with(end);
+    match method {
+        "PUT" => "\"set\" (Microsoft.KeyVault/vaults/secrets/setSecret/action)",
+        "PATCH" => "\"set\" (Microsoft.KeyVault/vaults/secrets/update/action)",
+        "POST" => "\"recover\" (Microsoft.KeyVault/vaults/secrets/recover/action)",
+        "DELETE" if path.contains("/deletedsecrets/") => {
+            "\"purge\" (Microsoft.KeyVault/vaults/secrets/purge/action)"
+        }
+        "DELETE" => "\"delete\" (Microsoft.KeyVault/vaults/secrets/delete)",
+        _ if ends("/secrets") || ends("/versions") => {
+            "\"list\" (Microsoft.KeyVault/vaults/secrets/readMetadata/action)"
+        }
+        _ if path.contains("/deletedsecrets/") => {
+            "\"get\" (Microsoft.KeyVault/vaults/secrets/readMetadata/action)"
+        }
+        _ => "\"get\" (Microsoft.KeyVault/vaults/secrets/getSecret/action)",
     }
 }
 
@@ -188,7 +255,6 @@ fn meaning(
 /// The error for an unsuccessful response of Entra ID.
 pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
     let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
-    let is = |wanted: u64| number == Some(wanted);
     let (kind, text, retry) = match answer.status {
         StatusCode::TOO_MANY_REQUESTS => {
             (ErrorKind::RateLimited, "Entra ID's rate limit is reached", Retry::Always)
@@ -197,33 +263,22 @@ pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "Entra ID cannot answer now", Retry::Always)
         }
+        _ if !of_service && answer.page_error(true).is_some() => (
+            ErrorKind::ConfigInvalid,
+            "a web page came in place of Entra ID's response: a proxy, a firewall or a login portal has answered; check \
+             the proxy, AZURE_AUTHORITY_HOST and AZURE_ENVIRONMENT",
+            Retry::Never,
+        ),
         _ if !of_service => (
             ErrorKind::ConfigInvalid,
             "the responding server is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
             Retry::Never,
         ),
-        _ if is(90002) => {
-            (ErrorKind::Unauthenticated, "the tenant does not exist; check AZURE_TENANT_ID", Retry::Never)
-        }
-        _ if is(700_016) => (
+        _ => (
             ErrorKind::Unauthenticated,
-            "the tenant knows no such application; check AZURE_CLIENT_ID and AZURE_TENANT_ID",
+            number.and_then(remedy).unwrap_or("Entra ID does not accept our credential"),
             Retry::Never,
         ),
-        _ if is(700_027) => (
-            ErrorKind::Unauthenticated,
-            "Entra ID does not know the certificate, or it has expired; upload it to the application",
-            Retry::Never,
-        ),
-        _ if is(700_024) => (
-            ErrorKind::Unauthenticated,
-            "the assertion has expired or is not valid yet; check the clock of this host, and that the token file is renewed",
-            Retry::Never,
-        ),
-        _ if is(7_000_215) || is(7_000_222) => {
-            (ErrorKind::Unauthenticated, "the client secret is wrong or has expired", Retry::Never)
-        }
-        _ => (ErrorKind::Unauthenticated, "Entra ID does not accept our credential", Retry::Never),
     };
     let said = description.map(|text| words(&text)).filter(|text| !text.is_empty());
     let mut error = match said {
@@ -316,17 +371,18 @@ mod tests {
             (403, refusal("Forbidden", "ForbiddenByPolicy"), PermissionDenied, Retry::Never, "access policy"),
             (403, refusal("Forbidden", "ForbiddenByFirewall"), PermissionDenied, Retry::Never, "firewall"),
             (403, refusal("NeverHeardOf", ""), PermissionDenied, Retry::Never, "role or access policy"),
-            (403, "<html>".to_owned(), PermissionDenied, Retry::Never, "not Key Vault"),
+            // A proxy's refusal is not one of our rights.
+            (403, "<html>".to_owned(), Protocol, Retry::Never, "web page"),
             (404, refusal("SecretNotFound", ""), NotFound, Retry::Never, "no such secret"),
             (404, refusal("NotFound", "SecretNotFound"), NotFound, Retry::Never, "no such secret"),
             (404, refusal("VaultNotFound", ""), ConfigInvalid, Retry::Never, "no such vault"),
             (404, refusal("ResourceNotFound", ""), Protocol, Retry::Never, "not Key Vault"),
-            (404, "<html>".to_owned(), Protocol, Retry::Never, "not Key Vault"),
+            (404, "<html>".to_owned(), Protocol, Retry::Never, "web page"),
             (404, String::new(), Protocol, Retry::Never, "not Key Vault"),
             (410, String::new(), Protocol, Retry::Never, "unexpected status"),
             (409, refusal("Conflict", RECOVERABLE), Conflict, Retry::Never, "recover or purge"),
             (409, refusal("Conflict", "ObjectIsBeingDeleted"), Conflict, Retry::Never, "state"),
-            (429, "<html>".to_owned(), RateLimited, Retry::Always, "rate limit"),
+            (429, "<html>".to_owned(), RateLimited, Retry::Always, "web page"),
             (500, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (503, String::new(), Unavailable, Retry::IfIdempotent, "cannot answer"),
             (501, String::new(), Protocol, Retry::Never, "at all"),
@@ -355,6 +411,31 @@ mod tests {
             (401, body(700_024), ErrorKind::Unauthenticated, Retry::Never, "clock"),
             (401, body(7_000_215), ErrorKind::Unauthenticated, Retry::Never, "client secret"),
             (401, body(1), ErrorKind::Unauthenticated, Retry::Never, "AADSTS1"),
+            // Texts of Microsoft's services, with the general number, a page or no list of numbers beside the cause.
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"AADSTS70002: Error validating credentials. AADSTS50012: Invalid client secret is provided.\r\nTrace ID: t","error_codes":[70002,50012]}"#.to_owned(),
+                ErrorKind::Unauthenticated,
+                Retry::Never,
+                "AZURE_CLIENT_SECRET must be the value of the secret, not its id",
+            ),
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID","error_codes":[1]}<!DOCTYPE html><html><title>IIS</title>"#.to_owned(),
+                ErrorKind::Unauthenticated,
+                Retry::Never,
+                "AADSTS7000215: Invalid client secret provided",
+            ),
+            (
+                400,
+                r#"{"error":"invalid_tenant","error_description":"AADSTS90002: Tenant 'x' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.","error_codes":["90002"]}"#.to_owned(),
+                ErrorKind::Unauthenticated,
+                Retry::Never,
+                "AZURE_ENVIRONMENT for its cloud",
+            ),
+            (401, body(7_000_222), ErrorKind::Unauthenticated, Retry::Never, "has expired"),
+            (401, body(700_213), ErrorKind::Unauthenticated, Retry::Never, "AZURE_FEDERATED_TOKEN_FILE"),
+            (400, body(500_011), ErrorKind::Unauthenticated, Retry::Never, "AZURE_ENVIRONMENT"),
             (429, String::new(), ErrorKind::RateLimited, Retry::Always, "rate"),
             (503, String::new(), ErrorKind::Unavailable, Retry::Always, "cannot answer"),
             (404, "<html>".to_owned(), ErrorKind::ConfigInvalid, Retry::Never, "AZURE_AUTHORITY_HOST"),

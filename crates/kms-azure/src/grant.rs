@@ -1,7 +1,7 @@
 //! Converts Entra ID's token response to the form that the SDK reads.
 
 use kms_core::{Error, ErrorKind, ExposeSecret, Result};
-use kms_http::json::unreadable;
+use kms_http::json::parse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -35,8 +35,7 @@ struct SdkGrant<'a> {
 ///
 /// `Protocol` if the response is not JSON or holds no token.
 pub(crate) fn normalize(body: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    let Grant { access_token, expires_in, expires_on } =
-        serde_json::from_slice(body).map_err(|cause| unreadable(&cause))?;
+    let Grant { access_token, expires_in, expires_on } = parse(body)?;
     let token = access_token.filter(|Secret(token)| !token.expose_secret().is_empty());
     let Some(Secret(token)) = token else {
         return Err(Error::new(ErrorKind::Protocol, "Entra ID's response holds no token"));

@@ -10,10 +10,9 @@ use crate::{
     soft_delete::SoftDeleted,
 };
 
-/// Authenticates, lists one page and reads a secret that cannot exist. Writes nothing. `Err` holds a probe that ended
-/// with a failed step.
-pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Result<Probe, Probe> {
-    let mut probe = Probe::new();
+/// Authenticates, lists one page and reads a secret that cannot exist. Writes nothing.
+pub(crate) async fn probe(api: &Api, policy: SoftDeleted, probe: &mut Probe) -> Option<()> {
+    probe.plan(&["addresses", "credential", "token", "vault", "rights"]);
     let auth = &api.auth;
     probe.pass(
         "addresses",
@@ -26,11 +25,9 @@ pub(crate) async fn probe(api: &Api, policy: SoftDeleted) -> Result<Probe, Probe
     );
     probe.pass("credential", auth.source.describe());
     let token = auth.token(&auth.scope).await.map(|token| token.details.describe());
-    probe.step("token", token, &["vault", "rights"])?.step("vault", first_page(api).await, &["rights"])?.step(
-        "rights",
-        rights(api).await,
-        &[],
-    )
+    probe.step("token", token)?;
+    probe.step("vault", first_page(api).await)?;
+    probe.step("rights", rights(api).await)
 }
 
 async fn first_page(api: &Api) -> Result<String> {

@@ -102,7 +102,7 @@ impl KmsProvider for AzureKeyVault {
         Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
-    async fn probe(&self) -> Probe {
-        probe(&self.api, self.soft_delete.policy).await.unwrap_or_else(|ended| ended)
+    async fn probe(&self, report: &mut Probe) {
+        probe(&self.api, self.soft_delete.policy, report).await;
     }
 }

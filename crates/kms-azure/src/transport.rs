@@ -42,12 +42,18 @@ pub(crate) struct ToEntra {
     pub(crate) http: HttpClient,
     /// Whether the server is the metadata service, whose responses the SDK reads in another form.
     pub(crate) managed: bool,
+    /// The path of the authority, without a slash at its end. The SDK leaves it out of its addresses.
+    pub(crate) path: String,
 }
 
 #[async_trait]
 impl SdkHttpClient for ToEntra {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let mut answer = send(&self.http, request, request.url()).await.map_err(wrapped)?;
+        let mut url = request.url().clone();
+        if !self.managed && !self.path.is_empty() {
+            url.set_path(&format!("{}{}", self.path, request.url().path()));
+        }
+        let mut answer = send(&self.http, request, &url).await.map_err(wrapped)?;
         debug!(status = answer.status.as_u16(), "asked for a token");
         if !answer.status.is_success() {
             return Err(wrapped(from_entra(&answer)));

@@ -7,7 +7,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, KeyVersion, KmsProvider, PutMode, Retry,
+    DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, KeyVersion, KmsProvider, KmsProviderExt,
+    PutMode, Retry,
 };
 
 use super::{
@@ -66,7 +67,7 @@ async fn a_dropped_read_leaves_the_provider_usable(bench: &Bench) -> Verdict {
     let (name, kek, _) = bench.made("there").await?;
     for polls in 0..POLLS {
         dropped_after(polls, bench.provider().get(&name, Freshness::Fresh)).await.transpose()?;
-        dropped_after(polls, bench.provider().probe()).await;
+        dropped_after(polls, bench.provider().probed()).await;
         if bench.capability().list {
             dropped_after(polls, bench.provider().list().try_next()).await.transpose()?;
         }
@@ -108,7 +109,7 @@ pub(super) async fn failures(
     if capability.versions {
         note("retire", provider.retire_superseded(&name, &KeyVersion::new("1")).await.map(drop))?;
     }
-    note("probe", provider.probe().await.failed.map_or(Ok(()), |(_, error)| Err(error)))?;
+    note("probe", provider.probed().await.failed.map_or(Ok(()), |(_, error)| Err(error)))?;
     Ok(errors)
 }
 

@@ -103,7 +103,7 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
             values += &leak::shown(broken);
         }
     }
-    let probe = provider.probe().await;
+    let probe = provider.probed().await;
     values += &leak::shown(&probe);
     for broken in [bench.unreachable(), bench.denied()].into_iter().flatten() {
         for (_, error) in faults::failures(bench, broken.as_ref()).await.unwrap_or_default() {

@@ -1,6 +1,6 @@
 //! Capability and probe.
 
-use kms_core::Freshness;
+use kms_core::{Freshness, KmsProviderExt};
 
 use super::{
     bench::{Bench, Verdict, described},
@@ -24,7 +24,7 @@ async fn the_provider_has_a_name_and_a_sound_capability(bench: &Bench) -> Verdic
 }
 
 async fn probe_passes(bench: &Bench) -> Verdict {
-    let probe = bench.provider().probe().await;
+    let probe = bench.provider().probed().await;
     if let Some((step, error)) = &probe.failed {
         check!(false, "{step}: {}", described(error));
     }
@@ -35,7 +35,7 @@ async fn probe_passes(bench: &Bench) -> Verdict {
 
 async fn probe_changes_nothing(bench: &Bench) -> Verdict {
     let (name, kek, version) = bench.made("probed").await?;
-    let probe = bench.provider().probe().await;
+    let probe = bench.provider().probed().await;
     check!(probe.failed.is_none(), "the probe failed: {probe:?}");
     let after = bench.holds(&name, &kek).await?;
     check!(after == version, "version {version} has become {after}");

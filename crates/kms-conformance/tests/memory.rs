@@ -349,7 +349,7 @@ impl KmsProvider for Broken {
         Ok(rights)
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self, probe: &mut Probe) {
         if self.defect == Defect::ProbeWrites {
             let mut list = self.inner.list();
             while let Some(info) = list.next().await {
@@ -357,7 +357,7 @@ impl KmsProvider for Broken {
                 self.inner.put(&name, &Kek::generate().unwrap(), PutMode::Overwrite).await.unwrap();
             }
         }
-        self.inner.probe().await
+        self.inner.probe(probe).await;
     }
 }
 

@@ -150,8 +150,8 @@ impl KmsProvider for Client {
         self.store.may_update(names).await
     }
 
-    async fn probe(&self) -> Probe {
-        self.store.probe().await
+    async fn probe(&self, probe: &mut Probe) {
+        self.store.probe(probe).await;
     }
 }
 

@@ -183,9 +183,7 @@ impl KmsProvider for Memory {
         Ok(vec![UpdateRight::Granted; names.len()])
     }
 
-    async fn probe(&self) -> Probe {
-        let mut probe = Probe::new();
+    async fn probe(&self, probe: &mut Probe) {
         probe.pass("store", format!("{} keys in memory", self.keys().len()));
-        probe
     }
 }

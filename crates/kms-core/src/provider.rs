@@ -122,6 +122,8 @@ impl Deleted {
 pub struct Probe {
     /// The steps that passed, in order: the name of each step and its finding.
     pub passed: Vec<(&'static str, String)>,
+    /// What deserves attention although nothing failed: the name of the step and the warning.
+    pub warned: Vec<(&'static str, String)>,
     /// The step that failed, if one did.
     pub failed: Option<(&'static str, Error)>,
     /// The steps after the failed one, which were not tried.
@@ -129,6 +131,8 @@ pub struct Probe {
     /// What this process has seen of the server so far, beyond the steps: what it is about, and what was seen. Calls
     /// before the probe contribute to it.
     pub details: Vec<(&'static str, String)>,
+    /// The steps that the provider has announced and that have not ended yet.
+    planned: Vec<&'static str>,
 }
 
 impl Probe {
@@ -137,38 +141,48 @@ impl Probe {
         Self::default()
     }
 
-    /// Adds a step that passed.
+    /// Announces the steps to come, in order. If one fails or is cut off, the steps after it are
+    /// [`not_run`](Self::not_run).
+    pub fn plan(&mut self, steps: &[&'static str]) {
+        self.planned = steps.to_vec();
+    }
+
+    /// Adds a finding of a step. A step passes with its first finding.
     pub fn pass(&mut self, step: &'static str, found: impl Into<String>) {
+        self.planned.retain(|planned| *planned != step);
         self.passed.push((step, found.into()));
     }
 
-    /// Adds a step with its result. `Ok` if the step passed; `Err` with the ended probe if it failed.
-    /// `not_run` are the steps after this one.
-    ///
-    /// # Errors
-    ///
-    /// The ended probe.
-    pub fn step(
-        mut self,
-        step: &'static str,
-        result: Result<String>,
-        not_run: &[&'static str],
-    ) -> Result<Self, Self> {
+    /// Adds a warning of a step that does not fail.
+    pub fn warn(&mut self, step: &'static str, warning: impl Into<String>) {
+        self.warned.push((step, warning.into()));
+    }
+
+    /// Adds a step with its result. `None` if the step failed, which ends the probe.
+    #[must_use]
+    pub fn step(&mut self, step: &'static str, result: Result<String>) -> Option<()> {
         match result {
             Ok(found) => {
                 self.pass(step, found);
-                Ok(self)
+                Some(())
             }
-            Err(error) => Err(self.fail(step, error, not_run)),
+            Err(error) => self.fail(step, error),
         }
     }
 
-    /// Ends the probe with the failed step and the steps that were not tried because of it.
-    #[must_use]
-    pub fn fail(mut self, step: &'static str, error: Error, not_run: &[&'static str]) -> Self {
+    /// Ends the probe with the failed step. Returns `None`, so that a function of steps can return it.
+    pub fn fail(&mut self, step: &'static str, error: Error) -> Option<()> {
+        self.not_run = std::mem::take(&mut self.planned);
+        self.not_run.retain(|planned| *planned != step);
         self.failed = Some((step, error));
-        self.not_run = not_run.to_vec();
-        self
+        None
+    }
+
+    /// Ends a probe that a time limit cut off: the step that was running failed, and the steps before it have passed.
+    pub fn cut_off(&mut self, error: Error) {
+        let last = self.passed.last().map(|(step, _)| *step);
+        let step = self.planned.first().copied().or(last).unwrap_or("connect");
+        self.fail(step, error);
     }
 }
 
@@ -267,7 +281,9 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>>;
 
     /// Connects and logs in, and reports what it presented and what it found. Reads no key and changes nothing.
-    async fn probe(&self) -> Probe;
+    ///
+    /// The provider adds each step to `probe` when the step ends, so that a probe which is cut off keeps its steps.
+    async fn probe(&self, probe: &mut Probe);
 }
 
 macro_rules! forward {
@@ -315,8 +331,8 @@ macro_rules! forward {
                 (**self).may_update(names).await
             }
 
-            async fn probe(&self) -> Probe {
-                (**self).probe().await
+            async fn probe(&self, probe: &mut Probe) {
+                (**self).probe(probe).await;
             }
         }
     )*};
@@ -337,6 +353,13 @@ pub struct Ensured {
 /// Operations that every provider has, built on [`KmsProvider`].
 #[async_trait]
 pub trait KmsProviderExt: KmsProvider {
+    /// Returns the report of a [probe](KmsProvider::probe).
+    async fn probed(&self) -> Probe {
+        let mut probe = Probe::new();
+        self.probe(&mut probe).await;
+        probe
+    }
+
     /// Gets the key, or stores `candidate` if the key is absent. An operator calls this before it prepares an OSD.
     ///
     /// A caller that loses a race gets the winner's KEK, and its candidate is wiped.

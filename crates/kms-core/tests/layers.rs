@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use kms_conformance::leak::Recording;
 use kms_core::{
     DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyVersion, KmsProvider,
-    PutMode, Result, Retry,
+    KmsProviderExt, PutMode, Result, Retry,
     layer::{self, LayerOptions, Retried, RetryPolicy, TimedOut},
     provider::Deleted,
 };
@@ -111,7 +111,7 @@ async fn call(kms: &dyn KmsProvider, operation: Operation) -> Option<Error> {
         Operation::Undelete => kms.undelete(&name()).await.err(),
         Operation::Rights => kms.may_update(&[name()]).await.err(),
         Operation::List => kms.list().try_next().await.err(),
-        Operation::Probe => kms.probe().await.failed.map(|(_, error)| error),
+        Operation::Probe => kms.probed().await.failed.map(|(_, error)| error),
         Operation::Put => kms.put(&name(), &kek("new"), PutMode::Overwrite).await.err(),
         _ => kms.retire_superseded(&name(), &KeyVersion::new("1")).await.err(),
     }
@@ -157,7 +157,7 @@ async fn tries_are_as_many_as_the_policy_says_and_the_error_says_how_many() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_after_of_zero_cannot_spin() {
-    let bench = Bench::new();
+    let bench = Bench::with(|options| options.retry.attempts = 12);
     bench.scripted.push_times(100, Operation::Get, || throttled(Duration::ZERO));
     bench.get().await.unwrap_err();
     let pauses = bench.scripted.pauses(Operation::Get);
@@ -202,6 +202,123 @@ async fn a_retry_after_beyond_the_deadline_is_given_up_at_once() {
         // The caller may want to know when a retry is worthwhile.
         assert_eq!(error.wait(), Some(wait));
         assert_eq!(bench.scripted.count(Operation::Get), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_end_at_the_deadline_and_not_after_a_count() {
+    let bench = Bench::new();
+    let start = Instant::now();
+    bench.scripted.push_times(1000, Operation::Get, refused);
+    let error = bench.get().await.unwrap_err();
+    let (took, deadline) = (start.elapsed(), bench.policy.deadline);
+    assert!(deadline - bench.policy.cap <= took && took <= deadline, "it gave up after {took:?}: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_error_shows_the_wait_that_the_server_asked_for() {
+    let bench = Bench::new();
+    bench.scripted.push(Operation::Get, throttled(Duration::from_secs(120)));
+    let error = bench.get().await.unwrap_err();
+    assert!(error.to_string().contains("the server asks to wait: 120s"), "{error}");
+    bench.scripted.push(Operation::Get, InjectedFault::error(ErrorKind::RateLimited));
+    let error = bench.get().await.unwrap_err();
+    assert!(!error.to_string().contains("asks to wait"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_seen_after_two_seconds() {
+    let recording = Recording::start().unwrap();
+    let name = KeyName::new("watched-name").unwrap();
+    // Other tests write to the same log.
+    let seen = || -> Vec<String> {
+        let is_ours = |line: &&str| line.contains("retrying (") && line.contains("watched-name");
+        recording.text().lines().filter(is_ours).map(str::to_owned).collect()
+    };
+    let bench = Bench::new();
+    bench.scripted.push(Operation::Get, refused());
+    bench.kms.get(&name, Freshness::Any).await.unwrap_err();
+    assert_eq!(seen(), Vec::<String>::new(), "a short retry is silent");
+    bench.scripted.push_times(3, Operation::Get, || throttled(Duration::from_secs(3)));
+    bench.kms.get(&name, Freshness::Any).await.unwrap_err();
+    let lines = seen();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let text = "retrying (try 1, 0 s of 60 s): memory: get: as the script says";
+    assert!(lines[0].contains("WARN") && lines[0].contains(text), "{lines:?}");
+    let counted = Bench::with(|options| options.retry.attempts = 4);
+    counted.scripted.push_times(3, Operation::Get, || throttled(Duration::from_secs(3)));
+    counted.kms.get(&name, Freshness::Any).await.unwrap_err();
+    assert!(seen()[4].contains("retrying (2 of 4): "), "{:?}", seen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_deadline_reaches_each_try_and_each_step_and_a_shorter_one_too() {
+    let limits = |seconds| {
+        let options = LayerOptions::default().with_deadline(Duration::from_secs(seconds));
+        (options.retry.deadline.as_secs_f64(), options.try_limit().as_secs_f64())
+    };
+    assert_eq!(limits(300), (300.0, 100.0));
+    assert_eq!(limits(60), (60.0, 20.0));
+    assert_eq!(limits(5), (5.0, 2.5));
+    let mut own = LayerOptions::default();
+    own.attempt_timeout = Duration::from_secs(7);
+    assert_eq!(own.with_deadline(Duration::from_secs(300)).try_limit(), Duration::from_secs(7));
+
+    let usual = Duration::from_secs(10);
+    assert_eq!(layer::step_limit(usual), usual);
+    let mut policy = RetryPolicy::default();
+    for (deadline, limit) in [(300, 50), (60, 10), (5, 10)] {
+        policy.deadline = Duration::from_secs(deadline);
+        let found = layer::retry(&policy, "read", || async { Ok(layer::step_limit(usual)) }).await;
+        assert_eq!(found.unwrap(), Duration::from_secs(limit), "{deadline}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_names_the_server_that_was_slow() {
+    let slow = |server| layer::waiting_for(server, std::future::pending::<Result<()>>());
+    let limit = Duration::from_secs(3);
+    let error = layer::limited(limit, slow("https://kms.example")).await.unwrap_err();
+    assert_eq!(error.to_string(), "https://kms.example did not answer within 3s");
+    // The name that says more stays.
+    let error =
+        layer::limited(limit, layer::waiting_for("IAM", slow("https://iam.example"))).await.unwrap_err();
+    assert_eq!(error.to_string(), "IAM did not answer within 3s");
+    // A server that has answered is not to blame for what comes later.
+    let later = async {
+        layer::waiting_for("https://quick.example", async {}).await;
+        std::future::pending::<Result<()>>().await
+    };
+    assert_eq!(layer::limited(limit, later).await.unwrap_err().to_string(), "no answer within 3s");
+
+    let mut policy = RetryPolicy::default();
+    policy.deadline = Duration::from_secs(7);
+    let tries = || async { layer::limited(limit, slow("Entra ID")).await };
+    let error = layer::retry(&policy, "read", tries).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text == "read: not done within 7s: Entra ID has not answered (the try before: Entra ID did not answer within \
+                 3s, tries: 3)",
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_cut_off_keeps_its_steps() {
+    let scripted = Arc::new(Scripted::new());
+    let mut policy = RetryPolicy::default();
+    policy.attempts = 1;
+    let layers: [Arc<dyn KmsProvider>; 2] = [
+        Arc::new(TimedOut::new(scripted.clone(), Duration::from_secs(3))),
+        Arc::new(Retried::new(scripted.clone(), policy)),
+    ];
+    for kms in layers {
+        scripted.push(Operation::Probe, InjectedFault::hang());
+        let probe = kms.probed().await;
+        let passed: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
+        assert_eq!(passed, ["begun"]);
+        let (step, error) = probe.failed.unwrap();
+        assert_eq!((step, error.kind(), probe.not_run), ("script", ErrorKind::Timeout, vec!["store"]));
     }
 }
 
@@ -332,7 +449,8 @@ async fn failing(times: u32, policy: &RetryPolicy, error: impl Fn() -> Error) ->
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_belongs_to_no_provider_is_repeated_by_the_same_rules() {
-    let policy = RetryPolicy::default();
+    let mut policy = RetryPolicy::default();
+    policy.attempts = 12;
     let unavailable = |retry| move || Error::new(ErrorKind::Unavailable, "away").retry(retry);
     for retry in [Retry::Always, Retry::IfIdempotent] {
         let (result, calls) = failing(3, &policy, unavailable(retry)).await;
@@ -688,9 +806,9 @@ async fn an_empty_list_is_empty() {
 async fn a_probe_is_repeated_and_keeps_its_steps() {
     let bench = Bench::with(|options| options.retry.attempts = 3);
     bench.scripted.push_times(2, Operation::Probe, refused);
-    assert!(bench.kms.probe().await.failed.is_none());
+    assert!(bench.kms.probed().await.failed.is_none());
     bench.scripted.push_times(3, Operation::Probe, refused);
-    let probe = bench.kms.probe().await;
+    let probe = bench.kms.probed().await;
     let (step, error) = probe.failed.unwrap();
     assert_eq!((step, error.retryable(), probe.not_run), ("script", Retry::Never, vec!["store"]));
     assert_eq!(bench.scripted.count(Operation::Probe), 6);

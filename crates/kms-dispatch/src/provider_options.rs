@@ -29,7 +29,7 @@ impl ProviderOptions {
     /// Sets the limits of the layers that the caller has chosen. The other limits come from the provider's settings.
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
-            layers.retry.deadline = deadline;
+            layers = layers.with_deadline(deadline);
         }
         if let Some(timeout) = self.attempt_timeout {
             layers.attempt_timeout = timeout;

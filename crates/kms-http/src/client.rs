@@ -76,7 +76,8 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Limits how long the server may be silent until its response is complete. Default 30 s.
+    /// Limits how long the server may be silent until its response is complete. Default 30 s; it grows with a deadline
+    /// that is longer than usual ([`step_limit`](kms_core::layer::step_limit)).
     #[must_use]
     pub fn with_read_timeout(mut self, limit: Duration) -> Self {
         self.read_timeout = limit;
@@ -119,7 +120,6 @@ impl HttpClientBuilder {
             .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(self.connect_timeout)
-            .read_timeout(self.read_timeout)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")));
@@ -158,6 +158,11 @@ impl HttpClient {
     /// `ConfigInvalid` if the proxy for it cannot be used.
     pub(crate) fn uses_proxy(&self, url: &Url) -> Result<bool> {
         Ok(self.builder.proxies.for_url(url)?.is_some())
+    }
+
+    /// How long the server may be silent.
+    pub(crate) fn read_timeout(&self) -> Duration {
+        self.builder.read_timeout
     }
 
     /// Whether the certificates of servers are verified.

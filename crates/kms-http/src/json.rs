@@ -1,6 +1,18 @@
-//! Errors about JSON in responses.
+//! JSON in responses, and errors about it.
 
-use kms_core::{Error, ErrorKind};
+use kms_core::{Error, ErrorKind, Result};
+use serde::Deserialize;
+
+use crate::page;
+
+/// Parses a body.
+///
+/// # Errors
+///
+/// `Protocol` for a malformed body, or for a web page in place of one; see [`unreadable`].
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|cause| page::of_body(body).unwrap_or_else(|| unreadable(&cause)))
+}
 
 /// Makes the error for a malformed body. It has only the position, since `serde_json` quotes the body in its errors.
 pub fn unreadable(cause: &serde_json::Error) -> Error {

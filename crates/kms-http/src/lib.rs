@@ -10,6 +10,7 @@ pub mod client;
 mod error;
 #[cfg(feature = "json")]
 pub mod json;
+mod page;
 mod proxy;
 mod redirect;
 pub mod send;

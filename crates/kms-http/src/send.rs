@@ -1,10 +1,14 @@
 //! Sends one request and reads its response.
 
-use std::{fmt, sync::atomic::Ordering::Relaxed};
+use std::{fmt, future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use kms_core::{Error, ErrorKind, Result};
+use jiff::Timestamp;
+use kms_core::{
+    Error, ErrorKind, Result,
+    layer::{limited, step_limit, waiting_for},
+};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -69,10 +73,22 @@ impl HttpResponse {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// How long the server asks the client to wait (`Retry-After`). `None` for a date: KMS servers send seconds.
-    pub fn retry_after(&self) -> Option<std::time::Duration> {
-        self.header("retry-after")?.trim().parse().ok().map(std::time::Duration::from_secs)
+    /// How long the server asks the client to wait (`Retry-After`, RFC 9110 §10.2.3): seconds, or a date, as gateways
+    /// send it. A date in the past is no wait. The server's own clock decides, if the response shows it.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.header("retry-after")?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = http_date(text)?;
+        let now = self.header("date").and_then(http_date).unwrap_or_else(Timestamp::now);
+        Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
     }
+}
+
+/// Parses a date of HTTP, such as `Sun, 06 Nov 1994 08:49:37 GMT`. `None` for the obsolete forms.
+fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 impl fmt::Debug for HttpResponse {
@@ -114,41 +130,42 @@ impl HttpClient {
     /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`.
     /// [`Error::retryable`] is `Always` if the request has certainly not reached the server.
     pub async fn send(&self, call: Call) -> Result<HttpResponse> {
+        let server = endpoint(&call.url);
+        waiting_for(server, self.exchange(call)).await
+    }
+
+    async fn exchange(&self, call: Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
         let uses_proxy = self.uses_proxy(&url)?;
-        let mut request = reqwest::Request::new(method, url);
+        let annotate = |error: Error| {
+            let error = error.context("server", endpoint(&url));
+            // The unreachable host may be the proxy.
+            if uses_proxy { error.context("proxy", "one is set, and may be the cause") } else { error }
+        };
+        let mut request = reqwest::Request::new(method, url.clone());
         *request.headers_mut() = headers;
         *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0));
-        let result = async {
-            let mut response = self.client.execute(request).await?;
-            self.has_answered.store(true, Relaxed);
-            let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let mut body = Zeroizing::new(Vec::with_capacity(capacity(&headers)));
-            while let Some(chunk) = response.chunk().await? {
-                if body.len() + chunk.len() > MAX_RESPONSE {
-                    return Ok(Err(Error::new(
-                        ErrorKind::Protocol,
-                        format!("the answer has more than {MAX_RESPONSE} bytes"),
-                    )));
-                }
-                append(&mut body, &chunk);
+        let mut response = self.in_time(self.client.execute(request)).await.map_err(annotate)?;
+        self.has_answered.store(true, Relaxed);
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let mut body = Zeroizing::new(Vec::with_capacity(capacity(&headers)));
+        while let Some(chunk) = self.in_time(response.chunk()).await.map_err(annotate)? {
+            if body.len() + chunk.len() > MAX_RESPONSE {
+                return Err(Error::new(
+                    ErrorKind::Protocol,
+                    format!("the answer has more than {MAX_RESPONSE} bytes"),
+                ));
             }
-            Ok::<_, reqwest::Error>(Ok(HttpResponse { status, headers, body }))
-        };
-        match result.await {
-            Ok(answer) => answer,
-            Err(cause) => {
-                let server = cause.url().map(endpoint).unwrap_or_default();
-                let answered = self.has_answered.load(Relaxed);
-                let error = classify(&cause, &self.handshakes, answered).context("server", server);
-                // The unreachable host may be the proxy.
-                Err(if uses_proxy {
-                    error.context("proxy", "one is set, and may be the cause")
-                } else {
-                    error
-                })
-            }
+            append(&mut body, &chunk);
         }
+        Ok(HttpResponse { status, headers, body })
+    }
+
+    /// Waits for the server's next bytes.
+    async fn in_time<T>(&self, call: impl Future<Output = reqwest::Result<T>>) -> Result<T> {
+        let failed = |cause| classify(&cause, &self.handshakes, self.has_answered.load(Relaxed));
+        let call = async { call.await.map_err(failed) };
+        limited(step_limit(self.read_timeout()), call).await
     }
 }
 

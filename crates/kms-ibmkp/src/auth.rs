@@ -12,7 +12,7 @@ use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
 use kms_http::{
     Call, HttpClient, HttpResponse, Lease, Token, TokenCache,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    json::unreadable,
+    json::parse,
     send::Body,
 };
 use serde::Deserialize;
@@ -166,7 +166,7 @@ fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
     if answer.status != StatusCode::OK {
         return Err(denied(answer));
     }
-    let mut granted: Granted = serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+    let mut granted: Granted = parse(&answer.body)?;
     let token = granted.access_token.take().filter(|token| !token.is_empty()).map(SecretString::from);
     let token = token.ok_or_else(|| Error::new(ErrorKind::Protocol, "the response of IAM holds no token"))?;
     let life = match granted.expires_in {
@@ -185,6 +185,9 @@ fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
 
 /// The error for a refusal by IAM. The code of the refusal decides first, then its status.
 fn denied(answer: &HttpResponse) -> Error {
+    if let Some(error) = answer.page_error(true) {
+        return error.context("setting", "IBM_KP_TOKEN_URL");
+    }
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
@@ -251,8 +254,11 @@ mod tests {
     fn statuses_count_where_there_is_no_code() {
         use ErrorKind::*;
         for (status, body, kind, retry) in [
-            (400, "<html>", Unauthenticated, Retry::Never),
-            (404, "<html>", ConfigInvalid, Retry::Never),
+            (400, "no", Unauthenticated, Retry::Never),
+            (404, "no", ConfigInvalid, Retry::Never),
+            // A proxy's page says nothing about the API key.
+            (400, "<html>", Protocol, Retry::Never),
+            (403, "<html>", Protocol, Retry::Never),
             (429, "", RateLimited, Retry::Always),
             (500, "{}", Unavailable, Retry::Always),
             (302, "", Protocol, Retry::Never),

@@ -91,7 +91,7 @@ pub(crate) fn has_code(answer: &HttpResponse, code: &str) -> bool {
 
 /// The error for a response to a request whose body holds no key.
 pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
-    let error = coded(answer);
+    let error = answer.page_error(true).unwrap_or_else(|| coded(answer));
     match Refusal::of(answer).and_then(|refusal| refusal.words()) {
         Some(words) => error.context("server said", words),
         None => error,
@@ -102,7 +102,7 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
 ///
 /// It leaves out the server's message, which may quote the body.
 pub(crate) fn from_answer_to_key(answer: &HttpResponse) -> Error {
-    coded(answer)
+    answer.page_error(false).unwrap_or_else(|| coded(answer))
 }
 
 fn coded(answer: &HttpResponse) -> Error {

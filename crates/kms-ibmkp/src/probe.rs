@@ -9,10 +9,9 @@ use crate::{
     stored::Cluster,
 };
 
-/// Logs in, lists one page and looks up an alias that cannot exist. Writes nothing. `Err` holds a probe that ended with
-/// a failed step.
-pub(crate) async fn probe(api: &Api) -> Result<Probe, Probe> {
-    let mut probe = Probe::new();
+/// Logs in, lists one page and looks up an alias that cannot exist. Writes nothing.
+pub(crate) async fn probe(api: &Api, probe: &mut Probe) -> Option<()> {
+    probe.plan(&["settings", "iam", "instance", "rights"]);
     let instance = api.instance.to_str().unwrap_or_default();
     let ring = api.key_ring.as_ref().and_then(|ring| ring.to_str().ok()).unwrap_or("any");
     let cluster = api.cluster.as_ref().map_or("not given", Cluster::name);
@@ -21,10 +20,9 @@ pub(crate) async fn probe(api: &Api) -> Result<Probe, Probe> {
         format!("instance {instance} at {}, key ring {ring}, cluster {cluster}", endpoint(&api.base)),
     );
     let iam = api.auth.token().await.map(|_| format!("{} accepts the API key", endpoint(&api.auth.url)));
-    probe
-        .step("iam", iam, &["instance", "rights"])?
-        .step("instance", first_page(api).await, &["rights"])?
-        .step("rights", rights(api).await, &[])
+    probe.step("iam", iam)?;
+    probe.step("instance", first_page(api).await)?;
+    probe.step("rights", rights(api).await)
 }
 
 async fn first_page(api: &Api) -> Result<String> {

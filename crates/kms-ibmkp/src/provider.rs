@@ -105,7 +105,7 @@ impl KmsProvider for IbmKeyProtect {
         Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
-    async fn probe(&self) -> Probe {
-        probe(&self.api).await.unwrap_or_else(|ended| ended)
+    async fn probe(&self, report: &mut Probe) {
+        probe(&self.api, report).await;
     }
 }

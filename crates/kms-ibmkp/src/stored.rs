@@ -5,7 +5,7 @@ use std::{fmt, time::SystemTime};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result, SecretString, Stored};
 use kms_http::HttpResponse;
-use kms_http::json::unreadable;
+use kms_http::json::parse;
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Payload {
 
 impl Envelope {
     pub(crate) fn of(answer: &HttpResponse) -> Result<Self> {
-        serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))
+        parse(&answer.body)
     }
 
     /// The envelope of a list.

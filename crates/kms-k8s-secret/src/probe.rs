@@ -21,9 +21,9 @@ const VERBS: [(&str, &str); 5] = [
     ("list", "keys cannot be listed"),
 ];
 
-pub(crate) async fn probe(secrets: &Secrets) -> Probe {
+pub(crate) async fn probe(secrets: &Secrets, probe: &mut Probe) -> Option<()> {
     let (connection, kube_namespace) = (secrets.connection(), secrets.kube_namespace());
-    let mut probe = Probe::new();
+    probe.plan(&[CONNECT, LOGIN, PERMISSIONS]);
     let server = connection.server().unwrap_or("the client's own server");
     probe.pass("config", format!("{server}, namespace {kube_namespace}"));
 
@@ -35,7 +35,7 @@ pub(crate) async fn probe(secrets: &Secrets) -> Probe {
         {
             probe.pass(CONNECT, "an API server that hides its version");
         }
-        Err(failure) => return failed(probe, CONNECT, failure, &[LOGIN, PERMISSIONS]),
+        Err(failure) => return probe.fail(CONNECT, failure.error),
     }
 
     let account = match account(connection).await {
@@ -52,7 +52,7 @@ pub(crate) async fn probe(secrets: &Secrets) -> Probe {
             probe.pass(LOGIN, "done, but the account may not ask for its name");
             "this account".to_owned()
         }
-        Err(failure) => return failed(probe, LOGIN, failure, &[PERMISSIONS]),
+        Err(failure) => return probe.fail(LOGIN, failure.error),
     };
 
     for (verb, loss) in VERBS {
@@ -69,17 +69,23 @@ pub(crate) async fn probe(secrets: &Secrets) -> Probe {
                          rule {{apiGroups: [\"\"], resources: [\"secrets\"], verbs: [\"get\"]}}"
                     ),
                 );
-                return failed(probe, PERMISSIONS, error.into(), &[]);
+                return probe.fail(PERMISSIONS, error);
             }
-            Ok(May::No) => probe.pass(PERMISSIONS, format!("{verb} secrets: missing, so {loss}")),
+            Ok(May::No) => probe.warn(
+                PERMISSIONS,
+                format!(
+                    "{account} may not {verb} secrets in namespace {kube_namespace}, so {loss}: add the verb to its \
+                     Role"
+                ),
+            ),
             Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => {
-                probe.pass(PERMISSIONS, "the account may not ask what it may do");
+                probe.warn(PERMISSIONS, "unknown: the account may not ask what it may do");
                 break;
             }
-            Err(failure) => return failed(probe, PERMISSIONS, failure, &[]),
+            Err(failure) => return probe.fail(PERMISSIONS, failure.error),
         }
     }
-    probe
+    Some(())
 }
 
 /// The Secrets that a verb is allowed for.
@@ -140,8 +146,4 @@ async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {
     // A Role may allow the verb only for named Secrets, which the first question does not cover.
     let names = secrets.count_allowed_names(verb).await?;
     Ok(if names == 0 { May::No } else { May::Named(names) })
-}
-
-fn failed(probe: Probe, step: &'static str, failure: Failure, not_run: &[&'static str]) -> Probe {
-    probe.fail(step, failure.error, not_run)
 }

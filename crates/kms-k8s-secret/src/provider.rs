@@ -96,8 +96,8 @@ impl KmsProvider for KubernetesSecret {
         probe::may_update(&self.secrets, names).await
     }
 
-    async fn probe(&self) -> Probe {
-        probe::probe(&self.secrets).await
+    async fn probe(&self, report: &mut Probe) {
+        probe::probe(&self.secrets, report).await;
     }
 }
 

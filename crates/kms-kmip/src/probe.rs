@@ -18,16 +18,18 @@ const NEEDED: [Operation; 5] =
     [Operation::Register, Operation::Get, Operation::GetAttributes, Operation::Locate, Operation::Destroy];
 
 /// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
-pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
-    let mut probe = steps(api, index, certificate).await;
+///
+/// The details are what this process has seen of the server so far.
+pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
+    let done = steps(api, index, certificate, probe).await;
     let shape = api.shape().map_or_else(|| "not seen".to_owned(), Shape::describe);
     probe.details = api.habits.describe();
     probe.details.push(("objects", shape));
-    probe
+    done
 }
 
-async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
-    let mut probe = Probe::new();
+async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
+    probe.plan(&["server", "versions", "information", "rights"]);
     probe.pass("client certificate", describe(certificate));
     match &api.cluster {
         Some(cluster) => probe.pass("cluster", cluster.clone()),
@@ -35,7 +37,7 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     }
     let version = match api.client.version().await {
         Ok(version) => version,
-        Err(error) => return probe.fail("server", error, &["versions", "information", "rights"]),
+        Err(error) => return probe.fail("server", error),
     };
     // If the settings set the version, the client has sent nothing so far.
     let theirs =
@@ -45,7 +47,7 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
         matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Unauthenticated)
     });
     if let Some(error) = unreached {
-        return probe.fail("server", error.clone(), &["versions", "information", "rights"]);
+        return probe.fail("server", error.clone());
     }
     let seen = api.client.pool.seen();
     let certificate = seen.as_ref().and_then(|seen| seen.certificate.as_deref()).map(describe);
@@ -71,16 +73,12 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8]) -> Probe {
     match information {
         Ok(information) => match describe_server(&information) {
             Ok(found) => probe.pass("information", found),
-            Err(error) => return probe.fail("information", error, &["rights"]),
+            Err(error) => return probe.fail("information", error),
         },
         // A server need not support Query.
         Err(error) => probe.pass("information", format!("not available: {}", error.message())),
     }
-    match look(api, index).await {
-        Ok(found) => probe.pass("rights", found),
-        Err(error) => return probe.fail("rights", error, &[]),
-    }
-    probe
+    probe.step("rights", look(api, index).await)
 }
 
 /// Searches for a name that cannot exist, which shows whether the server allows us to search.

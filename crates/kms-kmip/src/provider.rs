@@ -119,7 +119,7 @@ impl KmsProvider for Kmip {
         Ok(vec![UpdateRight::Unknown; names.len()])
     }
 
-    async fn probe(&self) -> Probe {
-        probe(&self.api, self.index(), &self.certificate).await
+    async fn probe(&self, report: &mut Probe) {
+        probe(&self.api, self.index(), &self.certificate, report).await;
     }
 }

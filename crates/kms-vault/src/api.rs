@@ -13,7 +13,7 @@ use kms_core::{Error, ErrorKind, ExposeSecret, Freshness, Result, Retry, SecretS
 use kms_http::{
     Call, HttpClient, HttpResponse,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    json::unreadable,
+    json::parse,
     send::{Body, endpoint, sensitive},
     token::RateLimit,
 };
@@ -302,7 +302,7 @@ pub(crate) fn data<'a, D: Deserialize<'a>>(body: &'a [u8]) -> Result<D> {
         wrap_info: Option<IgnoredAny>,
     }
 
-    match serde_json::from_slice::<Envelope<D>>(body).map_err(|cause| unreadable(&cause))? {
+    match parse::<Envelope<D>>(body)? {
         Envelope { data: Some(data), .. } => Ok(data),
         Envelope { wrap_info: Some(_), .. } => Err(wrapped()),
         Envelope { .. } => Err(Error::new(ErrorKind::Protocol, "the server's response has no data")),
@@ -325,10 +325,9 @@ pub(crate) fn confirmed(answer: &HttpResponse) -> Result<()> {
 
     match answer.status {
         StatusCode::NO_CONTENT => Ok(()),
-        StatusCode::OK => match serde_json::from_slice::<Envelope>(&answer.body) {
-            Ok(Envelope { wrap_info: None, .. }) => Ok(()),
-            Ok(_) => Err(wrapped()),
-            Err(cause) => Err(unreadable(&cause)),
+        StatusCode::OK => match parse::<Envelope>(&answer.body)? {
+            Envelope { wrap_info: None, .. } => Ok(()),
+            _ => Err(wrapped()),
         },
         _ => Err(from_answer(answer)),
     }

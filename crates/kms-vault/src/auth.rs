@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
-use kms_http::{HttpResponse, Lease, Token, TokenCache, http::StatusCode, json::unreadable};
+use kms_http::{HttpResponse, Lease, Token, TokenCache, http::StatusCode, json::parse};
 use serde::Deserialize;
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
@@ -125,6 +125,13 @@ pub(crate) struct Lookup {
     pub(crate) display_name: Option<String>,
 }
 
+impl Lookup {
+    /// Whether the token ends within this time and cannot be renewed.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        self.ttl > 0 && self.renewable != Some(true) && Duration::from_secs(self.ttl) < limit
+    }
+}
+
 impl Auth {
     pub(crate) fn new(method: AuthMethod) -> Self {
         Self { method, tokens: TokenCache::new() }
@@ -238,7 +245,7 @@ impl Auth {
             }
         };
         let (length, renewable) = (Duration::from_secs(lookup.ttl), lookup.renewable.unwrap_or(false));
-        if !length.is_zero() && !renewable && length < ENDS_SOON {
+        if lookup.ends_within(ENDS_SOON) {
             warn!(
                 seconds = lookup.ttl,
                 "the Vault token ends soon and cannot be renewed; put a new token into its Secret"
@@ -254,8 +261,7 @@ impl Auth {
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer).operation("renew token"));
         }
-        let login: LoginResponse =
-            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+        let login: LoginResponse = parse(&answer.body)?;
         let auth = login
             .auth
             .ok_or_else(|| Error::new(ErrorKind::Protocol, "the response to the renewal has no token"))?;
@@ -302,8 +308,7 @@ impl Auth {
                 .into_iter()
                 .fold(error, |error, (name, value)| error.context(name, value)));
         }
-        let mut login: LoginResponse =
-            serde_json::from_slice(&answer.body).map_err(|cause| unreadable(&cause))?;
+        let mut login: LoginResponse = parse(&answer.body)?;
         let no_token =
             || Error::new(ErrorKind::Protocol, "the response to the login has no token").operation("log in");
         let mut auth = login.auth.take().ok_or_else(no_token)?;

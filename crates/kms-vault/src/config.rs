@@ -51,7 +51,7 @@ kms_core::config_keys! {
         TlsServerName = "VAULT_TLS_SERVER_NAME";
         /// Time limit of one attempt, at most an hour: seconds, or `1m30s`. Default 20 s, also for 0.
         ClientTimeout = "VAULT_CLIENT_TIMEOUT";
-        /// Maximum number of retries; 0 for none. Default: until the deadline, at most 11.
+        /// Maximum number of retries; 0 for none. Default: until the deadline.
         MaxRetries = "VAULT_MAX_RETRIES";
         /// Maximum number of requests per second, `rate` or `rate:burst`.
         RateLimit = "VAULT_RATE_LIMIT";

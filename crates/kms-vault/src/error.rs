@@ -32,7 +32,7 @@ impl Refusal {
     ///
     /// `Protocol` if the body does not come from Vault: the response of another server says nothing about keys.
     pub(crate) fn of_not_found(answer: &HttpResponse) -> Result<Self> {
-        Self::of(answer).ok_or_else(not_vault)
+        Self::of(answer).ok_or_else(|| not_vault(answer))
     }
 
     /// Whether the server says that the path is empty: an explicit list of errors without an error.
@@ -58,11 +58,34 @@ impl Refusal {
     }
 }
 
-fn not_vault() -> Error {
+/// The error for a response that Vault never sends.
+pub(crate) fn not_vault(answer: &HttpResponse) -> Error {
+    #[derive(Deserialize)]
+    struct OfKubernetes {
+        kind: String,
+        #[serde(rename = "apiVersion")]
+        _api_version: String,
+    }
+
+    if let Some(error) = answer.page_error(true) {
+        return error;
+    }
+    let status = answer.status.as_u16();
+    let is_kubernetes =
+        serde_json::from_slice::<OfKubernetes>(&answer.body).is_ok_and(|body| body.kind == "Status");
+    let who = if is_kubernetes { ", but a Kubernetes API server" } else { "" };
     Error::new(
         ErrorKind::Protocol,
-        "the server that answered 404 is not Vault; check VAULT_ADDR with its path, and the proxies in between",
+        format!(
+            "the server that answered {status} is not Vault{who}; check VAULT_ADDR with its path, and the proxies in \
+             between"
+        ),
     )
+}
+
+/// Whether a refusal comes from another server than Vault: it has a body, and not in the form of Vault's.
+pub(crate) fn is_foreign(answer: &HttpResponse) -> bool {
+    !answer.body.is_empty() && Refusal::of(answer).is_none()
 }
 
 /// The error for a response that is wrapped, as those of a control group are: it says nothing about the key.
@@ -95,6 +118,9 @@ pub(crate) fn with_words(error: Error, answer: &HttpResponse) -> Error {
 
 /// The error for a response that the operation does not handle itself.
 pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
+    if let Some(error) = answer.page_error(true) {
+        return error;
+    }
     let refusal = Refusal::of(answer);
     let error = |kind, message: &'static str, retry| Error::new(kind, message).retry(retry);
     let error = match answer.status {
@@ -107,6 +133,8 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
         StatusCode::BAD_REQUEST => {
             error(ErrorKind::Protocol, "the server rejects the request as malformed", Retry::Never)
         }
+        // Vault answers 403, with its reason, to a token that it does not accept.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_foreign(answer) => not_vault(answer),
         StatusCode::UNAUTHORIZED => {
             error(ErrorKind::Unauthenticated, "the server does not accept the credentials", Retry::Never)
         }
@@ -121,7 +149,7 @@ pub(crate) fn from_answer(answer: &HttpResponse) -> Error {
         StatusCode::NOT_FOUND if refusal.as_ref().is_some_and(Refusal::says_absent) => {
             error(ErrorKind::NotFound, "the path is empty", Retry::Never)
         }
-        StatusCode::NOT_FOUND => not_vault(),
+        StatusCode::NOT_FOUND => not_vault(answer),
         StatusCode::METHOD_NOT_ALLOWED => error(
             ErrorKind::ConfigInvalid,
             "the mount does not support this request; check that it is a KV mount",

@@ -27,10 +27,16 @@ pub(crate) async fn get(mount: &Mount, name: &KeyName, freshness: Freshness) -> 
             let created = if metadata.version == 1 { updated } else { None };
             Ok(Stored::new(kek, KeyVersion::new(metadata.version.to_string())).with_times(created, updated))
         }
-        Secret::Deleted { version } => {
-            Err(Error::new(ErrorKind::NotFound, "the key is deleted; bring it back with kms undelete")
-                .context("version", version.to_string()))
-        }
+        Secret::Deleted { version, destroyed } => Err(Error::new(
+            ErrorKind::NotFound,
+            if destroyed {
+                "the current version of the key is destroyed and cannot be brought back; kms recover tries the versions \
+                 before it"
+            } else {
+                "the key is deleted; bring it back with kms undelete"
+            },
+        )
+        .context("version", version.to_string())),
         Secret::Empty { .. } => Err(Error::new(
             ErrorKind::Protocol,
             "the stored KEK is the empty string; create the key to store one",

@@ -15,7 +15,7 @@ use vaultrs::api::sys::requests as sys;
 use crate::{
     api::{Api, Scope, data, data_of},
     auth::{Auth, Forbidden},
-    error::{Refusal, from_answer, with_words},
+    error::{Refusal, from_answer, is_foreign, with_words},
     stored::{KvVersion, Secret, decode_v2, has_v2_form, secret_path},
 };
 
@@ -78,6 +78,21 @@ struct MountOptions {
     version: Option<String>,
 }
 
+/// The capability of a policy that a request needs, as Vault names it.
+fn capability_for(call: &Call) -> &'static str {
+    match call.method.as_str() {
+        "GET" => "read",
+        "LIST" => "list",
+        "DELETE" => "delete",
+        // These paths of KV v2 act on versions that exist.
+        _ if ["/destroy/", "/undelete/", "/delete/"].iter().any(|part| call.url.path().contains(part)) => {
+            "update"
+        }
+        "PATCH" => "patch",
+        _ => "create (of a new key) or update (of a present one)",
+    }
+}
+
 impl Mount {
     pub(crate) fn new(api: Api, auth: Auth, path: String, declared: Declared) -> Self {
         Self {
@@ -96,13 +111,20 @@ impl Mount {
         let token = self.auth.token(&self.api).await?;
         let answer = self.api.send(call.clone(), token.as_ref().map(|token| &token.value)).await?;
         let (StatusCode::FORBIDDEN, Some(token)) = (answer.status, token) else { return Ok(answer) };
+        // Another server's refusal says nothing about the token.
+        if is_foreign(&answer) {
+            return Ok(answer);
+        }
         let path = call.url.path().to_owned();
+        let capability = capability_for(&call);
         let forbidden = self
             .auth
             .examine_forbidden(&self.api, &token)
             .await
             .map_err(|error| error.context("path", path.clone()))?;
-        let denied = |error: Error| Err(with_words(error, &answer).context("path", path));
+        let denied = |error: Error| {
+            Err(with_words(error, &answer).context("needed capability", capability).context("path", path))
+        };
         let token = match forbidden {
             Forbidden::MissingRight(error) => return denied(error),
             Forbidden::StaleToken(token) => token,

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::{Scope, data_of},
     auth::{AuthMethod, identity},
+    error::{Refusal, from_answer, not_vault},
     mount::Mount,
     name::secret_id,
     stored::KvVersion,
@@ -18,11 +19,14 @@ use crate::{
 /// The number of keys that one request asks about.
 const NAMES_PER_REQUEST: usize = 200;
 
+/// A probe warns of a token that ends within this time and cannot be renewed.
+const ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
+
 /// The rights that the token has, by path.
 type Rights = BTreeMap<String, Vec<String>>;
 
 /// The response of `sys/health`.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Health {
     /// Required: JSON without it does not come from Vault.
     #[serde(rename = "initialized")]
@@ -33,29 +37,24 @@ struct Health {
     cluster_name: Option<String>,
 }
 
-/// Runs the steps of a probe.
-pub(crate) async fn probe(mount: &Mount) -> Probe {
-    let mut probe = Probe::new();
+/// Runs the steps of a probe. Only a server that has answered as a Vault gets the token.
+pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
+    probe.plan(&["authentication", "server", "login", "mount", "rights"]);
     probe.pass("authentication", mount.auth.method.describe());
     if let Some(namespace) = mount.api.data_namespace.as_ref().and_then(|value| value.to_str().ok()) {
         probe.pass("namespace", namespace);
     }
-    match health(mount).await {
-        Ok(found) => probe.pass("server", found),
-        Err(error) => return probe.fail("server", error, &["login", "mount", "rights"]),
-    }
-    match login(mount).await {
-        Ok(found) => probe.pass("login", found),
-        Err(error) => return probe.fail("login", error, &["mount", "rights"]),
-    }
+    probe.step("server", health(mount).await)?;
+    let found = login(mount, probe).await;
+    probe.step("login", found)?;
     let version = match mount.confirm_version().await {
         Ok(version) => version,
         // The first request that needs the token shows whether the token is valid.
         Err(error) if error.kind() == ErrorKind::Unauthenticated => {
             probe.passed.retain(|(step, _)| *step != "login");
-            return probe.fail("login", error, &["mount", "rights"]);
+            return probe.fail("login", error);
         }
-        Err(error) => return probe.fail("mount", error, &["rights"]),
+        Err(error) => return probe.fail("mount", error),
     };
     let kv = match version {
         KvVersion::V1 => "v1, which has no conditional writes",
@@ -63,20 +62,27 @@ pub(crate) async fn probe(mount: &Mount) -> Probe {
     };
     let path = if version == KvVersion::V1 { mount.v1_folder() } else { mount.path.clone() };
     probe.pass("mount", format!("{path}/, KV {kv}"));
-    match rights(mount, version).await {
-        Ok(found) => probe.pass("rights", found),
-        Err(error) => return probe.fail("rights", error, &[]),
-    }
-    probe
+    let found = rights(mount, version, probe).await;
+    probe.step("rights", found)
 }
 
+/// Asks for the state of the server, without the token.
+///
+/// # Errors
+///
+/// `Protocol` if the server is not Vault.
 async fn health(mount: &Mount) -> Result<String> {
+    let address = endpoint(&mount.api.base);
     // The status tells a sealed server or a standby from an active server.
     let answer = mount.api.send(mount.api.read_state("sys/health")?, None).await?;
-    let known = matches!(answer.status.as_u16(), 200 | 429 | 472 | 473);
-    let health = match serde_json::from_slice::<Health>(&answer.body) {
-        Err(cause) if known => return Err(unreadable(&cause)),
-        health => health.unwrap_or_default(),
+    let Ok(health) = serde_json::from_slice::<Health>(&answer.body) else {
+        // A proxy may block this path, but Vault itself refuses a request without a token in its own form.
+        let refused = mount.api.send(mount.api.read("auth/token/lookup-self", Scope::Auth)?, None).await?;
+        return match Refusal::of(&refused) {
+            Some(refusal) if refusal.has_words() => Ok(format!("{address}, which does not show its state")),
+            _ if answer.status.is_server_error() => Err(from_answer(&answer)),
+            _ => Err(not_vault(&answer)),
+        };
     };
     let state = match answer.status.as_u16() {
         200 => "active",
@@ -89,11 +95,11 @@ async fn health(mount: &Mount) -> Result<String> {
     };
     let version = health.version.unwrap_or_else(|| "unknown".to_owned());
     let cluster = health.cluster_name.map(|name| format!(", cluster {name}")).unwrap_or_default();
-    Ok(format!("{}, version {version}, {state}{cluster}", endpoint(&mount.api.base)))
+    Ok(format!("{address}, version {version}, {state}{cluster}"))
 }
 
 /// Describes identity, policies and lifetime of the token.
-async fn login(mount: &Mount) -> Result<String> {
+async fn login(mount: &Mount, probe: &mut Probe) -> Result<String> {
     let Some(token) = mount.auth.token(&mount.api).await? else {
         return Ok("an agent adds the token".to_owned());
     };
@@ -106,6 +112,16 @@ async fn login(mount: &Mount) -> Result<String> {
     };
     let found = match mount.auth.lookup(&mount.api, &token.value).await {
         Ok(lookup) => {
+            if lookup.ends_within(ENDS_SOON) {
+                let days = lookup.ttl / 86_400;
+                probe.warn(
+                    "login",
+                    format!(
+                        "the Vault token ends in {} and cannot be renewed; put a new token into its Secret",
+                        if days > 1 { format!("{days} days") } else { format!("{} h", lookup.ttl / 3_600) }
+                    ),
+                );
+            }
             let renewable = if lookup.renewable == Some(true) { "renewable" } else { "not renewable" };
             let life = match lookup.ttl {
                 0 => "never ends".to_owned(),
@@ -125,7 +141,7 @@ async fn login(mount: &Mount) -> Result<String> {
 }
 
 /// Describes the rights that the token has, and the rights that it lacks.
-async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
+async fn rights(mount: &Mount, version: KvVersion, probe: &mut Probe) -> Result<String> {
     let (path, folder, any) = (&mount.path, mount.v1_folder(), secret_id(&KeyName::new("any")?));
     let needed: Vec<(String, Vec<&str>)> = match version {
         KvVersion::V1 => vec![
@@ -141,7 +157,12 @@ async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
     };
     let paths: Vec<_> = needed.iter().map(|(path, _)| path.as_str()).collect();
     let Some(granted) = granted(mount, &paths).await? else {
-        return Ok("unknown: the token may not ask for its rights".to_owned());
+        probe.warn(
+            "rights",
+            "unknown: the token may not ask for its rights; give it the policy \"default\", or run the check without \
+             --read-only",
+        );
+        return Ok("not known".to_owned());
     };
     let (mut missing, mut reads) = (Vec::new(), true);
     for (at, (path, verbs)) in needed.into_iter().enumerate() {
@@ -159,7 +180,10 @@ async fn rights(mount: &Mount, version: KvVersion) -> Result<String> {
             Err(Error::new(ErrorKind::PermissionDenied, "the policy does not allow reading keys")
                 .context("missing", missing.join("; ")))
         }
-        missing => Ok(format!("missing: {}", missing.join("; "))),
+        missing => {
+            probe.warn("rights", format!("the policy lacks capabilities: {}", missing.join("; ")));
+            Ok("keys may be read".to_owned())
+        }
     }
 }
 

@@ -87,7 +87,7 @@ impl KmsProvider for Vault {
         probe::may_update(&self.mount, names).await
     }
 
-    async fn probe(&self) -> Probe {
-        probe::probe(&self.mount).await
+    async fn probe(&self, report: &mut Probe) {
+        probe::probe(&self.mount, report).await;
     }
 }

@@ -75,7 +75,7 @@ async fn create_v2(mount: &Mount, name: &KeyName, kek: &Kek) -> Result<KeyVersio
     };
     match check_absent(mount, name, kek).await? {
         // A deleted name keeps its versions, and `cas` has to name the last one.
-        Secret::Deleted { version } | Secret::Empty { version: Some(version) } => {
+        Secret::Deleted { version, .. } | Secret::Empty { version: Some(version) } => {
             match write(mount, name, kek, Some(version)).await? {
                 Written::Version(version) => Ok(version),
                 Written::Refused(refused) => {

@@ -156,7 +156,11 @@ pub(crate) enum Secret {
     /// A secret whose value is the empty string. Rook treats such a path as free.
     Empty { version: Option<u64> },
     /// Only metadata: the last version is deleted or destroyed.
-    Deleted { version: u64 },
+    Deleted {
+        version: u64,
+        /// Whether the version is destroyed, so that it cannot be brought back.
+        destroyed: bool,
+    },
     /// Nothing: no version was ever written, or all metadata is gone.
     Absent,
 }
@@ -166,7 +170,7 @@ impl Secret {
     pub(crate) fn current_version(&self) -> u64 {
         match self {
             Self::Stored { metadata, .. } => metadata.as_ref().map_or(0, |metadata| metadata.version),
-            Self::Deleted { version } => *version,
+            Self::Deleted { version, .. } => *version,
             Self::Empty { version } => version.unwrap_or(0),
             Self::Absent => 0,
         }
@@ -199,7 +203,7 @@ pub(crate) fn decode_v2(name: &KeyName, body: &[u8]) -> Result<Secret> {
     let Some(fields) = data else {
         // Only the metadata say that the version is gone; a response whose data were taken out says nothing.
         if metadata.destroyed || !metadata.deletion_time.is_empty() {
-            return Ok(Secret::Deleted { version: metadata.version });
+            return Ok(Secret::Deleted { version: metadata.version, destroyed: metadata.destroyed });
         }
         return Err(Error::new(
             ErrorKind::Protocol,
@@ -351,7 +355,10 @@ mod tests {
             _ => panic!("nothing found"),
         }
         let deleted = br#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-25T00:00:00Z","destroyed":false,"version":2}}}"#;
-        assert!(matches!(decode_v2(&name(), deleted).unwrap(), Secret::Deleted { version: 2 }));
+        assert!(matches!(
+            decode_v2(&name(), deleted).unwrap(),
+            Secret::Deleted { version: 2, destroyed: false }
+        ));
         let nested = br#"{"data":{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"QUJD"}}}"#;
         assert_eq!(kek(decode_v1(&name(), nested, true).unwrap()), "QUJD");
         let empty = br#"{"data":{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":""}}"#;
@@ -390,7 +397,7 @@ mod tests {
             (r#"{"data":null}"#, "has no data"),
             (wrapped, "control group"),
             ("", "ends too early"),
-            ("<html>", "not JSON"),
+            ("<html>", "web page"),
             (kept, ""),
         ] {
             for (version, decoded) in [

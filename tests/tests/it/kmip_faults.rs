@@ -122,6 +122,7 @@ impl Scene {
     }
 
     /// Strikes every piece of every work with every fault.
+    #[expect(clippy::print_stdout, reason = "the duration of the sweep, for a person who reads the run")]
     async fn sweep(&self) {
         for work in [Work::Create, Work::Get, Work::Update, Work::Delete, Work::Rotate] {
             let (begin, mut count) = (Instant::now(), 0);

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use crate::common::{Setup, kek, key, quick, secret};
-use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode, Retry};
+use kms_core::{
+    DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt, PutMode, Retry,
+    layer::{self, LayerOptions},
+};
 use kms_testkit::fake::azure::{Action, Azure, CLIENT, CLIENT_SECRET, Host, OBJECT, RequestFault};
 
 async fn planted() -> Azure {
@@ -111,6 +114,77 @@ async fn throttling_is_waited_out_and_a_denial_is_not_repeated() {
     assert_eq!(double.counts().keys.requests, 1);
 }
 
+#[tokio::test]
+async fn a_missing_right_is_named_as_the_service_names_it() {
+    let double = planted().await;
+    let provider = Setup::on(&double).build().await;
+    double.switch(|switches| switches.denied = ["set", "delete", "list"].into());
+    let list = futures_util::TryStreamExt::try_collect::<Vec<_>>(provider.list()).await.map(drop);
+    for (result, policy, action) in [
+        (
+            provider.put(&key("b"), &kek("ZGVm"), PutMode::Overwrite).await.map(drop),
+            "\"set\"",
+            "setSecret/action",
+        ),
+        (provider.delete(&key("a"), DeleteMode::Soft).await.map(drop), "\"delete\"", "secrets/delete"),
+        (list, "\"list\"", "readMetadata/action"),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(policy) && text.contains(action) && !text.contains("ZGVm"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_authority_of_a_private_cloud_may_have_a_path() {
+    let double = planted().await;
+    double.switch(|switches| switches.authority_path = "/adfs");
+    for host in [format!("{}/adfs", double.authority()), format!("{}/adfs/", double.authority())] {
+        let provider = Setup::on(&double).set("AZURE_AUTHORITY_HOST", &host).build().await;
+        provider.get(&key("a"), Freshness::Any).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_named_with_its_setting_and_the_servers_words() {
+    let double = planted().await;
+    let provider = Setup::on(&double)
+        .set("AZURE_CLIENT_SECRET", "wrong-canary")
+        .set("AZURE_CREDENTIAL", "client-secret")
+        .build()
+        .await;
+    let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    let text = error.to_string();
+    for part in [
+        "AADSTS7000215",
+        "Invalid client secret provided",
+        "client secret of application",
+        "AZURE_CLIENT_SECRET",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+}
+
+#[tokio::test]
+async fn a_deadline_says_that_entra_was_slow_and_a_probe_keeps_its_steps() {
+    let double = planted().await;
+    double.fault(RequestFault::new(Host::Tokens, Action::Delay(Duration::from_secs(60))).times(100));
+    let provider = Setup::on(&double).build().await;
+    let mut options = provider.layer_options(LayerOptions::default()).with_deadline(Duration::from_secs(2));
+    options.attempt_timeout = Duration::from_millis(400);
+    let provider = layer::standard(std::sync::Arc::new(provider), &options);
+    let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let text = error.to_string();
+    assert!(text.contains("Entra ID") && text.contains("tries: "), "{text}");
+    let probe = provider.probed().await;
+    let passed: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
+    assert_eq!(passed, ["addresses", "credential"]);
+    assert_eq!((probe.failed.unwrap().0, probe.not_run), ("token", vec!["vault", "rights"]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_in_a_storm_of_throttling() {
     let double = Azure::start().await.unwrap();
@@ -198,12 +272,12 @@ async fn a_client_secret_and_a_workload_identity_are_taken_where_they_are_chosen
 #[tokio::test]
 async fn a_probe_says_who_we_are_and_names_the_step_that_fails() {
     let double = planted().await;
-    let probe = Setup::on(&double).build().await.probe().await;
+    let probe = Setup::on(&double).build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
     assert_eq!(steps, ["addresses", "credential", "token", "vault", "rights"]);
     assert!(probe.passed.iter().any(|(_, found)| found.contains(OBJECT) && found.contains(CLIENT)));
     double.switch(|switches| switches.denied = ["get"].into());
-    let probe = Setup::on(&double).build().await.probe().await;
+    let probe = Setup::on(&double).build().await.probed().await;
     assert_eq!(probe.failed.unwrap().0, "rights");
 }

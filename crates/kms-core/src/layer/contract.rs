@@ -107,10 +107,9 @@ impl<P: KmsProvider> KmsProvider for Contract<P> {
         self.inner.may_update(names).await.map_err(|error| self.annotate("rights", error))
     }
 
-    async fn probe(&self) -> Probe {
-        let mut probe = self.inner.probe().await;
-        probe.failed = probe.failed.map(|(step, error)| (step, self.annotate("probe", error)));
-        probe
+    async fn probe(&self, probe: &mut Probe) {
+        self.inner.probe(probe).await;
+        probe.failed = probe.failed.take().map(|(step, error)| (step, self.annotate("probe", error)));
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`standard`] stacks them from the inside out: the [`Contract`] next to the provider; the time limit, which is
 //! inside the retry and so holds for each try; the trace, which sees each try, even one that was cut off; the retry.
 
+mod attempt;
 mod contract;
 mod retry;
 mod timeout;
@@ -12,6 +13,7 @@ mod trace;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
+    attempt::{limited, step_limit, waiting_for},
     contract::Contract,
     retry::{Retried, RetryPolicy, retry},
     timeout::TimedOut,
@@ -29,6 +31,25 @@ pub struct LayerOptions {
     pub retry: RetryPolicy,
 }
 
+impl LayerOptions {
+    /// Sets the time for all tries. A try gets a third of it, unless its own limit is longer, or is set to a shorter
+    /// time than usual.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.retry.deadline = deadline;
+        if self.attempt_timeout >= Self::default().attempt_timeout {
+            self.attempt_timeout = self.attempt_timeout.max(deadline / 3);
+        }
+        self
+    }
+
+    /// The time limit of one try. A try that hangs must leave time for another one.
+    pub fn try_limit(&self) -> Duration {
+        let RetryPolicy { attempts, deadline, .. } = self.retry;
+        self.attempt_timeout.min(if attempts > 1 { deadline / 2 } else { deadline })
+    }
+}
+
 impl Default for LayerOptions {
     fn default() -> Self {
         Self { attempt_timeout: Duration::from_secs(20), retry: RetryPolicy::default() }
@@ -37,9 +58,6 @@ impl Default for LayerOptions {
 
 /// Puts the standard layers around a provider.
 pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
-    let RetryPolicy { attempts, deadline, .. } = options.retry;
-    // A try that hangs must leave time for another try.
-    let longest = if attempts > 1 { deadline / 2 } else { deadline };
-    let timed = TimedOut::new(Contract::new(provider), options.attempt_timeout.min(longest));
+    let timed = TimedOut::new(Contract::new(provider), options.try_limit());
     Arc::new(Retried::new(Traced::new(timed), options.retry))
 }

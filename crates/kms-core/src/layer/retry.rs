@@ -4,9 +4,10 @@ use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::debug;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
 
+use super::attempt::until;
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyStream,
     KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome,
@@ -22,12 +23,14 @@ const MAYBE_STORED: &str = "unknown: it may have been stored";
 const MAYBE_DELETED: &str = "unknown: it may have been deleted";
 /// The text in the last error of an undelete whose outcome is unknown.
 const MAYBE_UNDELETED: &str = "unknown: the key may be back";
+/// How long an operation retries silently. After that a person waits, and sees why.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// How often and how long to retry.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// The largest number of tries. 1 means no retry.
+    /// The largest number of tries. 1 means no retry. By default only the deadline ends the tries.
     pub attempts: u32,
     /// The shortest pause. It also replaces a shorter `Retry-After`: a server that sends 0 must not make us spin.
     pub floor: Duration,
@@ -40,7 +43,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts: 12,
+            attempts: u32::MAX,
             floor: Duration::from_millis(100),
             cap: Duration::from_secs(5),
             deadline: Duration::from_secs(60),
@@ -79,7 +82,10 @@ struct Tries<'a> {
     key: Option<&'a str>,
     policy: RetryPolicy,
     made: u32,
+    /// The error of the last try.
+    last: Option<Error>,
     pause: Duration,
+    begin: Instant,
     deadline: Instant,
 }
 
@@ -87,7 +93,7 @@ impl<'a> Tries<'a> {
     fn new(provider: Option<&'static str>, policy: RetryPolicy) -> Self {
         let now = Instant::now();
         let deadline = now.checked_add(policy.deadline).unwrap_or_else(|| now + FAR_AWAY);
-        Self { provider, key: None, policy, made: 1, pause: policy.floor, deadline }
+        Self { provider, key: None, policy, made: 1, last: None, pause: policy.floor, begin: now, deadline }
     }
 
     /// Sets the key that errors name.
@@ -111,9 +117,9 @@ impl<'a> Tries<'a> {
 
     /// Cuts a try off at the deadline of the whole operation.
     async fn bounded<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match timeout_at(self.deadline, call).await {
+        match until(self.deadline, self.policy.deadline, call).await {
             Ok(result) => result,
-            Err(_) => Err(self.too_late(operation)),
+            Err(server) => Err(self.too_late(operation, server)),
         }
     }
 
@@ -147,16 +153,23 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Makes the error for a try that the deadline cut off. The server may or may not have applied it.
-    fn too_late(&self, operation: &'static str) -> Error {
-        let mut error = Error::new(ErrorKind::Timeout, format!("not done within {:?}", self.policy.deadline))
-            .retry(Retry::IfIdempotent)
-            .operation(operation);
+    /// Makes the error for a try that the deadline cut off while it waited for `server`. The server may or may not have
+    /// applied it.
+    fn too_late(&self, operation: &'static str, server: Option<String>) -> Error {
+        let mut message = format!("not done within {:?}", self.policy.deadline);
+        if let Some(server) = server {
+            message = format!("{message}: {server} has not answered");
+        }
+        let mut error =
+            Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent).operation(operation);
         if let Some(provider) = self.provider {
             error = error.provider(provider);
         }
         if let Some(key) = self.key {
             error = error.context("key", key);
+        }
+        if let Some(last) = &self.last {
+            error = error.context("the try before", last.message());
         }
         error
     }
@@ -176,8 +189,12 @@ impl<'a> Tries<'a> {
         // The code compares durations, since the clock may not be able to represent the server's pause as an instant.
         let out_of_time = pause >= self.deadline.saturating_duration_since(Instant::now());
         if self.made >= self.policy.attempts || out_of_time {
-            let tries = self.made.to_string();
-            return Err(error.retry(Retry::Never).context("tries", tries));
+            let error = match error.wait().filter(|wait| !wait.is_zero()) {
+                // The caller sees when a retry is worthwhile.
+                Some(wait) => error.context("the server asks to wait", format!("{wait:?}")),
+                None => error,
+            };
+            return Err(error.retry(Retry::Never).context("tries", self.made.to_string()));
         }
         debug!(
             tries = self.made,
@@ -186,9 +203,23 @@ impl<'a> Tries<'a> {
             %error,
             "trying again"
         );
+        let waited = self.begin.elapsed();
+        if waited.saturating_add(pause) >= SILENT {
+            warn!("retrying ({}): {error}", self.progress(waited));
+        }
         self.made += 1;
+        self.last = Some(error);
         sleep(pause).await;
         Ok(())
+    }
+
+    /// How far the tries have got: `3 of 12`, or `try 3, 9 s of 60 s` if only the deadline ends them.
+    fn progress(&self, waited: Duration) -> String {
+        let RetryPolicy { attempts, deadline, .. } = self.policy;
+        match attempts {
+            u32::MAX => format!("try {}, {} s of {} s", self.made, waited.as_secs(), deadline.as_secs()),
+            attempts => format!("{} of {attempts}", self.made),
+        }
     }
 }
 
@@ -362,17 +393,18 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         self.tries().run("rights", || self.inner.may_update(names)).await
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self, probe: &mut Probe) {
         let mut tries = self.tries();
         loop {
-            let mut probe = match timeout_at(tries.deadline, self.inner.probe()).await {
-                Ok(probe) => probe,
-                Err(_) => Probe::new().fail("connect", tries.too_late("probe"), &[]),
-            };
-            let Some((step, error)) = probe.failed.take() else { return probe };
+            *probe = Probe::new();
+            let call = self.inner.probe(probe);
+            if let Err(server) = until(tries.deadline, tries.policy.deadline, call).await {
+                probe.cut_off(tries.too_late("probe", server));
+            }
+            let Some((step, error)) = probe.failed.take() else { return };
             if let Err(error) = tries.pause_after(error).await {
                 probe.failed = Some((step, error));
-                return probe;
+                return;
             }
         }
     }

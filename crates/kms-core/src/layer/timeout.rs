@@ -4,11 +4,11 @@ use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
 
+use super::limited;
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, HistoryMode, Kek, KeyName, KeyStream, KeyVersion,
-    KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
+    Capability, DeleteMode, Error, Freshness, HistoryMode, Kek, KeyName, KeyStream, KeyVersion, KmsProvider,
+    PastKek, Probe, PutMode, Result, Stored, UpdateRight, provider::Deleted,
 };
 
 /// A provider whose calls all end within a time limit. In a list the limit is for each page.
@@ -30,18 +30,13 @@ impl<P: KmsProvider> TimedOut<P> {
         name: &KeyName,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        match timeout(self.limit, call).await {
-            Ok(result) => result,
-            Err(_) => Err(self.too_late(operation).context("key", name.as_str())),
-        }
+        let result = limited(self.limit, call).await;
+        result.map_err(|error| self.annotate(operation, error).context("key", name.as_str()))
     }
 
-    /// Makes the error for a call that was cut off. The server may or may not have applied it.
-    fn too_late(&self, operation: &'static str) -> Error {
-        Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
-            .retry(Retry::IfIdempotent)
-            .operation(operation)
-            .provider(self.inner.provider())
+    /// Adds what the [`Contract`](super::Contract) adds to the errors of the provider itself.
+    fn annotate(&self, operation: &'static str, error: Error) -> Error {
+        error.operation(operation).provider(self.inner.provider())
     }
 }
 
@@ -71,9 +66,9 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
     fn list(&self) -> KeyStream<'_> {
         Box::pin(stream::unfold(Some(self.inner.list()), move |keys| async move {
             let mut keys = keys?;
-            match timeout(self.limit, keys.next()).await {
+            match limited(self.limit, async { Ok(keys.next().await) }).await {
                 Ok(item) => item.map(|item| (item, Some(keys))),
-                Err(_) => Some((Err(self.too_late("list")), None)),
+                Err(error) => Some((Err(self.annotate("list", error)), None)),
             }
         }))
     }
@@ -91,16 +86,17 @@ impl<P: KmsProvider> KmsProvider for TimedOut<P> {
     }
 
     async fn may_update(&self, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-        match timeout(self.limit, self.inner.may_update(names)).await {
-            Ok(result) => result,
-            Err(_) => Err(self.too_late("rights")),
-        }
+        let rights = limited(self.limit, self.inner.may_update(names)).await;
+        rights.map_err(|error| self.annotate("rights", error))
     }
 
-    async fn probe(&self) -> Probe {
-        match timeout(self.limit, self.inner.probe()).await {
-            Ok(probe) => probe,
-            Err(_) => Probe::new().fail("connect", self.too_late("probe"), &[]),
+    async fn probe(&self, probe: &mut Probe) {
+        let result = limited(self.limit, async {
+            self.inner.probe(probe).await;
+            Ok(())
+        });
+        if let Err(error) = result.await {
+            probe.cut_off(self.annotate("probe", error));
         }
     }
 }

@@ -92,14 +92,13 @@ impl<P: KmsProvider> KmsProvider for Traced<P> {
         self.done("rights", "", start, self.inner.may_update(names).await)
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self, probe: &mut Probe) {
         let start = Instant::now();
-        let mut probe = self.inner.probe().await;
+        self.inner.probe(probe).await;
         let (step, result) = match probe.failed.take() {
             Some((step, error)) => (step, Err(error)),
             None => ("", Ok(())),
         };
         probe.failed = self.done("probe", "", start, result).err().map(|error| (step, error));
-        probe
     }
 }

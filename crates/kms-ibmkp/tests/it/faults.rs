@@ -90,7 +90,7 @@ async fn a_wrong_instance_is_explained_and_makes_no_storm_of_logins() {
         }
     }
     assert_eq!((double.counts().tokens.requests, double.counts().keys.requests), (1, 20));
-    let probe = provider.probe().await;
+    let probe = provider.probed().await;
     assert_eq!(probe.failed.unwrap().0, "instance");
     assert_eq!(probe.not_run, ["rights"]);
 }
@@ -104,7 +104,7 @@ async fn iam_says_no_with_its_code_and_request_id() {
     let text = error.to_string();
     assert!(text.contains("code: BXNIM0415E") && text.contains("request id: "), "{text}");
     assert!(!format!("{error:?}{provider:?}").contains("canary"), "{error:?}");
-    assert_eq!(provider.probe().await.failed.unwrap().0, "iam");
+    assert_eq!(provider.probed().await.failed.unwrap().0, "iam");
 
     let wrong = format!("{}/wrong/path", double.iam_url());
     let error = error_of(&Setup::on(&double).set("IBM_KP_TOKEN_URL", &wrong).build().await).await;
@@ -181,7 +181,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         // The other operations get the same responses, and must not panic.
         let _ = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await;
         let _ = provider.delete(&key("pvc-1"), DeleteMode::Destroy).await;
-        let _ = provider.probe().await;
+        let _ = provider.probed().await;
         let _ = futures_util::TryStreamExt::try_collect::<Vec<_>>(provider.list()).await;
     }
 }
@@ -394,7 +394,7 @@ async fn every_error_of_a_read_has_the_correlation_id_of_its_request() {
 #[tokio::test]
 async fn a_probe_reads_no_key_and_changes_nothing() {
     let double = with_key().await;
-    let probe = Setup::on(&double).cluster("rook-ceph/a").build().await.probe().await;
+    let probe = Setup::on(&double).cluster("rook-ceph/a").build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
     assert_eq!(steps, ["settings", "iam", "instance", "rights"]);

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use kms_conformance::leak::{self, Canary};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, ExposeSecret, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider,
-    PutMode, Retry, SecretSource, UpdateRight, provider::Deleted,
+    KmsProviderExt, PutMode, Retry, SecretSource, UpdateRight, provider::Deleted,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecretBuilder, secret_name};
 use kms_kube::{ConnectOptions, KubernetesSecretSource, Owner, ceph_cluster, connect};
@@ -122,7 +122,7 @@ async fn the_account_of_an_osd_reads_and_rotates_and_learns_what_it_may_not() {
         assert!(text.contains(&rule), "{text}");
     }
     // field-reports UP-83: the probe passes with `get` alone, and reports each missing right.
-    let probe = osd.probe().await;
+    let probe = osd.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let said = format!("{probe:?}");
     for what in [
@@ -153,7 +153,7 @@ async fn a_role_for_secrets_of_given_names_is_enough() {
     let provider = place.provider(&place.namespace.create_token("narrow", &[]).await.unwrap()).await;
     place.create(rook_secret("set1", "cm9vaw==")).await;
     provider.get(&key("set1"), Freshness::Any).await.unwrap();
-    let probe = provider.probe().await;
+    let probe = provider.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     assert!(format!("{probe:?}").contains("get secrets: only those of 2 given names"), "{probe:?}");
 
@@ -162,7 +162,7 @@ async fn a_role_for_secrets_of_given_names_is_enough() {
 
     place.namespace.create_service_account("no-rights").await.unwrap();
     let denied = place.provider(&place.namespace.create_token("no-rights", &[]).await.unwrap()).await;
-    let probe = denied.probe().await;
+    let probe = denied.probed().await;
     let (step, error) = probe.failed.unwrap();
     assert_eq!((step, error.kind()), ("permissions", ErrorKind::PermissionDenied));
     assert!(error.to_string().contains("verbs: [\"get\"]"), "{error}");
@@ -464,7 +464,7 @@ async fn a_server_of_another_ca_and_a_stranger_are_refused() {
     let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::ConfigInvalid, Retry::Never), "{error}");
     assert!(error.to_string().contains("certificate-authority"), "{error}");
-    let probe = provider.probe().await;
+    let probe = provider.probed().await;
     assert_eq!(probe.failed.unwrap().0, "connect");
     assert_eq!(probe.not_run, ["login", "permissions"]);
 
@@ -476,7 +476,7 @@ async fn a_server_of_another_ca_and_a_stranger_are_refused() {
     let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(error.to_string().contains("no credentials were presented"), "{error}");
-    assert_eq!(provider.probe().await.failed.unwrap().0, "login");
+    assert_eq!(provider.probed().await.failed.unwrap().0, "login");
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ async fn nothing_of_an_answer_is_shown() {
             ] {
                 shown += &result.map_or_else(|error| leak::shown_error(&error), |()| String::new());
             }
-            shown += &leak::shown(&provider.probe().await);
+            shown += &leak::shown(&provider.probed().await);
         }
     }
     for canary in [Canary::new("the KEK", text), Canary::new("the token", "canary-token-5Yp0xWq7")] {

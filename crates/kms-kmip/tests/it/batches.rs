@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use kms_core::{Error, ErrorKind, Freshness, Kek, KmsProvider as _, PutMode};
+use kms_core::{Error, ErrorKind, Freshness, Kek, KmsProvider as _, KmsProviderExt as _, PutMode};
 use kms_kmip::Kmip;
 use kms_testkit::fake::kmip::{Batch, Continuation, KmipDouble, Quirks, Trick};
 
@@ -87,7 +87,7 @@ async fn a_server_without_batches_or_without_the_placeholder_is_found_out_once()
             assert!(at == 0 || requests == later, "read {at}: {requests} requests, {quirks:?}");
         }
         // The version is asked for in the form that the server understands.
-        let version = kmip.probe().await.passed.into_iter().find(|(step, _)| *step == "versions").unwrap().1;
+        let version = kmip.probed().await.passed.into_iter().find(|(step, _)| *step == "versions").unwrap().1;
         let best = [(1, 4), (1, 2), (1, 0), (2, 1)].into_iter().find(|best| quirks.versions.contains(best));
         let (major, minor) = best.filter(|_| !quirks.no_discovery).unwrap_or((1, 0));
         assert!(version.starts_with(&format!("KMIP {major}.{minor} chosen")), "{version}: {quirks:?}");

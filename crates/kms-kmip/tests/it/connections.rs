@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider as _, PutMode, Retry, layer};
+use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer};
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::{
     fake::kmip::{Quirks, Trick},
@@ -34,7 +34,7 @@ async fn connections_that_the_server_closes_are_replaced_unseen() {
     get(&kmip).await.unwrap();
     // The client does not repeat a Register.
     let alone = setup.build().await;
-    alone.probe().await;
+    alone.probed().await;
     let before = count(&server, REGISTER);
     server.trick(1, Trick::DoAndClose);
     let error = alone.put(&key("b"), &kek(), PutMode::Create).await.unwrap_err();
@@ -96,7 +96,7 @@ async fn a_server_that_closes_each_connection_after_its_response_loses_no_write(
 async fn after_a_loss_a_write_goes_out_on_a_new_connection() {
     let (server, setup) = plain().await;
     let kmip = setup.build().await;
-    kmip.probe().await;
+    kmip.probed().await;
     let lost = async |kmip: &Kmip| {
         server.trick_on(REGISTER, Trick::DoAndClose);
         kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap_err()

@@ -231,7 +231,7 @@ async fn each_tls_refusal_is_an_error_of_its_own() {
 #[ignore = "needs a KMIP server: cargo xtask it kmip"]
 async fn a_probe_shows_what_there_is() {
     let (_server, setup) = server().await;
-    let probe = setup.build().await.probe().await;
+    let probe = setup.build().await.probed().await;
     println!("{probe:#?}");
     assert!(probe.failed.is_none(), "{probe:?}");
     let text = format!("{:?}", probe.passed);

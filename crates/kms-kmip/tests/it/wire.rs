@@ -9,7 +9,8 @@ use std::{
 
 use kms_conformance::leak::{Canary, Recording};
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, PutMode, Retry,
+    DeleteMode, Error, ErrorKind, Existing, Freshness, Kek, KeyIndex as _, KmsProvider, KmsProviderExt,
+    PutMode, Retry,
 };
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
@@ -157,7 +158,7 @@ async fn a_registration_whose_answer_is_lost_gets_its_entry_all_the_same() {
     let (server, setup) = plain().await;
     let index = Arc::new(MemoryIndex::new());
     let kmip = setup.index(index.clone()).build().await;
-    kmip.probe().await;
+    kmip.probed().await;
     // The first request is a Locate, the second the Register.
     server.trick(1, Trick::DoAndClose);
     let stored = kek();
@@ -214,7 +215,7 @@ async fn the_best_common_version_is_spoken() {
         for echo_version in [false, true] {
             let quirks = Quirks { versions: versions.clone(), echo_version, ..Quirks::default() };
             let (_server, setup) = with(quirks).await;
-            let probe = setup.build().await.probe().await;
+            let probe = setup.build().await.probed().await;
             assert!(probe.failed.is_none(), "{probe:?}");
             let (_, found) = probe.passed.iter().find(|(step, _)| *step == "versions").unwrap();
             assert!(found.starts_with(chosen), "{versions:?}: {found}");
@@ -223,7 +224,7 @@ async fn the_best_common_version_is_spoken() {
     let (_server, setup) = with(Quirks { no_discovery: true, ..Quirks::default() }).await;
     let kmip = setup.build().await;
     kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
-    let (_, found) = kmip.probe().await.passed.into_iter().find(|(step, _)| *step == "versions").unwrap();
+    let (_, found) = kmip.probed().await.passed.into_iter().find(|(step, _)| *step == "versions").unwrap();
     assert!(found.starts_with("KMIP 1.0 chosen"), "{found}");
     let quirks = Quirks { versions: vec![(1, 9)], lenient_versions: true, ..Quirks::default() };
     let (_server, setup) = with(quirks).await;
@@ -234,7 +235,7 @@ async fn the_best_common_version_is_spoken() {
 #[tokio::test]
 async fn a_probe_shows_versions_server_and_both_certificates() {
     let (_server, setup) = plain().await;
-    let probe = setup.clone().build().await.probe().await;
+    let probe = setup.clone().build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let text = format!("{:?}", probe.passed);
     for part in [
@@ -250,7 +251,7 @@ async fn a_probe_shows_versions_server_and_both_certificates() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let expired = setup.endpoint("127.0.0.1:9").build().await.probe().await;
+    let expired = setup.endpoint("127.0.0.1:9").build().await.probed().await;
     assert_eq!(expired.failed.map(|(step, _)| step), Some("server"));
 }
 

@@ -5,6 +5,7 @@ use std::{error::Error as StdError, fmt, io, time::Duration};
 use http::StatusCode;
 use kms_core::{Error, ErrorKind, Retry};
 use kube::core::Status;
+use rustls::CertificateError;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -64,8 +65,15 @@ impl Target<'_> {
 
     /// The rule to add to a Role so that it allows the request.
     fn rule(&self) -> String {
-        let Self { verb, group, resource, .. } = self;
-        format!("{{apiGroups: [{group:?}], resources: [{resource:?}], verbs: [{verb:?}]}}")
+        let Self { verb, group, resource, name, .. } = self;
+        // A rule for names allows neither creates nor lists, since those name no object.
+        let names = match name {
+            Some(name) if !matches!(*verb, "create" | "list" | "watch") => {
+                format!(", resourceNames: [{name:?}]")
+            }
+            _ => String::new(),
+        };
+        format!("{{apiGroups: [{group:?}], resources: [{resource:?}]{names}, verbs: [{verb:?}]}}")
     }
 }
 
@@ -115,6 +123,8 @@ pub(crate) enum Refusal {
     Status(Box<Status>),
     /// The text that the API server sends for a path of an unknown group or version.
     UnknownPath,
+    /// A web page.
+    Page,
     /// Any other body: a proxy or another server sends it.
     Foreign,
 }
@@ -130,6 +140,9 @@ impl Refusal {
         if body.trim_ascii() == UNKNOWN_PATH {
             return Self::UnknownPath;
         }
+        if is_page(body) {
+            return Self::Page;
+        }
         let kind = serde_json::from_slice::<Kind>(body).ok();
         match serde_json::from_slice::<Status>(body) {
             Ok(status) if status.code != 0 && kind.is_some_and(|found| found.kind == "Status") => {
@@ -138,6 +151,11 @@ impl Refusal {
             _ => Self::Foreign,
         }
     }
+}
+
+/// Whether a body is a web page. The API server sends JSON or plain text.
+pub(crate) fn is_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
 }
 
 /// The error for a response that is not a success.
@@ -156,7 +174,7 @@ pub(crate) fn refused(
 
     let status = match refusal {
         Refusal::Status(status) => Some(status.as_ref()),
-        Refusal::UnknownPath | Refusal::Foreign => None,
+        Refusal::UnknownPath | Refusal::Page | Refusal::Foreign => None,
     };
     let is_status = status.is_some();
     let reason = status.map_or("", |status| status.reason.as_str());
@@ -172,6 +190,22 @@ pub(crate) fn refused(
     });
 
     let (cause, kind, retry, message) = match (reason, code.as_u16()) {
+        (_, status) if matches!(refusal, Refusal::Page) => {
+            let (kind, retry) = match status {
+                429 => (Kind::RateLimited, Retry::Always),
+                500..=599 => (Kind::Unavailable, Retry::IfIdempotent),
+                _ => (Kind::Protocol, Retry::Never),
+            };
+            (
+                Cause::Other,
+                kind,
+                retry,
+                format!(
+                    "a web page with HTTP status {status} came in place of the API server's response: a proxy, a \
+                     firewall or a login portal has answered; check the server's address and the proxies in between"
+                ),
+            )
+        }
         ("AlreadyExists", _) => {
             (Cause::Exists, Kind::AlreadyExists, Retry::Never, "the object exists already".to_owned())
         }
@@ -392,6 +426,12 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
             Retry::Never,
             "the credentials that the kubeconfig describes could not be obtained",
         ),
+        TransportFailure::Clock => (
+            ErrorKind::ConfigInvalid,
+            Retry::Never,
+            "by the clock of this host, the certificate of the API server is not valid yet or has expired: check the \
+             clock, then the certificate",
+        ),
         TransportFailure::ServerCertificate => (
             ErrorKind::ConfigInvalid,
             Retry::Never,
@@ -429,6 +469,8 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
 enum TransportFailure {
     Token,
     Login,
+    /// The certificate of the server is not valid at this time.
+    Clock,
     ServerCertificate,
     Tls,
     Connect,
@@ -451,6 +493,12 @@ impl TransportFailure {
                 return Self::Login;
             }
             match cause.downcast_ref::<rustls::Error>() {
+                Some(rustls::Error::InvalidCertificate(
+                    CertificateError::Expired
+                    | CertificateError::ExpiredContext { .. }
+                    | CertificateError::NotValidYet
+                    | CertificateError::NotValidYetContext { .. },
+                )) => return Self::Clock,
                 Some(rustls::Error::InvalidCertificate(_)) => return Self::ServerCertificate,
                 Some(_) => return Self::Tls,
                 None => {}
@@ -556,6 +604,9 @@ mod tests {
             (404, status("NotFound", "", &json!({})), Other, Kind::Protocol, Retry::Never),
             (404, json!("404 page not found\n"), Other, Kind::Protocol, Retry::Never),
             (404, json!("<html>"), Other, Kind::Protocol, Retry::Never),
+            (401, json!("<html>"), Other, Kind::Protocol, Retry::Never),
+            (403, json!("<!DOCTYPE html>"), Other, Kind::Protocol, Retry::Never),
+            (502, json!("<html>"), Other, Kind::Unavailable, Retry::IfIdempotent),
             (
                 404,
                 json!({"code": 404, "reason": "NotFound", "details": named}),
@@ -620,6 +671,20 @@ mod tests {
              add to its Role the rule {apiGroups: [\"\"], resources: [\"secrets\"], verbs: [\"create\"]} \
              (namespace: rook-ceph, secret: s1)"
         );
+        // A rule for one name is enough where the verb names an object.
+        let target = Target { verb: "get", ..target(&[]) };
+        let message = r#"secrets "s1" is forbidden: User "u" cannot get resource "secrets" in API group "" in the namespace "rook-ceph""#;
+        let status_of = |message: &str| -> Status {
+            serde_json::from_value(status("Forbidden", message, &json!({"kind": "secrets"}))).unwrap()
+        };
+        let refusal = Refusal::Status(Box::new(status_of(message)));
+        let error = refused(StatusCode::FORBIDDEN, None, &refusal, &target).error.to_string();
+        assert!(
+            error.contains(
+                r#"{apiGroups: [""], resources: ["secrets"], resourceNames: ["s1"], verbs: ["get"]}"#
+            ),
+            "{error}"
+        );
         let message = r#"secrets is forbidden: User "system:anonymous" cannot create resource "secrets""#;
         let error = answer(403, &status("Forbidden", message, &json!({"kind": "secrets"}))).error;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
@@ -673,9 +738,15 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_broken_connection_is_found_inside_io_errors() {
-        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let wrapped = kube::Error::Service(Box::new(io::Error::other(io::Error::other(tls))));
         assert_eq!(TransportFailure::of(&wrapped), TransportFailure::ServerCertificate);
+        for clock in [CertificateError::Expired, CertificateError::NotValidYet] {
+            let tls = rustls::Error::InvalidCertificate(clock);
+            let wrapped = kube::Error::Service(Box::new(io::Error::other(tls)));
+            let error = unrefused(wrapped, &target(&[])).error.to_string();
+            assert!(error.contains("clock of this host"), "{error}");
+        }
         let timeout = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::TimedOut)));
         assert_eq!(TransportFailure::of(&timeout), TransportFailure::Timeout);
         let reset = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));

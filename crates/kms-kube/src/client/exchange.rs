@@ -3,15 +3,15 @@
 //! `kube` builds and sends the requests. This module reads and writes the bodies, because `kube` copies a response
 //! several times, logs a whole response that it cannot parse, and drops the `Retry-After` header.
 
-use std::{io, time::Duration};
+use std::io;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Request,
-    header::{CONTENT_LENGTH, RETRY_AFTER},
-};
+use http::{Request, header::CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta},
+    jiff::Timestamp,
+};
 use kms_core::{Error, ErrorKind};
 use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -19,7 +19,8 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     connect::Connection,
-    error::{Failure, Refusal, Target, refused, unreadable, unrefused},
+    error::{Failure, Refusal, Target, is_page, refused, unreadable, unrefused},
+    headers::{clock_skew, retry_after},
     names::FIELD_MANAGER,
 };
 
@@ -122,11 +123,21 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {
-        return Err(refused(parts.status, retry_after(&parts.headers), &Refusal::of(&text), target));
+        let wait = retry_after(&parts.headers);
+        let Failure { cause, error } = refused(parts.status, wait, &Refusal::of(&text), target);
+        let skew = (error.kind() == ErrorKind::Unauthenticated)
+            .then(|| clock_skew(&parts.headers, Timestamp::now()))
+            .flatten();
+        let error = match skew {
+            Some(skew) => error.context("clock", skew),
+            None => error,
+        };
+        return Err(Failure { cause, error });
     }
     serde_json::from_slice(&text).map_err(|cause| {
         // serde quotes the text that it does not understand, which may be key material.
         let what = match cause.classify() {
+            _ if is_page(&text) => "is a web page: a proxy, a firewall or a login portal has answered",
             serde_json::error::Category::Eof => "ends too early",
             serde_json::error::Category::Data => "is not an object of the requested kind",
             _ => "is not JSON",
@@ -191,26 +202,4 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<Bytes, Failure> {
         return Err(unwritable().into());
     }
     Ok(Bytes::from_owner(buffer))
-}
-
-/// The seconds of `Retry-After`. The API server never sends the form with a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn a_wait_is_a_number_of_seconds() {
-        let wait = |text: &'static str| {
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]))
-        };
-        assert_eq!(wait("1"), Some(Duration::from_secs(1)));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), None);
-        assert_eq!(wait("-1"), None);
-    }
 }

@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 mod exchange;
+mod headers;
 mod names;
 mod objects;
 mod owner;

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use kms_core::{
-    Error, ErrorKind, Result, Retry,
+    ErrorKind, Result,
     layer::{self, LayerOptions, RetryPolicy},
 };
 
@@ -25,13 +25,12 @@ where
     F: Future<Output = Result<T>> + Send,
     T: Send,
 {
-    let limit = LayerOptions::default().attempt_timeout.min(policy.deadline / 2);
+    let limit = LayerOptions::default().with_deadline(policy.deadline).try_limit();
     let limited = || async {
-        tokio::time::timeout(limit, request()).await.unwrap_or_else(|_elapsed| {
-            Err(Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
-                .retry(Retry::IfIdempotent)
-                .operation(operation)
-                .provider(KUBERNETES))
+        let result = layer::limited(limit, layer::waiting_for("the API server", request())).await;
+        result.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => error.operation(operation).provider(KUBERNETES),
+            _ => error,
         })
     };
     layer::retry(policy, operation, limited).await

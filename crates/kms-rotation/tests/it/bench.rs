@@ -234,8 +234,8 @@ impl KmsProvider for Other {
         Ok(vec![self.right; names.len()])
     }
 
-    async fn probe(&self) -> Probe {
-        self.inner.probe().await
+    async fn probe(&self, probe: &mut Probe) {
+        self.inner.probe(probe).await;
     }
 }
 

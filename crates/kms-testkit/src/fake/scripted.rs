@@ -391,10 +391,15 @@ impl KmsProvider for Scripted {
         self.inner.may_update(names).await
     }
 
-    async fn probe(&self) -> Probe {
+    async fn probe(&self, probe: &mut Probe) {
+        probe.plan(&["begun", "script", "store"]);
+        probe.pass("begun", "as the script says");
         match self.begin(Operation::Probe).await.end.reached().await {
-            Ok(()) => self.inner.probe().await,
-            Err(error) => Probe::new().fail("script", error, &["store"]),
+            Ok(()) => {
+                probe.pass("script", "passed");
+                self.inner.probe(probe).await;
+            }
+            Err(error) => drop(probe.fail("script", error)),
         }
     }
 }

@@ -371,6 +371,106 @@ async fn a_404_of_another_server_says_nothing_about_keys() {
 }
 
 #[tokio::test]
+async fn another_server_than_vault_is_called_that_and_a_probe_does_not_send_it_the_token() {
+    const STATUS: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
+    const FORBIDDEN: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"forbidden: User \"system:anonymous\" cannot get path \"/v1/sys/health\"","reason":"Forbidden","details":{},"code":403}"#;
+    const PAGE: &str = "<!DOCTYPE html><html><head><title>Blocked by policy</title></head></html>";
+    for (response, words) in [
+        (Response::json(401, STATUS), "a Kubernetes API server"),
+        (Response::json(403, FORBIDDEN), "a Kubernetes API server"),
+        (
+            Response::status(403).header("content-type", "text/html").body(PAGE),
+            "title of the page: Blocked by policy",
+        ),
+        (
+            Response::status(200).header("content-type", "text/html").body(PAGE),
+            "title of the page: Blocked by policy",
+        ),
+        (Response::json(404, r#"{"message":"no Route matched with those values"}"#), "is not Vault"),
+        (Response::json(200, "{}"), "is not Vault"),
+    ] {
+        let shown = format!("{response:?}");
+        let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+        let vault = client(&server.url(), &[]).await;
+        let probe = vault.probed().await;
+        let (step, error) = probe.failed.unwrap();
+        assert_eq!((step, error.kind()), ("server", ErrorKind::Protocol), "{shown}: {error}");
+        assert!(error.to_string().contains(words), "{shown}: {error}");
+        let sent: Vec<_> = server.requests();
+        assert!(sent.iter().all(|request| request.header("x-vault-token").is_none()), "{shown}: {sent:?}");
+        // No other operation blames the token either.
+        if !shown.contains("Status(404)") {
+            let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{shown}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vault_behind_a_proxy_that_hides_its_state_passes_for_one() {
+    let server = HttpServer::start(|request| match request.path.as_str() {
+        "/v1/sys/health" => Response::status(403).header("content-type", "text/html").body("<html>no</html>"),
+        _ => Response::json(403, r#"{"errors":["permission denied"]}"#),
+    })
+    .await
+    .unwrap();
+    let probe = client(&server.url(), &[]).await.probed().await;
+    let (_, found) = probe.passed.iter().find(|(step, _)| *step == "server").unwrap();
+    assert!(found.contains("does not show its state"), "{found}");
+    assert_eq!(probe.failed.unwrap().1.kind(), ErrorKind::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_destroyed_version_is_not_said_to_be_undeletable() {
+    let gone = |destroyed: bool| {
+        format!(
+            r#"{{"request_id":"r","data":{{"data":null,"metadata":{{"created_time":"2026-11-25T00:00:00Z","custom_metadata":null,"deletion_time":"{}","destroyed":{destroyed},"version":2}}}}}}"#,
+            if destroyed { "" } else { "2026-11-26T00:00:00Z" }
+        )
+    };
+    for (destroyed, words) in [(true, "destroyed and cannot be brought back"), (false, "kms undelete")] {
+        let body = gone(destroyed);
+        let server = HttpServer::start(move |request| match request.path.contains("/data/") {
+            true => Response::json(404, body.clone()),
+            false => Response::json(200, r#"{"ha_enabled":false}"#),
+        })
+        .await
+        .unwrap();
+        let error = client(&server.url(), &[]).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains("undelete") != destroyed, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_after_that_is_a_date_is_waited_for_by_the_servers_clock() {
+    let server = HttpServer::scripted([Response::status(429)
+        .header("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+        .header("retry-after", "Sun, 06 Nov 1994 08:51:47 GMT")])
+    .await
+    .unwrap();
+    let error = quick(client(&server.url(), &[]).await).get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!((error.kind(), error.wait()), (ErrorKind::RateLimited, Some(Duration::from_secs(130))));
+    assert!(error.to_string().contains("the server asks to wait: 130s"), "{error}");
+}
+
+#[tokio::test]
+async fn a_deadline_names_the_server_that_was_slow() {
+    let server = HttpServer::start(|_| Response::never()).await.unwrap();
+    let mut options = LayerOptions::default().with_deadline(Duration::from_secs(1));
+    options.attempt_timeout = Duration::from_millis(300);
+    let vault = layer::standard(Arc::new(client(&server.url(), &[]).await), &options);
+    let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains(&format!("{} ", server.url())), "{error}");
+    let probe = vault.probed().await;
+    assert_eq!(probe.passed.first().map(|(step, _)| *step), Some("authentication"));
+    let (step, error) = probe.failed.unwrap();
+    assert!(step == "server" && error.to_string().contains(&server.url()), "{step}: {error}");
+}
+
+#[tokio::test]
 async fn a_response_that_says_nothing_is_no_absence_and_causes_no_write() {
     for backend in ["v1", "v2"] {
         for (habit, response) in common_habits().into_iter().chain(empty_responses(backend)) {

@@ -1,7 +1,7 @@
 //! Logins with the token of a service account, reviewed by a real API server.
 
 use crate::common::{Setup, kek, key};
-use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode};
+use kms_core::{ErrorKind, Freshness, KmsProvider, KmsProviderExt, PutMode};
 use kms_testkit::servers::{
     kube::{Kube, KubeNamespace},
     openbao::{OpenBao, OpenBaoConfig},
@@ -120,7 +120,7 @@ async fn a_refused_login_says_who_we_are_and_what_was_asked_for() {
     }
     let setup = cluster.setup("audience").await;
     cluster.write_token(&cluster.jwt("rook-ceph-osd", Some("vault")).await);
-    let probe = setup.build().await.probe().await;
+    let probe = setup.build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     assert!(format!("{probe:?}").contains("audience vault"), "{probe:?}");
 }

@@ -145,7 +145,7 @@ async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_
             fresh().await.put(&key(NAME), &kek(text), mode).await.unwrap();
             assert_eq!(stored().await, text, "{case}");
         }
-        let probe = fresh().await.probe().await;
+        let probe = fresh().await.probed().await;
         assert!(probe.failed.is_none(), "{case}: {probe:?}");
         fresh().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
         let empty: Vec<_> = futures_util::TryStreamExt::try_collect(fresh().await.list()).await.unwrap();
@@ -238,6 +238,7 @@ async fn a_denied_right_and_a_dead_token_are_told_apart() {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let text = error.to_string();
     assert!(text.contains("the token is valid") && text.contains("reader") && text.contains(ID), "{text}");
+    assert!(text.contains("needed capability: create"), "{text}");
     assert!(!text.contains("canary") && !text.contains(&token), "{text}");
 
     server.admin().revoke(&token).await.unwrap();
@@ -390,7 +391,7 @@ async fn a_sealed_server_is_called_sealed_and_works_again_when_it_is_unsealed() 
     let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, Retry::Always), "{error}");
     assert!(error.to_string().contains("sealed"), "{error}");
-    let probe = vault.probe().await;
+    let probe = vault.probed().await;
     let (step, error) = probe.failed.unwrap();
     assert_eq!(step, "server");
     assert!(error.to_string().contains("sealed"), "{error}");
@@ -606,7 +607,7 @@ async fn a_token_without_the_default_policy_works_and_passes_a_probe() {
     let made = server.admin().call("POST", "auth/token/create", spec).await.unwrap();
     let token = made["auth"]["client_token"].as_str().unwrap();
     let vault = Setup::on(&server).await.token(token).mount("rookv2").build().await;
-    let probe = vault.probe().await;
+    let probe = vault.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     assert_eq!(vault.may_update(&[key(NAME)]).await.unwrap(), [UpdateRight::Unknown]);
     vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
@@ -619,9 +620,19 @@ async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
     server.admin().put_policy("reader", r#"path "rookv2/data/*" { capabilities = ["read"] }"#).await.unwrap();
     let spec = TokenSpec { policies: &["reader"], ..TokenSpec::default() };
     let token = server.admin().create_token(spec).await.unwrap();
-    let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probe().await;
+    let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
-    assert!(format!("{probe:?}").contains("missing: create, update on rookv2/data/"), "{probe:?}");
+    let warnings: Vec<_> = probe.warned.iter().filter(|(step, _)| *step == "rights").collect();
+    assert!(format!("{warnings:?}").contains("create, update on rookv2/data/"), "{probe:?}");
+    // The token of the test ends within a month, and is not renewable.
+    let spec =
+        TokenSpec { policies: &["reader", "default"], ttl: "48h", renewable: false, ..TokenSpec::default() };
+    let token = server.admin().create_token(spec).await.unwrap();
+    let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probed().await;
+    assert!(
+        probe.warned.iter().any(|(step, text)| *step == "login" && text.contains("cannot be renewed")),
+        "{probe:?}"
+    );
 }
 
 #[tokio::test]
@@ -649,7 +660,7 @@ async fn the_right_to_update_is_known_key_by_key_before_anything_is_written() {
 async fn a_probe_shows_what_it_found_and_what_is_missing() {
     let server = server().await;
     let vault = Setup::on(&server).await.mount("rookv2").build().await;
-    let probe = vault.probe().await;
+    let probe = vault.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
     let text = format!("{probe:?}");
     for found in
@@ -660,16 +671,16 @@ async fn a_probe_shows_what_it_found_and_what_is_missing() {
     let none = TokenSpec { policies: &["default"], ..TokenSpec::default() };
     let token = server.admin().create_token(none).await.unwrap();
     let poor = Setup::on(&server).await.token(&token).mount("rookv2").build().await;
-    let (step, error) = poor.probe().await.failed.unwrap();
+    let (step, error) = poor.probed().await.failed.unwrap();
     assert_eq!((step, error.kind()), ("mount", ErrorKind::PermissionDenied), "{error}");
     let wrong = Setup::on(&server).await.token("s.wrong-canary").mount("rookv2").build().await;
-    let (step, error) = wrong.probe().await.failed.unwrap();
+    let (step, error) = wrong.probed().await.failed.unwrap();
     assert_eq!((step, error.kind()), ("login", ErrorKind::Unauthenticated), "{error}");
     let away = Setup::on(&server).await.address("https://127.0.0.1:9").build().await;
-    let (step, error) = away.probe().await.failed.unwrap();
+    let (step, error) = away.probed().await.failed.unwrap();
     assert_eq!((step, error.kind()), ("server", ErrorKind::Unavailable), "{error}");
     let unknown = Setup::on(&server).await.address("https://vault.invalid:8200").build().await;
-    let (_, error) = unknown.probe().await.failed.unwrap();
+    let (_, error) = unknown.probed().await.failed.unwrap();
     assert!(error.to_string().contains("could not be resolved"), "{error}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kms_core::{Error, KmsProvider, Result};
+use kms_core::{Error, KmsProvider, KmsProviderExt, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             with_provider(&args, &*kms, &mut report, &mut warnings).await?;
             if invocation.global.verbose > 0 {
                 // The canary has shown more than the first probe.
-                report.details = kms.probe().await.details.into_iter().collect();
+                report.details = kms.probed().await.details.into_iter().collect();
             }
         }
         Err(error) => {
@@ -120,7 +120,7 @@ async fn with_provider(
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let probe = kms.probe().await;
+    let probe = kms.probed().await;
     for (step, found) in probe.passed {
         report.pass(step, found);
     }

@@ -213,8 +213,8 @@ async fn a_stale_answer_after_the_write_removes_nothing() {
             self.other.may_update(names).await
         }
 
-        async fn probe(&self) -> Probe {
-            self.other.probe().await
+        async fn probe(&self, probe: &mut Probe) {
+            self.other.probe(probe).await;
         }
     }
 

@@ -22,6 +22,9 @@ const SKEW: i64 = 300;
 impl World {
     pub(super) fn entra(&mut self, request: &Request) -> Response {
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
+        let Some(path) = path.strip_prefix(self.switches.authority_path) else {
+            return Response::status(404);
+        };
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (request.method.as_str(), parts.as_slice()) {
             ("GET", [TENANT, "v2.0", ".well-known", "openid-configuration"]) => {
@@ -124,7 +127,7 @@ impl World {
         if !is_signed(&known, head["alg"].as_str().unwrap_or_default(), message.as_bytes(), &signature) {
             return Some((700_027, "Client assertion failed signature validation."));
         }
-        let base = format!("{}/{TENANT}", self.url(Host::Tokens));
+        let base = format!("{}{}/{TENANT}", self.url(Host::Tokens), self.switches.authority_path);
         let audiences = [format!("{base}/oauth2/v2.0/token"), format!("{base}/v2.0")];
         if !claim["aud"].as_str().is_some_and(|aud| audiences.iter().any(|known| known == aud)) {
             return Some((700_023, "Client assertion audience claim does not match Realm issuer."));

@@ -43,6 +43,8 @@ pub struct Switches {
     pub certificate: Option<String>,
     /// The federated token that Entra ID accepts from workloads.
     pub federated_token: Option<String>,
+    /// The path below which Entra ID answers, as in private clouds: `/adfs`.
+    pub authority_path: &'static str,
 }
 
 impl Default for Switches {
@@ -61,6 +63,7 @@ impl Default for Switches {
             haste: Duration::ZERO,
             certificate: None,
             federated_token: None,
+            authority_path: "",
         }
     }
 }

@@ -87,9 +87,11 @@ pub fn common_habits() -> Vec<(&'static str, Response)> {
         ("a 200 that is an empty object", Response::json(200, "{}")),
         ("a 200 with data that is null", Response::json(200, r#"{"data":null}"#)),
         ("a 200 with a value that is null", Response::json(200, r#"{"value":null,"items":null}"#)),
-        ("the 200 of a captive portal", Response::html(200, HTML)),
+        ("a 200 in HTML, of a captive portal", Response::html(200, HTML)),
         ("the redirect of a captive portal", Response::html(302, HTML).header("location", "/sign-in")),
         ("an empty 404", Response::status(404)),
+        ("a 401 in HTML", Response::html(401, HTML)),
+        ("a 403 in HTML", Response::html(403, HTML)),
         ("a 404 in HTML", Response::html(404, HTML)),
         (
             "a 404 in plain text",
