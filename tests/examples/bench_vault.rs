@@ -6,23 +6,21 @@
 #![expect(clippy::print_stdout, reason = "a program for people who measure")]
 
 use std::{
-    future::Future,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_dispatch::Options;
 use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
+use kms_tests::measure::{median, time, turn};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-/// The duration of one turn of a side, and the number of turns of each side.
-const TURN: Duration = Duration::from_millis(600);
+/// The number of turns of each side.
 const TURNS: usize = 5;
 
 /// The number of runs of each program.
@@ -175,37 +173,6 @@ impl Ours {
     }
 }
 
-/// The number of operations per second that `callers` complete in one turn. Each caller has its own key, and starts the
-/// next operation as soon as it has the response.
-async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + 'static) -> Result<f64>
-where
-    F: Future<Output = Result<()>> + Send + 'static,
-{
-    let begin = Instant::now();
-    let caller = |number: usize| {
-        let op = op.clone();
-        async move {
-            let mut done = 0_u32;
-            while begin.elapsed() < TURN {
-                op(format!("c{number}")).await?;
-                done += 1;
-            }
-            anyhow::Ok(done)
-        }
-    };
-    let tasks: Vec<_> = (0..callers).map(|number| tokio::spawn(caller(number))).collect();
-    let mut done = 0;
-    for task in tasks {
-        done += task.await??;
-    }
-    Ok(f64::from(done) / begin.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
 /// Measures both sides in alternation; returns the rows of the table.
 async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     let (bare, ours) = (Bare::new(server, token, kv)?, Ours::new(server, token, kv).await?);
@@ -296,18 +263,6 @@ async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value>
         rate / limit
     );
     Ok(json!({"kms_get_ms": rate, "curl_ms": limit, "ratio": rate / limit, "kms_bytes": size}))
-}
-
-/// The duration of one run in milliseconds.
-fn time(command: &mut Command) -> Result<f64> {
-    let begin = Instant::now();
-    let status =
-        command.env_clear().stdout(Stdio::null()).status().context("run a program (is curl there?)")?;
-    let took = begin.elapsed().as_secs_f64() * 1000.0;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(took)
 }
 
 #[tokio::main]

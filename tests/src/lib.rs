@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod crash;
 pub mod machine;
+pub mod measure;
 pub mod rook;
 pub mod stores;
 

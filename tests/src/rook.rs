@@ -3,10 +3,14 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    path::Path,
+    path::{Path, PathBuf},
+    process::Command,
 };
 
-use kms_testkit::servers::kube::{Kube, KubeNamespace};
+use kms_testkit::servers::{
+    self,
+    kube::{Kube, KubeNamespace},
+};
 use serde_json::{Value, json};
 
 use crate::{Kms, Ran};
@@ -42,8 +46,16 @@ pub fn deployed(file: &str) -> Vec<Value> {
 }
 
 impl Cluster {
-    /// Creates a namespace with a CephCluster that has this `security` block.
+    /// Creates a namespace with a CephCluster that has this `security` block, and records an image for rotation jobs.
     pub async fn new(security: Value) -> Self {
+        let cluster = Self::bare(security).await;
+        let image = json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-image": "mine:0"}}});
+        cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &image).await;
+        cluster
+    }
+
+    /// Creates the same, without options for rotation jobs.
+    pub async fn bare(security: Value) -> Self {
         let kube = Kube::for_tests().await.expect("an API server");
         let place = kube.create_namespace("rook-ceph").await.expect("a namespace");
         place.create_ceph_cluster("rook-ceph", security).await.expect("a CephCluster");
@@ -100,6 +112,26 @@ impl Cluster {
             "--cluster",
             &format!("{}/rook-ceph", self.place.name()),
         ])
+    }
+
+    /// Runs a line of a shell as the administrator, in `folder`, with `kms` and kubectl on the search path. Both have the
+    /// namespace of the cluster as the default one.
+    pub fn shell(&self, line: &str, folder: &Path) -> Ran {
+        let kms: PathBuf = servers::setting(servers::KMS).expect("run under cargo xtask test");
+        let programs = kms.parent().expect("a folder").display().to_string();
+        let output = Command::new("sh")
+            .args(["-e", "-c", &format!("PATH=\"$0:$PATH\"\n{line}"), &programs])
+            .current_dir(folder)
+            .env("KUBECONFIG", self.kubeconfig(ADMIN))
+            .env("HOME", folder)
+            .output()
+            .expect("a shell");
+        Ran::of(&output)
+    }
+
+    /// Runs kubectl as the administrator, which has to succeed, and returns what it prints.
+    pub fn kubectl(&self, args: &str) -> String {
+        self.shell(&format!("kubectl {args}"), self.folder.path()).want(0).stdout
     }
 
     /// Sets `security.keyRotation.enabled` of the CephCluster.

@@ -19,6 +19,8 @@ pub(crate) struct Bench {
 enum What {
     /// The cold boot of a host: fetch every KEK and unlock every device, with our key slots and with cryptsetup's defaults
     Boot,
+    /// The provider of KMIP beside the same requests without it, on PyKMIP, and kms as a process
+    Kmip,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
     /// The provider of Vault beside a bare loop on the same server, and kms beside curl
@@ -31,20 +33,24 @@ impl Bench {
         // The name of the example, and its part.
         let (example, part, name) = match what {
             What::Boot => ("bench_rotate", Some("boot"), "boot"),
+            What::Kmip => ("bench_kmip", None, "kmip"),
             What::Rotate => ("bench_rotate", None, "rotate"),
             What::Vault => ("bench_vault", None, "vault"),
         };
         if matches!(what, What::Boot | What::Rotate) {
             provision::cryptsetup(sh)?;
         }
-        let bao = provision::bao(sh)?;
+        let (setting, server) = match what {
+            What::Kmip => (servers::PYKMIP, provision::pykmip(sh)?),
+            _ => (servers::BAO, provision::bao(sh)?),
+        };
         eprintln!("building kms as it is released, which takes some minutes");
         let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
         let (profile, out) = (provision::bench_profile(), folder.join(format!("{name}.json")));
         run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}")
-            .env(servers::BAO, bao)
+            .env(setting, server)
             .env(servers::KMS, kms))
     }
 }

@@ -48,6 +48,8 @@ enum Provider {
     Luks,
     /// Rotations on LUKS devices, by every provider
     Rotation,
+    /// Go's own TLS as the server
+    Tls,
     Vault,
     /// A virtual machine as a host of OSDs
     Vm,
@@ -65,6 +67,7 @@ impl Provider {
             Self::Rook => Some(("kms-rook", "rook")),
             Self::Luks => Some(("kms-luks", "luks")),
             Self::Rotation => Some(("kms-rotation", "rotate")),
+            Self::Tls => Some(("kms-tls", "tls")),
             Self::Vault => Some(("kms-vault", "vault")),
         }
     }
@@ -79,7 +82,8 @@ impl It {
             sh,
             Needs {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
-                kms: !matches!(provider, Provider::Harness | Provider::Ibmkp),
+                kms: !matches!(provider, Provider::Harness | Provider::Ibmkp | Provider::Tls),
+                go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,
                 cryptsetup: many,

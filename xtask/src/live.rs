@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Needs {
     /// The program under test.
     pub(crate) kms: bool,
+    /// Go's own TLS as a server.
+    pub(crate) go_tls: bool,
     /// Microsoft's own clients for Key Vault.
     pub(crate) azure_clients: bool,
     /// IBM's own clients for Key Protect.
@@ -34,6 +36,7 @@ impl Needs {
     pub(crate) const ALL: Self = Self {
         azure_clients: true,
         cryptsetup: true,
+        go_tls: true,
         ibm_clients: true,
         kms: false,
         pykmip: true,
@@ -61,6 +64,9 @@ impl Live {
         ];
         if needs.kms {
             env.push((servers::KMS, provision::kms_dev(sh)?.into_os_string()));
+        }
+        if needs.go_tls {
+            env.push(("KMS_IT_GO_TLS", provision::go_tls(sh)?.into_os_string()));
         }
         if needs.azure_clients {
             let names = ["KMS_IT_AZURE_PYTHON", "KMS_IT_AZURE_NODE_PATH"];

@@ -10,11 +10,10 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use kms_core::{Error, ErrorKind, Result, Retry};
-use rustls::SignatureScheme;
 use serde::Serialize;
 
 use crate::{
-    certificate::{Certificate, hex, now},
+    certificate::{Certificate, SCHEMES, hex, now},
     error::wrapped,
 };
 
@@ -60,18 +59,12 @@ impl Signed {
     pub(crate) fn assertion(&self, now: i64) -> Result<String> {
         let Certificate { signer, chain, sha1, sha256, .. } = &*self.certificate;
         let cannot = || Error::new(ErrorKind::Unexpected, "the assertion cannot be signed");
-        // Microsoft's own libraries send RS256. For ECDSA, the curve of the key decides.
-        let algorithms = [
-            (SignatureScheme::RSA_PKCS1_SHA256, "RS256", 0),
-            (SignatureScheme::ECDSA_NISTP256_SHA256, "ES256", 32),
-            (SignatureScheme::ECDSA_NISTP384_SHA384, "ES384", 48),
-        ];
-        let (signer, alg, half) = algorithms
+        let (signer, alg, half) = SCHEMES
             .into_iter()
             .find_map(|(scheme, name, half)| {
                 signer.choose_scheme(&[scheme]).map(|signer| (signer, name, half))
             })
-            .ok_or_else(|| Error::config("Entra ID accepts keys that are RSA, EC P-256 or EC P-384"))?;
+            .ok_or_else(cannot)?;
         let header = Header {
             alg,
             typ: "JWT",
@@ -223,6 +216,7 @@ mod tests {
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
         let key = &parsed.public_key().subject_public_key.data;
         let provider = kms_tls::crypto::provider().signature_verification_algorithms;
+        use rustls::SignatureScheme;
         let es256 =
             provider.mapping.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
         let valid =

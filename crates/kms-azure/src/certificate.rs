@@ -10,12 +10,21 @@ use std::{
 
 use azure_core::time::OffsetDateTime;
 use kms_core::{Error, Result};
-use kms_tls::crypto;
-use rustls::sign::SigningKey;
+use kms_tls::{certificate::public_key, crypto};
+use rustls::{SignatureScheme, sign::SigningKey};
 use rustls_pki_types::CertificateDer;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::SubjectPublicKeyInfo};
+
+/// How Entra ID lets a key sign: the scheme, its name in an assertion, and the length of half a signature with ECDSA.
+///
+/// Microsoft's own libraries send RS256. For ECDSA, the curve of the key decides.
+pub(crate) const SCHEMES: [(SignatureScheme, &str, usize); 3] = [
+    (SignatureScheme::RSA_PKCS1_SHA256, "RS256", 0),
+    (SignatureScheme::ECDSA_NISTP256_SHA256, "ES256", 32),
+    (SignatureScheme::ECDSA_NISTP384_SHA384, "ES384", 48),
+];
 
 /// A certificate and the signer with its private key.
 pub(crate) struct Certificate {
@@ -61,6 +70,14 @@ impl Certificate {
                 "the private key cannot be used: expected RSA of 2,048 bits or more, or EC P-256 or P-384",
             )
         })?;
+        if signer.choose_scheme(&SCHEMES.map(|(scheme, ..)| scheme)).is_none() {
+            let kind = found.certificates.first().and_then(|der| public_key(der));
+            return Err(Error::config(format!(
+                "Entra ID accepts keys that are RSA, EC P-256 or EC P-384, and this is {}; create a certificate with such \
+                 a key, and upload it to the application",
+                kind.as_deref().unwrap_or("of another type")
+            )));
+        }
         Self::of(signer, std::mem::take(&mut found.certificates), now())
     }
 
@@ -218,7 +235,7 @@ mod tests {
             (file!("ec.p12").to_vec(), PASSWORD),
         ] {
             let found = Certificate::parse(&bytes, password).unwrap();
-            assert!(found.signer.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
+            assert!(found.signer.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
         }
     }
 
@@ -256,5 +273,17 @@ mod tests {
         }
         let error = Certificate::parse(b"", "").unwrap_err();
         assert!(error.to_string().contains("neither PEM nor PKCS#12"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_entra_does_not_accept_is_refused_with_its_name() {
+        for (kind, name) in [(&rcgen::PKCS_ED25519, "Ed25519"), (&rcgen::PKCS_ECDSA_P521_SHA512, "EC P-521")]
+        {
+            let key = rcgen::KeyPair::generate_for(kind).unwrap();
+            let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+            let file = certificate.pem() + &key.serialize_pem();
+            let error = Certificate::parse(file.as_bytes(), "").unwrap_err().to_string();
+            assert!(error.contains("Entra ID accepts") && error.contains(name), "{error}");
+        }
     }
 }

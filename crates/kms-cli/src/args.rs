@@ -38,8 +38,8 @@ pub(crate) struct Global {
     #[arg(skip)]
     pub(crate) proxies: ProxyRules,
 
-    /// Read the CephCluster and its Secrets from Kubernetes
-    #[arg(long, value_name = "NAMESPACE/NAME", global = true, value_parser = cluster)]
+    /// Read the CephCluster and its Secrets from Kubernetes; the NAMESPACE alone is enough if it has one CephCluster
+    #[arg(long, short = 'n', alias = "namespace", value_name = "NAMESPACE[/NAME]", global = true, value_parser = cluster)]
     #[arg(help_heading = KUBERNETES)]
     pub(crate) cluster: Option<ClusterRef>,
 
@@ -139,15 +139,18 @@ pub(crate) fn mapping_name(text: &str) -> Result<MappingName, String> {
     name.parse().map_err(|error: kms_core::Error| error.message().to_owned())
 }
 
+/// Parses the name of a CephCluster. Without its second part the name is empty, and is looked up before a command runs.
 fn cluster(text: &str) -> Result<ClusterRef, &'static str> {
-    match text.split_once('/') {
-        Some((kube_namespace, name))
-            if !kube_namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok(ClusterRef::new(kube_namespace, name))
-        }
-        _ => Err("write it as NAMESPACE/NAME, such as rook-ceph/rook-ceph"),
+    const FORM: &str = "write it as NAMESPACE/NAME, such as rook-ceph/rook-ceph, or as NAMESPACE";
+    let (kube_namespace, name) = match text.split_once('/') {
+        Some((_, "")) => return Err(FORM),
+        Some(parts) => parts,
+        None => (text, ""),
+    };
+    if kube_namespace.is_empty() || name.contains('/') {
+        return Err(FORM);
     }
+    Ok(ClusterRef::new(kube_namespace, name))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -177,8 +180,9 @@ mod tests {
 
     #[test]
     fn a_cluster_is_a_namespace_and_a_name() {
-        assert!(cluster("rook-ceph/my").is_ok());
-        for text in ["", "a", "/a", "a/", "a/b/c"] {
+        assert_eq!(cluster("rook-ceph/my"), Ok(ClusterRef::new("rook-ceph", "my")));
+        assert_eq!(cluster("rook-ceph"), Ok(ClusterRef::new("rook-ceph", "")));
+        for text in ["", "/a", "a/", "a/b/c"] {
             assert!(cluster(text).is_err(), "{text}");
         }
     }

@@ -79,7 +79,10 @@ fn exit_codes() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
 
     use clap::CommandFactory;
 
@@ -88,6 +91,87 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Words that follow the name of the program in a sentence about it. Verbs that end in "s" need no place here.
+    const PROSE: [&str; 22] = [
+        "also",
+        "and",
+        "as",
+        "can",
+        "cannot",
+        "config",
+        "configuration",
+        "connection",
+        "could",
+        "help",
+        "instead",
+        "may",
+        "must",
+        "never",
+        "of",
+        "or",
+        "provider",
+        "secret",
+        "since",
+        "token",
+        "type",
+        "would",
+    ];
+
+    /// The files with messages, help and documentation below a folder.
+    fn texts(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir()
+                && !["target", "tests", "node_modules"].contains(&&*name)
+                && !name.starts_with('.')
+            {
+                texts(&path, found);
+            } else if path
+                .extension()
+                .is_some_and(|kind| ["rs", "md", "yaml", "1"].iter().any(|known| kind == *known))
+            {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_message_help_or_page_names_a_command_that_does_not_exist() {
+        let mut program = Cli::command();
+        program.build();
+        let mut files = Vec::new();
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for folder in ["crates", "deploy", "docs"] {
+            texts(&workspace.join(folder), &mut files);
+        }
+        files.extend(["README.md", "CHANGELOG.md"].map(|page| workspace.join(page)));
+        assert!(files.len() > 300, "{} files", files.len());
+        let (mut wrong, mut named) = (Vec::new(), 0);
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for (at, _) in text.match_indices("kms ") {
+                let before = text[..at].chars().next_back();
+                if before.is_some_and(|c| c.is_alphanumeric() || "-_/.".contains(c)) {
+                    continue;
+                }
+                let mut words = text[at + 4..].split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+                let word = words.next().unwrap_or_default();
+                let quoted = before == Some('`');
+                if !word.starts_with(|c: char| c.is_ascii_lowercase()) {
+                    continue;
+                }
+                if program.find_subcommand(word).is_some() {
+                    named += 1;
+                } else if quoted || !(word.ends_with('s') || PROSE.contains(&word)) {
+                    wrong.push(format!("{}: kms {word}", file.display()));
+                }
+            }
+        }
+        assert!(named > 100, "only {named} commands are named");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use kms_core::{KmsProvider, Result};
 use kms_dispatch::Registry;
 use kms_luks::Cryptsetup;
 
-use crate::{args::Global, environment::Environment, target::Target};
+use crate::{args::Global, environment::Environment, kubernetes::Kubernetes, target::Target};
 
 /// The variable that makes device-mapper work without udev, for example in an initramfs.
 const WITHOUT_UDEV: &str = "DM_DISABLE_UDEV";
@@ -23,6 +23,15 @@ pub(crate) struct Invocation<'a> {
 }
 
 impl Invocation<'_> {
+    /// Finds the name of the CephCluster if the command line has its namespace only.
+    pub(crate) async fn find_cluster(&mut self) -> Result<()> {
+        if let Some(cluster) = self.global.cluster.as_ref().filter(|cluster| cluster.name.is_empty()) {
+            let kubernetes = Kubernetes::new(&self.global, self.global.timeout);
+            self.global.cluster = Some(kubernetes.only_cluster(&cluster.kube_namespace).await?);
+        }
+        Ok(())
+    }
+
     /// Determines the KMS from the options and the environment.
     pub(crate) async fn target(&self) -> Result<Target> {
         Target::find(&self.global, self.environment, &self.registry).await

@@ -82,10 +82,12 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     let format = global.output;
     logging::init(&global, &environment);
     let mut output = Output::new(format);
-    let invocation = Invocation { global, environment: &environment, registry, rotation };
-    let ended = block_on(cli::run(command, &invocation, &mut output))
-        .and_then(|exit| exit)
-        .and_then(|exit| output.finish().map(|()| exit));
+    let mut invocation = Invocation { global, environment: &environment, registry, rotation };
+    let work = async {
+        invocation.find_cluster().await?;
+        cli::run(command, &invocation, &mut output).await
+    };
+    let ended = block_on(work).and_then(|exit| exit).and_then(|exit| output.finish().map(|()| exit));
     match ended {
         Ok(exit) => exit.into(),
         Err(error) => {

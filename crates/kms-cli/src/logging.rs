@@ -53,6 +53,9 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     limit.is_some_and(|limit| *metadata.level() <= limit)
 }
 
+/// The target of warnings that the Kubernetes API server has sent.
+const API_WARNINGS: &str = "kms_kube::warning";
+
 /// The form for people: what has happened, and to what.
 struct ForPeople;
 
@@ -68,6 +71,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
         let mut parts = Parts::default();
         event.record(&mut parts);
         let level = match *event.metadata().level() {
+            // As kubectl prints them.
+            _ if event.metadata().target() == API_WARNINGS => "Warning",
             Level::ERROR => "error",
             Level::WARN => "warning",
             Level::INFO => "info",

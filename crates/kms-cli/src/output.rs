@@ -140,6 +140,15 @@ pub(crate) fn not_written(what: impl Into<String>, cause: io::Error) -> Error {
     Error::new(ErrorKind::Unexpected, "the output cannot be written").context("output", what).source(cause)
 }
 
+/// The version and the fingerprint of a KEK, on one line. A KMS without versions has the fingerprint in their place.
+pub(crate) fn identity(version: &str, fingerprint: &str) -> String {
+    if version.strip_prefix("fingerprint-") == Some(fingerprint) {
+        format!("fingerprint {fingerprint}")
+    } else {
+        format!("version {version}  fingerprint {fingerprint}")
+    }
+}
+
 /// Formats an error and its causes on one line.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
@@ -224,6 +233,12 @@ mod tests {
         let inner = Error::new(ErrorKind::Timeout, "no\nanswer");
         let error = Error::new(ErrorKind::Unavailable, "outer").context("key", "a").source(inner);
         assert_eq!(chain(&error), "outer (key: a): no answer");
+    }
+
+    #[test]
+    fn a_fingerprint_that_stands_for_the_version_is_printed_once() {
+        assert_eq!(identity("fingerprint-ab12", "ab12"), "fingerprint ab12");
+        assert_eq!(identity("3", "ab12"), "version 3  fingerprint ab12");
     }
 
     #[test]

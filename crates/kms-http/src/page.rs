@@ -119,7 +119,7 @@ mod tests {
         for body in ["", "{}", "null", "404 page not found", "<?xml version=\"1.0\"?><e/>", "<"] {
             assert!(response(403, body).page_error(true).is_none(), "{body}");
         }
-        let long = "<html><title>for canary-canary-canary</title>";
+        let long = "<html><title>for canary-canary-canary-canary</title>";
         assert!(!response(403, long).page_error(true).unwrap().to_string().contains("canary"));
         for odd in ["<html>", "<html><title>", "<html><title></title>", "<title>\u{e9}</title"] {
             assert!(response(403, odd).page_error(true).is_some(), "{odd}");

@@ -27,7 +27,7 @@ use crate::{
     error::changing,
     get::{Located, finish, locate, search},
     name::Names,
-    stored::Key,
+    stored::{Key, is_verbatim},
 };
 
 /// The maximum number of attempts of a create that meets an alias without a key.
@@ -69,6 +69,13 @@ enum Pending {
 /// Stores a KEK, and returns the version that it got.
 pub(crate) async fn put(api: &Api, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<KeyVersion> {
     let names = &Names::of(name);
+    if !is_verbatim(kek) {
+        warn!(
+            key = %name,
+            "the KEK is not base64, which is all that Key Protect takes: it is stored encoded, and Rook would take the \
+             encoded text for the KEK"
+        );
+    }
     match mode {
         PutMode::Create => create(api, names, kek).await,
         PutMode::Update(version) => {

@@ -311,6 +311,11 @@ impl Cluster {
     }
 }
 
+/// Whether the payload of a key is the text of the KEK itself, which Rook reads: Key Protect takes base64 only.
+pub(crate) fn is_verbatim(kek: &Kek) -> bool {
+    decoded(kek.expose_secret()).map(Zeroizing::new).is_ok_and(|bytes| !bytes.is_empty())
+}
+
 /// Encodes the body of a request that imports a KEK as a standard key (rook-behaviour §5).
 ///
 /// Without a cluster, with a name that is a valid alias and a KEK that is base64, the body equals Rook's byte for byte.
@@ -322,8 +327,7 @@ pub(crate) fn import_body(
     alias: &str,
     successor_of: Option<&str>,
 ) -> Result<Zeroizing<Vec<u8>>> {
-    let text = kek.expose_secret();
-    let verbatim = decoded(text).map(Zeroizing::new).is_ok_and(|bytes| !bytes.is_empty());
+    let (text, verbatim) = (kek.expose_secret(), is_verbatim(kek));
     let payload =
         if verbatim { Zeroizing::new(text.to_owned()) } else { Zeroizing::new(STANDARD.encode(text)) };
     let mut tags = names.tags.clone();

@@ -32,7 +32,7 @@ impl Answer {
     }
 
     pub(crate) fn payload(&self) -> Result<Item<'_>, ExchangeError> {
-        self.item().unwrap_or_else(|| Err(malformed("it has no item for the operation").into()))
+        self.item().unwrap_or_else(|| Err(unanswered()))
     }
 
     fn item(&self) -> Option<Result<Item<'_>, ExchangeError>> {
@@ -107,4 +107,9 @@ impl<'c> Answers<'c> {
 /// Adds the server to an error.
 pub(crate) fn located(error: Error, endpoint: &Endpoint) -> Error {
     error.context("server", endpoint.to_string())
+}
+
+/// The error for an operation without a response.
+pub(crate) fn unanswered() -> ExchangeError {
+    malformed("it has no item for the operation").into()
 }

@@ -14,9 +14,9 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 
 use crate::{
-    answers::{Answer, Answers, located},
+    answers::{Answer, Answers, located, unanswered},
     connection::Broken,
-    error::{Class, ExchangeError, malformed},
+    error::{Class, ExchangeError},
     message::{BatchId, Operation, Part, Subject, Version, discover, join, request, time_stamp, versions},
     pool::Pool,
     ttlv::{Field, Item},
@@ -227,15 +227,19 @@ impl Client {
         let done = received.iter().take_while(|answer| answer.class().is_none()).count();
         let failure = received.get(done).and_then(Answer::class);
         let is_about_form = matches!(failure, Some(Class::Form | Class::NoOperation | Class::Other));
+        // A server without the ID placeholder refuses an operation for its form too.
+        let is_chained = subjects.get(done) == Some(&Subject::Before);
         let understood = match done {
             0 if is_known => !(is_about_form && received.iter().all(Answer::is_anonymous)),
             0 => false,
-            1 => is_known || !is_about_form,
+            1 => is_known || is_chained || !is_about_form,
             _ => true,
         };
-        if !understood {
+        if !understood || (done > 0 && is_about_form && !is_chained) {
+            // The operation is sent again alone.
             received.truncate(done);
-        } else if !is_known {
+        }
+        if understood && !is_known {
             let is_short = done == 1 && failure.is_none() && count > 1;
             self.set_batches(if is_short { Batches::Unsupported } else { Batches::Supported });
         }
@@ -381,9 +385,4 @@ fn common(theirs: &[Version]) -> Option<Version> {
 /// Whether a request with these operations changes nothing, so that it may be sent twice.
 fn is_repeatable(parts: &[Part<'_>]) -> bool {
     parts.iter().all(|part| part.operation.is_idempotent())
-}
-
-/// The error for an operation without a response.
-fn unanswered() -> ExchangeError {
-    malformed("it has no item for the operation").into()
 }

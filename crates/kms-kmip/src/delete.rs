@@ -140,7 +140,7 @@ fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
     match other {
         None => Ok(()),
         Some(other) => Err(Error::new(
-            ErrorKind::Conflict,
+            ErrorKind::Protocol,
             format!(
                 "the Secret of the key names an object that {other}; nothing was destroyed: check the Secret, and remove \
                  it by hand if it is wrong"

@@ -9,9 +9,9 @@
 //! B has looked before A registered, registers "a" in second 5, and finds "a" first: reports "stored"
 //! ```
 //!
-//! So [`Api::find`] looks again until the server's clock has left that second. It waits for one second more: the server
-//! may take a moment from the date of an object to the object's appearance in a Locate, and another moment from a Locate
-//! to the time stamp of its response.
+//! So [`Api::find`] looks again until the server's clock has left that second, and once more after a pause: the server may
+//! take a moment from the date of an object to the object's appearance in a Locate, and another moment from a Locate to
+//! the time stamp of its response. An object whose second has been over for a whole second counts at once.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ const FIND_ROUNDS: usize = 8;
 /// one before, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
-/// The time, in seconds of the server's clock, after the second of an object, until the object counts.
+/// The time, in seconds of the server's clock, after the second of an object, from which on one look is enough.
 const MARGIN: i64 = 1;
 /// How long to wait for the server's clock to leave the second of an object. The clock of one node of a server may be
 /// behind the clock that has dated the object.
@@ -61,14 +61,20 @@ impl Api {
     ) -> Result<Option<(Objects, Option<Kek>)>> {
         let mut pause = FIRST_PAUSE;
         let mut seen: Option<(String, Instant)> = None;
+        // The server's time of the look before, which has ended a pause ago.
+        let mut before: Option<i64> = None;
         loop {
             let (found, stamp) = self.look(name, fresh, read).await?;
             let Some((objects, kek)) = found else { return Ok(None) };
             let Object { uid, initial_date, .. } = &objects.current;
             let server_time = stamp.unwrap_or_else(|| host_time().saturating_sub(OLD));
-            if initial_date.is_none_or(|date| date.saturating_add(MARGIN) < server_time) {
+            let counts = |date: i64| {
+                date.saturating_add(MARGIN) < server_time || before.is_some_and(|before| date < before)
+            };
+            if initial_date.is_none_or(counts) {
                 return Ok(Some((objects, kek)));
             }
+            before = stamp;
             let since = match &seen {
                 Some((known, since)) if known == uid => *since,
                 _ => seen.insert((uid.clone(), Instant::now())).1,

@@ -6,8 +6,9 @@ use kms_core::{Error, Freshness, Kek, KeyName, KeyVersion, Result, Stored};
 use tracing::debug;
 
 use crate::{
+    answers::unanswered,
     api::{Api, described, kek},
-    error::{Class, ExchangeError, malformed},
+    error::{Class, ExchangeError},
     index::{Index, dangling, entry},
     message::{Operation, Part},
     stored::state,
@@ -94,7 +95,7 @@ async fn read(api: &Api, uid: &str, attributes: bool) -> Result<Kek, ExchangeErr
     if let Some(Ok(attributes)) = answers.read(1, |payload| described(payload, uid)) {
         api.note(uid, Ok(attributes))?;
     }
-    answers.read(0, |payload| kek(payload, uid)).unwrap_or_else(|| Err(malformed("it is empty").into()))
+    answers.read(0, |payload| kek(payload, uid)).unwrap_or_else(|| Err(unanswered()))
 }
 
 /// Reads the state of an object. `None` if the server does not return the state.

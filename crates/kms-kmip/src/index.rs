@@ -133,8 +133,11 @@ pub(crate) fn as_conflict(error: Error, name: &KeyName) -> Error {
 pub(crate) fn dangling(name: &KeyName, uid: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        "the Secret of the key names an object that the server does not have: it was destroyed there, or this is \
-         another server. The Secret is unchanged",
+        format!(
+            "the Secret of the key names an object that the server does not have: it was destroyed there, as Rook does \
+             when it deletes the key, or this is another server. If the key was deleted, delete the Secret in the \
+             namespace of the CephCluster: kubectl delete secret --selector pvc_name={name}"
+        ),
     )
     .context("key", name.as_str())
     .context("object", uid)
@@ -160,8 +163,9 @@ pub(crate) fn check_identifier(uid: &str) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Protocol,
             "the Secret of the key holds a KEK and no identifier of a KMIP object: the key was stored while the \
-             cluster kept its keys in Kubernetes Secrets. The KEK is unchanged and was not sent to the server; move it \
-             with kms migrate, or switch the cluster back to Kubernetes Secrets",
+             cluster kept its keys in Kubernetes Secrets. The KEK is unchanged and was not sent to the server. Switch the \
+             cluster back to Kubernetes Secrets; or save the KEK with kms get and the former settings, remove the \
+             Secret, and store the KEK with kms put",
         ));
     }
     if uid.len() > MAX_IDENTIFIER || uid.chars().any(char::is_control) {

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use kms_core::{Kek, KeyName, Result};
 
 use crate::{
+    answers::unanswered,
     api::{Api, BATCH, described, kek},
     classify::Object,
     client::Batches,
-    error::{Class, ExchangeError, malformed},
+    error::{Class, ExchangeError},
     locate::{END_OF_TIME, Effort, Located, located},
     message::{Operation, Part},
     name::{object_name, superseded_name},
@@ -65,7 +66,7 @@ impl Api {
         let mut answers = self.client.all(parts).await;
         // Some servers send no time with a failure, as of a chained operation.
         let stamp = answers.stamp(0).or(earlier);
-        let page = answers.read(0, located).ok_or_else(|| malformed("it has no item for the operation"))?;
+        let page = answers.read(0, located).ok_or_else(|| unanswered().error)?;
         let uids = self.complete(&filter, page, Effort::Quick).await?.complete()?;
         let [uid] = uids.as_slice() else {
             return Ok(Found {

@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 use tracing::{debug, warn};
 
 use crate::{
+    answers::{Answers, unanswered},
     api::{self, Api},
     classify::{Object, Objects},
     delete::{destroy, destroy_all, others},
@@ -25,8 +26,8 @@ use crate::{
     get::fetch,
     index::{Index, adopt, as_conflict, dangling, entry},
     label::{Label, Shape, Tag, Texts},
-    message::Operation,
-    stored::encode,
+    message::{Operation, Part},
+    stored::{Body, encode},
     superseded::{mark_all, rename, restore_name},
 };
 
@@ -68,6 +69,9 @@ async fn create(api: &Api, index: Index<'_>, name: &KeyName, kek: &Kek, material
         Race::Lost(uid) => Err(match fetch(api, &uid).await {
             Ok(stored) if stored.ct_eq(kek) => Error::already_exists(name, Existing::Same),
             Ok(_) => Error::already_exists(name, Existing::Different),
+            Err(failed) if failed.class == Class::Gone && index.is_some() => {
+                Error::already_exists(name, Existing::Unknown).source(dangling(name, &uid))
+            }
             Err(failed) => Error::already_exists(name, Existing::Unknown).source(failed.error),
         }),
     }
@@ -341,8 +345,21 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
     let mut tried = Vec::new();
     for shape in remembered.into_iter().chain(others) {
         let payload = |version| api::register(version, shape.body, material, &texts.attributes(shape.label));
-        match api.client.call(Operation::Register, payload, api::unique_identifier).await {
-            Ok(uid) if is_kept(api, indexed, shape, name, tag, &uid).await? => {
+        // What the server has kept comes back with the response, if it knows the object of the operation before.
+        let parts = |version| {
+            let register = Part::new(Operation::Register, payload(version));
+            vec![register, Part::chained(Operation::GetAttributes)]
+        };
+        let answers = api.client.all(parts).await;
+        let registered = answers.read(0, api::unique_identifier).unwrap_or_else(|| Err(unanswered()));
+        match registered {
+            Ok(uid) if is_kept(api, indexed, shape, name, tag, &uid, &answers).await? => {
+                if shape.body == Body::SecretData {
+                    warn!(
+                        key = %name,
+                        "the server takes the KEK as secret data only, which Rook cannot read: it reads symmetric keys"
+                    );
+                }
                 if api.set_shape(shape) && !tried.is_empty() {
                     warn!(shape = shape.describe(), "the server keeps KEKs in this form only");
                 }
@@ -383,8 +400,13 @@ async fn is_kept(
     name: &KeyName,
     tag: &Tag,
     uid: &str,
+    answers: &Answers<'_>,
 ) -> Result<bool> {
-    let object = match api.object(uid).await {
+    let object = match answers.read(1, |payload| api::described(payload, uid)) {
+        Some(attributes) => api.note(uid, attributes).map(|found| found.map(|(object, _)| object)),
+        None => api.object(uid).await,
+    };
+    let object = match object {
         Ok(Some(object)) => object,
         // Another client has destroyed the object meanwhile, which the caller finds out.
         Ok(None) => return Ok(true),

@@ -45,7 +45,7 @@ pub(crate) fn encode(kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
     let Some(length) = length else {
         return Err(Error::config(
             "the KEK is not canonical base64, and KMIP stores only the bytes that it encodes; use a KEK as Rook or \
-             kms generate makes it",
+             kms create makes it",
         ));
     };
     // Truncating moves nothing, so the whole buffer is wiped on drop.

@@ -21,6 +21,8 @@ pub struct CephCluster {
     pub reference: Option<ClusterRef>,
     /// Whether the cluster is being deleted.
     pub deleting: bool,
+    /// Its annotations, which hold options of `kms` that Rook does not know.
+    pub annotations: BTreeMap<String, String>,
     /// Its `spec`; the default if the document has none.
     pub spec: CephClusterSpec,
 }
@@ -115,6 +117,8 @@ struct Metadata {
     uid: Option<String>,
     #[serde(default)]
     deletion_timestamp: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    annotations: Option<Entries>,
 }
 
 impl Document {
@@ -128,13 +132,14 @@ impl Document {
 impl From<Document> for CephCluster {
     fn from(document: Document) -> Self {
         let Document { metadata, spec } = document;
-        let Metadata { name, namespace, deletion_timestamp, .. } = metadata.unwrap_or_default();
+        let Metadata { name, namespace, deletion_timestamp, annotations, .. } = metadata.unwrap_or_default();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Self {
             reference: given(namespace)
                 .zip(given(name))
                 .map(|(namespace, name)| ClusterRef::new(namespace, name)),
             deleting: deletion_timestamp.is_some(),
+            annotations: annotations.map(valid_entries).unwrap_or_default(),
             spec: spec.unwrap_or_default(),
         }
     }
@@ -201,9 +206,17 @@ struct CephVersion {
 #[derive(Default, Deserialize)]
 struct JobEntries {
     #[serde(default, deserialize_with = "valid_or_absent")]
-    all: Option<BTreeMap<String, Valid<String>>>,
+    all: Option<Entries>,
     #[serde(default, deserialize_with = "valid_or_absent")]
-    keyrotation: Option<BTreeMap<String, Valid<String>>>,
+    keyrotation: Option<Entries>,
+}
+
+/// Labels or annotations.
+type Entries = BTreeMap<String, Valid<String>>;
+
+/// The entries whose values are texts.
+fn valid_entries(entries: impl IntoIterator<Item = (String, Valid<String>)>) -> BTreeMap<String, String> {
+    entries.into_iter().filter_map(|(name, Valid(value))| Some((name, value?))).collect()
 }
 
 /// A value that is present; `None` if it has the wrong type.
@@ -214,8 +227,7 @@ struct Valid<T>(#[serde(deserialize_with = "valid_or_absent")] Option<T>);
 impl JobEntries {
     fn merged(self) -> BTreeMap<String, String> {
         let Self { all, keyrotation } = self;
-        let entries = [keyrotation, all].into_iter().flatten().flatten();
-        entries.filter_map(|(name, Valid(value))| Some((name, value?))).collect()
+        valid_entries([keyrotation, all].into_iter().flatten().flatten())
     }
 }
 

@@ -1,8 +1,11 @@
 //! The container of a rotation job: program, environment and volumes (rook-behaviour §12.1).
 
-use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EnvVar, HostPathVolumeSource, ResourceRequirements, SecurityContext, Volume,
-    VolumeMount,
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, EnvVar, HostPathVolumeSource, ResourceRequirements, SecurityContext, Volume,
+        VolumeMount,
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 
 use crate::{
@@ -19,6 +22,11 @@ pub(crate) const PROGRAM: &str = "kms";
 
 /// The subcommand of `key-management` that rotates a key.
 pub(crate) const ROTATE_KEY: &str = "rotate-key";
+
+/// The argument of a job with the grace period.
+pub(crate) const GRACE: &str = "--grace";
+/// The argument of a job that destroys superseded KEKs.
+pub(crate) const DESTROY_SUPERSEDED: &str = "--destroy-superseded";
 
 /// The folder in the container with the devices of the OSD.
 const DEVICES: &str = "/var/lib/ceph/osd/";
@@ -55,10 +63,10 @@ fn arguments(osd: &Osd, options: &JobOptions, destroy_superseded: bool) -> Vec<S
     ];
     args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
     if let Some(grace) = options.grace {
-        args.extend(["--grace".to_owned(), format!("{}s", grace.as_secs())]);
+        args.extend([GRACE.to_owned(), format!("{}s", grace.as_secs())]);
     }
     if destroy_superseded {
-        args.push("--destroy-superseded".to_owned());
+        args.push(DESTROY_SUPERSEDED.to_owned());
     }
     if options.naming == Naming::BesideRook {
         args.push("--beside-rook".to_owned());
@@ -80,12 +88,12 @@ pub(crate) fn container(
     mounts.extend(mounted.map(|mounted| mounted.mount.clone()));
     Container {
         name: name.to_owned(),
-        image: Some(options.image.clone()),
+        image: options.image.clone(),
         command: Some(vec![PROGRAM.to_owned()]),
         args: Some(arguments(osd, options, destroy_superseded)),
         env: Some(environment(osd, kms)),
         env_from: osd.pod.env_from.clone(),
-        resources: Some(ResourceRequirements::default()),
+        resources: Some(resources()),
         volume_mounts: Some(mounts),
         image_pull_policy: Some(pull_policy.unwrap_or("IfNotPresent").to_owned()),
         // cryptsetup needs the devices of the host, and a place for its locks.
@@ -99,6 +107,14 @@ pub(crate) fn container(
         }),
         ..Container::default()
     }
+}
+
+/// What a job asks the node for. There is no limit: to open a slot that Rook made takes as much memory as its key
+/// derivation says, up to some GiB, and a job that is killed for it would fail at every run.
+fn resources() -> ResourceRequirements {
+    let requests = [("cpu", "20m"), ("memory", "64Mi")];
+    let requests = requests.map(|(name, least)| (name.to_owned(), Quantity(least.to_owned())));
+    ResourceRequirements { requests: Some(requests.into()), ..ResourceRequirements::default() }
 }
 
 /// The volumes of a job.

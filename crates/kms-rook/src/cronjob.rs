@@ -18,7 +18,7 @@ use crate::{
     env::env,
     names::{APP, CLUSTER_LABEL},
     networks::{ANNOTATION, selection},
-    options::JobOptions,
+    options::{JobOptions, no_image},
     osd::Osd,
     placement::beside,
     schedule::Schedule,
@@ -33,7 +33,7 @@ use crate::{
 const RUN_SECONDS: i64 = 3600;
 
 /// The service account of an OSD whose Deployment names no account.
-const SERVICE_ACCOUNT: &str = "rook-ceph-osd";
+pub(crate) const SERVICE_ACCOUNT: &str = "rook-ceph-osd";
 
 /// Makes the CronJobs of a cluster, from settings that are checked once.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<'a> JobMaker<'a> {
     /// # Errors
     ///
     /// `Unsupported` if the provider cannot replace a key: a job would fail at every run (rook-behaviour W16).
-    /// `ConfigInvalid` if the `security` block or its schedule is wrong.
+    /// `ConfigInvalid` if the `security` block or its schedule is wrong, or if the options name no image.
     pub fn new(cluster: &'a CephClusterSpec, options: &'a JobOptions) -> Result<Self> {
         let provider = kms_dispatch::check(&cluster.security, &kms_dispatch::Options::default())?;
         let capability = provider
@@ -76,14 +76,16 @@ impl<'a> JobMaker<'a> {
         if capability.update == Guarantee::Unsupported {
             return Err(refused(provider, "it cannot replace a key"));
         }
-        Ok(Self {
+        let maker = Self {
             cluster,
             options,
             schedule: Schedule::parse(&cluster.security.key_rotation.schedule)?,
             env: env(&cluster.security)?,
             mounted: kms_volumes(&cluster.security)?,
             destroy_superseded: options.destroy_superseded.unwrap_or_else(|| keeps_objects(provider)),
-        })
+        };
+        let has_image = options.image.as_deref().is_some_and(|image| !image.is_empty());
+        if has_image { Ok(maker) } else { Err(no_image()) }
     }
 
     /// The settings that hold credentials in clear text. No pod gets them.
@@ -144,7 +146,7 @@ impl<'a> JobMaker<'a> {
                 ..ObjectMeta::default()
             },
             spec: CronJobSpec {
-                schedule: schedule.as_str().to_owned(),
+                schedule: schedule.of_osd(&osd.name),
                 concurrency_policy: Some("Forbid".to_owned()),
                 job_template: JobTemplateSpec {
                     metadata: Some(ObjectMeta::default()),
@@ -171,7 +173,7 @@ fn refused(provider: Provider, reason: &str) -> Error {
 
 /// Whether the provider keeps each KEK as an object of its own. Nothing but the jobs removes the superseded ones there:
 /// Rook deletes only the object that it knows.
-fn keeps_objects(provider: Provider) -> bool {
+pub(crate) fn keeps_objects(provider: Provider) -> bool {
     matches!(provider, Provider::IbmKeyProtect | Provider::Kmip)
 }
 

@@ -15,6 +15,7 @@ mod placement;
 mod rbac;
 mod rotation;
 mod schedule;
+mod stored_options;
 mod volumes;
 
 #[cfg(test)]

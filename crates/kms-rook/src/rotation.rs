@@ -44,8 +44,8 @@ impl RookRotation {
     /// the CronJobs are those with Rook's label. Jobs and pods that are not of a rotation are skipped.
     pub fn of(enabled: bool, cron_jobs: &[CronJob], jobs: &[Job], pods: &[Pod]) -> Self {
         let mut found = Self { enabled, ..Self::default() };
-        for CronJob { metadata, spec, .. } in cron_jobs {
-            let pod = spec.job_template.spec.as_ref().and_then(|job| job.template.spec.as_ref());
+        for job in cron_jobs {
+            let (CronJob { metadata, spec, .. }, pod) = (job, pod_of(job));
             let Some(key) = key_of(pod) else { continue };
             found.cron_jobs.entry(key.to_owned()).or_default().push(RotationJob {
                 name: metadata.name.clone().unwrap_or_default(),
@@ -139,8 +139,13 @@ fn is_rooks(metadata: Option<&ObjectMeta>, pod: Option<&PodSpec>) -> bool {
     app.is_some_and(|app| app == Naming::Rook.app()) && !is_ours(pod)
 }
 
+/// The pod that a CronJob runs.
+pub(crate) fn pod_of(job: &CronJob) -> Option<&PodSpec> {
+    job.spec.job_template.spec.as_ref()?.template.spec.as_ref()
+}
+
 /// Whether a pod runs `kms`. Every CronJob of ours names the program; Rook's rely on the entry point of their image.
-fn is_ours(pod: Option<&PodSpec>) -> bool {
+pub(crate) fn is_ours(pod: Option<&PodSpec>) -> bool {
     let mut containers = pod.into_iter().flat_map(|pod| &pod.containers);
     containers.any(|container| container.command.iter().flatten().next().is_some_and(|name| name == PROGRAM))
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use kms_core::{Error, Result};
+use kms_core::{Error, KeyName, Result};
 
 /// The schedule if `keyRotation.schedule` is empty (rook-behaviour §1.1).
 const DEFAULT: &str = "@weekly";
@@ -73,12 +73,39 @@ impl Schedule {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The schedule of one OSD.
+    ///
+    /// A name such as `@weekly` stands for midnight, when all OSDs would begin at once. Each begins at a minute of the
+    /// same day instead (of the hour with `@hourly`), which depends on the name of its key only. Five fields and `@every`
+    /// stay as they are.
+    pub fn of_osd(&self, key: &KeyName) -> String {
+        let minutes = |most: u64| spread(key.as_str()) % most;
+        let day = match self.as_str() {
+            "@hourly" => return format!("{} * * * *", minutes(60)),
+            "@daily" | "@midnight" => "* * *",
+            "@weekly" => "* * 0",
+            "@monthly" => "1 * *",
+            "@yearly" | "@annually" => "1 1 *",
+            other => return other.to_owned(),
+        };
+        let minute = minutes(24 * 60);
+        format!("{} {} {day}", minute % 60, minute / 60)
+    }
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A number that names spread evenly over (FNV-1a). It is the same in every version, so that no update moves a schedule.
+fn spread(name: &str) -> u64 {
+    let mixed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, mixed);
+    // The low bits of names that differ in their last byte are alike.
+    hash ^ (hash >> 32)
 }
 
 fn problem(text: &str) -> Option<String> {
@@ -172,6 +199,8 @@ fn is_duration(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -183,6 +212,36 @@ mod tests {
             assert_eq!(Schedule::parse(text).unwrap().as_str(), "@weekly");
         }
         assert_eq!(Schedule::parse(" @daily\n").unwrap().as_str(), "@daily");
+    }
+
+    #[test]
+    fn each_osd_has_a_minute_of_its_own_on_the_day_of_the_schedule() {
+        let of = |schedule: &str, key: &str| {
+            Schedule::parse(schedule).unwrap().of_osd(&KeyName::new(key).unwrap())
+        };
+        // These values must not change: an update would move the schedules of all clusters.
+        for (schedule, expected) in [
+            ("", "10 11 * * 0"),
+            ("@hourly", "10 * * * *"),
+            ("@daily", "10 11 * * *"),
+            ("@midnight", "10 11 * * *"),
+            ("@monthly", "10 11 1 * *"),
+            ("@yearly", "10 11 1 1 *"),
+            ("@annually", "10 11 1 1 *"),
+            ("@every 12h", "@every 12h"),
+            ("0 3 * * 0", "0 3 * * 0"),
+        ] {
+            let schedule = of(schedule, "set1-data-0x7dwl");
+            assert_eq!(schedule, expected);
+            assert!(Schedule::parse(&schedule).is_ok(), "{schedule}");
+        }
+        let names = (0..1000).map(|osd| format!("set1-data-{osd}abcde"));
+        let mut starts: BTreeMap<String, usize> = BTreeMap::new();
+        for name in names {
+            *starts.entry(of("@weekly", &name)).or_default() += 1;
+        }
+        // A thousand OSDs over 1,440 minutes: most minutes have none or one.
+        assert!(starts.len() > 650 && starts.values().all(|together| *together <= 7), "{starts:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use kms_core::Result;
 use tracing::warn;
 
 use crate::{
-    SlotTable,
+    SlotTable, Unchanged,
     report::Outcome,
     run::Run,
     sight::Sight,
@@ -31,9 +31,10 @@ impl Run<'_> {
         }
         self.prove_places(&mut found.places, &found.stored.kek).await?;
         found.warn_of_unattributed();
-        let (needed, sight) = (self.options.safe_grace(), found.sight());
+        let sight = found.sight();
         let kept = self.seen_for(found.places.first().map(|place| &place.table), &sight);
-        let left = needed.saturating_sub(kept.unwrap_or_default());
+        let time = kept.map_or(Duration::ZERO, |kept| kept.time);
+        let left = self.options.needed(kept).saturating_sub(time);
         if left.is_zero() {
             return Ok(State::Obsolete(Box::new(found)));
         }
@@ -55,10 +56,10 @@ impl Run<'_> {
         Ok(State::ended(found.report, Outcome::Pending))
     }
 
-    /// Asks the memory of the host how long this has been seen, and keeps it. `first` is the table of the first device.
-    /// `None` if the host cannot keep it.
-    pub(crate) fn seen_for(&self, first: Option<&SlotTable>, sight: &Sight) -> Option<Duration> {
-        self.options.sights.unchanged_for(first?.uuid(), sight.as_str())
+    /// Asks the memory of the host how long this has been seen, and keeps it with the grace period of this run. `first`
+    /// is the table of the first device. `None` if the host cannot keep it.
+    pub(crate) fn seen_for(&self, first: Option<&SlotTable>, sight: &Sight) -> Option<Unchanged> {
+        self.options.sights.unchanged_for(first?.uuid(), sight.as_str(), self.options.grace)
     }
 
     /// `Obsolete` → `Clean`.
@@ -68,17 +69,29 @@ impl Run<'_> {
 
     /// `Outlived` → `Ended`: the run has waited for the end of an earlier rotation, and makes no second one.
     pub(crate) async fn finish_earlier(&self, found: Found) -> Result<State> {
-        Ok(self.finish(self.remove_leftovers(found).await?).await)
+        self.finish(self.remove_leftovers(found).await?).await
     }
 
-    /// Ends a run that makes no new KEK.
-    pub(crate) async fn finish(&self, found: Found) -> State {
-        let mut report = found.report;
-        let any = report.devices.iter().any(|device| !device.removed.is_empty());
-        if any && self.options.destroy_superseded {
-            self.retire(&mut report).await;
+    /// Ends a run that makes no new KEK. Destroys superseded versions also if there were no leftover slots: an earlier run
+    /// may have ended before it did.
+    pub(crate) async fn finish(&self, mut found: Found) -> Result<State> {
+        if self.options.destroy_superseded {
+            // A device that opens with a superseded KEK alone needs that KEK.
+            self.prove_places(&mut found.places, &found.stored.kek).await?;
+            if found.has_leftovers() {
+                found.report_pending();
+                found.report.warnings.push(
+                    "superseded versions were not destroyed: a leftover slot may open with one of them; run it again"
+                        .to_owned(),
+                );
+                return Ok(State::ended(found.report, Outcome::Pending));
+            }
+            self.retire(&mut found.report).await;
         }
-        State::ended(report, if any { Outcome::Finished } else { Outcome::NothingToFinish })
+        let report = found.report;
+        let removed = report.devices.iter().any(|device| !device.removed.is_empty());
+        let any = removed || report.retired.is_some_and(|retired| retired > 0);
+        Ok(State::ended(report, if any { Outcome::Finished } else { Outcome::NothingToFinish }))
     }
 
     /// Removes all leftover slots, behind the fence. The KEK must have been proven on every device.

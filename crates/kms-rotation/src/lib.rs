@@ -32,7 +32,7 @@ pub use self::{
     recover::{Candidate, Origin, Recovery},
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
-    sight_store::{SightFolder, SightStore, Unkept},
+    sight_store::{SightFolder, SightStore, Unchanged, Unkept},
     slot::Slot,
     store::{Added, Proof, SlotLock, SlotStore},
     table::{Blocked, KeySlot, SlotKdf, SlotTable, SlotToken},

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use kms_core::UpdateRight;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{SightStore, Unkept};
+use crate::{SightStore, Unchanged, Unkept};
 
 /// The default grace period.
 const GRACE: Duration = Duration::from_secs(600);
@@ -32,6 +32,9 @@ pub struct Options {
     /// Two minutes is the least with a KMS that has no compare-and-set, and for leftover slots of other runs, since a
     /// write of another program may still be on its way.
     pub grace: Duration,
+    /// Whether key slots that an earlier rotation has left stay for the grace period of that rotation, where the host has
+    /// [kept](SightStore) it, instead of for [`grace`](Self::grace).
+    pub inherit_grace: bool,
     /// Whether to wait for the end of the grace period. Otherwise a later run removes the old key slots.
     pub wait: bool,
     /// Whether only to finish an earlier rotation, without making a new KEK.
@@ -105,12 +108,19 @@ impl Options {
     pub(crate) fn safe_grace(&self) -> Duration {
         self.grace.max(IN_FLIGHT)
     }
+
+    /// How long slots must have stayed unchanged that the host knows of.
+    pub(crate) fn needed(&self, known: Option<Unchanged>) -> Duration {
+        let inherited = known.filter(|_| self.inherit_grace).map(|known| known.grace);
+        inherited.unwrap_or(self.grace).max(IN_FLIGHT)
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             grace: GRACE,
+            inherit_grace: false,
             wait: true,
             finish_only: false,
             destroy_superseded: false,
@@ -127,6 +137,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             grace,
+            inherit_grace,
             wait,
             finish_only,
             destroy_superseded,
@@ -138,6 +149,7 @@ impl fmt::Debug for Options {
         } = self;
         f.debug_struct("Options")
             .field("grace", grace)
+            .field("inherit_grace", inherit_grace)
             .field("wait", wait)
             .field("finish_only", finish_only)
             .field("destroy_superseded", destroy_superseded)

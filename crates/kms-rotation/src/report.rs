@@ -14,7 +14,7 @@ pub enum Outcome {
     Rotated,
     /// There is a new KEK, and the old one still opens the devices: the next run removes its slots.
     Pending,
-    /// Leftover slots of an earlier run were removed; there is no new KEK.
+    /// Leftover slots of an earlier run were removed, or superseded versions destroyed; there is no new KEK.
     Finished,
     /// There was nothing to finish.
     NothingToFinish,
@@ -66,6 +66,8 @@ pub struct Report {
     pub confirmed: bool,
     /// How many superseded versions were destroyed or disabled in the KMS. `None` if that was not asked for, or failed.
     pub retired: Option<usize>,
+    /// What a run would do, in order; empty but for a dry run.
+    pub plan: Vec<String>,
     /// Oddities, and tasks for an operator.
     pub warnings: Vec<String>,
 }
@@ -124,6 +126,7 @@ impl Report {
             devices,
             confirmed: osd.is_confirmed(),
             retired: None,
+            plan: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -11,21 +11,31 @@ use std::{
 use tracing::debug;
 
 /// The first line of a file. A file with another first line is not ours.
-const FORMAT: &str = "kms-rotation sight 1";
+const FORMAT: &str = "kms-rotation sight 2";
 /// The most bytes of a file: three devices with 32 slots each need less.
 const MOST_BYTES: u64 = 64 * 1024;
+
+/// How long the key slots of an OSD have been seen unchanged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a store makes it, and these are all its facts")]
+pub struct Unchanged {
+    /// The time since the first look. Zero if this is the first look, or the first after a change.
+    pub time: Duration,
+    /// The grace period of the run that had the first look.
+    pub grace: Duration,
+}
 
 /// Keeps since when the key slots of an OSD have looked as they do.
 ///
 /// A rotation removes a leftover slot only after it has seen the slots unchanged for long enough. With a store, that
 /// time may have passed between two runs; without one, the run itself has to wait.
 pub trait SightStore: Send + Sync {
-    /// Returns how long the OSD whose first device has this LUKS UUID has been seen unchanged, and keeps `sight` if it
-    /// is not the one that was kept before. Zero if this is the first look, or the first after a change.
+    /// Returns how long the OSD whose first device has this LUKS UUID has been seen unchanged, and keeps `sight` and
+    /// `grace` if `sight` is not the one that was kept before. `grace` is the grace period of the calling run.
     ///
     /// The time is that of a clock which is never set. `None` if the store cannot keep a sight; the caller then has
     /// to wait itself.
-    fn unchanged_for(&self, uuid: &str, sight: &str) -> Option<Duration>;
+    fn unchanged_for(&self, uuid: &str, sight: &str, grace: Duration) -> Option<Unchanged>;
 }
 
 /// A store that keeps nothing.
@@ -33,7 +43,7 @@ pub trait SightStore: Send + Sync {
 pub struct Unkept;
 
 impl SightStore for Unkept {
-    fn unchanged_for(&self, _: &str, _: &str) -> Option<Duration> {
+    fn unchanged_for(&self, _: &str, _: &str, _: Duration) -> Option<Unchanged> {
         None
     }
 }
@@ -74,7 +84,7 @@ impl SightFolder {
         Self { folder: folder.into(), clock: SinceBoot::now }
     }
 
-    fn look(&self, uuid: &str, sight: &str) -> io::Result<Duration> {
+    fn look(&self, uuid: &str, sight: &str, grace: Duration) -> io::Result<Unchanged> {
         if uuid.is_empty() || !uuid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -83,15 +93,19 @@ impl SightFolder {
         }
         let now = (self.clock)()?;
         let path = self.folder.join(uuid);
-        if let Some(since) = read(&path).and_then(|text| parse(&text, &now, sight)) {
-            return Ok(now.time.saturating_sub(since));
+        if let Some(known) = read(&path).and_then(|text| parse(&text, &now, sight)) {
+            return Ok(known);
         }
         match DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let SinceBoot { boot, time } = &now;
-        let text = format!("{FORMAT}\nboot {boot}\nsince {}\n{sight}", time.as_millis());
+        let text = format!(
+            "{FORMAT}\nboot {boot}\nsince {}\ngrace {}\n{sight}",
+            time.as_millis(),
+            grace.as_millis()
+        );
         // A name of its own for each process: two runs may write at the same time.
         let draft = self.folder.join(format!(".{uuid}.{}", std::process::id()));
         let _none = fs::remove_file(&draft);
@@ -105,14 +119,14 @@ impl SightFolder {
         if written.is_err() {
             let _none = fs::remove_file(&draft);
         }
-        written.map(|()| Duration::ZERO)
+        written.map(|()| Unchanged { time: Duration::ZERO, grace })
     }
 }
 
 impl SightStore for SightFolder {
-    fn unchanged_for(&self, uuid: &str, sight: &str) -> Option<Duration> {
-        match self.look(uuid, sight) {
-            Ok(time) => Some(time),
+    fn unchanged_for(&self, uuid: &str, sight: &str, grace: Duration) -> Option<Unchanged> {
+        match self.look(uuid, sight, grace) {
+            Ok(known) => Some(known),
             Err(error) => {
                 debug!(folder = %self.folder.display(), %error, "what was seen of the key slots is not kept");
                 None
@@ -136,15 +150,16 @@ fn read(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Returns when this sight was first seen. `None` if the file holds another sight, or a moment that is not of the time
-/// since the last start of the host.
-fn parse(text: &str, now: &SinceBoot, sight: &str) -> Option<Duration> {
-    let mut lines = text.splitn(4, '\n');
+/// Returns how long this sight has been seen. `None` if the file holds another sight, or a moment that is not of the
+/// time since the last start of the host.
+fn parse(text: &str, now: &SinceBoot, sight: &str) -> Option<Unchanged> {
+    let mut lines = text.splitn(5, '\n');
     let format = lines.next()?;
     let boot = lines.next()?.strip_prefix("boot ")?;
     let since = Duration::from_millis(lines.next()?.strip_prefix("since ")?.parse().ok()?);
+    let grace = Duration::from_millis(lines.next()?.strip_prefix("grace ")?.parse().ok()?);
     let whole = format == FORMAT && boot == now.boot && since <= now.time && lines.next()? == sight;
-    whole.then_some(since)
+    whole.then(|| Unchanged { time: now.time.saturating_sub(since), grace })
 }
 
 #[cfg(test)]
@@ -159,6 +174,12 @@ mod tests {
         Ok(SinceBoot { boot: boot.to_owned(), time: Duration::from_secs(seconds) })
     }
 
+    const GRACE: Duration = Duration::from_secs(600);
+
+    fn seen(store: &SightFolder, uuid: &str, sight: &str) -> Option<Duration> {
+        store.unchanged_for(uuid, sight, GRACE).map(|known| known.time)
+    }
+
     fn store(folder: &Path, clock: fn() -> io::Result<SinceBoot>) -> SightFolder {
         SightFolder { folder: folder.join("kms"), clock }
     }
@@ -166,7 +187,7 @@ mod tests {
     #[test]
     fn the_time_counts_from_the_first_look_and_anew_after_a_change_or_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let seconds = |store: &SightFolder, sight: &str| store.unchanged_for(UUID, sight).unwrap().as_secs();
+        let seconds = |store: &SightFolder, sight: &str| seen(store, UUID, sight).unwrap().as_secs();
         assert_eq!(seconds(&store(folder.path(), || at("a", 100)), "one"), 0);
         assert_eq!(seconds(&store(folder.path(), || at("a", 150)), "one"), 50);
         assert_eq!(seconds(&store(folder.path(), || at("a", 160)), "one"), 60, "a look does not restart it");
@@ -175,7 +196,18 @@ mod tests {
         assert_eq!(seconds(&store(folder.path(), || at("b", 800)), "two"), 0, "a clock that goes back");
         assert_eq!(seconds(&store(folder.path(), || at("b", 801)), "two"), 1);
         let other = store(folder.path(), || at("b", 900));
-        assert_eq!(other.unchanged_for("other", "two"), Some(Duration::ZERO), "another device");
+        assert_eq!(seen(&other, "other", "two"), Some(Duration::ZERO), "another device");
+    }
+
+    #[test]
+    fn the_grace_period_of_the_first_look_is_kept_until_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), || at("a", 100));
+        let grace = |sight: &str, hours: u64| {
+            store.unchanged_for(UUID, sight, Duration::from_secs(hours * 3600)).unwrap().grace.as_secs()
+                / 3600
+        };
+        assert_eq!([grace("one", 2), grace("one", 0), grace("two", 1), grace("two", 2)], [2, 2, 1, 1]);
     }
 
     #[test]
@@ -184,9 +216,9 @@ mod tests {
         let late = store(folder.path(), || at("a", 500));
         let path = late.folder.join(UUID);
         let spoil: [&dyn Fn(); 5] = [
-            &|| fs::write(&path, "kms-rotation sight 1\nboot a\nsince ").unwrap(),
+            &|| fs::write(&path, "kms-rotation sight 2\nboot a\nsince ").unwrap(),
             &|| fs::write(&path, [0xFF; 10]).unwrap(),
-            &|| fs::write(&path, "kms-rotation sight 2\nboot a\nsince 1000\none").unwrap(),
+            &|| fs::write(&path, "kms-rotation sight 1\nboot a\nsince 1000\none").unwrap(),
             &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap(),
             &|| {
                 let elsewhere = folder.path().join("elsewhere");
@@ -197,10 +229,10 @@ mod tests {
         for (number, spoil) in spoil.iter().enumerate() {
             let early = store(folder.path(), || at("a", 1));
             let _none = fs::remove_file(&path);
-            assert_eq!(early.unchanged_for(UUID, "one"), Some(Duration::ZERO));
-            assert_eq!(late.unchanged_for(UUID, "one").unwrap().as_secs(), 499);
+            assert_eq!(seen(&early, UUID, "one"), Some(Duration::ZERO));
+            assert_eq!(seen(&late, UUID, "one").unwrap().as_secs(), 499);
             spoil();
-            assert_eq!(late.unchanged_for(UUID, "one"), Some(Duration::ZERO), "{number}");
+            assert_eq!(seen(&late, UUID, "one"), Some(Duration::ZERO), "{number}");
             assert!(!path.is_symlink(), "the file is whole again");
         }
     }
@@ -209,8 +241,8 @@ mod tests {
     fn the_files_are_for_their_owner_alone_and_the_real_clock_runs() {
         let folder = tempfile::tempdir().unwrap();
         let store = SightFolder::new(folder.path().join("kms"));
-        let first = store.unchanged_for(UUID, "one").unwrap();
-        assert!(first.is_zero() && store.unchanged_for(UUID, "one").unwrap() < Duration::from_secs(60));
+        let first = seen(&store, UUID, "one").unwrap();
+        assert!(first.is_zero() && seen(&store, UUID, "one").unwrap() < Duration::from_secs(60));
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!((mode(&store.folder), mode(&store.folder.join(UUID))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&store.folder).unwrap().count(), 1, "no draft is left");
@@ -219,11 +251,11 @@ mod tests {
     #[test]
     fn a_store_that_cannot_keep_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(SightFolder::new(folder.path().join("no/such")).unchanged_for(UUID, "one"), None);
+        assert_eq!(seen(&SightFolder::new(folder.path().join("no/such")), UUID, "one"), None);
         let store = SightFolder::new(folder.path().join("kms"));
         for uuid in ["", "../escape", "a/b", "."] {
-            assert_eq!(store.unchanged_for(uuid, "one"), None, "{uuid}");
+            assert_eq!(seen(&store, uuid, "one"), None, "{uuid}");
         }
-        assert_eq!(Unkept.unchanged_for(UUID, "one"), None);
+        assert_eq!(Unkept.unchanged_for(UUID, "one", GRACE), None);
     }
 }

@@ -52,10 +52,46 @@ impl Run<'_> {
                 "the KMS does not say whether the KEK may be updated; a rotation finds out when it stores a KEK".to_owned(),
             ),
         }
+        found.report.plan = self.plan(&found.places);
         found.report_pending();
         let Found { places, mut report, .. } = found;
         report.warnings.extend(places.iter().filter_map(Place::warning));
         Ok(State::ended(report, Outcome::DryRun))
+    }
+
+    /// What a run would do with these slots, if nothing changes meanwhile.
+    fn plan(&self, places: &[Place]) -> Vec<String> {
+        let path = |place: &Place| place.device.path().to_owned();
+        let mut plan = Vec::new();
+        let left: Vec<_> = places
+            .iter()
+            .flat_map(|place| place.leftovers.iter().map(|slot| Step::Kill(path(place), *slot)))
+            .collect();
+        if !left.is_empty() {
+            let watched = self.options.safe_grace().as_secs();
+            plan.push(format!("see that the KMS and all key slots stay unchanged for {watched} s"));
+            plan.extend(left.iter().map(Step::to_string));
+        }
+        if self.options.finish_only {
+            return plan;
+        }
+        // The slots of leftovers are free by then.
+        let free = |place: &Place| Slot::PAIR.into_iter().find(|slot| *slot != place.at);
+        let added = places.iter().filter_map(|place| Some(Step::Add(path(place), free(place)?)));
+        plan.extend(added.map(|step| step.to_string()));
+        plan.extend([Step::StoreNew, Step::ReadBack].map(|step| step.to_string()));
+        let grace = self.grace().as_secs();
+        plan.push(match (grace, self.options.wait) {
+            (0, _) => "go on at once, without a grace period".to_owned(),
+            (_, true) => format!("wait for the end of the grace period, {grace} s"),
+            (_, false) => format!("end; a later run goes on after the grace period, {grace} s"),
+        });
+        let old = places.iter().filter(|place| place.at.is_rotation());
+        plan.extend(old.map(|place| Step::Kill(path(place), place.at).to_string()));
+        if self.options.destroy_superseded {
+            plan.push(Step::Retire.to_string());
+        }
+        plan
     }
 
     /// Reads the KEK and the slots of all devices.

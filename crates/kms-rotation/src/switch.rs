@@ -20,7 +20,7 @@ impl Run<'_> {
     /// KEK is wrong, so a slot with a costly key derivation is opened once only.
     pub(crate) async fn permit(&self, mut found: Found) -> Result<State> {
         if self.options.finish_only {
-            return Ok(self.finish(found).await);
+            return self.finish(found).await;
         }
         if let Some((_, others)) = found.places.split_first_mut() {
             self.prove_places(others, &found.stored.kek).await?;

@@ -13,9 +13,9 @@ use kms_core::{Error, ErrorKind, ExposeSecret, Result, SecretData};
 use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
-#[cfg(feature = "manifests")]
-pub use self::manifests::Manifests;
 pub use self::{directory::Directory, pod::PodEnvironment};
+#[cfg(feature = "manifests")]
+pub use self::{manifests::Manifests, yaml::MAX_BYTES};
 
 /// Kubernetes allows 1 MiB for all the data of a Secret.
 const MAX_SECRET_BYTES: u64 = 1024 * 1024;

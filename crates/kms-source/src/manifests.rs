@@ -604,7 +604,7 @@ metadata: {name: t}
         let large = " ".repeat(yaml::MAX_BYTES + 1);
         assert_eq!(
             parse(&[&large]).unwrap_err().to_string(),
-            "a.yaml: it has 8388609 bytes; the limit is 8388608"
+            "a.yaml: it has 134217729 bytes; the limit is 134217728"
         );
         let error = Manifests::parse([("a.yaml", &b"\xff\xfe"[..])]).unwrap_err();
         assert_eq!(error.to_string(), "a.yaml: it is not UTF-8 text");

@@ -14,13 +14,14 @@ use serde::{
 use serde_saphyr::{Location, Spanned, options::AliasLimits};
 use zeroize::Zeroizing;
 
-/// The size of the largest input, in bytes. A Kubernetes object has at most 1.5 MiB.
-pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The size of the largest input, in bytes. With its managed fields the Deployment of an OSD takes about 100 KiB, and a
+/// list may hold a thousand of them.
+pub const MAX_BYTES: usize = 128 * 1024 * 1024;
 /// The deepest nesting. A CephCluster with every field has fewer than 30 levels. In a build without optimization each
 /// level takes up to 40 KiB of stack.
 const MAX_DEPTH: usize = 48;
-/// The largest number of values in an input.
-const MAX_NODES: usize = 200_000;
+/// The largest number of values in an input. The Deployment of an OSD has about 3,500 with its managed fields.
+const MAX_NODES: usize = 4_000_000;
 /// The largest number of aliases (`*name`) in an input, and of the values that they expand to together.
 const MAX_ALIASES: usize = 1_000;
 const MAX_ALIASED: usize = 50_000;
@@ -55,12 +56,16 @@ pub(super) enum Number {
 ///
 /// `ConfigInvalid` with line and column. The error does not quote the input, which may be a secret.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
+    parse_up_to(text, MAX_NODES)
+}
+
+fn parse_up_to(text: &str, max_nodes: usize) -> Result<Vec<Node>, Mistake> {
     let mut options = serde_saphyr::Options::default();
     let mut budget = serde_saphyr::Budget::default();
     budget.max_depth = MAX_DEPTH;
     budget.flow_nesting_limit = MAX_DEPTH;
-    budget.max_nodes = MAX_NODES;
-    budget.max_events = 3 * MAX_NODES;
+    budget.max_nodes = max_nodes;
+    budget.max_events = 3 * max_nodes;
     budget.max_aliases = MAX_ALIASES;
     budget.max_anchors = MAX_ALIASES;
     budget.max_recorded_anchor_events = MAX_ALIASED;
@@ -229,6 +234,10 @@ impl de::Error for Mistake {
     fn invalid_value(_found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::new(format!("the value is not {expected}"))
     }
+
+    fn unknown_variant(_found: &str, known: &'static [&'static str]) -> Self {
+        Self::new(format!("the value is not one of: {}", known.join(", ")))
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -359,9 +368,32 @@ impl<'de> Deserializer<'de> for Node {
         visitor.visit_unit()
     }
 
+    /// The times and quantities of Kubernetes are types with one unnamed field, which accept no bare text.
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        let at = self.at;
+        match self.text() {
+            Some(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
+            None => Err(self.mistake(format!("this is {}, not a name", self.value.kind()))),
+        }
+        .map_err(|mistake: Mistake| mistake.at(at))
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
+        tuple tuple_struct map struct identifier
     }
 }
 
@@ -405,10 +437,17 @@ mod tests {
                     e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
         let deep_flow = "[".repeat(100_000);
         let deep_block: String = (0..2000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-        let many = "- x\n".repeat(MAX_NODES + 1);
-        for text in [bomb, &deep_flow, &deep_block, &many] {
+        for text in [bomb, &deep_flow, &deep_block] {
             failure(text);
         }
+        let many = "- x\n".repeat(101);
+        assert!(parse_up_to(&many, 100).is_err() && parse(&many).is_ok());
+    }
+
+    /// `kubectl get deployments -o yaml` in a cluster with a hundred OSDs and more.
+    #[test]
+    fn a_list_may_have_as_many_values_as_the_objects_of_a_large_cluster() {
+        assert!(parse(&"- x\n".repeat(250_000)).is_ok());
     }
 
     #[test]
@@ -426,6 +465,37 @@ mod tests {
             let value = nodes.first().and_then(|root| root.get("a")).and_then(|a| a.get("b"));
             assert_eq!(value.and_then(Node::text), Some("c\n"), "{text}");
         }
+    }
+
+    /// Objects of Kubernetes have times and quantities, which are types with one unnamed field.
+    #[test]
+    fn types_with_one_unnamed_field_and_names_of_variants_are_read() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Time(String);
+        #[derive(Debug, Deserialize, PartialEq)]
+        enum Policy {
+            Always,
+        }
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Object {
+            at: Time,
+            again: Option<Time>,
+            policy: Policy,
+        }
+        let text = "at: \"2026-11-30T01:02:03Z\"\nagain: x\npolicy: Always\n";
+        let read: Object = parse(text).unwrap().remove(0).read().unwrap();
+        let expected = Object {
+            at: Time("2026-11-30T01:02:03Z".to_owned()),
+            again: Some(Time("x".to_owned())),
+            policy: Policy::Always,
+        };
+        assert_eq!(read, expected);
+        let wrong = parse("at: x\nagain: 1\npolicy: Always").unwrap().remove(0).read::<Object>();
+        let error = wrong.unwrap_err().in_input("a.yaml").to_string();
+        assert_eq!(error, "a.yaml:2:8: this is a number, not a string");
+        let wrong = parse("at: x\npolicy: canary").unwrap().remove(0).read::<Object>();
+        let error = wrong.unwrap_err().in_input("a.yaml").to_string();
+        assert_eq!(error, "a.yaml:2:9: the value is not one of: Always");
     }
 
     #[test]

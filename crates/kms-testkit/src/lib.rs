@@ -4,6 +4,7 @@
 //!   servers, and an HTTP server that sends scripted bytes.
 //! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
 //! - `luks`: images with real LUKS headers, and Rook's rotation on them (feature `servers`).
+//! - [`warnings`]: the warnings that an operation logs.
 //! - `servers`: real servers, certificates and processes (feature `servers`).
 
 #![allow(
@@ -23,3 +24,4 @@ pub mod ledger;
 pub mod luks;
 #[cfg(feature = "servers")]
 pub mod servers;
+pub mod warnings;

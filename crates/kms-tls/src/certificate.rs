@@ -57,6 +57,16 @@ pub(crate) enum Key {
     Other(String),
 }
 
+impl Key {
+    /// Whether the crypto provider verifies signatures of such a key.
+    pub(crate) fn is_supported(&self) -> bool {
+        match self {
+            Self::Rsa(bits) => (2048..=8192).contains(bits),
+            Self::Other(name) => !["EC P-224", "EC secp256k1"].contains(&name.as_str()),
+        }
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

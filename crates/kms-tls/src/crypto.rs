@@ -3,18 +3,20 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    crypto::{CryptoProvider, ring as chosen},
+    crypto::{CryptoProvider, aws_lc_rs as chosen},
     sign::SigningKey,
 };
 use rustls_pki_types::PrivateKeyDer;
 
-/// The name of the crypto module.
-pub const MODULE: &str = "ring 0.17";
+/// The name and version of the crypto module, as the module itself says.
+pub fn module() -> String {
+    format!("AWS-LC {}", aws_lc_rs::awslc_version())
+}
 
 /// Returns the provider that every TLS connection uses.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(chosen::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(made())))
 }
 
 /// Makes the provider the default of the process, for libraries that look for one there. A default that is set already
@@ -22,8 +24,15 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn install() {
     if CryptoProvider::get_default().is_none() {
         // Another thread may install one first, which is as good.
-        let _ = chosen::default_provider().install_default();
+        let _ = made().install_default();
     }
+}
+
+/// The provider with every key exchange that Go offers and the library has.
+fn made() -> CryptoProvider {
+    let mut provider = chosen::default_provider();
+    provider.kx_groups.push(chosen::kx_group::SECP256R1MLKEM768);
+    provider
 }
 
 /// Makes a signer from a private key.

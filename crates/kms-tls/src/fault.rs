@@ -4,7 +4,7 @@ use kms_core::{Error, ErrorKind, Retry};
 use rustls::{AlertDescription, CertificateError};
 
 use crate::{
-    certificate::{Described, Key, date, one_line},
+    certificate::{Described, date, one_line},
     handshakes::{Handshakes, SettingNames},
     verify::Refused,
 };
@@ -43,8 +43,7 @@ fn explained(cause: &rustls::Error, handshakes: &Handshakes, retry: Retry) -> Er
 }
 
 /// What the client offers, for messages.
-const OFFERED: &str =
-    "we offer TLS 1.3 and 1.2 with AES-GCM and ChaCha20-Poly1305, and the curves X25519, P-256 and P-384";
+const OFFERED: &str = "we offer TLS 1.3 and 1.2 with AES-GCM and ChaCha20-Poly1305, and X25519, P-256 and P-384, the first two also with ML-KEM-768";
 
 /// The error for an alert of the server.
 fn alerted(alert: AlertDescription, handshakes: &Handshakes, retry: Retry) -> Error {
@@ -119,6 +118,9 @@ fn refused(cause: &CertificateError, handshakes: &Handshakes) -> Error {
             "the server does not hold the certificate's private key: the signature of the handshake is wrong"
                 .to_owned(),
         ),
+        CertificateError::Expired | CertificateError::NotValidYet => Some(
+            "by the clock of this host it has expired or is not valid yet: check the clock, then the certificate".to_owned(),
+        ),
         _ => None,
     };
     let why = why.unwrap_or_else(|| "it is not valid".to_owned());
@@ -129,6 +131,10 @@ impl Refused {
     /// The reason in words, with what the server presented, what was expected, and the setting to change.
     fn explain(&self, names: &SettingNames) -> String {
         let SettingNames { ca, server_name, address, .. } = names;
+        if self.cause == webpki::Error::BadDerTime {
+            return "it, or a CA in its chain, has a date that is malformed or before 1970; issue a new one"
+                .to_owned();
+        }
         let Some(Some(leaf)) = self.presented.first() else {
             return "it is malformed; issue a new one for the server".to_owned();
         };
@@ -138,7 +144,7 @@ impl Refused {
         }
         match &self.cause {
             webpki::Error::CertExpired { time, not_after } => format!(
-                "the certificate {} ended on {} (our clock: {}); renew it on the server",
+                "the certificate {} ended on {} (the clock of this host: {}); check the clock, or renew the certificate",
                 self.find(|one| one.not_after == *not_after),
                 date(*not_after),
                 date(*time)
@@ -192,8 +198,10 @@ impl Refused {
             ),
             webpki::Error::UnsupportedSignatureAlgorithmContext(_)
             | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                let issuers: Vec<_> = self.presented.iter().flatten().map(|one| &one.issuer).collect();
+                let roots = self.trusted.iter().filter(|one| issuers.contains(&&one.subject));
                 let algorithms =
-                    self.presented.iter().flatten().map(|one| {
+                    self.presented.iter().flatten().chain(roots).map(|one| {
                         format!("{} has {} and is signed by {}", one.subject, one.key, one.signature)
                     });
                 format!(
@@ -263,10 +271,9 @@ impl Refused {
         one_line(&format!("{} issued by {}", names.join(" issued by "), root.unwrap_or("an unknown CA")))
     }
 
-    /// The message for an RSA key whose size the crypto provider refuses.
+    /// The message for a key whose type or size the crypto provider refuses.
     fn weak_key(&self) -> Option<String> {
-        let is_weak = |one: &&Described| matches!(one.key, Key::Rsa(bits) if !(2048..=8192).contains(&bits));
-        let one = self.presented.iter().flatten().chain(&self.trusted).find(is_weak)?;
+        let one = self.presented.iter().flatten().chain(&self.trusted).find(|one| !one.key.is_supported())?;
         let about_chain = matches!(
             self.cause,
             webpki::Error::UnknownIssuer
@@ -275,7 +282,8 @@ impl Refused {
         );
         about_chain.then(|| {
             format!(
-                "{} has {}; we accept RSA keys of 2,048 to 8,192 bits: issue the certificate with a larger key, or with EC",
+                "{} has {}; we accept RSA keys of 2,048 to 8,192 bits, EC P-256, P-384 and P-521, and Ed25519: issue the \
+                 certificate with such a key",
                 one.subject, one.key
             )
         })

@@ -49,6 +49,11 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
+    /// No handshake yet; messages have these names of settings.
+    pub fn named(names: SettingNames) -> Self {
+        Self { names, ..Self::default() }
+    }
+
     /// Whether a server has asked for a client certificate.
     pub fn has_been_asked(&self) -> bool {
         self.asked.load(Relaxed)

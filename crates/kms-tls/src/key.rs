@@ -57,13 +57,15 @@ impl Identity {
 fn private_key(text: &[u8], certificate: Option<&CertificateDer<'_>>) -> Result<Arc<dyn SigningKey>> {
     let blocks = blocks(text);
     let keys: Vec<_> = blocks.iter().filter(|block| block.is_key()).collect();
-    if keys.iter().any(|block| block.is_encrypted_key()) {
+    // As in Go, a damaged block is skipped, and the first other one is the key.
+    let first = keys.iter().find(|block| block.is_encrypted_key() || block.der.is_some());
+    if first.is_some_and(|block| block.is_encrypted_key()) {
         return Err(Error::config(
             "the private key is encrypted, and no setting holds its password: decrypt it with openssl pkey -in KEY \
              -out PLAIN, and keep the result in the Secret",
         ));
     }
-    let Some(key) = keys.iter().find_map(|block| block.der.as_ref()) else {
+    let Some(key) = first.and_then(|block| block.der.as_ref()) else {
         return Err(Error::config(if keys.is_empty() {
             no_key(text, &blocks)
         } else {
@@ -83,7 +85,7 @@ fn private_key(text: &[u8], certificate: Option<&CertificateDer<'_>>) -> Result<
 }
 
 /// The private keys that the crypto provider supports.
-pub const SUPPORTED: &str = "RSA of 2,048 to 8,192 bits, EC P-256 or P-384, or Ed25519";
+pub const SUPPORTED: &str = "RSA of 2,048 to 8,192 bits, EC P-256, P-384 or P-521, or Ed25519";
 
 fn no_key(text: &[u8], blocks: &[Block]) -> &'static str {
     if blocks.iter().any(|block| block.label == "EC PARAMETERS") {

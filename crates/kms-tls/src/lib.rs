@@ -3,6 +3,8 @@
 pub mod certificate;
 pub mod crypto;
 pub mod fault;
+#[cfg(test)]
+mod go;
 mod handshakes;
 pub mod key;
 pub mod options;

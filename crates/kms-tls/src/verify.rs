@@ -96,8 +96,42 @@ impl Verifier {
             debug!("the server shows a certificate that the settings name itself");
             self.handshakes.pinned.store(true, Relaxed);
         }
-        certificate.verify_is_valid_for_subject_name(name)
+        match certificate.verify_is_valid_for_subject_name(name) {
+            Err(_) if !self.configured.is_empty() && is_below_wildcard(leaf, name) => Ok(()),
+            result => result,
+        }
     }
+
+    /// The error for a certificate, with what was presented and what is expected.
+    fn refuse(&self, cause: webpki::Error, presented: &[&CertificateDer<'_>], name: String) -> rustls::Error {
+        CertificateError::Other(OtherError(Arc::new(Refused {
+            cause,
+            presented: presented.iter().map(|der| Described::of(der)).collect(),
+            trusted: self.configured.iter().filter_map(|der| Described::of(der)).collect(),
+            name,
+        })))
+        .into()
+    }
+
+    /// The error for the signature of a handshake. If the library does not know the type of key, the message names it.
+    fn refuse_signature(&self, cause: rustls::Error, certificate: &CertificateDer<'_>) -> rustls::Error {
+        let is_known = Described::of(certificate).is_none_or(|leaf| leaf.key.is_supported());
+        if is_known {
+            cause
+        } else {
+            self.refuse(webpki::Error::InvalidSignatureForPublicKey, &[certificate], String::new())
+        }
+    }
+}
+
+/// Whether a certificate has a name such as `*.internal` that covers `name`. webpki refuses a wildcard directly below the
+/// top; Go accepts it, and private CAs issue it. Roots of the operating system never need it.
+fn is_below_wildcard(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let ServerName::DnsName(name) = name else { return false };
+    let Some((_, top)) = name.as_ref().trim_end_matches('.').split_once('.') else { return false };
+    let covers =
+        |known: &String| known.strip_prefix("*.").is_some_and(|below| below.eq_ignore_ascii_case(top));
+    Described::of(leaf).is_some_and(|leaf| leaf.names.iter().any(covers))
 }
 
 /// Checks purpose and dates of a certificate that needs no issuer, since the settings name it.
@@ -146,13 +180,10 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.verify(leaf, intermediates, name, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(cause) => Err(CertificateError::Other(OtherError(Arc::new(Refused {
-                cause,
-                presented: std::iter::once(leaf).chain(intermediates).map(|der| Described::of(der)).collect(),
-                trusted: self.configured.iter().filter_map(|der| Described::of(der)).collect(),
-                name: name.to_str().into_owned(),
-            })))
-            .into()),
+            Err(cause) => {
+                let presented: Vec<_> = std::iter::once(leaf).chain(intermediates).collect();
+                Err(self.refuse(cause, &presented, name.to_str().into_owned()))
+            }
         }
     }
 
@@ -164,6 +195,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
+            .map_err(|cause| self.refuse_signature(cause, certificate))
     }
 
     fn verify_tls13_signature(
@@ -174,6 +206,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
+            .map_err(|cause| self.refuse_signature(cause, certificate))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

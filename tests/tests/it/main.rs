@@ -12,6 +12,8 @@ mod kmip_habits;
 mod luks_cli;
 mod recover_cli;
 mod rook_cli;
+mod rook_exports;
+mod rook_recipes;
 mod rook_rotation;
 mod rotate_cli;
 mod rotate_crash;

@@ -143,7 +143,7 @@ async fn a_failure_is_reported_and_gives_the_exit_code_and_the_others_are_done()
     );
     assert!(ran.stderr.contains("conflict with \"rook\""), "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("1 CronJobs failed") && ran.stderr.contains("--beside-rook"),
+        ran.stderr.contains("1 CronJob failed") && ran.stderr.contains("--beside-rook"),
         "{}",
         ran.stderr
     );
@@ -187,4 +187,50 @@ async fn what_a_pod_needs_is_printed_for_a_cluster_and_for_a_file() {
     let volumes = kms.run(&["render", "volumes"]).want(0).stdout;
     let file = json!({"security": fixture("vault-tls", "security.json")}).to_string();
     assert_eq!(Kms::new().document("a.yaml", &file).run(&["render", "volumes"]).want(0).stdout, volumes);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
+async fn warnings_of_the_api_server_are_printed_as_kubectl_prints_them() {
+    let cluster = cluster("vault-token").await;
+    let namespace = cluster.place.name();
+    cluster.kubectl(&format!("label namespace {namespace} pod-security.kubernetes.io/warn=restricted"));
+    let kms = cluster.kms(ADMIN);
+    let ran = kms.run(&["cronjobs", "apply", "--dry-run"]).want(0);
+    let warnings = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with("Warning: ")).map(str::to_owned);
+        lines.collect::<std::collections::BTreeSet<_>>()
+    };
+    let ours = warnings(&ran.stderr);
+    assert!(ours.iter().any(|line| line.contains("would violate PodSecurity")), "{}", ran.stderr);
+    // Each one once, though there are three CronJobs.
+    assert_eq!(ours.len(), ran.stderr.lines().filter(|line| line.starts_with("Warning: ")).count());
+    let folder = tempfile::tempdir().unwrap();
+    let line =
+        format!("kms -n {namespace} cronjobs render | kubectl apply --server-side --dry-run=server -f -");
+    let theirs = cluster.shell(&line, folder.path()).want(0);
+    assert_eq!(warnings(&theirs.stderr), ours);
+    assert!(kms.run(&["-q", "cronjobs", "apply", "--dry-run"]).want(0).stderr.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it rook"]
+async fn the_namespace_is_enough_where_it_has_one_cluster() {
+    let cluster = cluster("vault-token").await;
+    let config = cluster.kubeconfig(ADMIN);
+    let namespace = cluster.place.name();
+    let run = |option: &str, code: i32| {
+        let args = ["--kubeconfig", &config, option, namespace, "-o", "json", "cronjobs", "render"];
+        Kms::new().run(&args).want(code)
+    };
+    for option in ["-n", "--namespace", "--cluster"] {
+        assert_eq!(run(option, 0).json()["items"].as_array().unwrap().len(), 3, "{option}");
+    }
+    cluster.place.create_ceph_cluster("second", json!({})).await.unwrap();
+    let ran = run("-n", 2);
+    let why = format!("--cluster {namespace}/rook-ceph or --cluster {namespace}/second");
+    assert!(ran.stderr.contains(&why), "{}", ran.stderr);
+    let empty = cluster.kube.create_namespace("empty").await.unwrap();
+    let ran = Kms::new().run(&["--kubeconfig", &config, "-n", empty.name(), "list"]).want(3);
+    assert!(ran.stderr.contains("has no CephCluster"), "{}", ran.stderr);
 }

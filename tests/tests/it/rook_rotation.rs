@@ -286,3 +286,50 @@ async fn a_job_beside_rooks_refuses_once_rook_rotates() {
         assert_ne!(host.kek(), before);
     }
 }
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it rook"]
+async fn a_rotation_by_hand_is_noted_as_one_by_a_job_and_a_rehearsal_lists_its_steps() {
+    let host = Host::new(false).await;
+    let [data, metadata, wal] = host.paths();
+    let devices = [&data, &metadata, &wal];
+    let one = ["-o", "json", "rotate", NAME, &data, &metadata, &wal];
+    // Its clock is the real one, so that a run which waits is seen.
+    let kms = host.cluster.kms(ADMIN);
+    let noted = async || {
+        let deployment = host.cluster.call("GET", "apps/v1", DEPLOYMENT, Value::Null).await;
+        let annotations = deployment["metadata"]["annotations"].clone();
+        let of = |name: &str| annotations[format!("kms.ceph.rook.io/key-{name}")].clone();
+        (of("rotation-outcome"), of("rotated-at"))
+    };
+
+    let rehearsed = kms.run(&[&one[..], &["--dry-run"]].concat()).want(0).json();
+    let plan: Vec<_> =
+        rehearsed["plan"].as_array().unwrap().iter().map(|step| step.as_str().unwrap().to_owned()).collect();
+    let slots =
+        |word: &str, slot: u8| devices.map(|device| format!("{word} slot {slot} of {device}")).to_vec();
+    let middle = ["store the new KEK", "read it back", "wait for the end of the grace period, 600 s"];
+    let expected =
+        [slots("add the new KEK in", 1), middle.map(str::to_owned).to_vec(), slots("remove", 0)].concat();
+    assert_eq!(plan, expected);
+    assert_eq!(noted().await, (Value::Null, Value::Null));
+
+    // Without a wait, and again while the first is young: both end at once, and there is one new KEK.
+    let before = host.kek();
+    let first = kms.run(&[&one[..], &["--no-wait"]].concat()).want(0).json();
+    let new = host.kek();
+    assert!(first["outcome"] == "pending" && new != before, "{first}");
+    assert_eq!(noted().await, (json!("pending"), first["stored"].clone()));
+    let second = kms.run(&[&one[..], &["--no-wait"]].concat()).want(0).json();
+    assert_eq!((&second["outcome"], host.kek()), (&json!("pending"), new));
+    // The rehearsal knows the slots that the first run has left.
+    let rehearsed = kms.run(&[&one[..], &["--dry-run"]].concat()).want(0).json();
+    let begin = &rehearsed["plan"].as_array().unwrap()[..4];
+    let watched = "see that the KMS and all key slots stay unchanged for 600 s".to_owned();
+    assert_eq!(begin, [vec![watched], slots("remove", 0)].concat());
+    let all = ["-o", "json", "rotate", "--all", "--no-wait", "--data-dir"];
+    fs::write(host.devices().join("block"), "").unwrap();
+    let data_dir = host.folder.path().display().to_string();
+    let document = kms.run(&[&all[..], &[&data_dir]].concat()).want(0).json();
+    assert_eq!(document["outcomes"], json!({"pending": 1}), "{document}");
+}

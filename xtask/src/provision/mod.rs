@@ -97,6 +97,15 @@ pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     Ok([python, node, go])
 }
 
+/// The server with Go's own TLS, built anew since its cases change with our code.
+pub(crate) fn go_tls(sh: &Shell) -> Result<PathBuf> {
+    need_go(sh)?;
+    let program = servers_dir().join("bin/go-tls");
+    let _folder = sh.push_dir(root().join("tests/go/tls"));
+    run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -o {program} .").env("CGO_ENABLED", "0"))?;
+    Ok(program)
+}
+
 /// Creates a folder `node_modules` with these packages, once.
 fn node_modules(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = servers_dir().join(name);
@@ -128,6 +137,8 @@ fn bao_in(venv: &Path) -> Result<Option<PathBuf>> {
 
 /// The folder with `etcd` and `kube-apiserver`.
 pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
+    // What users do with the API server, tests do with the program that users have.
+    need(sh, "kubectl", &["version", "--client"], &["kubernetes-client"])?;
     if let Some(assets) = sh.var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
         for program in ["etcd", "kube-apiserver"] {

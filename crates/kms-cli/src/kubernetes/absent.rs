@@ -29,6 +29,14 @@ impl Kubernetes {
             .context("feature", Provider::KubernetesSecret.feature()))
     }
 
+    /// # Errors
+    ///
+    /// Always `Disabled`.
+    pub(crate) async fn only_cluster(&self, kube_namespace: &str) -> Result<ClusterRef> {
+        self.cluster(&ClusterRef::new(kube_namespace, "")).await?;
+        Ok(ClusterRef::new(kube_namespace, ""))
+    }
+
     /// Empty: this build cannot look.
     #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
     pub(crate) async fn uses(&self, _kube_namespace: &str, _key: &KeyName) -> Result<Vec<String>> {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{KeyName, Result, SecretData, SecretSource, layer::RetryPolicy};
+use kms_core::{Error, ErrorKind, KeyName, Result, SecretData, SecretSource, layer::RetryPolicy};
 use kms_dispatch::Options;
 use kms_kube::{
-    CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, connect, retry,
+    CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, ceph_clusters,
+    connect, retry,
 };
 use kms_rook::client::RookNamespace;
 use tokio::sync::OnceCell;
@@ -61,6 +62,28 @@ impl Kubernetes {
             ceph_cluster(connection, &named.kube_namespace, &named.name).await
         };
         retry(&self.policy, "read CephCluster", read).await
+    }
+
+    /// Finds the name of a CephCluster that is given by its namespace alone.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the namespace has several CephClusters, `NotFound` if it has none; otherwise errors of the
+    /// connection.
+    pub(crate) async fn only_cluster(&self, kube_namespace: &str) -> Result<ClusterRef> {
+        let list = || async { ceph_clusters(self.connection().await?.clone(), kube_namespace).await };
+        let found = retry(&self.policy, "list CephClusters", list).await?;
+        match found.as_slice() {
+            [name] => Ok(ClusterRef::new(kube_namespace, name)),
+            [] => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the namespace {kube_namespace} has no CephCluster: name another one with --cluster"),
+            )),
+            several => Err(Error::config(format!(
+                "the namespace {kube_namespace} has several CephClusters: name one of them, --cluster {kube_namespace}/{}",
+                several.join(&format!(" or --cluster {kube_namespace}/"))
+            ))),
+        }
     }
 
     /// Finds the Deployments and PVCs of a namespace that use a key.

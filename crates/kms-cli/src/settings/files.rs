@@ -1,19 +1,16 @@
 //! The files given with `-f`.
 
 use kms_core::Result;
-use kms_source::Manifests;
+use kms_source::{MAX_BYTES, Manifests};
 use tracing::info;
 
 use crate::{args::Global, input};
-
-/// The maximum size of an input. The parser has the same limit.
-const MAX_INPUT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reads the files given with `-f`. Also keeps objects of the given `kinds`.
 pub(crate) fn read_manifests(global: &Global, kinds: &[&str]) -> Result<Manifests> {
     let mut inputs = Vec::new();
     for path in &global.files {
-        inputs.push((input::name(path), input::read(path, MAX_INPUT_BYTES)?));
+        inputs.push((input::name(path), input::read(path, MAX_BYTES)?));
     }
     let inputs = inputs.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     let manifests = Manifests::parse_keeping(inputs, kinds)?;

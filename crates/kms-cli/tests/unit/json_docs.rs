@@ -167,6 +167,7 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
                 rook,
                 quiet: true,
                 options: kms_rotation::Options::default().with_timer(Arc::new(Skipping::default())),
+                sinks: Vec::new(),
             };
             devices::rotate::run(args, host, connect, &mut output).await
         }
@@ -357,7 +358,8 @@ async fn rook() {
     let file = folder.path().join("cluster.yaml");
     std::fs::write(&file, format!("{cluster}\n---\n{}", read("osd-deployment.json"))).unwrap();
     for (section, args) in [
-        ("kms cronjobs render", &["cronjobs", "render", "--rbac"][..]),
+        ("kms cronjobs render", &["cronjobs", "render", "--image", "mine:1"][..]),
+        ("kms cronjobs rights", &["cronjobs", "rights"]),
         ("kms render env", &["render", "env"]),
         ("kms render volumes", &["render", "volumes"]),
     ] {

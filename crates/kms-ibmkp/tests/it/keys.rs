@@ -6,7 +6,10 @@ use crate::common::{Setup, kek, key, names, quick};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
 };
-use kms_testkit::fake::ibmkp::{API_KEY, Destroyed, Host, INSTANCE, IbmKp, Key};
+use kms_testkit::{
+    fake::ibmkp::{API_KEY, Destroyed, Host, INSTANCE, IbmKp, Key},
+    warnings::warnings,
+};
 
 const ROOKS: &str = "a-KEK-of-rook+/==";
 
@@ -57,6 +60,20 @@ async fn requests_are_those_of_rook_byte_for_byte() {
         assert_eq!(request.header("x-kms-key-ring"), Some("default"));
         assert!(request.header("authorization").unwrap().starts_with("Bearer ey"));
         assert!(ids.insert(request.header("correlation-id").unwrap().to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_kek_that_rook_would_not_read_is_stored_with_a_warning() {
+    let double = IbmKp::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    for (name, text, expected) in [("a", "QUJD", 0), ("b", "no base64", 1)] {
+        let (name, kek) = (key(name), kek(text));
+        let (stored, warned) = warnings(provider.put(&name, &kek, PutMode::Create)).await;
+        let _version = stored.unwrap();
+        let about = warned.iter().filter(|warning| warning.contains("the KEK is not base64")).count();
+        assert_eq!(about, expected, "{text}: {warned:?}");
+        assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek));
     }
 }
 

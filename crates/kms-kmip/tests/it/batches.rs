@@ -2,15 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use kms_core::{Error, ErrorKind, Freshness, Kek, KmsProvider as _, KmsProviderExt as _, PutMode};
-use kms_kmip::Kmip;
+use kms_core::{
+    DeleteMode, Error, ErrorKind, Freshness, Kek, KmsProvider as _, KmsProviderExt as _, PutMode, Retry,
+};
+use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{Batch, Continuation, KmipDouble, Quirks, Trick};
 
 use crate::{
     common::{Setup, kek, key},
-    wire::{DISCOVER, count, get, indexed, plain, with},
+    wire::{DISCOVER, REGISTER, count, get, indexed, plain, with},
 };
 
 /// Reads the key `a`, and returns the number of requests that it took.
@@ -86,6 +88,15 @@ async fn a_server_without_batches_or_without_the_placeholder_is_found_out_once()
             assert!(found.unwrap().ct_eq(&kek), "{quirks:?}");
             assert!(at == 0 || requests == later, "read {at}: {requests} requests, {quirks:?}");
         }
+        // A version from the settings leaves the client to find out the same by itself.
+        if quirks.versions.contains(&(1, 4)) && !quirks.no_discovery {
+            let kmip = setup.clone().version("1.4").build().await;
+            for at in 0..3 {
+                let (found, requests) = requests(&server, &kmip, Freshness::Fresh).await;
+                assert!(found.unwrap().ct_eq(&kek), "{quirks:?}");
+                assert!(at == 0 || requests == later, "read {at} at 1.4: {requests} requests, {quirks:?}");
+            }
+        }
         // The version is asked for in the form that the server understands.
         let version = kmip.probed().await.passed.into_iter().find(|(step, _)| *step == "versions").unwrap().1;
         let best = [(1, 4), (1, 2), (1, 0), (2, 1)].into_iter().find(|best| quirks.versions.contains(best));
@@ -148,4 +159,49 @@ async fn a_batch_that_meets_silence_is_not_sent_again() {
     assert!(get(&kmip).await.unwrap().ct_eq(&kek));
     // Discover Versions, Locate, Get Attributes, Get: each alone.
     assert_eq!(server.operations().len() - operations, 4);
+}
+
+#[tokio::test]
+async fn what_the_server_has_kept_comes_back_with_the_registration() {
+    // The requests of a create with an index: the search, Register, and a last look after the entry was written.
+    for (quirks, expected) in [
+        (Quirks::default(), 3),
+        // Get Attributes takes a request of its own.
+        (Quirks { no_placeholder: true, ..Quirks::default() }, 4),
+        (Quirks { batch: Batch::FirstOnly, ..Quirks::default() }, 4),
+        (Quirks { batch: Batch::Closed, ..Quirks::default() }, 4),
+    ] {
+        let (server, setup) = with(quirks.clone()).await;
+        let kmip = setup.index(Arc::new(MemoryIndex::new())).build().await;
+        // The first ones find out what the server does.
+        for name in ["a", "b"] {
+            kmip.put(&key(name), &kek(), PutMode::Create).await.unwrap();
+        }
+        let (registered, before) = (count(&server, REGISTER), server.requests());
+        kmip.put(&key("c"), &kek(), PutMode::Create).await.unwrap();
+        assert_eq!(server.requests() - before, expected, "{quirks:?}");
+        assert_eq!((count(&server, REGISTER) - registered, server.objects()), (1, 3), "{quirks:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_response_to_a_registration_with_more_operations_leaves_the_outcome_unknown() {
+    let (server, setup) = plain().await;
+    let kmip = setup.build().await;
+    for (trick, kind, objects) in [
+        (Trick::Close, ErrorKind::Unavailable, 0),
+        (Trick::DoAndClose, ErrorKind::Unavailable, 1),
+        (Trick::Cut(4), ErrorKind::Unavailable, 1),
+        (Trick::Cut(40), ErrorKind::Unavailable, 1),
+        (Trick::Raw(b"\x42\x00\x7b\x01\0\0\0\0".to_vec()), ErrorKind::Protocol, 0),
+    ] {
+        server.trick_on(REGISTER, trick.clone());
+        let registered = count(&server, REGISTER);
+        let error = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (kind, Retry::IfIdempotent), "{trick:?}: {error}");
+        assert_eq!((count(&server, REGISTER) - registered, server.objects()), (1, objects), "{trick:?}");
+        if objects > 0 {
+            kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        }
+    }
 }

@@ -159,3 +159,43 @@ async fn keks_of_earlier_versions_are_read_replaced_and_destroyed_whatever_the_s
         }
     }
 }
+
+#[tokio::test]
+async fn objects_that_are_no_kek_of_ours_are_neither_the_key_nor_destroyed() {
+    let cluster = ("rook-kms", CLUSTER);
+    for with_index in [false, true] {
+        let server = KmipDouble::start(Quirks::default()).await.unwrap();
+        let mut setup = Setup::on(&server.endpoint(), server.pki());
+        let index = Arc::new(MemoryIndex::new());
+        if with_index {
+            setup = setup.index(index.clone());
+        }
+        // A certificate, a public key and a template of the same name, with our label and without.
+        let kinds = [1, 3, 6];
+        let others = kinds.map(|kind| {
+            server.insert_kind(kind, &[1; 128], &[NAME], &[cluster]);
+            server.insert_kind(kind, &[1; 128], &[NAME], &[])
+        });
+        let kmip = setup.build().await;
+        let error = kmip.get(&key("a"), Freshness::Fresh).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let error = kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
+        let version = kmip.put(&key("a"), &kek(), PutMode::Update(version)).await.unwrap();
+        assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
+        kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        assert_eq!(server.objects(), 2 * kinds.len());
+        if with_index {
+            // A wrong Secret names a certificate, the KEK of another key, or that of another cluster.
+            let b = server.insert(&[2; 128], &["rook-ceph-osd-encryption-key-b"], &[cluster]);
+            let theirs = server.insert(&[3; 128], &[NAME], &[("rook-kms", "other/cluster")]);
+            for uid in [&others[0], &b, &theirs] {
+                index.set(&key("a"), uid);
+                let error = kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err();
+                assert!(error.to_string().contains("nothing was destroyed"), "{error}");
+                assert_eq!(server.objects(), 2 * kinds.len() + 2);
+            }
+        }
+    }
+}

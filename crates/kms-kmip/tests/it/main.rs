@@ -12,5 +12,6 @@ mod live;
 mod locate;
 mod order;
 mod races;
+mod rook;
 mod superseded;
 mod wire;

@@ -6,16 +6,17 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Uri, header::USER_AGENT};
 use kms_core::{Error, ErrorKind, ProxyRules, Result};
+use kms_tls::pem::certificates;
 use kube::{
     Client, Config,
-    client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tracing::warn;
 
-use super::{names::KUBERNETES, token_file::TokenFile};
+use super::{names::KUBERNETES, token_file::TokenFile, transport, warnings::Warnings};
 
 /// The time-out for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +83,7 @@ impl ConnectOptions {
 pub struct Connection {
     client: Client,
     server: Option<String>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Connection {
@@ -103,13 +105,13 @@ impl Connection {
 
 impl From<Client> for Connection {
     fn from(client: Client) -> Self {
-        Self { client, server: None }
+        Self { client, server: None, warnings: Warnings::default() }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, server } = self;
+        let Self { client: _, server, warnings: _ } = self;
         f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
     }
 }
@@ -136,11 +138,6 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
     if config.accept_invalid_certs {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // kube takes the TLS provider that is the default of the process. If two are compiled in without a default,
-        // kube panics. A default that another thread installs first works too.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(SILENCE_TIMEOUT);
     config.write_timeout = Some(SILENCE_TIMEOUT);
@@ -157,12 +154,8 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         config.auth_info.token = None;
         file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
     }
-    let builder = ClientBuilder::try_from(config).map_err(unusable)?;
-    let client = match token_file {
-        Some(file) => builder.with_layer(&file).build(),
-        None => builder.build(),
-    };
-    Ok(Connection { client, server: Some(server) })
+    let client = transport::client(&mut config, token_file.as_ref())?;
+    Ok(Connection { client, server: Some(server), warnings: Warnings::default() })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {
@@ -177,7 +170,7 @@ fn config(options: &ConnectOptions) -> Result<Config> {
         }
     };
     let inferred = kubeconfig.is_none();
-    let kubeconfig = match found {
+    let mut kubeconfig = match found {
         // Without a kubeconfig, or with an empty one, the service account of the pod is used.
         Err(KubeconfigError::FindPath) if inferred => return in_cluster(context.as_deref(), None),
         Err(KubeconfigError::ReadConfig(cause, path))
@@ -190,13 +183,15 @@ fn config(options: &ConnectOptions) -> Result<Config> {
         }
         found => found.map_err(bad_kubeconfig)?,
     };
-    let has_proxy = has_proxy(&kubeconfig, context.as_deref());
+    let has_proxy = has_proxy(&mut kubeconfig, context.as_deref());
+    let roots = take_roots(&mut kubeconfig, context.as_deref())?;
     let chosen = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
     // The function is async but never waits.
     let mut config =
         futures_util::FutureExt::now_or_never(Config::from_custom_kubeconfig(kubeconfig, &chosen))
             .unwrap_or(Err(KubeconfigError::CurrentContextNotSet))
             .map_err(bad_kubeconfig)?;
+    config.root_cert = roots;
     if !has_proxy {
         // kube has taken a proxy from HTTPS_PROXY of the process, and knows no NO_PROXY.
         config.proxy_url = proxy_for(proxies, &config.cluster_url)?;
@@ -223,20 +218,38 @@ fn proxy_for(proxies: &ProxyRules, server: &Uri) -> Result<Option<Uri>> {
 }
 
 /// Whether the kubeconfig itself names a proxy for the server of the chosen context.
-fn has_proxy(kubeconfig: &Kubeconfig, context: Option<&str>) -> bool {
+fn has_proxy(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> bool {
+    let cluster = cluster(kubeconfig, context).and_then(|cluster| cluster.proxy_url.as_deref());
+    cluster.is_some_and(|url| !url.is_empty())
+}
+
+/// Takes the CA certificates of the chosen context's server out of the kubeconfig, so that a damaged block among them does
+/// not stop kube. The result is `None` if the kubeconfig names no CA.
+fn take_roots(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<Vec<Vec<u8>>>> {
+    let Some(cluster) = cluster(kubeconfig, context) else { return Ok(None) };
+    let (data, file) = (cluster.certificate_authority_data.take(), cluster.certificate_authority.take());
+    let wrong = |why: String| {
+        Error::config(format!("the certificate-authority of the kubeconfig is not a PEM certificate: {why}"))
+    };
+    let pem = match (data.filter(|data| !data.is_empty()), file) {
+        (Some(data), _) => STANDARD.decode(data).map_err(|_cause| wrong("it is not base64".to_owned()))?,
+        (None, Some(file)) => std::fs::read(&file).map_err(|cause| {
+            Error::config("the certificate-authority of the kubeconfig cannot be read")
+                .context("file", file)
+                .source(cause)
+        })?,
+        (None, None) => return Ok(None),
+    };
+    let found = certificates(&pem).map_err(|error| wrong(error.to_string()))?;
+    Ok(Some(found.iter().map(|certificate| certificate.to_vec()).collect()))
+}
+
+/// The server of the chosen context.
+fn cluster<'a>(kubeconfig: &'a mut Kubeconfig, context: Option<&str>) -> Option<&'a mut Cluster> {
     let context = context.or(kubeconfig.current_context.as_deref());
-    let cluster = kubeconfig
-        .contexts
-        .iter()
-        .find(|named| Some(named.name.as_str()) == context)
-        .and_then(|named| named.context.as_ref())
-        .map(|context| context.cluster.as_str());
-    kubeconfig
-        .clusters
-        .iter()
-        .find(|named| Some(named.name.as_str()) == cluster)
-        .and_then(|named| named.cluster.as_ref()?.proxy_url.as_deref())
-        .is_some_and(|url| !url.is_empty())
+    let context = kubeconfig.contexts.iter().find(|named| Some(named.name.as_str()) == context)?;
+    let name = context.context.as_ref()?.cluster.as_str();
+    kubeconfig.clusters.iter_mut().find(|named| named.name == name)?.cluster.as_mut()
 }
 
 /// The configuration of the pod's service account. `missing` is the kubeconfig that was not found.
@@ -304,31 +317,6 @@ fn bad_kubeconfig(cause: KubeconfigError) -> Error {
         }
         KubeconfigError::ParseCertificates(_) => {
             Error::config("the certificate-authority of the kubeconfig is not a PEM certificate")
-        }
-        cause => Error::config("the kubeconfig cannot be used").source(cause),
-    }
-}
-
-/// The error for a client that cannot be built.
-///
-/// It omits the command line, the environment and the output of a credential plugin, which may hold a token.
-fn unusable(cause: kube::Error) -> Error {
-    match cause {
-        kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd: _, out }) => Error::new(
-            ErrorKind::Unauthenticated,
-            format!("the credential plugin of the kubeconfig failed with {}", out.status),
-        ),
-        kube::Error::Auth(kube::client::AuthError::AuthExecStart(cause)) => {
-            Error::config("the credential plugin of the kubeconfig cannot be started").source(cause)
-        }
-        kube::Error::Auth(_) => Error::config("the credentials of the kubeconfig cannot be used"),
-        cause @ kube::Error::RustlsTls(_) => {
-            Error::config("the certificates of the kubeconfig cannot be used").source(cause)
-        }
-        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
-            Error::config(
-                "the proxy for the API server must have an http address: see HTTPS_PROXY and proxy-url",
-            )
         }
         cause => Error::config("the kubeconfig cannot be used").source(cause),
     }
@@ -452,6 +440,24 @@ mod tests {
         let error = connect(options.clone()).await.unwrap_err();
         assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
         assert!(!format!("{error:?}{options:?}").contains("canary"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn damaged_and_foreign_blocks_of_the_ca_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let block =
+            |label: &str, body: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+        let good = block("CERTIFICATE", "MAA=");
+        let bundle = block("CERTIFICATE", "!!!") + &block("X509 CRL", "MAA=") + &good;
+        let of = |entry: &str| {
+            kubeconfig("https://api.example", "token: t").replace("server:", &format!("{entry}, server:"))
+        };
+        let data = of(&format!("certificate-authority-data: {}", STANDARD.encode(&bundle)));
+        assert_eq!(config(&write(folder.path(), &data)).unwrap().root_cert.unwrap(), [[0x30, 0]]);
+        let file = folder.path().join("ca.crt");
+        fs::write(&file, &bundle).unwrap();
+        let file = of(&format!("certificate-authority: '{}'", file.display()));
+        assert_eq!(config(&write(folder.path(), &file)).unwrap().root_cert.unwrap(), [[0x30, 0]]);
     }
 
     #[tokio::test]

@@ -4,12 +4,12 @@ use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use http::StatusCode;
 use kms_core::{Error, ErrorKind, Retry};
+use kms_tls::{Handshakes, fault::fault};
 use kube::core::Status;
-use rustls::CertificateError;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{secret::Base64, token_file::TokenFileError};
+use super::{secret::Base64, token_file::TokenFileError, transport::NAMES};
 
 /// The user name of a request without credentials.
 const ANONYMOUS: &str = "system:anonymous";
@@ -415,6 +415,10 @@ pub(crate) fn unreadable(what: &str, target: &Target<'_>) -> Failure {
 
 /// The error for a request without a response.
 pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
+    if let Some(tls) = chain(&error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        let fault = fault(tls, &Handshakes::named(NAMES), Retry::IfIdempotent);
+        return target.add_to(fault).into();
+    }
     let (kind, retry, message) = match TransportFailure::of(&error) {
         TransportFailure::Token => (
             ErrorKind::Unauthenticated,
@@ -425,23 +429,6 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
             ErrorKind::Unauthenticated,
             Retry::Never,
             "the credentials that the kubeconfig describes could not be obtained",
-        ),
-        TransportFailure::Clock => (
-            ErrorKind::ConfigInvalid,
-            Retry::Never,
-            "by the clock of this host, the certificate of the API server is not valid yet or has expired: check the \
-             clock, then the certificate",
-        ),
-        TransportFailure::ServerCertificate => (
-            ErrorKind::ConfigInvalid,
-            Retry::Never,
-            "the certificate of the API server is not trusted: check certificate-authority and the server's name in \
-             the kubeconfig",
-        ),
-        TransportFailure::Tls => (
-            ErrorKind::Unavailable,
-            Retry::IfIdempotent,
-            "the TLS connection to the API server failed: check the server's address and the client certificate",
         ),
         TransportFailure::Connect => {
             (ErrorKind::Unavailable, Retry::Always, "the API server cannot be reached")
@@ -469,10 +456,6 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
 enum TransportFailure {
     Token,
     Login,
-    /// The certificate of the server is not valid at this time.
-    Clock,
-    ServerCertificate,
-    Tls,
     Connect,
     Timeout,
     Broken,
@@ -491,17 +474,6 @@ impl TransportFailure {
             }
             if cause.is::<kube::client::AuthError>() {
                 return Self::Login;
-            }
-            match cause.downcast_ref::<rustls::Error>() {
-                Some(rustls::Error::InvalidCertificate(
-                    CertificateError::Expired
-                    | CertificateError::ExpiredContext { .. }
-                    | CertificateError::NotValidYet
-                    | CertificateError::NotValidYetContext { .. },
-                )) => return Self::Clock,
-                Some(rustls::Error::InvalidCertificate(_)) => return Self::ServerCertificate,
-                Some(_) => return Self::Tls,
-                None => {}
             }
             connecting |= cause
                 .downcast_ref::<hyper_util::client::legacy::Error>()
@@ -738,10 +710,12 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_broken_connection_is_found_inside_io_errors() {
-        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let wrapped = kube::Error::Service(Box::new(io::Error::other(io::Error::other(tls))));
-        assert_eq!(TransportFailure::of(&wrapped), TransportFailure::ServerCertificate);
-        for clock in [CertificateError::Expired, CertificateError::NotValidYet] {
+        let error = unrefused(wrapped, &target(&[])).error;
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
+        assert!(error.to_string().contains("the server's certificate is refused"), "{error}");
+        for clock in [rustls::CertificateError::Expired, rustls::CertificateError::NotValidYet] {
             let tls = rustls::Error::InvalidCertificate(clock);
             let wrapped = kube::Error::Service(Box::new(io::Error::other(tls)));
             let error = unrefused(wrapped, &target(&[])).error.to_string();

@@ -120,6 +120,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
         Failure { cause, error }
     })?;
     let (parts, body) = response.into_parts();
+    connection.warnings.show(&parts.headers);
     let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {

@@ -14,6 +14,9 @@ mod secret;
 mod secret_source;
 mod secrets;
 mod token_file;
+mod transport;
+mod unusable;
+mod warnings;
 
 pub use self::{
     connect::{ConnectOptions, Connection, connect},
@@ -22,10 +25,11 @@ pub use self::{
     names::{FIELD_MANAGER, KUBERNETES, check_object, is_subdomain},
     objects::{Objects, Write},
     owner::Owner,
-    read_cluster::ceph_cluster,
+    read_cluster::{ceph_cluster, ceph_clusters},
     retry::retry,
     rights::{account, server_version},
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,
+    warnings::WARNINGS,
 };

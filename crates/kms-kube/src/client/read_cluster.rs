@@ -5,13 +5,56 @@ use kms_core::{Error, ErrorKind, Result};
 use super::{
     connect::Connection,
     error::{Cause, Target},
-    exchange::read,
+    exchange::{Object, Page, read},
     names::{KUBERNETES, check_object},
 };
 use crate::{
     ceph_cluster::{CephCluster, Document},
     cluster_ref::ClusterRef,
 };
+
+/// The group and the resource of CephClusters.
+const GROUP: &str = "ceph.rook.io";
+const RESOURCE: &str = "cephclusters";
+
+/// The names of the CephClusters in a namespace.
+///
+/// # Errors
+///
+/// `NotFound` if Rook is not installed; `PermissionDenied` if the account may not list CephClusters; otherwise errors of
+/// the connection.
+pub async fn ceph_clusters(
+    client: impl Into<Connection> + Send,
+    kube_namespace: &str,
+) -> Result<Vec<String>> {
+    let connection = client.into();
+    let annotate_error = |error: Error| error.operation("list CephClusters").provider(KUBERNETES);
+    check_object("namespace", kube_namespace)?;
+    let target = Target {
+        verb: "list",
+        group: GROUP,
+        resource: RESOURCE,
+        kube_namespace: Some(kube_namespace),
+        name: None,
+        hidden: &[],
+    };
+    let path = format!("/apis/{GROUP}/v1/namespaces/{kube_namespace}/{RESOURCE}");
+    let found: Page<Object> = read(&connection, &path, &target).await.map_err(|failure| {
+        annotate_error(match failure.cause {
+            Cause::NoSuchResource => not_installed(),
+            _ => failure.error,
+        })
+    })?;
+    let (_, clusters) = found.into_parts();
+    Ok(clusters.into_iter().filter_map(|cluster| cluster.metadata.name).collect())
+}
+
+fn not_installed() -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "the API server does not know CephClusters: install Rook's custom resource definitions",
+    )
+}
 
 /// Reads a CephCluster. Its [`reference`](CephCluster::reference) has the uid.
 ///
@@ -30,23 +73,20 @@ pub async fn ceph_cluster(
     check_object("CephCluster", name)?;
     let target = Target {
         verb: "get",
-        group: "ceph.rook.io",
-        resource: "cephclusters",
+        group: GROUP,
+        resource: RESOURCE,
         kube_namespace: Some(kube_namespace),
         name: Some(name),
         hidden: &[],
     };
-    let path = format!("/apis/ceph.rook.io/v1/namespaces/{kube_namespace}/cephclusters/{name}");
+    let path = format!("/apis/{GROUP}/v1/namespaces/{kube_namespace}/{RESOURCE}/{name}");
     let document: Document = read(&connection, &path, &target).await.map_err(|failure| {
         annotate_error(match failure.cause {
             Cause::Absent => Error::new(
                 ErrorKind::NotFound,
                 format!("CephCluster {name:?} was not found in namespace {kube_namespace:?}"),
             ),
-            Cause::NoSuchResource => Error::new(
-                ErrorKind::NotFound,
-                "the API server does not know CephClusters: install Rook's custom resource definitions",
-            ),
+            Cause::NoSuchResource => not_installed(),
             _ => failure.error,
         })
     })?;

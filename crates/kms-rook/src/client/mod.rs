@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     discover::{Discovery, InvalidDeployment, discover},
     names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+    options::JobOptions,
     rotation::RookRotation,
 };
 
@@ -88,6 +89,21 @@ impl RookNamespace {
         let labels = format!("{APP}={}", Naming::Rook.app());
         let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
+    }
+
+    /// The options of the stored CronJobs of this naming, as far as they are not the defaults. If the CronJobs differ, those
+    /// of the OSD with the lowest number count: that one is written first.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not list CronJobs; otherwise errors of the connection.
+    pub async fn stored_options(&self, naming: Naming) -> Result<JobOptions> {
+        let found = self.cron_jobs(naming).await?;
+        let of_osd = |job: &CronJob| {
+            Some((naming.osd_of(job.metadata.name.as_deref()?)?, JobOptions::of_cron_job(job)?))
+        };
+        let first = found.iter().filter_map(of_osd).min_by_key(|(id, _)| *id);
+        Ok(first.map(|(_, options)| options).unwrap_or_default())
     }
 
     /// The stored CronJobs with the labels of a naming.

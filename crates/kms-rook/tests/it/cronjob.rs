@@ -6,10 +6,10 @@ use crate::common::{CASES, changed, deployment, fixture, security};
 use kms_core::{Capability, ConnectionDetails, ErrorKind, Guarantee, KmsSpec, SecuritySpec};
 use kms_dispatch::Provider;
 use kms_kube::CephClusterSpec;
-use kms_rook::{JobMaker, JobOptions, Naming, Osd};
+use kms_rook::{JobMaker, JobOptions, Naming, Osd, Schedule};
 use serde_json::{Value, json};
 
-const IMAGE: &str = "rook-kms/kms:test";
+const IMAGE: &str = "registry.example.com/kms:test";
 const POD: &str = "/spec/jobTemplate/spec/template/spec";
 
 fn osd(case: &str) -> Osd {
@@ -34,7 +34,7 @@ fn list<'a>(job: &'a mut Value, path: &str) -> &'a mut Vec<Value> {
 type Change = fn(&str, &mut Value);
 
 /// Every difference from Rook, with its reason.
-const DIFFERENCES: [(&str, Change); 9] = [
+const DIFFERENCES: [(&str, Change); 11] = [
     ("the image is ours", |_, job| *at(job, "POD/containers/0/image") = json!(IMAGE)),
     ("the program is named, so that Rook's image cannot run its own rotate-key", |_, job| {
         at(job, "POD/containers/0")["command"] = json!(["kms"]);
@@ -90,6 +90,16 @@ const DIFFERENCES: [(&str, Change); 9] = [
             list(job, "POD/containers/0/args").push(json!("--destroy-superseded"));
         }
     }),
+    ("the jobs of a cluster do not all begin at midnight", |case, job| {
+        let schedule = at(job, "/spec/schedule");
+        if *schedule == json!("@weekly") {
+            let parsed = Schedule::parse("@weekly").unwrap();
+            *schedule = json!(parsed.of_osd(&osd(case).name));
+        }
+    }),
+    ("a node is chosen and kept with the little that a job needs", |_, job| {
+        at(job, "POD/containers/0")["resources"] = json!({"requests": {"cpu": "20m", "memory": "64Mi"}});
+    }),
     ("the status is the controller's", |_, job| drop(job.as_object_mut().unwrap().remove("status"))),
 ];
 
@@ -113,6 +123,7 @@ fn the_cron_job_is_rooks_but_for_what_is_meant() {
         let wanted = match case {
             "kmip" => 1,
             "ibm" | "vault-token" | "vault-kubernetes" => 2,
+            "vault-tls" => 4,
             _ => 3,
         };
         assert_eq!(without.count(), wanted, "{case}");
@@ -300,4 +311,73 @@ fn no_credential_that_stands_in_the_block_is_in_the_job() {
     let job = serde_json::to_string(&maker.cron_job(&osd("vault-token"))).unwrap();
     assert!(job.contains("VAULT_APPROLE_ROLE_ID") && !job.contains("s3cr3t"), "{job}");
     assert!(!format!("{maker:?}").contains("s3cr3t"));
+}
+
+#[test]
+fn the_annotations_of_the_cluster_record_the_options() {
+    let text = |entries: &[(&str, &str)]| {
+        entries
+            .iter()
+            .map(|(name, value)| (format!("kms.ceph.rook.io/{name}"), (*value).to_owned()))
+            .collect()
+    };
+    let all = text(&[
+        ("rotation-image", "registry.example.com/kms:v1"),
+        ("rotation-service-account", "rook-kms-rotation"),
+        ("rotation-grace", "90s"),
+        ("rotation-keep-superseded", "true"),
+        ("rotation-beside-rook", "true"),
+    ]);
+    let options = JobOptions::new("registry.example.com/kms:v1")
+        .with_service_account("rook-kms-rotation")
+        .with_grace(Duration::from_secs(90))
+        .with_destroy_superseded(false)
+        .with_naming(Naming::BesideRook);
+    assert_eq!(JobOptions::of_annotations(&all).unwrap(), options);
+    assert_eq!(options.annotations(), all);
+    // What is empty, or of another program, sets nothing.
+    let none = text(&[("rotation-image", " "), ("rotation-beside-rook", "false"), ("key-generation", "3")]);
+    assert_eq!(JobOptions::of_annotations(&none).unwrap(), JobOptions::default());
+    for (name, value, message) in [
+        ("rotation-imgae", "x", "rotation-imgae is not known; did you mean kms.ceph.rook.io/rotation-image?"),
+        ("rotation-grace", "soon", "rotation-grace is not a duration"),
+        ("rotation-beside-rook", "yes", "rotation-beside-rook is "),
+    ] {
+        let error = JobOptions::of_annotations(&text(&[(name, value)])).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn the_options_of_a_cron_job_are_read_back_and_what_is_set_goes_first() {
+    let read = |case: &str, options: &JobOptions| {
+        let job = serde_json::from_value(made(case, options)).unwrap();
+        JobOptions::of_cron_job(&job).unwrap()
+    };
+    let given = JobOptions::new(IMAGE).with_service_account("own").with_grace(Duration::from_secs(90));
+    for case in CASES {
+        assert_eq!(read(case, &JobOptions::new(IMAGE)), JobOptions::new(IMAGE), "{case}");
+        assert_eq!(read(case, &given), given, "{case}");
+        let destroys = matches!(case, "ibm" | "kmip");
+        let other = given.clone().with_destroy_superseded(!destroys);
+        assert_eq!(read(case, &other), other, "{case}");
+        // A CronJob of Rook says nothing.
+        let rooks = serde_json::from_value(fixture(case, "cronjob.json")).unwrap();
+        assert_eq!(JobOptions::of_cron_job(&rooks), None, "{case}");
+    }
+    let newer = JobOptions::new("newer");
+    let merged = newer.or(given.with_naming(Naming::BesideRook));
+    let expected = JobOptions::new("newer").with_service_account("own").with_grace(Duration::from_secs(90));
+    assert_eq!(merged, expected.with_naming(Naming::BesideRook));
+}
+
+#[test]
+fn without_an_image_there_is_no_job_and_the_message_says_where_to_set_it() {
+    let cluster = CephClusterSpec::new(security("default"));
+    for options in [JobOptions::default(), JobOptions::new("")] {
+        let error = JobMaker::new(&cluster, &options).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        let text = error.to_string();
+        assert!(text.contains("kms.ceph.rook.io/rotation-image=") && text.contains("--image"), "{text}");
+    }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const ADMIN: &str = "admintoken";
-const IMAGE: &str = "rook-kms/kms:test";
+const IMAGE: &str = "registry.example.com/kms:test";
 const MANAGER: &str = include_str!("../../../../deploy/cronjob-manager.yaml");
 const STATUS: &str = include_str!("../../../../deploy/rotation-status.yaml");
 
@@ -216,7 +216,7 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
     }
 
     // A new image changes each CronJob. A dry run reports the change too, and the change is written once.
-    let newer = JobOptions::new("rook-kms/kms:newer");
+    let newer = JobOptions::new("registry.example.com/kms:newer");
     assert_eq!(changes(&applied(&manager, &newer, dry).await), all("changed"));
     assert_eq!(changes(&applied(&manager, &newer, ApplyOptions::new()).await), all("changed"));
     assert_eq!(changes(&applied(&manager, &newer, ApplyOptions::new()).await), all("unchanged"));
@@ -325,7 +325,7 @@ async fn one_faulty_osd_stops_no_other_and_keeps_its_cron_job() {
         .await
         .unwrap();
 
-    let newer = JobOptions::new("rook-kms/kms:newer");
+    let newer = JobOptions::new("registry.example.com/kms:newer");
     let report = applied(&manager, &newer, ApplyOptions::new()).await;
     let words: Vec<_> = changes(&report);
     assert_eq!(

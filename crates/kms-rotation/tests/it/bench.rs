@@ -15,7 +15,9 @@ use kms_core::{
     provider::Deleted,
 };
 use kms_luks::Cryptsetup;
-use kms_rotation::{Observer, Options, Osd, Phase, Report, SightStore, Silent, Step, Timer, rotate};
+use kms_rotation::{
+    Observer, Options, Osd, Phase, Report, SightStore, Silent, Step, Timer, Unchanged, rotate,
+};
 use kms_testkit::{fake::Scripted, luks::Image};
 use tokio::time::Instant;
 
@@ -52,7 +54,10 @@ impl Timer for Leap {
 
 /// A host that keeps what its runs have seen. Time passes only when a test says so.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<(Duration, Option<(String, Duration)>)>);
+pub(crate) struct Kept(Mutex<(Duration, Option<FirstLook>)>);
+
+/// What was seen, when, and the grace period of that run.
+type FirstLook = (String, Duration, Duration);
 
 impl Kept {
     pub(crate) fn pass(&self, seconds: u64) {
@@ -61,11 +66,11 @@ impl Kept {
 }
 
 impl SightStore for Kept {
-    fn unchanged_for(&self, _: &str, sight: &str) -> Option<Duration> {
+    fn unchanged_for(&self, _: &str, sight: &str, grace: Duration) -> Option<Unchanged> {
         let (now, kept) = &mut *self.0.lock().unwrap();
-        let since = kept.take().filter(|(kept, _)| kept == sight).map_or(*now, |(_, since)| since);
-        *kept = Some((sight.to_owned(), since));
-        Some(*now - since)
+        let known = kept.take().filter(|(kept, ..)| kept == sight);
+        let (_, since, grace) = kept.insert(known.unwrap_or_else(|| (sight.to_owned(), *now, grace)));
+        Some(Unchanged { time: *now - *since, grace: *grace })
     }
 }
 

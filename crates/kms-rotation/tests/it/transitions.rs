@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use kms_core::{
-    Error, ErrorKind, Freshness, Guarantee, Kek, KeyName, KmsProvider, PutMode, Result, Retry, UpdateRight,
-    memory::Memory,
+    Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KmsProvider, PutMode, Result, Retry,
+    UpdateRight, memory::Memory,
 };
 use kms_rotation::{Observer, Options, Osd, Outcome, Phase, Report, Silent, Step, rotate};
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
@@ -45,6 +45,13 @@ impl Bench {
     ) -> Result<Report> {
         let devices = self.devices.iter().map(|device| device.used_by("run", gate.clone()));
         rotate(&*self.kms, &Osd::new(name(), devices).unwrap(), options, observer).await
+    }
+
+    /// Runs with a list of devices that is known to be complete.
+    async fn confirmed(&self, options: &Options) -> Result<Report> {
+        let devices = self.devices.iter().map(|device| device.used_by("run", Arc::new(Open)));
+        let osd = Osd::new(name(), devices).unwrap().confirmed();
+        rotate(&*self.kms, &osd, options, &Silent).await
     }
 
     async fn current(&self) -> Kek {
@@ -262,6 +269,47 @@ async fn without_a_wait_leftovers_go_when_the_host_has_seen_them_unchanged_for_t
     );
     assert!(report.devices.iter().all(|device| device.removed.len() == 1), "{report:?}");
     bench.holds().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_run_keeps_the_grace_period_that_the_rotation_was_given_unless_it_has_its_own() {
+    for (inherit, own) in [(true, 600), (true, 7200), (false, 600)] {
+        let bench = Bench::new(1).await;
+        let kept = Arc::new(Kept::default());
+        let mut hours = later().with_sights(kept.clone());
+        hours.grace = Duration::from_secs(7200);
+        assert_eq!(bench.rotate(&hours).await.unwrap().outcome, Outcome::Pending);
+        let mut finish = finish().with_sights(kept.clone());
+        (finish.inherit_grace, finish.grace) = (inherit, Duration::from_secs(own));
+        kept.pass(if inherit { 7199 } else { own - 1 });
+        let report = bench.rotate(&finish).await.unwrap();
+        assert_eq!((report.outcome, bench.slots()), (Outcome::Pending, vec![vec![0, 1]]));
+        warns(&report, "from 1 s on");
+        // A run that waits waits for the rest.
+        finish.wait = true;
+        let begin = tokio::time::Instant::now();
+        let report = bench.rotate(&finish).await.unwrap();
+        assert_eq!((report.outcome, begin.elapsed().as_secs()), (Outcome::Finished, 1));
+        assert_eq!(bench.slots(), vec![vec![1]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn superseded_versions_are_destroyed_also_if_nothing_else_is_to_finish() {
+    let bench = Bench::new(2).await;
+    assert_eq!(bench.rotate(&Options::default()).await.unwrap().outcome, Outcome::Rotated);
+    let mut destroy = finish();
+    destroy.destroy_superseded = true;
+    for (outcome, retired) in [(Outcome::Finished, 1), (Outcome::NothingToFinish, 0)] {
+        let report = bench.confirmed(&destroy).await.unwrap();
+        assert_eq!((report.outcome, report.retired), (outcome, Some(retired)), "{report:?}");
+    }
+    bench.holds().await;
+    // While the KEK of the KMS does not open a device, an earlier one may.
+    let other = kek();
+    bench.kms.inner().put(&name(), &other, PutMode::Overwrite).await.unwrap();
+    bench.confirmed(&destroy).await.unwrap_err();
+    assert_eq!(bench.kms.inner().history(&name(), HistoryMode::ReadOnly).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use kms_rotation::{SightStore, Timer};
+use kms_rotation::{SightStore, Timer, Unchanged};
 use tokio::{sync::oneshot, time::Instant};
 
 /// The clock.
@@ -104,12 +104,12 @@ impl Timer for VirtualTime {
 
 /// What the runs of one OSD have seen.
 impl SightStore for VirtualTime {
-    fn unchanged_for(&self, _: &str, sight: &str) -> Option<Duration> {
+    fn unchanged_for(&self, _: &str, sight: &str, grace: Duration) -> Option<Unchanged> {
         let mut state = self.state();
         let now = state.now;
         let kept = state.sight.take().filter(|(kept, _)| kept == sight);
         let (_, since) = state.sight.insert(kept.unwrap_or_else(|| (sight.to_owned(), now)));
-        Some(now - *since)
+        Some(Unchanged { time: now - *since, grace })
     }
 }
 

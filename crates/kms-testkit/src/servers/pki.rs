@@ -205,10 +205,11 @@ impl Pki {
         for cert in CertificateDer::pem_slice_iter(ca.as_bytes()) {
             roots.add(cert.context("parse the CA")?).context("add the CA")?;
         }
-        let builder =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(roots);
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
         let Some(Identity { cert, key }) = identity else { return Ok(builder.with_no_client_auth()) };
         let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         Ok(builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes())?)?)
@@ -217,8 +218,8 @@ impl Pki {
 
 /// TLS of a server that shows `identity` and, if `client_ca` is set, demands client certificates of that CA (PEM).
 pub(crate) fn server_config(identity: &Identity, client_ca: Option<&str>) -> Result<rustls::ServerConfig> {
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&ring))
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
@@ -227,7 +228,8 @@ pub(crate) fn server_config(identity: &Identity, client_ca: Option<&str>) -> Res
             for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
                 roots.add(certificate?)?;
             }
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             builder.with_client_cert_verifier(verifier.build()?)
         }
     };
@@ -275,8 +277,8 @@ mod tests {
     }
 
     fn server_is_trusted(ca: &Identity, server: &Identity, name: &str) -> bool {
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots(ca), ring).build().unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(ca), provider).build().unwrap();
         let chain = chain(server);
         let now =
             UnixTime::since_unix_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
@@ -285,8 +287,8 @@ mod tests {
     }
 
     fn client_is_trusted(ca: &Identity, client: &Identity) -> bool {
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca), ring).build().unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca), provider).build().unwrap();
         verifier.verify_client_cert(&chain(client)[0], &[], UnixTime::now()).is_ok()
     }
 

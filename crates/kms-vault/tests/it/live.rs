@@ -624,7 +624,7 @@ async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
     assert!(probe.failed.is_none(), "{probe:?}");
     let warnings: Vec<_> = probe.warned.iter().filter(|(step, _)| *step == "rights").collect();
     assert!(format!("{warnings:?}").contains("create, update on rookv2/data/"), "{probe:?}");
-    // The token of the test ends within a month, and is not renewable.
+    // A token that ends within a week and cannot be renewed.
     let spec =
         TokenSpec { policies: &["reader", "default"], ttl: "48h", renewable: false, ..TokenSpec::default() };
     let token = server.admin().create_token(spec).await.unwrap();

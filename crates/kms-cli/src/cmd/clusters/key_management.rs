@@ -129,13 +129,14 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
     let paths = [Some(device), metadata, wal].into_iter().flatten();
     let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
     let mut options = invocation.rotation.clone();
+    options.inherit_grace = grace.is_none();
     options.grace = grace.unwrap_or(options.grace);
     options.destroy_superseded = destroy_superseded;
     let (kms, rook) = connect(invocation).await?;
     let Global { quiet, output, ref files, ref cluster, .. } = invocation.global;
     let is_pod = files.is_empty() && cluster.is_none();
     let rook = if is_pod && !beside_rook { rook.with_own_cron_job() } else { rook };
-    let mut sinks = result_sinks(invocation);
+    let mut sinks = rotate::at_deployments(invocation);
     let checked = async {
         if !even_if_rook_rotates {
             rook.check_rotation(&[&name]).await?;
@@ -160,21 +161,6 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         .context("key", report.name.as_str())),
         _ => Ok(()),
     }
-}
-
-/// The places for the result of a rotation: the Deployment of the OSD, if its namespace is known.
-#[cfg(feature = "k8s-secret")]
-fn result_sinks(invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
-    let Invocation { global, environment, .. } = invocation;
-    let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
-    let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
-    found.map(|namespace| Box::new(rotate::AtDeployment::new(global, namespace)) as _).into_iter().collect()
-}
-
-/// The places for the result of a rotation: empty without Kubernetes.
-#[cfg(not(feature = "k8s-secret"))]
-fn result_sinks(_invocation: &Invocation<'_>) -> Vec<Box<dyn rotate::ResultSink>> {
-    Vec::new()
 }
 
 /// Connects with the settings of the CephCluster, as Rook reads them. Also returns the cluster, as far as it can be read.

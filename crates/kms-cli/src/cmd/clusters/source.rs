@@ -1,9 +1,11 @@
 //! The sources of a CephCluster and its OSDs: files, or Kubernetes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
 use kms_kube::{CephCluster, CephClusterSpec, ClusterRef};
-use kms_rook::{Discovery, InvalidDeployment, client::RookNamespace, discover};
+use kms_rook::{Discovery, InvalidDeployment, JobOptions, Naming, client::RookNamespace, discover};
 use tracing::warn;
 
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
@@ -17,6 +19,8 @@ pub(crate) struct Source {
     pub(crate) cluster: CephClusterSpec,
     /// The name and namespace of the cluster, if they are known.
     pub(crate) name: Option<ClusterRef>,
+    /// The annotations of the cluster.
+    pub(crate) annotations: BTreeMap<String, String>,
     osds: Osds,
 }
 
@@ -44,14 +48,14 @@ impl Source {
 
     async fn from_kubernetes(global: &Global, named: &ClusterRef) -> Result<Self> {
         let kubernetes = Kubernetes::new(global, global.timeout);
-        let cluster = kubernetes.cluster(named).await?.spec;
+        let CephCluster { spec: cluster, annotations, .. } = kubernetes.cluster(named).await?;
         let place = kubernetes.rook(&named.kube_namespace).await?;
-        Ok(Self { cluster, name: Some(named.clone()), osds: Osds::Kubernetes(place) })
+        Ok(Self { cluster, name: Some(named.clone()), annotations, osds: Osds::Kubernetes(place) })
     }
 
     fn from_files(global: &Global) -> Result<Self> {
         let mut manifests = read_manifests(global, &[DEPLOYMENT])?;
-        let CephCluster { reference: name, spec: cluster, .. } =
+        let CephCluster { reference: name, spec: cluster, annotations, .. } =
             manifests.take_cluster().ok_or_else(|| {
                 Error::config("the files given with -f have no CephCluster and no security block: add one")
             })?;
@@ -68,7 +72,7 @@ impl Source {
         }
         let mut found = discover(&deployments);
         found.faults.append(&mut faults);
-        Ok(Self { cluster, name, osds: Osds::Files(found) })
+        Ok(Self { cluster, name, annotations, osds: Osds::Files(found) })
     }
 
     /// Returns the OSDs. If they came from files, they are moved out of the source.
@@ -76,6 +80,22 @@ impl Source {
         match &mut self.osds {
             Osds::Files(found) => Ok(std::mem::take(found)),
             Osds::Kubernetes(place) => place.osds().await,
+        }
+    }
+
+    /// The options of the CronJobs as they are in Kubernetes; none with files.
+    pub(crate) async fn stored_options(&self, naming: Naming) -> Result<JobOptions> {
+        match &self.osds {
+            Osds::Kubernetes(place) => place.stored_options(naming).await,
+            Osds::Files(_) => Ok(JobOptions::default()),
+        }
+    }
+
+    /// The beginning of a sentence that says what the source has.
+    pub(crate) fn place_has(&self) -> String {
+        match &self.osds {
+            Osds::Files(_) => "the files given with -f have".to_owned(),
+            Osds::Kubernetes(place) => format!("the namespace {} has", place.name()),
         }
     }
 

@@ -91,6 +91,7 @@ pub(crate) async fn run(
                 rook: target.rook(&invocation.global),
                 quiet: invocation.global.quiet,
                 options: invocation.rotation.clone(),
+                sinks: rotate::at_deployments(invocation),
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }

@@ -11,7 +11,7 @@ use crate::{
     args::KeyArgs,
     cmd::devices::{DATA_DIR, compared},
     exit::Exit,
-    output::{ErrorDocument, Format, Output},
+    output::{ErrorDocument, Format, Output, identity},
     rook::Deployments,
     time::rfc3339,
 };
@@ -107,7 +107,7 @@ pub(crate) async fn run(
     match output.format() {
         Format::Json => output.json(&document)?,
         Format::Text => {
-            output.line(format!("{name}  version {version}  fingerprint {fingerprint}"))?;
+            output.line(format!("{name}  {}", identity(version.as_str(), fingerprint)))?;
             document.devices.iter().try_for_each(|device| output.line(device.line()))?;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kms_core::{Error, KmsProvider, KmsProviderExt, Result};
+use kms_core::{Error, KmsProvider, KmsProviderExt, Probe, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
@@ -63,6 +63,34 @@ impl Report {
         self.steps.push(Step { step: step.into(), state: "passed", found: Some(found.into()), error: None });
     }
 
+    fn warn(&mut self, step: impl Into<String>, warning: impl Into<String>) {
+        let found = Some(warning.into());
+        self.steps.push(Step { step: step.into(), state: "warning", found, error: None });
+    }
+
+    /// Adds the steps of a probe, each with its warnings after it.
+    fn add(&mut self, probe: Probe) {
+        let mut warned = probe.warned;
+        let mut passed = probe.passed.into_iter().peekable();
+        while let Some((step, found)) = passed.next() {
+            self.pass(step, found);
+            if passed.peek().is_none_or(|(next, _)| *next != step) {
+                for (step, warning) in warned.extract_if(.., |(of, _)| *of == step) {
+                    self.warn(step, warning);
+                }
+            }
+        }
+        for (step, warning) in warned {
+            self.warn(step, warning);
+        }
+        if let Some((step, error)) = &probe.failed {
+            self.fail(*step, error);
+        }
+        for step in probe.not_run {
+            self.not_run(step);
+        }
+    }
+
     fn fail(&mut self, step: impl Into<String>, error: &Error) {
         self.exit.get_or_insert_with(|| Exit::of(error));
         let error = Some(ErrorDocument::of(error));
@@ -120,16 +148,7 @@ async fn with_provider(
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let probe = kms.probed().await;
-    for (step, found) in probe.passed {
-        report.pass(step, found);
-    }
-    if let Some((step, error)) = &probe.failed {
-        report.fail(*step, error);
-    }
-    for step in probe.not_run {
-        report.not_run(step);
-    }
+    report.add(kms.probed().await);
     if args.read_only {
         return Ok(());
     }
@@ -182,6 +201,7 @@ fn finish(
                 };
                 let state = match step.state {
                     "passed" => "ok",
+                    "warning" => "WARN",
                     "failed" => "FAILED",
                     other => other,
                 };
@@ -236,6 +256,30 @@ pub(crate) mod tests {
         assert_eq!(kms.list().try_collect::<Vec<_>>().await.unwrap().len(), 0);
         let (_, text) = checked(&kms, Format::Text, true).await;
         assert!(!text.contains("canary"), "{text}");
+    }
+
+    #[test]
+    fn a_warning_of_a_step_is_shown_and_fails_nothing() {
+        let mut probe = Probe::new();
+        probe.plan(&["login", "rights"]);
+        probe.pass("login", "done");
+        probe.warn("login", "the token ends soon");
+        probe.pass("rights", "keys may be read");
+        probe.warn("rights", "missing: update");
+        let mut report = Report::default();
+        report.add(probe);
+        let states: Vec<_> = report.steps.iter().map(|step| (step.step.as_str(), step.state)).collect();
+        let expected =
+            [("login", "passed"), ("login", "warning"), ("rights", "passed"), ("rights", "warning")];
+        assert_eq!(states, expected);
+        let mut bytes = Vec::new();
+        let exit = finish(report, "memory", Vec::new(), &mut Output::to(Format::Text, &mut bytes)).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(exit, Exit::Done);
+        assert!(
+            text.lines().any(|line| line.starts_with("WARN") && line.contains("missing: update")),
+            "{text}"
+        );
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     args::KeyArgs,
     exit::Exit,
-    output::{Format, Output},
+    output::{Format, Output, identity},
 };
 
 /// The arguments.
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
         Format::Text => {
             let Document { name, version, fingerprint, created } = document;
             let what = if created { "created" } else { "exists " };
-            output.line(format!("{what}  {name}  version {version}  fingerprint {fingerprint}"))?;
+            output.line(format!("{what}  {name}  {}", identity(&version, &fingerprint)))?;
         }
     }
     Ok(Exit::Done)

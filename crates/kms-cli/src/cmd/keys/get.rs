@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use kms_core::{Error, ErrorKind, Freshness, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, Freshness, HistoryMode, KeyName, KmsProvider, Result, Stored};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     /// kms replaces an existing file, refuses a link, and adds no line break.
     #[arg(value_name = "OUTPUT")]
     pub(crate) file: Option<PathBuf>,
+
+    /// Read this version instead of the current one, if the KMS still has it (kms recover looks through all of them)
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
 
     /// Write the KEK to standard output even if that is a terminal
     #[arg(long)]
@@ -68,7 +72,10 @@ pub(crate) fn check(args: &Args) -> Result<()> {
 /// Reads the KEK and writes it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = &args.key.arg.name;
-    let stored = kms.get(name, Freshness::Any).await?;
+    let stored = match &args.version {
+        None => kms.get(name, Freshness::Any).await?,
+        Some(version) => past(kms, name, version).await?,
+    };
     let document = Document {
         name: name.as_str(),
         version: stored.version.as_str(),
@@ -95,6 +102,23 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
         }
     }
     Ok(Exit::Done)
+}
+
+/// Reads one version of a key.
+async fn past(kms: &dyn KmsProvider, name: &KeyName, version: &str) -> Result<Stored> {
+    let history = kms.history(name, HistoryMode::ReadOnly).await?;
+    let known: Vec<_> =
+        history.iter().filter(|past| past.kek.is_some()).map(|past| past.version.to_string()).collect();
+    let found = history.into_iter().find(|past| past.version.as_str() == version);
+    match found.and_then(|past| Some(Stored::new(past.kek?, past.version))) {
+        Some(stored) => Ok(stored),
+        None => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the KMS has no such version of the key that can be read; it has: {}", known.join(", ")),
+        )
+        .context("key", name.as_str())
+        .context("version", version)),
+    }
 }
 
 /// Writes to standard output, bypassing the buffer of the standard library, which lives as long as the process and is

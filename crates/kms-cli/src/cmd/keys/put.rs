@@ -9,7 +9,7 @@ use crate::{
     args::KeyArgs,
     exit::Exit,
     input,
-    output::{Format, Output},
+    output::{Format, Output, identity},
 };
 
 /// The arguments. The KEK itself is never one, since every process may read our command line.
@@ -58,7 +58,7 @@ pub(crate) async fn run(
         Format::Json => output.json(&document)?,
         Format::Text => {
             let Document { name, version, fingerprint } = document;
-            output.line(format!("stored  {name}  version {version}  fingerprint {fingerprint}"))?;
+            output.line(format!("stored  {name}  {}", identity(&version, &fingerprint)))?;
         }
     }
     Ok(Exit::Done)

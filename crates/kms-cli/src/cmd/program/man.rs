@@ -1,4 +1,6 @@
-//! `kms man`: prints the manual page.
+//! `kms man`: prints a manual page, or writes all of them.
+
+use std::path::PathBuf;
 
 use kms_core::{Error, Result};
 
@@ -13,10 +15,20 @@ pub(crate) struct Args {
     /// The subcommand whose page to print; without it, that of the program
     #[arg(value_name = "COMMAND")]
     pub(crate) command: Option<String>,
+
+    /// Write the pages of the program and of every command into this folder, as kms.1, kms-get.1 and so on
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) all: Option<PathBuf>,
 }
 
 /// Prints the page in roff.
 pub(crate) fn run(args: Args, mut program: clap::Command, output: &mut Output<'_>) -> Result<Exit> {
+    if let Some(folder) = &args.all {
+        std::fs::create_dir_all(folder).map_err(|cause| not_written(folder.display().to_string(), cause))?;
+        clap_mangen::generate_to(program, folder)
+            .map_err(|cause| not_written(folder.display().to_string(), cause))?;
+        return Ok(Exit::Done);
+    }
     // Adds the inherited options and the full names to the subcommands.
     program.build();
     let command = match &args.command {
@@ -39,7 +51,7 @@ mod tests {
 
     fn page(command: Option<&str>) -> Result<String> {
         let mut bytes = Vec::new();
-        let args = Args { command: command.map(str::to_owned) };
+        let args = Args { command: command.map(str::to_owned), all: None };
         run(args, crate::command(), &mut Output::to(Format::Text, &mut bytes))?;
         Ok(String::from_utf8(bytes).unwrap())
     }
@@ -56,5 +68,22 @@ mod tests {
         for hidden in ["key-management", "codegen", "nosuch"] {
             assert!(page(Some(hidden)).is_err());
         }
+    }
+
+    #[test]
+    fn all_pages_are_written_into_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("man1");
+        let args = Args { command: None, all: Some(place.clone()) };
+        run(args, crate::command(), &mut Output::to(Format::Text, std::io::sink())).unwrap();
+        let files =
+            std::fs::read_dir(&place).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let files: std::collections::BTreeSet<String> = files.collect();
+        for page in ["kms.1", "kms-get.1", "kms-cronjobs.1", "kms-cronjobs-apply.1"] {
+            assert!(files.contains(page), "{files:?}");
+        }
+        assert!(!files.iter().any(|file| file.contains("key-management")), "{files:?}");
+        let get = std::fs::read_to_string(place.join("kms-get.1")).unwrap();
+        assert!(get.contains("kms\\-get") && get.contains("kubeconfig"), "{get}");
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Document {
     pub(crate) commit: Option<&'static str>,
     /// The Cargo features of the providers that are compiled in.
     pub(crate) features: Vec<&'static str>,
+    /// The crypto module of TLS, with its version.
+    pub(crate) crypto: String,
     /// The version of the cryptsetup that commands about devices run.
     pub(crate) cryptsetup: Option<String>,
     /// Why there is none.
@@ -52,6 +54,7 @@ pub(crate) async fn run(
         // Packages set it, since a build need not be inside a repository.
         commit: option_env!("KMS_COMMIT"),
         features: Provider::ALL.into_iter().filter(|it| it.is_compiled()).map(Provider::feature).collect(),
+        crypto: kms_tls::crypto::module(),
         cryptsetup,
         cryptsetup_error,
     };
@@ -62,6 +65,7 @@ pub(crate) async fn run(
             output
                 .line(format!("commit      {}", document.commit.unwrap_or("not recorded in this build")))?;
             output.line(format!("features    {}", document.features.join(", ")))?;
+            output.line(format!("crypto      {}", document.crypto))?;
             output.line(format!("cryptsetup  {cryptsetup}"))?;
         }
     }

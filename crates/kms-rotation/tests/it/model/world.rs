@@ -19,7 +19,7 @@ use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
     KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
-use kms_rotation::{Observer, Phase, SightStore, Step, Timer};
+use kms_rotation::{Observer, Phase, SightStore, Step, Timer, Unchanged};
 use tokio::time::Instant;
 
 use crate::memory::{Access, Gate, Verdict};
@@ -352,7 +352,7 @@ impl Timer for Seat {
 }
 
 impl SightStore for Seat {
-    fn unchanged_for(&self, uuid: &str, sight: &str) -> Option<Duration> {
+    fn unchanged_for(&self, uuid: &str, sight: &str, grace: Duration) -> Option<Unchanged> {
         let mut world = self.world();
         let now = world.now;
         let kept = world.sights.entry((self.host, uuid.to_owned())).or_default();
@@ -362,7 +362,7 @@ impl SightStore for Seat {
         let time = now - kept.1;
         drop(world);
         self.record(&time);
-        Some(Duration::from_secs(time))
+        Some(Unchanged { time: Duration::from_secs(time), grace })
     }
 }
 

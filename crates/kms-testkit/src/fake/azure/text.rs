@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls::{
     SignatureScheme,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub(super) fn is_signed(certificate: &[u8], algorithm: &str, message: &[u8], sig
     };
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
     let key = &parsed.public_key().subject_public_key.data;
-    let algorithms = ring::default_provider().signature_verification_algorithms;
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     algorithms
         .mapping
         .iter()

@@ -8,7 +8,11 @@ use kms_rook::{
 use serde::Serialize;
 use tracing::{error, warn};
 
-use super::{Job, Names, is_wanted, wanted, warn_of_withheld};
+use super::{
+    is_wanted,
+    options::{Job, Names},
+    wanted, warn_of_withheld,
+};
 use crate::{
     args::Files,
     cmd::clusters::source::Source,
@@ -87,7 +91,7 @@ struct FaultEntry {
 pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'_>) -> Result<Exit> {
     let ApplyArgs { files: _, job, force_conflicts, dry_run } = args;
     let place = source.place()?;
-    let options = job.options();
+    let options = job.options(&source).await?;
     let write = ApplyOptions::new().with_dry_run(dry_run).with_force_conflicts(force_conflicts);
     let mut report = prune_unwanted(&source, write).await?;
     if is_wanted(&source, options.naming) {
@@ -95,6 +99,12 @@ pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'
         warn_of_withheld(maker.withheld());
         report = client::apply(place, &maker, options.naming, write).await?.and(report);
     }
+    let also = if is_wanted(&source, options.naming) {
+        " and no encrypted OSDs on PVCs"
+    } else {
+        ", and gets no CronJobs of these names while keyRotation.enabled is as it is"
+    };
+    warn_if_idle(&report, &source, also);
     finish(report, dry_run, output)
 }
 
@@ -103,10 +113,12 @@ pub(super) async fn prune(args: PruneArgs, source: Source, output: &mut Output<'
     let PruneArgs { files: _, names, all, dry_run } = args;
     let write = ApplyOptions::new().with_dry_run(dry_run);
     let mut report = prune_unwanted(&source, write).await?;
-    if is_wanted(&source, names.naming()) {
+    let naming = names.naming(&source)?;
+    if is_wanted(&source, naming) {
         let reason = if all { Reason::Requested } else { Reason::OsdGone };
-        report = client::prune(source.place()?, names.naming(), reason, write).await?.and(report);
+        report = client::prune(source.place()?, naming, reason, write).await?.and(report);
     }
+    warn_if_idle(&report, &source, "");
     finish(report, dry_run, output)
 }
 
@@ -123,6 +135,13 @@ async fn prune_unwanted(source: &Source, write: ApplyOptions) -> Result<Report> 
     Ok(report)
 }
 
+/// Says what kms has looked at if it has found nothing to do.
+fn warn_if_idle(report: &Report, source: &Source, also: &str) {
+    if report.outcomes.is_empty() && report.faults.is_empty() {
+        warn!("there is nothing to do: {} no CronJobs to delete{also}", source.place_has());
+    }
+}
+
 /// Prints the changes. Fails if one of them has failed.
 pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> Result<Exit> {
     let failed = report.first_error().map(|first| {
@@ -134,11 +153,15 @@ pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> 
             }
             _ => "",
         };
-        let faults = report.faults.len();
-        Error::new(
-            first.kind(),
-            format!("{jobs} CronJobs failed, and {faults} Deployments could not be parsed{hint}"),
-        )
+        let counted = [
+            (jobs, "CronJob", "failed"),
+            (report.faults.len(), "OSD", "skipped; the CronJobs of skipped OSDs were not changed"),
+        ];
+        let counted = counted.into_iter().filter(|(count, ..)| *count > 0);
+        let parts: Vec<_> = counted
+            .map(|(count, what, done)| format!("{count} {what}{} {done}", if count == 1 { "" } else { "s" }))
+            .collect();
+        Error::new(first.kind(), format!("{}{hint}", parts.join(", ")))
     });
     if report.prune_held_back {
         warn!(
@@ -287,8 +310,8 @@ pub(crate) mod tests {
         );
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
-        let message =
-            "1 CronJobs failed, and 2 Deployments could not be parsed; --force-conflicts takes over";
+        let message = "1 CronJob failed, 2 OSDs skipped; the CronJobs of skipped OSDs were not changed; \
+                       --force-conflicts takes over";
         assert!(error.to_string().starts_with(message), "{error}");
         assert!(finish(Report::default(), false, &mut Output::to(Format::Json, std::io::sink())).is_ok());
     }

@@ -1,24 +1,23 @@
 //! `kms cronjobs`: one CronJob for each encrypted OSD.
 
 pub(crate) mod apply;
+mod options;
 mod render;
+mod rights;
 
-use std::time::Duration;
-
-use clap::{Subcommand, builder::NonEmptyStringValueParser};
-use kms_core::{Error, Result};
-use kms_rook::{InvalidDeployment, JobOptions, Naming};
+use clap::Subcommand;
+use kms_core::{Error, ErrorKind, Result};
+use kms_rook::{InvalidDeployment, Naming};
+use serde::Serialize;
+use serde_json::Value;
 use tracing::{error, warn};
 
 use crate::{
-    args::{Files, Global, duration},
+    args::{Files, Global},
     cmd::clusters::source::Source,
     exit::Exit,
     output::{Output, chain},
 };
-
-/// The default image of the CronJobs.
-const IMAGE: &str = concat!("rook-kms/kms:v", env!("CARGO_PKG_VERSION"));
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -38,6 +37,10 @@ enum Cronjobs {
     Apply(apply::ApplyArgs),
     /// Delete each CronJob whose OSD is gone, and all CronJobs if keyRotation is not enabled
     Prune(apply::PruneArgs),
+    /// Print a service account for the CronJobs, with a Role that names every Secret that they read
+    ///
+    /// The Role names the Secrets of the keys, so print it again when OSDs are added.
+    Rights(rights::Args),
 }
 
 impl Args {
@@ -46,61 +49,7 @@ impl Args {
             Cronjobs::Render(args) => &mut args.files,
             Cronjobs::Apply(args) => &mut args.files,
             Cronjobs::Prune(args) => &mut args.files,
-        }
-    }
-}
-
-/// How a CronJob is made.
-#[derive(clap::Args, Debug)]
-struct Job {
-    /// The image that the CronJobs run; it must contain kms and cryptsetup, as the image of deploy/Containerfile does
-    #[arg(long, value_name = "IMAGE", default_value = IMAGE, value_parser = NonEmptyStringValueParser::new())]
-    image: String,
-
-    /// The service account of the CronJobs [default: the service account of the OSD]
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    service_account: Option<String>,
-
-    /// How long the old KEK still opens the devices after a rotation: 5m, 90s [default: as in kms rotate]
-    #[arg(long, value_name = "D", value_parser = duration)]
-    grace: Option<Duration>,
-
-    /// Keep superseded KEKs in Key Protect or on a KMIP server; by default the CronJobs destroy them after the grace period
-    #[arg(long)]
-    keep_superseded: bool,
-
-    #[command(flatten)]
-    names: Names,
-}
-
-/// Whose names the CronJobs have.
-#[derive(clap::Args, Debug)]
-struct Names {
-    /// Give the CronJobs other names and labels than Rook's, for a cluster where keyRotation is not enabled
-    ///
-    /// While keyRotation is not enabled, Rook deletes every CronJob that has its label. With --beside-rook the CronJobs
-    /// lack that label, so Rook leaves them alone.
-    #[arg(long)]
-    beside_rook: bool,
-}
-
-impl Names {
-    fn naming(&self) -> Naming {
-        if self.beside_rook { Naming::BesideRook } else { Naming::Rook }
-    }
-}
-
-impl Job {
-    fn options(&self) -> JobOptions {
-        let options = JobOptions::new(&self.image).with_naming(self.names.naming());
-        let options = match &self.service_account {
-            Some(name) => options.with_service_account(name),
-            None => options,
-        };
-        let options = if self.keep_superseded { options.with_destroy_superseded(false) } else { options };
-        match self.grace {
-            Some(grace) => options.with_grace(grace),
-            None => options,
+            Cronjobs::Rights(args) => &mut args.files,
         }
     }
 }
@@ -112,6 +61,7 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
         Cronjobs::Render(args) => render::run(args, source, output).await,
         Cronjobs::Apply(args) => apply::apply(args, source, output).await,
         Cronjobs::Prune(args) => apply::prune(args, source, output).await,
+        Cronjobs::Rights(args) => rights::run(args, source, output).await,
     }
 }
 
@@ -135,6 +85,26 @@ fn warn_of_withheld(settings: &[String]) {
     }
 }
 
+fn value(object: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(object)
+        .map_err(|cause| Error::new(ErrorKind::Unexpected, "an object cannot be written").source(cause))
+}
+
+/// A list of Kubernetes objects.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct List {
+    api_version: &'static str,
+    kind: &'static str,
+    items: Vec<Value>,
+}
+
+impl List {
+    fn of(items: Vec<Value>) -> Self {
+        Self { api_version: "v1", kind: "List", items }
+    }
+}
+
 /// Logs the faults of single OSDs. The error has their number and the kind of the first one.
 ///
 /// # Errors
@@ -155,11 +125,11 @@ fn report_faults(faults: &[InvalidDeployment], of: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use kms_core::{Capability, SecuritySpec};
     use kms_kube::CephClusterSpec;
-    use kms_rook::{JobMaker, Osd};
+    use kms_rook::{JobMaker, JobOptions, Osd};
 
     use super::*;
     use crate::cmd::clusters::{Command, tests::parsed};
@@ -174,7 +144,7 @@ mod tests {
         for case in ["default", "vault-token", "vault-kubernetes", "vault-tls", "ibm", "kmip", "azure"] {
             let cluster = CephClusterSpec::new(fixture::<SecuritySpec>(case, "security.json"));
             let osd = Osd::of(&fixture(case, "osd-deployment.json")).unwrap().unwrap();
-            let usual = JobOptions::new(IMAGE);
+            let usual = JobOptions::new("registry.example.com/kms:v1");
             for options in [usual.clone(), usual.with_grace(Duration::ZERO)] {
                 let maker = JobMaker::with_capability(&cluster, &options, Capability::full()).unwrap();
                 let job = maker.cron_job(&osd).spec.job_template.spec.unwrap();
@@ -191,14 +161,16 @@ mod tests {
     fn what_is_deployed_is_what_the_program_takes() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cronjob-manager.yaml");
         let text = std::fs::read_to_string(file).unwrap();
-        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         let job = documents.iter().find(|document| document["kind"] == "CronJob").unwrap();
         let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
         let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
         let line: Vec<_> = std::iter::once("kms").chain(args).map(str::to_owned).collect();
         let command = parsed(&line).unwrap();
         assert!(matches!(command, Command::Cronjobs(Args { command: Cronjobs::Apply(_) })), "{command:?}");
-        // The manifest names the image of this version.
-        assert_eq!(container["image"], IMAGE);
+        // The one source of options is the CephCluster, and the registry is one that can belong to no attacker.
+        let text = format!("{command:?}");
+        assert!(text.contains("image: None") && text.contains("service_account: None"), "{text}");
+        assert!(container["image"].as_str().unwrap().starts_with("registry.example.com/"));
     }
 }

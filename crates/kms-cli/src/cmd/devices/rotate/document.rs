@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     exit::Exit,
-    output::{Format, Output},
+    output::{Format, Output, identity},
     time::rfc3339,
 };
 
@@ -26,6 +26,7 @@ struct Document {
     devices: Vec<DeviceDocument>,
     confirmed: bool,
     retired: Option<usize>,
+    plan: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -67,12 +68,16 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
             devices: report.devices.iter().map(DeviceDocument::of).collect(),
             confirmed: report.confirmed,
             retired: report.retired,
+            plan: report.plan.clone(),
             warnings: report.warnings.clone(),
         }),
         Format::Text => {
             output.line(headline(report))?;
             for device in &report.devices {
                 output.line(device_line(device))?;
+            }
+            for (at, step) in report.plan.iter().enumerate() {
+                output.line(format!("  {}. would {step}", at + 1))?;
             }
             if let Some(retired) = report.retired {
                 output.line(format!("  {retired} superseded versions destroyed or disabled"))?;
@@ -85,7 +90,7 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
 /// The headline of a report, on one line.
 pub(crate) fn headline(report: &Report) -> String {
     let Report { name, outcome, to_version, to_fingerprint, .. } = report;
-    format!("{}  {name}  version {to_version}  fingerprint {to_fingerprint}", outcome.as_str())
+    format!("{}  {name}  {}", outcome.as_str(), identity(to_version.as_str(), to_fingerprint))
 }
 
 fn device_line(device: &DeviceReport) -> String {
@@ -105,7 +110,7 @@ fn device_line(device: &DeviceReport) -> String {
 
 /// The exit code of a rotation that did not fail.
 pub(super) fn exit(report: &Report, options: &Options) -> Exit {
-    let done = matches!(report.outcome, Outcome::Rotated | Outcome::Finished);
+    let done = matches!(report.outcome, Outcome::Rotated | Outcome::Finished | Outcome::NothingToFinish);
     let not_retired = options.destroy_superseded && done && report.retired.is_none();
     if report.outcome == Outcome::Superseded || not_retired { Exit::Failed } else { Exit::Done }
 }

@@ -1,4 +1,4 @@
-//! Notes the result of a rotation at the OSD's Deployment.
+//! Notes the result of a rotation at the OSD's Deployment, by hand or by a job.
 
 use async_trait::async_trait;
 use kms_core::Result;
@@ -9,11 +9,19 @@ use super::{
     document::headline,
     sink::{Ended, ResultSink},
 };
-use crate::{args::Global, kubernetes::Kubernetes, output::chain};
+use crate::{args::Global, invocation::Invocation, kubernetes::Kubernetes, output::chain};
+
+/// The places for the results of rotations: the Deployments of the OSDs, if their namespace is known.
+pub(crate) fn at_deployments(invocation: &Invocation<'_>) -> Vec<Box<dyn ResultSink>> {
+    let Invocation { global, environment, .. } = invocation;
+    let named = global.cluster.as_ref().map(|cluster| cluster.kube_namespace.as_str());
+    let found = named.or_else(|| environment.get("POD_NAMESPACE").filter(|_| global.files.is_empty()));
+    found.map(|namespace| Box::new(AtDeployment::new(global, namespace)) as _).into_iter().collect()
+}
 
 /// Writes annotations and an Event at the Deployment of the OSD. It connects when the first rotation has ended.
 #[derive(Debug)]
-pub(crate) struct AtDeployment {
+struct AtDeployment {
     kubernetes: Kubernetes,
     kube_namespace: String,
     place: OnceCell<RookNamespace>,
@@ -21,7 +29,7 @@ pub(crate) struct AtDeployment {
 
 impl AtDeployment {
     /// Notes results at the Deployments of a namespace.
-    pub(crate) fn new(global: &Global, kube_namespace: impl Into<String>) -> Self {
+    fn new(global: &Global, kube_namespace: impl Into<String>) -> Self {
         let kubernetes = Kubernetes::new(global, global.timeout);
         Self { kubernetes, kube_namespace: kube_namespace.into(), place: OnceCell::new() }
     }

@@ -18,7 +18,9 @@ use kms_luks::{Cryptsetup, OsdFolder};
 use kms_rotation::{Options, Osd, SightFolder};
 
 #[cfg(feature = "k8s-secret")]
-pub(crate) use self::kubernetes::AtDeployment;
+pub(crate) use self::kubernetes::at_deployments;
+#[cfg(not(feature = "k8s-secret"))]
+pub(crate) use self::sink::at_deployments;
 pub(crate) use self::{
     document::headline,
     one::{refused, rotate_one},
@@ -64,11 +66,11 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes
+    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes [default: 10m]
     ///
-    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them.
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
-    grace: Duration,
+    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them. Without --grace the slots of an earlier rotation stay as long as the --grace of that rotation says, if this host remembers it.
+    #[arg(long, value_name = "D", value_parser = duration)]
+    grace: Option<Duration>,
 
     /// Do not wait for the end of the grace period; a later run removes the old key slots
     ///
@@ -128,7 +130,8 @@ struct All {
 impl Args {
     fn options(&self, options: Options) -> Options {
         let mut options = options.with_sights(Arc::new(SightFolder::new(SIGHTS)));
-        options.grace = self.grace;
+        options.grace = self.grace.unwrap_or(options.grace);
+        options.inherit_grace = self.grace.is_none();
         options.wait = !self.no_wait;
         options.finish_only = self.finish;
         options.destroy_superseded = self.destroy_superseded;
@@ -136,11 +139,13 @@ impl Args {
         options
     }
 
-    /// Returns the sinks for results. Opens the file of metrics before a rotation begins, so that a wrong path fails
-    /// early.
-    fn sinks(&self) -> Result<Vec<Box<dyn ResultSink>>> {
-        let mut sinks: Vec<Box<dyn ResultSink>> = Vec::new();
-        if let Some(path) = self.metrics_file.as_ref().filter(|_| !self.dry_run) {
+    /// Returns the sinks for results: those of the host, and the file of metrics. Opens the file before a rotation begins,
+    /// so that a wrong path fails early. A dry run has no results.
+    fn sinks(&self, mut sinks: Vec<Box<dyn ResultSink>>) -> Result<Vec<Box<dyn ResultSink>>> {
+        if self.dry_run {
+            return Ok(Vec::new());
+        }
+        if let Some(path) = &self.metrics_file {
             sinks.push(Box::new(metrics::Metrics::open(path)?));
         }
         Ok(sinks)
@@ -148,7 +153,6 @@ impl Args {
 }
 
 /// The host whose OSDs are rotated, and how progress is shown.
-#[derive(Debug)]
 pub(crate) struct Host<'a> {
     pub(crate) cryptsetup: Cryptsetup,
     /// The namespace of the cluster, if it is known. kms ignores OSDs in other namespaces.
@@ -158,6 +162,8 @@ pub(crate) struct Host<'a> {
     pub(crate) quiet: bool,
     /// The options of a rotation, before those of the command line.
     pub(crate) options: Options,
+    /// The places for results outside of the host.
+    pub(crate) sinks: Vec<Box<dyn ResultSink>>,
 }
 
 /// Rotates one OSD or all OSDs.
@@ -167,7 +173,7 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let (options, mut sinks) = (args.options(host.options), args.sinks()?);
+    let (options, mut sinks) = (args.options(host.options), args.sinks(host.sinks)?);
     let progress = Progress::new(host.quiet, output.format());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {

@@ -1,0 +1,171 @@
+//! The HTTP client for the API server, with the TLS of `kms-tls`.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderValue, Uri};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{
+    client::legacy::{
+        Builder,
+        connect::{Connection, HttpConnector, proxy::Tunnel},
+    },
+    rt::TokioExecutor,
+};
+use kms_core::{Error, Result};
+use kms_tls::{Roots, SettingNames, TlsOptions, crypto};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder, ConfigExt as _},
+};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, ServerName},
+};
+use tower::{BoxError, Service, ServiceBuilder};
+
+use super::{token_file::TokenFile, unusable::unusable};
+
+/// The names of the kubeconfig's settings in messages about TLS.
+pub(super) const NAMES: SettingNames = SettingNames::new(
+    "certificate-authority of the kubeconfig",
+    "client-certificate of the kubeconfig",
+    "tls-server-name of the kubeconfig",
+    "server of the kubeconfig",
+);
+
+/// Builds the client as kube would, but for TLS.
+///
+/// # Errors
+///
+/// `ConfigInvalid` if certificates, proxy or credentials of the kubeconfig cannot be used.
+pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Result<Client> {
+    let https = Https { config: tls(config)?, server_name: server_name(config)? };
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    let Some(proxy) = config.proxy_url.clone() else {
+        return assemble(https.over(http), config, token_file);
+    };
+    match proxy.scheme_str() {
+        Some("http") => assemble(https.over(tunnel(&proxy, http)), config, token_file),
+        Some("https") => {
+            // The name of the API server is not the proxy's.
+            let to_proxy = Https { server_name: None, ..https.clone() }.over(http);
+            assemble(https.over(tunnel(&proxy, to_proxy)), config, token_file)
+        }
+        _ => Err(unusable(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy) })),
+    }
+}
+
+/// The configuration of TLS. kube reads the client certificate, since a credential plugin may hand it out.
+fn tls(config: &mut Config) -> Result<ClientConfig> {
+    let mut options = TlsOptions::named(NAMES);
+    options.skip_verify = config.accept_invalid_certs;
+    // kube would verify with these; without a file it does not read them again either.
+    config.root_cert_file = None;
+    if let Some(roots) = config.root_cert.replace(Vec::new()) {
+        options.roots = Roots::Only(roots.into_iter().map(CertificateDer::from).collect());
+    }
+    let mut ours = ClientConfig::clone(&options.tls()?.config);
+    crypto::install();
+    ours.client_auth_cert_resolver =
+        config.rustls_client_config().map_err(unusable)?.client_auth_cert_resolver;
+    Ok(ours)
+}
+
+fn server_name(config: &Config) -> Result<Option<ServerName<'static>>> {
+    let name = config.tls_server_name.clone().map(ServerName::try_from).transpose();
+    name.map_err(|_cause| Error::config("tls-server-name of the kubeconfig is not the name of a host"))
+}
+
+/// What turns a connection into one with TLS.
+#[derive(Clone)]
+struct Https {
+    config: ClientConfig,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Https {
+    fn over<H>(&self, connector: H) -> HttpsConnector<H> {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(self.config.clone()).https_or_http();
+        let builder = match &self.server_name {
+            Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+            None => builder,
+        };
+        builder.enable_http1().wrap_connector(connector)
+    }
+}
+
+/// A tunnel through a proxy, with the credentials of its address.
+fn tunnel<C>(proxy: &Uri, connector: C) -> Tunnel<C> {
+    let tunnel = Tunnel::new(proxy.clone(), connector);
+    let user = proxy.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
+    let header = user.and_then(|(user, _)| {
+        HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded(user)))).ok()
+    });
+    match header {
+        Some(mut header) => {
+            header.set_sensitive(true);
+            tunnel.with_auth(header)
+        }
+        None => tunnel,
+    }
+}
+
+/// Decodes `%41` to `A`; text that is not encoded stays.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.filter(|digits| !digits.starts_with('+'));
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                out.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+fn assemble<H>(connector: H, config: &Config, token_file: Option<&TokenFile>) -> Result<Client>
+where
+    H: Service<Uri> + Clone + Send + Sync + 'static,
+    H::Response: Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    H::Future: Send + 'static,
+    H::Error: Into<BoxError>,
+{
+    let mut connector = TimeoutConnector::new(connector);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let client: hyper_util::client::legacy::Client<_, Body> =
+        Builder::new(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(unusable)?)
+        .layer(config.extra_headers_layer().map_err(unusable)?)
+        .map_err(BoxError::from)
+        .service(client);
+    let builder = ClientBuilder::new(service, config.default_namespace.clone());
+    Ok(match token_file {
+        Some(file) => builder.with_layer(file).build(),
+        None => builder.build(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_credentials_of_a_proxy_are_decoded() {
+        assert_eq!(decoded("user:pa%40ss%3Aword"), b"user:pa@ss:word");
+        assert_eq!(decoded("user:pass%+A%4"), b"user:pass%+A%4");
+    }
+}

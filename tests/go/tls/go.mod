@@ -1,0 +1,3 @@
+module testgo/tls
+
+go 1.26.0
