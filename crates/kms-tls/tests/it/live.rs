@@ -23,7 +23,7 @@ use kms_tls::{Identity, Roots, TlsOptions, fault::fault, pem::certificates};
 use rustls::{ClientConnection, Stream};
 use serde_json::Value;
 
-const DECISION: &str = include_str!("../../../../docs/decisions/0013-tls.md");
+const DECISION: &str = include_str!("../../../../docs/decisions/0014-tls.md");
 const TABLE: &str = "../../tests/go/tls/cases.json";
 
 /// What only a handshake shows: the beginning of a case's name, and a part of our message.
@@ -118,6 +118,6 @@ fn what_a_go_client_can_talk_to_we_can_talk_to_but_for_the_list_of_the_decision(
     assert!(wrong.is_empty(), "{} handshakes:\n{}", wrong.len(), wrong.join("\n"));
     for (group, count) in counts {
         let line = format!("| {group}, handshakes | {count} |");
-        assert!(DECISION.contains(&line), "docs/decisions/0013-tls.md lacks the line {line:?}");
+        assert!(DECISION.contains(&line), "docs/decisions/0014-tls.md lacks the line {line:?}");
     }
 }
