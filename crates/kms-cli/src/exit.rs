@@ -37,7 +37,7 @@ impl Exit {
             ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable => Self::TryAgain,
             // A lock that another process holds: it ends, and nothing has been changed.
             ErrorKind::Conflict if error.retryable() != Retry::Never => Self::TryAgain,
-            // AlreadyExists, Conflict, Protocol, Unexpected, and all kinds that are added later.
+            // AlreadyExists, Conflict, Incomplete, Protocol, Unexpected, and all kinds that are added later.
             _ => Self::Failed,
         }
     }
@@ -52,7 +52,7 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Failed => {
-                "failed, for none of the reasons below; also: the key exists, or has changed meanwhile"
+                "failed, for none of the reasons below; also: the key exists, or has changed meanwhile, or a list is incomplete"
             }
             Self::Usage => "the command line, a setting or a Secret is wrong, or the provider cannot do it",
             Self::NotFound => "there is no such key, Secret, mount, CephCluster or mapping",
@@ -84,6 +84,7 @@ mod tests {
                 (ErrorKind::ConfigInvalid, 2),
                 (ErrorKind::Conflict, 1),
                 (ErrorKind::Disabled, 2),
+                (ErrorKind::Incomplete, 1),
                 (ErrorKind::NotFound, 3),
                 (ErrorKind::PermissionDenied, 4),
                 (ErrorKind::Protocol, 1),

@@ -19,6 +19,9 @@ pub enum ErrorKind {
     Conflict,
     /// The provider is known, but its feature was not compiled in.
     Disabled,
+    /// The server has returned only a part of what was asked for, and no further request completes it. What is missing
+    /// from it is not absent.
+    Incomplete,
     /// The key, Secret or mount is absent.
     NotFound,
     /// The server knows our account and does not allow it the operation.
@@ -41,11 +44,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in alphabetical order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AlreadyExists,
         Self::ConfigInvalid,
         Self::Conflict,
         Self::Disabled,
+        Self::Incomplete,
         Self::NotFound,
         Self::PermissionDenied,
         Self::Protocol,
@@ -64,6 +68,7 @@ impl ErrorKind {
             Self::ConfigInvalid => "config-invalid",
             Self::Conflict => "conflict",
             Self::Disabled => "disabled",
+            Self::Incomplete => "incomplete",
             Self::NotFound => "not-found",
             Self::PermissionDenied => "permission-denied",
             Self::Protocol => "protocol",

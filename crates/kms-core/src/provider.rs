@@ -128,6 +128,9 @@ pub struct Probe {
     pub failed: Option<(&'static str, Error)>,
     /// The steps after the failed one, which were not tried.
     pub not_run: Vec<&'static str>,
+    /// What this process has seen of the server so far, beyond the steps: what it is about, and what was seen. Calls
+    /// before the probe contribute to it.
+    pub details: Vec<(&'static str, String)>,
     /// The steps that the provider has announced and that have not ended yet.
     planned: Vec<&'static str>,
 }
@@ -233,6 +236,11 @@ pub trait KmsProvider: fmt::Debug + Send + Sync + 'static {
     /// Lists the keys of this provider, in no particular order. A list has no key material.
     ///
     /// It leaves out the objects of other programs in the same place.
+    ///
+    /// # Errors
+    ///
+    /// `Incomplete` as the last item, after the keys that were found, if the server does not return every key. A caller
+    /// must not conclude from such a list that a key is absent.
     fn list(&self) -> KeyStream<'_>;
 
     /// Brings back a key that [`DeleteMode::Soft`] has deleted, and returns the version that is current again.

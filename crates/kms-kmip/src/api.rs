@@ -13,13 +13,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kms_core::{Kek, KeyName, Result};
 
 use crate::{
-    answers::unanswered,
     classify::Object,
     client::{Batches, Client},
     error::{Class, ExchangeError, malformed, one_line},
+    habits::Habits,
     label::Shape,
     message::{Operation, Part, Version, identifier},
-    name::{object_name, superseded_name},
     stored::{Attribute, Attributes, Body, by_name, by_tag, decode, material, object_type},
     ttlv::{Field, Item, tag},
 };
@@ -27,7 +26,9 @@ use crate::{
 /// The longest identifier that is accepted. The specification sets no limit; real ones have up to 64 characters.
 const MAX_IDENTIFIER: usize = 1024;
 /// The maximum number of objects that one request asks for.
-const BATCH: usize = 16;
+pub(crate) const BATCH: usize = 16;
+/// The assumed size, in bytes, of the attributes of one object in a response.
+const ATTRIBUTES_SIZE: usize = 2048;
 /// The maximum number of cached objects.
 const KNOWN_OBJECTS: usize = 20_000;
 
@@ -44,10 +45,6 @@ pub(crate) fn register<'a>(
         Field::structure(tag::TEMPLATE_ATTRIBUTE, by_name(attributes))
     };
     vec![Field::enumeration(tag::OBJECT_TYPE, body.object_type()), attributes, body.field(material)]
-}
-
-fn locate<'a>(version: Version, filter: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    if version.has_own_tags() { vec![by_tag(filter)] } else { by_name(filter) }
 }
 
 fn revoke(uid: &str, reason: u32) -> Vec<Field<'_>> {
@@ -83,30 +80,14 @@ fn query() -> Vec<Field<'static>> {
 ///
 /// `Protocol` if the response has no identifier, or the identifier is too long.
 pub(crate) fn unique_identifier(payload: &Item<'_>) -> Result<String> {
-    let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| uid.text());
-    match uid {
-        Some(uid) if !uid.is_empty() && uid.len() <= MAX_IDENTIFIER => Ok(uid.to_owned()),
-        _ => Err(malformed("it has no identifier of the object")),
-    }
+    let uid = payload.child(tag::UNIQUE_IDENTIFIER).and_then(|uid| checked_identifier(&uid));
+    uid.ok_or_else(|| malformed("it has no identifier of the object"))
 }
 
-/// The identifiers in the response to Locate.
-///
-/// # Errors
-///
-/// `Protocol` if an identifier is not a text or too long, or if the server has located objects and names none of them:
-/// an object that is there must not count as absent.
-pub(crate) fn located(payload: &Item<'_>) -> Result<Vec<String>> {
-    let uids = payload.all(tag::UNIQUE_IDENTIFIER).map(|uid| match uid.text() {
-        Some(uid) if !uid.is_empty() && uid.len() <= MAX_IDENTIFIER => Ok(uid.to_owned()),
-        _ => Err(malformed("an identifier in it is not a short text")),
-    });
-    let uids: Vec<_> = uids.collect::<Result<_>>()?;
-    let count = payload.child(tag::LOCATED_ITEMS).and_then(|count| count.integer());
-    if uids.is_empty() && count.is_some_and(|count| count != 0) {
-        return Err(malformed("it counts located objects without their identifiers"));
-    }
-    Ok(uids)
+/// The identifier in an item. `None` if it is not a text, empty or too long.
+pub(crate) fn checked_identifier(item: &Item<'_>) -> Option<String> {
+    let uid = item.text().filter(|uid| !uid.is_empty() && uid.len() <= MAX_IDENTIFIER)?;
+    Some(uid.to_owned())
 }
 
 /// The attributes in the response to Get Attributes.
@@ -179,12 +160,17 @@ pub(crate) struct Api {
     known: Mutex<HashMap<String, Object>>,
     /// Objects that this process has replaced on a server that accepts no label for it.
     pub(crate) replaced: Mutex<BTreeMap<KeyName, Vec<String>>>,
+    pub(crate) habits: Habits,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, cluster, shape: _, known: _, replaced: _ } = self;
-        f.debug_struct("Api").field("client", client).field("cluster", cluster).finish_non_exhaustive()
+        let Self { client, cluster, shape: _, known: _, replaced: _, habits } = self;
+        f.debug_struct("Api")
+            .field("client", client)
+            .field("cluster", cluster)
+            .field("habits", habits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,6 +182,7 @@ impl Api {
             shape: AtomicUsize::new(usize::MAX),
             known: Mutex::default(),
             replaced: Mutex::default(),
+            habits: Habits::default(),
         }
     }
 
@@ -208,12 +195,6 @@ impl Api {
     pub(crate) fn set_shape(&self, shape: Shape) -> bool {
         let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
         self.shape.swap(at, Ordering::Relaxed) != at
-    }
-
-    /// The identifiers of the objects with these attributes.
-    pub(crate) async fn locate(&self, filter: &[Attribute<'_>]) -> Result<Vec<String>, ExchangeError> {
-        let payload = |version| locate(version, filter);
-        self.client.call(Operation::Locate, payload, located).await
     }
 
     /// The attributes of an object.
@@ -235,7 +216,14 @@ impl Api {
     /// Replaces a name of an object. `at`: the index of the old name.
     pub(crate) async fn rename(&self, uid: &str, at: i32, old: &str, new: &str) -> Result<(), ExchangeError> {
         let payload = |version| rename(version, uid, at, old, new);
-        self.client.call(Operation::ModifyAttribute, payload, |_| Ok(())).await
+        let result = self.client.call(Operation::ModifyAttribute, payload, |_| Ok(())).await;
+        if !matches!(
+            &result,
+            Err(ExchangeError { class: Class::Closed | Class::TooLarge | Class::Other, .. })
+        ) {
+            self.habits.set_renames(result.is_ok());
+        }
+        result
     }
 
     /// Requests the server's description of itself.
@@ -290,6 +278,7 @@ impl Api {
     pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
         // Without batches, several connections are faster.
         let size = if self.client.batches() == Batches::Unsupported { 1 } else { BATCH };
+        let size = size.min(self.client.pool.limits.response / ATTRIBUTES_SIZE).max(1);
         let chunks: Vec<Vec<String>> = uids.chunks(size).map(<[String]>::to_vec).collect();
         let found = stream::iter(chunks)
             .map(|uids| async move { self.some_objects(&uids, fresh).await })
@@ -335,62 +324,6 @@ impl Api {
     pub(crate) fn forget(&self, uid: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
-
-    /// Finds the objects that have the name of a key, in every cluster.
-    pub(crate) async fn named(&self, name: &KeyName, fresh: bool) -> Result<Vec<Object>> {
-        Ok(self.search(&object_name(name), fresh, false).await?.objects)
-    }
-
-    /// Finds the superseded objects of a key that have been renamed, in every cluster.
-    pub(crate) async fn renamed(&self, name: &KeyName) -> Result<Vec<Object>> {
-        Ok(self.search(&superseded_name(name), true, false).await?.objects)
-    }
-
-    /// Finds and describes the objects with a name, in one request if the server supports that and there is only one
-    /// object. With `read`, reads the KEK of an only object too.
-    pub(crate) async fn search(&self, text: &str, fresh: bool, read: bool) -> Result<Found> {
-        let operations = [Operation::GetAttributes, Operation::Get].into_iter().take(1 + usize::from(read));
-        let parts = |version| {
-            let locate = Part::new(Operation::Locate, locate(version, &[Attribute::Name(text)]));
-            std::iter::once(locate).chain(operations.clone().map(Part::chained)).collect()
-        };
-        let earlier = self.client.server_time();
-        let mut answers = self.client.all(parts).await;
-        // Some servers send no time with a failure, as of a chained operation.
-        let stamp = answers.stamp(0).or(earlier);
-        let uids = match answers.read(0, located) {
-            Some(Ok(uids)) => uids,
-            // A server may refuse a Locate that finds nothing.
-            Some(Err(failed)) if failed.class == Class::Gone => Vec::new(),
-            Some(Err(failed)) => return Err(failed.error),
-            None => return Err(unanswered().error),
-        };
-        let [uid] = uids.as_slice() else {
-            return Ok(Found { objects: self.objects(uids, fresh).await?, kek: None, stamp });
-        };
-        let mut before = 1;
-        if answers.read(1, |_| Ok(())).is_none() && read && (fresh || !self.knows(uid)) {
-            let parts = |_| operations.clone().map(|operation| Part::about(operation, uid)).collect();
-            (answers, before) = (self.client.all(parts).await, 0);
-        }
-        let objects = match answers.read(before, |payload| described(payload, uid)) {
-            Some(attributes) => self.note(uid, attributes)?.map(|(object, _)| object).into_iter().collect(),
-            None => self.objects(uids.clone(), fresh).await?,
-        };
-        // The caller reads a KEK again that could not be read, and learns why.
-        let kek = answers.read(before + 1, |payload| kek(payload, uid)).and_then(Result::ok);
-        Ok(Found { objects, kek: kek.map(|kek| (uid.clone(), kek)), stamp })
-    }
-}
-
-/// The result of a search by name.
-pub(crate) struct Found {
-    pub(crate) objects: Vec<Object>,
-    /// The identifier and the KEK of an only object.
-    pub(crate) kek: Option<(String, Kek)>,
-    /// A time of the server, in seconds since 1970, that is not later than the search, except for the time that the server
-    /// takes for one request.
-    pub(crate) stamp: Option<i64>,
 }
 
 #[cfg(test)]
@@ -417,29 +350,6 @@ mod tests {
 
     fn unhex(text: &str) -> Vec<u8> {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_located_object_that_cannot_be_named_is_not_absent() {
-        let read = |fields| {
-            let bytes = Field::structure(tag::RESPONSE_PAYLOAD, fields).encode();
-            located(&Item::parse(&bytes).unwrap())
-        };
-        let uid = || Field::text(tag::UNIQUE_IDENTIFIER, "1");
-        let count = |count| Field::integer(tag::LOCATED_ITEMS, count);
-        assert_eq!(read(vec![]).unwrap(), Vec::<String>::new());
-        assert_eq!(read(vec![count(0)]).unwrap(), Vec::<String>::new());
-        assert_eq!(read(vec![count(1), uid()]).unwrap(), ["1"]);
-        let long = "x".repeat(MAX_IDENTIFIER + 1);
-        for fields in [
-            vec![count(1)],
-            vec![Field::integer(tag::UNIQUE_IDENTIFIER, 7)],
-            vec![uid(), Field::bytes(tag::UNIQUE_IDENTIFIER, b"2")],
-            vec![Field::text(tag::UNIQUE_IDENTIFIER, "")],
-            vec![Field::text(tag::UNIQUE_IDENTIFIER, &long)],
-        ] {
-            assert_eq!(read(fields).unwrap_err().kind(), ErrorKind::Protocol);
-        }
     }
 
     #[test]

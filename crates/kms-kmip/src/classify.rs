@@ -58,6 +58,11 @@ impl Object {
         }
     }
 
+    /// Whether the object has the name of a key, or had it before it was superseded.
+    pub(crate) fn is_of(&self, name: &KeyName) -> bool {
+        self.keys.contains(name) || self.superseded.contains(name)
+    }
+
     /// The object's generation; 0 if the object has no tag.
     pub(crate) fn generation(&self) -> u64 {
         self.tag.as_ref().map_or(0, |tag| tag.generation)

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::{
     answers::{Answer, Answers, located, unanswered},
+    connection::Broken,
     error::{Class, ExchangeError},
     message::{BatchId, Operation, Part, Subject, Version, discover, join, request, time_stamp, versions},
     pool::Pool,
@@ -302,7 +303,11 @@ impl Client {
         let ids: Vec<_> = asked.iter().map(|(_, id)| *id).collect();
         let message = request(version, parts, &ids);
         let frame = self.pool.exchange(&message, is_repeatable).await.map_err(|broken| ExchangeError {
-            class: if broken.closed { Class::Closed } else { Class::Other },
+            class: match broken {
+                Broken { closed: true, .. } => Class::Closed,
+                Broken { too_large: true, .. } => Class::TooLarge,
+                _ => Class::Other,
+            },
             error: located(broken.error, &self.pool.endpoint)
                 .context("request", first.map_or("none", Operation::as_str)),
         })?;

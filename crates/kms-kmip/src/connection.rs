@@ -72,12 +72,14 @@ pub(crate) struct Broken {
     pub(crate) sent: bool,
     /// Whether the connection was closed before the first byte of a response.
     pub(crate) closed: bool,
+    /// Whether the response is larger than the limit.
+    pub(crate) too_large: bool,
 }
 
 impl Broken {
     /// A failure before anything was sent.
     pub(crate) fn unsent(error: Error) -> Self {
-        Self { error, sent: false, closed: false }
+        Self { error, sent: false, closed: false, too_large: false }
     }
 }
 
@@ -203,6 +205,7 @@ async fn exchange(
                 error: transport(&cause, Step::Request, handshakes),
                 sent: false,
                 closed: is_end(&cause),
+                too_large: false,
             });
         }
         None => {
@@ -216,7 +219,7 @@ async fn exchange(
         None => {
             let limit = limits.read.unwrap_or_default();
             let error = timed_out("no response", limit, "READ_TIMEOUT", Retry::IfIdempotent);
-            Err(Broken { error, sent: true, closed: false })
+            Err(Broken { error, sent: true, closed: false, too_large: false })
         }
     }
 }
@@ -237,7 +240,12 @@ async fn receive(
             Err(cause) => return Err(ended(&cause, closed, filled, handshakes)),
         }
     }
-    let wrong = |error: Error| Broken { error: error.retry(Retry::IfIdempotent), sent: true, closed: false };
+    let wrong = |error: Error| Broken {
+        error: error.retry(Retry::IfIdempotent),
+        sent: true,
+        closed: false,
+        too_large: false,
+    };
     let [first, second, third, kind, length @ ..] = header;
     let is_response = u32::from_be_bytes([0, first, second, third]) == tag::RESPONSE_MESSAGE;
     if !is_response || kind != kind::STRUCTURE {
@@ -245,10 +253,15 @@ async fn receive(
     }
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > limit {
-        let error = malformed("its announced length exceeds KMIP_MAX_RESPONSE_SIZE")
-            .context("announced", length.to_string())
-            .context("limit", limit.to_string());
-        return Err(wrong(error));
+        // The next response would be as large.
+        let error = Error::new(
+            ErrorKind::Protocol,
+            "the server's response is larger than KMIP_MAX_RESPONSE_SIZE: raise KMIP_MAX_RESPONSE_SIZE (at most \
+             67108864 bytes)",
+        )
+        .context("announced", length.to_string())
+        .context("limit", limit.to_string());
+        return Err(Broken { error, sent: true, closed: false, too_large: true });
     }
     let mut frame = Zeroizing::new(vec![0; HEADER + length]);
     let (head, body) = frame.split_at_mut(HEADER);
@@ -269,7 +282,7 @@ fn ended(cause: &io::Error, closed: bool, received: usize, handshakes: &Handshak
     } else {
         transport(cause, Step::Response, handshakes)
     };
-    Broken { error, sent: true, closed: closed && end }
+    Broken { error, sent: true, closed: closed && end, too_large: false }
 }
 
 /// Runs `work` within `limit`; `None` if it takes longer.

@@ -266,8 +266,12 @@ pub(crate) async fn destroy(api: &Api, uid: &str) -> Result<bool> {
 async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
     let refusal = match api.change(Operation::Destroy, uid).await {
         Err(failed) if failed.class == Class::State => failed,
-        result => return result,
+        result => {
+            api.habits.set_needs_revoke(false);
+            return result;
+        }
     };
+    api.habits.set_needs_revoke(true);
     match state_of(api, uid).await? {
         Some(state::ACTIVE) => {}
         // Some servers destroy only objects that have been active.

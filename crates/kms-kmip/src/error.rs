@@ -122,6 +122,8 @@ pub(crate) enum Class {
     Refused,
     /// The connection was closed before the first byte of a response.
     Closed,
+    /// The response is larger than we read.
+    TooLarge,
     /// Any other failure.
     Other,
 }

@@ -20,9 +20,10 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
-    api::{Api, Found},
+    api::Api,
     classify::{Object, Objects, classify},
     name::object_name,
+    named::{Found, Want},
 };
 
 /// The maximum number of searches for the current object of a key that other clients update at the same time.
@@ -108,7 +109,9 @@ impl Api {
     ) -> Result<(Option<(Objects, Option<Kek>)>, Option<i64>)> {
         let mut before = Vec::new();
         for _ in 0..FIND_ROUNDS {
-            let Found { objects: found, kek, stamp } = self.search(&object_name(name), fresh, read).await?;
+            let want = Want::Current { kek: read };
+            let Found { objects: found, kek, stamp } =
+                self.search(name, &object_name(name), fresh, want).await?;
             let superseded: Vec<_> = found
                 .iter()
                 .filter(|object| object.superseded.contains(name))

@@ -241,7 +241,7 @@ mod tests {
                             attributes.application.push((namespace.to_owned(), data.to_owned()));
                         }
                         Attribute::ObjectGroup(group) => attributes.groups.push(group.to_owned()),
-                        Attribute::UsageMaskExport => {}
+                        _ => {}
                     }
                 }
                 assert!(attributes.application.len() <= 1 && attributes.groups.len() <= 1, "{label:?}");

@@ -2,19 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use kms_core::{KeyInfo, KeyName, KeyVersion, Result};
+use kms_core::{Error, KeyInfo, KeyName, KeyVersion, Result};
 
 use crate::{
     api::Api,
     classify::{Object, classify},
-    error::{Class, ExchangeError},
     get::time,
     index::{Index, check_identifier},
-    label::cluster_filter,
+    label::{NO_CLUSTER, cluster_filter},
+    locate::{Effort, Located},
 };
 
+/// The keys, and why some may be missing. `None` if all are there.
+pub(crate) type Listing = (Vec<KeyInfo>, Option<Error>);
+
 /// Lists the keys of the index, and the keys on the server without an index entry.
-pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
+///
+/// [`classify`] decides which objects belong to our cluster, as it does for a read of one key. The server cannot decide
+/// that: an object without a label belongs to every cluster, and no filter finds one.
+pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Listing> {
     let mut keys = Vec::new();
     let mut listed = BTreeSet::new();
     let mut indexed = HashSet::new();
@@ -30,7 +36,7 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
             listed.insert(name);
         }
     }
-    let mut uids = identifiers(api).await?;
+    let Located { mut uids, incomplete } = locate(api).await?;
     uids.retain(|uid| !indexed.contains(uid));
     let mut names: BTreeMap<KeyName, Vec<Object>> = BTreeMap::new();
     for object in api.objects(uids, true).await? {
@@ -50,30 +56,22 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Vec<KeyInfo>> {
             Err(_) => keys.push(KeyInfo::new(name)),
         }
     }
-    Ok(keys)
+    Ok((keys, incomplete))
 }
 
-/// Finds the identifiers of all objects that may be ours, without duplicates.
-async fn identifiers(api: &Api) -> Result<Vec<String>> {
-    // A server may refuse a Locate that finds nothing, or one with an attribute that it does not know. The refusal of a
-    // Locate without attributes says nothing about the objects.
-    let unless_refused = |result, filtered: bool| match result {
-        Ok(uids) => Ok(uids),
-        Err(ExchangeError { class: Class::Gone, .. }) => Ok(Vec::new()),
-        Err(ExchangeError { class: Class::Form, .. }) if filtered => Ok(Vec::new()),
-        Err(ExchangeError { error, .. }) => Err(error),
-    };
-    let mut uids = Vec::new();
-    // From 2.0 on, one value may hold cluster and generation (`Label::OneApplication`), which no filter matches.
-    if let Some(cluster) = &api.cluster
-        && api.client.version().await?.major == 1
-    {
-        uids = unless_refused(api.locate(&[cluster_filter(cluster)]).await, true)?;
+/// Finds all objects that may be ours: all that the client may see.
+async fn locate(api: &Api) -> Result<Located> {
+    let mut all = api.locate(&[], Effort::Thorough).await?;
+    if let (Some(_), Some(cluster)) = (&all.incomplete, &api.cluster) {
+        // What carries the label of our cluster can still be found. Objects without a label may be missing.
+        for cluster in [cluster, NO_CLUSTER] {
+            // A server may refuse an attribute that it does not know.
+            if let Ok(labelled) = api.locate(&[cluster_filter(cluster)], Effort::Thorough).await {
+                all.uids.extend(labelled.uids);
+            }
+        }
+        all.uids.sort_unstable();
+        all.uids.dedup();
     }
-    if uids.is_empty() {
-        uids = unless_refused(api.locate(&[]).await, false)?;
-    }
-    uids.sort_unstable();
-    uids.dedup();
-    Ok(uids)
+    Ok(all)
 }

@@ -40,6 +40,11 @@ impl Version {
         self.major >= 2
     }
 
+    /// Whether a Locate may have an offset, which is the case from 1.3 on.
+    pub(crate) fn has_offset(self) -> bool {
+        self.major >= 2 || self.minor >= 3
+    }
+
     /// The version as a field of a message.
     pub(crate) fn field<'a>(self) -> Field<'a> {
         Field::structure(

@@ -5,8 +5,9 @@ use kms_tls::certificate::describe;
 
 use crate::{
     api::{Api, ServerInformation},
-    error::Class,
     index::Index,
+    label::Shape,
+    locate::Effort,
     message::{Operation, Version, join},
     name::object_name,
     stored::Attribute,
@@ -17,7 +18,17 @@ const NEEDED: [Operation; 5] =
     [Operation::Register, Operation::Get, Operation::GetAttributes, Operation::Locate, Operation::Destroy];
 
 /// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
+///
+/// The details are what this process has seen of the server so far.
 pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
+    let done = steps(api, index, certificate, probe).await;
+    let shape = api.shape().map_or_else(|| "not seen".to_owned(), Shape::describe);
+    probe.details = api.habits.describe();
+    probe.details.push(("objects", shape));
+    done
+}
+
+async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
     probe.plan(&["server", "versions", "information", "rights"]);
     probe.pass("client certificate", describe(certificate));
     match &api.cluster {
@@ -73,11 +84,7 @@ pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8], probe
 /// Searches for a name that cannot exist, which shows whether the server allows us to search.
 async fn look(api: &Api, index: Index<'_>) -> Result<String> {
     let name = object_name(&KeyName::new("kms-probe")?);
-    match api.locate(&[Attribute::Name(&name)]).await {
-        // A server may refuse a Locate that finds nothing.
-        Err(failed) if failed.class != Class::Gone => return Err(failed.error),
-        _ => {}
-    }
+    api.locate(&[Attribute::Name(&name)], Effort::Quick).await?;
     let index = match index {
         Some(index) => {
             index.get(&KeyName::new("kms-probe")?).await?;

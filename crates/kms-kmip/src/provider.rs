@@ -17,7 +17,7 @@ use crate::{
     get::get,
     history::history,
     index::Index,
-    list::list,
+    list::{Listing, list},
     probe::probe,
     put::put,
 };
@@ -93,7 +93,9 @@ impl KmsProvider for Kmip {
 
     fn list(&self) -> KeyStream<'_> {
         let keys = stream::once(list(&self.api, self.index()));
-        Box::pin(keys.map_ok(|keys| stream::iter(keys.into_iter().map(Ok))).try_flatten())
+        let items =
+            |(keys, incomplete): Listing| stream::iter(keys.into_iter().map(Ok).chain(incomplete.map(Err)));
+        Box::pin(keys.map_ok(items).try_flatten())
     }
 
     async fn undelete(&self, _: &KeyName) -> Result<KeyVersion> {

@@ -130,9 +130,12 @@ pub(crate) mod object_type {
         "a PGP key",
     ];
 
+    /// The types that a KEK can have.
+    pub(crate) const KEK_TYPES: [u32; 3] = [SYMMETRIC_KEY, SECRET_DATA, OPAQUE_OBJECT];
+
     /// Whether an object of this type may be a KEK. `None`: the server does not tell the type.
     pub(crate) fn may_be_kek(kind: Option<u32>) -> bool {
-        kind.is_none_or(|kind| matches!(kind, SYMMETRIC_KEY | SECRET_DATA | OPAQUE_OBJECT))
+        kind.is_none_or(|kind| KEK_TYPES.contains(&kind))
     }
 
     /// The type in words, for errors.
@@ -254,11 +257,19 @@ impl Attributes {
     }
 }
 
-/// An attribute that we write. A request may hold several of the same kind.
+/// An attribute that we write or search for. A request may hold several of the same kind.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Attribute<'a> {
     UsageMaskExport,
     Name(&'a str),
-    ApplicationSpecific { namespace: &'a str, data: &'a str },
+    ApplicationSpecific {
+        namespace: &'a str,
+        data: &'a str,
+    },
+    /// Two of them in a Locate are the bounds of a range (KMIP 1.4 §4.9).
+    InitialDate(i64),
+    ObjectType(u32),
+    State(u32),
     ObjectGroup(&'a str),
 }
 
@@ -268,6 +279,9 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => "Cryptographic Usage Mask",
             Self::Name(_) => "Name",
             Self::ApplicationSpecific { .. } => "Application Specific Information",
+            Self::InitialDate(_) => "Initial Date",
+            Self::ObjectType(_) => "Object Type",
+            Self::State(_) => "State",
             Self::ObjectGroup(_) => "Object Group",
         }
     }
@@ -277,6 +291,9 @@ impl<'a> Attribute<'a> {
             Self::UsageMaskExport => tag::CRYPTOGRAPHIC_USAGE_MASK,
             Self::Name(_) => tag::NAME,
             Self::ApplicationSpecific { .. } => tag::APPLICATION_SPECIFIC_INFORMATION,
+            Self::InitialDate(_) => tag::INITIAL_DATE,
+            Self::ObjectType(_) => tag::OBJECT_TYPE,
+            Self::State(_) => tag::STATE,
             Self::ObjectGroup(_) => tag::OBJECT_GROUP,
         }
     }
@@ -296,6 +313,8 @@ impl<'a> Attribute<'a> {
                     Field::text(tag::APPLICATION_DATA, data),
                 ],
             ),
+            Self::InitialDate(seconds) => Field::date_time(tag, seconds),
+            Self::ObjectType(code) | Self::State(code) => Field::enumeration(tag, code),
             Self::ObjectGroup(group) => Field::text(tag, group),
         }
     }
@@ -316,9 +335,12 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// Attributes in a request before 2.0.
+/// Attributes in a request before 2.0. The bounds of a range of dates have no index: an object has only one Initial Date.
 pub(crate) fn by_name<'a>(attributes: &[Attribute<'a>]) -> Vec<Field<'a>> {
-    let before = |at: usize, tag| attributes.iter().take(at).filter(|other| other.tag() == tag).count();
+    let before = |at: usize, tag| {
+        let same = |other: &&Attribute<'a>| tag != tag::INITIAL_DATE && other.tag() == tag;
+        attributes.iter().take(at).filter(same).count()
+    };
     let index = |at, tag| i32::try_from(before(at, tag)).unwrap_or(i32::MAX);
     attributes.iter().enumerate().map(|(at, attribute)| attribute.named(index(at, attribute.tag()))).collect()
 }

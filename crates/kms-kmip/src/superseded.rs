@@ -119,6 +119,6 @@ async fn is_marked(api: &Api, name: &KeyName, uid: &str) -> Result<bool> {
 fn is_refusal(class: Class) -> bool {
     match class {
         Class::Gone | Class::State | Class::Form | Class::NoOperation | Class::Refused => true,
-        Class::Closed | Class::Other => false,
+        Class::Closed | Class::TooLarge | Class::Other => false,
     }
 }

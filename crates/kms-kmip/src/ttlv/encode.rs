@@ -18,6 +18,7 @@ enum Value<'a> {
     Enumeration(u32),
     Text(Cow<'a, str>),
     Bytes(&'a [u8]),
+    DateTime(i64),
 }
 
 impl<'a> Field<'a> {
@@ -41,6 +42,11 @@ impl<'a> Field<'a> {
         Self { tag, value: Value::Bytes(value) }
     }
 
+    /// A time in seconds since 1970.
+    pub(crate) fn date_time(tag: u32, seconds: i64) -> Self {
+        Self { tag, value: Value::DateTime(seconds) }
+    }
+
     /// Encodes the field in a buffer of the exact size. A growing buffer would leave copies of key material behind.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(self.size()));
@@ -55,6 +61,7 @@ impl<'a> Field<'a> {
             Value::Integer(_) | Value::Enumeration(_) => 4,
             Value::Text(text) => text.len(),
             Value::Bytes(bytes) => bytes.len(),
+            Value::DateTime(_) => 8,
         }
     }
 
@@ -69,6 +76,7 @@ impl<'a> Field<'a> {
             Value::Enumeration(_) => kind::ENUMERATION,
             Value::Text(_) => kind::TEXT,
             Value::Bytes(_) => kind::BYTES,
+            Value::DateTime(_) => kind::DATE_TIME,
         };
         let length = self.length();
         out.extend_from_slice(&(self.tag << 8 | u32::from(kind)).to_be_bytes());
@@ -80,6 +88,7 @@ impl<'a> Field<'a> {
             Value::Enumeration(value) => out.extend_from_slice(&value.to_be_bytes()),
             Value::Text(text) => out.extend_from_slice(text.as_bytes()),
             Value::Bytes(bytes) => out.extend_from_slice(bytes),
+            Value::DateTime(seconds) => out.extend_from_slice(&seconds.to_be_bytes()),
         }
         let padding = length.next_multiple_of(8) - length;
         out.extend(std::iter::repeat_n(0, padding));

@@ -9,6 +9,7 @@ mod fuzz;
 mod habits;
 mod labels;
 mod live;
+mod locate;
 mod order;
 mod races;
 mod rook;

@@ -366,7 +366,7 @@ async fn hostile_answers_are_errors_of_their_own() {
     let huge = [header(0x7fff_fff8), vec![0; 4096]].concat();
     for (what, trick, why) in [
         ("2 GiB", Trick::Raw(huge), "announced: 2147483640"),
-        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "exceeds KMIP_MAX_RESPONSE_SIZE"),
+        ("just above the cap", Trick::Raw(header(1024 * 1024 + 8)), "larger than KMIP_MAX_RESPONSE_SIZE"),
         (
             "HTTP",
             Trick::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),

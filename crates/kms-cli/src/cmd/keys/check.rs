@@ -1,5 +1,7 @@
 //! `kms check`: checks whether the KMS works, and shows the step that fails.
 
+use std::collections::BTreeMap;
+
 use kms_core::{Error, KmsProvider, KmsProviderExt, Probe, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
@@ -35,6 +37,7 @@ pub(crate) struct Document {
     pub(crate) provider: &'static str,
     pub(crate) steps: Vec<Step>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) details: BTreeMap<&'static str, String>,
 }
 
 /// One step.
@@ -51,6 +54,8 @@ pub(crate) struct Step {
 struct Report {
     steps: Vec<Step>,
     exit: Option<Exit>,
+    /// What was seen of the server, with `--verbose`.
+    details: BTreeMap<&'static str, String>,
 }
 
 impl Report {
@@ -120,6 +125,10 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
             report.pass(SETTINGS, format!("{title}: {settings}"));
             with_provider(&args, &*kms, &mut report, &mut warnings).await?;
+            if invocation.global.verbose > 0 {
+                // The canary has shown more than the first probe.
+                report.details = kms.probed().await.details.into_iter().collect();
+            }
         }
         Err(error) => {
             report.fail(SETTINGS, &error);
@@ -175,7 +184,13 @@ fn finish(
     match output.format() {
         Format::Json => {
             let ok = exit == Exit::Done;
-            output.json(&Document { ok, provider, steps: report.steps, warnings })?;
+            output.json(&Document {
+                ok,
+                provider,
+                steps: report.steps,
+                warnings,
+                details: report.details,
+            })?;
         }
         Format::Text => {
             let row = |step: &Step| {
@@ -193,7 +208,14 @@ fn finish(
                 [state, &step.step, detail].map(str::to_owned)
             };
             let warning = |warning: &String| ["warning", "", warning].map(str::to_owned);
-            let rows: Vec<_> = report.steps.iter().map(row).chain(warnings.iter().map(warning)).collect();
+            let detail = |(name, seen): (&&'static str, &String)| ["seen", name, seen].map(str::to_owned);
+            let rows: Vec<_> = report
+                .steps
+                .iter()
+                .map(row)
+                .chain(report.details.iter().map(detail))
+                .chain(warnings.iter().map(warning))
+                .collect();
             for line in table(&rows) {
                 output.line(line)?;
             }

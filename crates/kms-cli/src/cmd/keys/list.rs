@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
-use kms_core::{KeyInfo, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, KeyInfo, KmsProvider, Result};
 use serde::Serialize;
 
 use crate::{
     args::Files,
     exit::Exit,
-    output::{Format, Output, table},
+    output::{Format, Output, chain, table},
     time::rfc3339,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 pub(crate) struct Document {
     pub(crate) keys: Vec<Key>,
+    pub(crate) complete: bool,
+    pub(crate) reason: Option<String>,
 }
 
 /// One key.
@@ -35,7 +37,7 @@ pub(crate) struct Key {
     pub(crate) updated: Option<String>,
 }
 
-/// Lists the keys, sorted by name.
+/// Lists the keys, sorted by name. Shows the keys of an incomplete list, and then fails.
 pub(crate) async fn run(
     args: Args,
     kms: &dyn KmsProvider,
@@ -44,7 +46,8 @@ pub(crate) async fn run(
 ) -> Result<Exit> {
     // The files have been read already.
     let Args { files: _ } = args;
-    let mut keys: Vec<KeyInfo> = kms.list().try_collect().await?;
+    let (mut keys, incomplete) = collect(kms).await?;
+    let reason = incomplete.as_ref().map(chain);
     keys.sort_by(|a, b| a.name.cmp(&b.name));
     match output.format() {
         Format::Json => {
@@ -54,7 +57,8 @@ pub(crate) async fn run(
                 created: key.created.and_then(rfc3339),
                 updated: key.updated.and_then(rfc3339),
             };
-            output.json(&Document { keys: keys.into_iter().map(key).collect() })?;
+            let keys = keys.into_iter().map(key).collect();
+            output.json(&Document { keys, complete: reason.is_none(), reason })?;
         }
         Format::Text => {
             let unknown = || "-".to_owned();
@@ -68,9 +72,26 @@ pub(crate) async fn run(
             for line in table(&rows) {
                 output.line(line)?;
             }
+            if let Some(reason) = reason {
+                output.line(format!("INCOMPLETE: {reason}"))?;
+            }
         }
     }
-    Ok(Exit::Done)
+    incomplete.map_or(Ok(Exit::Done), Err)
+}
+
+/// Collects the keys, and the error that says that some are missing. `None` if the list is complete.
+async fn collect(kms: &dyn KmsProvider) -> Result<(Vec<KeyInfo>, Option<Error>)> {
+    let mut keys = Vec::new();
+    let mut list = kms.list();
+    loop {
+        match list.try_next().await {
+            Ok(Some(key)) => keys.push(key),
+            Ok(None) => return Ok((keys, None)),
+            Err(error) if error.kind() == ErrorKind::Incomplete => return Ok((keys, Some(error))),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The age of the current version, in its largest unit: `12s`, `5m`, `7h`, `40d`.
@@ -87,9 +108,32 @@ fn age(now: SystemTime, then: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
+
+    use kms_core::{Kek, PutMode, memory::Memory};
+    use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_incomplete_list_shows_its_keys_says_so_and_fails() {
+        let memory = Arc::new(Memory::new());
+        for name in ["a", "b", "c"] {
+            memory.put(&name.parse().unwrap(), &Kek::generate().unwrap(), PutMode::Create).await.unwrap();
+        }
+        for (format, sign) in [(Format::Text, "INCOMPLETE: "), (Format::Json, "\"complete\": false")] {
+            let kms = Scripted::around(memory.clone());
+            kms.push(Operation::List, InjectedFault::error(ErrorKind::Incomplete).after_items(2));
+            let mut bytes = Vec::new();
+            let mut output = Output::to(format, &mut bytes);
+            let error = run(Args { files: Files::default() }, &kms, SystemTime::now(), &mut output).await;
+            let error = error.unwrap_err();
+            drop(output);
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!((error.kind(), Exit::of(&error)), (ErrorKind::Incomplete, Exit::Failed));
+            assert!(text.contains(sign) && text.contains('a') && text.contains(error.message()), "{text}");
+        }
+    }
 
     #[test]
     fn an_age_has_one_unit() {
