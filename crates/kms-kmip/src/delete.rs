@@ -276,7 +276,10 @@ async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
         Some(state::ACTIVE) => {}
         // Some servers destroy only objects that have been active.
         Some(state::PRE_ACTIVE) => {
-            if api.change(Operation::Activate, uid).await.is_err() {
+            // Another client that destroys the object may have activated it meanwhile.
+            if api.change(Operation::Activate, uid).await.is_err()
+                && matches!(state_of(api, uid).await?, None | Some(state::PRE_ACTIVE))
+            {
                 return Err(refusal);
             }
         }
