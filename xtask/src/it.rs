@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use kms_testkit::servers;
 use xshell::{Shell, cmd};
 
 use crate::{
@@ -24,6 +25,9 @@ pub(crate) struct It {
     /// leaves behind
     #[arg(long)]
     cuts: Option<u32>,
+    /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more
+    #[arg(long)]
+    sweep: bool,
     /// With `vm`: the seed of the moments, as an earlier run printed it
     #[arg(long)]
     seed: Option<u64>,
@@ -75,7 +79,7 @@ impl Provider {
 
 impl It {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        let Self { provider, filter, nocapture, cuts, seed } = self;
+        let Self { provider, filter, nocapture, cuts, sweep, seed } = self;
         // A test in `tests/` that belongs to no provider needs more than one server.
         let many = provider != Provider::Harness;
         let mut live = Live::start(
@@ -94,6 +98,9 @@ impl It {
             if let Some(value) = value {
                 live.set(name, value.to_string());
             }
+        }
+        if sweep {
+            live.set(servers::SWEEP, "1");
         }
         // The figures are what a long run is for.
         let nocapture = (nocapture || cuts.is_some()).then_some("--nocapture");

@@ -31,7 +31,7 @@ use crate::{
     superseded::{mark_all, rename, restore_name},
 };
 
-/// The maximum number of times that an overwrite starts again because another client writes the same key.
+/// The maximum number of times that an update or an overwrite starts again because another client writes the same key.
 const ROUNDS: usize = 16;
 
 /// The outcome of a write that competes with other writers.
@@ -192,32 +192,46 @@ async fn update(
     material: &[u8],
     expected: &str,
 ) -> Result<String> {
-    let entry = match index {
-        Some(index) => entry(index, name).await?,
-        None => None,
-    };
-    let race = match (index, entry) {
-        (Some(_), Some(entry)) if *entry.uid != expected => return Err(Error::key_changed(name)),
-        (Some(index), Some(entry)) => update_indexed(api, index, name, material, entry, false).await?,
-        (index, None) | (index @ None, Some(_)) => {
-            let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
-            if objects.current.uid != expected {
-                return Err(Error::key_changed(name));
-            }
-            match index {
-                // Without an entry, find the object by its name and create the entry.
-                Some(index) => {
-                    let entry = adopt(index, name, objects.current.uid).await?;
-                    update_indexed(api, index, name, material, entry, false).await?
+    for _ in 0..ROUNDS {
+        let entry = match index {
+            Some(index) => entry(index, name).await?,
+            None => None,
+        };
+        let race = match (index, entry) {
+            (Some(_), Some(entry)) if *entry.uid != expected => return Err(Error::key_changed(name)),
+            (Some(index), Some(entry)) => update_indexed(api, index, name, material, entry, false).await,
+            (index, None) | (index @ None, Some(_)) => {
+                let objects = api.find(name, true).await?.ok_or_else(|| Error::key_not_found(name))?;
+                if objects.current.uid != expected {
+                    return Err(Error::key_changed(name));
                 }
-                None => update_found(api, name, material, &objects).await?,
+                match index {
+                    // Without an entry, find the object by its name and create the entry.
+                    Some(index) => {
+                        let entry = adopt(index, name, objects.current.uid).await?;
+                        update_indexed(api, index, name, material, entry, false).await
+                    }
+                    None => update_found(api, name, material, &objects).await,
+                }
             }
+        };
+        match race {
+            Ok(Race::Won(uid)) => return Ok(uid),
+            // Another writer has changed the entry only to destroy our object as a leftover: the key is still the
+            // expected one, and without another attempt a round of writers might have no winner.
+            Ok(Race::Lost(uid)) if index.is_some() && uid == expected => {}
+            Err(error) if index.is_some() && error.kind() == ErrorKind::Conflict => {}
+            Ok(Race::Lost(_)) => return Err(Error::key_changed(name)),
+            Err(error) => return Err(error),
         }
-    };
-    match race {
-        Race::Won(uid) => Ok(uid),
-        Race::Lost(_) => Err(Error::key_changed(name)),
     }
+    Err(busy())
+}
+
+/// The error for a key that other clients write again and again. No write of ours has become the KEK, so a retry is
+/// safe.
+fn busy() -> Error {
+    Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always)
 }
 
 /// Registers the successor of the object in `entry`, and swaps the entry. `anew`: whether to store a new object of
@@ -329,8 +343,7 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
             Err(error) => return Err(error),
         }
     }
-    // No write of ours has become the KEK, so a retry is safe.
-    Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
+    Err(busy())
 }
 
 /// Registers a KEK in the first shape that the server accepts and keeps, and returns its identifier.

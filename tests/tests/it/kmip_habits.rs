@@ -3,7 +3,7 @@
 use kms_conformance::{Options, Report, Subject, run};
 use kms_testkit::{
     fake::kmip::{HABITS, KmipDouble},
-    servers::{KmipGo, Pki},
+    servers::{KmipGo, Pki, sweeps},
 };
 use kms_tests::stores::{Store, arguments, provider};
 
@@ -22,7 +22,11 @@ async fn suite(endpoint: &str, pki: &Pki) -> Report {
 #[ignore = "needs a Kubernetes API server: cargo xtask it kmip"]
 async fn the_suite_passes_under_every_habit_with_identifiers_in_secrets() {
     let mut wrong = Vec::new();
-    for (habit, version) in HABITS.iter().zip(VERSIONS.into_iter().cycle()) {
+    for (at, (habit, version)) in HABITS.iter().zip(VERSIONS.into_iter().cycle()).enumerate() {
+        // Without `--sweep`, each version meets some habits. Five and four have no common factor.
+        if !sweeps() && at % 5 != 0 {
+            continue;
+        }
         let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
         let report = suite(&server.endpoint(), server.pki()).await;
         if !report.is_ok() {

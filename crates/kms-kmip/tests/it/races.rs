@@ -14,7 +14,10 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, future::join_all, stream};
 use kms_core::{ErrorKind, Freshness, KmsProvider, PutMode, layer};
 use kms_kmip::MemoryIndex;
-use kms_testkit::fake::kmip::{KmipDouble, Pace, Quirks};
+use kms_testkit::{
+    fake::kmip::{KmipDouble, Pace, Quirks},
+    servers::sweeps,
+};
 
 use crate::common::{Setup, kek, key};
 
@@ -141,14 +144,19 @@ async fn a_race_on_a_server_with_random_identifiers_has_one_winner() {
     sweep(20, true, &[3]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes: cargo xtask it kmip"]
-async fn a_thousand_races_without_an_index_have_one_winner_each() {
-    sweep(1000, false, &[2, 4, 8]).await;
+/// How many races of each kind a live run takes: fifteen minutes' worth with `--sweep`.
+fn count() -> usize {
+    if sweeps() { 1000 } else { 30 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes: cargo xtask it kmip"]
-async fn a_thousand_races_with_an_index_have_one_winner_each() {
-    sweep(1000, true, &[2, 4, 8]).await;
+#[ignore = "takes a minute: cargo xtask it kmip"]
+async fn races_without_an_index_have_one_winner_each() {
+    sweep(count(), false, &[2, 4, 8]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: cargo xtask it kmip"]
+async fn races_with_an_index_have_one_winner_each() {
+    sweep(count(), true, &[2, 4, 8]).await;
 }

@@ -52,6 +52,8 @@ pub const PIDS: &str = "KMS_IT_PIDS";
 pub const OVERLAPS: &str = "KMS_IT_OVERLAPS";
 /// The seed of the first of these overlaps. The next one has the next seed.
 pub const OVERLAPS_SEED: &str = "KMS_IT_OVERLAPS_SEED";
+/// The variable that asks for whole tables: see [`sweeps`].
+pub const SWEEP: &str = "KMS_IT_SWEEP";
 
 /// The path in the environment variable `name`, one of the constants above, which `cargo xtask` sets.
 ///
@@ -60,6 +62,12 @@ pub const OVERLAPS_SEED: &str = "KMS_IT_OVERLAPS_SEED";
 /// If the variable is not set, since the test does not run under xtask.
 pub fn setting(name: &str) -> Result<PathBuf> {
     optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it"))
+}
+
+/// Whether the run takes the time for whole tables and a thousand races: `cargo xtask it kmip --sweep`.
+#[must_use]
+pub fn sweeps() -> bool {
+    optional_setting(SWEEP).is_some()
 }
 
 /// The path in the environment variable `name`, if it is set.
