@@ -186,7 +186,9 @@ fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
 /// The error for a refusal by IAM. The code of the refusal decides first, then its status.
 fn denied(answer: &HttpResponse) -> Error {
     if let Some(error) = answer.page_error(true) {
-        return error.context("setting", "IBM_KP_TOKEN_URL");
+        let error = error.context("setting", "IBM_KP_TOKEN_URL");
+        // IAM has issued no token, and Key Protect has got no request.
+        return if error.retryable() == Retry::IfIdempotent { error.retry(Retry::Always) } else { error };
     }
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;

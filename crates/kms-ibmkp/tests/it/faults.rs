@@ -165,8 +165,9 @@ async fn an_answer_that_makes_no_sense_is_an_error_that_quotes_nothing() {
         // A proxy's 404 must not look like a missing key, or a caller creates a new one.
         (html(404, None), ErrorKind::Protocol),
         (html(302, None), ErrorKind::Protocol),
-        (html(403, None), ErrorKind::PermissionDenied),
-        (html(501, None), ErrorKind::Unsupported),
+        // Only the service itself speaks of rights, and of what it does not support.
+        (html(403, None), ErrorKind::Protocol),
+        (html(501, None), ErrorKind::Protocol),
         (Action::EMPTY_RESOURCES, ErrorKind::Protocol),
         (Action::NO_RESOURCES, ErrorKind::Protocol),
     ] {

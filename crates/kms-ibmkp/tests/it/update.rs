@@ -164,7 +164,8 @@ async fn a_refused_step_leaves_the_old_kek_current() {
         let double = IbmKp::start().await.unwrap();
         let provider = quick(Setup::on(&double).build().await);
         let version = provider.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
-        let no = Action::Reply { status: 403, retry_after: None, body: "<html>no</html>".to_owned() };
+        let no = r#"{"resources":[{"errorMsg":"Forbidden: The user does not have access to the specified resource"}]}"#;
+        let no = Action::Reply { status: 403, retry_after: None, body: no.to_owned() };
         double.fault(RequestFault::new(Host::Keys, no).of(method).at(path));
         let error = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
