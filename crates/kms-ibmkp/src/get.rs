@@ -119,6 +119,8 @@ pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Locat
     // Keys that have turned out not to be the key. Other clients may finish an update between two of our requests, and
     // lists may lag, so the next round reads everything again before it leaves such a key out.
     let mut excluded = BTreeSet::new();
+    // The keys of the name in the round before.
+    let mut before = None;
     for _ in 0..ROUNDS {
         let (deleted, correlation_id) = match api.look(&names.alias, want).await? {
             Look::Found(key) => return Ok(Located::Here(key)),
@@ -174,9 +176,13 @@ pub(crate) async fn locate(api: &Api, names: &Names, want: Want) -> Result<Locat
                 }
             }
         }
-        if !again {
+        // A successor may have taken the alias over after this round has looked for it. Then the next round finds other
+        // keys of the name.
+        let ids: BTreeSet<_> = named.iter().map(|key| key.id.clone()).collect();
+        if !again && (superseded == 0 || before.as_ref() == Some(&ids)) {
             return Ok(Located::Nowhere { deleted, superseded, correlation_id });
         }
+        before = Some(ids);
     }
     Err(changing())
 }

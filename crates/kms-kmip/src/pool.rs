@@ -114,7 +114,6 @@ impl Pool {
     }
 
     /// What the server does with a connection after a response.
-    #[expect(dead_code, reason = "a probe is to show it")]
     pub(crate) fn habit(&self) -> Habit {
         self.idle().habit
     }

@@ -156,12 +156,16 @@ async fn with_provider(
         report.not_run(CANARY);
         return Ok(());
     }
-    let RoundTrip { name, failed, left_behind } = canary::round_trip(kms).await?;
+    let RoundTrip { name, failed, no_update, left_behind } = canary::round_trip(kms).await?;
     let mut failed = failed.as_ref();
     for step in canary::STEPS {
         match failed {
             Some((at, error)) if *at == step => report.fail(format!("{CANARY}: {step}"), error),
             _ if report.failed() => report.not_run(format!("{CANARY}: {step}")),
+            _ if step == canary::UPDATE && no_update.is_some() => {
+                let why = no_update.as_ref().map(chain).unwrap_or_default();
+                report.warn(format!("{CANARY}: {step}"), format!("keys cannot be rotated: {why}"));
+            }
             _ => report.pass(format!("{CANARY}: {step}"), name.as_str()),
         }
         if report.failed() {
@@ -280,6 +284,26 @@ pub(crate) mod tests {
             text.lines().any(|line| line.starts_with("WARN") && line.contains("missing: update")),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_update_that_is_not_allowed_is_a_warning_and_one_that_fails_is_a_failure() {
+        for (kind, exit, state) in [
+            (ErrorKind::PermissionDenied, Exit::Done, "WARN"),
+            (ErrorKind::Unsupported, Exit::Done, "WARN"),
+            (ErrorKind::Protocol, Exit::Failed, "FAILED"),
+        ] {
+            let memory = Arc::new(Memory::new());
+            let kms = Scripted::around(memory.clone());
+            // The first put creates the canary.
+            kms.push(Operation::Put, InjectedFault::pass());
+            kms.push(Operation::Put, InjectedFault::error(kind));
+            let (found, text) = checked(&kms, Format::Text, false).await;
+            assert_eq!(found, exit, "{text}");
+            let line = text.lines().find(|line| line.contains("canary: update")).unwrap();
+            assert!(line.starts_with(state), "{text}");
+            assert_eq!(memory.list().try_collect::<Vec<_>>().await.unwrap().len(), 0, "{text}");
+        }
     }
 
     #[tokio::test]

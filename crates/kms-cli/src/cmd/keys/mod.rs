@@ -22,7 +22,8 @@ use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
 pub(crate) enum Command {
     /// Connect and log in to the KMS, and show each step
     ///
-    /// Unless --read-only is given, kms also stores a test key, reads it back, compares it and deletes it.
+    /// Unless --read-only is given, kms also stores a test key, reads it back, compares it, updates it and
+    /// deletes it.
     Check(check::Args),
     /// Generate a KEK and store it
     Create(create::Args),
