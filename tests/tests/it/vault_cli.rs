@@ -246,7 +246,7 @@ async fn a_check_explains_each_layer_that_is_broken() {
     for (settings, code, said) in [
         (vec![("VAULT_ADDR", "https://nosuch.invalid:8200")], 5, "could not be resolved"),
         (vec![("VAULT_ADDR", "https://127.0.0.1:9")], 5, "refused"),
-        (vec![("VAULT_TLS_SERVER_NAME", "other.example")], 2, "another name"),
+        (vec![("VAULT_TLS_SERVER_NAME", "other.example")], 2, "other names"),
         (vec![("VAULT_BACKEND_PATH", "nosuch")], 2, "no mount at VAULT_BACKEND_PATH"),
     ] {
         let ran = with_client(&settings).run(&["--timeout", "2s", "check"]).want(code);
