@@ -30,6 +30,13 @@ use crate::{
 async fn wrong(habit: Habit, version: (i32, i32), with_index: bool, options: Options) -> Vec<String> {
     let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
     let setup = Setup::on(&server.endpoint(), server.pki());
+    let (major, minor) = version;
+    let setup = if habit.quirks(version).no_discovery && version != (1, 0) {
+        // The user's way out: without Discover Versions the client takes the server for one of 1.0.
+        setup.version(&format!("{major}.{minor}"))
+    } else {
+        setup
+    };
     let setup = if with_index { setup.index(Arc::new(MemoryIndex::new())) } else { setup };
     let place = format!("{} at {}.{}, index: {with_index}", habit.name, version.0, version.1);
     let unindexed = if with_index { Unindexed::Works } else { habit.unindexed };
