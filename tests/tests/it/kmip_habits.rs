@@ -23,8 +23,8 @@ async fn suite(endpoint: &str, pki: &Pki) -> Report {
 async fn the_suite_passes_under_every_habit_with_identifiers_in_secrets() {
     let mut wrong = Vec::new();
     for (at, (habit, version)) in HABITS.iter().zip(VERSIONS.into_iter().cycle()).enumerate() {
-        // Without `--sweep`, each version meets a habit or two. Eleven and four have no common factor.
-        if !sweeps() && at % 11 != 0 {
+        // The table takes many minutes on a real API server; without `--sweep` only its first line runs.
+        if !sweeps() && at > 0 {
             continue;
         }
         let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
