@@ -450,7 +450,7 @@ async fn a_rotation_that_may_not_be_noted_says_which_right_is_missing_and_notes_
     let name = KeyName::new("set1-data-0a7dwll").unwrap();
     let error = record(&job, &name, &RotationStatus::new("rotated", "done")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    let right = r#"resources: ["deployments"], resourceNames: ["rook-ceph-osd-3"], verbs: ["patch"]"#;
+    let right = r#"resources: ["deployments"], resourceNames: ["rook-ceph-osd-0"], verbs: ["patch"]"#;
     assert!(error.to_string().contains(right), "{error}");
     let events = place.kube.call("GET", &place.namespace.path("events"), Value::Null).await.unwrap();
     assert_eq!(events["items"].as_array().unwrap().len(), 1);
