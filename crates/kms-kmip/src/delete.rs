@@ -2,14 +2,12 @@
 
 use std::sync::PoisonError;
 
-use kms_core::{
-    DeleteMode, Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result, Retry, provider::Deleted,
-};
+use kms_core::{DeleteMode, Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result, provider::Deleted};
 
 use crate::{
     api::Api,
     classify::{Object, gather},
-    error::{Class, ExchangeError},
+    error::{Class, ExchangeError, busy},
     index::{Index, adopt, dangling, entry},
     message::Operation,
     stored::{object_type, revocation, state},
@@ -52,7 +50,7 @@ async fn delete_entry(api: &Api, index: &dyn KeyIndex, name: &KeyName) -> Result
             result => return result,
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
+    Err(busy())
 }
 
 async fn delete_indexed(

@@ -128,6 +128,11 @@ pub(crate) enum Class {
     Other,
 }
 
+/// The context of an error that names the reason of a refusal.
+const REASON: &str = "reason";
+/// The context of an error that has the server's own words.
+const WORDS: &str = "server said";
+
 /// A failed exchange with a server: the error, and its class.
 #[derive(Debug)]
 pub(crate) struct ExchangeError {
@@ -147,7 +152,22 @@ impl From<ExchangeError> for Error {
     }
 }
 
+/// The error for a key that other clients write again and again. No write of ours has become the KEK, so a retry is
+/// safe.
+pub(crate) fn busy() -> Error {
+    Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always)
+}
+
 impl ExchangeError {
+    /// Whether the server refuses because of the state of the object, and not because of a missing right. Permission
+    /// Denied can mean either, so its words decide.
+    pub(crate) fn minds_the_state(&self) -> bool {
+        let context = |name| self.error.contexts().find(|(known, _)| *known == name).map(|(_, value)| value);
+        let words = context(WORDS).unwrap_or_default().to_lowercase();
+        let is_ambiguous = context(REASON) == reason::name(reason::PERMISSION_DENIED);
+        self.class == Class::State && (!is_ambiguous || words.contains("active") || words.contains("state"))
+    }
+
     /// Maps a result reason to an error and its class.
     ///
     /// Servers answer differently:
@@ -235,10 +255,10 @@ impl ExchangeError {
             .retry(retry)
             .context("request", operation)
             .context("status", status(refusal.status))
-            .context("reason", described(refusal.reason));
+            .context(REASON, described(refusal.reason));
         let words = refusal.words.map(one_line).filter(|words| !words.is_empty());
         let error = match words {
-            Some(words) => error.context("server said", words),
+            Some(words) => error.context(WORDS, words),
             None => error,
         };
         Self { class, error }

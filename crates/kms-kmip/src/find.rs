@@ -15,13 +15,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use kms_core::{Error, ErrorKind, Kek, KeyName, Result, Retry};
+use kms_core::{Kek, KeyName, Result};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
     api::Api,
     classify::{Object, Objects, classify},
+    error::busy,
     name::object_name,
     named::{Found, Want},
 };
@@ -128,7 +129,7 @@ impl Api {
             }
             (before, fresh) = (superseded, true);
         }
-        Err(Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always))
+        Err(busy())
     }
 }
 

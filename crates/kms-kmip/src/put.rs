@@ -22,7 +22,7 @@ use crate::{
     api::{self, Api},
     classify::{Object, Objects},
     delete::{destroy, destroy_all, others},
-    error::Class,
+    error::{Class, busy},
     get::fetch,
     index::{Index, adopt, as_conflict, dangling, entry},
     label::{Label, Shape, Tag, Texts},
@@ -226,12 +226,6 @@ async fn update(
         }
     }
     Err(busy())
-}
-
-/// The error for a key that other clients write again and again. No write of ours has become the KEK, so a retry is
-/// safe.
-fn busy() -> Error {
-    Error::new(ErrorKind::Conflict, "other clients keep writing the same key").retry(Retry::Always)
 }
 
 /// Registers the successor of the object in `entry`, and swaps the entry. `anew`: whether to store a new object of

@@ -95,7 +95,9 @@ async fn mark(api: &Api, name: &KeyName, uid: &str) -> Result<()> {
     let mut refusal = api.revoke(uid, revocation::SUPERSEDED).await.err();
     // Only an active object can be superseded by a revocation (KMIP 1.4 §4.21). The client activates an object only if
     // its state is what the server minds: without the right to revoke, no one could destroy an active object again.
-    if attributes.state == Some(state::PRE_ACTIVE) && refusal.as_ref().is_some_and(minds_the_state) {
+    if attributes.state == Some(state::PRE_ACTIVE)
+        && refusal.as_ref().is_some_and(ExchangeError::minds_the_state)
+    {
         if let Err(failed) = api.change(Operation::Activate, uid).await
             && !is_refusal(failed.class)
         {
@@ -116,15 +118,6 @@ async fn mark(api: &Api, name: &KeyName, uid: &str) -> Result<()> {
 /// Reads an object: whether it does not count as an object with the name of the key.
 async fn is_marked(api: &Api, name: &KeyName, uid: &str) -> Result<bool> {
     Ok(api.object(uid).await?.is_none_or(|object| !object.keys.contains(name)))
-}
-
-/// Whether a server refuses because of the state of the object, and not because of a missing right. Permission Denied
-/// can mean either, so its words decide.
-fn minds_the_state(failed: &ExchangeError) -> bool {
-    let context = |name| failed.error.contexts().find(|(known, _)| *known == name).map(|(_, value)| value);
-    let words = context("server said").unwrap_or_default().to_lowercase();
-    let is_ambiguous = context("reason") == Some("Permission Denied");
-    failed.class == Class::State && (!is_ambiguous || words.contains("active") || words.contains("state"))
 }
 
 /// Whether the server has refused the request, so that another kind of mark may help.

@@ -30,14 +30,7 @@ pub async fn ceph_clusters(
     let connection = client.into();
     let annotate_error = |error: Error| error.operation("list CephClusters").provider(KUBERNETES);
     check_object("namespace", kube_namespace)?;
-    let target = Target {
-        verb: "list",
-        group: GROUP,
-        resource: RESOURCE,
-        kube_namespace: Some(kube_namespace),
-        name: None,
-        hidden: &[],
-    };
+    let target = target("list", kube_namespace, None);
     let path = format!("/apis/{GROUP}/v1/namespaces/{kube_namespace}/{RESOURCE}");
     let found: Page<Object> = read(&connection, &path, &target).await.map_err(|failure| {
         annotate_error(match failure.cause {
@@ -47,6 +40,10 @@ pub async fn ceph_clusters(
     })?;
     let (_, clusters) = found.into_parts();
     Ok(clusters.into_iter().filter_map(|cluster| cluster.metadata.name).collect())
+}
+
+fn target<'a>(verb: &'static str, kube_namespace: &'a str, name: Option<&'a str>) -> Target<'a> {
+    Target { verb, group: GROUP, resource: RESOURCE, kube_namespace: Some(kube_namespace), name, hidden: &[] }
 }
 
 fn not_installed() -> Error {
@@ -71,14 +68,7 @@ pub async fn ceph_cluster(
     let annotate_error = |error: Error| error.operation("read CephCluster").provider(KUBERNETES);
     check_object("namespace", kube_namespace)?;
     check_object("CephCluster", name)?;
-    let target = Target {
-        verb: "get",
-        group: GROUP,
-        resource: RESOURCE,
-        kube_namespace: Some(kube_namespace),
-        name: Some(name),
-        hidden: &[],
-    };
+    let target = target("get", kube_namespace, Some(name));
     let path = format!("/apis/{GROUP}/v1/namespaces/{kube_namespace}/{RESOURCE}/{name}");
     let document: Document = read(&connection, &path, &target).await.map_err(|failure| {
         annotate_error(match failure.cause {

@@ -131,23 +131,11 @@ pub const HABITS: &[Habit] = &[
         *q = Quirks {
             versions: q.versions.clone(),
             clock: q.clock,
-            discovery_at_1_0: true,
-            lenient_versions: true,
-            echo_version: true,
-            zero_time: true,
-            bare_errors: true,
-            lifecycle_reason: true,
-            destroyed_reason: true,
-            destroy_twice: true,
-            later_not_found: true,
-            uuids: true,
-            born_active: true,
             no_rename: true,
             applications: Keeps::Last,
             names: Keeps::Last,
             no_group: true,
             no_object_type: true,
-            locate_not_found: true,
             ignores_maximum: true,
             ignores_offset: true,
             filter_type: Filter::Ignored,
@@ -158,8 +146,7 @@ pub const HABITS: &[Habit] = &[
             continuation: Continuation::Always,
             no_batch_ids: true,
             ignores_response_size: true,
-            no_empty_payload: true,
-            ..Quirks::default()
+            ..Quirks::unlike_pykmip()
         };
     }),
 ];

@@ -126,6 +126,29 @@ pub struct Quirks {
     pub idle_close: Option<Duration>,
 }
 
+impl Quirks {
+    /// A server whose versions, headers, errors, states and identifiers differ from those of PyKMIP.
+    #[must_use]
+    pub fn unlike_pykmip() -> Self {
+        Self {
+            discovery_at_1_0: true,
+            lenient_versions: true,
+            echo_version: true,
+            zero_time: true,
+            bare_errors: true,
+            lifecycle_reason: true,
+            destroyed_reason: true,
+            destroy_twice: true,
+            later_not_found: true,
+            uuids: true,
+            born_active: true,
+            locate_not_found: true,
+            no_empty_payload: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Quirks {
     fn default() -> Self {
         Self {
