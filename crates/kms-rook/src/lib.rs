@@ -6,6 +6,8 @@ mod container;
 mod cronjob;
 mod discover;
 mod env;
+#[cfg(feature = "client")]
+pub mod inventory;
 mod names;
 mod networks;
 mod options;

@@ -41,6 +41,13 @@ pub struct DeviceCheck {
     pub foreign: Vec<Slot>,
 }
 
+impl DeviceCheck {
+    /// The result for a device that has no other slots in use.
+    pub fn new(path: impl Into<PathBuf>, slot: Result<Slot>) -> Self {
+        Self { path: path.into(), slot, kdf: None, leftovers: Vec::new(), foreign: Vec::new() }
+    }
+}
+
 impl Verified {
     /// The error of the first device that the KEK does not open.
     pub fn failure(&self) -> Option<&Error> {
@@ -71,13 +78,7 @@ pub async fn verify(kms: &dyn KmsProvider, osd: &Osd, observer: &dyn Observer) -
 }
 
 async fn check(run: &Run<'_>, device: &dyn SlotStore, kek: &Kek) -> DeviceCheck {
-    let mut checked = DeviceCheck {
-        path: device.path().to_owned(),
-        slot: Err(no_slot()),
-        kdf: None,
-        leftovers: Vec::new(),
-        foreign: Vec::new(),
-    };
+    let mut checked = DeviceCheck::new(device.path(), Err(no_slot()));
     let found = async {
         let table = run.table(device).await?;
         checked.foreign = table.foreign().map(|KeySlot { slot, .. }| *slot).collect();

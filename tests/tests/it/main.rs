@@ -13,6 +13,7 @@ mod luks_cli;
 mod recover_cli;
 mod rook_cli;
 mod rook_exports;
+mod rook_inventory;
 mod rook_recipes;
 mod rook_rotation;
 mod rotate_cli;

@@ -40,6 +40,21 @@ impl ClusterSettings {
         Ok(Self { cluster, manifests: Some(manifests), is_named: named.is_some() })
     }
 
+    /// Takes the CephCluster from documents that must have one.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the documents have neither a CephCluster nor a `security` block.
+    pub(crate) fn of_files(manifests: Manifests) -> Result<Self> {
+        if manifests.security().is_none() {
+            return Err(Error::config(
+                "the files given with -f have no CephCluster and no security block: add one, or name the CephCluster \
+                 with --cluster",
+            ));
+        }
+        Self::from_files(manifests, None)
+    }
+
     /// Adds Secrets from files.
     pub(super) fn with_manifests(mut self, manifests: Option<Manifests>) -> Self {
         self.manifests = manifests;

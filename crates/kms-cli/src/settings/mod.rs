@@ -6,7 +6,7 @@ mod pod;
 
 use std::fmt;
 
-use kms_core::{Error, Result, SecretSource, SecuritySpec};
+use kms_core::{Result, SecretSource, SecuritySpec};
 use kms_dispatch::Registry;
 use kms_kube::{ClusterRef, DeviceSet};
 
@@ -71,10 +71,7 @@ pub(crate) async fn find(
         (manifests, Some(named)) => {
             Ok(Box::new(ClusterSettings::read(kubernetes, named).await?.with_manifests(manifests)))
         }
-        (Some(_), None) => Err(Error::config(
-            "the files given with -f have no CephCluster and no security block: add one, or name the CephCluster \
-             with --cluster",
-        )),
+        (Some(manifests), None) => Ok(Box::new(ClusterSettings::of_files(manifests)?)),
         (None, None) => Ok(Box::new(PodSettings::read(environment, registry)?)),
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
     status::{LastRotation, RotationStatus, record},
+    uses::nodes_of,
 };
 use crate::{
     discover::{Discovery, InvalidDeployment, discover},

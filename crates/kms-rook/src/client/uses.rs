@@ -1,12 +1,17 @@
-//! Finds the objects of a cluster that use a key.
+//! Finds the objects of a cluster that use a key, and the nodes of its OSDs.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::PersistentVolumeClaim};
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{PersistentVolumeClaim, Pod},
+};
 use kms_core::{KeyName, Result};
 use kms_kube::Objects;
 use serde_json::Value;
 
 use super::{RookNamespace, encrypted_osds};
-use crate::names::PVC_LABEL;
+use crate::names::{APP, OSD_APP, OSD_ID_LABEL, PVC_LABEL};
 
 impl RookNamespace {
     /// Finds the Deployments and PVCs that use a key, each as its kind and name. Empty if there are none.
@@ -21,19 +26,60 @@ impl RookNamespace {
         let deployments: Objects<Deployment> = self.objects()?;
         let labels = encrypted_osds();
         let deployments: Vec<Value> = self.retry("list", || deployments.list(&labels)).await?;
-        let claims: Objects<PersistentVolumeClaim> = self.objects()?;
-        let claims: Vec<Value> = self.retry("list", || claims.list("")).await?;
-        let name =
-            |object: &Value| object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+        let claims = self.claims().await?;
         let of_key = |object: &&Value| {
             let labels = object.pointer("/metadata/labels");
             labels.and_then(|labels| labels.get(PVC_LABEL)?.as_str()) == Some(key.as_str())
         };
         let deployments = deployments.iter().filter(of_key).filter_map(name);
-        let claims = claims.iter().filter_map(name).filter(|name| name == key.as_str());
+        let claims = claims.into_iter().filter(|name| name == key.as_str());
         Ok(deployments
             .map(|name| format!("Deployment {name}"))
             .chain(claims.map(|name| format!("PersistentVolumeClaim {name}")))
             .collect())
     }
+
+    /// The names of all PVCs.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not list PVCs; otherwise errors of the connection.
+    pub async fn claims(&self) -> Result<BTreeSet<String>> {
+        let claims: Objects<PersistentVolumeClaim> = self.objects()?;
+        let claims: Vec<Value> = self.retry("list", || claims.list("")).await?;
+        Ok(claims.iter().filter_map(name).collect())
+    }
+
+    /// The node of each OSD whose pod has one, by the number of the OSD.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not list pods; otherwise errors of the connection.
+    pub async fn nodes(&self) -> Result<BTreeMap<u32, String>> {
+        let pods: Objects<Pod> = self.objects()?;
+        let labels = format!("{APP}={OSD_APP}");
+        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
+        Ok(nodes_of(&pods))
+    }
+}
+
+/// The name of an object.
+fn name(object: &Value) -> Option<String> {
+    object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// The node of each OSD among these pods, by the number of the OSD. A pod that runs counts before one that has ended.
+pub fn nodes_of(pods: &[Pod]) -> BTreeMap<u32, String> {
+    let mut nodes = BTreeMap::new();
+    for wants_running in [false, true] {
+        for pod in pods {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let id = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OSD_ID_LABEL)?.parse().ok());
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            if let (Some(id), Some(node), true) = (id, node, (phase == Some("Running")) == wants_running) {
+                nodes.insert(id, node);
+            }
+        }
+    }
+    nodes
 }

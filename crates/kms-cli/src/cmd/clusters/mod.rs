@@ -2,6 +2,8 @@
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod cronjobs;
+#[cfg(feature = "k8s-secret")]
+pub(crate) mod inventory;
 pub(crate) mod key_management;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
@@ -22,6 +24,14 @@ pub(crate) enum Command {
     /// run kms instead of rook.
     #[cfg(feature = "k8s-secret")]
     Cronjobs(cronjobs::Args),
+    /// Show every OSD beside its key, and what is wrong with them
+    ///
+    /// The OSDs come from Kubernetes with --cluster, else from Deployments in the files, else from Rook's folders on this
+    /// host. The states: missing (an OSD without its key), mixed (a device that the current KEK does not open), orphan (a
+    /// key without an OSD and without a PVC), stale, unknown (a source does not tell enough), ok. Where clusters share one
+    /// place in the KMS, the keys of the other clusters appear as orphans too.
+    #[cfg(feature = "k8s-secret")]
+    Inventory(inventory::Args),
     /// Print what a pod needs for a security block
     #[cfg(feature = "k8s-secret")]
     Render(render::Args),
@@ -36,6 +46,8 @@ impl Command {
         match self {
             #[cfg(feature = "k8s-secret")]
             Self::Cronjobs(args) => args.files(),
+            #[cfg(feature = "k8s-secret")]
+            Self::Inventory(args) => &mut args.files,
             #[cfg(feature = "k8s-secret")]
             Self::Render(args) => args.files(),
             Self::KeyManagement(args) => &mut args.files,
@@ -53,6 +65,8 @@ pub(crate) async fn run(
     match command {
         #[cfg(feature = "k8s-secret")]
         Command::Cronjobs(args) => cronjobs::run(args, &invocation.global, output).await,
+        #[cfg(feature = "k8s-secret")]
+        Command::Inventory(args) => inventory::run(args, invocation, output).await,
         #[cfg(feature = "k8s-secret")]
         Command::Render(args) => render::run(args, &invocation.global, output).await,
         Command::KeyManagement(args) => key_management::run(args, invocation).await,

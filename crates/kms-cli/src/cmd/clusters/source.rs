@@ -6,12 +6,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{Error, Result};
 use kms_kube::{CephCluster, CephClusterSpec, ClusterRef};
 use kms_rook::{Discovery, InvalidDeployment, JobOptions, Naming, client::RookNamespace, discover};
+use kms_source::Manifests;
 use tracing::warn;
 
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
 
 /// The kind of the object that runs an OSD.
-const DEPLOYMENT: &str = "Deployment";
+pub(super) const DEPLOYMENT: &str = "Deployment";
 
 /// A CephCluster, and the source of its OSDs.
 #[derive(Debug)]
@@ -59,19 +60,7 @@ impl Source {
             manifests.take_cluster().ok_or_else(|| {
                 Error::config("the files given with -f have no CephCluster and no security block: add one")
             })?;
-        let mut deployments = Vec::new();
-        let mut faults = Vec::new();
-        for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {
-            match read {
-                Ok(deployment) if is_elsewhere(&deployment, name.as_ref()) => {
-                    warn!("{place}: this Deployment is in another namespace than the CephCluster");
-                }
-                Ok(deployment) => deployments.push(deployment),
-                Err(error) => faults.push(InvalidDeployment::new(place, None, error)),
-            }
-        }
-        let mut found = discover(&deployments);
-        found.faults.append(&mut faults);
+        let found = discover_in(&mut manifests, name.as_ref());
         Ok(Self { cluster, name, annotations, osds: Osds::Files(found) })
     }
 
@@ -112,6 +101,24 @@ impl Source {
             )),
         }
     }
+}
+
+/// Takes the Deployments of OSDs out of documents.
+pub(super) fn discover_in(manifests: &mut Manifests, cluster: Option<&ClusterRef>) -> Discovery {
+    let mut deployments = Vec::new();
+    let mut faults = Vec::new();
+    for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {
+        match read {
+            Ok(deployment) if is_elsewhere(&deployment, cluster) => {
+                warn!("{place}: this Deployment is in another namespace than the CephCluster");
+            }
+            Ok(deployment) => deployments.push(deployment),
+            Err(error) => faults.push(InvalidDeployment::new(place, None, error)),
+        }
+    }
+    let mut found = discover(&deployments);
+    found.faults.append(&mut faults);
+    found
 }
 
 fn is_elsewhere(deployment: &Deployment, cluster: Option<&ClusterRef>) -> bool {

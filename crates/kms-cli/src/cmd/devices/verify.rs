@@ -40,7 +40,7 @@ struct Document {
 
 /// The result for one device.
 #[derive(Serialize)]
-struct DeviceDocument {
+pub(crate) struct DeviceDocument {
     path: String,
     opens: bool,
     slot: Option<u8>,
@@ -51,7 +51,7 @@ struct DeviceDocument {
 }
 
 impl DeviceDocument {
-    fn of(device: &DeviceCheck) -> Self {
+    pub(crate) fn of(device: &DeviceCheck) -> Self {
         let numbers = |slots: &[Slot]| slots.iter().map(|slot| slot.number()).collect();
         Self {
             path: device.path.display().to_string(),

@@ -10,7 +10,7 @@ use crate::{
     args::Files,
     exit::Exit,
     output::{Format, Output, chain, table},
-    time::rfc3339,
+    time::{age, rfc3339},
 };
 
 /// The arguments.
@@ -81,7 +81,11 @@ pub(crate) async fn run(
 }
 
 /// Collects the keys, and the error that says that some are missing. `None` if the list is complete.
-async fn collect(kms: &dyn KmsProvider) -> Result<(Vec<KeyInfo>, Option<Error>)> {
+///
+/// # Errors
+///
+/// Those of the list, other than `Incomplete`.
+pub(crate) async fn collect(kms: &dyn KmsProvider) -> Result<(Vec<KeyInfo>, Option<Error>)> {
     let mut keys = Vec::new();
     let mut list = kms.list();
     loop {
@@ -94,21 +98,9 @@ async fn collect(kms: &dyn KmsProvider) -> Result<(Vec<KeyInfo>, Option<Error>)>
     }
 }
 
-/// The age of the current version, in its largest unit: `12s`, `5m`, `7h`, `40d`.
-fn age(now: SystemTime, then: SystemTime) -> String {
-    // Our clock and the server's may differ: a time in the future counts as now.
-    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use kms_core::{Kek, PutMode, memory::Memory};
     use kms_testkit::fake::{InjectedFault, Operation, Scripted};
@@ -133,15 +125,5 @@ mod tests {
             assert_eq!((error.kind(), Exit::of(&error)), (ErrorKind::Incomplete, Exit::Failed));
             assert!(text.contains(sign) && text.contains('a') && text.contains(error.message()), "{text}");
         }
-    }
-
-    #[test]
-    fn an_age_has_one_unit() {
-        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_199, "1h"), (86_400 * 40, "40d")] {
-            assert_eq!(age(then + Duration::from_secs(seconds), then), text);
-        }
-        assert_eq!(age(then, then + Duration::from_secs(5)), "0s");
-        assert_eq!(rfc3339(then).as_deref(), Some("1970-01-12T13:46:40Z"));
     }
 }

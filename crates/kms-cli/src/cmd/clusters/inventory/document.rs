@@ -1,0 +1,124 @@
+//! The output of `kms inventory`.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use kms_core::Result;
+use kms_rook::inventory::{Gap, Inventory, Row, State};
+use serde::Serialize;
+
+use super::sources::Devices;
+use crate::{
+    cmd::devices::DeviceDocument,
+    output::{ErrorDocument, Format, Output, table},
+    time::{age, rfc3339},
+};
+
+/// The whole inventory.
+#[derive(Serialize)]
+pub(crate) struct Document<'a> {
+    provider: &'static str,
+    complete: bool,
+    gaps: Vec<GapDocument<'a>>,
+    counts: BTreeMap<State, usize>,
+    rows: Vec<RowDocument<'a>>,
+}
+
+/// What is not known.
+#[derive(Serialize)]
+struct GapDocument<'a> {
+    source: &'static str,
+    reason: &'a str,
+    error: Option<ErrorDocument>,
+}
+
+/// An OSD and its key.
+#[derive(Serialize)]
+struct RowDocument<'a> {
+    name: Option<&'a str>,
+    osd: Option<u32>,
+    deployment: Option<&'a str>,
+    pvc: Option<bool>,
+    node: Option<&'a str>,
+    version: Option<String>,
+    created: Option<String>,
+    updated: Option<String>,
+    rotated: Option<String>,
+    outcome: Option<&'a str>,
+    state: State,
+    reason: Option<&'a str>,
+    devices: Option<&'a [DeviceDocument]>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(provider: &'static str, inventory: &'a Inventory, devices: &'a Devices) -> Self {
+        let gap = |gap: &'a Gap| GapDocument {
+            source: gap.source.as_str(),
+            reason: &gap.reason,
+            error: gap.error.as_ref().map(ErrorDocument::of),
+        };
+        Self {
+            provider,
+            complete: inventory.is_complete(),
+            gaps: inventory.gaps.iter().map(gap).collect(),
+            counts: inventory.counts(),
+            rows: inventory.rows.iter().map(|row| RowDocument::of(row, devices)).collect(),
+        }
+    }
+
+    /// Writes it: a document, or a table with reasons and gaps below it.
+    pub(super) fn show(&self, inventory: &Inventory, now: SystemTime, output: &mut Output<'_>) -> Result<()> {
+        if output.format() == Format::Json {
+            return output.json(self);
+        }
+        let head = ["OSD", "NAME", "NODE", "VERSION", "AGE", "ROTATED", "STATE"].map(str::to_owned);
+        let cells = |row: &Row| {
+            let osd = row.osd.as_ref();
+            let since = |then: Option<SystemTime>| then.map(|then| age(now, then));
+            let cells = [
+                osd.and_then(|osd| osd.id).map(|id| id.to_string()),
+                row.name.as_ref().map(ToString::to_string),
+                osd.and_then(|osd| osd.node.clone()),
+                row.key.as_ref().and_then(|key| key.version.as_ref()).map(ToString::to_string),
+                since(row.stored()),
+                since(osd.and_then(|osd| osd.rotated)),
+                Some(row.state.to_string()),
+            ];
+            cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned()))
+        };
+        let rows: Vec<_> = std::iter::once(head).chain(inventory.rows.iter().map(cells)).collect();
+        table(&rows).into_iter().try_for_each(|line| output.line(line))?;
+        for row in &self.rows {
+            if let (Some(reason), true) = (row.reason, row.state != State::Ok) {
+                let subject = row.name.or(row.deployment).unwrap_or("-");
+                output.line(format!("{subject}: {}: {reason}", row.state))?;
+            }
+        }
+        let counts: Vec<_> = self.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        output.line(format!("{} rows: {}", self.rows.len(), counts.join(", ")))?;
+        for gap in &self.gaps {
+            output.line(format!("INCOMPLETE: {}: {}", gap.source, gap.reason))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> RowDocument<'a> {
+    fn of(row: &'a Row, devices: &'a Devices) -> Self {
+        let (osd, key) = (row.osd.as_ref(), row.key.as_ref());
+        Self {
+            name: row.name.as_ref().map(|name| name.as_str()),
+            osd: osd.and_then(|osd| osd.id),
+            deployment: osd.and_then(|osd| osd.deployment.as_deref()),
+            pvc: row.has_claim,
+            node: osd.and_then(|osd| osd.node.as_deref()),
+            version: key.and_then(|key| key.version.as_ref()).map(ToString::to_string),
+            created: key.and_then(|key| key.created).and_then(rfc3339),
+            updated: key.and_then(|key| key.updated).and_then(rfc3339),
+            rotated: osd.and_then(|osd| osd.rotated).and_then(rfc3339),
+            outcome: osd.and_then(|osd| osd.outcome.as_deref()),
+            state: row.state,
+            reason: row.reason.as_deref(),
+            devices: row.name.as_ref().and_then(|name| devices.get(name)).map(Vec::as_slice),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! `kms inventory`: shows every OSD beside its key, and what is wrong with them.
+
+mod document;
+mod sources;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use clap::ValueEnum;
+use kms_core::{Error, Result};
+use kms_rook::inventory::{Inventory, State};
+
+use self::{document::Document, sources::Found};
+use crate::{
+    args::{Files, duration},
+    cmd::devices::DATA_DIR,
+    exit::Exit,
+    invocation::Invocation,
+    output::Output,
+};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    /// Try the KEK of each OSD of this host on all devices of the OSD
+    #[arg(long)]
+    devices: bool,
+
+    /// A key whose current version is older than this is stale: 90d, 2160h
+    #[arg(long, value_name = "AGE", value_parser = duration)]
+    older_than: Option<Duration>,
+
+    /// Fail with exit code 1 if an OSD or a key is in one of these states, or if a source does not tell enough to exclude it
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_enum)]
+    fail_on: Vec<FailOn>,
+
+    /// The folder where Rook keeps the data of OSDs on this host; may be repeated
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: Vec<PathBuf>,
+}
+
+/// The states that `--fail-on` accepts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FailOn {
+    /// An OSD whose key the KMS does not have
+    Missing,
+    /// A device that the current KEK does not open (with --devices)
+    Mixed,
+    /// A key without an OSD and without a PVC
+    Orphan,
+    /// A key that is older than --older-than
+    Stale,
+}
+
+impl From<FailOn> for State {
+    fn from(state: FailOn) -> Self {
+        match state {
+            FailOn::Missing => Self::Missing,
+            FailOn::Mixed => Self::Mixed,
+            FailOn::Orphan => Self::Orphan,
+            FailOn::Stale => Self::Stale,
+        }
+    }
+}
+
+/// Shows the inventory. A source that fails is a gap: the rest is shown, and then the command fails as that source did.
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
+    // The files have been taken out already.
+    let Args { files: _, devices, older_than, fail_on, data_dir } = args;
+    let wanted: Vec<State> = fail_on.into_iter().map(State::from).collect();
+    for (state, is_given, option) in
+        [(State::Mixed, devices, "--devices"), (State::Stale, older_than.is_some(), "--older-than")]
+    {
+        if wanted.contains(&state) && !is_given {
+            return Err(Error::config(format!(
+                "--fail-on {state} finds nothing without {option}: give it too"
+            )));
+        }
+    }
+    let found = Found::read(invocation, &data_dir, devices).await?;
+    show(found, SystemTime::now(), older_than, &wanted, output)
+}
+
+fn show(
+    found: Found,
+    now: SystemTime,
+    older_than: Option<Duration>,
+    fail_on: &[State],
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let Found { provider, facts, devices } = found;
+    let inventory = Inventory::new(facts, now, older_than);
+    Document::new(provider, &inventory, &devices).show(&inventory, now, output)?;
+    let failed = inventory.gaps.iter().find_map(|gap| gap.error.as_ref()).map(Exit::of);
+    let excluded = inventory.cannot_exclude(fail_on).is_empty();
+    Ok(failed.unwrap_or(if excluded { Exit::Done } else { Exit::Failed }))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kms_core::{ErrorKind, KeyInfo, KeyName, KeyVersion};
+    use kms_rook::inventory::{Facts, Gap, OsdFacts, Source};
+    use kms_rotation::DeviceCheck;
+
+    use super::*;
+    use crate::{cmd::devices::DeviceDocument, output::Format};
+
+    fn name(text: &str) -> KeyName {
+        text.parse().unwrap()
+    }
+
+    /// Two OSDs, one without a key and one with a device that does not open; and a key whose OSD is not known.
+    fn found() -> Found {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 100);
+        let key = |text| {
+            KeyInfo::new(name(text)).with_version(KeyVersion::new("3")).with_times(Some(now), Some(now))
+        };
+        let mut facts = Facts::default();
+        facts.osds = ["set1-data-0", "set1-data-1"]
+            .into_iter()
+            .zip(0..)
+            .map(|(key, id)| {
+                let mut osd = OsdFacts::on_host(Some(id), name(key), Some("node-a".to_owned()));
+                osd.deployment = Some(format!("rook-ceph-osd-{id}"));
+                (osd.rotated, osd.outcome) = (Some(now), Some("rotated".to_owned()));
+                osd
+            })
+            .collect();
+        facts.keys = vec![key("set1-data-0"), key("set9-data-0")];
+        facts.claims = ["set1-data-0".to_owned()].into();
+        facts.devices = [(name("set1-data-0"), Some("no slot".to_owned()))].into();
+        let denied = Error::new(ErrorKind::PermissionDenied, "no right to list PVCs");
+        facts.gaps =
+            vec![Gap::failed(Source::Claims, "no right", denied), Gap::new(Source::Nodes, "not given")];
+        let opens = |slot| DeviceCheck::new("/dev/a", slot);
+        let devices = [
+            opens(Ok(kms_rotation::Slot::PAIR[0])),
+            opens(Err(Error::new(ErrorKind::Conflict, "no slot").context("device", "/dev/a"))),
+        ];
+        let devices = devices.iter().map(DeviceDocument::of).collect();
+        Found { provider: "vault", facts, devices: [(name("set1-data-0"), devices)].into() }
+    }
+
+    /// The output, and the exit code.
+    pub(crate) fn printed(format: Format) -> (Exit, String) {
+        let mut bytes = Vec::new();
+        let mut output = Output::to(format, &mut bytes);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 107);
+        let exit = show(found(), now, None, &[], &mut output).unwrap();
+        drop(output);
+        (exit, String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_and_says_why_and_what_is_not_known() {
+        let (exit, text) = printed(Format::Text);
+        let lines: Vec<_> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "OSD NAME NODE VERSION AGE ROTATED STATE",
+                "0 set1-data-0 node-a 3 7d 7d mixed",
+                "1 set1-data-1 node-a - - 7d missing",
+                "- set9-data-0 - 3 7d - unknown",
+                "set1-data-0: mixed: no slot",
+                "set1-data-1: missing: the KMS has no key of this name",
+                "set9-data-0: unknown: no OSD is known to use it, but not all pvcs are known",
+                "3 rows: 1 missing, 1 mixed, 1 unknown",
+                "INCOMPLETE: pvcs: no right",
+                "INCOMPLETE: nodes: not given",
+            ]
+        );
+        // The exit code is that of the source that failed.
+        assert_eq!(exit, Exit::Denied);
+    }
+
+    #[test]
+    fn a_state_that_occurs_fails_if_it_is_named() {
+        for (state, exit) in [(State::Missing, Exit::Failed), (State::Stale, Exit::Done)] {
+            let mut found = found();
+            found.facts.gaps.clear();
+            let mut output = Output::to(Format::Json, Vec::new());
+            let now = SystemTime::UNIX_EPOCH;
+            assert_eq!(show(found, now, None, &[state], &mut output).unwrap(), exit, "{state}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The sources of an inventory: Kubernetes, files or this host; and the KMS.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use futures_util::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kms_core::{Error, ErrorKind, KeyName, KmsProvider, Result};
+use kms_kube::ClusterRef;
+use kms_luks::{Cryptsetup, OsdFolder};
+use kms_rook::{
+    Discovery,
+    client::nodes_of,
+    inventory::{Facts, Gap, OsdFacts, Source},
+};
+use kms_rotation::{Osd, Silent, verify};
+use kms_source::Manifests;
+use tokio::join;
+
+use crate::{
+    cmd::{
+        clusters::source::{DEPLOYMENT, discover_in},
+        devices::DeviceDocument,
+        keys::list::collect,
+    },
+    invocation::Invocation,
+    kubernetes::Kubernetes,
+    output::chain,
+    settings::{self, ClusterSettings, Settings, read_manifests},
+    target::Target,
+};
+
+/// The kinds of objects that are taken from files, besides Deployments.
+const CLAIM: &str = "PersistentVolumeClaim";
+const POD: &str = "Pod";
+/// The name of this host.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+/// How many OSDs have their devices tried at a time.
+const DEVICES_PARALLEL: usize = 2;
+
+/// The devices of this host by the name of their key, and whether its KEK opens them.
+pub(super) type Devices = BTreeMap<KeyName, Vec<DeviceDocument>>;
+
+/// The folders of OSDs on this host, by the name of their key.
+type Folders = BTreeMap<KeyName, Vec<OsdFolder>>;
+
+/// What was found.
+pub(super) struct Found {
+    pub(super) provider: &'static str,
+    pub(super) facts: Facts,
+    pub(super) devices: Devices,
+}
+
+impl Found {
+    /// Asks all sources. OSDs come from Kubernetes with `--cluster`, else from the files if they have any, else from the
+    /// folders of this host.
+    ///
+    /// # Errors
+    ///
+    /// Those of finding the settings. A source that fails is a gap.
+    pub(super) async fn read(
+        invocation: &Invocation<'_>,
+        data_dir: &[PathBuf],
+        try_devices: bool,
+    ) -> Result<Self> {
+        let global = &invocation.global;
+        let kubernetes = || Kubernetes::new(global, global.timeout);
+        let (settings, files): (Box<dyn Settings>, _) = match (&global.cluster, global.files.is_empty()) {
+            (None, false) => {
+                let mut manifests = read_manifests(global, &[DEPLOYMENT, CLAIM, POD])?;
+                let files = in_files(&mut manifests);
+                (Box::new(ClusterSettings::of_files(manifests)?), files)
+            }
+            _ => {
+                let kubernetes = kubernetes();
+                let found = settings::find(global, invocation.environment, &invocation.registry, &kubernetes);
+                (found.await?, None)
+            }
+        };
+        let target =
+            Target::new(settings, kubernetes(), global, invocation.environment, &invocation.registry);
+        let provider = target.provider()?.as_str();
+        let kms = target.connect().await;
+        let (keys, cluster) = join!(
+            async {
+                match &kms {
+                    Ok(kms) => collect(&**kms).await,
+                    Err(error) => Err(error.clone()),
+                }
+            },
+            async {
+                match &global.cluster {
+                    Some(named) => Some(in_kubernetes(&kubernetes(), named).await),
+                    None => None,
+                }
+            }
+        );
+        let reads_host = try_devices || (cluster.is_none() && files.is_none());
+        let folders =
+            if reads_host { on_host(data_dir, target.kube_namespace()) } else { Ok(Folders::new()) };
+        let mut facts = cluster.or(files).unwrap_or_else(|| of_host(&folders));
+        match keys {
+            Ok((keys, cut)) => {
+                facts.keys = keys;
+                facts.gaps.extend(cut.map(|error| failed(Source::Keys, error)));
+            }
+            Err(error) => facts.gaps.push(failed(Source::Keys, error)),
+        }
+        let mut devices = Devices::new();
+        if let (true, Ok(kms)) = (try_devices, &kms) {
+            match folders {
+                Ok(folders) => {
+                    devices = open_each(&**kms, folders, &invocation.cryptsetup(), &mut facts).await;
+                }
+                Err(error) => facts.gaps.push(failed(Source::Devices, error)),
+            }
+        }
+        Ok(Self { provider, facts, devices })
+    }
+}
+
+fn failed(source: Source, error: Error) -> Gap {
+    Gap::failed(source, chain(&error), error)
+}
+
+/// Takes the objects of a cluster from files. `None` if the files have none.
+fn in_files(manifests: &mut Manifests) -> Option<Facts> {
+    let cluster = manifests.cluster().and_then(|cluster| cluster.reference.clone());
+    let found = discover_in(manifests, cluster.as_ref());
+    let mut gaps = Vec::new();
+    let mut claims = Vec::new();
+    for (_, read) in manifests.take_objects::<PersistentVolumeClaim>(CLAIM) {
+        match read {
+            Ok(claim) => claims.extend(claim.metadata.name),
+            Err(error) => gaps.push(failed(Source::Claims, error)),
+        }
+    }
+    let mut pods = Vec::new();
+    for (_, read) in manifests.take_objects::<Pod>(POD) {
+        match read {
+            Ok(pod) => pods.push(pod),
+            Err(error) => gaps.push(failed(Source::Nodes, error)),
+        }
+    }
+    let no_osds = found.osds.is_empty() && found.faults.is_empty() && found.plain == 0;
+    if no_osds && claims.is_empty() && pods.is_empty() && gaps.is_empty() {
+        return None;
+    }
+    let absent = |source, kind| Gap::new(source, format!("the files given with -f have no {kind}"));
+    gaps.extend(no_osds.then(|| absent(Source::Osds, "Deployment of an OSD")));
+    gaps.extend(claims.is_empty().then(|| absent(Source::Claims, CLAIM)));
+    gaps.extend(pods.is_empty().then(|| absent(Source::Nodes, POD)));
+    gaps.extend(faults(&found));
+    let osds = OsdFacts::of_deployments(found, &nodes_of(&pods));
+    Some(Facts { osds, claims: claims.into_iter().collect(), gaps, ..Facts::default() })
+}
+
+/// Asks Kubernetes for the OSDs, the PVCs and the nodes.
+async fn in_kubernetes(kubernetes: &Kubernetes, named: &ClusterRef) -> Facts {
+    let mut facts = Facts::default();
+    let place = match kubernetes.rook(&named.kube_namespace).await {
+        Ok(place) => place,
+        Err(error) => {
+            let sources = [Source::Osds, Source::Claims, Source::Nodes];
+            facts.gaps.extend(sources.map(|source| failed(source, error.clone())));
+            return facts;
+        }
+    };
+    let (osds, claims, nodes) = join!(place.osds(), place.claims(), place.nodes());
+    let mut known = |source, error: Error| facts.gaps.push(failed(source, error));
+    let nodes = nodes.unwrap_or_else(|error| {
+        known(Source::Nodes, error);
+        BTreeMap::new()
+    });
+    match claims {
+        Ok(claims) => facts.claims = claims,
+        Err(error) => known(Source::Claims, error),
+    }
+    match osds {
+        Ok(found) => {
+            facts.gaps.extend(faults(&found));
+            facts.osds = OsdFacts::of_deployments(found, &nodes);
+        }
+        Err(error) => known(Source::Osds, error),
+    }
+    facts
+}
+
+/// A Deployment that cannot be understood may belong to any key.
+fn faults(found: &Discovery) -> Vec<Gap> {
+    found.faults.iter().map(|fault| failed(Source::Osds, fault.error.clone())).collect()
+}
+
+/// The folders of the OSDs of this host.
+fn on_host(data_dir: &[PathBuf], kube_namespace: Option<&str>) -> Result<Folders> {
+    let folders: Vec<_> = data_dir.iter().filter(|folder| folder.exists()).cloned().collect();
+    OsdFolder::find(&folders, kube_namespace)
+}
+
+/// What the folders of this host tell.
+fn of_host(folders: &Result<Folders>) -> Facts {
+    let name_it = "name the cluster with --cluster";
+    let mut gaps = vec![
+        Gap::new(Source::Osds, format!("only the OSDs of this host are known: {name_it}")),
+        Gap::new(Source::Claims, format!("a host does not tell which PVCs exist: {name_it}")),
+    ];
+    let node = fs::read_to_string(HOSTNAME).ok().map(|name| name.trim().to_owned());
+    let of_folder = |(name, folders): (&KeyName, &Vec<OsdFolder>)| {
+        let osd = |folder: &OsdFolder| OsdFacts::on_host(folder.osd_id(), name.clone(), node.clone());
+        folders.iter().map(osd).collect::<Vec<_>>()
+    };
+    let osds = match folders {
+        Ok(folders) => folders.iter().flat_map(of_folder).collect(),
+        Err(error) => {
+            gaps.push(failed(Source::Osds, error.clone()));
+            Vec::new()
+        }
+    };
+    Facts { osds, gaps, ..Facts::default() }
+}
+
+/// Tries the KEK of each OSD of this host on the devices of the OSD.
+async fn open_each(
+    kms: &dyn KmsProvider,
+    folders: Folders,
+    cryptsetup: &Cryptsetup,
+    facts: &mut Facts,
+) -> Devices {
+    let tried = stream::iter(folders).map(async |(name, folders)| {
+        let nodes = folders.iter().flat_map(OsdFolder::nodes).cloned();
+        let verified = async {
+            let osd = Osd::new(name.clone(), cryptsetup.devices(nodes))?;
+            verify(kms, &osd, &Silent).await
+        };
+        let verified = verified.await;
+        (name, verified)
+    });
+    let mut tried = tried.buffer_unordered(DEVICES_PARALLEL);
+    let mut devices = Devices::new();
+    while let Some((name, verified)) = tried.next().await {
+        match verified {
+            Ok(found) => {
+                let mut problems = Vec::new();
+                for device in &found.devices {
+                    match &device.slot {
+                        Ok(_) => {}
+                        // The KEK was tried.
+                        Err(error) if error.kind() == ErrorKind::Conflict => problems.push(chain(error)),
+                        Err(error) => facts.gaps.push(failed(Source::Devices, error.clone())),
+                    }
+                }
+                let problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
+                facts.devices.insert(name.clone(), problem);
+                devices.insert(name, found.devices.iter().map(DeviceDocument::of).collect());
+            }
+            // The list of keys tells it too.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => facts.gaps.push(failed(Source::Devices, error)),
+        }
+    }
+    devices
+}

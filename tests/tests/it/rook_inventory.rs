@@ -1,0 +1,172 @@
+//! The inventory of a cluster on a real API server: with `--cluster`, from what kubectl prints, and on a host.
+use kms_core::Kek;
+use kms_testkit::luks::Image;
+use kms_tests::{
+    Kms, Ran,
+    rook::{ADMIN, Cluster},
+};
+use serde_json::{Value, json};
+
+const OSDS: [(&str, &str); 3] =
+    [("default", "set1-data-0a7dwll"), ("kmip", "set1-data-0f7dwll"), ("azure", "set1-data-0g7dwll")];
+const CLAIM_ONLY: &str = "set2-data-0new";
+const NO_OSD: &str = "set0-data-0gone";
+
+/// A cluster with three OSDs, of which one has no key; a PVC without an OSD; and a key with neither.
+async fn cluster() -> Cluster {
+    let cluster = Cluster::new(json!({})).await;
+    let admin = cluster.kms(ADMIN);
+    for (case, name) in OSDS {
+        cluster.add_osd(case).await;
+        claim(&cluster, name);
+    }
+    claim(&cluster, CLAIM_ONLY);
+    for name in [OSDS[0].1, OSDS[1].1, CLAIM_ONLY, NO_OSD] {
+        let _ = admin.run(&["create", name]).want(0);
+    }
+    cluster.kubectl(
+        "run osd-0 --image=none --labels=app=rook-ceph-osd,ceph-osd-id=0 \
+         --overrides='{\"spec\": {\"nodeName\": \"node-a\"}}'",
+    );
+    cluster
+}
+
+fn claim(cluster: &Cluster, name: &str) {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    cluster.kubectl(&format!("create -f - <<'END'\n{claim}\nEND"));
+}
+
+/// The state of each row, by its name.
+fn states(ran: &Ran) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let document = ran.json();
+    document["rows"].as_array().unwrap().iter().map(|row| (text(&row["name"]), text(&row["state"]))).collect()
+}
+
+fn expected(states: [&str; 5]) -> Vec<(String, String)> {
+    let names = [OSDS[0].1, OSDS[1].1, OSDS[2].1, NO_OSD, CLAIM_ONLY];
+    names.into_iter().zip(states).map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
+}
+
+const INVENTORY: [&str; 3] = ["-o", "json", "inventory"];
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
+async fn an_inventory_shows_what_is_missing_and_what_nobody_uses() {
+    let cluster = cluster().await;
+    let admin = cluster.kms(ADMIN);
+    let run = |more: &[&str]| admin.run(&[&INVENTORY, more].concat());
+    let ran = run(&[]).want(0);
+    assert_eq!(states(&ran), expected(["ok", "ok", "missing", "orphan", "ok"]), "{}", ran.stdout);
+    let document = ran.json();
+    assert_eq!((&document["complete"], &document["rows"][0]["node"]), (&json!(true), &json!("node-a")));
+    assert_eq!(document["counts"], json!({"missing": 1, "orphan": 1, "ok": 3}));
+    let _ = run(&["--fail-on", "missing"]).want(1);
+    let _ = run(&["--fail-on", "stale,mixed", "--older-than", "90d", "--devices"]).want(0);
+    let _ = run(&["--fail-on", "stale"]).want(2);
+    // A rotation is noted at the Deployment, and then shown here.
+    cluster.kubectl(
+        "annotate deployment rook-ceph-osd-0 kms.ceph.rook.io/key-rotated-at=2026-11-30T01:02:03Z \
+         kms.ceph.rook.io/key-rotation-outcome=rotated",
+    );
+    let row = &run(&[]).want(0).json()["rows"][0];
+    assert_eq!((&row["rotated"], &row["outcome"]), (&json!("2026-11-30T01:02:03Z"), &json!("rotated")));
+    let text = admin.run(&["inventory"]).want(0).stdout;
+    for line in [
+        format!("{}: missing: the KMS has no key of this name", OSDS[2].1),
+        format!("{NO_OSD}: orphan: no OSD and no PVC has this name"),
+        "5 rows: 1 missing, 1 orphan, 3 ok".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
+async fn a_source_that_cannot_be_listed_is_a_gap_and_nothing_is_called_an_orphan() {
+    let cluster = cluster().await;
+    let all = [
+        ("apps", "deployments", "osds", ["unknown"; 5]),
+        ("", "persistentvolumeclaims", "pvcs", ["ok", "ok", "missing", "unknown", "unknown"]),
+        ("", "pods", "nodes", ["ok", "ok", "missing", "orphan", "ok"]),
+        ("", "secrets", "keys", ["unknown"; 5]),
+    ];
+    for (_, left_out, source, states_then) in all {
+        let account = format!("without-{source}");
+        let rules: Vec<Value> = all
+            .iter()
+            .filter(|(_, resource, ..)| *resource != left_out)
+            .map(|(group, resource, ..)| json!({"apiGroups": [group], "resources": [resource], "verbs": ["list"]}))
+            .chain([json!({"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]})])
+            .collect();
+        cluster.place.create_service_account(&account).await.unwrap();
+        cluster.place.grant(&account, &json!(rules)).await.unwrap();
+        let token = cluster.place.create_token(&account, &[]).await.unwrap();
+        let ran = cluster.kms(&token).run(&INVENTORY).want(4);
+        let document = ran.json();
+        let gaps: Vec<_> = document["gaps"].as_array().unwrap().iter().map(|gap| &gap["source"]).collect();
+        assert_eq!((&document["complete"], gaps), (&json!(false), vec![&json!(source)]), "{}", ran.stdout);
+        let found = states(&ran);
+        match source {
+            // Without the list of OSDs, every row is a key.
+            "osds" => {
+                let key = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+                assert_eq!(
+                    found,
+                    [
+                        key(NO_OSD, "unknown"),
+                        key(OSDS[0].1, "ok"),
+                        key(OSDS[1].1, "ok"),
+                        key(CLAIM_ONLY, "ok")
+                    ]
+                );
+            }
+            "keys" => {
+                let osds = OSDS.map(|(_, name)| (name.to_owned(), "unknown".to_owned()));
+                assert_eq!(found, osds);
+            }
+            _ => assert_eq!(found, expected(states_then), "{source}"),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
+async fn files_have_what_kubectl_prints_and_a_host_knows_its_own_osds() {
+    let cluster = cluster().await;
+    let config = cluster.kubeconfig(ADMIN);
+    let kms = || Kms::new().global(&["--kubeconfig", &config]);
+    let exported = cluster.kubectl("get cephclusters,deployments,persistentvolumeclaims,pods -o yaml");
+    let ran = kms().document("all.yaml", &exported).run(&INVENTORY).want(0);
+    assert_eq!(states(&ran), expected(["ok", "ok", "missing", "orphan", "ok"]), "{}", ran.text());
+    let without = cluster.kubectl("get cephclusters,deployments -o yaml");
+    let ran = kms().document("some.yaml", &without).run(&INVENTORY).want(0);
+    assert_eq!(states(&ran), expected(["ok", "ok", "missing", "unknown", "unknown"]), "{}", ran.text());
+    assert_eq!(ran.json()["complete"], false);
+
+    // A host has the folders of two OSDs, of which one has a device that another KEK opens.
+    let host = kms().document("cluster.yaml", &cluster.kubectl("get cephclusters -o yaml"));
+    for (at, (_, name)) in OSDS[..2].iter().enumerate() {
+        let stored = Kek::new(cluster.kms(ADMIN).run(&["get", name]).want(0).stdout.into_bytes()).unwrap();
+        let kek = if at == 0 { stored } else { Kek::generate().unwrap() };
+        let folder = host.folder().join(format!("rook/{}/{name}/ceph-{at}", cluster.place.name()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("block"), "").unwrap();
+        Image::luks2(&kek).copy(folder.join("block-tmp"));
+    }
+    let ran =
+        host.run(&[&INVENTORY[..], &["--devices", "--data-dir", "rook", "--fail-on", "mixed"]].concat());
+    let ran = ran.want(1);
+    let found = states(&ran);
+    let state = |name: &str| found.iter().find(|(row, _)| row == name).map(|(_, state)| state.as_str());
+    assert_eq!(
+        [state(OSDS[0].1), state(OSDS[1].1), state(NO_OSD)],
+        [Some("ok"), Some("mixed"), Some("unknown")]
+    );
+    let document = ran.json();
+    assert_eq!(document["rows"][0]["devices"][0]["opens"], true, "{}", ran.stdout);
+    assert_eq!(document["rows"][1]["devices"][0]["opens"], false, "{}", ran.stdout);
+}
