@@ -125,7 +125,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
 
 /// Fails unless the object that the index names can be the KEK of this key and cluster: a delete must not destroy a
 /// certificate, or the KEK of another key, because of a wrong Secret.
-fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
+pub(crate) fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
     let other = if !object_type::may_be_kek(object.object_type) {
         Some(format!("is {}", object_type::describe(object.object_type)))
     } else if is_of_another_key(object, name) {

@@ -17,13 +17,24 @@ use crate::{
 
 /// Reads a key: the object that the index names, or else the current object with the key's name.
 pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-    if let Some(index) = index
-        && let Some(entry) = entry(index, name).await?
-    {
-        let (uid, is_fresh) = (entry.uid.as_str(), freshness == Freshness::Fresh);
+    let mut found = match index {
+        Some(index) => entry(index, name).await?.map(|entry| (index, entry)),
+        None => None,
+    };
+    while let Some((index, known)) = found {
+        let (uid, is_fresh) = (known.uid.as_str(), freshness == Freshness::Fresh);
         let kek = match fetch_with(api, uid, is_fresh && !api.knows(uid)).await {
             Ok(kek) => kek,
-            Err(failed) if failed.class == Class::Gone => return Err(dangling(name, uid)),
+            Err(failed) if failed.class == Class::Gone => {
+                // Another client may have replaced and destroyed the object since the entry was read.
+                match entry(index, name).await? {
+                    Some(newer) if *newer.uid != *uid => {
+                        found = Some((index, newer));
+                        continue;
+                    }
+                    _ => return Err(dangling(name, uid)),
+                }
+            }
             Err(failed) => return Err(failed.error),
         };
         if is_fresh && let Err(error) = complete(api, name, uid).await {

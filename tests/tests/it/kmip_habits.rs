@@ -1,5 +1,6 @@
 //! The shared suite on KMIP servers with identifiers in Secrets on a real API server: on the double with each habit of
 //! the table, and on the server in Go.
+use futures_util::{StreamExt as _, stream};
 use kms_conformance::{Options, Report, Subject, run};
 use kms_testkit::{
     fake::kmip::{HABITS, KmipDouble},
@@ -9,6 +10,9 @@ use kms_tests::stores::{Store, arguments, provider};
 
 /// Each habit meets one of these versions.
 const VERSIONS: [(i32, i32); 4] = [(1, 0), (1, 4), (2, 0), (2, 1)];
+
+/// How many suites run at the same time.
+const AT_ONCE: usize = 3;
 
 /// Runs the suite, with few rounds of each race since it runs many times.
 async fn suite(endpoint: &str, pki: &Pki) -> Report {
@@ -21,18 +25,18 @@ async fn suite(endpoint: &str, pki: &Pki) -> Report {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Kubernetes API server: cargo xtask it kmip"]
 async fn the_suite_passes_under_every_habit_with_identifiers_in_secrets() {
-    let mut wrong = Vec::new();
-    for (at, (habit, version)) in HABITS.iter().zip(VERSIONS.into_iter().cycle()).enumerate() {
-        // The table takes many minutes on a real API server; without `--sweep` only its first line runs.
-        if !sweeps() && at > 0 {
-            continue;
-        }
-        let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
-        let report = suite(&server.endpoint(), server.pki()).await;
-        if !report.is_ok() {
-            wrong.push(format!("{} at {version:?}: {:?}", habit.name, report.failed()));
-        }
-    }
+    // The table takes minutes on a real API server; without `--sweep` only its first line runs.
+    let count = if sweeps() { HABITS.len() } else { 1 };
+    let runs = HABITS.iter().zip(VERSIONS.into_iter().cycle()).take(count).map(|(habit, version)| {
+        let run = async move {
+            let server = KmipDouble::start(habit.quirks(version)).await.unwrap();
+            let report = suite(&server.endpoint(), server.pki()).await;
+            (!report.is_ok()).then(|| format!("{} at {version:?}: {:?}", habit.name, report.failed()))
+        };
+        async { tokio::spawn(run).await.unwrap() }
+    });
+    let wrong: Vec<_> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
+    let wrong: Vec<_> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
