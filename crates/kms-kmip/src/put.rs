@@ -282,7 +282,7 @@ async fn update_indexed(
                 return Err(Error::key_changed(name));
             }
             let mut before = current.as_ref().and_then(Object::predecessor).map(ToOwned::to_owned);
-            if !api.shape().is_some_and(Shape::has_tag) {
+            if !api.habits().shape().is_some_and(Shape::has_tag) {
                 let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);
                 let replaced = replaced.entry(name.clone()).or_default();
                 before = before.or_else(|| replaced.last().cloned());
@@ -376,7 +376,7 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
 async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag: &Tag) -> Result<String> {
     let texts = Texts::new(name, tag);
     let usable = |shape: &Shape| indexed || shape.is_found(tag);
-    let remembered = api.shape().filter(usable);
+    let remembered = api.habits().shape().filter(usable);
     let others = Shape::ALL.into_iter().filter(|shape| usable(shape) && Some(*shape) != remembered);
     let mut first_refusal = None;
     // A server that cannot process any request now refuses every form.
@@ -399,7 +399,7 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
                         "the server takes the KEK as secret data only, which Rook cannot read: it reads symmetric keys"
                     );
                 }
-                if api.set_shape(shape) && !tried.is_empty() {
+                if api.habits().set_shape(shape) && !tried.is_empty() {
                     warn!(shape = shape.describe(), "the server keeps KEKs in this form only");
                 }
                 return Ok(uid);
