@@ -145,8 +145,15 @@ async fn create_found(api: &Api, name: &KeyName, material: &[u8]) -> Result<Race
     if let Some(objects) = api.find(name, true).await? {
         return Ok(Race::Lost(objects.current.uid));
     }
-    let uid = register(api, false, name, material, &Tag::first(api.cluster.as_deref())).await?;
-    settle(api, name, uid).await
+    match register(api, false, name, material, &Tag::first(api.cluster.as_deref())).await {
+        Ok(uid) => settle(api, name, uid).await,
+        // On a server whose names are unique, another writer was faster.
+        Err(error) if error.kind() == ErrorKind::Unsupported => match api.find(name, true).await? {
+            Some(objects) => Ok(Race::Lost(objects.current.uid)),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks whether the object that we have registered is the KEK, and destroys it if not.
@@ -418,13 +425,20 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
             Err(failed) => return Err(failed.error),
         }
     }
-    let error = first_refusal.unwrap_or_else(|| {
-        Error::new(
+    let error = match first_refusal {
+        Some(error) if error.kind() == ErrorKind::Conflict => Error::new(
+            ErrorKind::Unsupported,
+            "the server has an object of this name already, and names are unique there: use an index in Kubernetes, with \
+             which objects need no name",
+        )
+        .source(error),
+        Some(error) => error,
+        None => Error::new(
             ErrorKind::Unsupported,
             "the server keeps no attribute that tells an updated KEK from its predecessor; use an index in Kubernetes \
              for updates",
-        )
-    });
+        ),
+    };
     // A server that refuses its forms for good refuses them again.
     let error = if is_passing { error } else { error.retry(Retry::Never) };
     Err(error.context("refused forms", tried.join("; ")))

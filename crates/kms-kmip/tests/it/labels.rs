@@ -110,6 +110,33 @@ async fn with_an_index_no_name_is_needed_on_a_server_that_drops_names_and_refuse
 }
 
 #[tokio::test]
+async fn where_names_are_unique_a_key_is_created_once_and_updated_with_an_index_only() {
+    let server = KmipDouble::start(Quirks { unique_names: true, ..Quirks::default() }).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki());
+    let kmip = setup.build().await;
+    let created = futures_util::future::join_all((0..4).map(|_| async {
+        let stored = kek();
+        let result = setup.build().await.put(&key("a"), &stored, PutMode::Create).await;
+        result.map(|_| stored).map_err(|error| error.kind())
+    }));
+    let (winners, losers): (Vec<_>, Vec<_>) = created.await.into_iter().partition(Result::is_ok);
+    assert!(losers.iter().all(|kind| kind.as_ref().err() == Some(&ErrorKind::AlreadyExists)), "{losers:?}");
+    let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
+    assert!(winners.len() == 1 && winners[0].as_ref().unwrap().ct_eq(&stored.kek));
+    for mode in [PutMode::Update(stored.version.clone()), PutMode::Overwrite] {
+        let error = kmip.put(&key("a"), &kek(), mode).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unsupported, Retry::Never), "{error}");
+        assert!(error.to_string().contains("names are unique there"), "{error}");
+    }
+    let index = Arc::new(MemoryIndex::new());
+    let indexed = setup.index(index).build().await;
+    let version = indexed.get(&key("a"), Freshness::Fresh).await.unwrap().version;
+    let next = kek();
+    indexed.put(&key("a"), &next, PutMode::Update(version)).await.unwrap();
+    assert!(indexed.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&next));
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_every_form_is_asked_again_only_if_it_cannot_process_requests_now() {
     const GENERAL_FAILURE: u32 = 0x100;
     const INTERNAL_SERVER_ERROR: u32 = 0x2a;

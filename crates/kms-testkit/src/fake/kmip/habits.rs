@@ -93,7 +93,7 @@ pub const HABITS: &[Habit] = &[
     Habit {
         name: "names are unique",
         set: |q| q.unique_names = true,
-        unindexed: Unindexed::Limited(&["of that name already"]),
+        unindexed: Unindexed::Limited(&["names are unique there"]),
     },
     works("the first name is kept", |q| q.names = Keeps::First),
     works("the last name is kept", |q| q.names = Keeps::Last),
