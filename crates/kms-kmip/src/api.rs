@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -14,10 +11,9 @@ use kms_core::{Kek, KeyName, Result};
 
 use crate::{
     classify::Object,
-    client::{Batches, Client},
+    client::Client,
     error::{Class, ExchangeError, malformed, one_line},
-    habits::Habits,
-    label::Shape,
+    habits::{Batches, Habits},
     message::{Operation, Part, Version, identifier},
     stored::{Attribute, Attributes, Body, by_name, by_tag, decode, material, object_type},
     ttlv::{Field, Item, tag},
@@ -154,47 +150,27 @@ pub(crate) struct Api {
     pub(crate) client: Client,
     /// `namespace/name` of the CephCluster that owns the keys.
     pub(crate) cluster: Option<String>,
-    /// The index in [`Shape::ALL`] of the shape that the server has accepted; out of range until then.
-    shape: AtomicUsize,
     /// The cached objects. Their attributes do not change once they are set.
     known: Mutex<HashMap<String, Object>>,
     /// Objects that this process has replaced on a server that accepts no label for it.
     pub(crate) replaced: Mutex<BTreeMap<KeyName, Vec<String>>>,
-    pub(crate) habits: Habits,
 }
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, cluster, shape: _, known: _, replaced: _, habits } = self;
-        f.debug_struct("Api")
-            .field("client", client)
-            .field("cluster", cluster)
-            .field("habits", habits)
-            .finish_non_exhaustive()
+        let Self { client, cluster, known: _, replaced: _ } = self;
+        f.debug_struct("Api").field("client", client).field("cluster", cluster).finish_non_exhaustive()
     }
 }
 
 impl Api {
     pub(crate) fn new(client: Client, cluster: Option<String>) -> Self {
-        Self {
-            client,
-            cluster,
-            shape: AtomicUsize::new(usize::MAX),
-            known: Mutex::default(),
-            replaced: Mutex::default(),
-            habits: Habits::default(),
-        }
+        Self { client, cluster, known: Mutex::default(), replaced: Mutex::default() }
     }
 
-    /// The shape of the last object that the server accepted.
-    pub(crate) fn shape(&self) -> Option<Shape> {
-        Shape::ALL.get(self.shape.load(Ordering::Relaxed)).copied()
-    }
-
-    /// Stores the shape that the server has accepted, and returns whether it differs from the previous shape.
-    pub(crate) fn set_shape(&self, shape: Shape) -> bool {
-        let at = Shape::ALL.iter().position(|known| *known == shape).unwrap_or(usize::MAX);
-        self.shape.swap(at, Ordering::Relaxed) != at
+    /// What this process has seen of the server.
+    pub(crate) fn habits(&self) -> &Habits {
+        &self.client.pool.habits
     }
 
     /// The attributes of an object.
@@ -221,7 +197,7 @@ impl Api {
             &result,
             Err(ExchangeError { class: Class::Closed | Class::TooLarge | Class::Other, .. })
         ) {
-            self.habits.set_renames(result.is_ok());
+            self.habits().set_renames(result.is_ok());
         }
         result
     }
@@ -277,7 +253,7 @@ impl Api {
     /// cache only while its successor is not cached, and a Locate by name does not find it.
     pub(crate) async fn objects(&self, uids: Vec<String>, fresh: bool) -> Result<Vec<Object>> {
         // Without batches, several connections are faster.
-        let size = if self.client.batches() == Batches::Unsupported { 1 } else { BATCH };
+        let size = if self.habits().batches() == Batches::Unsupported { 1 } else { BATCH };
         let size = size.min(self.client.pool.limits.response / ATTRIBUTES_SIZE).max(1);
         let chunks: Vec<Vec<String>> = uids.chunks(size).map(<[String]>::to_vec).collect();
         let found = stream::iter(chunks)

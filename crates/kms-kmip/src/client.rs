@@ -3,10 +3,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU8, Ordering},
-    },
+    sync::atomic::{AtomicI64, Ordering},
 };
 
 use kms_core::{Error, ErrorKind, Result};
@@ -17,48 +14,30 @@ use crate::{
     answers::{Answer, Answers, located, unanswered},
     connection::Broken,
     error::{Class, ExchangeError},
+    habits::{Batches, Habits},
     message::{BatchId, Operation, Part, Subject, Version, discover, join, request, time_stamp, versions},
     pool::Pool,
     ttlv::{Field, Item},
 };
 
-/// Whether the server responds to all operations of one request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub(crate) enum Batches {
-    Unknown,
-    Supported,
-    Unsupported,
-}
-
 /// A server, its connections, and what this process has learnt about its protocol.
 pub(crate) struct Client {
     pub(crate) pool: Pool,
     version: OnceCell<Version>,
-    /// A value of [`Batches`].
-    batches: AtomicU8,
-    /// The operations after which the server does not know the object (the ID placeholder).
-    unchained: Mutex<Vec<Operation>>,
     /// The time stamp of the last response that had one; 0 until then.
     server_time: AtomicI64,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, version, batches: _, unchained: _, server_time: _ } = self;
+        let Self { pool, version, server_time: _ } = self;
         f.debug_struct("Client").field("pool", pool).field("version", &version.get()).finish_non_exhaustive()
     }
 }
 
 impl Client {
     pub(crate) fn new(pool: Pool, version: Option<Version>) -> Self {
-        Self {
-            pool,
-            version: OnceCell::new_with(version),
-            batches: AtomicU8::new(Batches::Unknown as u8),
-            unchained: Mutex::default(),
-            server_time: AtomicI64::new(0),
-        }
+        Self { pool, version: OnceCell::new_with(version), server_time: AtomicI64::new(0) }
     }
 
     /// The protocol version: from the settings, or negotiated once.
@@ -66,28 +45,8 @@ impl Client {
         self.version.get_or_try_init(|| self.negotiate()).await.copied()
     }
 
-    /// Whether the server responds to all operations of one request, as far as this process knows.
-    pub(crate) fn batches(&self) -> Batches {
-        let known = self.batches.load(Ordering::Relaxed);
-        [Batches::Supported, Batches::Unsupported]
-            .into_iter()
-            .find(|batches| *batches as u8 == known)
-            .unwrap_or(Batches::Unknown)
-    }
-
-    fn set_batches(&self, batches: Batches) {
-        debug!(?batches, "whether the server responds to all operations of one request");
-        self.batches.store(batches as u8, Ordering::Relaxed);
-    }
-
-    /// Whether an operation after `operation` in the same request may leave out its object, as far as this process
-    /// knows.
-    pub(crate) fn chains(&self, operation: Operation) -> bool {
-        !self.unchained().contains(&operation)
-    }
-
-    fn unchained(&self) -> MutexGuard<'_, Vec<Operation>> {
-        self.unchained.lock().unwrap_or_else(PoisonError::into_inner)
+    fn habits(&self) -> &Habits {
+        &self.pool.habits
     }
 
     /// The server's time in its last response, in seconds since 1970. `None` if no response had a time.
@@ -128,7 +87,7 @@ impl Client {
     ) -> Result<(), ExchangeError> {
         // Whether a request with several operations has failed, and their number may be the reason.
         let mut suspicious = false;
-        if self.version.get().is_none() && self.batches() == Batches::Unknown {
+        if self.version.get().is_none() && self.habits().batches() == Batches::Unknown {
             suspicious = !self.batch_with_discovery(&parts, answers).await?;
         }
         let version = match self.version.get() {
@@ -136,7 +95,7 @@ impl Client {
             None => {
                 let version = self.version().await?;
                 if suspicious && version == Version::V1_4 {
-                    self.set_batches(Batches::Unsupported);
+                    self.habits().set_batches(Batches::Unsupported);
                 }
                 suspicious = false;
                 version
@@ -153,7 +112,7 @@ impl Client {
             }
             answers.answers.extend(self.send(version, vec![part]).await?);
             if std::mem::take(&mut suspicious) && answers.is_ok() {
-                self.set_batches(Batches::Unsupported);
+                self.habits().set_batches(Batches::Unsupported);
             }
         }
         Ok(())
@@ -188,11 +147,11 @@ impl Client {
     /// The operations to send in one request. `None` if they are to be sent one after the other.
     fn batchable<'a>(&self, mut parts: Vec<Part<'a>>) -> Option<Vec<Part<'a>>> {
         let pairs = parts.iter().zip(parts.iter().skip(1));
-        let broken = pairs
-            .clone()
-            .position(|(before, part)| part.object == Subject::Before && !self.chains(before.operation));
+        let broken = pairs.clone().position(|(before, part)| {
+            part.object == Subject::Before && !self.habits().chains(before.operation)
+        });
         parts.truncate(broken.map_or(parts.len(), |at| at + 1));
-        let is_supported = match self.batches() {
+        let is_supported = match self.habits().batches() {
             Batches::Supported => true,
             // A write must not be the first try.
             Batches::Unknown => is_repeatable(&parts),
@@ -209,7 +168,7 @@ impl Client {
         parts: Vec<Part<'_>>,
         answers: &mut Answers<'_>,
     ) -> Result<bool, ExchangeError> {
-        let is_known = self.batches() == Batches::Supported;
+        let is_known = self.habits().batches() == Batches::Supported;
         let count = parts.len();
         let subjects: Vec<_> = parts.iter().map(|part| part.object).collect();
         let mut received = match self.send(version, parts).await {
@@ -219,7 +178,7 @@ impl Client {
             Err(failed) if failed.class == Class::Closed => return Ok(false),
             Err(failed) => {
                 if failed.error.kind() == ErrorKind::Timeout {
-                    self.set_batches(Batches::Unsupported);
+                    self.habits().set_batches(Batches::Unsupported);
                 }
                 return Err(failed);
             }
@@ -241,7 +200,7 @@ impl Client {
         }
         if understood && !is_known {
             let is_short = done == 1 && failure.is_none() && count > 1;
-            self.set_batches(if is_short { Batches::Unsupported } else { Batches::Supported });
+            self.habits().set_batches(if is_short { Batches::Unsupported } else { Batches::Supported });
         }
         self.keep_certain(&mut received, &subjects);
         answers.answers.extend(received);
@@ -271,15 +230,11 @@ impl Client {
                 && matches!(answer.class(), Some(Class::State | Class::Refused));
             match (subject, before.and_then(Answer::operation)) {
                 // The server mixes up the responses.
-                (Subject::Known(_), _) => self.set_batches(Batches::Unsupported),
+                (Subject::Known(_), _) => self.habits().set_batches(Batches::Unsupported),
                 (Subject::Before, Some(before))
-                    if expected.is_some() && !is_forbidden && self.chains(before) =>
+                    if expected.is_some() && !is_forbidden && self.habits().chains(before) =>
                 {
-                    debug!(
-                        operation = before.as_str(),
-                        "the server does not know the object of the operation before"
-                    );
-                    self.unchained().push(before);
+                    self.habits().set_unchained(before);
                 }
                 _ => {}
             }

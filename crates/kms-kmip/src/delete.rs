@@ -71,6 +71,12 @@ async fn delete_indexed(
         // If we crash after this step, the next delete finds the object by its name.
         index.delete(name, &entry.version).await?;
         destroy(api, &entry.uid).await?;
+        // Another client may have found the object in between, and written an entry for it.
+        if let Some(again) = self::entry(index, name).await?
+            && *again.uid == *entry.uid
+        {
+            index.delete(name, &again.version).await?;
+        }
     } else {
         // An object that Rook has registered has no name and is found by its entry alone, so remove the entry last.
         destroy(api, &entry.uid).await?;
@@ -125,7 +131,7 @@ pub(crate) async fn retire(api: &Api, index: Index<'_>, name: &KeyName, current:
 
 /// Fails unless the object that the index names can be the KEK of this key and cluster: a delete must not destroy a
 /// certificate, or the KEK of another key, because of a wrong Secret.
-fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
+pub(crate) fn check_ours(api: &Api, name: &KeyName, object: &Object) -> Result<()> {
     let other = if !object_type::may_be_kek(object.object_type) {
         Some(format!("is {}", object_type::describe(object.object_type)))
     } else if is_of_another_key(object, name) {
@@ -265,11 +271,11 @@ async fn destroy_or_revoke(api: &Api, uid: &str) -> Result<(), ExchangeError> {
     let refusal = match api.change(Operation::Destroy, uid).await {
         Err(failed) if failed.class == Class::State => failed,
         result => {
-            api.habits.set_needs_revoke(false);
+            api.habits().set_needs_revoke(false);
             return result;
         }
     };
-    api.habits.set_needs_revoke(true);
+    api.habits().set_needs_revoke(true);
     match state_of(api, uid).await? {
         Some(state::ACTIVE) => {}
         // Some servers destroy only objects that have been active.

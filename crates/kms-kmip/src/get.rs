@@ -2,41 +2,101 @@
 
 use std::time::{Duration, SystemTime};
 
-use kms_core::{Error, Freshness, Kek, KeyName, KeyVersion, Result, Stored};
+use kms_core::{Error, ErrorKind, Freshness, Kek, KeyIndex, KeyName, KeyVersion, Result, Stored};
 use tracing::debug;
 
 use crate::{
     answers::unanswered,
     api::{Api, described, kek},
-    error::{Class, ExchangeError},
-    index::{Index, dangling, entry},
+    error::{Class, ExchangeError, busy},
+    index::{Index, adopt, dangling, entry},
     message::{Operation, Part},
     stored::state,
     superseded::{complete, mark_all},
 };
 
+/// The maximum number of times that a read starts again because another client changes the index.
+const ROUNDS: usize = 8;
+
 /// Reads a key: the object that the index names, or else the current object with the key's name.
+///
+/// With an index, a fresh read writes the entry of an object that has none. A writer that has looked before the object was
+/// registered could write the entry of its own object otherwise, after this read has returned another KEK:
+///
+/// ```text
+/// A looks and finds nothing; B registers "x" and crashes; a read returns the KEK of "x", and a device is formatted with it;
+/// A registers "y", and writes its entry
+/// ```
 pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: Freshness) -> Result<Stored> {
-    if let Some(index) = index
-        && let Some(entry) = entry(index, name).await?
-    {
-        let (uid, is_fresh) = (entry.uid.as_str(), freshness == Freshness::Fresh);
-        let kek = match fetch_with(api, uid, is_fresh && !api.knows(uid)).await {
-            Ok(kek) => kek,
-            Err(failed) if failed.class == Class::Gone => return Err(dangling(name, uid)),
-            Err(failed) => return Err(failed.error),
+    for _ in 0..ROUNDS {
+        let found = match index {
+            Some(index) => entry(index, name).await?,
+            None => None,
         };
-        if is_fresh && let Err(error) = complete(api, name, uid).await {
-            debug!(%error, "whether the predecessor is marked as superseded is unknown");
+        let read = match (index, found) {
+            (Some(index), Some(entry)) => read_entry(api, index, name, &entry.uid, freshness).await?,
+            _ => read_found(api, index, name, freshness).await?,
+        };
+        if let Some(stored) = read {
+            return Ok(stored);
         }
-        return Ok(Stored::new(kek, KeyVersion::new(uid)));
     }
+    Err(busy())
+}
+
+/// Reads the object that the index names. `None` if the index names another one by now.
+async fn read_entry(
+    api: &Api,
+    index: &dyn KeyIndex,
+    name: &KeyName,
+    uid: &str,
+    freshness: Freshness,
+) -> Result<Option<Stored>> {
+    let is_fresh = freshness == Freshness::Fresh;
+    let kek = match fetch_with(api, uid, is_fresh && !api.knows(uid)).await {
+        Ok(kek) => kek,
+        // Another client may have replaced and destroyed the object since the entry was read.
+        Err(failed) if failed.class == Class::Gone => match entry(index, name).await? {
+            Some(entry) if *entry.uid != *uid => return Ok(None),
+            _ => return Err(dangling(name, uid)),
+        },
+        Err(failed) => return Err(failed.error),
+    };
+    if is_fresh && let Err(error) = complete(api, name, uid).await {
+        debug!(%error, "whether the predecessor is marked as superseded is unknown");
+    }
+    Ok(Some(Stored::new(kek, KeyVersion::new(uid))))
+}
+
+/// Reads the current object with the key's name. `None` if the index has an entry by now.
+async fn read_found(
+    api: &Api,
+    index: Index<'_>,
+    name: &KeyName,
+    freshness: Freshness,
+) -> Result<Option<Stored>> {
     // With an index this is a rare case, and a cached object may have been superseded since.
     let mut fresh = freshness == Freshness::Fresh || index.is_some();
     loop {
         let found = api.find_kek(name, fresh, true).await?;
-        let (objects, kek) = found.ok_or_else(|| Error::key_not_found(name))?;
+        let (objects, mut kek) = found.ok_or_else(|| Error::key_not_found(name))?;
         let current = objects.current;
+        let mut adopted = None;
+        if let Some(index) = index.filter(|_| freshness == Freshness::Fresh) {
+            match adopt(index, name, current.uid.clone()).await {
+                Ok(entry) => {
+                    // A delete may have destroyed the object before it had an entry.
+                    kek = None;
+                    adopted = Some((index, entry));
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
+                // A client that may not write the index creates no key either.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    debug!(%error, object = current.uid, "the object has no entry in the index");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let kek = match kek {
             Some(kek) => Ok(kek),
             None => fetch(api, &current.uid).await,
@@ -47,12 +107,19 @@ pub(crate) async fn get(api: &Api, index: Index<'_>, name: &KeyName, freshness: 
                     mark_all(api, name, &objects.superseded).await;
                 }
                 // Retiring destroys the first object, so only the time of the current object is known.
-                return Ok(Stored::new(kek, KeyVersion::new(current.uid))
-                    .with_times(None, time(current.initial_date)));
+                let stored = Stored::new(kek, KeyVersion::new(current.uid));
+                return Ok(Some(stored.with_times(None, time(current.initial_date))));
             }
-            // Another client destroyed the object after its attributes were cached.
-            Err(failed) if failed.class == Class::Gone && !fresh => fresh = true,
-            Err(failed) if failed.class == Class::Gone => return Err(Error::key_not_found(name)),
+            Err(failed) if failed.class == Class::Gone => {
+                if let Some((index, entry)) = adopted {
+                    index.delete(name, &entry.version).await?;
+                }
+                if fresh {
+                    return Err(Error::key_not_found(name));
+                }
+                // Another client destroyed the object after its attributes were cached.
+                fresh = true;
+            }
             Err(failed) => return Err(failed.error),
         }
     }

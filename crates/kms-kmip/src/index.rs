@@ -8,6 +8,7 @@ use std::{
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, IndexEntry, KeyIndex, KeyName, Result};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 /// The longest identifier that is accepted from an index, in bytes.
@@ -121,6 +122,7 @@ pub(crate) async fn entry(index: &dyn KeyIndex, name: &KeyName) -> Result<Option
 /// `Conflict` if another writer has created an entry.
 pub(crate) async fn adopt(index: &dyn KeyIndex, name: &KeyName, uid: String) -> Result<IndexEntry> {
     let version = index.create(name, &uid).await.map_err(|error| as_conflict(error, name))?;
+    warn!(key = %name, object = uid, "the object had no entry in the index, and has one now");
     Ok(IndexEntry::new(uid, version))
 }
 

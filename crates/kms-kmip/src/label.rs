@@ -106,7 +106,7 @@ pub(crate) enum Label {
     SecondName,
     /// Nowhere: the object has only its name.
     Name,
-    /// Nowhere, and the object has no name, as Rook registers it. Only an index can find it.
+    /// Nowhere, and the object has no name either. Only an index can find it.
     None,
 }
 
@@ -115,12 +115,13 @@ impl Shape {
     ///
     /// Rook can read all of them except secret data, so secret data comes last. An object without a name needs an index
     /// that holds its identifier.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self { body: Body::Raw, label: Label::Group },
         Self { body: Body::Raw, label: Label::OneApplication },
         Self { body: Body::Raw, label: Label::OneGroup },
         Self { body: Body::Raw, label: Label::SecondName },
         Self { body: Body::Raw, label: Label::Name },
+        Self { body: Body::Raw, label: Label::None },
         Self { body: Body::Rook, label: Label::None },
         Self { body: Body::SecretData, label: Label::Group },
         Self { body: Body::SecretData, label: Label::OneApplication },

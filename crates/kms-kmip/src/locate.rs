@@ -159,8 +159,8 @@ impl Api {
     fn received(&self, page: Result<Page, ExchangeError>) -> Result<Page, ExchangeError> {
         match page {
             Ok(page) => {
-                self.habits.set_total(page.total.is_some());
-                page.uids.iter().take(1).for_each(|uid| self.habits.set_identifier(uid));
+                self.habits().set_total(page.total.is_some());
+                page.uids.iter().take(1).for_each(|uid| self.habits().set_identifier(uid));
                 Ok(page)
             }
             // A server may refuse a Locate that finds nothing.
@@ -190,7 +190,8 @@ impl Api {
         };
         // The server has responded, so this takes no request.
         let version = self.client.version().await?;
-        let is_checked = is_checked && first.total.is_none() && self.habits.may_narrow(version.has_offset());
+        let is_checked =
+            is_checked && first.total.is_none() && self.habits().may_narrow(version.has_offset());
         if !(is_cut || is_checked) {
             return Ok(Located { uids: unique(first.uids), incomplete: None });
         }
@@ -199,9 +200,9 @@ impl Api {
         let mut reason = first.too_large.clone();
         let (uids, is_complete) = search.complete(filter, first).await?;
         // Where no filter helps, the additional objects are those that other clients have registered meanwhile.
-        let has_more = uids.len() > known && self.habits.may_narrow(version.has_offset());
+        let has_more = uids.len() > known && self.habits().may_narrow(version.has_offset());
         if has_more {
-            self.habits.set_limit(known);
+            self.habits().set_limit(known);
         }
         if is_complete || !(is_cut || has_more) {
             return Ok(Located { uids, incomplete: None });
@@ -271,7 +272,7 @@ impl Search<'_> {
                 Paging::Moved if round < PAGING_ROUNDS => first = self.page(filter, None).await?,
                 Paging::Moved | Paging::Ignored => {
                     if self.version.has_offset() {
-                        self.api.habits.set_offset(false);
+                        self.api.habits().set_offset(false);
                     }
                     break;
                 }
@@ -299,7 +300,7 @@ impl Search<'_> {
                 return Ok(Paging::Moved);
             }
             if new.is_empty() {
-                self.api.habits.set_offset(true);
+                self.api.habits().set_offset(true);
                 let is_all = page.total.or(first.total).is_none_or(|total| total <= uids.len());
                 return Ok(if is_all { Paging::Complete(uids) } else { Paging::Ignored });
             }
@@ -377,7 +378,7 @@ impl Search<'_> {
             Err(failed) if matches!(failed.class, Class::Form | Class::NoOperation) => false,
             Err(failed) => return Err(failed),
         };
-        self.api.habits.set_dates(is_honoured);
+        self.api.habits().set_dates(is_honoured);
         if !is_honoured {
             return Ok(None);
         }

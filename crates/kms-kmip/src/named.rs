@@ -8,8 +8,8 @@ use crate::{
     answers::unanswered,
     api::{Api, BATCH, described, kek},
     classify::Object,
-    client::Batches,
     error::{Class, ExchangeError},
+    habits::Batches,
     locate::{END_OF_TIME, Effort, Located, located},
     message::{Operation, Part},
     name::{object_name, superseded_name},
@@ -102,7 +102,7 @@ impl Api {
         fresh: bool,
         want: Want,
     ) -> Result<Vec<Object>> {
-        let few = if self.client.batches() == Batches::Unsupported { FEW } else { BATCH };
+        let few = if self.habits().batches() == Batches::Unsupported { FEW } else { BATCH };
         if want != Want::All
             && uids.len() > few
             && let Some(live) = self.live(name, text, &uids, fresh).await?

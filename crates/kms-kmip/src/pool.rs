@@ -16,25 +16,14 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 use zeroize::Zeroizing;
 
-use crate::connection::{Broken, Connection, Endpoint, Handshake, Limits};
+use crate::{
+    connection::{Broken, Connection, Endpoint, Handshake, Limits},
+    habits::{Connections, Habits},
+};
 
 /// How long after a response a connection is certainly alive. Afterwards a NAT or a server may have dropped it in
 /// silence.
 const ALIVE: Duration = Duration::from_secs(2);
-
-/// The number of connections in a row that end after one response, until none are kept any more.
-const ENOUGH_ENDS: u8 = 2;
-
-/// What the server does with a connection after a response.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Habit {
-    /// No connection is known to have answered twice. The number counts connections that ended after one response.
-    Unknown(u8),
-    /// The server keeps connections: one has answered twice, and none was lost since.
-    Keeps,
-    /// The server closes each connection after its first response.
-    Closes,
-}
 
 /// The connections that no request uses.
 struct Idle {
@@ -42,22 +31,6 @@ struct Idle {
     connections: Vec<Connection>,
     /// Whether a task is running that closes them in time.
     is_watched: bool,
-    habit: Habit,
-}
-
-impl Idle {
-    /// Remembers that a connection has ended after `answers` responses.
-    fn ended(&mut self, answers: u32) {
-        self.habit = match self.habit {
-            Habit::Closes => Habit::Closes,
-            Habit::Unknown(ends) if answers == 1 && ends + 1 >= ENOUGH_ENDS => {
-                debug!("the server closes each connection after a response; connections are no longer kept");
-                Habit::Closes
-            }
-            Habit::Unknown(ends) if answers == 1 => Habit::Unknown(ends + 1),
-            Habit::Unknown(_) | Habit::Keeps => Habit::Unknown(0),
-        };
-    }
 }
 
 /// The connections to a server.
@@ -66,6 +39,7 @@ pub(crate) struct Pool {
     pub(crate) server_name: ServerName<'static>,
     pub(crate) limits: Limits,
     pub(crate) tls: Tls,
+    pub(crate) habits: Habits,
     idle: Arc<Mutex<Idle>>,
     /// Limits the number of open connections.
     permits: Semaphore,
@@ -76,11 +50,22 @@ pub(crate) struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, server_name, limits, tls: _, idle: _, permits: _, responded: _, seen: _ } = self;
+        let Self {
+            endpoint,
+            server_name,
+            limits,
+            tls: _,
+            habits,
+            idle: _,
+            permits: _,
+            responded: _,
+            seen: _,
+        } = self;
         f.debug_struct("Pool")
             .field("endpoint", endpoint)
             .field("server_name", server_name)
             .field("limits", limits)
+            .field("habits", habits)
             .finish_non_exhaustive()
     }
 }
@@ -97,11 +82,8 @@ impl Pool {
             server_name,
             limits,
             tls,
-            idle: Arc::new(Mutex::new(Idle {
-                connections: Vec::new(),
-                is_watched: false,
-                habit: Habit::Unknown(0),
-            })),
+            habits: Habits::default(),
+            idle: Arc::new(Mutex::new(Idle { connections: Vec::new(), is_watched: false })),
             permits: Semaphore::new(limits.connections),
             responded: AtomicBool::new(false),
             seen: Mutex::default(),
@@ -111,11 +93,6 @@ impl Pool {
     /// The TLS version and the server certificate of the last handshake.
     pub(crate) fn seen(&self) -> Option<Handshake> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What the server does with a connection after a response.
-    pub(crate) fn habit(&self) -> Habit {
-        self.idle().habit
     }
 
     /// Sends a request and receives its response, over an idle connection or a new one.
@@ -148,10 +125,9 @@ impl Pool {
                 Err(failed) => failed,
             };
             if reused {
-                let mut idle = self.idle();
-                idle.ended(if failed.closed { connection.answers() } else { 0 });
+                self.habits.set_ended(if failed.closed { connection.answers() } else { 0 });
                 // The other idle connections are most likely lost too.
-                idle.connections.clear();
+                self.idle().connections.clear();
             }
             if failed.closed && !retried && (repeatable || (reused && !failed.sent)) {
                 debug!(server = %self.endpoint, reused, "the connection was closed; trying a new one");
@@ -177,11 +153,11 @@ impl Pool {
     /// if the connection has responded moments ago.
     fn alive(&self, repeatable: bool) -> Option<Connection> {
         let mut idle = self.idle();
-        let keeps = idle.habit == Habit::Keeps;
+        let keeps = self.habits.connections() == Connections::Kept;
         while let Some(mut connection) = idle.connections.pop() {
             if !connection.is_healthy(&self.limits) {
                 if connection.idle_time() < self.limits.idle {
-                    idle.ended(connection.answers());
+                    self.habits.set_ended(connection.answers());
                 }
             } else if repeatable || (keeps && connection.idle_time() < ALIVE) {
                 return Some(connection);
@@ -201,9 +177,9 @@ impl Pool {
         let limit = self.limits.idle;
         let mut idle = self.idle();
         if connection.answers() > 1 {
-            idle.habit = Habit::Keeps;
+            self.habits.set_kept();
         }
-        if limit.is_zero() || idle.habit == Habit::Closes {
+        if limit.is_zero() || self.habits.connections() == Connections::Closed {
             return;
         }
         idle.connections.push(connection);
@@ -244,24 +220,5 @@ impl Pool {
             failed.error = Error::new(ErrorKind::Unavailable, message).retry(failed.error.retryable());
         }
         failed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_closes_each_connection_if_two_in_a_row_end_after_one_response() {
-        let after = |ends: &[u32]| {
-            let mut idle = Idle { connections: Vec::new(), is_watched: false, habit: Habit::Unknown(0) };
-            ends.iter().for_each(|answers| idle.ended(*answers));
-            idle.habit
-        };
-        assert_eq!(after(&[1]), Habit::Unknown(1));
-        assert_eq!(after(&[1, 1]), Habit::Closes);
-        assert_eq!(after(&[1, 1, 5]), Habit::Closes);
-        assert_eq!(after(&[1, 7]), Habit::Unknown(0));
-        assert_eq!(after(&[1, 7, 1]), Habit::Unknown(1));
     }
 }

@@ -5,13 +5,10 @@ use kms_tls::certificate::describe;
 
 use crate::{
     api::{Api, ServerInformation},
-    client::{Batches, Client},
     index::Index,
-    label::Shape,
     locate::Effort,
     message::{Operation, Version, join},
     name::object_name,
-    pool::Habit,
     stored::Attribute,
 };
 
@@ -24,34 +21,8 @@ const NEEDED: [Operation; 5] =
 /// The details are what this process has seen of the server so far.
 pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
     let done = steps(api, index, certificate, probe).await;
-    let shape = api.shape().map_or_else(|| "not seen".to_owned(), Shape::describe);
-    probe.details = api.habits.describe();
-    probe.details.push(("objects", shape));
-    probe.details.push(("requests", describe_requests(&api.client)));
-    probe.details.push(("connections", describe_connections(api.client.pool.habit())));
+    probe.details = api.habits().describe();
     done
-}
-
-fn describe_requests(client: &Client) -> String {
-    let batches = match client.batches() {
-        Batches::Unknown => return "not seen".to_owned(),
-        Batches::Unsupported => return "one operation each".to_owned(),
-        Batches::Supported => "several operations each",
-    };
-    let chains = [Operation::Locate, Operation::Register].map(|operation| {
-        let verb = if client.chains(operation) { "may" } else { "may not" };
-        format!("{} {verb} leave out its object", operation.as_str())
-    });
-    format!("{batches}; an operation after {}", chains.join(", after "))
-}
-
-fn describe_connections(habit: Habit) -> String {
-    match habit {
-        Habit::Unknown(_) => "not seen",
-        Habit::Keeps => "kept after a response",
-        Habit::Closes => "closed by the server after each response",
-    }
-    .to_owned()
 }
 
 async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {

@@ -21,7 +21,7 @@ use crate::{
     answers::{Answers, unanswered},
     api::{self, Api},
     classify::{Object, Objects},
-    delete::{destroy, destroy_all, others},
+    delete::{check_ours, destroy, destroy_all, others},
     error::{Class, busy},
     get::fetch,
     index::{Index, adopt, as_conflict, dangling, entry},
@@ -145,8 +145,15 @@ async fn create_found(api: &Api, name: &KeyName, material: &[u8]) -> Result<Race
     if let Some(objects) = api.find(name, true).await? {
         return Ok(Race::Lost(objects.current.uid));
     }
-    let uid = register(api, false, name, material, &Tag::first(api.cluster.as_deref())).await?;
-    settle(api, name, uid).await
+    match register(api, false, name, material, &Tag::first(api.cluster.as_deref())).await {
+        Ok(uid) => settle(api, name, uid).await,
+        // On a server whose names are unique, another writer was faster.
+        Err(error) if error.kind() == ErrorKind::Unsupported => match api.find(name, true).await? {
+            Some(objects) => Ok(Race::Lost(objects.current.uid)),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks whether the object that we have registered is the KEK, and destroys it if not.
@@ -281,12 +288,20 @@ async fn update_indexed(
                 restore_name(api, name, &entry.uid).await?;
                 return Err(Error::key_changed(name));
             }
-            if !api.shape().is_some_and(Shape::has_tag) {
+            let mut before = current.as_ref().and_then(Object::predecessor).map(ToOwned::to_owned);
+            if !api.habits().shape().is_some_and(Shape::has_tag) {
                 let mut replaced = api.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-                replaced.entry(name.clone()).or_default().push(entry.uid.as_str().to_owned());
+                let replaced = replaced.entry(name.clone()).or_default();
+                before = before.or_else(|| replaced.last().cloned());
+                replaced.push(entry.uid.as_str().to_owned());
             }
             old.extend(current);
             mark_all(api, name, &old).await;
+            if let Some(before) = before
+                && let Err(error) = destroy_twin(api, name, &before, &entry.uid).await
+            {
+                debug!(%error, object = before, "whether two superseded objects hold the same KEK is unknown");
+            }
             Ok(Race::Won(uid))
         }
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
@@ -303,6 +318,28 @@ async fn update_indexed(
         // The outcome is unknown. If the swap did not take effect, the next update destroys the object.
         Err(error) => Err(error.context("object", uid)),
     }
+}
+
+/// Destroys the predecessor of an object that has just been superseded if both hold the same KEK. A rotation stores the
+/// KEK once more before it stores the new one, and would leave two superseded objects otherwise.
+///
+/// The index has named two other objects since, and can never name the predecessor again: an update goes back to the
+/// object before its own only, and only while the index still names its own. A reader that has read the entry before both
+/// updates [reads it again](crate::get).
+async fn destroy_twin(api: &Api, name: &KeyName, predecessor: &str, uid: &str) -> Result<()> {
+    let Some(twin) = api.object(predecessor).await? else { return Ok(()) };
+    check_ours(api, name, &twin)?;
+    // The label of the predecessor may be all that leads to an object without a name.
+    if let Some(before) = twin.predecessor()
+        && let Some(before) = api.object(before).await?
+        && !before.is_of(name)
+    {
+        return Ok(());
+    }
+    if fetch(api, predecessor).await?.ct_eq(&fetch(api, uid).await?) {
+        destroy(api, predecessor).await?;
+    }
+    Ok(())
 }
 
 async fn update_found(api: &Api, name: &KeyName, material: &[u8], objects: &Objects) -> Result<Race> {
@@ -346,9 +383,11 @@ async fn overwrite(api: &Api, index: Index<'_>, name: &KeyName, material: &[u8])
 async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag: &Tag) -> Result<String> {
     let texts = Texts::new(name, tag);
     let usable = |shape: &Shape| indexed || shape.is_found(tag);
-    let remembered = api.shape().filter(usable);
+    let remembered = api.habits().shape().filter(usable);
     let others = Shape::ALL.into_iter().filter(|shape| usable(shape) && Some(*shape) != remembered);
     let mut first_refusal = None;
+    // A server that cannot process any request now refuses every form.
+    let mut is_passing = true;
     let mut tried = Vec::new();
     for shape in remembered.into_iter().chain(others) {
         let payload = |version| api::register(version, shape.body, material, &texts.attributes(shape.label));
@@ -367,30 +406,41 @@ async fn register(api: &Api, indexed: bool, name: &KeyName, material: &[u8], tag
                         "the server takes the KEK as secret data only, which Rook cannot read: it reads symmetric keys"
                     );
                 }
-                if api.set_shape(shape) && !tried.is_empty() {
+                if api.habits().set_shape(shape) && !tried.is_empty() {
                     warn!(shape = shape.describe(), "the server keeps KEKs in this form only");
                 }
                 return Ok(uid);
             }
             Ok(_) => {
                 debug!(shape = shape.describe(), "the server accepts this form, and loses a part of it");
+                is_passing = false;
                 tried.push(format!("{} (accepted, but not kept)", shape.describe()));
             }
             Err(failed) if failed.class == Class::Form => {
                 debug!(shape = shape.describe(), error = %failed.error, "the server refuses this form");
                 tried.push(shape.describe());
+                is_passing &= failed.error.kind() == ErrorKind::Unavailable;
                 first_refusal.get_or_insert(failed.error);
             }
             Err(failed) => return Err(failed.error),
         }
     }
-    let error = first_refusal.unwrap_or_else(|| {
-        Error::new(
+    let error = match first_refusal {
+        Some(error) if error.kind() == ErrorKind::Conflict => Error::new(
+            ErrorKind::Unsupported,
+            "the server has an object of this name already, and names are unique there: use an index in Kubernetes, with \
+             which objects need no name",
+        )
+        .source(error),
+        Some(error) => error,
+        None => Error::new(
             ErrorKind::Unsupported,
             "the server keeps no attribute that tells an updated KEK from its predecessor; use an index in Kubernetes \
              for updates",
-        )
-    });
+        ),
+    };
+    // A server that refuses its forms for good refuses them again.
+    let error = if is_passing { error } else { error.retry(Retry::Never) };
     Err(error.context("refused forms", tried.join("; ")))
 }
 

@@ -27,6 +27,9 @@ import (
 
 const version = "0.5.0"
 
+// source is a digest of the files that the program was built from, set by the linker.
+var source = "unknown"
+
 // managed is an object of the store.
 type managed struct {
 	uid        string
@@ -45,6 +48,27 @@ type store struct {
 	keepLast bool
 	limit    int
 	shuffle  bool
+	pace     int
+	start    time.Time
+}
+
+// now returns the time of the server's clock, which goes pace times as fast as real time.
+func (s *store) now() time.Time {
+	return s.start.Add(time.Since(s.start) * time.Duration(s.pace))
+}
+
+// stamped sets the time stamp of each response to the server's clock.
+type stamped struct {
+	store *store
+	inner kmipserver.RequestHandler
+}
+
+func (s stamped) HandleRequest(ctx context.Context, req *kmip.RequestMessage) *kmip.ResponseMessage {
+	// A time before the request is executed: an object that it registers is not older than its time stamp.
+	now := s.store.now()
+	response := s.inner.HandleRequest(ctx, req)
+	response.Header.TimeStamp = now
+	return response
 }
 
 func failure(reason kmip.ResultReason, text string) error {
@@ -83,7 +107,7 @@ func (s *store) register(ctx context.Context, req *payloads.RegisterRequestPaylo
 		kind:   req.ObjectType,
 		object: req.Object,
 		state:  kmip.StatePreActive,
-		date:   time.Now().Truncate(time.Second),
+		date:   s.now().Truncate(time.Second),
 	}
 	for _, attribute := range req.TemplateAttribute.Attribute {
 		if s.keepLast {
@@ -282,13 +306,14 @@ func main() {
 	showVersion := flag.Bool("version", false, "print the version of the library")
 	address := flag.String("listen", "127.0.0.1:0", "address")
 	pki := flag.String("pki", ".", "folder with server.crt, server.key and ca.crt")
-	s := &store{}
+	s := &store{start: time.Now()}
 	flag.BoolVar(&s.keepLast, "keep-last", false, "keep the last value of each attribute only")
 	flag.IntVar(&s.limit, "limit", 0, "return so many identifiers at most, without a total")
 	flag.BoolVar(&s.shuffle, "shuffle", false, "return identifiers in another order each time")
+	flag.IntVar(&s.pace, "pace", 1, "let the clock go so many times as fast as real time")
 	flag.Parse()
 	if *showVersion {
-		fmt.Println(version)
+		fmt.Println(version, source)
 		return
 	}
 	if err := serve(s, *address, *pki); err != nil {
@@ -328,5 +353,5 @@ func serve(s *store, address, pki string) error {
 		return err
 	}
 	fmt.Println("listening on", listener.Addr())
-	return kmipserver.NewServer(listener, executor).Serve()
+	return kmipserver.NewServer(listener, stamped{s, executor}).Serve()
 }

@@ -157,3 +157,24 @@ async fn without_an_index_no_fault_of_the_network_loses_a_kek() {
     let store = Store::on_kmip(&relay.addr().to_string(), server.pki(), false).await.unwrap();
     Scene::new(store, relay).await.sweep().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs cryptsetup and a Kubernetes API server: cargo xtask it kmip"]
+async fn each_rotation_leaves_one_superseded_object_with_identifiers_in_secrets_and_without() {
+    for with_index in [true, false] {
+        let server = KmipDouble::start(Quirks { uuids: true, ..Quirks::default() }).await.unwrap();
+        let endpoint = server.endpoint();
+        let store = Store::on_kmip(&endpoint, server.pki(), with_index).await.unwrap();
+        let relay = Relay::start(endpoint.parse().unwrap()).await.unwrap();
+        let scene = Scene::new(store, relay).await;
+        let (name, new) = ("a".parse().unwrap(), Kek::generate().unwrap());
+        let device = scene.folder.path().join("a");
+        let image = scene.template.copy(&device);
+        scene.client().await.put(&name, &scene.kek, PutMode::Create).await.unwrap();
+        for rotation in 1..=3 {
+            scene.run(Work::Rotate, &name, &new, &device).await.unwrap();
+            assert!(image.opens(&scene.read(&name).await.unwrap()));
+            assert_eq!(server.objects(), rotation + 1, "index: {with_index}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod vm;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
 use xshell::{Shell, cmd};
 
 pub(crate) use self::{
@@ -23,7 +24,6 @@ const KUBERNETES: &str = "1.36.3";
 const AZURE_NODE: [&str; 2] = ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2"];
 const AZURE_PYTHON: [&str; 2] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0"];
 const IBM_PYTHON: &str = "keyprotect==3.0.1";
-const KMIP_GO: &str = "0.5.0";
 const PYKMIP: &str = "pykmip==0.11.0";
 const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
 
@@ -63,11 +63,17 @@ pub(crate) fn pykmip(sh: &Shell) -> Result<PathBuf> {
     Ok(venv(sh, "pykmip", &[PYKMIP])?.join("bin/python"))
 }
 
-/// The KMIP server on OVHcloud's Go library.
+/// The KMIP server on OVHcloud's Go library, built anew when its source has changed.
 pub(crate) fn kmip_go(sh: &Shell) -> Result<PathBuf> {
     let bin = servers_dir().join("bin");
     sh.create_dir(&bin)?;
-    build(sh, &bin, "kmip", KMIP_GO, ".", "some seconds", "")?;
+    let folder = root().join("tests/servers/kmip");
+    let mut digest = Sha256::new();
+    for file in ["main.go", "go.mod", "go.sum"] {
+        digest.update(sh.read_binary_file(folder.join(file))?);
+    }
+    let source: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    build(sh, &bin, "kmip", &source, ".", "some seconds", &format!(" -X main.source={source}"))?;
     Ok(bin.join("kmip"))
 }
 
@@ -173,7 +179,8 @@ pub(crate) fn kube(sh: &Shell) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Builds one server from its Go module under `tests/servers`, unless this version is already built.
+/// Builds one server from its Go module under `tests/servers`, unless the program that is there says that it has this
+/// version.
 fn build(
     sh: &Shell,
     bin: &Path,

@@ -140,6 +140,37 @@ async fn a_connection_that_is_dropped_in_silence_while_idle_carries_no_write() {
 }
 
 #[tokio::test]
+async fn connections_that_the_server_closes_while_they_are_idle_cost_neither_a_read_nor_a_write() {
+    let quirks = Quirks { idle_close: Some(Duration::from_secs(600)), ..Quirks::default() };
+    let (server, setup) = with(quirks).await;
+    let kmip = indexed(&server, &setup.set("KMIP_IDLE_TIMEOUT", "1h")).await;
+    for round in 0..4 {
+        futures_util::future::join_all((0..4).map(|_| get(&kmip))).await;
+        server.advance(Duration::from_secs(600));
+        get(&kmip).await.unwrap();
+        server.advance(Duration::from_secs(600));
+        let name = key(&format!("b-{round}"));
+        kmip.put(&name, &kek(), PutMode::Create).await.unwrap();
+        server.advance(Duration::from_secs(600));
+        kmip.delete(&name, DeleteMode::Destroy).await.unwrap();
+    }
+    assert_eq!(server.objects(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_is_a_timeout_that_names_its_setting() {
+    let (server, setup) = with(Quirks { deaf: true, ..Quirks::default() }).await;
+    let kmip = indexed(&server, &setup.set("READ_TIMEOUT", "200ms").set("WRITE_TIMEOUT", "200ms")).await;
+    let (read, written) = (get(&kmip).await, kmip.put(&key("b"), &kek(), PutMode::Create).await.map(drop));
+    for error in [read.map(drop).unwrap_err(), written.unwrap_err()] {
+        // The request is in a buffer of the network, so whether the server has read it is unknown.
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Timeout, Retry::IfIdempotent), "{error}");
+        assert!(error.to_string().contains("READ_TIMEOUT"), "{error}");
+    }
+    assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test]
 async fn a_front_end_whose_server_is_down_is_unavailable_and_does_not_blame_the_certificate() {
     let (server, setup) = plain().await;
     let kmip = indexed(&server, &setup).await;

@@ -18,8 +18,8 @@ use std::sync::{
 use crate::common::{Setup, kek, key};
 use async_trait::async_trait;
 use kms_core::{
-    DeleteMode, ErrorKind, Freshness, IndexEntry, Kek, KeyIndex, KeyName, KmsProvider, KmsProviderExt as _,
-    PutMode, Result,
+    DeleteMode, ErrorKind, Freshness, HistoryMode, IndexEntry, Kek, KeyIndex, KeyName, KmsProvider,
+    KmsProviderExt as _, PutMode, Result,
 };
 use kms_kmip::{Kmip, MemoryIndex};
 use kms_testkit::fake::kmip::{KmipDouble, Quirks, Trick};
@@ -236,6 +236,40 @@ async fn an_update_that_is_killed_leaves_one_current_object_and_after_rooks_dele
         assert!(left.is_none_or(|kek| read.kek.ct_eq(&old) && kek.ct_eq(&new)), "{kill:?}");
         scene.kmip().await.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
         assert_eq!(scene.server.objects(), 0, "{kill:?}");
+        killed
+    })
+    .await;
+}
+
+/// A rotation stores the KEK once more, then the new one. Of the two objects with the old KEK one stays, at every step.
+#[tokio::test]
+async fn a_rotation_that_is_killed_keeps_the_kek_before_for_a_recovery_and_the_index_names_an_object_that_is_there()
+ {
+    at_every_step(async |scene, kill| {
+        let (old, new) = (kek(), kek());
+        let version = scene.kmip().await.put(&key("a"), &old, PutMode::Create).await.unwrap();
+        let rotation = async |kmip: Kmip| {
+            let again = kmip.put(&key("a"), &old, PutMode::Update(version)).await?;
+            kmip.put(&key("a"), &new, PutMode::Update(again)).await
+        };
+        let killed = scene.killed(kill, rotation).await;
+        let read = scene.read().await.unwrap();
+        assert!(read.ct_eq(&old) || read.ct_eq(&new), "{kill:?}");
+        let kmip = scene.kmip().await;
+        let history = kmip.history(&key("a"), HistoryMode::ReadOnly).await.unwrap();
+        assert!(history.iter().any(|past| past.kek.as_ref().unwrap().ct_eq(&old)), "{kill:?}");
+        // Without its entry, the key is found too.
+        if let Some(index) = &scene.index {
+            index.remove(&key("a"));
+        }
+        let found = scene.read().await.unwrap();
+        assert!(found.ct_eq(&old) || found.ct_eq(&new), "{kill:?}");
+        let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
+        let last = kek();
+        let version = kmip.put(&key("a"), &last, PutMode::Update(stored.version)).await.unwrap();
+        kmip.retire_superseded(&key("a"), &version).await.unwrap();
+        assert!(scene.read().await.unwrap().ct_eq(&last), "{kill:?}");
+        assert_eq!(scene.server.objects(), 1, "{kill:?}");
         killed
     })
     .await;

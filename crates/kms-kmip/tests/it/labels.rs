@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::common::{CLUSTER, Setup, kek, key};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kms_core::{DeleteMode, ErrorKind, Freshness, HistoryMode, KmsProvider as _, PutMode};
+use kms_core::{DeleteMode, ErrorKind, Freshness, HistoryMode, KmsProvider as _, PutMode, Retry};
 use kms_kmip::MemoryIndex;
 use kms_testkit::fake::kmip::{Keeps, KmipDouble, Quirks};
 
@@ -89,6 +89,67 @@ async fn a_server_that_keeps_a_name_alone_needs_an_index_for_updates() {
     assert!(error.to_string().contains("use an index in Kubernetes"), "{error}");
     assert_eq!(server.objects(), 1);
     assert!(setup.build().await.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&stored));
+}
+
+#[tokio::test]
+async fn with_an_index_no_name_is_needed_on_a_server_that_drops_names_and_refuses_rooks_form() {
+    for version in [(1, 0), (1, 4), (2, 1)] {
+        let quirks = Quirks { names: Keeps::Nothing, versions: vec![version], ..Quirks::default() };
+        let server = KmipDouble::start(quirks).await.unwrap();
+        let setup = Setup::on(&server.endpoint(), server.pki()).index(Arc::new(MemoryIndex::new()));
+        let kmip = setup.build().await;
+        let version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
+        let next = kek();
+        let version = kmip.put(&key("a"), &next, PutMode::Update(version)).await.unwrap();
+        let stored = setup.build().await.get(&key("a"), Freshness::Fresh).await.unwrap();
+        assert!(stored.kek.ct_eq(&next) && stored.version == version);
+        assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
+        setup.build().await.delete(&key("a"), DeleteMode::Destroy).await.unwrap();
+        assert_eq!(server.objects(), 0);
+    }
+}
+
+#[tokio::test]
+async fn where_names_are_unique_a_key_is_created_once_and_updated_with_an_index_only() {
+    let server = KmipDouble::start(Quirks { unique_names: true, ..Quirks::default() }).await.unwrap();
+    let setup = Setup::on(&server.endpoint(), server.pki());
+    let kmip = setup.build().await;
+    let created = futures_util::future::join_all((0..4).map(|_| async {
+        let stored = kek();
+        let result = setup.build().await.put(&key("a"), &stored, PutMode::Create).await;
+        result.map(|_| stored).map_err(|error| error.kind())
+    }));
+    let (winners, losers): (Vec<_>, Vec<_>) = created.await.into_iter().partition(Result::is_ok);
+    assert!(losers.iter().all(|kind| kind.as_ref().err() == Some(&ErrorKind::AlreadyExists)), "{losers:?}");
+    let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
+    assert!(winners.len() == 1 && winners[0].as_ref().unwrap().ct_eq(&stored.kek));
+    for mode in [PutMode::Update(stored.version.clone()), PutMode::Overwrite] {
+        let error = kmip.put(&key("a"), &kek(), mode).await.unwrap_err();
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unsupported, Retry::Never), "{error}");
+        assert!(error.to_string().contains("names are unique there"), "{error}");
+    }
+    let index = Arc::new(MemoryIndex::new());
+    let indexed = setup.index(index).build().await;
+    let version = indexed.get(&key("a"), Freshness::Fresh).await.unwrap().version;
+    let next = kek();
+    indexed.put(&key("a"), &next, PutMode::Update(version)).await.unwrap();
+    assert!(indexed.get(&key("a"), Freshness::Fresh).await.unwrap().kek.ct_eq(&next));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_form_is_asked_again_only_if_it_cannot_process_requests_now() {
+    const GENERAL_FAILURE: u32 = 0x100;
+    const INTERNAL_SERVER_ERROR: u32 = 0x2a;
+    for (reason, retry) in [(GENERAL_FAILURE, Retry::Never), (INTERNAL_SERVER_ERROR, Retry::IfIdempotent)] {
+        let quirks = Quirks { register_fails: Some(reason), ..Quirks::default() };
+        let server = KmipDouble::start(quirks).await.unwrap();
+        let setup = Setup::on(&server.endpoint(), server.pki());
+        for setup in [setup.clone(), setup.index(Arc::new(MemoryIndex::new()))] {
+            let error = setup.build().await.put(&key("a"), &kek(), PutMode::Create).await.unwrap_err();
+            assert_eq!(error.retryable(), retry, "{error}");
+            assert!(error.to_string().contains("refused forms"), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

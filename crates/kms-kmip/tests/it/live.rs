@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::TryStreamExt as _;
 use kms_core::{DeleteMode, ErrorKind, Freshness, KmsProvider, KmsProviderExt as _, PutMode, Retry, layer};
 use kms_kmip::MemoryIndex;
-use kms_testkit::servers::{PyKmip, pykmip::Flavour};
+use kms_testkit::servers::{KmipGo, PyKmip, pykmip::Flavour};
 
 const VERSIONS: [&str; 6] = ["1.0", "1.1", "1.2", "1.3", "1.4", "2.0"];
 const NAME: &str = "rook-ceph-osd-encryption-key-a";
@@ -256,4 +256,26 @@ async fn a_server_that_dies_and_one_that_freezes_are_told_apart() {
     server.kill();
     let error = kmip.get(&key("a"), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the KMIP server in Go: cargo xtask it kmip"]
+async fn a_list_is_complete_on_the_server_in_go_that_cuts_its_answers_and_does_not_say_so() {
+    let server = KmipGo::start(&["-limit=3", "-pace=20"]).await.unwrap();
+    let mut names = Vec::new();
+    let setup = Setup::on(&server.endpoint(), server.pki());
+    let kmip = setup.build().await;
+    // Without an index, each create waits for the second after its object.
+    for number in 0..8 {
+        let name = key(&format!("osd-{number}"));
+        kmip.put(&name, &kek(), PutMode::Create).await.unwrap();
+        names.push(name);
+    }
+    // Ranges of dates complete the list at 1.2, offsets at 1.4.
+    for version in ["1.2", "1.4"] {
+        let kmip = setup.clone().version(version).build().await;
+        let mut listed: Vec<_> = kmip.list().map_ok(|info| info.name).try_collect().await.unwrap();
+        listed.sort();
+        assert_eq!(listed, names, "{version}");
+    }
 }

@@ -181,10 +181,12 @@ async fn a_response_that_is_larger_than_the_limit_is_split_or_an_error_that_no_r
 async fn a_read_costs_the_same_with_one_superseded_object_and_with_a_hundred() {
     let plain = Quirks { no_modify: true, ..Quirks::default() };
     for quirks in [
+        Quirks::default(),
         plain.clone(),
         Quirks { born_active: true, locate_not_found: true, ..plain.clone() },
         Quirks { batch: Batch::Unsupported, ..plain },
     ] {
+        let revokes = quirks.no_modify;
         let (server, setup) = server(quirks).await;
         let kmip = setup.clone().build().await;
         let mut version = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
@@ -203,8 +205,10 @@ async fn a_read_costs_the_same_with_one_superseded_object_and_with_a_hundred() {
         }
         let located = server.operations().iter().filter(|operation| **operation == LOCATE).count();
         assert!(located > 0);
-        // The two states and the time since the newest object take three more searches, however many objects there are.
-        assert!(costs[1] <= costs[0] + 3, "requests with 1 and with 100 superseded objects: {costs:?}");
+        // Renamed objects cost nothing. On a server that revokes them, the two states and the time since the newest object
+        // take three more searches, however many objects there are.
+        let more = if revokes { 3 } else { 0 };
+        assert!(costs[1] <= costs[0] + more, "requests with 1 and with 100 superseded objects: {costs:?}");
         // A current object that the server has deactivated by itself is still the KEK.
         server.deactivate(version.as_str());
         let stored = setup.build().await.get(&key("a"), Freshness::Fresh).await.unwrap();

@@ -9,10 +9,12 @@ use std::{
 
 use crate::common::{CLUSTER, Setup, kek, key};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KmsProvider as _, PutMode};
+use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KmsProvider as _, KmsProviderExt as _, PutMode};
 use kms_kmip::{Kmip, MemoryIndex};
-use kms_testkit::fake::kmip::{KmipDouble, Pace, Quirks};
-use tokio::task::JoinHandle;
+use kms_testkit::fake::kmip::{KmipDouble, Pace, Quirks, Trick};
+use tokio::{sync::Notify, task::JoinHandle};
+
+use crate::wire::REGISTER;
 
 const NAME: &str = "rook-ceph-osd-encryption-key-a";
 /// Rivals of an object in its second. It comes before all of them in one of so many rounds only.
@@ -159,4 +161,25 @@ async fn with_an_index_no_operation_waits_for_the_clock() {
         };
         tokio::time::timeout(Duration::from_secs(8), work).await.unwrap();
     }
+}
+
+/// A writer has looked before the object of a crashed writer was there, and registers its own object after a read has
+/// returned that one's KEK.
+#[tokio::test]
+async fn with_an_index_what_a_fresh_read_has_found_by_name_is_the_key_for_every_later_reader() {
+    let server = KmipDouble::start(Quirks { uuids: true, ..Quirks::default() }).await.unwrap();
+    let index = Arc::new(MemoryIndex::new());
+    let setup = Setup::on(&server.endpoint(), server.pki()).index(index.clone());
+    let (writer, reader, released) = (setup.build().await, setup.build().await, Arc::new(Notify::new()));
+    server.trick_on(REGISTER, Trick::Hold(released.clone()));
+    let task = tokio::spawn(async move { writer.put(&key("a"), &kek(), PutMode::Create).await });
+    server.tricked().await;
+    server.insert(&[7; 128], &[NAME], &[("rook-kms", CLUSTER)]);
+    let found = reader.ensure(&key("a"), kek()).await.unwrap();
+    assert!(!found.created && found.stored.kek.expose_secret() == STANDARD.encode([7; 128]));
+    released.notify_one();
+    let error = task.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(read(&setup.build().await).await.ct_eq(&found.stored.kek));
+    assert_eq!(server.objects(), 1);
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::common::{Setup, kek, key};
 use async_trait::async_trait;
@@ -192,6 +192,89 @@ async fn a_kek_that_is_stored_again_after_it_was_superseded_is_the_key() {
         scene.delete_as_rook(version.as_str()).await;
         assert_absent(&scene.kmip().await, "stored again").await;
     }
+}
+
+/// A rotation with an index stores the KEK once more before it stores the new one.
+#[tokio::test]
+async fn each_rotation_leaves_one_superseded_object_although_it_stores_the_kek_once_more() {
+    for quirks in habits() {
+        for (with_index, from_rook) in [(false, false), (true, false), (true, true)] {
+            if !with_index && quirks.one_name {
+                continue;
+            }
+            let what = format!("index: {with_index}, from Rook: {from_rook}, {quirks:?}");
+            let scene = Scene::new(quirks.clone(), with_index).await;
+            if from_rook {
+                let uid = scene.server.insert_rooks(&[7; 128], 256);
+                scene.index.as_ref().unwrap().set(&key("a"), &uid);
+            } else {
+                scene.kmip().await.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
+            }
+            for rotation in 1..=4 {
+                let kmip = scene.kmip().await;
+                let stored = kmip.get(&key("a"), Freshness::Fresh).await.unwrap();
+                let mut version = stored.version.clone();
+                if with_index {
+                    version = kmip.put(&key("a"), &stored.kek, PutMode::Update(version)).await.unwrap();
+                }
+                let next = kek();
+                version = kmip.put(&key("a"), &next, PutMode::Update(version)).await.unwrap();
+                assert_eq!(scene.server.objects(), rotation + 1, "{what}");
+                // The KEK before stays for a recovery.
+                let history = || async { kmip.history(&key("a"), HistoryMode::ReadOnly).await.unwrap() };
+                let is_there = |past: &kms_core::PastKek| past.kek.as_ref().unwrap().ct_eq(&stored.kek);
+                assert!(history().await.iter().any(is_there), "{what}");
+                let read = scene.kmip().await.get(&key("a"), Freshness::Fresh).await.unwrap();
+                assert!(read.kek.ct_eq(&next) && read.version == version, "{what}");
+            }
+        }
+    }
+}
+
+/// An index whose first answer is an entry from before the last update.
+#[derive(Debug)]
+struct Outdated {
+    current: Arc<MemoryIndex>,
+    first: Mutex<Option<IndexEntry>>,
+}
+
+#[async_trait]
+impl KeyIndex for Outdated {
+    async fn get(&self, name: &KeyName) -> Result<Option<IndexEntry>> {
+        let first = self.first.lock().unwrap().take();
+        if first.is_some() { Ok(first) } else { self.current.get(name).await }
+    }
+
+    async fn create(&self, name: &KeyName, uid: &str) -> Result<String> {
+        self.current.create(name, uid).await
+    }
+
+    async fn swap(&self, name: &KeyName, version: &str, uid: &str) -> Result<String> {
+        self.current.swap(name, version, uid).await
+    }
+
+    async fn delete(&self, name: &KeyName, version: &str) -> Result<()> {
+        self.current.delete(name, version).await
+    }
+
+    async fn list(&self) -> Result<Vec<(KeyName, IndexEntry)>> {
+        self.current.list().await
+    }
+}
+
+#[tokio::test]
+async fn a_read_whose_object_was_replaced_and_destroyed_after_its_look_at_the_index_looks_again() {
+    let scene = Scene::new(Quirks::default(), true).await;
+    let (kmip, index) = (scene.kmip().await, scene.index.clone().unwrap());
+    let old = kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
+    let first = Mutex::new(index.get(&key("a")).await.unwrap());
+    let next = kek();
+    let version = kmip.put(&key("a"), &next, PutMode::Update(old)).await.unwrap();
+    assert_eq!(kmip.retire_superseded(&key("a"), &version).await.unwrap(), 1);
+    let outdated = Outdated { current: index, first };
+    let reader = scene.setup.clone().index(Arc::new(outdated)).build().await;
+    let stored = reader.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(stored.kek.ct_eq(&next) && stored.version == version);
 }
 
 #[tokio::test]

@@ -27,7 +27,8 @@ pub struct KmipGo {
 }
 
 impl KmipGo {
-    /// Starts a server with these habits as arguments: `-keep-last`, `-limit N`, `-shuffle`.
+    /// Starts a server with these habits as arguments: `-keep-last`, `-limit=N`, `-shuffle`, and `-pace=N` for a clock that
+    /// goes N times as fast as real time.
     ///
     /// # Errors
     ///

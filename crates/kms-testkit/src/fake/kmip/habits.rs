@@ -14,6 +14,8 @@ pub enum Unindexed {
     Refused(&'static str),
     /// Every case passes but the ones with these words in their errors.
     Limited(&'static [&'static str]),
+    /// A write takes seconds, since our own clock has to measure what the server's does not tell.
+    Waits,
 }
 
 /// A habit of a server.
@@ -46,6 +48,10 @@ const fn refused(name: &'static str, words: &'static str, set: fn(&mut Quirks)) 
     Habit { name, set, unindexed: Unindexed::Refused(words) }
 }
 
+const fn waits(name: &'static str, set: fn(&mut Quirks)) -> Habit {
+    Habit { name, set, unindexed: Unindexed::Waits }
+}
+
 /// Every habit alone, and all together that fit together.
 pub const HABITS: &[Habit] = &[
     works("no habit", |_| {}),
@@ -54,6 +60,8 @@ pub const HABITS: &[Habit] = &[
     works("identifiers are random decimal numbers", |q| q.random_numbers = true),
     works("a clock that steps with each request", |q| q.clock = Pace::Step(Duration::from_millis(250))),
     works("no time stamp in errors", |q| q.zero_time = true),
+    waits("no time stamp", |q| (q.no_time_stamp, q.clock) = (true, Pace::Real)),
+    waits("a clock that stands still", |q| q.clock = Pace::Stopped),
     refused("no Initial Date", "Initial Date", |q| q.no_initial_date = true),
     works("no Object Type among the attributes", |q| q.no_object_type = true),
     // Versions and errors.
@@ -82,6 +90,11 @@ pub const HABITS: &[Habit] = &[
     works("the last Application Specific Information is kept", |q| q.applications = Keeps::Last),
     works("Application Specific Information is dropped", |q| q.applications = Keeps::Nothing),
     works("one name", |q| q.one_name = true),
+    Habit {
+        name: "names are unique",
+        set: |q| q.unique_names = true,
+        unindexed: Unindexed::Limited(&["names are unique there"]),
+    },
     works("the first name is kept", |q| q.names = Keeps::First),
     works("the last name is kept", |q| q.names = Keeps::Last),
     refused("names are dropped", "name", |q| q.names = Keeps::Nothing),
@@ -102,6 +115,7 @@ pub const HABITS: &[Habit] = &[
     works("Locate ignores its filter", |q| q.locate_ignores_filter = true),
     works("Locate fails if it finds nothing", |q| q.locate_not_found = true),
     works("Locate tells the total", |q| q.located_items = true),
+    works("Locate returns seven identifiers at most", |q| q.locate_limit = Some(7)),
     works("Locate ignores Maximum Items and Offset Items", |q| {
         (q.ignores_maximum, q.ignores_offset) = (true, true);
     }),

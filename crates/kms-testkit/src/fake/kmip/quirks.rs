@@ -73,6 +73,8 @@ pub struct Quirks {
     pub no_object_type: bool,
     /// Register accepts only Rook's objects: Opaque, with a length of 256.
     pub only_rooks: bool,
+    /// Register gets this Result Reason, whatever its form.
+    pub register_fails: Option<u32>,
     /// The longest symmetric key, in bits.
     pub longest_key: Option<usize>,
     /// Register takes effect late, after up to this time of the double's clock, which must not stand still.
@@ -185,6 +187,7 @@ impl Default for Quirks {
             no_initial_date: false,
             no_object_type: false,
             only_rooks: false,
+            register_fails: None,
             longest_key: None,
             late_register: Duration::ZERO,
             locate_ignores_filter: false,

@@ -5,6 +5,9 @@ use crate::fake::kmip::codec::Node;
 
 impl Engine {
     pub(super) fn register(&mut self, payload: &Node, version: (i32, i32)) -> Result<Vec<Node>, Refused> {
+        if let Some(reason) = self.quirks.register_fails {
+            return Err((reason, "The operation failed."));
+        }
         let kind = payload.number(0x42_0057).ok_or((0x06, "no object type"))?;
         let (mut names, mut application, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         for (tag, value) in given(payload, version)? {
