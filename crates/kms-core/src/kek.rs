@@ -1,6 +1,6 @@
 //! The key encryption key (KEK), which is a secret text.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -143,7 +143,12 @@ impl Kek {
         // HMAC accepts a key of any length, so this cannot fail. An empty text equals no fingerprint.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(FINGERPRINT_KEY) else { return String::new() };
         mac.update(self.expose_secret().as_bytes());
-        mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
+        let mut text = String::with_capacity(2 * FINGERPRINT_BYTES);
+        for byte in mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES) {
+            // Writing into a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
     }
 }
 

@@ -43,3 +43,12 @@ fn made() -> CryptoProvider {
 pub fn signer(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     chosen::sign::any_supported_type(key)
 }
+
+#[cfg(test)]
+mod tests {
+    /// With CPU jitter, the start of every program takes tens of milliseconds more (decision 0014).
+    #[test]
+    fn aws_lc_is_built_without_cpu_jitter() {
+        assert_eq!(option_env!("AWS_LC_SYS_NO_JITTER_ENTROPY"), Some("1"), "see .cargo/config.toml");
+    }
+}

@@ -27,6 +27,8 @@ struct Running {
     server: Arc<Mutex<Option<String>>>,
     /// The time for all tries. `None` outside the layer that retries.
     deadline: Option<Duration>,
+    /// When the earliest of the limits around the call cuts it off. `None` without a limit.
+    end: Option<Instant>,
 }
 
 impl Running {
@@ -74,7 +76,13 @@ pub fn step_limit(usual: Duration) -> Duration {
 /// `Timeout` with the name of the server that did not answer, if the call [waited for](waiting_for) one. The server may
 /// or may not have done what it was asked.
 pub async fn limited<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    let running = Running::current();
+    let mut running = Running::current();
+    let end = Instant::now().checked_add(limit);
+    // A limit around this one that ends no later names the same server, so this one needs no timer.
+    if running.end.is_some_and(|outer| end.is_none_or(|end| outer <= end)) {
+        return call.await;
+    }
+    running.end = end;
     match RUNNING.scope(running.clone(), timeout(limit, call)).await {
         Ok(result) => result,
         Err(_) => Err(running.too_late(limit)),
@@ -101,7 +109,9 @@ pub(super) async fn until<T>(
     deadline: Duration,
     call: impl Future<Output = T>,
 ) -> Result<T, Option<String>> {
-    let running = Running { deadline: Some(deadline), ..Running::current() };
+    let current = Running::current();
+    let first = current.end.map_or(end, |outer| outer.min(end));
+    let running = Running { deadline: Some(deadline), end: Some(first), ..current };
     let result = RUNNING.scope(running.clone(), timeout_at(end, call)).await;
     result.map_err(|_elapsed| running.server().take())
 }
