@@ -257,6 +257,8 @@ pub(crate) enum Removal {
 /// One vault, with its client and credential.
 pub(crate) struct Api {
     client: SecretClient,
+    /// The client of the requests to the vault, for probes.
+    pub(crate) http: HttpClient,
     pub(crate) auth: Arc<Auth>,
     first: Mutex<()>,
     /// The secrets whose last delete has no response: it may have been applied.
@@ -265,7 +267,7 @@ pub(crate) struct Api {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, auth, first: _, unanswered: _ } = self;
+        let Self { client: _, http: _, auth, first: _, unanswered: _ } = self;
         f.debug_struct("Api").field("vault", &auth.vault.as_str()).field("auth", auth).finish_non_exhaustive()
     }
 }
@@ -273,7 +275,7 @@ impl fmt::Debug for Api {
 impl Api {
     pub(crate) fn new(auth: Auth, http: HttpClient) -> Result<Self> {
         let auth = Arc::new(auth);
-        let transport = ToVault { http, auth: Arc::clone(&auth) };
+        let transport = ToVault { http: http.clone(), auth: Arc::clone(&auth) };
         let sdk = SecretClientOptions {
             client_options: options(transport),
             // `Auth` checks the resource of a challenge, so that a vault behind another host name works too.
@@ -283,7 +285,7 @@ impl Api {
         let credential = Arc::new(Credential(Arc::clone(&auth)));
         let client = SecretClient::new(auth.vault.as_str(), credential, Some(sdk))
             .map_err(|error| from_sdk(&error))?;
-        Ok(Self { client, auth, first: Mutex::new(()), unanswered: std::sync::Mutex::default() })
+        Ok(Self { client, http, auth, first: Mutex::new(()), unanswered: std::sync::Mutex::default() })
     }
 
     /// Lets the first request go ahead alone, so that only one request meets the vault's challenge.

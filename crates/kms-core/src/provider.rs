@@ -128,11 +128,33 @@ pub struct Probe {
     pub failed: Option<(&'static str, Error)>,
     /// The steps after the failed one, which were not tried.
     pub not_run: Vec<&'static str>,
-    /// What this process has seen of the server so far, beyond the steps: what it is about, and what was seen. Calls
-    /// before the probe contribute to it.
-    pub details: Vec<(&'static str, String)>,
+    /// What this process has seen of the server so far, beyond the steps. Calls before and after the probe contribute to
+    /// it.
+    pub details: Details,
     /// The steps that the provider has announced and that have not ended yet.
     planned: Vec<&'static str>,
+}
+
+/// Reads what a process has seen of a server by now: what it is about, and what was seen.
+#[derive(Clone, Default)]
+pub struct Details(Option<Arc<dyn Fn() -> Vec<(&'static str, String)> + Send + Sync>>);
+
+impl Details {
+    /// Details that `read` returns. It must do no I/O.
+    pub fn new(read: impl Fn() -> Vec<(&'static str, String)> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(read)))
+    }
+
+    /// What was seen so far.
+    pub fn read(&self) -> Vec<(&'static str, String)> {
+        self.0.as_ref().map(|read| read()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.read()).finish()
+    }
 }
 
 impl Probe {

@@ -7,6 +7,9 @@
 
 use std::{fmt, net::IpAddr};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
 use crate::{Error, Result};
 
 /// The proxy variables of an environment. The caller passes the environment; nothing here reads it.
@@ -79,6 +82,36 @@ impl fmt::Debug for ProxyRules {
             .field("cgi", cgi)
             .finish()
     }
+}
+
+/// The value of `Proxy-Authorization` (RFC 7617) for the user information of a proxy's address, `user:password`.
+pub fn basic_credentials(user_information: &str) -> Zeroizing<String> {
+    let decoded = decoded(user_information);
+    let mut value = Zeroizing::new(String::with_capacity(6 + 4 * decoded.len().div_ceil(3)));
+    value.push_str("Basic ");
+    STANDARD.encode_string(decoded.as_slice(), &mut value);
+    value
+}
+
+/// Decodes `%41` to `A`; text that is not encoded stays.
+fn decoded(text: &str) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.filter(|digits| !digits.starts_with('+'));
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                out.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// The hosts that need no proxy.
@@ -220,5 +253,12 @@ mod tests {
             assert_eq!(rules.proxy_for("http", host, 8200).unwrap(), None, "{host}");
         }
         assert_eq!(rules.proxy_for("http", "kms.example.org", 8200).unwrap(), Some("p"));
+    }
+
+    #[test]
+    fn the_credentials_of_a_proxy_are_decoded() {
+        assert_eq!(*decoded("user:pa%40ss%3Aword"), b"user:pa@ss:word");
+        assert_eq!(*decoded("user:pass%+A%4"), b"user:pass%+A%4");
+        assert_eq!(*basic_credentials("user:pa%40ss"), "Basic dXNlcjpwYUBzcw==");
     }
 }

@@ -8,18 +8,16 @@ use std::{
 };
 
 use kms_core::{Error, Result, config::Problems};
-use kms_tls::{Handshakes, Tls, TlsOptions};
+use kms_tls::{Tls, TlsOptions, unknown_host};
 use reqwest::{
     Proxy,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
+use rustls::ClientConfig;
 use url::Url;
 
-use crate::{
-    error::{UnknownHost, unknown_host},
-    proxy::Proxies,
-};
+use crate::{error::UnknownHost, proxy::Proxies};
 
 /// How long an idle connection stays open; it is closed before twice this time.
 ///
@@ -101,6 +99,7 @@ impl HttpClientBuilder {
         problems.absorb("proxy", self.proxies.check())?;
         let tls = problems.absorb("TLS", self.tls.tls())?;
         problems.into_result()?;
+        let tls = tls.ok_or_else(|| Error::config("TLS cannot be set up"))?;
         self.assemble(tls, |builder| builder.dns_resolver(Resolver))
     }
 
@@ -111,7 +110,7 @@ impl HttpClientBuilder {
 
     fn assemble(
         self,
-        tls: Option<Tls>,
+        tls: Tls,
         resolve: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
     ) -> Result<HttpClient> {
         let mut builder = reqwest::Client::builder()
@@ -122,12 +121,8 @@ impl HttpClientBuilder {
             .connect_timeout(self.connect_timeout)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
-            .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")));
-        let mut handshakes = Arc::default();
-        if let Some(tls) = tls {
-            builder = builder.tls_backend_preconfigured(Arc::unwrap_or_clone(tls.config));
-            handshakes = tls.handshakes;
-        }
+            .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")))
+            .tls_backend_preconfigured(ClientConfig::clone(&tls.config));
         if self.proxies.is_some() {
             let proxies = self.proxies.clone();
             // `send` has reported the error already.
@@ -136,7 +131,7 @@ impl HttpClientBuilder {
         let client = resolve(builder)
             .build()
             .map_err(|cause| Error::config("the HTTP client cannot be set up").source(cause.without_url()))?;
-        Ok(HttpClient { client, handshakes, has_answered: Arc::default(), builder: Arc::new(self) })
+        Ok(HttpClient { client, tls, has_answered: Arc::default(), builder: Arc::new(self), host: None })
     }
 }
 
@@ -144,20 +139,27 @@ impl HttpClientBuilder {
 #[derive(Clone)]
 pub struct HttpClient {
     pub(crate) client: reqwest::Client,
-    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) tls: Tls,
     /// Whether a server has answered any request.
     pub(crate) has_answered: Arc<AtomicBool>,
     builder: Arc<HttpClientBuilder>,
+    /// The host to connect to, if URLs have the TLS server name in its place.
+    pub(crate) host: Option<String>,
 }
 
 impl HttpClient {
-    /// Whether requests for `url` go through a proxy.
+    /// The proxy that requests for `url` go through; `None` if they go to the server directly.
     ///
     /// # Errors
     ///
     /// `ConfigInvalid` if the proxy for it cannot be used.
-    pub(crate) fn uses_proxy(&self, url: &Url) -> Result<bool> {
-        Ok(self.builder.proxies.for_url(url)?.is_some())
+    pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Url>> {
+        self.builder.proxies.for_url(url)
+    }
+
+    /// The time limit to connect.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.builder.connect_timeout
     }
 
     /// How long the server may be silent.
@@ -179,7 +181,7 @@ impl HttpClient {
     /// client would ask the proxy to connect to that name.
     pub async fn at(self, url: &Url) -> Result<(Self, Url)> {
         let Some(name) = self.builder.server_name.clone() else { return Ok((self, url.clone())) };
-        if self.uses_proxy(url)? {
+        if self.proxy_for(url)?.is_some() {
             return Err(Error::config(
                 "a TLS server name cannot be combined with a proxy: give the address by that name, or add the host of \
                  the address to NO_PROXY",
@@ -196,14 +198,14 @@ impl HttpClient {
         let client = self
             .builder
             .without_proxies()
-            .assemble(Some(tls), |builder| builder.resolve_to_addrs(&name, &addresses))?;
-        Ok((client, named))
+            .assemble(tls, |builder| builder.resolve_to_addrs(&name, &addresses))?;
+        Ok((Self { host: Some(host), ..client }, named))
     }
 }
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, handshakes: _, has_answered: _, builder } = self;
+        let Self { client: _, tls: _, has_answered: _, builder, host: _ } = self;
         f.debug_struct("HttpClient").field("builder", builder).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, io};
 
 use kms_core::{Error, ErrorKind, Retry};
-use kms_tls::{Handshakes, fault::fault};
+use kms_tls::{Handshakes, fault::fault, unknown_host};
 
 /// An error: the name of a host was not found.
 #[derive(Debug)]
@@ -22,11 +22,6 @@ impl StdError for UnknownHost {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&self.cause)
     }
-}
-
-pub(crate) fn unknown_host(host: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the name {host:?} could not be resolved"))
-        .retry(Retry::Always)
 }
 
 /// The text of the innermost cause. The outer errors of the HTTP library quote whole URLs.

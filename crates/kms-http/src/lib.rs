@@ -11,6 +11,7 @@ mod error;
 #[cfg(feature = "json")]
 pub mod json;
 mod page;
+pub mod probe;
 mod proxy;
 mod redirect;
 pub mod send;

@@ -136,7 +136,7 @@ impl HttpClient {
 
     async fn exchange(&self, call: Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
-        let uses_proxy = self.uses_proxy(&url)?;
+        let uses_proxy = self.proxy_for(&url)?.is_some();
         let annotate = |error: Error| {
             let error = error.context("server", endpoint(&url));
             // The unreachable host may be the proxy.
@@ -163,7 +163,7 @@ impl HttpClient {
 
     /// Waits for the server's next bytes.
     async fn in_time<T>(&self, call: impl Future<Output = reqwest::Result<T>>) -> Result<T> {
-        let failed = |cause| classify(&cause, &self.handshakes, self.has_answered.load(Relaxed));
+        let failed = |cause| classify(&cause, &self.tls.handshakes, self.has_answered.load(Relaxed));
         let call = async { call.await.map_err(failed) };
         limited(step_limit(self.read_timeout()), call).await
     }

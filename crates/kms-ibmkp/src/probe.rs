@@ -1,7 +1,7 @@
 //! Probes the service: whether IAM accepts the API key, and which rights it has.
 
 use kms_core::{Error, ErrorKind, Probe, Result};
-use kms_http::send::endpoint;
+use kms_http::{probe::STEPS, send::endpoint};
 
 use crate::{
     api::{Api, Look, States, Want},
@@ -9,9 +9,14 @@ use crate::{
     stored::Cluster,
 };
 
+/// The steps until the connection to IAM is open.
+const IAM: [&str; 3] = ["iam: dns", "iam: tcp", "iam: tls"];
+
 /// Logs in, lists one page and looks up an alias that cannot exist. Writes nothing.
 pub(crate) async fn probe(api: &Api, probe: &mut Probe) -> Option<()> {
-    probe.plan(&["settings", "iam", "instance", "rights"]);
+    let [dns, tcp, tls] = STEPS;
+    let [iam_dns, iam_tcp, iam_tls] = IAM;
+    probe.plan(&["settings", iam_dns, iam_tcp, iam_tls, "iam", dns, tcp, tls, "instance", "rights"]);
     let instance = api.instance.to_str().unwrap_or_default();
     let ring = api.key_ring.as_ref().and_then(|ring| ring.to_str().ok()).unwrap_or("any");
     let cluster = api.cluster.as_ref().map_or("not given", Cluster::name);
@@ -19,8 +24,10 @@ pub(crate) async fn probe(api: &Api, probe: &mut Probe) -> Option<()> {
         "settings",
         format!("instance {instance} at {}, key ring {ring}, cluster {cluster}", endpoint(&api.base)),
     );
+    api.auth.http.probe(&api.auth.url, IAM, probe).await?;
     let iam = api.auth.token().await.map(|_| format!("{} accepts the API key", endpoint(&api.auth.url)));
     probe.step("iam", iam)?;
+    api.http.probe(&api.base, STEPS, probe).await?;
     probe.step("instance", first_page(api).await)?;
     probe.step("rights", rights(api).await)
 }

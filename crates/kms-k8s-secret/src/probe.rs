@@ -8,6 +8,7 @@ use crate::{
     stored::{check_mutable, check_ours},
 };
 
+const STEPS: [&str; 3] = ["dns", "tcp", "tls"];
 const CONNECT: &str = "connect";
 const LOGIN: &str = "login";
 const PERMISSIONS: &str = "permissions";
@@ -23,9 +24,11 @@ const VERBS: [(&str, &str); 5] = [
 
 pub(crate) async fn probe(secrets: &Secrets, probe: &mut Probe) -> Option<()> {
     let (connection, kube_namespace) = (secrets.connection(), secrets.kube_namespace());
-    probe.plan(&[CONNECT, LOGIN, PERMISSIONS]);
+    let [dns, tcp, tls] = STEPS;
+    probe.plan(&[dns, tcp, tls, CONNECT, LOGIN, PERMISSIONS]);
     let server = connection.server().unwrap_or("the client's own server");
     probe.pass("config", format!("{server}, namespace {kube_namespace}"));
+    connection.probe(STEPS, probe).await?;
 
     match server_version(connection).await {
         Ok(version) => probe.pass(CONNECT, format!("Kubernetes {version}")),

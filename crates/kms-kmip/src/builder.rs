@@ -159,7 +159,7 @@ impl ProviderBuilder for KmipBuilder {
         let Parsed { endpoint, server_name, limits, version } = parsed;
         let Credentials { tls, certificate } = credentials;
         let client = Client::new(Pool::new(endpoint, server_name, tls.tls()?, limits), version);
-        Ok(Kmip { api: Api::new(client, self.cluster), index: self.index, certificate })
+        Ok(Kmip { api: Api::new(client, self.cluster).into(), index: self.index, certificate })
     }
 
     /// Checks the settings without I/O. Reports a missing token Secret as one problem, not three.

@@ -9,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, ErrorKind, Result, Retry};
-use kms_tls::{Handshakes, Tls};
-use rustls::{ProtocolVersion, pki_types::ServerName};
+use kms_core::{Error, ErrorKind, Probe, Result, Retry};
+use kms_tls::{Handshakes, Peer, Tls};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -25,6 +25,9 @@ use crate::{
     error::{Step, is_end, malformed, timed_out, transport},
     ttlv::{HEADER, kind, tag},
 };
+
+/// The steps of a probe until the connection is open.
+pub(crate) const STEPS: [&str; 3] = ["dns", "tcp", "tls"];
 
 /// The address of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,6 +41,22 @@ impl fmt::Display for Endpoint {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
+}
+
+impl Endpoint {
+    fn peer(&self, limit: Duration) -> Peer<'_> {
+        Peer::new(&self.host, self.port, limit)
+            .with_limit_setting("KMIP_CONNECT_TIMEOUT")
+            .with_advice("check KMIP_ENDPOINT, and from this host or pod the DNS and the firewall")
+    }
+}
+
+/// A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
+fn in_small_segments(tcp: TcpStream) -> TcpStream {
+    if let Err(cause) = tcp.set_nodelay(true) {
+        debug!(%cause, "requests are sent with Nagle's algorithm");
+    }
+    tcp
 }
 
 /// Limits of time, connections and size.
@@ -55,13 +74,6 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// The maximum size of a response, in bytes.
     pub(crate) response: usize,
-}
-
-/// The TLS version and the server certificate of a handshake.
-#[derive(Clone, Debug)]
-pub(crate) struct Handshake {
-    pub(crate) tls: &'static str,
-    pub(crate) certificate: Option<Vec<u8>>,
 }
 
 /// A failed exchange.
@@ -124,46 +136,31 @@ impl Connection {
         server_name: ServerName<'static>,
         tls: &Tls,
         limit: Duration,
-    ) -> Result<(Self, Handshake)> {
-        let Endpoint { host, port } = endpoint;
-        let within = |what: &str| timed_out(what, limit, "KMIP_CONNECT_TIMEOUT", Retry::Always);
-        let resolved = tokio::time::timeout(limit, tokio::net::lookup_host((host.as_str(), *port))).await;
-        let addresses: Vec<_> = match resolved {
-            Ok(Ok(addresses)) => addresses.collect(),
-            Ok(Err(cause)) => {
-                let message = format!("the name {host:?} could not be resolved");
-                return Err(Error::new(ErrorKind::Unavailable, message).retry(Retry::Always).source(cause));
-            }
-            Err(_) => return Err(within("the name of the server was not resolved")),
-        };
-        let tcp = match tokio::time::timeout(limit, TcpStream::connect(addresses.as_slice())).await {
-            Ok(Ok(tcp)) => tcp,
-            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake, &tls.handshakes)),
-            Err(_) => return Err(within("no TCP connection")),
-        };
-        // A request is one small segment, and we wait for its response, so Nagle's algorithm would only delay it.
-        tcp.set_nodelay(true).map_err(|cause| transport(&cause, Step::Handshake, &tls.handshakes))?;
-        let handshake = TlsConnector::from(Arc::clone(&tls.config)).connect(server_name, tcp);
-        let stream = match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(transport(&cause, Step::Handshake, &tls.handshakes)),
-            Err(_) => return Err(within("no TLS handshake")),
-        };
-        let (_, session) = stream.get_ref();
-        let seen = Handshake {
-            tls: match session.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
-                Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
-                _ => "TLS",
-            },
-            certificate: session
-                .peer_certificates()
-                .and_then(<[_]>::first)
-                .map(|certificate| certificate.as_ref().to_vec()),
-        };
-        debug!(server = %endpoint, tls = seen.tls, "connected");
-        let handshakes = Arc::clone(&tls.handshakes);
-        Ok((Self { stream, handshakes, idle_since: Instant::now(), answers: 0 }, seen))
+    ) -> Result<Self> {
+        let peer = endpoint.peer(limit);
+        let tcp = peer.connect(&peer.resolve().await?).await?;
+        let stream = peer.handshake(server_name, tls, in_small_segments(tcp)).await?;
+        debug!(server = %endpoint, "connected");
+        Ok(Self::over(stream, tls))
+    }
+
+    /// Like [`open`](Self::open); adds each step to `probe`. `None` if one failed.
+    pub(crate) async fn probe(
+        endpoint: &Endpoint,
+        server_name: ServerName<'static>,
+        tls: &Tls,
+        limit: Duration,
+        probe: &mut Probe,
+    ) -> Option<Self> {
+        let [dns, tcp, of_tls] = STEPS;
+        let peer = endpoint.peer(limit);
+        let stream = in_small_segments(peer.probe_tcp([dns, tcp], probe).await?);
+        let stream = peer.probe_tls(of_tls, server_name, tls, stream, probe).await?;
+        Some(Self::over(stream, tls))
+    }
+
+    fn over(stream: TlsStream<TcpStream>, tls: &Tls) -> Self {
+        Self { stream, handshakes: Arc::clone(&tls.handshakes), idle_since: Instant::now(), answers: 0 }
     }
 
     /// Sends a request, and receives its response.

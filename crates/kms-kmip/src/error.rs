@@ -313,11 +313,9 @@ pub(crate) fn malformed(why: &'static str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the server's response is malformed: {why}"))
 }
 
-/// The part of an exchange in which TLS or TCP fails.
+/// The part of an exchange in which TLS or TCP fails, after the handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
-    /// Connecting, before anything is sent.
-    Handshake,
     /// Sending the request: the server cannot have received all of it.
     Request,
     /// Receiving the response: the server may have acted on the request.
@@ -333,16 +331,9 @@ pub(crate) fn transport(cause: &io::Error, step: Step, handshakes: &Handshakes) 
     if let Some(tls) = tls_cause(cause) {
         return fault(tls, handshakes, retry);
     }
-    let message = match cause.kind() {
-        io::ErrorKind::ConnectionRefused => "the connection was refused: no program listens on this port",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to the host",
-        _ => match step {
-            Step::Handshake => {
-                "the connection was closed during the handshake: check that a KMIP server with TLS listens there"
-            }
-            Step::Request => "the connection was lost before the request was sent",
-            Step::Response => "the connection was lost before the response was complete",
-        },
+    let message = match step {
+        Step::Request => "the connection was lost before the request was sent",
+        Step::Response => "the connection was lost before the response was complete",
     };
     Error::new(ErrorKind::Unavailable, message).retry(retry).source(Text(cause.to_string()))
 }
@@ -440,8 +431,8 @@ mod tests {
     #[test]
     fn failures_below_tls_are_told_apart() {
         let none = Handshakes::default();
-        let refused = transport(&io::ErrorKind::ConnectionRefused.into(), Step::Handshake, &none);
-        assert_eq!((refused.kind(), refused.retryable()), (ErrorKind::Unavailable, Retry::Always));
+        let lost = transport(&io::ErrorKind::ConnectionReset.into(), Step::Request, &none);
+        assert_eq!((lost.kind(), lost.retryable()), (ErrorKind::Unavailable, Retry::Always));
         let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::NoCertificatesPresented);
         assert_eq!(transport(&tls, Step::Response, &none).kind(), ErrorKind::Protocol);
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Probe, Result};
 use kms_tls::Tls;
 use rustls::pki_types::ServerName;
 use tokio::sync::Semaphore;
@@ -17,7 +17,7 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::{
-    connection::{Broken, Connection, Endpoint, Handshake, Limits},
+    connection::{Broken, Connection, Endpoint, Limits},
     habits::{Connections, Habits},
 };
 
@@ -45,22 +45,11 @@ pub(crate) struct Pool {
     permits: Semaphore,
     /// Whether the server has ever responded.
     responded: AtomicBool,
-    seen: Mutex<Option<Handshake>>,
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            endpoint,
-            server_name,
-            limits,
-            tls: _,
-            habits,
-            idle: _,
-            permits: _,
-            responded: _,
-            seen: _,
-        } = self;
+        let Self { endpoint, server_name, limits, tls: _, habits, idle: _, permits: _, responded: _ } = self;
         f.debug_struct("Pool")
             .field("endpoint", endpoint)
             .field("server_name", server_name)
@@ -86,13 +75,16 @@ impl Pool {
             idle: Arc::new(Mutex::new(Idle { connections: Vec::new(), is_watched: false })),
             permits: Semaphore::new(limits.connections),
             responded: AtomicBool::new(false),
-            seen: Mutex::default(),
         }
     }
 
-    /// The TLS version and the server certificate of the last handshake.
-    pub(crate) fn seen(&self) -> Option<Handshake> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Opens a connection for the next request, and adds each step to `probe`. `None` if one failed.
+    pub(crate) async fn probe(&self, probe: &mut Probe) -> Option<()> {
+        let name = self.server_name.clone();
+        let connection =
+            Connection::probe(&self.endpoint, name, &self.tls, self.limits.connect, probe).await?;
+        self.keep(connection);
+        Some(())
     }
 
     /// Sends a request and receives its response, over an idle connection or a new one.
@@ -139,11 +131,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let (connection, handshake) =
-            Connection::open(&self.endpoint, self.server_name.clone(), &self.tls, self.limits.connect)
-                .await?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
-        Ok(connection)
+        Connection::open(&self.endpoint, self.server_name.clone(), &self.tls, self.limits.connect).await
     }
 
     /// Takes an idle connection that is still open. `None` if there is no such connection.

@@ -1,10 +1,13 @@
 //! Probes the server: our identity, the server's certificate, the protocol version, and our rights.
 
-use kms_core::{Error, ErrorKind, KeyName, Probe, Result};
+use std::sync::Arc;
+
+use kms_core::{Details, Error, ErrorKind, KeyName, Probe, Result};
 use kms_tls::certificate::describe;
 
 use crate::{
     api::{Api, ServerInformation},
+    connection::STEPS,
     index::Index,
     locate::Effort,
     message::{Operation, Version, join},
@@ -19,19 +22,26 @@ const NEEDED: [Operation; 5] =
 /// Connects, negotiates a version, and searches for a name that cannot exist. Writes nothing.
 ///
 /// The details are what this process has seen of the server so far.
-pub(crate) async fn probe(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
-    let done = steps(api, index, certificate, probe).await;
-    probe.details = api.habits().describe();
-    done
+pub(crate) async fn probe(
+    api: &Arc<Api>,
+    index: Index<'_>,
+    certificate: &[u8],
+    probe: &mut Probe,
+) -> Option<()> {
+    let seen = Arc::clone(api);
+    probe.details = Details::new(move || seen.habits().describe());
+    steps(api, index, certificate, probe).await
 }
 
 async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Probe) -> Option<()> {
-    probe.plan(&["server", "versions", "information", "rights"]);
+    let [dns, tcp, tls] = STEPS;
+    probe.plan(&[dns, tcp, tls, "server", "versions", "information", "rights"]);
     probe.pass("client certificate", describe(certificate));
     match &api.cluster {
         Some(cluster) => probe.pass("cluster", cluster.clone()),
         None => probe.pass("cluster", "not given: objects of any cluster count as ours"),
     }
+    api.client.pool.probe(probe).await?;
     let version = match api.client.version().await {
         Ok(version) => version,
         Err(error) => return probe.fail("server", error),
@@ -46,18 +56,7 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Prob
     if let Some(error) = unreached {
         return probe.fail("server", error.clone());
     }
-    let seen = api.client.pool.seen();
-    let certificate = seen.as_ref().and_then(|seen| seen.certificate.as_deref()).map(describe);
-    probe.pass(
-        "server",
-        format!(
-            "{}, {}, certificate {}{}",
-            api.client.pool.endpoint,
-            seen.as_ref().map_or("TLS", |seen| seen.tls),
-            certificate.as_deref().unwrap_or("not seen"),
-            if api.client.pool.tls.handshakes.is_pinned() { ", pinned by CA_CERT" } else { "" }
-        ),
-    );
+    probe.pass("server", format!("{} answers", api.client.pool.endpoint));
     let theirs = theirs.ok().filter(|theirs| !theirs.is_empty());
     probe.pass(
         "versions",

@@ -24,7 +24,7 @@ use crate::{
 
 /// A KMIP server that stores KEKs so that Rook can read them.
 pub struct Kmip {
-    pub(crate) api: Api,
+    pub(crate) api: Arc<Api>,
     pub(crate) index: Option<Arc<dyn KeyIndex>>,
     /// Our client certificate, which a probe describes.
     pub(crate) certificate: Vec<u8>,

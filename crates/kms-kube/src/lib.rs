@@ -10,7 +10,7 @@ mod lenient;
 pub use crate::client::{
     Base64, Cause, ConnectOptions, Connection, FIELD_MANAGER, Failure, KUBERNETES, KubernetesSecretSource,
     Object, Objects, Owner, Page, Secret, Secrets, WARNINGS, Write, account, ceph_cluster, ceph_clusters,
-    check_object, connect, is_subdomain, retry, server_version,
+    check_object, connect, is_subdomain, pod_security, retry, server_version,
 };
 pub use crate::{
     ceph_cluster::{CephCluster, CephClusterSpec, DeviceSet, did_you_mean, misspelt},

@@ -27,15 +27,23 @@ const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 pub fn describe(der: &[u8]) -> String {
     let Some(certificate) = Described::of(der) else { return "unreadable".to_owned() };
     let Described { subject, issuer, not_after, .. } = &certificate;
-    let left = match SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_secs(not_after.as_secs()))
-        .map(|end| end.duration_since(SystemTime::now()))
-    {
-        Some(Err(_)) => ", EXPIRED",
-        Some(Ok(left)) if left < SOON => ", soon",
+    let left = match certificate.time_left() {
+        None => ", EXPIRED",
+        Some(left) if left < SOON => ", soon",
         _ => "",
     };
     format!("{subject} issued by {issuer}, ends {}{left}", date(*not_after))
+}
+
+/// The warning for a certificate that has expired, or ends within 30 days. `None` for any other certificate.
+pub fn ends_soon(der: &[u8]) -> Option<String> {
+    let certificate = Described::of(der)?;
+    let (subject, end) = (&certificate.subject, date(certificate.not_after));
+    match certificate.time_left() {
+        None => Some(format!("the certificate {subject} expired on {end}; renew it")),
+        Some(left) if left < SOON => Some(format!("the certificate {subject} ends on {end}; renew it")),
+        Some(_) => None,
+    }
 }
 
 /// Describes the type and size of a certificate's public key, such as `RSA of 2048 bits`. `None` if the certificate is
@@ -122,6 +130,13 @@ impl Described {
             may_sign,
             is_for_servers,
         })
+    }
+
+    /// The time until it ends. `None` if it has expired.
+    fn time_left(&self) -> Option<Duration> {
+        let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.not_after.as_secs()));
+        // A time that the system cannot represent is in the far future.
+        end.map_or(Some(Duration::MAX), |end| end.duration_since(SystemTime::now()).ok())
     }
 
     /// Whether the certificate is its own issuer.

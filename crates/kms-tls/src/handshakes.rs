@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustls_pki_types::CertificateDer;
+
 /// The names of settings in messages.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -39,12 +41,27 @@ impl Default for SettingNames {
     }
 }
 
+/// How a configuration verifies the certificates of servers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Trust {
+    /// With the roots of the operating system.
+    #[default]
+    System,
+    /// With the certificates of the settings.
+    Settings,
+    /// Not at all.
+    Unverified,
+}
+
 /// What the handshakes of a configuration have shown. Messages depend on it.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     pub(crate) asked: AtomicBool,
     pub(crate) pinned: AtomicBool,
+    pub(crate) trust: Trust,
     pub(crate) has_identity: bool,
+    /// Our client certificate. `None` if there is no client certificate, or only the signer knows it.
+    pub(crate) identity: Option<CertificateDer<'static>>,
     pub(crate) names: SettingNames,
 }
 

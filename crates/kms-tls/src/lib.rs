@@ -9,6 +9,8 @@ mod handshakes;
 pub mod key;
 pub mod options;
 pub mod pem;
+mod reach;
+mod route;
 pub mod source;
 mod verify;
 
@@ -16,4 +18,6 @@ pub use crate::{
     handshakes::{Handshakes, SettingNames},
     key::Identity,
     options::{Roots, Tls, TlsOptions},
+    reach::{Peer, unknown_host},
+    route::{Address, Route},
 };

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     crypto,
-    handshakes::{Handshakes, SettingNames},
+    handshakes::{Handshakes, SettingNames, Trust},
     key::Identity,
     verify::Verifier,
 };
@@ -66,8 +66,24 @@ impl TlsOptions {
     ///
     /// `ConfigInvalid` if no root certificate can be used, or if the operating system has no roots.
     pub fn tls(&self) -> Result<Tls> {
+        let identity = self.identity.as_ref().map(|Identity(identity)| Arc::clone(identity));
+        self.tls_with(Arc::new(Fixed(identity)))
+    }
+
+    /// Like [`tls`](Self::tls), with the client certificate that a library provides.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tls`](Self::tls).
+    pub fn tls_with(&self, source: Arc<dyn ResolvesClientCert>) -> Result<Tls> {
         let handshakes = Arc::new(Handshakes {
-            has_identity: self.identity.is_some(),
+            trust: match (&self.roots, self.skip_verify) {
+                (_, true) => Trust::Unverified,
+                (Roots::Only(_), false) => Trust::Settings,
+                (Roots::System, false) => Trust::System,
+            },
+            has_identity: source.has_certs(),
+            identity: self.identity.as_ref().and_then(|Identity(identity)| identity.cert.first().cloned()),
             names: self.names,
             ..Handshakes::default()
         });
@@ -82,8 +98,7 @@ impl TlsOptions {
             .map_err(|cause| Error::config("no TLS version can be used").source(cause))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let identity = self.identity.as_ref().map(|Identity(identity)| Arc::clone(identity));
-        let resolver = Resolver { identity, handshakes: Arc::clone(&handshakes) };
+        let resolver = Resolver { source, handshakes: Arc::clone(&handshakes) };
         Ok(Tls { config: Arc::new(builder.with_client_cert_resolver(Arc::new(resolver))), handshakes })
     }
 
@@ -106,20 +121,34 @@ impl TlsOptions {
     }
 }
 
-/// Shows our certificate to a server that asks for one, and notes that it has asked.
+/// Shows a certificate to a server that asks for one, and notes that it has asked.
 #[derive(Debug)]
 struct Resolver {
-    identity: Option<Arc<CertifiedKey>>,
+    source: Arc<dyn ResolvesClientCert>,
     handshakes: Arc<Handshakes>,
 }
 
 impl ResolvesClientCert for Resolver {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.handshakes.asked.store(true, Relaxed);
-        self.identity.clone()
+        self.source.resolve(issuers, schemes)
     }
 
     fn has_certs(&self) -> bool {
-        self.identity.is_some()
+        self.source.has_certs()
+    }
+}
+
+/// The client certificate of the settings, whatever the server asks for.
+#[derive(Debug)]
+struct Fixed(Option<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Fixed {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use kms_http::{json::unreadable, send::endpoint};
+use kms_http::{json::unreadable, probe::STEPS, send::endpoint};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -39,11 +39,13 @@ struct Health {
 
 /// Runs the steps of a probe. Only a server that has answered as a Vault gets the token.
 pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
-    probe.plan(&["authentication", "server", "login", "mount", "rights"]);
+    let [dns, tcp, tls] = STEPS;
+    probe.plan(&["authentication", dns, tcp, tls, "server", "login", "mount", "rights"]);
     probe.pass("authentication", mount.auth.method.describe());
     if let Some(namespace) = mount.api.data_namespace.as_ref().and_then(|value| value.to_str().ok()) {
         probe.pass("namespace", namespace);
     }
+    mount.api.http.probe(&mount.api.base, STEPS, probe).await?;
     probe.step("server", health(mount).await)?;
     let found = login(mount, probe).await;
     probe.step("login", found)?;

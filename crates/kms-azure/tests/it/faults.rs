@@ -181,8 +181,9 @@ async fn a_deadline_says_that_entra_was_slow_and_a_probe_keeps_its_steps() {
     assert!(text.contains("Entra ID") && text.contains("tries: "), "{text}");
     let probe = provider.probed().await;
     let passed: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
-    assert_eq!(passed, ["addresses", "credential"]);
-    assert_eq!((probe.failed.unwrap().0, probe.not_run), ("token", vec!["vault", "rights"]));
+    assert_eq!(passed, ["addresses", "credential", "entra: dns", "entra: tcp", "entra: tls", "entra: tls"]);
+    let not_run = vec!["dns", "tcp", "tls", "vault", "rights"];
+    assert_eq!((probe.failed.unwrap().0, probe.not_run), ("token", not_run));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,10 +275,20 @@ async fn a_probe_says_who_we_are_and_names_the_step_that_fails() {
     let double = planted().await;
     let probe = Setup::on(&double).build().await.probed().await;
     assert!(probe.failed.is_none(), "{probe:?}");
-    let steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
-    assert_eq!(steps, ["addresses", "credential", "token", "vault", "rights"]);
+    let mut steps: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
+    steps.dedup();
+    let entra = ["entra: dns", "entra: tcp", "entra: tls"];
+    let expected =
+        [&["addresses", "credential"][..], &entra, &["token", "dns", "tcp", "tls", "vault", "rights"]]
+            .concat();
+    assert_eq!(steps, expected);
     assert!(probe.passed.iter().any(|(_, found)| found.contains(OBJECT) && found.contains(CLIENT)));
     double.switch(|switches| switches.denied = ["get"].into());
     let probe = Setup::on(&double).build().await.probed().await;
     assert_eq!(probe.failed.unwrap().0, "rights");
+    double.switch(|switches| switches.denied = ["list"].into());
+    let probe = Setup::on(&double).build().await.probed().await;
+    assert!(probe.failed.is_none(), "{probe:?}");
+    let [(step, warning)] = probe.warned.as_slice() else { panic!("{probe:?}") };
+    assert!(*step == "vault" && warning.contains("may not be listed"), "{warning}");
 }

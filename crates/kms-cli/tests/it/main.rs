@@ -2,6 +2,7 @@
 #![cfg(all(feature = "k8s-secret", feature = "vault"))]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod check;
 mod cmd;
 mod codegen;
 mod kubernetes;

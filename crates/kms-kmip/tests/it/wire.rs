@@ -243,8 +243,12 @@ async fn a_probe_shows_versions_server_and_both_certificates() {
         "issued by ",
         "CN=Test CA",
         "ends 2120-01-01",
-        "CN=localhost",
-        "TLS 1.3",
+        r#"certificate \"CN=localhost\" issued by "#,
+        "for localhost",
+        "verified with CA_CERT",
+        "TLS 1.3, TLS13_",
+        "key exchange X25519MLKEM768 (post-quantum), by AWS-LC ",
+        r#"the server asks for a client certificate and gets \"CN=client1"#,
         "the server offers 2.0, 1.4",
         "The double",
         CLUSTER,
@@ -252,7 +256,7 @@ async fn a_probe_shows_versions_server_and_both_certificates() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let expired = setup.endpoint("127.0.0.1:9").build().await.probed().await;
-    assert_eq!(expired.failed.map(|(step, _)| step), Some("server"));
+    assert_eq!(expired.failed.map(|(step, _)| step), Some("tcp"));
 }
 
 #[tokio::test]

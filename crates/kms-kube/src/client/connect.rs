@@ -3,12 +3,13 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Uri, header::USER_AGENT};
-use kms_core::{Error, ErrorKind, ProxyRules, Result};
+use kms_core::{Error, ErrorKind, Probe, ProxyRules, Result};
 use kms_tls::pem::certificates;
 use kube::{
     Client, Config,
@@ -17,9 +18,6 @@ use kube::{
 use tracing::warn;
 
 use super::{names::KUBERNETES, token_file::TokenFile, transport, warnings::Warnings};
-
-/// The time-out for opening a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time-out for each read of a response and each write of a request.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,6 +81,7 @@ impl ConnectOptions {
 pub struct Connection {
     client: Client,
     server: Option<String>,
+    way: Option<Arc<transport::Way>>,
     pub(crate) warnings: Warnings,
 }
 
@@ -97,6 +96,15 @@ impl Connection {
         self.server.as_deref()
     }
 
+    /// Looks up the host of the API server, connects to it, and performs a TLS handshake, as requests do. Adds each step
+    /// to `probe`, by the names in `steps`. Does nothing if the caller made the client. `None` if a step failed.
+    pub async fn probe(&self, steps: [&'static str; 3], probe: &mut Probe) -> Option<()> {
+        match &self.way {
+            Some(way) => way.probe(steps, probe).await,
+            None => Some(()),
+        }
+    }
+
     /// The namespace of the kubeconfig's context or of the pod.
     pub fn kube_namespace(&self) -> &str {
         self.client.default_namespace().trim()
@@ -105,13 +113,13 @@ impl Connection {
 
 impl From<Client> for Connection {
     fn from(client: Client) -> Self {
-        Self { client, server: None, warnings: Warnings::default() }
+        Self { client, server: None, way: None, warnings: Warnings::default() }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, server, warnings: _ } = self;
+        let Self { client: _, server, way: _, warnings: _ } = self;
         f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
     }
 }
@@ -138,7 +146,7 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
     if config.accept_invalid_certs {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.connect_timeout = Some(transport::CONNECT_TIMEOUT);
     config.read_timeout = Some(SILENCE_TIMEOUT);
     config.write_timeout = Some(SILENCE_TIMEOUT);
     // Otherwise the idle time of a pooled connection counts towards the time-out.
@@ -154,8 +162,9 @@ fn client(options: &ConnectOptions) -> Result<Connection> {
         config.auth_info.token = None;
         file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
     }
-    let client = transport::client(&mut config, token_file.as_ref())?;
-    Ok(Connection { client, server: Some(server), warnings: Warnings::default() })
+    let (client, way) = transport::client(&mut config, token_file.as_ref())?;
+    let warnings = Warnings::default();
+    Ok(Connection { client, server: Some(server), way: Some(Arc::new(way)), warnings })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {

@@ -27,7 +27,7 @@ pub use self::{
     owner::Owner,
     read_cluster::{ceph_cluster, ceph_clusters},
     retry::retry,
-    rights::{account, server_version},
+    rights::{account, pod_security, server_version},
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,

@@ -1,11 +1,14 @@
 //! Questions about the server, the account and its rights.
 
-use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
-        SelfSubjectRulesReviewSpec,
+use k8s_openapi::{
+    api::{
+        authentication::v1::SelfSubjectReview,
+        authorization::v1::{
+            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
+            SelfSubjectRulesReviewSpec,
+        },
     },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::Deserialize;
 
@@ -13,6 +16,7 @@ use super::{
     connect::Connection,
     error::{Failure, Target},
     exchange::{read, review},
+    names::check_object,
     secrets::Secrets,
 };
 
@@ -41,6 +45,24 @@ pub async fn account(connection: &Connection) -> Result<String, Failure> {
     let about = target("create", "authentication.k8s.io", "selfsubjectreviews");
     let answer = review(connection, &SelfSubjectReview::default(), &about).await?;
     Ok(answer.status.and_then(|status| status.user_info?.username).unwrap_or_default())
+}
+
+/// Reads the level of the Pod Security Standards that a namespace enforces by its label; `None` without the label.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the account may not read the namespace; `ConfigInvalid` if the text cannot be the name of a
+/// namespace; otherwise errors of the connection.
+pub async fn pod_security(connection: &Connection, kube_namespace: &str) -> Result<Option<String>, Failure> {
+    #[derive(Deserialize)]
+    struct Namespace {
+        metadata: ObjectMeta,
+    }
+
+    check_object("namespace", kube_namespace)?;
+    let about = Target { name: Some(kube_namespace), ..target("get", "", "namespaces") };
+    let found: Namespace = read(connection, &format!("/api/v1/namespaces/{kube_namespace}"), &about).await?;
+    Ok(found.metadata.labels.and_then(|mut labels| labels.remove("pod-security.kubernetes.io/enforce")))
 }
 
 impl Secrets {

@@ -1,6 +1,7 @@
 //! The HTTP client for the API server, with the TLS of `kms-tls`.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::time::Duration;
+
 use http::{HeaderValue, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
@@ -11,8 +12,8 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use kms_core::{Error, Result};
-use kms_tls::{Roots, SettingNames, TlsOptions, crypto};
+use kms_core::{Error, Probe, Result, proxy::basic_credentials};
+use kms_tls::{Address, Roots, Route, SettingNames, Tls, TlsOptions, crypto};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder, ConfigExt as _},
@@ -24,6 +25,9 @@ use rustls::{
 use tower::{BoxError, Service, ServiceBuilder};
 
 use super::{token_file::TokenFile, unusable::unusable};
+
+/// The time-out for opening a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The names of the kubeconfig's settings in messages about TLS.
 pub(super) const NAMES: SettingNames = SettingNames::new(
@@ -38,14 +42,24 @@ pub(super) const NAMES: SettingNames = SettingNames::new(
 /// # Errors
 ///
 /// `ConfigInvalid` if certificates, proxy or credentials of the kubeconfig cannot be used.
-pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Result<Client> {
-    let https = Https { config: tls(config)?, server_name: server_name(config)? };
+pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Result<(Client, Way)> {
+    // As with kubectl, an empty name is an absent one.
+    config.tls_server_name.take_if(|name| name.is_empty());
+    let tls = tls(config)?;
+    let https = Https { config: ClientConfig::clone(&tls.config), server_name: server_name(config)? };
+    let way = Way {
+        server: config.cluster_url.clone(),
+        proxy: config.proxy_url.clone(),
+        server_name: config.tls_server_name.clone(),
+        limit: config.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        tls,
+    };
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     let Some(proxy) = config.proxy_url.clone() else {
-        return assemble(https.over(http), config, token_file);
+        return Ok((assemble(https.over(http), config, token_file)?, way));
     };
-    match proxy.scheme_str() {
+    let client = match proxy.scheme_str() {
         Some("http") => assemble(https.over(tunnel(&proxy, http)), config, token_file),
         Some("https") => {
             // The name of the API server is not the proxy's.
@@ -53,11 +67,46 @@ pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Res
             assemble(https.over(tunnel(&proxy, to_proxy)), config, token_file)
         }
         _ => Err(unusable(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy) })),
+    }?;
+    Ok((client, way))
+}
+
+/// The way to the API server, for a probe.
+pub(super) struct Way {
+    server: Uri,
+    proxy: Option<Uri>,
+    server_name: Option<String>,
+    limit: Duration,
+    tls: Tls,
+}
+
+impl Way {
+    /// Reaches the API server step by step, as requests do, and sends no request. `None` if a step failed.
+    pub(super) async fn probe(&self, steps: [&'static str; 3], probe: &mut Probe) -> Option<()> {
+        let Self { server, proxy, server_name, limit, tls } = self;
+        let route = Route {
+            server: address(server),
+            proxy: proxy.as_ref().map(address),
+            server_name: server_name.as_deref(),
+            limit: *limit,
+        };
+        route.probe(tls, steps, probe).await
+    }
+}
+
+fn address(uri: &Uri) -> Address<'_> {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Address {
+        scheme,
+        host: uri.host().unwrap_or_default(),
+        port: uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 }),
+        user: authority.rsplit_once('@').map(|(user, _)| user),
     }
 }
 
 /// The configuration of TLS. kube reads the client certificate, since a credential plugin may hand it out.
-fn tls(config: &mut Config) -> Result<ClientConfig> {
+fn tls(config: &mut Config) -> Result<Tls> {
     let mut options = TlsOptions::named(NAMES);
     options.skip_verify = config.accept_invalid_certs;
     // kube would verify with these; without a file it does not read them again either.
@@ -65,11 +114,9 @@ fn tls(config: &mut Config) -> Result<ClientConfig> {
     if let Some(roots) = config.root_cert.replace(Vec::new()) {
         options.roots = Roots::Only(roots.into_iter().map(CertificateDer::from).collect());
     }
-    let mut ours = ClientConfig::clone(&options.tls()?.config);
     crypto::install();
-    ours.client_auth_cert_resolver =
-        config.rustls_client_config().map_err(unusable)?.client_auth_cert_resolver;
-    Ok(ours)
+    let identity = config.rustls_client_config().map_err(unusable)?.client_auth_cert_resolver;
+    options.tls_with(identity)
 }
 
 fn server_name(config: &Config) -> Result<Option<ServerName<'static>>> {
@@ -99,37 +146,13 @@ impl Https {
 fn tunnel<C>(proxy: &Uri, connector: C) -> Tunnel<C> {
     let tunnel = Tunnel::new(proxy.clone(), connector);
     let user = proxy.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
-    let header = user.and_then(|(user, _)| {
-        HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded(user)))).ok()
-    });
-    match header {
+    match user.and_then(|(user, _)| HeaderValue::from_str(&basic_credentials(user)).ok()) {
         Some(mut header) => {
             header.set_sensitive(true);
             tunnel.with_auth(header)
         }
         None => tunnel,
     }
-}
-
-/// Decodes `%41` to `A`; text that is not encoded stays.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.filter(|digits| !digits.starts_with('+'));
-        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                out.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
 }
 
 fn assemble<H>(connector: H, config: &Config, token_file: Option<&TokenFile>) -> Result<Client>
@@ -157,15 +180,4 @@ where
         Some(file) => builder.with_layer(file).build(),
         None => builder.build(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_credentials_of_a_proxy_are_decoded() {
-        assert_eq!(decoded("user:pa%40ss%3Aword"), b"user:pa@ss:word");
-        assert_eq!(decoded("user:pass%+A%4"), b"user:pass%+A%4");
-    }
 }

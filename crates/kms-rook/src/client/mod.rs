@@ -4,13 +4,15 @@ mod apply;
 mod status;
 mod uses;
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::{CronJob, Job},
     core::v1::Pod,
 };
 use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
-use kms_kube::{Connection, Objects, retry};
+use kms_kube::{Connection, Objects, pod_security, retry};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,7 +25,7 @@ use crate::{
     discover::{Discovery, InvalidDeployment, discover},
     names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
     options::JobOptions,
-    rotation::RookRotation,
+    rotation::{RookRotation, rotated_key},
 };
 
 /// The namespace of a CephCluster, with its OSDs and their CronJobs.
@@ -90,6 +92,29 @@ impl RookNamespace {
         let labels = format!("{APP}={}", Naming::Rook.app());
         let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
+    }
+
+    /// The keys that CronJobs rotate, those of Rook and ours. A CronJob that is suspended does not count.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not list CronJobs; otherwise errors of the connection.
+    pub async fn rotated_keys(&self) -> Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        for naming in [Naming::Rook, Naming::BesideRook] {
+            found.extend(self.cron_jobs(naming).await?.iter().filter_map(rotated_key));
+        }
+        Ok(found)
+    }
+
+    /// The level of the Pod Security Standards that the namespace enforces by its label; `None` without the label.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not read the namespace; otherwise errors of the connection.
+    pub async fn pod_security(&self) -> Result<Option<String>> {
+        let read = || async { Ok(pod_security(&self.connection, &self.kube_namespace).await?) };
+        self.retry("read the namespace", read).await
     }
 
     /// The options of the stored CronJobs of this naming, as far as they are not the defaults. If the CronJobs differ, those

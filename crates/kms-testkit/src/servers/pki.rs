@@ -50,6 +50,8 @@ pub struct Pki {
     pub client2: Identity,
     /// `CN=client1`, valid in 2020 only.
     pub expired_client: Identity,
+    /// The server's names, valid in 2020 only.
+    pub expired_server: Identity,
     /// Another CA, which no client or server trusts.
     pub bad_ca: Identity,
     /// `CN=client1`, issued by `bad_ca`.
@@ -97,8 +99,8 @@ impl Authority {
         Ok(Identity { cert: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }
 
-    fn server(&self) -> Result<Identity> {
-        let mut params = valid(2020, 2120);
+    fn server(&self, to: i32) -> Result<Identity> {
+        let mut params = valid(2020, to);
         params.distinguished_name.push(DnType::CommonName, "localhost");
         params.subject_alt_names = vec![
             SanType::DnsName("localhost".try_into()?),
@@ -138,16 +140,17 @@ impl Pki {
         let ca = Authority::root("Test CA")?;
         let bad_ca = Authority::root("Bad CA")?;
         let intermediate = ca.intermediate("Test intermediate CA")?;
-        let mut chained_server = intermediate.server()?;
+        let mut chained_server = intermediate.server(2120)?;
         chained_server.cert.push_str(&intermediate.cert);
         Ok(Self {
-            server: ca.server()?,
+            server: ca.server(2120)?,
             chained_server,
             client1: ca.client("client1", 2020, 2120)?,
             client2: ca.client("client2", 2020, 2120)?,
             expired_client: ca.client("client1", 2020, 2021)?,
             bad_client: bad_ca.client("client1", 2020, 2120)?,
-            bad_server: bad_ca.server()?,
+            expired_server: ca.server(2021)?,
+            bad_server: bad_ca.server(2120)?,
             ca: ca.identity(),
             bad_ca: bad_ca.identity(),
         })
@@ -155,7 +158,7 @@ impl Pki {
 
     /// Each certificate with the name of its files.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &Identity); 9] {
+    pub fn all(&self) -> [(&'static str, &Identity); 10] {
         let Self {
             ca,
             server,
@@ -163,6 +166,7 @@ impl Pki {
             client1,
             client2,
             expired_client,
+            expired_server,
             bad_ca,
             bad_client,
             bad_server,
@@ -174,6 +178,7 @@ impl Pki {
             ("client1", client1),
             ("client2", client2),
             ("expired-client", expired_client),
+            ("expired-server", expired_server),
             ("bad-ca", bad_ca),
             ("bad-client", bad_client),
             ("bad-server", bad_server),

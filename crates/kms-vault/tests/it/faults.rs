@@ -12,7 +12,7 @@ use kms_core::{
 };
 use kms_testkit::{
     fake::http::{HttpServer, Request, Response, common_habits},
-    servers::Relay,
+    servers::{Relay, pki::Pki},
 };
 use kms_vault::{Vault, VaultBuilder};
 
@@ -403,6 +403,40 @@ async fn another_server_than_vault_is_called_that_and_a_probe_does_not_send_it_t
             let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{shown}: {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_middle_of_a_run_does_not_hint_at_the_client_certificate() {
+    let (pki, folder) = (Pki::new().unwrap(), tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [ca, cert, secret_key] =
+        [("ca", &pki.ca.cert), ("cert", &pki.client1.cert), ("key", &pki.client1.key)]
+            .map(|(name, text)| file(name, text));
+    let settings = [
+        ("VAULT_CACERT", ca.as_str()),
+        ("VAULT_CLIENT_CERT", cert.as_str()),
+        ("VAULT_CLIENT_KEY", secret_key.as_str()),
+    ];
+    // Each request has a connection of its own, and the server asks for the certificate on each.
+    for (answers_first, hints) in [(true, false), (false, true)] {
+        let mut first = answers_first;
+        let server = HttpServer::start_tls(&pki.server, Some(&pki.ca.cert), move |_| {
+            if std::mem::take(&mut first) { found("x", 1).then_close() } else { Response::close() }
+        })
+        .await
+        .unwrap();
+        let vault = client(&format!("https://{}", server.address()), &settings).await;
+        if answers_first {
+            vault.get(&key("a"), Freshness::Any).await.unwrap();
+        }
+        let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.to_string().contains("client certificate"), hints, "{error}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 server that sends responses byte by byte as a test scripts them.
 //!
-//! It listens in cleartext on a free port of the loopback. It knows no API, only which bytes to send and when to stop.
+//! It listens on a free port of the loopback, in cleartext or with TLS. It knows no API, only which bytes to send and when to stop.
 //!
 //! ```
 //! use kms_testkit::fake::http::{HttpServer, Response};
@@ -31,6 +31,9 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+use crate::servers::pki::{Identity, server_config};
 
 pub use self::{
     forwarder::Forwarder,
@@ -82,13 +85,35 @@ impl HttpServer {
     ///
     /// If no port is free.
     pub async fn start(handler: impl FnMut(&Request) -> Response + Send + 'static) -> io::Result<Self> {
+        Self::serve(None, handler).await
+    }
+
+    /// Starts a server with TLS that shows `identity` and, if `client_ca` is set, demands client certificates of that CA
+    /// (PEM). It calls `handler` for each request, one at a time.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free, or if the PEM does not parse.
+    pub async fn start_tls(
+        identity: &Identity,
+        client_ca: Option<&str>,
+        handler: impl FnMut(&Request) -> Response + Send + 'static,
+    ) -> io::Result<Self> {
+        let config = server_config(identity, client_ca).map_err(io::Error::other)?;
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))), handler).await
+    }
+
+    async fn serve(
+        tls: Option<TlsAcceptor>,
+        handler: impl FnMut(&Request) -> Response + Send + 'static,
+    ) -> io::Result<Self> {
         let (listener, address) = wire::bind().await?;
         let shared = Arc::new(Shared {
             handler: Mutex::new(Box::new(handler)),
             requests: watch::Sender::default(),
             connections: watch::Sender::default(),
         });
-        Ok(Self { address, serving: wire::serve(listener, None, Arc::clone(&shared)), shared })
+        Ok(Self { address, serving: wire::serve(listener, tls, Arc::clone(&shared)), shared })
     }
 
     /// Starts a server that sends these responses in turn, whatever the request; it repeats the last one.

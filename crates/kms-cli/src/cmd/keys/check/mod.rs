@@ -1,11 +1,16 @@
 //! `kms check`: checks whether the KMS works, and shows the step that fails.
 
+#[cfg(feature = "k8s-secret")]
+mod cluster;
+mod secrets;
+
 use std::collections::BTreeMap;
 
-use kms_core::{Error, KmsProvider, KmsProviderExt, Probe, Result};
+use kms_core::{Details, Error, KmsProvider, KmsProviderExt, Probe, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
+use self::secrets::Secrets;
 use super::canary::{self, RoundTrip};
 use crate::{
     args::Files,
@@ -16,6 +21,10 @@ use crate::{
 
 /// The step before the steps of the provider.
 const SETTINGS: &str = "settings";
+/// The step that presents the credentials.
+const LOGIN: &str = "login";
+/// The state of a step that has a warning.
+const WARNING: &str = "warning";
 /// The common name of the canary's steps before any of them has run.
 const CANARY: &str = "canary";
 
@@ -28,6 +37,10 @@ pub(crate) struct Args {
     /// Store nothing: connect and log in only
     #[arg(long)]
     pub(crate) read_only: bool,
+
+    /// Exit with code 1 if there is a warning
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// The result of the check.
@@ -56,6 +69,8 @@ struct Report {
     exit: Option<Exit>,
     /// What was seen of the server, with `--verbose`.
     details: BTreeMap<&'static str, String>,
+    /// The Secrets that errors and warnings are about.
+    secrets: Secrets,
 }
 
 impl Report {
@@ -64,8 +79,13 @@ impl Report {
     }
 
     fn warn(&mut self, step: impl Into<String>, warning: impl Into<String>) {
-        let found = Some(warning.into());
-        self.steps.push(Step { step: step.into(), state: "warning", found, error: None });
+        let (step, mut warning) = (step.into(), warning.into());
+        if step == LOGIN
+            && let Some(secret) = self.secrets.credentials()
+        {
+            warning = format!("{warning} (Secret {secret})");
+        }
+        self.steps.push(Step { step, state: WARNING, found: Some(warning), error: None });
     }
 
     /// Adds the steps of a probe, each with its warnings after it.
@@ -93,7 +113,7 @@ impl Report {
 
     fn fail(&mut self, step: impl Into<String>, error: &Error) {
         self.exit.get_or_insert_with(|| Exit::of(error));
-        let error = Some(ErrorDocument::of(error));
+        let error = Some(ErrorDocument::of(&self.secrets.add_to(error)));
         self.steps.push(Step { step: step.into(), state: "failed", found: None, error });
     }
 
@@ -117,17 +137,21 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
         provider => provider.feature(),
     });
     let title = provider.as_ref().map_or("unknown", |provider| provider.title());
-    let mut report = Report::default();
+    let mut report = Report { secrets: Secrets::of(&target), ..Report::default() };
     match target.connect().await {
         Ok(kms) => {
             let settings: Vec<_> =
                 target.security().kms.connection_details.iter().map(|(name, _)| name).collect();
             let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
-            report.pass(SETTINGS, format!("{title}: {settings}"));
-            with_provider(&args, &*kms, &mut report, &mut warnings).await?;
+            let secret = report.secrets.credentials().map(|name| format!("; credentials of Secret {name}"));
+            report.pass(SETTINGS, format!("{title}: {settings}{}", secret.unwrap_or_default()));
+            let seen = with_provider(&args, &*kms, &mut report, &mut warnings).await?;
+            #[cfg(feature = "k8s-secret")]
+            cluster::add(&invocation.global, target.security().key_rotation.enabled, &*kms, &mut report)
+                .await;
             if invocation.global.verbose > 0 {
-                // The canary has shown more than the first probe.
-                report.details = kms.probed().await.details.into_iter().collect();
+                // The canary has shown more than the probe.
+                report.details = seen.read().into_iter().collect();
             }
         }
         Err(error) => {
@@ -138,23 +162,25 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             }
         }
     }
-    finish(report, name, warnings, output)
+    finish(report, name, warnings, args.strict, output)
 }
 
-/// The steps that need a provider.
+/// The steps that need a provider. Returns what is seen of the server.
 async fn with_provider(
     args: &Args,
     kms: &dyn KmsProvider,
     report: &mut Report,
     warnings: &mut Vec<String>,
-) -> Result<()> {
-    report.add(kms.probed().await);
+) -> Result<Details> {
+    let probe = kms.probed().await;
+    let seen = probe.details.clone();
+    report.add(probe);
     if args.read_only {
-        return Ok(());
+        return Ok(seen);
     }
     if report.failed() {
         report.not_run(CANARY);
-        return Ok(());
+        return Ok(seen);
     }
     let RoundTrip { name, failed, no_update, left_behind } = canary::round_trip(kms).await?;
     let mut failed = failed.as_ref();
@@ -175,16 +201,18 @@ async fn with_provider(
     if let Some(error) = left_behind {
         warnings.push(format!("the canary key {name} may still be there, delete it: {}", chain(&error)));
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn finish(
     report: Report,
     provider: &'static str,
     warnings: Vec<String>,
+    strict: bool,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let exit = report.exit.unwrap_or(Exit::Done);
+    let has_warned = !warnings.is_empty() || report.steps.iter().any(|step| step.state == WARNING);
+    let exit = report.exit.unwrap_or(if strict && has_warned { Exit::Failed } else { Exit::Done });
     match output.format() {
         Format::Json => {
             let ok = exit == Exit::Done;
@@ -205,7 +233,7 @@ fn finish(
                 };
                 let state = match step.state {
                     "passed" => "ok",
-                    "warning" => "WARN",
+                    WARNING => "WARN",
                     "failed" => "FAILED",
                     other => other,
                 };
@@ -243,11 +271,16 @@ pub(crate) mod tests {
         let mut report = Report::default();
         let mut warnings = Vec::new();
         report.pass(SETTINGS, "none needed");
-        with_provider(&Args { files: Files::default(), read_only }, kms, &mut report, &mut warnings)
-            .await
-            .unwrap();
+        with_provider(
+            &Args { files: Files::default(), read_only, strict: false },
+            kms,
+            &mut report,
+            &mut warnings,
+        )
+        .await
+        .unwrap();
         let mut bytes = Vec::new();
-        let exit = finish(report, "memory", warnings, &mut Output::to(format, &mut bytes)).unwrap();
+        let exit = finish(report, "memory", warnings, false, &mut Output::to(format, &mut bytes)).unwrap();
         (exit, String::from_utf8(bytes).unwrap())
     }
 
@@ -277,7 +310,8 @@ pub(crate) mod tests {
             [("login", "passed"), ("login", "warning"), ("rights", "passed"), ("rights", "warning")];
         assert_eq!(states, expected);
         let mut bytes = Vec::new();
-        let exit = finish(report, "memory", Vec::new(), &mut Output::to(Format::Text, &mut bytes)).unwrap();
+        let exit =
+            finish(report, "memory", Vec::new(), false, &mut Output::to(Format::Text, &mut bytes)).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(exit, Exit::Done);
         assert!(
