@@ -51,7 +51,7 @@ pub use crate::{
     locks::KeyLocks,
     name::{KeyName, KeyVersion},
     options::{DeleteMode, Freshness, PutMode},
-    provider::{Ensured, KeyInfo, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},
+    provider::{Ensured, KeyInfo, KeyState, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},
     proxy::ProxyRules,
     secret::{SecretData, SecretSource},
     security::{ConnectionDetails, KeyRotationSpec, KmsSpec, SecuritySpec},
