@@ -11,18 +11,19 @@ use async_trait::async_trait;
 use azure_core::{
     Bytes,
     http::{
-        AsyncRawResponse, HttpClient as SdkHttpClient, Method, Request, Response, headers::AUTHORIZATION,
+        AsyncRawResponse, HttpClient as SdkHttpClient, Method, Pager, Request, Response,
+        headers::AUTHORIZATION, response::ResponseBody,
     },
 };
 use azure_security_keyvault_secrets::{
     SecretClient, SecretClientOptions,
     models::{
-        SecretClientGetSecretOptions, SecretClientListSecretPropertiesOptions,
-        SecretClientUpdateSecretPropertiesOptions,
+        ListSecretPropertiesResult, SecretClientGetSecretOptions, SecretClientListSecretPropertiesOptions,
+        SecretClientListSecretPropertiesVersionsOptions, SecretClientUpdateSecretPropertiesOptions,
     },
 };
-use futures_util::TryStreamExt;
-use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result, Retry};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
+use kms_core::{Error, ErrorKind, Kek, KeyState, KeyVersion, Result, Retry};
 use kms_http::{
     HttpClient,
     http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
@@ -40,6 +41,7 @@ use crate::{
     auth::{Auth, Credential},
     error::{DISABLED, from_answer, from_sdk, has_code, needed_permission, wrapped},
     name::Names,
+    pages::{Course, Page},
     stored::{Labels, STATE_TAG, Secret, State, decode, encode, is_blank, tags},
     transport::{options, response, send},
 };
@@ -79,6 +81,9 @@ pub(crate) struct Attributes {
     pub(crate) created: Option<u64>,
     #[serde(default, deserialize_with = "seconds")]
     pub(crate) updated: Option<u64>,
+    /// The time until which the secret is valid. Key Vault hands the secret out after it too.
+    #[serde(default, rename = "exp", deserialize_with = "seconds")]
+    expires: Option<u64>,
     #[serde(default, rename = "recoveryLevel")]
     recovery_level: Option<String>,
 }
@@ -104,6 +109,16 @@ impl Attributes {
     pub(crate) fn times(&self) -> (Option<SystemTime>, Option<SystemTime>) {
         let time = |seconds: Option<u64>| UNIX_EPOCH.checked_add(Duration::from_secs(seconds?));
         (time(self.created), time(self.updated))
+    }
+
+    /// What a list marks at the version.
+    pub(crate) fn mark(&self, now: SystemTime) -> Option<KeyState> {
+        let end = self.expires.and_then(|end| UNIX_EPOCH.checked_add(Duration::from_secs(end)));
+        if self.enabled == Some(false) {
+            Some(KeyState::Disabled)
+        } else {
+            end.filter(|end| *end <= now).map(|_| KeyState::Expired)
+        }
     }
 }
 
@@ -197,12 +212,6 @@ impl SecretBundle {
 
 fn no_value() -> Error {
     Error::new(ErrorKind::Protocol, "the vault's response holds no value")
-}
-
-/// A page of a list. Only an empty list says that there are no secrets.
-#[derive(Debug, Deserialize)]
-struct Page {
-    value: Vec<SecretBundle>,
 }
 
 /// The body of a request that stores a version.
@@ -405,48 +414,79 @@ impl Api {
     }
 
     /// Lists every version of a secret, without values.
+    ///
+    /// # Errors
+    ///
+    /// `Incomplete` if versions may be missing.
     pub(crate) async fn versions(&self, names: &Names) -> Result<Vec<SecretBundle>> {
-        let _first = self.after_first().await;
-        let pager = self.client.list_secret_properties_versions(&names.secret, None);
-        let mut pages = pager.map_err(|error| self.failed(&error))?.into_pages();
-        let mut found = Vec::new();
-        while let Some(page) = pages.try_next().await.map_err(|error| self.failed(&error))? {
-            found.extend(parse::<Page>(&page.into_body())?.value);
-        }
-        Ok(found)
+        let open = |maxresults| {
+            let options = SecretClientListSecretPropertiesVersionsOptions {
+                maxresults,
+                ..SecretClientListSecretPropertiesVersionsOptions::default()
+            };
+            Ok(bodies(self.client.list_secret_properties_versions(&names.secret, Some(options))?))
+        };
+        self.walk(None, open).try_concat().await
     }
 
-    /// Lists the secrets of the vault, page by page, without values.
-    pub(crate) fn pages(
-        &self,
+    /// Lists the secrets of the vault, page by page, without values. `size`: the maximum number of secrets on a page.
+    ///
+    /// # Errors
+    ///
+    /// `Incomplete` as the last item if secrets may be missing.
+    pub(crate) fn pages(&self, size: Option<i32>) -> impl Stream<Item = Result<Vec<SecretBundle>>> + '_ {
+        self.walk(size, |maxresults| {
+            let options = SecretClientListSecretPropertiesOptions {
+                maxresults,
+                ..SecretClientListSecretPropertiesOptions::default()
+            };
+            Ok(bodies(self.client.list_secret_properties(Some(options))?))
+        })
+    }
+
+    /// Reads a list to its end. `open` begins it, with a size of its pages.
+    fn walk<'a>(
+        &'a self,
         size: Option<i32>,
-    ) -> impl futures_util::Stream<Item = Result<Vec<SecretBundle>>> + '_ {
-        let options = SecretClientListSecretPropertiesOptions {
-            maxresults: size,
-            ..SecretClientListSecretPropertiesOptions::default()
+        open: impl Fn(Option<i32>) -> azure_core::Result<Bodies> + Send + 'a,
+    ) -> impl Stream<Item = Result<Vec<SecretBundle>>> + 'a {
+        let walk = Walk { open, size, bodies: None, course: Course::default(), cut: None };
+        stream::try_unfold(walk, move |mut walk| async move {
+            Ok(self.step(&mut walk).await?.map(|page| (page, walk)))
+        })
+    }
+
+    /// Reads the next page of a list. `None` after the last one, if the list is whole.
+    async fn step<F: Fn(Option<i32>) -> azure_core::Result<Bodies> + Send>(
+        &self,
+        walk: &mut Walk<F>,
+    ) -> Result<Option<Vec<SecretBundle>>> {
+        if let Some(cut) = walk.cut.take() {
+            return Err(cut);
+        }
+        let mut bodies = match walk.bodies.take() {
+            Some(bodies) => bodies,
+            None => (walk.open)(walk.size).map_err(|error| self.failed(&error))?,
         };
-        let start = async move {
-            let first = self.after_first().await;
-            match self.client.list_secret_properties(Some(options)) {
-                Ok(pager) => Ok((pager.into_pages(), first)),
-                Err(error) => Err(self.failed(&error)),
+        let read = async |bodies: &mut Bodies| match bodies.try_next().await {
+            Ok(body) => body.map(|body| parse::<Page<SecretBundle>>(&body)).transpose(),
+            Err(error) => Err(self.failed(&error)),
+        };
+        let first = if walk.course.has_begun() { None } else { self.after_first().await };
+        let page = read(&mut bodies).await.map_err(|error| walk.course.failed(error))?;
+        drop(first);
+        if let Some(page) = page {
+            let (new, cut) = walk.course.add(page, |one| &one.id);
+            (walk.cut, walk.bodies) = (cut, Some(bodies));
+            return Ok(Some(new));
+        }
+        if walk.course.needs_proof(walk.size) {
+            let mut proof = (walk.open)(Some(1)).map_err(|error| self.failed(&error))?;
+            if let Some(page) = read(&mut proof).await.map_err(|error| walk.course.failed(error))? {
+                walk.course.prove(&page)?;
             }
-        };
-        futures_util::stream::once(start)
-            .map_ok(move |(pages, first)| {
-                futures_util::stream::try_unfold((pages, first), move |(mut pages, first)| async move {
-                    let page = pages.try_next().await.map_err(|error| self.failed(&error))?;
-                    drop(first);
-                    match page {
-                        None => Ok(None),
-                        Some(page) => {
-                            let found = parse::<Page>(&page.into_body())?.value;
-                            Ok(Some((found, (pages, None))))
-                        }
-                    }
-                })
-            })
-            .try_flatten()
+        }
+        Ok(None)
     }
 
     /// Deletes a secret with all its versions.
@@ -500,6 +540,24 @@ impl Api {
         }
         Err(Error::new(ErrorKind::Protocol, "the vault's response does not confirm the purge"))
     }
+}
+
+/// The bodies of a list's pages.
+type Bodies = BoxStream<'static, azure_core::Result<ResponseBody>>;
+
+fn bodies(pager: Pager<ListSecretPropertiesResult>) -> Bodies {
+    pager.into_pages().map_ok(Response::into_body).boxed()
+}
+
+/// A list while it is read.
+struct Walk<F> {
+    open: F,
+    size: Option<i32>,
+    /// The pages that are left. `None` before the first one.
+    bodies: Option<Bodies>,
+    course: Course,
+    /// Why the list cannot go on after the page that was read last.
+    cut: Option<Error>,
 }
 
 /// The SDK's transport to the vault.

@@ -15,6 +15,7 @@ mod grant;
 mod history;
 mod list;
 mod name;
+mod pages;
 mod probe;
 mod provider;
 mod put;

@@ -11,7 +11,10 @@ use kms_core::{
     KmsProvider, PutMode, Result,
 };
 
-use super::{Options, Subject, check, interference::MisledClient};
+use super::{
+    Options, Subject, check,
+    interference::{ListCuts, MisledClient},
+};
 use crate::leak;
 
 /// The result of a case, or of a part of it.
@@ -101,6 +104,10 @@ impl Bench {
 
     pub(super) fn misled(&self) -> Option<&MisledClient> {
         self.subject.misled.as_ref()
+    }
+
+    pub(super) fn cuts(&self) -> Option<&dyn ListCuts> {
+        self.subject.cuts.as_deref()
     }
 
     pub(super) fn capability(&self) -> Capability {

@@ -1,4 +1,4 @@
-//! The switch that replaces the responses of a server.
+//! The switches that replace the responses of a server, and that cut its lists.
 
 use std::{fmt, sync::Arc};
 
@@ -24,6 +24,45 @@ pub trait Interference: fmt::Debug + Send + Sync {
 
     /// Passes requests and responses on again.
     fn end(&self);
+}
+
+/// What a client can do about a list that is cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "an implementer has to choose one of them")]
+pub enum Cut {
+    /// The client can read the rest: every key is listed.
+    Completed,
+    /// The client can only find out that keys are missing: the list ends with `Incomplete`.
+    Detected,
+}
+
+/// A switch that cuts the lists of a server.
+pub trait ListCuts: fmt::Debug + Send + Sync {
+    /// The ways in which the server cuts its lists, each with its name.
+    fn ways(&self) -> Vec<(&'static str, Cut)>;
+
+    /// Cuts lists in the way with this index in [`ways`](Self::ways), until [`end`](Self::end). Every way must hide some of
+    /// ten keys from a client that reads one page.
+    fn begin(&self, way: usize);
+
+    /// Sends whole lists again.
+    fn end(&self);
+}
+
+/// The switch while it cuts lists. Dropping it ends that.
+pub(super) struct Cutting<'a>(&'a dyn ListCuts);
+
+impl<'a> Cutting<'a> {
+    pub(super) fn begin(switch: &'a dyn ListCuts, way: usize) -> Self {
+        switch.begin(way);
+        Self(switch)
+    }
+}
+
+impl Drop for Cutting<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// A client without layers, and the switch in front of its server.

@@ -76,7 +76,7 @@ use self::{
     leak::Canary,
 };
 pub use self::{
-    interference::{Interference, Misled},
+    interference::{Cut, Interference, ListCuts, Misled},
     ledger::Exception,
     report::{CaseReport, Outcome, Report},
 };
@@ -92,12 +92,14 @@ pub struct Subject {
     unreachable: Option<Arc<dyn KmsProvider>>,
     denied: Option<Arc<dyn KmsProvider>>,
     misled: Option<MisledClient>,
+    cuts: Option<Arc<dyn ListCuts>>,
 }
 
 impl Subject {
     /// Tests a provider, without further clients.
     pub fn new(provider: Arc<dyn KmsProvider>) -> Self {
-        Self { provider: contract(provider), second: None, unreachable: None, denied: None, misled: None }
+        let provider = contract(provider);
+        Self { provider, second: None, unreachable: None, denied: None, misled: None, cuts: None }
     }
 
     /// Adds a second client of the same store that shares nothing with the first. Races then run between the two.
@@ -126,6 +128,13 @@ impl Subject {
     #[must_use]
     pub fn with_misled(mut self, provider: Arc<dyn KmsProvider>, switch: Arc<dyn Interference>) -> Self {
         self.misled = Some(MisledClient { provider: contract(provider), switch });
+        self
+    }
+
+    /// Adds a switch that cuts the lists of the server.
+    #[must_use]
+    pub fn with_cuts(mut self, cuts: Arc<dyn ListCuts>) -> Self {
+        self.cuts = Some(cuts);
         self
     }
 }

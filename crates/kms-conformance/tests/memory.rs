@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use kms_conformance::{Exception, Interference, Misled, Options, Outcome, Report, Subject};
+use kms_conformance::{Cut, Exception, Interference, ListCuts, Misled, Options, Outcome, Report, Subject};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, Guarantee, HistoryMode, Kek, KekState,
     KeyName, KeyStream, KeyVersion, KmsProvider, KmsProviderExt, PastKek, Probe, PutMode, Result, Retry,
@@ -51,8 +51,20 @@ impl Interference for Idle {
     fn end(&self) {}
 }
 
+/// A store in memory cuts no list.
+impl ListCuts for Idle {
+    fn ways(&self) -> Vec<(&'static str, Cut)> {
+        Vec::new()
+    }
+
+    fn begin(&self, _: usize) {}
+
+    fn end(&self) {}
+}
+
 fn subject(provider: Arc<dyn KmsProvider>) -> Subject {
     Subject::new(provider)
+        .with_cuts(Arc::new(Idle))
         .with_misled(failing(ErrorKind::Protocol), Arc::new(Idle))
         .with_unreachable(failing(ErrorKind::Unavailable))
         .with_denied(failing(ErrorKind::PermissionDenied))

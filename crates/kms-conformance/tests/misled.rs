@@ -2,11 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use kms_conformance::{Interference, Misled, Options, Report, Subject};
+use kms_conformance::{Cut, Interference, ListCuts, Misled, Options, Report, Subject};
 use kms_core::{
     Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KeyName, KeyStream,
     KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Stored, UpdateRight, memory::Memory,
@@ -34,10 +37,29 @@ struct Client {
     store: Arc<Memory>,
     reading: Reading,
     misled: Arc<Switch>,
+    cutter: Arc<Cutter>,
 }
 
 #[derive(Debug, Default)]
 struct Switch(Mutex<Option<Misled>>);
+
+/// Cuts lists after their fifth key.
+#[derive(Debug, Default)]
+struct Cutter(AtomicBool);
+
+impl ListCuts for Cutter {
+    fn ways(&self) -> Vec<(&'static str, Cut)> {
+        vec![("five keys", Cut::Detected)]
+    }
+
+    fn begin(&self, _: usize) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
 
 impl Switch {
     fn reads(&self) -> bool {
@@ -118,7 +140,12 @@ impl KmsProvider for Client {
     }
 
     fn list(&self) -> KeyStream<'_> {
+        let cut = Error::new(ErrorKind::Incomplete, "five keys are all that the server sends");
         match self.reading {
+            Reading::NoKeys if self.cutter.0.load(Ordering::Relaxed) => self.store.list().take(5).boxed(),
+            _ if self.cutter.0.load(Ordering::Relaxed) => {
+                self.store.list().take(5).chain(stream::iter([Err(cut)])).boxed()
+            }
             _ if !self.misled.reads() => self.store.list(),
             Reading::NoKeys => stream::empty().boxed(),
             _ => stream::iter([Err(self.malformed())]).boxed(),
@@ -157,11 +184,14 @@ impl KmsProvider for Client {
 
 async fn run(reading: Reading) -> Report {
     let (store, misled) = (Arc::new(Memory::new()), Arc::new(Switch::default()));
-    let client = Client { store: Arc::clone(&store), reading, misled: Arc::clone(&misled) };
-    let subject = Subject::new(store).with_misled(Arc::new(client), misled);
+    let cutter = Arc::new(Cutter::default());
+    let client = Client { store, reading, misled: Arc::clone(&misled), cutter: Arc::clone(&cutter) };
+    let client: Arc<dyn KmsProvider> = Arc::new(client);
+    let subject = Subject::new(Arc::clone(&client)).with_misled(client, misled).with_cuts(cutter);
     kms_conformance::run(&subject, &Options::default().with_rounds(1).with_racers(2)).await
 }
 
+const CUT: &str = "a_list_that_is_cut_is_never_shown_as_whole_and_hides_no_key_from_other_operations";
 const READS: &str = "reads_that_say_nothing_are_no_absence_and_cause_no_write";
 const EVERYTHING: &str = "a_server_that_says_nothing_is_a_protocol_error_in_every_operation";
 
@@ -170,13 +200,13 @@ async fn each_kind_of_reading_too_much_is_noticed() {
     for (reading, failed) in [
         (Reading::Malformed, vec![]),
         (Reading::Absent, vec![READS, EVERYTHING]),
-        (Reading::NoKeys, vec![READS, EVERYTHING]),
+        (Reading::NoKeys, vec![CUT, READS, EVERYTHING]),
         (Reading::Deleted, vec![EVERYTHING]),
         (Reading::Misconfigured, vec![READS, EVERYTHING]),
     ] {
         let report = run(reading).await;
         assert_eq!(report.failed(), failed, "{reading:?}:\n{report}");
-        for case in [READS, EVERYTHING] {
+        for case in [CUT, READS, EVERYTHING] {
             assert!(!report.skipped().contains(&case), "{reading:?}:\n{report}");
         }
     }

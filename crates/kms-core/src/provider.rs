@@ -57,6 +57,26 @@ impl From<Stored> for PastKek {
     }
 }
 
+/// What a list marks at a key that may not open its device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum KeyState {
+    /// The server does not hand the KEK out until an administrator enables the key.
+    Disabled,
+    /// The time until which the key is valid has passed. Some servers hand its KEK out nevertheless.
+    Expired,
+}
+
+impl KeyState {
+    /// The state as one word: `disabled`, `expired`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// A key in a list: everything but the KEK.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -69,12 +89,21 @@ pub struct KeyInfo {
     pub created: Option<SystemTime>,
     /// When the current version was stored, if the provider knows.
     pub updated: Option<SystemTime>,
+    /// What the list marks at the key. `None` for a key in use.
+    pub state: Option<KeyState>,
 }
 
 impl KeyInfo {
     /// A key with its name alone.
     pub fn new(name: KeyName) -> Self {
-        Self { name, version: None, created: None, updated: None }
+        Self { name, version: None, created: None, updated: None, state: None }
+    }
+
+    /// Marks the key.
+    #[must_use]
+    pub fn with_state(mut self, state: Option<KeyState>) -> Self {
+        self.state = state;
+        self
     }
 
     /// Sets the version.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kms_core::{Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems};
+use kms_core::{
+    Error, ErrorKind, KmsProvider, Result, SecretSource, SecuritySpec, config::Problems, layer::preparing,
+};
 use tracing::warn;
 
 use crate::{Options, Provider};
@@ -66,7 +68,8 @@ pub async fn connect(
     let (provider, problems) = check_block(spec, &options)?;
     match options.registry().connector(provider) {
         Some(connector) => {
-            let connected = connector.connect(spec, secrets, options.provider(), problems).await?;
+            let connected = connector.connect(spec, secrets, options.provider(), problems);
+            let connected = preparing(options.provider().deadline, connected).await?;
             warn_of_token(provider, spec);
             Ok(connected)
         }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, Result, config::Problems};
+use kms_core::{Error, Result, config::Problems, layer::step_limit};
 use kms_tls::{Tls, TlsOptions, unknown_host};
 use reqwest::{
     Proxy,
@@ -67,7 +67,8 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Limits the time to connect, the TLS handshake included. Default 10 s.
+    /// Limits the time to connect, the TLS handshake included. Default 10 s; it grows with the deadline for which the
+    /// client is [prepared](kms_core::layer::preparing).
     #[must_use]
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
@@ -118,7 +119,7 @@ impl HttpClientBuilder {
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .connect_timeout(self.connect_timeout)
+            .connect_timeout(step_limit(self.connect_timeout))
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")))

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     auth::{Auth, accepted, authorization},
     error::{
-        ALIAS_TAKEN, CORRELATION_ID, KEY_DELETED, TOO_BROAD, from_answer, from_answer_to_key, has_code,
+        ALIAS_TAKEN, CODE, CORRELATION_ID, KEY_DELETED, TOO_BROAD, from_answer, from_answer_to_key, has_code,
         says_absent,
     },
     name::{Names, is_uuid, superseded_alias},
@@ -107,6 +107,8 @@ pub(crate) struct Reply {
     pub(crate) correlation_id: String,
     /// Whether the request held a key, which the server's message may quote.
     held_key: bool,
+    /// The service role that the request needs.
+    role: &'static str,
 }
 
 impl Reply {
@@ -117,7 +119,10 @@ impl Reply {
     /// The error for an unsuccessful response.
     pub(crate) fn refused(&self) -> Error {
         let error = if self.held_key { from_answer_to_key(&self.answer) } else { from_answer(&self.answer) };
-        self.about(error)
+        // A refusal with a code has another cause than a missing role.
+        let is_right =
+            error.kind() == ErrorKind::PermissionDenied && !error.contexts().any(|(name, _)| name == CODE);
+        self.about(if is_right { error.context("needed service role", self.role) } else { error })
     }
 
     /// Adds the correlation id to an error.
@@ -333,11 +338,12 @@ impl Api {
         })?;
         call.headers.insert(CORRELATION, id);
         let (method, path) = (call.method.clone(), call.url.path().to_owned());
+        let role = needed_role(&method, &path);
         let sent = self.http.send(call).await;
         let status = sent.as_ref().map_or(0, |answer| answer.status.as_u16());
         debug!(%method, path, correlation_id, status, "sent a request to Key Protect");
         match sent {
-            Ok(answer) => Ok(Reply { answer, correlation_id, held_key }),
+            Ok(answer) => Ok(Reply { answer, correlation_id, held_key, role }),
             Err(error) => Err(error.context(CORRELATION_ID, correlation_id)),
         }
     }
@@ -364,6 +370,19 @@ impl From<Searched> for Error {
                 Self::new(ErrorKind::Protocol, "the service reports a plain list as too broad a search")
             }
         }
+    }
+}
+
+/// The least service role that a request needs, as IBM's IAM calls it.
+fn needed_role(method: &Method, path: &str) -> &'static str {
+    let is_key = path.rsplit_once('/').is_some_and(|(before, _)| before.ends_with("/keys"));
+    match *method {
+        Method::DELETE if path.ends_with("/purge") => "KeyPurge",
+        Method::DELETE if is_key => "Manager",
+        Method::POST if path.ends_with("/restore") => "Manager",
+        Method::GET if is_key => "ReaderPlus",
+        Method::GET => "Reader",
+        _ => "Writer",
     }
 }
 
@@ -397,6 +416,23 @@ fn random_uuid() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_request_needs_the_least_role_that_may_do_it() {
+        for (method, path, role) in [
+            (Method::POST, "/api/v2/keys", "Writer"),
+            (Method::POST, "/api/v2/keys/1/aliases/a", "Writer"),
+            (Method::DELETE, "/api/v2/keys/1/aliases/a", "Writer"),
+            (Method::DELETE, "/api/v2/keys/1", "Manager"),
+            (Method::POST, "/api/v2/keys/1/restore", "Manager"),
+            (Method::DELETE, "/api/v2/keys/1/purge", "KeyPurge"),
+            (Method::GET, "/api/v2/keys/a", "ReaderPlus"),
+            (Method::GET, "/api/v2/keys/a/metadata", "Reader"),
+            (Method::GET, "/api/v2/keys", "Reader"),
+        ] {
+            assert_eq!(needed_role(&method, path), role, "{method} {path}");
+        }
+    }
 
     #[test]
     fn a_random_uuid_is_one_of_version_4() {

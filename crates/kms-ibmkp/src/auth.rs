@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
+use kms_core::{
+    Error, ErrorKind, ExposeSecret, Result, Retry, SecretString,
+    layer::{limited, step_limit, waiting_for},
+};
 use kms_http::{
     Call, HttpClient, HttpResponse, Lease, Token, TokenCache,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
@@ -16,7 +19,7 @@ use kms_http::{
     send::Body,
 };
 use serde::Deserialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 use url::{Url, form_urlencoded};
 use zeroize::{Zeroize, Zeroizing};
@@ -114,12 +117,7 @@ impl Auth {
     }
 
     async fn fetch(&self) -> Result<Token<Details>> {
-        let result = match timeout(TIME_LIMIT, self.http.send(self.call())).await {
-            Ok(result) => result,
-            Err(_) => {
-                Err(Error::new(ErrorKind::Timeout, format!("IAM did not respond within {TIME_LIMIT:?}")))
-            }
-        };
+        let result = limited(step_limit(TIME_LIMIT), waiting_for("IAM", self.http.send(self.call()))).await;
         // No request has reached Key Protect yet, and requesting a token twice is harmless.
         let passing = |error: Error| match (error.kind(), error.retryable()) {
             (ErrorKind::Timeout, _) | (_, Retry::IfIdempotent) => error.retry(Retry::Always),

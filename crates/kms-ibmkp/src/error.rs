@@ -10,6 +10,9 @@ const MAX_WORDS: usize = 200;
 /// The name of the correlation id in errors.
 pub(crate) const CORRELATION_ID: &str = "correlation id";
 
+/// The name of the service's code in errors.
+pub(crate) const CODE: &str = "code";
+
 /// No key has this id or alias.
 const KEY_NOT_FOUND: &str = "KEY_NOT_FOUND_ERR";
 /// No key has this alias.
@@ -112,7 +115,7 @@ fn coded(answer: &HttpResponse) -> Error {
         .and_then(|code| by_code(code, answer.status))
         .unwrap_or_else(|| by_status(answer, refusal.is_some()));
     let error = match code {
-        Some(code) => error.context("code", code.chars().take(MAX_WORDS).collect::<String>()),
+        Some(code) => error.context(CODE, code.chars().take(MAX_WORDS).collect::<String>()),
         None => error,
     };
     error.context("status", answer.status.as_u16().to_string()).retry_after(answer.retry_after())

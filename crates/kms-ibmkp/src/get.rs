@@ -9,6 +9,7 @@ use crate::{
     api::{Api, Look, Searched, States, Want},
     error::{CORRELATION_ID, changing},
     name::{Names, superseded_alias},
+    pages::Pages,
     stored::Key,
 };
 
@@ -221,36 +222,14 @@ pub(crate) async fn search(api: &Api, names: &Names, states: States) -> Result<V
 /// Searches for all keys that have the name, keys of other programs included.
 async fn named(api: &Api, names: &Names, states: States) -> Result<Vec<Key>> {
     let wanted = format!("exact:name:{}", names.alias);
-    let mut found = match api.page(states, Some(&wanted), 0).await {
-        Ok(envelope) if envelope.metadata.as_ref().and_then(|meta| meta.incomplete_search) == Some(true) => {
-            all(api, states).await?
-        }
-        // After a full page there may be more keys.
-        Ok(envelope) if envelope.resources.as_ref().is_some_and(|keys| keys.len() >= api.page_size) => {
-            all(api, states).await?
-        }
-        Ok(envelope) => envelope.resources.unwrap_or_default(),
+    let mut found = match Pages::new(api, states, Some(&wanted)).all().await {
         Err(Searched::TooBroad) => {
             debug!("the instance has too many keys for a search; reading the whole list");
-            all(api, states).await?
+            Pages::new(api, states, None).all().await?
         }
-        Err(Searched::Failed(error)) => return Err(error),
+        found => found?,
     };
     // The search ignores case.
     found.retain(|key| key.name.as_deref() == Some(names.alias.as_str()) && !key.id.is_empty());
     Ok(found)
-}
-
-/// Reads every page of the list.
-async fn all(api: &Api, states: States) -> Result<Vec<Key>> {
-    let mut all = Vec::new();
-    loop {
-        let envelope = api.page(states, None, all.len()).await.map_err(Error::from)?;
-        let keys = envelope.resources.unwrap_or_default();
-        let last = keys.len() < api.page_size;
-        all.extend(keys);
-        if last {
-            return Ok(all);
-        }
-    }
 }

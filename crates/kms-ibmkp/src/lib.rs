@@ -11,6 +11,7 @@ mod get;
 mod history;
 mod list;
 mod name;
+mod pages;
 mod probe;
 mod provider;
 mod put;

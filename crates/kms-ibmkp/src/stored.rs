@@ -3,7 +3,7 @@
 use std::{fmt, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyVersion, Result, SecretString, Stored};
+use kms_core::{Error, ErrorKind, ExposeSecret, Kek, KeyState, KeyVersion, Result, SecretString, Stored};
 use kms_http::HttpResponse;
 use kms_http::json::parse;
 use serde::{
@@ -34,6 +34,10 @@ const OUR_TAGS: &str = "kms-";
 /// The maximum length of a description, in characters.
 const DESCRIPTION: usize = 240;
 
+/// The state of a disabled key.
+const SUSPENDED: i64 = 2;
+/// The state of a key whose expiration date has passed.
+const DEACTIVATED: i64 = 3;
 /// The state of a destroyed key.
 const DESTROYED: i64 = 5;
 
@@ -42,7 +46,7 @@ const DESTROYED: i64 = 5;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Envelope {
     #[serde(default)]
-    pub(crate) metadata: Option<Collection>,
+    metadata: Option<Collection>,
     #[serde(default)]
     pub(crate) resources: Option<Vec<Key>>,
 }
@@ -52,8 +56,8 @@ pub(crate) struct Envelope {
 pub(crate) struct Collection {
     /// Whether the search did not examine every key.
     #[serde(default)]
-    pub(crate) incomplete_search: Option<bool>,
-    /// The number of resources.
+    incomplete_search: Option<bool>,
+    /// The number of resources in this response (IBM's API reference). Other services may give that of all keys.
     #[serde(default)]
     collection_total: Option<u64>,
 }
@@ -124,6 +128,17 @@ impl Envelope {
         parse(&answer.body)
     }
 
+    /// Whether the search did not examine every key.
+    pub(crate) fn is_incomplete_search(&self) -> bool {
+        self.metadata.as_ref().and_then(|collection| collection.incomplete_search) == Some(true)
+    }
+
+    /// The number of keys that the response gives. 0 if it gives none.
+    pub(crate) fn total(&self) -> usize {
+        let total = self.metadata.as_ref().and_then(|collection| collection.collection_total);
+        total.map_or(0, |total| usize::try_from(total).unwrap_or(usize::MAX))
+    }
+
     /// The envelope of a list.
     ///
     /// # Errors
@@ -179,6 +194,15 @@ impl Key {
 
     pub(crate) fn is_destroyed(&self) -> bool {
         self.deleted == Some(true) || self.state == Some(DESTROYED)
+    }
+
+    /// What a list marks at the key.
+    pub(crate) fn mark(&self) -> Option<KeyState> {
+        match self.state {
+            Some(SUSPENDED) => Some(KeyState::Disabled),
+            Some(DEACTIVATED) => Some(KeyState::Expired),
+            _ => None,
+        }
     }
 
     /// Whether the key can hold a KEK. Key Protect never returns the material of a root key.

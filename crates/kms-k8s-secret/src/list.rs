@@ -5,12 +5,9 @@ use std::collections::{HashSet, VecDeque};
 use futures_util::{Stream, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_core::{Error, KeyName};
-use kms_kube::{Cause, Secrets};
+use kms_kube::{Cause, LIST_ROUNDS, Secrets};
 
 use crate::{name::LABEL, stored::TYPE};
-
-/// The most attempts to read a list. A list starts again when its page token expires.
-const ROUNDS: usize = 3;
 
 /// Lists the Secrets that hold keys, while it reads them. `read` returns the key of a Secret and the item to list;
 /// `None` skips the Secret.
@@ -74,6 +71,8 @@ struct Pages<'a, T> {
     secrets: &'a Secrets,
     read: fn(&ObjectMeta) -> Option<T>,
     next: Next,
+    /// The continue tokens so far.
+    tokens: HashSet<String>,
     rounds: usize,
 }
 
@@ -82,6 +81,8 @@ enum Next {
     First,
     Page(String),
     Done,
+    /// The last page does not show where the list goes on.
+    Cut(Error),
 }
 
 /// One step through the pages.
@@ -93,31 +94,33 @@ enum Step<T> {
 
 impl<'a, T> Pages<'a, T> {
     fn new(secrets: &'a Secrets, read: fn(&ObjectMeta) -> Option<T>) -> Self {
-        Self { secrets, read, next: Next::First, rounds: 1 }
+        Self { secrets, read, next: Next::First, tokens: HashSet::new(), rounds: 1 }
     }
 
     async fn next(&mut self) -> Result<Option<Step<T>>, Error> {
-        let from = match &self.next {
+        let from = match std::mem::replace(&mut self.next, Next::Done) {
             Next::First => None,
-            Next::Page(from) => Some(from.as_str()),
+            Next::Page(from) => Some(from),
             Next::Done => return Ok(None),
+            Next::Cut(error) => return Err(error),
         };
-        match self.secrets.page(TYPE, LABEL, from).await {
+        match self.secrets.page(TYPE, LABEL, from.as_deref()).await {
             Ok(page) => {
-                let (next, items) = page.into_parts();
-                self.next = next.map_or(Next::Done, Next::Page);
+                let (items, next) = page.into_parts(&mut self.tokens);
+                self.next = match next {
+                    Ok(next) => next.map_or(Next::Done, Next::Page),
+                    Err(error) => Next::Cut(error),
+                };
                 let items = items.iter().filter_map(|object| (self.read)(&object.metadata)).collect();
                 Ok(Some(Step::Items(items)))
             }
-            Err(failure) if failure.cause == Cause::Expired && self.rounds < ROUNDS => {
+            Err(failure) if failure.cause == Cause::Expired && self.rounds < LIST_ROUNDS => {
                 self.rounds += 1;
+                self.tokens.clear();
                 self.next = Next::First;
                 Ok(Some(Step::Restart))
             }
-            Err(failure) => {
-                self.next = Next::Done;
-                Err(failure.error)
-            }
+            Err(failure) => Err(failure.list_error()),
         }
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use kms_core::{
     ExposeSecret as _, KeyIndex, ProviderBuilder, Result, SecretData, SecretSource,
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
-    layer::LayerOptions,
+    layer::{LayerOptions, step_limit},
 };
 use kms_tls::{Identity, Roots, SettingNames, TlsOptions, pem::certificates, source::file};
 use rustls_pki_types::ServerName;
@@ -101,9 +101,12 @@ impl ProviderBuilder for KmipBuilder {
         {
             problems.add("the name of the cluster contains white space");
         }
-        let read = time_limit(settings, Key::ReadTimeout, DEFAULT_TIMEOUT, problems);
-        let write = time_limit(settings, Key::WriteTimeout, DEFAULT_TIMEOUT, problems);
-        let connect = time_limit(settings, Key::ConnectTimeout, DEFAULT_CONNECT, problems);
+        // A limit that is set counts as it is; the others follow the caller's deadline.
+        let [usual, usual_connect] =
+            [DEFAULT_TIMEOUT, DEFAULT_CONNECT].map(|usual| step_limit(usual).min(LONGEST));
+        let read = time_limit(settings, Key::ReadTimeout, usual, problems);
+        let write = time_limit(settings, Key::WriteTimeout, usual, problems);
+        let connect = time_limit(settings, Key::ConnectTimeout, usual_connect, problems);
         if connect.is_zero() {
             problems.add("KMIP_CONNECT_TIMEOUT is 0, which leaves no time for any connection");
         }
@@ -299,7 +302,7 @@ fn pem(
 
 #[cfg(test)]
 mod tests {
-    use kms_core::{ConnectionDetails, secret::SecretMap};
+    use kms_core::{ConnectionDetails, layer::preparing, secret::SecretMap};
     use kms_testkit::servers::Pki;
 
     use super::*;
@@ -398,6 +401,29 @@ mod tests {
         }
         let default = builder().build(&secrets).await.unwrap().api.client.pool.limits;
         assert_eq!((default.read, default.write), (seconds(10), seconds(10)));
+    }
+
+    #[tokio::test]
+    async fn limits_that_are_not_set_follow_the_deadline() {
+        let pki = Pki::new().unwrap();
+        let secrets = secrets(&pki);
+        let limits = async |builder: KmipBuilder| {
+            let kmip = preparing(Some(Duration::from_secs(600)), builder.build(&secrets)).await.unwrap();
+            kmip.api.client.pool.limits
+        };
+        let seconds = Duration::from_secs;
+        let found = limits(builder()).await;
+        assert_eq!(
+            (found.connect, found.read, found.write),
+            (seconds(100), Some(seconds(100)), Some(seconds(100)))
+        );
+        assert_eq!(found.idle, DEFAULT_IDLE);
+        let set = builder().with_config(Key::ConnectTimeout, "7").with_config(Key::ReadTimeout, "8");
+        let found = limits(set).await;
+        assert_eq!(
+            (found.connect, found.read, found.write),
+            (seconds(7), Some(seconds(8)), Some(seconds(100)))
+        );
     }
 
     #[tokio::test]

@@ -31,16 +31,18 @@ const REQUIRED: [&str; 6] =
     ["README.md", "src/builder.rs", "src/error.rs", "src/lib.rs", "src/name.rs", "src/provider.rs"];
 
 /// Files and folders that only one service has, and why.
-const OWN: [(&str, &str, &str); 25] = [
+const OWN: [(&str, &str, &str); 27] = [
     ("kms-azure", "address.rs", "clouds, and which tokens may be sent to which vault"),
     ("kms-azure", "assertion.rs", "a certificate authenticates by a signed assertion"),
     ("kms-azure", "certificate.rs", "PEM and PKCS#12 in all their forms"),
     ("kms-azure", "certificate/", "PEM and PKCS#12 in all their forms"),
     ("kms-azure", "challenge.rs", "the vault's challenge names tenant and scope"),
     ("kms-azure", "grant.rs", "Entra ID's token response"),
+    ("kms-azure", "pages.rs", "only links say whether a list is whole"),
     ("kms-azure", "soft_delete.rs", "recovery and purge, which the vault completes later"),
     ("kms-azure", "transport.rs", "the SDK sends through kms-http"),
     ("kms-ibmkp", "address.rs", "which addresses, instance ids and key rings are valid"),
+    ("kms-ibmkp", "pages.rs", "only offsets say whether a list is whole"),
     ("kms-k8s-secret", "index.rs", "identifiers for kms-kmip, kept in Secrets (rook-behaviour §6.6)"),
     ("kms-kmip", "answers.rs", "the responses to the operations of one request"),
     ("kms-kmip", "classify.rs", "which of several objects is the KEK"),

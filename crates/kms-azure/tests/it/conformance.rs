@@ -4,11 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kms_conformance::{Options, Report, Subject, run};
+use kms_conformance::{Cut, Options, Report, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_testkit::{
     fake::{
-        azure::{Azure, Switches},
+        azure::{Azure, CutWay, Links, Switches},
         http::{Interferer, Response},
     },
     ledger::LEDGER,
@@ -32,7 +32,8 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().certificate(stranger).build().await))
         .with_unreachable(Arc::new(setup.clone().set("AZURE_VAULT_URL", "https://127.0.0.1:9").build().await))
-        .with_misled(Arc::new(setup.build().await), interferer(&double));
+        .with_misled(Arc::new(setup.build().await), interferer(&double))
+        .with_cuts(double.cuts(CUTS));
     let secret: String = double.service_principal().lines().skip(1).take(3).collect();
     let options = Options::default()
         .with_exceptions(LEDGER.iter().copied())
@@ -57,6 +58,20 @@ fn interferer(double: &Azure) -> Arc<Interferer> {
     }
     interferer
 }
+
+/// The ways in which a vault, or a proxy before it, cuts lists.
+const CUTS: &[CutWay<Switches>] = &[
+    ("short pages", Cut::Completed, |switches| switches.page = 4),
+    ("links to another host", Cut::Completed, |switches| {
+        (switches.page, switches.links) = (4, Links::Elsewhere)
+    }),
+    ("links that are lost", Cut::Detected, |switches| (switches.page, switches.links) = (4, Links::Lost)),
+    ("a link that leads back", Cut::Detected, |switches| (switches.page, switches.links) = (4, Links::Back)),
+    ("links that lead back, each unlike the last", Cut::Detected, |switches| {
+        (switches.page, switches.links) = (4, Links::BackAnew);
+    }),
+    ("pages without a list", Cut::Detected, |switches| (switches.page, switches.bare_pages) = (4, true)),
+];
 
 /// The case that passes only where soft-deleted names are purged.
 const CREATED_AGAIN: &str = "a_softly_deleted_key_can_be_created_again";

@@ -73,6 +73,21 @@ async fn a_token_that_never_works_is_no_reason_for_many_logins() {
 }
 
 #[tokio::test]
+async fn the_first_refusal_of_a_vault_keeps_its_words_its_request_id_and_its_tenant() {
+    const THEIRS: &str = "55555555-5555-5555-5555-555555555555";
+    let double = planted().await;
+    double.switch(|switches| switches.vault_tenant = Some(THEIRS));
+    let provider = Setup::on(&double).build().await;
+    let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    let text = error.to_string();
+    for part in ["AKV10032: Invalid issuer.", "request id: ", THEIRS, OBJECT, "AZURE_TENANT_ID"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(double.counts().issued, 1, "a token of the same tenant does not help");
+}
+
+#[tokio::test]
 async fn a_clock_that_moves_costs_one_token() {
     let double = planted().await;
     let provider = Setup::on(&double).build().await;

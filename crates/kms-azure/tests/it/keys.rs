@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use crate::common::{Setup, kek, key, quick, secret};
 use futures_util::TryStreamExt;
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, HistoryMode, Kek, KekState, KmsProvider, KmsProviderExt,
-    PutMode, WriteOutcome, provider::Deleted,
+    DeleteMode, ErrorKind, Existing, Freshness, HistoryMode, Kek, KekState, KeyState, KmsProvider,
+    KmsProviderExt, PutMode, WriteOutcome, provider::Deleted,
 };
 use kms_testkit::fake::azure::{Action, Azure, Host, RequestFault};
 use tokio::sync::Barrier;
@@ -366,4 +366,46 @@ async fn a_version_that_comes_while_others_are_retired_stays_enabled() {
     assert_eq!(retired.unwrap_err().kind(), ErrorKind::Conflict);
     assert!(double.versions(&secret("a")).iter().all(|version| version.enabled));
     assert!(provider.get(&name, Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("bmV3")));
+}
+
+#[tokio::test]
+async fn a_list_shows_versions_and_marks_what_is_disabled_and_what_has_expired() {
+    let double = Azure::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    let first = provider.put(&key("a"), &kek("YWJj"), PutMode::Create).await.unwrap();
+    for name in ["disabled", "expired", "valid"] {
+        double.plant(&secret(name), "YWJj");
+    }
+    double.edit(&secret("disabled"), |version| version.enabled = false);
+    double.edit(&secret("expired"), |version| version.expires = Some(version.created - 1));
+    double.edit(&secret("valid"), |version| version.expires = Some(version.created + 3_600));
+    let list = || async {
+        let mut found: Vec<_> = provider.list().try_collect().await.unwrap();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        found
+    };
+    let found = list().await;
+    let shown: Vec<_> =
+        found.iter().map(|info| (info.name.as_str(), info.state, info.version.is_some())).collect();
+    let expected = [
+        ("a", None, true),
+        ("disabled", Some(KeyState::Disabled), true),
+        ("expired", Some(KeyState::Expired), true),
+        ("valid", None, true),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(found[0].version.as_ref(), Some(&first));
+    assert_eq!(provider.get(&key("expired"), Freshness::Any).await.unwrap().kek.expose_secret(), "YWJj");
+    // Of two versions of the same second, the list does not say which is the newer one.
+    double.plant(&secret("a"), "ZGVm");
+    let stored = provider.get(&key("a"), Freshness::Any).await.unwrap();
+    assert!(list().await[0].version.as_ref().is_none_or(|version| *version == stored.version));
+    // Without the right to list versions, the list shows none.
+    double.fault(
+        RequestFault::new(Host::Keys, Action::Reply { status: 403, retry_after: None, body: "{}".into() })
+            .at("/versions")
+            .times(usize::MAX),
+    );
+    let found = list().await;
+    assert!(found.len() == 4 && found.iter().all(|info| info.version.is_none()), "{found:?}");
 }

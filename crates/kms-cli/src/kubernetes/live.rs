@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::{Error, ErrorKind, KeyName, Result, SecretData, SecretSource, layer::RetryPolicy};
+use kms_core::{
+    Error, ErrorKind, KeyName, Result, SecretData, SecretSource,
+    layer::{RetryPolicy, preparing},
+};
 use kms_dispatch::Options;
 use kms_kube::{
     CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, ceph_clusters,
@@ -19,6 +22,8 @@ use crate::args::Global;
 pub(crate) struct Kubernetes {
     options: ConnectOptions,
     policy: RetryPolicy,
+    /// The deadline that the user has set, which the limit of the connection follows.
+    deadline: Option<Duration>,
     connection: OnceCell<Connection>,
 }
 
@@ -43,11 +48,11 @@ impl Kubernetes {
         if let Some(deadline) = deadline {
             policy.deadline = deadline;
         }
-        Self { options, policy, connection: OnceCell::new() }
+        Self { options, policy, deadline, connection: OnceCell::new() }
     }
 
     pub(crate) async fn connection(&self) -> Result<&Connection> {
-        self.connection.get_or_try_init(|| connect(self.options.clone())).await
+        self.connection.get_or_try_init(|| preparing(self.deadline, connect(self.options.clone()))).await
     }
 
     /// The namespace of a Rook cluster, with its OSDs and CronJobs.

@@ -69,6 +69,12 @@ pub fn step_limit(usual: Duration) -> Duration {
     deadline.map_or(usual, |deadline| usual.max(deadline / STEPS_PER_DEADLINE))
 }
 
+/// Prepares a client whose calls will have this deadline: inside, [`step_limit`] counts with it. So limits that a client
+/// has from its beginning, such as that of a connection, follow the deadline too.
+pub async fn preparing<T>(deadline: Option<Duration>, preparation: impl Future<Output = T>) -> T {
+    RUNNING.scope(Running { deadline, ..Running::current() }, preparation).await
+}
+
 /// Runs one step with a time limit.
 ///
 /// # Errors

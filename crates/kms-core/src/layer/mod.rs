@@ -13,7 +13,7 @@ mod trace;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    attempt::{limited, step_limit, waiting_for},
+    attempt::{limited, preparing, step_limit, waiting_for},
     contract::Contract,
     retry::{Retried, RetryPolicy, retry},
     timeout::TimedOut,

@@ -158,3 +158,25 @@ async fn kmip_takes_what_is_missing_from_the_environment_with_the_prefix_of_rook
     let error = connect(&spec(&KMIP, "t"), &SecretMap::new("a test"), Options::default()).await.unwrap_err();
     assert!(error.to_string().contains("\"t\""), "{error}");
 }
+
+#[cfg(feature = "vault")]
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_connection_follows_the_deadline() {
+    // It takes connections and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let details = [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", &address), ("VAULT_BACKEND", "v2")];
+    let mut secrets = SecretMap::new("a test");
+    secrets.insert(kms_core::SecretData::new("t").with("token", b"s.token".to_vec()));
+    for (deadline, limit) in [(None, 10), (Some(600), 100)] {
+        let mut options = Options::default().with_attempts(1);
+        if let Some(deadline) = deadline {
+            options = options.with_deadline(std::time::Duration::from_secs(deadline));
+        }
+        let kms = connect(&spec(&details, "t"), &secrets, options).await.unwrap();
+        let begin = tokio::time::Instant::now();
+        let error = kms.get(&"a".parse().unwrap(), kms_core::Freshness::Any).await.unwrap_err();
+        assert_eq!((error.kind(), begin.elapsed().as_secs()), (ErrorKind::Timeout, limit), "{error}");
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+}

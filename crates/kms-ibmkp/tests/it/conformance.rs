@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kms_conformance::{Options, Subject, run};
+use kms_conformance::{Cut, Options, Subject, run};
 use kms_core::{KmsProvider, layer};
 use kms_testkit::{
     fake::{
         http::{Interferer, Response},
-        ibmkp::{API_KEY, Destroyed, IbmKp, Switches},
+        ibmkp::{API_KEY, CutWay, Destroyed, IbmKp, Switches, Total},
     },
     ledger::LEDGER,
 };
@@ -24,7 +24,8 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
         .with_second(wrap(setup.build().await))
         .with_denied(Arc::new(setup.clone().api_key("wrong-canary-api-key").build().await))
         .with_unreachable(Arc::new(setup.clone().set("IBM_KP_BASE_URL", "https://127.0.0.1:9").build().await))
-        .with_misled(Arc::new(setup.build().await), interferer(&double));
+        .with_misled(Arc::new(setup.build().await), interferer(&double))
+        .with_cuts(double.cuts(CUTS));
     let options = Options::default()
         .with_exceptions(LEDGER.iter().copied())
         .with_secret("API key", API_KEY)
@@ -32,6 +33,22 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
         .with_rounds(2);
     run(&subject, &options).await.assert_ok();
 }
+
+/// The ways in which a service, or a proxy before it, cuts lists.
+const CUTS: &[CutWay<Switches>] = &[
+    ("pages that are shorter than asked for", Cut::Completed, |switches| switches.longest_page = 4),
+    ("pages of one key", Cut::Completed, |switches| switches.longest_page = 1),
+    ("no total", Cut::Completed, |switches| (switches.longest_page, switches.total) = (4, Total::Absent)),
+    ("the total of all pages", Cut::Completed, |switches| {
+        (switches.longest_page, switches.total) = (4, Total::OfList);
+    }),
+    ("an offset that is ignored", Cut::Detected, |switches| {
+        (switches.longest_page, switches.ignores_offset) = (4, true);
+    }),
+    ("an offset that is ignored, on pages of one key", Cut::Detected, |switches| {
+        (switches.longest_page, switches.ignores_offset) = (1, true);
+    }),
+];
 
 /// Adds the responses that Key Protect or a part of it sends for another reason than an absent key.
 fn interferer(double: &IbmKp) -> Arc<Interferer> {

@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::common::{Setup, kek, key, names, quick};
 use kms_core::{
-    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyVersion, KmsProvider, KmsProviderExt, PutMode,
+    DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyState, KeyVersion, KmsProvider, KmsProviderExt,
+    PutMode,
 };
 use kms_testkit::{
-    fake::ibmkp::{API_KEY, Destroyed, Host, INSTANCE, IbmKp, Key},
+    fake::ibmkp::{API_KEY, Action, Destroyed, Host, INSTANCE, IbmKp, Key, RequestFault},
     warnings::warnings,
 };
 
@@ -172,6 +173,21 @@ async fn lists_show_our_keys_and_rooks_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_list_marks_what_is_disabled_and_what_has_expired() {
+    let double = IbmKp::start().await.unwrap();
+    let provider = Setup::on(&double).build().await;
+    for (name, state) in [("active", 1), ("disabled", 2), ("expired", 3)] {
+        double.plant(Key { state, ..Key::rook(name, ROOKS) });
+    }
+    let listed: Vec<_> = futures_util::TryStreamExt::try_collect(provider.list()).await.unwrap();
+    let mut found: Vec<_> = listed.iter().map(|info| (info.name.as_str(), info.state)).collect();
+    found.sort_unstable_by_key(|(name, _)| *name);
+    let expected =
+        [("active", None), ("disabled", Some(KeyState::Disabled)), ("expired", Some(KeyState::Expired))];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
     for (destroyed, alias_stays) in
         [(Destroyed::Gone, false), (Destroyed::Shown, true), (Destroyed::Gone, true)]
@@ -278,13 +294,19 @@ async fn refused_deletes_and_imports_say_why_and_leave_the_key_as_it_was() {
     assert!(error.to_string().contains("import standard keys"), "{error}");
     assert!(error.to_string().contains("KEY_CREATE_IMPORT_ACCESS_ERR"), "{error}");
 
-    double.switch(|switches| switches.may_write = false);
-    for error in [
-        provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await.unwrap_err(),
-        provider.delete(&key("pvc-1"), DeleteMode::Soft).await.unwrap_err(),
-    ] {
+    double.switch(|switches| switches.dual_authorisation = false);
+    let no = r#"{"resources":[{"errorMsg":"Forbidden: The user does not have the right to do this"}]}"#;
+    let no = Action::Reply { status: 403, retry_after: None, body: no.to_owned() };
+    for (path, role) in [("/aliases/", "Writer"), ("force", "Manager")] {
+        double.fault(RequestFault::new(Host::Keys, no.clone()).of("DELETE").at(path));
+        let error = provider.delete(&key("pvc-1"), DeleteMode::Soft).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains(&format!("needed service role: {role}")), "{error}");
     }
+    double.switch(|switches| switches.may_write = false);
+    let error = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains("needed service role: Writer"), "{error}");
     assert_eq!(provider.get(&key("pvc-1"), Freshness::Fresh).await.unwrap().kek.expose_secret(), "QUJD");
 }
 

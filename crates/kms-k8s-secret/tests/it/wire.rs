@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::common::{empty_responses, kek, key};
 use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
 use kms_conformance::leak::{self, Canary, Recording};
 use kms_core::{
     DeleteMode, ErrorKind, Existing, Freshness, Kek, KeyIndex, KeyVersion, KmsProvider, KmsProviderExt,
     PutMode, Retry, UpdateRight,
 };
 use kms_k8s_secret::{IdentifierStore, KMIP_ANNOTATION, KubernetesSecret, KubernetesSecretBuilder};
-use kms_kube::{ConnectOptions, Connection, ceph_cluster, connect};
+use kms_kube::{ConnectOptions, Connection, Objects, ceph_cluster, ceph_clusters, connect};
 use kms_testkit::fake::http::{HttpServer, Response, common_habits};
 use serde_json::{Value, json};
 
@@ -225,8 +226,67 @@ async fn a_list_that_expired_starts_anew_and_repeats_nothing() {
     let server = HttpServer::scripted([status(410, "Expired", "")]).await.unwrap();
     let provider = provider(&server).await;
     let mut list = provider.list();
-    assert_eq!(list.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(list.next().await.unwrap().unwrap_err().kind(), ErrorKind::Incomplete);
     assert!(list.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_ends_with_its_keys_and_an_error() {
+    let page = |names: &[&str], metadata: Value| {
+        let items: Vec<_> = names
+            .iter()
+            .map(|name| json!({"metadata": {"name": format!("rook-ceph-osd-encryption-key-{name}")}}))
+            .collect();
+        ok(&json!({"metadata": metadata, "items": items}))
+    };
+    for answers in [
+        // More remains, and nothing says where.
+        vec![page(&["a"], json!({"remainingItemCount": 2}))],
+        // The same token again: a proxy sends the same page again and again.
+        vec![page(&["a"], json!({"continue": "next"})), page(&["a"], json!({"continue": "next"}))],
+        // The token expires again after the list has started again.
+        vec![
+            page(&["a"], json!({"continue": "next"})),
+            status(410, "Expired", ""),
+            page(&["a"], json!({"continue": "next"})),
+            status(410, "Expired", ""),
+        ],
+    ] {
+        let shown = format!("{answers:?}");
+        let server = HttpServer::scripted(answers.clone()).await.unwrap();
+        let items: Vec<_> = provider(&server).await.list().collect().await;
+        let [Ok(info), Err(error)] = items.as_slice() else { panic!("{shown}: {items:?}") };
+        assert_eq!(info.name.as_str(), "a");
+        assert_eq!((error.kind(), error.retryable()), (ErrorKind::Incomplete, Retry::Never), "{shown}");
+
+        // A caller that must not miss an object gets none.
+        let server = HttpServer::scripted(answers.clone()).await.unwrap();
+        let store = IdentifierStore::new(connection(&server).await, "rook-ceph").unwrap();
+        assert_eq!(store.list().await.unwrap_err().kind(), ErrorKind::Incomplete, "{shown}");
+        let server = HttpServer::scripted(answers).await.unwrap();
+        let objects = Objects::<Deployment>::new(connection(&server).await, "rook-ceph").unwrap();
+        let error = objects.list::<Value>("app=rook-ceph-osd").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incomplete, "{shown}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_objects_that_expired_starts_again_once() {
+    let page = |names: &[&str], next: &str| {
+        let items: Vec<_> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        ok(&json!({"metadata": {"continue": next}, "items": items}))
+    };
+    let answers =
+        [page(&["old"], "next"), status(410, "Expired", ""), page(&["a"], "next"), page(&["b"], "")];
+    let server = HttpServer::scripted(answers).await.unwrap();
+    let objects = Objects::<Deployment>::new(connection(&server).await, "rook-ceph").unwrap();
+    let found: Vec<Value> = objects.list("app=rook-ceph-osd").await.unwrap();
+    let names: Vec<_> = found.iter().map(|object| object["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["a", "b"]);
+    // A page of the list in place of all of it.
+    let server = HttpServer::scripted([page(&["one"], "next")]).await.unwrap();
+    let error = ceph_clusters(connection(&server).await, "rook-ceph").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incomplete, "{error}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Uri, header::USER_AGENT};
-use kms_core::{Error, ErrorKind, Probe, ProxyRules, Result};
+use kms_core::{Error, ErrorKind, Probe, ProxyRules, Result, layer::step_limit};
 use kms_tls::pem::certificates;
 use kube::{
     Client, Config,
@@ -133,20 +133,21 @@ impl fmt::Debug for Connection {
 /// `ConfigInvalid` if the kubeconfig or the service account of the pod cannot be used, or if the server has no TLS.
 pub async fn connect(options: ConnectOptions) -> Result<Connection> {
     // This reads files and may run a credential plugin, so it must not block the runtime.
-    let made = tokio::task::spawn_blocking(move || client(&options)).await;
+    let connect_limit = step_limit(transport::CONNECT_TIMEOUT);
+    let made = tokio::task::spawn_blocking(move || client(&options, connect_limit)).await;
     made.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Unexpected, "the preparation of the connection was interrupted"))
     })
     .map_err(|error| error.operation("connect").provider(KUBERNETES))
 }
 
-fn client(options: &ConnectOptions) -> Result<Connection> {
+fn client(options: &ConnectOptions, connect_limit: Duration) -> Result<Connection> {
     let mut config = config(options)?;
     let server = check_server(&config.cluster_url, options.cleartext)?;
     if config.accept_invalid_certs {
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
-    config.connect_timeout = Some(transport::CONNECT_TIMEOUT);
+    config.connect_timeout = Some(connect_limit);
     config.read_timeout = Some(SILENCE_TIMEOUT);
     config.write_timeout = Some(SILENCE_TIMEOUT);
     // Otherwise the idle time of a pooled connection counts towards the time-out.

@@ -105,6 +105,20 @@ pub enum Cause {
     Other,
 }
 
+impl Failure {
+    /// The error of a list. If the token of a page has expired, the list is incomplete.
+    pub fn list_error(self) -> Error {
+        match self.cause {
+            Cause::Expired => Error::new(
+                ErrorKind::Incomplete,
+                "objects may be missing, since the list changes faster than it can be read; try again",
+            )
+            .source(self.error),
+            _ => self.error,
+        }
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         failure.error

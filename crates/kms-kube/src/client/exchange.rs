@@ -3,7 +3,7 @@
 //! `kube` builds and sends the requests. This module reads and writes the bodies, because `kube` copies a response
 //! several times, logs a whole response that it cannot parse, and drops the `Retry-After` header.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use bytes::Bytes;
 use http::{Request, header::CONTENT_LENGTH};
@@ -30,6 +30,9 @@ const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 
 /// The size of the first buffer for a response of unknown size, in bytes.
 const SMALL_RESPONSE: usize = 8 * 1024;
+
+/// How often a list is read from its beginning. It starts again once if the token of a page expires.
+pub const LIST_ROUNDS: usize = 2;
 
 /// The number of objects on a page of a list.
 pub(crate) const PAGE: u32 = 200;
@@ -65,13 +68,32 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The token of the next page, and the objects of this page.
+    /// The objects of this page, and the token of the next one, which may be empty. `tokens` holds the tokens of this
+    /// list so far.
     ///
-    /// The next page may be empty.
-    pub fn into_parts(self) -> (Option<String>, Vec<T>) {
-        let next = self.metadata.continue_.filter(|token| !token.is_empty());
-        (next, self.items.unwrap_or_default())
+    /// The token is `Incomplete` if the page does not show where the list goes on: it repeats a token, or more objects
+    /// remain and it has none.
+    pub fn into_parts(self, tokens: &mut HashSet<String>) -> (Vec<T>, Result<Option<String>, Error>) {
+        let ListMeta { continue_, remaining_item_count, .. } = self.metadata;
+        let next = match continue_.filter(|token| !token.is_empty()) {
+            Some(token) if !tokens.insert(token.clone()) => {
+                Err(incomplete("the API server sends the same page of the list again and again"))
+            }
+            None if remaining_item_count.is_some_and(|count| count > 0) => {
+                Err(incomplete("the API server says that the list goes on, and not where"))
+            }
+            next => Ok(next),
+        };
+        (self.items.unwrap_or_default(), next)
     }
+}
+
+/// The error of a list of which a part is missing.
+pub(crate) fn incomplete(why: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Incomplete,
+        format!("objects may be missing, since {why}; try again, and check the proxies in between"),
+    )
 }
 
 /// Creates an object that asks the API server a question, such as what an account may do.

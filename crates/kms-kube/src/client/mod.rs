@@ -21,7 +21,7 @@ mod warnings;
 pub use self::{
     connect::{ConnectOptions, Connection, connect},
     error::{Cause, Failure},
-    exchange::{Object, Page},
+    exchange::{LIST_ROUNDS, Object, Page},
     names::{FIELD_MANAGER, KUBERNETES, check_object, is_subdomain},
     objects::{Objects, Write},
     owner::Owner,

@@ -1,6 +1,6 @@
 //! Generic access to Kubernetes objects of other kinds than Secrets.
 
-use std::{fmt, marker::PhantomData};
+use std::{collections::HashSet, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use k8s_openapi::NamespaceResourceScope;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     connect::Connection,
     error::{Cause, Target},
-    exchange::{Object, PAGE, Page, exchange, json, post_params},
+    exchange::{LIST_ROUNDS, Object, PAGE, Page, exchange, json, post_params},
     names::{FIELD_MANAGER, KUBERNETES, check_object},
 };
 
@@ -52,20 +52,31 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` if the account may not list the objects; otherwise errors of the connection.
+    /// `PermissionDenied` if the account may not list the objects; `Incomplete` if a part of the list is missing;
+    /// otherwise errors of the connection.
     pub async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<Vec<T>> {
         let mut found = Vec::new();
-        let mut params = ListParams::default().labels(labels).limit(PAGE);
+        let first = ListParams::default().labels(labels).limit(PAGE);
+        let (mut params, mut tokens, mut rounds) = (first.clone(), HashSet::new(), 1);
+        let annotate = |error| self.annotate_error("list", error);
         loop {
             let request = self.requests().list(&params);
-            let page: Page<T> = exchange(&self.connection, request, None, &self.target("list", None))
-                .await
-                .map_err(|failure| self.annotate_error("list", failure.error))?;
-            let (next, items) = page.into_parts();
-            found.extend(items);
-            params.continue_token = next;
-            if params.continue_token.is_none() {
-                return Ok(found);
+            match exchange::<Page<T>>(&self.connection, request, None, &self.target("list", None)).await {
+                Ok(page) => {
+                    let (items, next) = page.into_parts(&mut tokens);
+                    found.extend(items);
+                    params.continue_token = next.map_err(annotate)?;
+                    if params.continue_token.is_none() {
+                        return Ok(found);
+                    }
+                }
+                Err(failure) if failure.cause == Cause::Expired && rounds < LIST_ROUNDS => {
+                    rounds += 1;
+                    found.clear();
+                    tokens.clear();
+                    params = first.clone();
+                }
+                Err(failure) => return Err(annotate(failure.list_error())),
             }
         }
     }

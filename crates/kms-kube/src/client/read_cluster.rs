@@ -1,11 +1,13 @@
 //! A CephCluster, read from the API.
 
+use std::collections::HashSet;
+
 use kms_core::{Error, ErrorKind, Result};
 
 use super::{
     connect::Connection,
     error::{Cause, Target},
-    exchange::{Object, Page, read},
+    exchange::{Object, Page, incomplete, read},
     names::{KUBERNETES, check_object},
 };
 use crate::{
@@ -21,8 +23,8 @@ const RESOURCE: &str = "cephclusters";
 ///
 /// # Errors
 ///
-/// `NotFound` if Rook is not installed; `PermissionDenied` if the account may not list CephClusters; otherwise errors of
-/// the connection.
+/// `NotFound` if Rook is not installed; `PermissionDenied` if the account may not list CephClusters; `Incomplete` if a
+/// part of the list is missing; otherwise errors of the connection.
 pub async fn ceph_clusters(
     client: impl Into<Connection> + Send,
     kube_namespace: &str,
@@ -38,7 +40,11 @@ pub async fn ceph_clusters(
             _ => failure.error,
         })
     })?;
-    let (_, clusters) = found.into_parts();
+    let (clusters, next) = found.into_parts(&mut HashSet::new());
+    // The request sets no limit, so a response that is one page of several comes from a proxy.
+    if next.map_err(annotate_error)?.is_some() {
+        return Err(annotate_error(incomplete("a page of the list came in place of all of it")));
+    }
     Ok(clusters.into_iter().filter_map(|cluster| cluster.metadata.name).collect())
 }
 

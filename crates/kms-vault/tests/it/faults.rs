@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::common::{empty_responses, kek, key};
+use futures_util::StreamExt;
 use kms_core::{
     ConnectionDetails, DeleteMode, ErrorKind, Freshness, KeyVersion, KmsProvider, KmsProviderExt,
     ProviderBuilder, PutMode, Retry,
@@ -657,4 +658,71 @@ async fn an_explicit_proxy_gets_every_request() {
     let vault = client("http://vault.invalid:8200", &[("VAULT_PROXY_ADDR", &proxy.url())]).await;
     vault.get(&key("a"), Freshness::Any).await.unwrap();
     assert!(proxy.requests()[0].path.starts_with("http://vault.invalid:8200/v1/"), "{:?}", proxy.requests());
+}
+
+/// Lists a v1 mount with five keys on a server that sends pages of this size, with or without the parameter `after`.
+async fn listed(server: &HttpServer) -> (Vec<String>, Option<kms_core::Error>) {
+    let vault = client(&server.url(), &[("VAULT_BACKEND", "v1")]).await;
+    let (mut names, mut end) = (Vec::new(), None);
+    let mut list = vault.list();
+    while let Some(item) = list.next().await {
+        assert!(end.is_none(), "the list goes on after {end:?}");
+        match item {
+            Ok(info) => names.push(info.name.to_string()),
+            Err(error) => end = Some(error),
+        }
+    }
+    (names, end)
+}
+
+#[tokio::test]
+async fn a_list_that_a_policy_cuts_is_completed_or_said_to_be_incomplete() {
+    const ALL: [&str; 5] = ["a", "b", "c", "d", "e"];
+    let id = |name: &str| format!("rook-ceph-osd-encryption-key-{name}");
+    let page = move |names: &[&str]| match names {
+        [] => Response::json(404, r#"{"errors":[]}"#),
+        names => {
+            let ids: Vec<_> = names.iter().map(|name| format!("{:?}", id(name))).collect();
+            Response::json(200, format!(r#"{{"data":{{"keys":[{}]}}}}"#, ids.join(",")))
+        }
+    };
+    let after = |request: &Request| {
+        let last = request.path.split_once("after=")?.1.rsplit_once('-')?.1.to_owned();
+        ALL.iter().position(|name| *name == last).map(|at| at + 1)
+    };
+    // OpenBao with `pagination_limit`.
+    for size in [1, 2, 5] {
+        let server = HttpServer::start(move |request| {
+            let begin = after(request).unwrap_or(0);
+            page(&ALL[begin..(begin + size).min(ALL.len())])
+        });
+        let (names, end) = listed(&server.await.unwrap()).await;
+        assert_eq!(names, ALL, "pages of {size}: {end:?}");
+        assert!(end.is_none(), "pages of {size}: {end:?}");
+    }
+    // Vault does not know the parameter, and cuts no list.
+    let server = HttpServer::start(move |_| page(&ALL)).await.unwrap();
+    let (names, end) = listed(&server).await;
+    assert!(names == ALL && end.is_none() && server.requests().len() == 2, "{names:?} {end:?}");
+    for next in [
+        Response::json(400, r#"{"errors":["unsupported parameter"]}"#),
+        Response::json(200, r#"{"data":{}}"#),
+        Response::status(200).body("<html>"),
+        // The 404 of a proxy is not the end of the list.
+        Response::status(404).body("not found\n"),
+    ] {
+        let shown = format!("{next:?}");
+        let server = HttpServer::start(move |request| match after(request) {
+            None => page(&ALL[..2]),
+            Some(_) => next.clone(),
+        });
+        let (names, end) = listed(&server.await.unwrap()).await;
+        assert_eq!(names, ["a", "b"], "{shown}");
+        let error = end.expect("the list is incomplete");
+        assert_eq!(
+            (error.kind(), error.retryable()),
+            (ErrorKind::Incomplete, Retry::Never),
+            "{shown}: {error}"
+        );
+    }
 }

@@ -160,6 +160,31 @@ async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_
 
 #[tokio::test]
 #[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn a_list_is_whole_under_a_policy_that_limits_its_pages() {
+    let server = server().await;
+    let policy = r#"
+        path "rook/" { capabilities = ["list"] pagination_limit = 2 }
+        path "rookv2/metadata/" { capabilities = ["list"] pagination_limit = 2 }
+        path "rookv2/metadata/*" { capabilities = ["read"] }"#;
+    server.admin().put_policy("pages", policy).await.unwrap();
+    let spec = TokenSpec { policies: &["pages"], ..TokenSpec::default() };
+    let token = server.admin().create_token(spec).await.unwrap();
+    for mount in ["rook", "rookv2"] {
+        let writer = Setup::on(&server).await.mount(mount).build().await;
+        for name in ["a", "b", "c", "d", "e"] {
+            writer.put(&key(name), &kek("QUJD"), PutMode::Create).await.unwrap();
+        }
+        let reader = Setup::on(&server).await.token(&token).mount(mount);
+        let reader = reader.set("VAULT_BACKEND", if mount == "rook" { "v1" } else { "v2" }).build().await;
+        let listed: Vec<_> = futures_util::TryStreamExt::try_collect(reader.list()).await.unwrap();
+        let mut names: Vec<_> = listed.iter().map(|info| info.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "c", "d", "e"], "{mount}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn a_right_to_delete_is_enough_to_delete() {
     let server = server().await;
     let admin = server.admin();

@@ -23,10 +23,10 @@ mod world;
 
 pub use self::{
     client::Client,
-    world::{Switches, Version, World},
+    world::{Links, Switches, Version, World},
 };
 use super::cloud::Double;
-pub use super::cloud::{Action, Counts, Host, HostCounts, RequestFault};
+pub use super::cloud::{Action, Counts, CutWay, Host, HostCounts, RequestFault};
 
 /// The one tenant.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
@@ -77,6 +77,11 @@ impl Azure {
     /// Labels the current version of a secret, as an operator would do.
     pub fn label(&self, name: &str, tags: &[(&str, &str)], content_type: &str) {
         self.state().label(name, tags, content_type);
+    }
+
+    /// Changes the current version of a secret, as an operator would do.
+    pub fn edit(&self, name: &str, edit: impl FnOnce(&mut Version)) {
+        self.state().edit(name, edit);
     }
 
     /// The versions of a secret, oldest first. A deleted secret has versions too.

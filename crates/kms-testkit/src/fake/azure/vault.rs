@@ -8,7 +8,7 @@ use super::{
     Host, TENANT,
     entra::RESOURCE,
     text::refused,
-    world::{Entry, Life, Version, World},
+    world::{Entry, Life, Links, Version, World},
 };
 use crate::fake::{
     cloud::text::{pairs, random_hex, unescaped, uuid},
@@ -33,7 +33,8 @@ impl World {
     }
 
     fn authorized(&mut self, request: &Request) -> Reply<()> {
-        let authority = format!("{}/{TENANT}", self.url(Host::Tokens));
+        let elsewhere = self.switches.vault_tenant;
+        let authority = format!("{}/{}", self.url(Host::Tokens), elsewhere.unwrap_or(TENANT));
         let challenge = if self.switches.sparse {
             format!(r#"Bearer authorization_uri="{authority}", scope="{RESOURCE}/.default""#)
         } else {
@@ -44,10 +45,13 @@ impl World {
             let message = "AKV10000: Request is missing a Bearer or PoP token.";
             return Err(refused(401, "Unauthorized", message, None).header("www-authenticate", challenge));
         };
-        if header.strip_prefix("Bearer ").is_some_and(|token| self.accepts(token)) {
+        if elsewhere.is_none() && header.strip_prefix("Bearer ").is_some_and(|token| self.accepts(token)) {
             return Ok(());
         }
-        let message = "AKV10022: Invalid audience, issuer, signature or time of the token.";
+        let message = match elsewhere {
+            Some(_) => "AKV10032: Invalid issuer. Expected the tenant of the vault.",
+            None => "AKV10022: Invalid audience, issuer, signature or time of the token.",
+        };
         let challenge =
             format!(r#"{challenge}, error="invalid_token", error_description="the token is not valid""#);
         Err(refused(401, "Unauthorized", message, None).header("www-authenticate", challenge))
@@ -162,6 +166,7 @@ impl World {
             content_type: body["contentType"].as_str().map(str::to_owned),
             tags: tags(&body["tags"]).unwrap_or_default(),
             enabled: body["attributes"]["enabled"].as_bool().unwrap_or(true),
+            expires: body["attributes"]["exp"].as_i64(),
             created: now,
             updated: now,
         };
@@ -296,16 +301,26 @@ impl World {
     }
 
     fn page(&self, path: &str, items: Vec<Value>, skip: usize, most: usize) -> Response {
+        let links = self.switches.links;
         let next = (skip + most < items.len()).then(|| {
-            let host = if self.switches.sparse {
+            let host = if self.switches.sparse || links == Links::Elsewhere {
                 "https://elsewhere.example:8443".to_owned()
             } else {
                 self.url(Host::Keys)
             };
-            format!("{host}/{path}?api-version=7.4&$skiptoken={}&maxresults={}", skip + most, most.min(25))
+            let to = if matches!(links, Links::Back | Links::BackAnew) { skip } else { skip + most };
+            let spelling = if links == Links::BackAnew { format!("&n={}", uuid()) } else { String::new() };
+            format!("{host}/{path}?api-version=7.4&$skiptoken={to}&maxresults={}{spelling}", most.min(25))
         });
         let items: Vec<Value> = items.into_iter().skip(skip).take(most).collect();
-        Response::value(200, json!({"value": items, "nextLink": next}))
+        let mut page = json!({"value": items, "nextLink": next});
+        if links == Links::Lost {
+            page.as_object_mut().map(|page| page.remove("nextLink"));
+        }
+        if self.switches.bare_pages && skip > 0 {
+            page.as_object_mut().map(|page| page.remove("value"));
+        }
+        Response::value(200, page)
     }
 
     fn bundle(&self, entry: &Entry, version: &Version, with_value: bool) -> Value {
@@ -322,6 +337,9 @@ impl World {
             bundle["attributes"] = json!({"enabled": version.enabled, "created": version.created});
             bundle["tags"] = Value::Null;
             bundle["contentType"] = Value::Null;
+        }
+        if let Some(expires) = version.expires {
+            bundle["attributes"]["exp"] = json!(expires);
         }
         if with_value {
             bundle["value"] = json!(version.value);

@@ -11,6 +11,22 @@ use crate::fake::{
     http::{Request, Response},
 };
 
+/// The links to the next page of a list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Links {
+    /// To the next page.
+    Right,
+    /// To the next page, on another host.
+    Elsewhere,
+    /// To the page that they are on.
+    Back,
+    /// To the page that they are on, each spelt differently.
+    BackAnew,
+    /// None.
+    Lost,
+}
+
 /// The behaviour of both services.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -25,6 +41,10 @@ pub struct Switches {
     pub denied: BTreeSet<&'static str>,
     /// The number of secrets on a page of a list.
     pub page: usize,
+    /// The links to the next page of a list.
+    pub links: Links,
+    /// Whether the pages after the first one lack their list.
+    pub bare_pages: bool,
     /// The number of requests that the vault accepts in a second.
     pub rate: Option<u32>,
     /// `Retry-After` of the responses to further requests.
@@ -43,6 +63,8 @@ pub struct Switches {
     pub certificate: Option<String>,
     /// The federated token that Entra ID accepts from workloads.
     pub federated_token: Option<String>,
+    /// The tenant of the vault, if it is not the one that issues tokens. The vault then accepts none of them.
+    pub vault_tenant: Option<&'static str>,
     /// The path below which Entra ID answers, as in private clouds: `/adfs`.
     pub authority_path: &'static str,
 }
@@ -55,6 +77,8 @@ impl Default for Switches {
             purge_protection: false,
             denied: BTreeSet::new(),
             page: 25,
+            links: Links::Right,
+            bare_pages: false,
             rate: None,
             retry_after: None,
             codes: true,
@@ -63,6 +87,7 @@ impl Default for Switches {
             haste: Duration::ZERO,
             certificate: None,
             federated_token: None,
+            vault_tenant: None,
             authority_path: "",
         }
     }
@@ -81,6 +106,8 @@ pub struct Version {
     pub tags: BTreeMap<String, String>,
     /// Whether reading is allowed.
     pub enabled: bool,
+    /// Until when it is valid, in seconds since 1970.
+    pub expires: Option<i64>,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// When it was changed, in seconds since 1970.
@@ -174,6 +201,7 @@ impl World {
                 content_type: None,
                 tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
                 enabled: true,
+                expires: None,
                 created: now,
                 updated: now,
             },
@@ -182,10 +210,16 @@ impl World {
 
     /// Adds tags and a content type to the current version, as an operator would do.
     pub(super) fn label(&mut self, name: &str, tags: &[(&str, &str)], content_type: &str) {
+        self.edit(name, |version| {
+            version.tags.extend(tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            version.content_type = Some(content_type.to_owned());
+        });
+    }
+
+    /// Changes the current version, as an operator would do.
+    pub(super) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Version)) {
         let entry = self.secrets.get_mut(&name.to_lowercase()).expect("the secret exists");
-        let version = entry.versions.last_mut().expect("a secret has a version");
-        version.tags.extend(tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        version.content_type = Some(content_type.to_owned());
+        edit(entry.versions.last_mut().expect("a secret has a version"));
     }
 
     /// Adds a version to a secret, which is created if it is absent.

@@ -3,6 +3,7 @@
 //! A double is written from the documentation of the service and from what the vendor's clients send, not from our
 //! providers. It is strict: it refuses what the documentation does not allow, as the service does.
 
+mod cuts;
 mod fault;
 mod idle;
 pub(super) mod text;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::text::Clock;
 pub use self::{
+    cuts::CutWay,
     fault::{Action, RequestFault},
     idle::PassingTime,
 };
@@ -92,7 +94,7 @@ impl Base {
 /// The state and behaviour of both services of one double.
 pub trait Cloud: Send + 'static {
     /// Behaviour that tests may change.
-    type Switches;
+    type Switches: Clone + Send;
 
     /// The services before their first request.
     fn new(base: Base) -> Self;

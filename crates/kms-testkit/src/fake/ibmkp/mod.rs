@@ -22,9 +22,9 @@ mod search;
 mod text;
 mod world;
 
-pub use self::world::{Destroyed, Key, Rate, Switches, World};
+pub use self::world::{Destroyed, Key, Rate, Switches, Total, World};
 use super::cloud::Double;
-pub use super::cloud::{Action, Counts, Host, HostCounts, RequestFault};
+pub use super::cloud::{Action, Counts, CutWay, Host, HostCounts, RequestFault};
 
 /// The API key that IAM knows.
 pub const API_KEY: &str = "kp-double-api-key-7hR2kkq0Zr9sWq81mB4vTnXc";

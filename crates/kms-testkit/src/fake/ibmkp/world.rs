@@ -22,6 +22,19 @@ pub enum Destroyed {
     Shown,
 }
 
+/// The number that a list gives as its total.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Total {
+    /// The number of keys on the page.
+    #[default]
+    OfPage,
+    /// The number of keys in the list, on all its pages.
+    OfList,
+    /// None.
+    Absent,
+}
+
 /// A limit of requests in a second; further requests get 429.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
@@ -61,6 +74,12 @@ pub struct Switches {
     pub rate: Option<Rate>,
     /// Whether list and metadata omit aliases.
     pub hides_aliases: bool,
+    /// The largest number of keys on a page, whatever a client asks for.
+    pub longest_page: usize,
+    /// Whether a list always begins with the first key.
+    pub ignores_offset: bool,
+    /// The number that lists give as their total.
+    pub total: Total,
 }
 
 impl Default for Switches {
@@ -79,6 +98,9 @@ impl Default for Switches {
             token_seconds: 3600,
             rate: None,
             hides_aliases: false,
+            longest_page: usize::MAX,
+            ignores_offset: false,
+            total: Total::OfPage,
         }
     }
 }

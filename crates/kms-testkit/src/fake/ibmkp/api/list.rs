@@ -7,7 +7,7 @@ use crate::fake::{
     http::Response,
     ibmkp::{
         search::Search,
-        world::{Key, World},
+        world::{Key, Total, World},
     },
 };
 
@@ -46,10 +46,11 @@ impl World {
         }
         let offset = number("offset", 0)?;
         let (found, incomplete) = self.selected(call)?;
+        let total = found.len();
         let page = found
             .into_iter()
-            .skip(offset)
-            .take(limit)
+            .skip(if self.switches.ignores_offset { 0 } else { offset })
+            .take(limit.min(self.switches.longest_page))
             .map(|key| {
                 self.shown(
                     &Key { state: self.listed_state(key), deleted: self.listed_deletion(key), ..key.clone() },
@@ -58,6 +59,11 @@ impl World {
             })
             .collect();
         let mut body = envelope(KEY_TYPE, page);
+        match self.switches.total {
+            Total::OfPage => {}
+            Total::OfList => body["metadata"]["collectionTotal"] = json!(total),
+            Total::Absent => _ = body["metadata"].as_object_mut().map(|of| of.remove("collectionTotal")),
+        }
         if incomplete {
             body["metadata"]["incompleteSearch"] = json!(true);
         }
