@@ -114,7 +114,7 @@ impl Auth {
     }
 
     async fn fetch(&self) -> Result<Token<Details>> {
-        let result = match timeout(TIME_LIMIT, self.http.send(self.call())).await {
+        let result = match timeout(TIME_LIMIT, self.http.send(&self.call())).await {
             Ok(result) => result,
             Err(_) => {
                 Err(Error::new(ErrorKind::Timeout, format!("IAM did not respond within {TIME_LIMIT:?}")))
