@@ -7,17 +7,40 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 
 /// The duration of one turn of a side.
 const TURN: Duration = Duration::from_millis(600);
 
-/// The number of operations per second that `callers` complete in one turn. Each caller has its own key, and starts the
-/// next operation as soon as it has the response.
-pub async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + 'static) -> Result<f64>
+/// What one turn of a side has shown.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Turn {
+    /// The number of operations per second.
+    pub per_second: f64,
+    /// The CPU time of this process for each operation, in microseconds. The server is another process.
+    pub cpu_us: f64,
+}
+
+/// The CPU time that this process has used so far, in microseconds.
+fn cpu_us() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let [user, system] = [usage.user_time(), usage.system_time()].map(|time| time.num_microseconds());
+    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    let sum = (user + system) as f64;
+    Ok(sum)
+}
+
+/// Lets `callers` run an operation for one turn. Each caller has its own key, and starts the next operation as soon as it
+/// has the response.
+pub async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + 'static) -> Result<Turn>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), cpu_us()?);
     let caller = |number: usize| {
         let op = op.clone();
         async move {
@@ -34,7 +57,8 @@ where
     for task in tasks {
         done += task.await??;
     }
-    Ok(f64::from(done) / begin.elapsed().as_secs_f64())
+    let done = f64::from(done);
+    Ok(Turn { per_second: done / begin.elapsed().as_secs_f64(), cpu_us: (cpu_us()? - cpu) / done })
 }
 
 /// The median; 0 of no values.

@@ -80,7 +80,7 @@ pub(crate) async fn send(http: &HttpClient, request: &Request, url: &Url) -> Res
         Body::Bytes(bytes) => CallBody::secret(Zeroizing::new(bytes.to_vec())),
         Body::SeekableStream(_) => return Err(wrong()),
     };
-    http.send(Call { method, url: url.clone(), headers, body }).await
+    http.send(&Call { method, url: url.clone(), headers, body }).await
 }
 
 /// Converts a response to the SDK's form.

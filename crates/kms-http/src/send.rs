@@ -129,22 +129,21 @@ impl HttpClient {
     /// `Unavailable`, `Timeout`, `Unauthenticated` (the server refused the client's certificate), `ConfigInvalid` (the
     /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`.
     /// [`Error::retryable`] is `Always` if the request has certainly not reached the server.
-    pub async fn send(&self, call: Call) -> Result<HttpResponse> {
-        let server = endpoint(&call.url);
-        waiting_for(server, self.exchange(call)).await
+    pub async fn send(&self, call: &Call) -> Result<HttpResponse> {
+        waiting_for(endpoint(&call.url), self.exchange(call)).await
     }
 
-    async fn exchange(&self, call: Call) -> Result<HttpResponse> {
+    async fn exchange(&self, call: &Call) -> Result<HttpResponse> {
         let Call { method, url, headers, body } = call;
-        let uses_proxy = self.proxy_for(&url)?.is_some();
+        let uses_proxy = self.proxy_for(url)?.is_some();
         let annotate = |error: Error| {
-            let error = error.context("server", endpoint(&url));
+            let error = error.context("server", endpoint(url));
             // The unreachable host may be the proxy.
             if uses_proxy { error.context("proxy", "one is set, and may be the cause") } else { error }
         };
-        let mut request = reqwest::Request::new(method, url.clone());
-        *request.headers_mut() = headers;
-        *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0));
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
+        request.headers_mut().clone_from(headers);
+        *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0.clone()));
         let mut response = self.in_time(self.client.execute(request)).await.map_err(annotate)?;
         self.has_answered.store(true, Relaxed);
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));

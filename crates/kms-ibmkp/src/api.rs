@@ -337,11 +337,10 @@ impl Api {
             Error::new(ErrorKind::Unexpected, "the correlation id is not a valid header value").source(cause)
         })?;
         call.headers.insert(CORRELATION, id);
-        let (method, path) = (call.method.clone(), call.url.path().to_owned());
-        let role = needed_role(&method, &path);
-        let sent = self.http.send(call).await;
+        let role = needed_role(&call.method, call.url.path());
+        let sent = self.http.send(&call).await;
         let status = sent.as_ref().map_or(0, |answer| answer.status.as_u16());
-        debug!(%method, path, correlation_id, status, "sent a request to Key Protect");
+        debug!(method = %call.method, path = call.url.path(), correlation_id, status, "sent a request to Key Protect");
         match sent {
             Ok(answer) => Ok(Reply { answer, correlation_id, held_key, role }),
             Err(error) => Err(error.context(CORRELATION_ID, correlation_id)),

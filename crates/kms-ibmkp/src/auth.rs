@@ -117,7 +117,8 @@ impl Auth {
     }
 
     async fn fetch(&self) -> Result<Token<Details>> {
-        let result = limited(step_limit(TIME_LIMIT), waiting_for("IAM", self.http.send(self.call()))).await;
+        let call = self.call();
+        let result = limited(step_limit(TIME_LIMIT), waiting_for("IAM", self.http.send(&call))).await;
         // No request has reached Key Protect yet, and requesting a token twice is harmless.
         let passing = |error: Error| match (error.kind(), error.retryable()) {
             (ErrorKind::Timeout, _) | (_, Retry::IfIdempotent) => error.retry(Retry::Always),

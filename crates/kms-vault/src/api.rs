@@ -136,12 +136,13 @@ impl Api {
         Ok(Call { method, url, headers, body: Body::secret(body) })
     }
 
-    /// Sends a request and returns the response, whatever its status. Follows one redirect.
+    /// Sends a request and returns the response, whatever its status. Follows one redirect. Adds the token to the headers
+    /// of `call`, in place of one from before.
     ///
     /// # Errors
     ///
     /// The errors of [`HttpClient::send`].
-    pub(crate) async fn send(&self, mut call: Call, token: Option<&SecretString>) -> Result<HttpResponse> {
+    pub(crate) async fn send(&self, call: &mut Call, token: Option<&SecretString>) -> Result<HttpResponse> {
         if let Some(token) = token {
             call.headers.insert(TOKEN, sensitive("the Vault token", token.expose_secret())?);
         }
@@ -151,8 +152,7 @@ impl Api {
         if let Some(limit) = &self.rate_limit {
             limit.wait().await;
         }
-        let sent = call.clone();
-        let answer = self.http.send(call.clone()).await?;
+        let answer = self.http.send(call).await?;
         let answer = match is_of_a_standby(answer.status) && self.follow_redirects {
             false => answer,
             true if reads => self.follow(call, &answer).await?,
@@ -171,17 +171,16 @@ impl Api {
             },
         };
         self.note_index(&answer, !reads, shows_index);
-        if answer.status.is_success() { Ok(answer) } else { Ok(without_echo(answer, &sent, token)) }
+        if answer.status.is_success() { Ok(answer) } else { Ok(without_echo(answer, call, token)) }
     }
 
     /// Sends the same request once to the address of a redirect: a standby that does not forward redirects to the
     /// active node.
-    async fn follow(&self, mut call: Call, answer: &HttpResponse) -> Result<HttpResponse> {
+    async fn follow(&self, call: &Call, answer: &HttpResponse) -> Result<HttpResponse> {
         let location = self.http.redirect_target(&call.url, answer.header("location"))?;
         debug!(from = endpoint(&call.url), to = endpoint(&location), "following the redirect of a standby");
         let (http, url) = self.http.clone().at(&location).await?;
-        call.url = url;
-        let answer = http.send(call).await?;
+        let answer = http.send(&Call { url, ..call.clone() }).await?;
         if answer.status.is_redirection() {
             return Err(Error::new(
                 ErrorKind::Unavailable,

@@ -197,7 +197,7 @@ impl Auth {
 
     /// Sends the request in which a token looks itself up, and returns the response, whatever its status.
     pub(crate) async fn ask_about(&self, api: &Api, token: &SecretString) -> Result<HttpResponse> {
-        api.send(api.read("auth/token/lookup-self", Scope::Auth)?, Some(token)).await
+        api.send(&mut api.read("auth/token/lookup-self", Scope::Auth)?, Some(token)).await
     }
 
     async fn fetch(&self, api: &Api, before: Option<Arc<Token<Details>>>) -> Result<Token<Details>> {
@@ -256,8 +256,8 @@ impl Auth {
     }
 
     async fn renew(&self, api: &Api, before: &Token<Details>) -> Result<Token<Details>> {
-        let call = api.write("auth/token/renew-self", Zeroizing::new(b"{}".to_vec()), Scope::Auth)?;
-        let answer = api.send(call, Some(&before.value)).await?;
+        let mut call = api.write("auth/token/renew-self", Zeroizing::new(b"{}".to_vec()), Scope::Auth)?;
+        let answer = api.send(&mut call, Some(&before.value)).await?;
         if answer.status != StatusCode::OK {
             return Err(from_answer(&answer).operation("renew token"));
         }
@@ -293,8 +293,8 @@ impl Auth {
                 (mount, body, vec![("name", name.clone().unwrap_or_else(|| "any".to_owned()))])
             }
         };
-        let call = api.write(&format!("auth/{mount}/login"), body, Scope::Auth)?;
-        let answer = api.send(call, None).await.map_err(|error| error.operation("log in"))?;
+        let mut call = api.write(&format!("auth/{mount}/login"), body, Scope::Auth)?;
+        let answer = api.send(&mut call, None).await.map_err(|error| error.operation("log in"))?;
         if answer.status != StatusCode::OK {
             let error = match answer.status {
                 // The server answers 400 to wrong roles, secret ids and certificates, and 403 to other refused logins.

@@ -107,9 +107,9 @@ impl Mount {
     }
 
     /// Sends a request with a token. If the server refuses a stale token, sends the request once more with a new one.
-    pub(crate) async fn send(&self, call: Call) -> Result<HttpResponse> {
+    pub(crate) async fn send(&self, mut call: Call) -> Result<HttpResponse> {
         let token = self.auth.token(&self.api).await?;
-        let answer = self.api.send(call.clone(), token.as_ref().map(|token| &token.value)).await?;
+        let answer = self.api.send(&mut call, token.as_ref().map(|token| &token.value)).await?;
         let (StatusCode::FORBIDDEN, Some(token)) = (answer.status, token) else { return Ok(answer) };
         // Another server's refusal says nothing about the token.
         if is_foreign(&answer) {
@@ -129,7 +129,7 @@ impl Mount {
             Forbidden::MissingRight(error) => return denied(error),
             Forbidden::StaleToken(token) => token,
         };
-        let second = self.api.send(call, Some(&token.value)).await?;
+        let second = self.api.send(&mut call, Some(&token.value)).await?;
         if second.status == StatusCode::FORBIDDEN {
             return denied(Error::new(
                 ErrorKind::PermissionDenied,
@@ -162,7 +162,7 @@ impl Mount {
             ha_enabled: bool,
         }
 
-        let answer = self.api.send(self.api.read_state("sys/leader")?, None).await?;
+        let answer = self.api.send(&mut self.api.read_state("sys/leader")?, None).await?;
         let alone = serde_json::from_slice::<Leader>(&answer.body).is_ok_and(|leader| !leader.ha_enabled);
         if !(answer.status == StatusCode::OK && alone)
             && let Some(token) = self.auth.token(&self.api).await?

@@ -76,10 +76,11 @@ pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
 async fn health(mount: &Mount) -> Result<String> {
     let address = endpoint(&mount.api.base);
     // The status tells a sealed server or a standby from an active server.
-    let answer = mount.api.send(mount.api.read_state("sys/health")?, None).await?;
+    let answer = mount.api.send(&mut mount.api.read_state("sys/health")?, None).await?;
     let Ok(health) = serde_json::from_slice::<Health>(&answer.body) else {
         // A proxy may block this path, but Vault itself refuses a request without a token in its own form.
-        let refused = mount.api.send(mount.api.read("auth/token/lookup-self", Scope::Auth)?, None).await?;
+        let refused =
+            mount.api.send(&mut mount.api.read("auth/token/lookup-self", Scope::Auth)?, None).await?;
         return match Refusal::of(&refused) {
             Some(refusal) if refusal.has_words() => Ok(format!("{address}, which does not show its state")),
             _ if answer.status.is_server_error() => Err(from_answer(&answer)),
