@@ -166,7 +166,9 @@ pub struct Probe {
 
 /// Reads what a process has seen of a server by now: what it is about, and what was seen.
 #[derive(Clone, Default)]
-pub struct Details(Option<Arc<dyn Fn() -> Vec<(&'static str, String)> + Send + Sync>>);
+pub struct Details(Option<Arc<ReadDetails>>);
+
+type ReadDetails = dyn Fn() -> Vec<(&'static str, String)> + Send + Sync;
 
 impl Details {
     /// Details that `read` returns. It must do no I/O.

@@ -86,10 +86,10 @@ impl fmt::Debug for ProxyRules {
 
 /// The value of `Proxy-Authorization` (RFC 7617) for the user information of a proxy's address, `user:password`.
 pub fn basic_credentials(user_information: &str) -> Zeroizing<String> {
-    let decoded = decoded(user_information);
-    let mut value = Zeroizing::new(String::with_capacity(6 + 4 * decoded.len().div_ceil(3)));
+    let encoded = Zeroizing::new(STANDARD.encode(decoded(user_information).as_slice()));
+    let mut value = Zeroizing::new(String::with_capacity(6 + encoded.len()));
     value.push_str("Basic ");
-    STANDARD.encode_string(decoded.as_slice(), &mut value);
+    value.push_str(&encoded);
     value
 }
 

@@ -49,7 +49,8 @@ impl Checked {
     fn step(&self, name: &str) -> Vec<(&str, &str)> {
         let of_step = self.steps.iter().filter(|step| step["step"] == name);
         let both = of_step.map(|step| {
-            let said = step["found"].as_str().or(step["error"]["message"].as_str());
+            let text = |field| step.pointer(field).and_then(Value::as_str);
+            let said = text("/found").or_else(|| text("/error/message"));
             (step["state"].as_str().unwrap_or_default(), said.unwrap_or_default())
         });
         both.collect()
@@ -71,7 +72,7 @@ async fn check(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Ch
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let text = text(&output.stdout) + &text(&output.stderr);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let steps = document["steps"].as_array().cloned().unwrap_or_default();
+    let steps = document.pointer("/steps").and_then(Value::as_array).cloned().unwrap_or_default();
     Checked { code: output.status.code().unwrap(), steps, text }
 }
 
@@ -310,7 +311,7 @@ async fn through_a_proxy_the_steps_say_so_and_the_handshake_is_with_the_server()
 async fn cluster(has_key: bool, has_job: bool, level: &'static str) -> (HttpServer, String) {
     let fixture = include_str!("../../../kms-rook/tests/fixtures/rook/default/osd-deployment.json");
     let deployment: Value = serde_json::from_str(fixture).unwrap();
-    let key = deployment["metadata"]["labels"]["ceph.rook.io/pvc"].as_str().unwrap().to_owned();
+    let key = deployment.pointer("/metadata/labels/ceph.rook.io~1pvc").unwrap().as_str().unwrap().to_owned();
     let secret = json!({
         "metadata": {
             "name": format!("rook-ceph-osd-encryption-key-{key}"), "namespace": "rook-ceph", "uid": "1",
