@@ -211,10 +211,16 @@ pub(crate) fn report(error: &Error, format: OutputFormat) {
     let _ignored = writeln!(io::stderr(), "{line}");
 }
 
+/// The width up to which a cell widens its column, in characters. A UUID and the names of Rook's PVCs fit in.
+const WIDEST: usize = 40;
+
 /// Lays out rows in columns. The first row has the headings.
+///
+/// A cell of more than [`WIDEST`] characters moves the cells after it in its own row only.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.filter(|width| *width <= WIDEST).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |row: &[String; N]| {
@@ -227,6 +233,13 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_long_name_does_not_widen_the_other_rows() {
+        let long = "n".repeat(WIDEST + 1);
+        let rows = [["NAME", "VERSION"], ["a", "1"], [long.as_str(), "2"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), ["NAME  VERSION".to_owned(), "a     1".to_owned(), format!("{long}  2")]);
+    }
 
     #[test]
     fn an_error_is_one_line_with_its_causes() {

@@ -2,7 +2,10 @@
 
 use kms_core::{
     DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, KeyVersion, KmsProvider, PutMode, Result, Stored,
+    provider::Deleted,
 };
+
+use crate::{output::chain, time::rfc3339};
 
 /// The prefix of canary key names.
 const PREFIX: &str = "kms-check-";
@@ -20,8 +23,8 @@ pub(crate) struct RoundTrip {
     pub(crate) failed: Option<(&'static str, Error)>,
     /// The error of an update that the KMS or the account does not allow: only rotations need it.
     pub(crate) no_update: Option<Error>,
-    /// The error because of which the canary may still be stored. `None` if it is not stored.
-    pub(crate) left_behind: Option<Error>,
+    /// What is left of the canary, and what to do. `None` if nothing is left.
+    pub(crate) left_behind: Option<String>,
 }
 
 /// Stores a new key under an unused name, reads it back, compares it, updates it as a rotation does, and deletes it even
@@ -44,9 +47,11 @@ pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
     // Deletes after a failure too, since a failed store may have taken effect.
     let deleted = kms.delete(&name, DeleteMode::Destroy).await;
     let (failed, left_behind) = match (failed, deleted) {
-        (None, Ok(_)) => (None, None),
-        (None, Err(error)) => (Some(("delete", error)), Some(may_be_there(&name))),
-        (Some(failed), Ok(_)) => (Some(failed), None),
+        (failed, Ok(deleted)) => (failed, kept(&name, deleted)),
+        (None, Err(error)) => {
+            let left = may_be_there(&name, &error);
+            (Some(("delete", error)), Some(left))
+        }
         (Some(failed), Err(error)) if error.kind() == ErrorKind::NotFound => (Some(failed), None),
         // A store that was refused for lack of permission has stored nothing.
         (Some((step @ "store", error)), Err(_))
@@ -54,13 +59,29 @@ pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
         {
             (Some((step, error)), None)
         }
-        (Some(failed), Err(error)) => (Some(failed), Some(error.context("key", name.as_str()))),
+        (Some(failed), Err(error)) => (Some(failed), Some(may_be_there(&name, &error))),
     };
     Ok(RoundTrip { name, failed, no_update, left_behind })
 }
 
-fn may_be_there(name: &KeyName) -> Error {
-    Error::new(ErrorKind::Unexpected, "the canary key was not deleted").context("key", name.as_str())
+fn may_be_there(name: &KeyName, error: &Error) -> String {
+    format!("the canary key {name} may still be there, delete it: {}", chain(error))
+}
+
+/// What the KMS keeps of a canary that was deleted. `None` if it keeps nothing.
+fn kept(name: &KeyName, deleted: Deleted) -> Option<String> {
+    match deleted {
+        Deleted::Recoverable { until } => {
+            let until = until.and_then(rfc3339).map_or_else(
+                || "; the KMS does not say until when, purge it there".to_owned(),
+                |until| format!(" until {until}, unless it is purged there before"),
+            );
+            Some(format!(
+                "the canary key {name} is deleted, and could not be purged: the KMS keeps it{until}"
+            ))
+        }
+        _ => None,
+    }
 }
 
 async fn store_and_read(
@@ -91,10 +112,22 @@ fn same(kms: &dyn KmsProvider, name: &KeyName, kek: &Kek, stored: &Stored) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use futures_util::TryStreamExt;
     use kms_core::memory::Memory;
 
     use super::*;
+
+    #[test]
+    fn a_canary_that_cannot_be_purged_is_named_with_the_time_until_which_it_is_kept() {
+        let name: KeyName = "kms-check-1".parse().unwrap();
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(90 * 86_400);
+        let text = kept(&name, Deleted::Recoverable { until: Some(until) }).unwrap();
+        assert!(text.contains("kms-check-1") && text.contains("until 1970-04-01T00:00:00Z"), "{text}");
+        assert!(kept(&name, Deleted::Recoverable { until: None }).unwrap().contains("kms-check-1"));
+        assert_eq!(kept(&name, Deleted::Destroyed), None);
+    }
 
     #[tokio::test]
     async fn nothing_is_left_behind() {

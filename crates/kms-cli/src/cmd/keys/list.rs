@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
-use kms_core::{Error, ErrorKind, KeyInfo, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, KeyInfo, KeyState, KmsProvider, Result};
 use serde::Serialize;
 
 use crate::{
@@ -35,6 +35,28 @@ pub(crate) struct Key {
     pub(crate) version: Option<String>,
     pub(crate) created: Option<String>,
     pub(crate) updated: Option<String>,
+    pub(crate) state: Option<&'static str>,
+}
+
+impl Key {
+    fn of(key: KeyInfo) -> Self {
+        Self {
+            name: key.name.to_string(),
+            version: key.version.map(|version| version.to_string()),
+            created: key.created.and_then(rfc3339),
+            updated: key.updated.and_then(rfc3339),
+            state: key.state.map(KeyState::as_str),
+        }
+    }
+}
+
+/// The cells of one key.
+fn row(now: SystemTime, key: KeyInfo) -> [String; 4] {
+    let unknown = || "-".to_owned();
+    let age = key.updated.or(key.created).map_or_else(unknown, |then| age(now, then));
+    let version = key.version.map_or_else(unknown, |version| version.to_string());
+    let state = key.state.map(KeyState::as_str).unwrap_or_default();
+    [key.name.to_string(), version, age, state.to_owned()]
 }
 
 /// Lists the keys, sorted by name. Shows the keys of an incomplete list, and then fails.
@@ -51,24 +73,13 @@ pub(crate) async fn run(
     keys.sort_by(|a, b| a.name.cmp(&b.name));
     match output.format() {
         Format::Json => {
-            let key = |key: KeyInfo| Key {
-                name: key.name.to_string(),
-                version: key.version.map(|version| version.to_string()),
-                created: key.created.and_then(rfc3339),
-                updated: key.updated.and_then(rfc3339),
-            };
-            let keys = keys.into_iter().map(key).collect();
+            let keys = keys.into_iter().map(Key::of).collect();
             output.json(&Document { keys, complete: reason.is_none(), reason })?;
         }
         Format::Text => {
-            let unknown = || "-".to_owned();
-            let row = |key: KeyInfo| {
-                let age = key.updated.or(key.created).map(|then| age(now, then));
-                let version = key.version.map(|version| version.to_string());
-                [key.name.to_string(), version.unwrap_or_else(unknown), age.unwrap_or_else(unknown)]
-            };
-            let head = ["NAME", "VERSION", "AGE"].map(str::to_owned);
-            let rows: Vec<_> = std::iter::once(head).chain(keys.into_iter().map(row)).collect();
+            let head = ["NAME", "VERSION", "AGE", "STATE"].map(str::to_owned);
+            let rows: Vec<_> =
+                std::iter::once(head).chain(keys.into_iter().map(|key| row(now, key))).collect();
             for line in table(&rows) {
                 output.line(line)?;
             }
@@ -124,6 +135,19 @@ mod tests {
             let text = String::from_utf8(bytes).unwrap();
             assert_eq!((error.kind(), Exit::of(&error)), (ErrorKind::Incomplete, Exit::Failed));
             assert!(text.contains(sign) && text.contains('a') && text.contains(error.message()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_may_not_open_its_device_is_marked_in_table_and_document() {
+        let key = |state| KeyInfo::new("a".parse().unwrap()).with_state(state);
+        for (state, text) in [
+            (None, None),
+            (Some(KeyState::Disabled), Some("disabled")),
+            (Some(KeyState::Expired), Some("expired")),
+        ] {
+            assert_eq!(row(SystemTime::now(), key(state)), ["a", "-", "-", text.unwrap_or_default()]);
+            assert_eq!(Key::of(key(state)).state, text);
         }
     }
 }

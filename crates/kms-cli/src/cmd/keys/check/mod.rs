@@ -198,9 +198,7 @@ async fn with_provider(
             failed = None;
         }
     }
-    if let Some(error) = left_behind {
-        warnings.push(format!("the canary key {name} may still be there, delete it: {}", chain(&error)));
-    }
+    warnings.extend(left_behind);
     Ok(seen)
 }
 
