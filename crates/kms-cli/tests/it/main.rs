@@ -4,4 +4,6 @@
 
 mod cmd;
 mod codegen;
+mod color;
+mod exports;
 mod kubernetes;
