@@ -1,11 +1,13 @@
 //! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, and the answers of Go's
 //! libraries.
 //!
-//! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set.
+//! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set. So do the tests of
+//! `kms-tls` and `kms-http` with our own answers to Go's tables. The answers to handshakes need a server in Go:
+//! `KMS_CODEGEN=overwrite cargo xtask it tls` writes them.
 
 use anyhow::{Result, bail};
 use clap::Args;
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::{provision::need_go, run};
 
@@ -30,9 +32,18 @@ impl Codegen {
     }
 
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        let test = cmd!(sh, "cargo test --quiet --package kms-cli --test it -- codegen::");
-        run::run(if self.check { test } else { test.env("KMS_CODEGEN", "overwrite") })?;
-        TABLES.into_iter().try_for_each(|module| self.table(sh, module))
+        TABLES.into_iter().try_for_each(|module| self.table(sh, module))?;
+        // The README shows our answers to Go's tables, so they come first.
+        let answers = [("kms-tls", "go::"), ("kms-http", "proxy::")];
+        for (package, tests) in answers {
+            self.part(cmd!(sh, "cargo test --quiet --package {package} --lib -- {tests}"))?;
+        }
+        self.part(cmd!(sh, "cargo test --quiet --package kms-cli --test it -- codegen::"))
+    }
+
+    /// Runs a test that writes or compares generated parts.
+    fn part(&self, test: Cmd<'_>) -> Result<()> {
+        run::run(if self.check { test } else { test.env("KMS_CODEGEN", "overwrite") })
     }
 
     /// Asks Go's library, and writes its answers or compares them with the file.

@@ -3,7 +3,7 @@
 use kms_core::config::Problems;
 use url::Url;
 
-use crate::config::AzureConfigKey as Key;
+use crate::config::{AzureConfigKey as Key, ENVIRONMENT};
 
 /// The clouds: name, other names, address of Entra ID, and domain of the vaults.
 const CLOUDS: [(&str, &[&str], &str, &str); 3] = [
@@ -35,8 +35,7 @@ pub(crate) fn cloud(cloud: Option<&str>, problems: &mut Problems) -> Option<(&'s
         })
     });
     if found.is_none() {
-        let known: Vec<_> = CLOUDS.iter().map(|(name, ..)| *name).collect();
-        problems.add(format!("{} is not one of the known clouds: {}", Key::Environment, known.join(", ")));
+        problems.add(ENVIRONMENT.problem());
     }
     found.map(|(_, _, authority, domain)| (*authority, *domain))
 }
@@ -52,14 +51,14 @@ pub(crate) fn host(key: Key, text: &str, problems: &mut Problems) -> Option<Url>
     let problem = if url.scheme() != "https" {
         Some("has to begin with https://; the SDK sends no token over plain HTTP")
     } else if !url.username().is_empty() || url.password().is_some() {
-        Some("must not have a user or a password in it")
+        Some("has a user or a password in it; remove them: Entra ID issues the credential")
     } else if url.host_str().is_none_or(str::is_empty) {
         Some("has no host")
     } else if url.path() != "/" && key != Key::AuthorityHost {
         // Entra ID of a private cloud is below a path: `https://login.example/adfs`.
-        Some("must not have a path: it is the address of the vault or host, not of a secret")
+        Some("has a path; remove it: it is the address of the vault or host, not of a secret")
     } else if url.query().is_some() || url.fragment().is_some() {
-        Some("must not have a query or a fragment")
+        Some("has a query or a fragment; remove it")
     } else {
         None
     };
@@ -182,7 +181,7 @@ mod tests {
         }
         assert!(problems.is_empty());
         assert_eq!(cloud(Some("AzureGermanCloud"), &mut problems), None);
-        assert!(problems.iter().next().unwrap().contains("AzureUSGovernment, AzureChinaCloud"));
+        assert!(problems.iter().next().unwrap().contains("AzureUSGovernment or AzureChinaCloud"));
     }
 
     #[test]

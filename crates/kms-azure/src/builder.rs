@@ -21,7 +21,7 @@ use crate::{
     api::Api,
     auth::{Auth, Source},
     certificate::Certificate,
-    config::AzureConfigKey as Key,
+    config::{AzureConfigKey as Key, CLIENT_SECRET},
     provider::AzureKeyVault,
     soft_delete::{SoftDelete, SoftDeleted},
     transport::ToEntra,
@@ -285,11 +285,7 @@ fn choice(settings: &Settings<Key>, has_secret: bool, problems: &mut Problems) -
     let text = settings.text(Key::Credential).map(str::to_ascii_lowercase);
     match text.as_deref() {
         None if has_secret => {
-            problems.add(format!(
-                "{} is given, and Rook would use it in place of the certificate: set {} to certificate or client-secret",
-                Key::ClientSecret,
-                Key::Credential
-            ));
+            problems.add(CLIENT_SECRET.problem());
             None
         }
         None | Some("certificate") => Some(Choice::Certificate),

@@ -23,7 +23,11 @@ mod soft_delete;
 mod stored;
 mod transport;
 
-pub use crate::{builder::AzureKeyVaultBuilder, config::AzureConfigKey, provider::AzureKeyVault};
+pub use crate::{
+    builder::AzureKeyVaultBuilder,
+    config::{AzureConfigKey, STRICTER},
+    provider::AzureKeyVault,
+};
 
 /// The name of this provider in messages and in `KMS_PROVIDER`.
 pub const PROVIDER: &str = "azure-kv";

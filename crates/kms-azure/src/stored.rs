@@ -86,10 +86,10 @@ pub(crate) fn tags<'a>(names: &'a Names, state: State, labels: &'a Labels) -> BT
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if the value is larger than Key Vault stores.
+/// `ConfigInvalid` if the KEK is not text, or if the value is larger than Key Vault stores.
 pub(crate) fn encode(names: &Names, kek: &Kek) -> Result<Zeroizing<String>> {
     let unwritable = || Error::new(ErrorKind::Unexpected, "the KEK cannot be written as JSON");
-    let kek = kek.expose_secret();
+    let kek = kek.expose_secret_text()?;
     // Leave room for every escape, so that the buffer never grows and leaves no copy behind.
     let mut json = Zeroizing::new(Vec::with_capacity(names.field.len() + 6 * kek.len() + 8));
     serde_json::to_writer(&mut *json, &BTreeMap::from([(names.field.as_str(), kek)]))

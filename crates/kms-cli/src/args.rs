@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{ArgAction, Args, ColorChoice, ValueEnum, builder::NonEmptyStringValueParser};
 use kms_core::{KeyName, ProxyRules, config::parse_duration};
 use kms_kube::ClusterRef;
 use kms_luks::MappingName;
@@ -64,6 +64,11 @@ pub(crate) struct Global {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
     #[arg(help_heading = OUTPUT, hide_short_help = true)]
     pub(crate) output: OutputFormat,
+
+    /// Whether text is in colour: on a terminal unless NO_COLOR is set, always, or never
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true)]
+    #[arg(help_heading = OUTPUT, hide_short_help = true)]
+    pub(crate) color: ColorChoice,
 
     /// The time limit of an operation, all retries included: 60, 60s, 1m30s
     #[arg(long, value_name = "D", global = true, value_parser = timeout)]

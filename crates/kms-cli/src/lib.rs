@@ -80,6 +80,7 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     let (mut global, command) = cli.into_parts();
     global.set_environment(&environment);
     let format = global.output;
+    output::set_color(global.color);
     logging::init(&global, &environment);
     let mut output = Output::new(format);
     let mut invocation = Invocation { global, environment: &environment, registry, rotation };

@@ -22,6 +22,7 @@ use tracing_subscriber::{
 use crate::{
     args::{Global, LogFormat},
     environment::Environment,
+    output::{Tone, stderr_has_color},
 };
 
 /// The highest levels at which crates of other projects may log, whatever `RUST_LOG` says.
@@ -57,7 +58,9 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
 const API_WARNINGS: &str = "kms_kube::warning";
 
 /// The form for people: what has happened, and to what.
-struct ForPeople;
+struct ForPeople {
+    color: bool,
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
     for ForPeople
@@ -78,7 +81,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
             Level::INFO => "info",
             _ => "debug",
         };
-        write!(writer, "{level}: {}", parts.message)?;
+        let tone = match *event.metadata().level() {
+            Level::ERROR => Some(Tone::Bad),
+            Level::WARN => Some(Tone::Warning),
+            _ => None,
+        };
+        match tone.filter(|_| self.color) {
+            Some(tone) => write!(writer, "{} {}", tone.paint(&format!("{level}:")), parts.message)?,
+            None => write!(writer, "{level}: {}", parts.message)?,
+        }
         if !parts.fields.is_empty() {
             write!(writer, " ({})", parts.fields)?;
         }
@@ -127,7 +138,7 @@ pub(crate) fn init(global: &Global, environment: &Environment) {
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text if detailed => lines.boxed(),
-        LogFormat::Text => lines.event_format(ForPeople).boxed(),
+        LogFormat::Text => lines.event_format(ForPeople { color: stderr_has_color() }).boxed(),
     };
     let lines = lines.with_filter(filter).with_filter(filter_fn(is_safe));
     let _already_set = tracing_subscriber::registry().with(lines).try_init();
@@ -161,16 +172,21 @@ mod tests {
 
     #[test]
     fn a_line_for_people_has_neither_time_nor_module() {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let lines = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
-        let subscriber = tracing_subscriber::registry().with(lines.event_format(ForPeople));
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(key = %"a", object = "7", "it is odd");
-            tracing::error!("it failed");
-        });
-        let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(log, "warning: it is odd (key: a, object: 7)\nerror: it failed\n");
+        for (color, warning, error) in [
+            (false, "warning:", "error:"),
+            (true, "\u{1b}[1m\u{1b}[33mwarning:\u{1b}[0m", "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m"),
+        ] {
+            let sink = Sink::default();
+            let writer = sink.clone();
+            let lines = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+            let subscriber = tracing_subscriber::registry().with(lines.event_format(ForPeople { color }));
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(key = %"a", object = "7", "it is odd");
+                tracing::error!("it failed");
+            });
+            let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(log, format!("{warning} it is odd (key: a, object: 7)\n{error} it failed\n"));
+        }
     }
 
     #[test]

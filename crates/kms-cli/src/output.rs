@@ -5,6 +5,8 @@ use std::{
     io::{self, Write},
 };
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use kms_core::{Error, ErrorKind, Retry};
 use serde::Serialize;
@@ -50,9 +52,51 @@ impl From<Format> for OutputFormat {
     }
 }
 
+/// What a state means to the reader. A terminal shows it as a colour beside the word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Tone {
+    Bad,
+    Good,
+    Warning,
+}
+
+impl Tone {
+    pub(crate) fn paint(self, text: &str) -> String {
+        let color = match self {
+            Self::Bad => AnsiColor::Red,
+            Self::Good => AnsiColor::Green,
+            Self::Warning => AnsiColor::Yellow,
+        };
+        let style = Style::new().bold().fg_color(Some(color.into()));
+        format!("{style}{text}{style:#}")
+    }
+}
+
+/// Sets whether text is in colour, for both streams and the whole process. Without it `NO_COLOR`, `CLICOLOR`, `TERM` and
+/// the streams themselves decide.
+pub(crate) fn set_color(when: clap::ColorChoice) {
+    match when {
+        clap::ColorChoice::Always => ColorChoice::Always,
+        clap::ColorChoice::Auto => ColorChoice::Auto,
+        clap::ColorChoice::Never => ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Whether standard error is in colour.
+pub(crate) fn stderr_has_color() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
+}
+
+/// A word for standard error, in colour if it has colours.
+pub(crate) fn on_stderr(tone: Tone, text: &str) -> String {
+    if stderr_has_color() { tone.paint(text) } else { text.to_owned() }
+}
+
 /// Standard output, or a test's replacement for it.
 pub(crate) struct Output<'a> {
     format: OutputFormat,
+    color: bool,
     stream: Box<dyn Write + 'a>,
     closed: bool,
 }
@@ -60,12 +104,13 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     /// Writes to standard output.
     pub(crate) fn new(format: OutputFormat) -> Self {
-        Self::to(format, io::stdout())
+        let color = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+        Self { color, ..Self::to(format, io::stdout()) }
     }
 
     /// Writes to another stream.
     pub(crate) fn to(format: impl Into<OutputFormat>, stream: impl Write + 'a) -> Self {
-        Self { format: format.into(), stream: Box::new(stream), closed: false }
+        Self { format: format.into(), color: false, stream: Box::new(stream), closed: false }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -75,6 +120,15 @@ impl<'a> Output<'a> {
     /// Writes a line of text.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) -> kms_core::Result<()> {
         self.bytes(format!("{}\n", line.as_ref()).as_bytes())
+    }
+
+    /// Writes a line of text that begins with the word for a state.
+    pub(crate) fn state_line(&mut self, tone: Tone, line: impl AsRef<str>) -> kms_core::Result<()> {
+        let line = line.as_ref();
+        match line.split_at_checked(line.find(' ').unwrap_or(line.len())) {
+            Some((word, rest)) if self.color => self.line(tone.paint(word) + rest),
+            _ => self.line(line),
+        }
     }
 
     /// Writes a document.
@@ -205,7 +259,7 @@ pub(crate) fn report(error: &Error, format: OutputFormat) {
         Format::Json => {
             serde_json::to_string(&Failure { error: ErrorDocument::of(error) }).unwrap_or_default()
         }
-        Format::Text => format!("error: {}", chain(error)),
+        Format::Text => format!("{} {}", on_stderr(Tone::Bad, "error:"), chain(error)),
     };
     // If standard error is closed too, there is no reader left.
     let _ignored = writeln!(io::stderr(), "{line}");
@@ -305,6 +359,24 @@ mod tests {
         output.line("a").unwrap();
         output.line("b").unwrap();
         output.finish().unwrap();
+    }
+
+    #[test]
+    fn a_state_is_a_word_and_on_a_terminal_also_a_colour() {
+        let written = |color| {
+            let mut bytes = Vec::new();
+            let mut output = Output { color, ..Output::to(OutputFormat::Text, &mut bytes) };
+            output.state_line(Tone::Good, "ok  a").unwrap();
+            output.state_line(Tone::Bad, "FAILED").unwrap();
+            output.json(&"ok").unwrap();
+            drop(output);
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(written(false), "ok  a\nFAILED\n\"ok\"\n");
+        assert_eq!(
+            written(true),
+            "\u{1b}[1m\u{1b}[32mok\u{1b}[0m  a\n\u{1b}[1m\u{1b}[31mFAILED\u{1b}[0m\n\"ok\"\n"
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl OutputFile {
 ///
 /// As [`OutputFile::at`] and [`OutputFile::replace`].
 pub(crate) fn write_kek(path: &Path, kek: &Kek) -> Result<()> {
-    OutputFile::at(path)?.replace(kek.expose_secret().as_bytes(), Readers::Owner)
+    OutputFile::at(path)?.replace(kek.expose_secret_bytes(), Readers::Owner)
 }
 
 /// A temporary file. Dropping it removes the file, unless the file was renamed to its final name.

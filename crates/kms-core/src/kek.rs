@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tracing::warn;
@@ -23,12 +23,21 @@ const FINGERPRINT_KEY: &[u8] = b"rook-kms KEK fingerprint v1";
 /// How many bytes of the HMAC a fingerprint has.
 const FINGERPRINT_BYTES: usize = 8;
 
-/// A key encryption key (KEK): the passphrase that opens a LUKS key slot, as text.
+/// A key encryption key (KEK): the passphrase that opens a LUKS key slot.
 ///
-/// The text itself is the passphrase; LUKS gets it without any decoding (rook-behaviour §8.1).
-/// A KEK is wiped from memory on drop and compared in constant time. No formatter prints it; only
-/// [`expose_secret`](Self::expose_secret) returns its text.
-pub struct Kek(SecretString);
+/// The KEK itself is the passphrase; LUKS gets it without any decoding (rook-behaviour §8.1).
+/// It is text, but for one case: a Kubernetes Secret may hold other bytes, which Rook hands to cryptsetup unchanged. A
+/// KMS that stores text refuses such a KEK.
+/// A KEK is wiped from memory on drop and compared in constant time. No formatter prints it; only the methods
+/// `expose_secret…` return it.
+pub struct Kek(Form);
+
+/// The forms of a KEK.
+enum Form {
+    Text(SecretString),
+    /// Bytes that are not UTF-8.
+    Bytes(SecretSlice<u8>),
+}
 
 impl Kek {
     /// The size of the largest KEK that [`parse`](Self::parse) accepts, in bytes.
@@ -46,7 +55,7 @@ impl Kek {
                 .context("cause", cause.to_string())
         })?;
         // The buffer has the exact size: a growing one would leave copies in memory.
-        Ok(Self(SecretString::from(STANDARD.encode(random.as_slice()))))
+        Ok(Self(Form::Text(SecretString::from(STANDARD.encode(random.as_slice())))))
     }
 
     /// Makes a KEK from a text that the caller supplies: not empty, up to 8 KiB.
@@ -68,7 +77,7 @@ impl Kek {
                 "the KEK has {} bytes, at most {MAX_BYTES} are allowed",
                 bytes.len()
             ))),
-            Some(_) => Ok(Self(text)),
+            Some(_) => Ok(Self(Form::Text(text))),
         }
     }
 
@@ -81,8 +90,12 @@ impl Kek {
     ///
     /// `ConfigInvalid` if the text is empty or has more than 8 KiB.
     pub fn from_stored(text: impl Into<SecretString>) -> Result<Self> {
-        let text = text.into();
-        let bytes = text.expose_secret().as_bytes();
+        Self::stored(Form::Text(text.into()))
+    }
+
+    fn stored(form: Form) -> Result<Self> {
+        let kek = Self(form);
+        let bytes = kek.expose_secret_bytes();
         if bytes.is_empty() {
             return Err(Error::config("the KEK is empty"));
         }
@@ -95,7 +108,7 @@ impl Kek {
         if matches!(bytes.last(), Some(b'\n' | b'\r')) {
             warn!("the stored KEK ends in a line break, which is part of the passphrase of its device");
         }
-        Ok(Self(text))
+        Ok(kek)
     }
 
     /// Makes a KEK from UTF-8 bytes that the caller supplies, and always wipes the bytes.
@@ -104,45 +117,86 @@ impl Kek {
     ///
     /// As [`parse`](Self::parse), and `ConfigInvalid` for bytes that are not UTF-8.
     pub fn parse_bytes(bytes: Vec<u8>) -> Result<Self> {
-        Self::parse(utf8(bytes)?)
+        Self::parse(utf8(bytes).map_err(|_bytes| not_text())?)
     }
 
-    /// Makes a KEK from stored UTF-8 bytes, and always wipes the bytes.
+    /// Makes a KEK from stored bytes, and always wipes the bytes.
+    ///
+    /// Bytes that are not UTF-8 are a KEK too, and log a warning: the program that stored them has formatted the device
+    /// with them.
     ///
     /// # Errors
     ///
-    /// As [`from_stored`](Self::from_stored), and `ConfigInvalid` for bytes that are not UTF-8.
+    /// As [`from_stored`](Self::from_stored).
     pub fn from_stored_bytes(bytes: Vec<u8>) -> Result<Self> {
-        Self::from_stored(utf8(bytes)?)
+        Self::stored(match utf8(bytes) {
+            Ok(text) => Form::Text(text),
+            Err(bytes) => {
+                warn!("the stored KEK is not UTF-8 text; its bytes are the passphrase of its device");
+                Form::Bytes(bytes)
+            }
+        })
     }
 
-    /// The text of the KEK: the LUKS passphrase.
+    /// The text of the KEK, which is the LUKS passphrase. Empty if the KEK [is not text](Self::is_text).
     pub fn expose_secret(&self) -> &str {
-        self.0.expose_secret()
+        match &self.0 {
+            Form::Text(text) => text.expose_secret(),
+            Form::Bytes(_) => "",
+        }
+    }
+
+    /// The bytes of the KEK, which are the LUKS passphrase.
+    pub fn expose_secret_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Form::Text(text) => text.expose_secret().as_bytes(),
+            Form::Bytes(bytes) => bytes.expose_secret(),
+        }
+    }
+
+    /// The text of the KEK, to be stored.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the KEK [is not text](Self::is_text).
+    pub fn expose_secret_text(&self) -> Result<&str> {
+        match &self.0 {
+            Form::Text(text) => Ok(text.expose_secret()),
+            Form::Bytes(_) => Err(not_text()),
+        }
+    }
+
+    /// Whether the KEK is UTF-8 text. Every KEK is, but for some that [`from_stored_bytes`](Self::from_stored_bytes)
+    /// makes.
+    pub fn is_text(&self) -> bool {
+        matches!(self.0, Form::Text(_))
     }
 
     /// Whether both KEKs are equal. The comparison takes a time that depends on the lengths alone.
     pub fn ct_eq(&self, other: &Self) -> bool {
-        self.expose_secret().as_bytes().ct_eq(other.expose_secret().as_bytes()).into()
+        self.expose_secret_bytes().ct_eq(other.expose_secret_bytes()).into()
     }
 
     /// Makes a copy, which is wiped on drop too.
     ///
     /// `Kek` is not `Clone`, so that every copy is explicit.
     pub fn duplicate(&self) -> Self {
-        Self(SecretString::from(self.expose_secret()))
+        Self(match &self.0 {
+            Form::Text(text) => Form::Text(SecretString::from(text.expose_secret())),
+            Form::Bytes(bytes) => Form::Bytes(SecretSlice::from(bytes.expose_secret().to_vec())),
+        })
     }
 
     /// Sixteen hexadecimal digits that distinguish KEKs without showing them.
     ///
-    /// The fingerprint is the first 8 bytes of the HMAC-SHA-256 of the KEK's text, with the fixed, public key
+    /// The fingerprint is the first 8 bytes of the HMAC-SHA-256 of the KEK's bytes, with the fixed, public key
     /// `rook-kms KEK fingerprint v1`.
     /// A generated KEK has 1,024 bits of entropy and cannot be found from its fingerprint. A KEK that a person made up
     /// might be guessed, so do not publish its fingerprint.
     pub fn fingerprint(&self) -> String {
         // HMAC accepts a key of any length, so this cannot fail. An empty text equals no fingerprint.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(FINGERPRINT_KEY) else { return String::new() };
-        mac.update(self.expose_secret().as_bytes());
+        mac.update(self.expose_secret_bytes());
         let mut text = String::with_capacity(2 * FINGERPRINT_BYTES);
         for byte in mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES) {
             // Writing into a string cannot fail.
@@ -152,10 +206,19 @@ impl Kek {
     }
 }
 
-fn utf8(mut bytes: Vec<u8>) -> Result<SecretString> {
-    let text = std::str::from_utf8(&bytes).map(SecretString::from);
+/// Text, or the bytes if they are not UTF-8. Wipes `bytes`.
+fn utf8(mut bytes: Vec<u8>) -> std::result::Result<SecretString, SecretSlice<u8>> {
+    let form = match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(SecretString::from(text)),
+        // A copy of the exact size: a vector with room to spare would leave one behind when it shrinks.
+        Err(_) => Err(SecretSlice::from(bytes.as_slice().to_vec())),
+    };
     bytes.zeroize();
-    text.map_err(|_cause| Error::config("the KEK is not UTF-8 text"))
+    form
+}
+
+fn not_text() -> Error {
+    Error::config("the KEK is not UTF-8 text: make a new one (kms create), or encode it in base64")
 }
 
 impl fmt::Debug for Kek {
@@ -205,6 +268,22 @@ mod tests {
         assert_eq!(Kek::from_stored("with\n").unwrap().expose_secret(), "with\n");
         assert!(Kek::from_stored("").is_err());
         assert!(Kek::from_stored("x".repeat(MAX_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn stored_bytes_that_are_not_text_are_a_kek_without_text() {
+        let bytes = [b'\xff', 0, b'k', b'\n'];
+        let kek = Kek::from_stored_bytes(bytes.to_vec()).unwrap();
+        assert_eq!(kek.expose_secret_bytes(), bytes);
+        assert_eq!((kek.is_text(), kek.expose_secret()), (false, ""));
+        assert!(kek.expose_secret_text().unwrap_err().to_string().contains("not UTF-8"));
+        assert!(kek.ct_eq(&kek.duplicate()) && kek.duplicate().expose_secret_bytes() == bytes);
+        assert!(!kek.ct_eq(&Kek::from_stored_bytes(vec![0xfe, 0, b'k', b'\n']).unwrap()));
+        assert_ne!(kek.fingerprint(), Kek::from_stored_bytes(vec![0xff]).unwrap().fingerprint());
+        assert_eq!(format!("{kek:?}"), "Kek(..)");
+        assert!(Kek::from_stored_bytes(vec![0xff; MAX_BYTES + 1]).is_err());
+        let text = Kek::from_stored_bytes(b"text".to_vec()).unwrap();
+        assert_eq!((text.is_text(), text.expose_secret_text().unwrap()), (true, "text"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::{Problems, nearest};
+use crate::config::{Problems, Stricter, nearest};
 
 /// `spec.security` of a CephCluster: the fields about the keys of OSDs.
 #[derive(Debug, Default, Deserialize)]
@@ -63,6 +63,42 @@ pub struct KeyRotationSpec {
 }
 
 impl SecuritySpec {
+    /// What every provider refuses in a block, and Rook does not. The examples are for a block of Vault.
+    pub const STRICTER: &[Stricter] = &[
+        Stricter {
+            setting: "kms.tokenSecret",
+            input: ("tokenSecret", "vault-token"),
+            rook: "never sees it: the API server drops a field that the CephCluster does not have",
+            reason: "is not known",
+            why: "a misspelt field would leave the credentials out",
+            remedy: "did you mean tokenSecretName?",
+        },
+        Stricter {
+            setting: "VAULT_SKIP_VERFIY",
+            input: ("VAULT_SKIP_VERFIY", "true"),
+            rook: "ignores it, and passes it to OSD pods",
+            reason: "is not a known setting",
+            why: "a misspelt setting would silently have no effect",
+            remedy: "did you mean VAULT_SKIP_VERIFY?",
+        },
+        Stricter {
+            setting: "KMIP_ENDPOINT",
+            input: ("KMIP_ENDPOINT", "kmip.example:5696"),
+            rook: "ignores it, and passes it to OSD pods",
+            reason: "is not a known setting of this provider",
+            why: "a setting of another provider hints at a wrong `KMS_PROVIDER`",
+            remedy: "remove it",
+        },
+        Stricter {
+            setting: "VAULT_ADDR",
+            input: ("vault_addr", "https://other.example:8200"),
+            rook: "reads the name in upper case alone",
+            reason: "is given twice, with different values",
+            why: "either of the two may be the wrong one",
+            remedy: "remove one of them",
+        },
+    ];
+
     /// A `security` block with a `kms` block alone.
     pub fn new(kms: KmsSpec) -> Self {
         Self { kms, key_rotation: KeyRotationSpec::default(), unknown: BTreeMap::new() }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use kms_core::{Capability, Guarantee, config::Setting};
+use kms_core::{
+    Capability, Guarantee,
+    config::{Setting, Stricter},
+};
 
 /// A provider that a `security` block can name, compiled in or not.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -106,6 +109,26 @@ impl Provider {
             Self::Vault => Some(Setting::all::<kms_vault::VaultConfigKey>()),
             _ => None,
         }
+    }
+
+    /// What the provider refuses and Rook takes. `None` if this build does not know the provider's settings.
+    ///
+    /// [`SecuritySpec::STRICTER`](kms_core::SecuritySpec::STRICTER) has what every provider refuses.
+    pub fn stricter(self) -> Option<Vec<Stricter>> {
+        let own = match self {
+            #[cfg(feature = "azure")]
+            Self::AzureKeyVault => kms_azure::STRICTER,
+            #[cfg(feature = "ibmkp")]
+            Self::IbmKeyProtect => kms_ibmkp::STRICTER,
+            #[cfg(feature = "kmip")]
+            Self::Kmip => kms_kmip::STRICTER,
+            Self::KubernetesSecret => &[],
+            #[cfg(feature = "vault")]
+            Self::Vault => kms_vault::STRICTER,
+            _ => return None,
+        };
+        let refused = self.settings()?.into_iter().filter_map(|setting| setting.stricter());
+        Some(own.iter().copied().chain(refused).collect())
     }
 
     /// The best capability of the provider: for Vault with version 2 of KV, for KMIP with its identifiers in

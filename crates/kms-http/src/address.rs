@@ -36,7 +36,7 @@ impl AddressRules {
         let Self { example, exposed, allow_http_setting, allow_http } = self;
         let wrong = |why: &str| Err(why.to_owned());
         let Ok(url) = Url::parse(text) else {
-            return Err(format!("is not a URL such as {example} (is the scheme missing?)"));
+            return Err(format!("is not a URL (is the scheme missing?); set one such as {example}"));
         };
         match url.scheme() {
             "https" => {}
@@ -49,7 +49,11 @@ impl AddressRules {
                      {allow_http_setting}: \"true\" or --allow-http"
                 ));
             }
-            _ => return wrong("is neither an https nor an http address (is the scheme missing?)"),
+            _ => {
+                return Err(format!(
+                    "is neither an https nor an http address (is the scheme missing?); set one such as {example}"
+                ));
+            }
         }
         if url.host_str().is_none_or(str::is_empty) {
             return wrong("has no host");

@@ -61,7 +61,11 @@ impl Proxies {
 
     /// Checks the proxy for every request. A proxy of the environment is checked when it applies to a request: another
     /// program may use it.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if its address is not that of an HTTP proxy.
+    pub fn check(&self) -> Result<()> {
         self.all.as_deref().map_or(Ok(()), |given| proxy_url("the proxy in the settings", given).map(|_| ()))
     }
 }
@@ -108,6 +112,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use kms_core::ErrorKind;
+    use kms_testkit::answers::Answers;
 
     use super::*;
     use crate::HttpClientBuilder;
@@ -127,16 +132,23 @@ mod tests {
     fn requests_go_where_the_library_of_go_sends_them() {
         let cases: Vec<Case> = serde_json::from_str(GO).unwrap();
         assert!(cases.len() >= 60, "{} cases", cases.len());
+        let mut answers = Answers::default();
         for Case { env, url, proxy, refused } in cases {
             let proxies =
                 Proxies::from_environment(env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             let found = proxies.for_url(&Url::parse(&url).unwrap());
             let expected = proxy.map(|proxy| Url::parse(&proxy).unwrap());
+            answers.add(!refused, found.as_ref().map(drop).map_err(|_| "a SOCKS proxy"));
+            let socks = expected.as_ref().is_some_and(|proxy| proxy.scheme().starts_with("socks5"));
             match found {
-                Ok(found) => assert_eq!((found, false), (expected, refused), "{url} with {env:?}"),
-                Err(error) => assert!(refused, "{url} with {env:?}: {error}"),
+                Ok(found) => assert_eq!((found, false), (expected, refused || socks), "{url} with {env:?}"),
+                Err(error) => {
+                    assert!(refused || socks, "{url} with {env:?}: {error}");
+                    assert!(refused || error.to_string().ends_with("give a URL such as http://proxy:3128"));
+                }
             }
         }
+        answers.check("httpproxy/answers.json");
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl IbmKeyProtectBuilder {
         };
         let Some(api_key) = api_key else { return Ok(None) };
         if api_key.expose_secret().bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
-            problems.add("the API key has blanks or line breaks in it");
+            problems.add("IBM_KP_SERVICE_API_KEY has blanks or line breaks in it; write the API key alone");
             return Ok(None);
         }
         Ok(Some(api_key))
@@ -283,7 +283,7 @@ mod tests {
             ("IBM_BASE_URL", base),
             ("IBM_KP_BASE_URL", "https://us-east.kms.cloud.ibm.com"),
         ]);
-        assert_eq!(error, "IBM_KP_BASE_URL is given twice, with different values");
+        assert_eq!(error, "IBM_KP_BASE_URL is given twice, with different values; remove one of them");
     }
 
     #[tokio::test]
@@ -347,7 +347,7 @@ mod tests {
         let error = build("garbage", &[INSTANCE]).await.unwrap_err();
         assert!(error.to_string().contains("has no key \"IBM_KP_SERVICE_API_KEY\""), "{error}");
         let error = build("broken", &[INSTANCE]).await.unwrap_err();
-        assert!(error.to_string().contains("the API key has blanks"), "{error}");
+        assert!(error.to_string().contains("IBM_KP_SERVICE_API_KEY has blanks"), "{error}");
         assert!(!format!("{error:?}").contains("ary"), "{error:?}");
         // In a pod, Rook passes the API key as a variable of the environment (rook-behaviour §13.1).
         IbmKeyProtectBuilder::new()

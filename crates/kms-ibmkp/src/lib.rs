@@ -17,7 +17,11 @@ mod provider;
 mod put;
 mod stored;
 
-pub use crate::{builder::IbmKeyProtectBuilder, config::IbmKpConfigKey, provider::IbmKeyProtect};
+pub use crate::{
+    builder::IbmKeyProtectBuilder,
+    config::{IbmKpConfigKey, STRICTER},
+    provider::IbmKeyProtect,
+};
 
 /// The name of this provider in messages and in `KMS_PROVIDER`.
 pub const PROVIDER: &str = "ibmkeyprotect";

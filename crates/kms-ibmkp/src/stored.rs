@@ -351,9 +351,12 @@ pub(crate) fn import_body(
     alias: &str,
     successor_of: Option<&str>,
 ) -> Result<Zeroizing<Vec<u8>>> {
-    let (text, verbatim) = (kek.expose_secret(), is_verbatim(kek));
-    let payload =
-        if verbatim { Zeroizing::new(text.to_owned()) } else { Zeroizing::new(STANDARD.encode(text)) };
+    let verbatim = is_verbatim(kek);
+    let payload = Zeroizing::new(if verbatim {
+        kek.expose_secret().to_owned()
+    } else {
+        STANDARD.encode(kek.expose_secret_bytes())
+    });
     let mut tags = names.tags.clone();
     tags.extend(cluster.map(|cluster| format!("{CLUSTER_TAG}{}", cluster.mark)));
     tags.extend(successor_of.map(after));

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::Api,
     client::Client,
-    config::KmipConfigKey as Key,
+    config::{KmipConfigKey as Key, TOO_LONG},
     connection::{Endpoint, Limits},
     message::Version,
     pool::Pool,
@@ -262,7 +262,7 @@ fn server_name(name: &str, setting: &str, problems: &mut Problems) -> Option<Ser
 fn time_limit(settings: &Settings<Key>, key: Key, default: Duration, problems: &mut Problems) -> Duration {
     let limit = settings.duration(key, problems).unwrap_or(default);
     if limit > LONGEST {
-        problems.add(format!("{key} is more than an hour"));
+        problems.add(TOO_LONG.problem_of(key));
     }
     limit
 }

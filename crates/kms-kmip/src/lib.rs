@@ -28,7 +28,12 @@ mod stored;
 mod superseded;
 mod ttlv;
 
-pub use crate::{builder::KmipBuilder, config::KmipConfigKey, index::MemoryIndex, provider::Kmip};
+pub use crate::{
+    builder::KmipBuilder,
+    config::{KmipConfigKey, STRICTER},
+    index::MemoryIndex,
+    provider::Kmip,
+};
 
 /// The name of this provider in messages.
 pub const PROVIDER: &str = "kmip";

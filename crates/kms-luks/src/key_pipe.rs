@@ -17,7 +17,7 @@ const LEAST_BYTES: usize = 4;
 ///
 /// `ConfigInvalid` for a KEK of fewer than 4 bytes.
 pub(crate) fn check_new(kek: &Kek) -> Result<()> {
-    if kek.expose_secret().len() < LEAST_BYTES {
+    if kek.expose_secret_bytes().len() < LEAST_BYTES {
         return Err(Error::config(format!(
             "the KEK has fewer than {LEAST_BYTES} bytes, too few for the passphrase of a new key slot"
         )));
@@ -29,7 +29,7 @@ pub(crate) fn check_new(kek: &Kek) -> Result<()> {
 ///
 /// The KEK is copied into the kernel once. It is on no disk, in no argument and in no environment.
 pub(crate) fn key_pipe(kek: &Kek) -> Result<OwnedFd> {
-    filled(kek.expose_secret().as_bytes()).map(OwnedFd::from).map_err(|cause| {
+    filled(kek.expose_secret_bytes()).map(OwnedFd::from).map_err(|cause| {
         Error::new(ErrorKind::Unexpected, "the pipe for the KEK cannot be created or filled").source(cause)
     })
 }

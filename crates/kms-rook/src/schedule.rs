@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use kms_core::{Error, KeyName, Result};
+use kms_core::{Error, KeyName, Result, config::Stricter};
 
 /// The schedule if `keyRotation.schedule` is empty (rook-behaviour §1.1).
 const DEFAULT: &str = "@weekly";
@@ -51,6 +51,16 @@ const FIELDS: [Field; 5] = [
 pub struct Schedule(String);
 
 impl Schedule {
+    /// The schedule that is refused, and that Rook and old API servers take.
+    pub const STRICTER: Stricter = Stricter {
+        setting: "keyRotation.schedule",
+        input: ("schedule", "TZ=UTC 0 3 * * 0"),
+        rook: "passes it on; old API servers take it, and new ones refuse the CronJob",
+        reason: "is not a cron schedule: a time zone is not allowed here",
+        why: "new API servers refuse it, once for each OSD",
+        remedy: "remove it: the schedule is in the time zone of the cluster",
+    };
+
     /// Parses `keyRotation.schedule`; an empty text means `@weekly`.
     ///
     /// # Errors
@@ -202,6 +212,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn a_time_zone_is_refused_with_the_words_of_the_table() {
+        let Stricter { input: (_, schedule), .. } = Schedule::STRICTER;
+        let error = Schedule::parse(schedule).unwrap_err().to_string();
+        assert!(error.starts_with(&Schedule::STRICTER.problem()), "{error}");
+    }
 
     #[test]
     fn schedules_that_the_api_server_accepts_are_accepted() {

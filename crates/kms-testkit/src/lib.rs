@@ -1,5 +1,6 @@
 //! The private test harness of this workspace. Implementers need `kms-conformance` only.
 //!
+//! - [`answers`]: our answers beside those of Go's library.
 //! - [`fake`]: a provider that fails on demand; with the feature `servers` also doubles of Key Vault, Key Protect and KMIP
 //!   servers, and an HTTP server that sends scripted bytes.
 //! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
@@ -18,6 +19,7 @@
     reason = "this crate is only ever run by tests, and a panic is how a test fails"
 )]
 
+pub mod answers;
 pub mod fake;
 pub mod ledger;
 #[cfg(feature = "servers")]

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::{Api, Seen},
     auth::{Auth, AuthMethod},
-    config::VaultConfigKey as Key,
+    config::{MOUNT_PATH, NAMESPACE, PROXY, SRV_LOOKUP, VaultConfigKey as Key},
     mount::{Declared, Mount},
     provider::Vault,
 };
@@ -105,10 +105,7 @@ impl ProviderBuilder for VaultBuilder {
         self.check_credentials(settings, problems);
         let base = self.base_url(settings, problems);
         if settings.boolean(Key::SrvLookup, problems) == Some(true) {
-            problems.add(
-                "VAULT_SRV_LOOKUP is not supported, since DNS SRV records are not looked up; set VAULT_ADDR to the \
-                 address itself",
-            );
+            problems.add(SRV_LOOKUP.problem());
         }
         let data_namespace = namespace(settings, Key::Namespace, problems);
         let auth_namespace =
@@ -134,13 +131,18 @@ impl ProviderBuilder for VaultBuilder {
         };
         let mount = joined(settings.text(Key::BackendPath).unwrap_or(DEFAULT_MOUNT));
         if mount.is_empty() || mount.split('/').any(|segment| matches!(segment, "." | "..")) {
-            problems.add("VAULT_BACKEND_PATH is not the path of a mount such as rook or rook/ver1");
+            problems.add(MOUNT_PATH.problem());
         }
         // As for Vault's own clients, 0 means the default.
         let timeout = settings
             .duration(Key::ClientTimeout, problems)
             .filter(|timeout| !timeout.is_zero())
             .map(|timeout| timeout.min(LONGEST_TIMEOUT));
+        if let Some((key, url)) = proxy(settings)
+            && Proxies::all(url).check().is_err()
+        {
+            problems.add(PROXY.problem_of(key));
+        }
         if let Some(name) = settings.text(Key::TlsServerName)
             && ServerName::try_from(name).is_err()
         {
@@ -177,8 +179,8 @@ impl ProviderBuilder for VaultBuilder {
         parsed: Parsed,
         credentials: Credentials,
     ) -> Result<Vault> {
-        let proxies = match settings.text(Key::ProxyAddr).or_else(|| settings.text(Key::HttpProxy)) {
-            Some(url) => Proxies::all(url),
+        let proxies = match proxy(&settings) {
+            Some((_, url)) => Proxies::all(url),
             None => Proxies::from_environment(self.source.environment()),
         };
         let http = HttpClientBuilder::new()
@@ -349,6 +351,11 @@ impl VaultBuilder {
     }
 }
 
+/// The proxy of the settings, and the setting that names it.
+fn proxy(settings: &Settings<Key>) -> Option<(Key, &str)> {
+    [Key::ProxyAddr, Key::HttpProxy].into_iter().find_map(|key| Some((key, settings.text(key)?)))
+}
+
 async fn tls(
     settings: &Settings<Key>,
     secrets: &dyn SecretSource,
@@ -395,7 +402,7 @@ fn namespace(settings: &Settings<Key>, key: Key, problems: &mut Problems) -> Opt
     match HeaderValue::from_str(&text) {
         Ok(value) if valid => Some(value).filter(|value| !value.is_empty()),
         _ => {
-            problems.add(format!("{key} is not the path of a namespace such as team or team/storage"));
+            problems.add(NAMESPACE.problem_of(key));
             None
         }
     }
@@ -656,6 +663,42 @@ mod tests {
                 }
                 (found, _) => panic!("{case}: {found:?}"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_choice_that_may_surprise_logs_a_warning_and_others_log_none() {
+        let kubernetes = [("VAULT_AUTH_METHOD", "kubernetes"), ("VAULT_AUTH_KUBERNETES_ROLE", "rook-ceph")];
+        let token = ("VAULT_TOKEN", "s.given");
+        let approle = [("VAULT_AUTH_METHOD", "approle"), ("VAULT_APPROLE_ROLE_ID", "role")];
+        let ldap = ("VAULT_AUTH_METHOD", "ldap");
+        for (details, secret, environment, expected) in [
+            (&[][..], "vault-token", "", None),
+            (&[("VAULT_BACKEND", "kv-v2"), ("VAULT_AUTH_METHOD", "token")], "vault-token", "s.env", None),
+            (&kubernetes, "", "", None),
+            (&[token], "", "", None),
+            (&[("VAULT_BACKEND", "transit")], "vault-token", "", Some("VAULT_BACKEND is not one of kv, v1,")),
+            (&[("VAULT_BACKEND", "V2")], "vault-token", "", Some("the server is asked")),
+            (&[token], "vault-token", "", Some("VAULT_TOKEN in connectionDetails counts, and not the token")),
+            (&[token, kubernetes[0], kubernetes[1]], "", "", Some("VAULT_TOKEN in connectionDetails counts")),
+            (&kubernetes, "vault-token", "", Some("VAULT_AUTH_METHOD does not count, since a token Secret")),
+            (&[ldap], "vault-token", "", Some("VAULT_AUTH_METHOD does not count, since a token Secret")),
+            (&approle, "vault-token", "", Some("does not count, since the token Secret has a token")),
+            (&[ldap], "", "s.env", Some("VAULT_AUTH_METHOD is not known and does not count: VAULT_TOKEN")),
+            (&kubernetes, "", "s.env", Some("VAULT_TOKEN is set and not used, since VAULT_AUTH_METHOD is")),
+        ] {
+            let map: ConnectionDetails = details.iter().copied().collect();
+            let builder = VaultBuilder::new()
+                .with_details(&map)
+                .with_environment([("VAULT_TOKEN", environment), ("VAULT_ADDR", "https://v")])
+                .with_token_secret(secret);
+            let secrets = secrets();
+            let (built, seen) = kms_testkit::warnings::warnings(builder.build(&secrets)).await;
+            built.unwrap();
+            let case = format!("{details:?}, Secret {secret:?}, environment {environment:?}: {seen:?}");
+            assert_eq!(seen.len(), usize::from(expected.is_some()), "{case}");
+            assert!(seen.iter().zip(expected).all(|(seen, expected)| seen.contains(expected)), "{case}");
+            assert!(!case.contains("s.canary"), "{case}");
         }
     }
 

@@ -16,7 +16,11 @@ mod provider;
 mod put;
 mod stored;
 
-pub use crate::{builder::VaultBuilder, config::VaultConfigKey, provider::Vault};
+pub use crate::{
+    builder::VaultBuilder,
+    config::{STRICTER, VaultConfigKey},
+    provider::Vault,
+};
 
 /// The name of this provider in messages.
 pub const PROVIDER: &str = "vault";

@@ -288,7 +288,7 @@ pub(crate) fn encode_v2(name: &KeyName, kek: &Kek, cas: Option<u64>) -> Result<Z
 /// Creates a buffer that never grows, since growing would leave copies of the KEK behind. An escaped character takes
 /// six bytes.
 fn buffer(name: &KeyName, kek: &Kek) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(Vec::with_capacity(128 + name.as_str().len() + 6 * kek.expose_secret().len()))
+    Zeroizing::new(Vec::with_capacity(128 + name.as_str().len() + 6 * kek.expose_secret_bytes().len()))
 }
 
 fn write_fields(body: &mut Zeroizing<Vec<u8>>, name: &KeyName, kek: &Kek) -> Result<()> {
@@ -296,7 +296,7 @@ fn write_fields(body: &mut Zeroizing<Vec<u8>>, name: &KeyName, kek: &Kek) -> Res
     body.push(b'{');
     serde_json::to_writer(&mut **body, &secret_id(name)).map_err(failed)?;
     body.push(b':');
-    serde_json::to_writer(&mut **body, kek.expose_secret()).map_err(failed)?;
+    serde_json::to_writer(&mut **body, kek.expose_secret_text()?).map_err(failed)?;
     body.push(b'}');
     Ok(())
 }

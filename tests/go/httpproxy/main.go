@@ -107,7 +107,8 @@ func questions() []Case {
 	for _, proxy := range []string{
 		"proxy.example:3128", "proxy.example", "10.0.0.1:3128", "http://proxy.example", "https://proxy.example:3128",
 		"http://user:pass%20word@proxy.example:3128", "user:word@proxy.example:3128", "http://[fd00::1]:3128",
-		"http://proxy.example:3128/path", "HTTP://Proxy.example:3128",
+		"http://proxy.example:3128/path", "HTTP://Proxy.example:3128", "socks5://proxy.example:1080",
+		"socks5h://user:word@proxy.example:1080",
 	} {
 		add("https://kms.example", map[string]string{"HTTPS_PROXY": proxy})
 	}

@@ -4,25 +4,33 @@
 //! `cargo xtask codegen` rewrites the parts; with `--check` it runs this test as plain `cargo test` does.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use kms_cli::Exit;
-use kms_core::config::{Setting, Support};
+use kms_core::{
+    SecuritySpec,
+    config::{Setting, Stricter, Support},
+};
 use kms_dispatch::Provider;
+use kms_rook::Schedule;
 
 /// The text of a part.
 fn part(name: &str) -> Result<String, String> {
     Ok(match name {
         "cli-reference" => cli_reference(),
         "exit-codes" => exit_codes(),
+        "go-answers" => go_answers(),
+        "go-refusals" => go_refusals(),
         "providers" => provider_table(),
         "settings-azure" => settings(Provider::AzureKeyVault),
         "settings-ibmkp" => settings(Provider::IbmKeyProtect),
         "settings-kmip" => settings(Provider::Kmip),
         "settings-vault" => settings(Provider::Vault),
+        "stricter" => stricter(),
         _ => return Err(format!("there is no generated part {name}")),
     })
 }
@@ -78,16 +86,80 @@ fn settings(provider: Provider) -> String {
         }
         let secret = if setting.is_secret { " A credential: better kept in a Secret." } else { "" };
         let meaning = format!("{}{secret}", setting.meaning);
+        let facts = setting.facts;
         let support = match setting.support {
             Support::Supported => "supported".to_owned(),
             Support::NoEffect(why) => format!("no effect: {why}"),
             Support::Refused(why) => format!("refused: {why}"),
             _ => "see the documentation".to_owned(),
         };
-        row([&name, &meaning, &support])
+        row([&name, &meaning, facts.default, facts.rook, &support])
     };
     let settings = provider.settings().unwrap_or_default();
-    head(["Setting", "Meaning", "Support"]) + &settings.into_iter().map(line).collect::<String>()
+    head(["Setting", "Meaning", "Default", "Rook", "Support"])
+        + &settings.into_iter().map(line).collect::<String>()
+}
+
+/// The inputs that are refused here and that Rook takes, as a table.
+fn stricter() -> String {
+    let line = |of: &str, row_of: &Stricter| {
+        let (name, value) = row_of.input;
+        let input = format!("`{name}: \"{value}\"`");
+        row([of, &input, row_of.rook, row_of.why, row_of.remedy])
+    };
+    let mut text = head(["Provider", "Input", "Rook", "Why `kms` refuses it", "What to change"]);
+    let blocks = SecuritySpec::STRICTER.iter().chain([&Schedule::STRICTER]);
+    text.extend(blocks.map(|row| line("every", row)));
+    for provider in Provider::ALL {
+        text.extend(provider.stricter().unwrap().iter().map(|row| line(provider.title(), row)));
+    }
+    text
+}
+
+/// Counts of answers, by who accepts and by the reason of a refusal.
+type Answers = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The answers to the tables of `tests/go`: what is asked, and the counts by who accepts and by the reason.
+fn go_tables() -> [(&'static str, Answers); 3] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/go");
+    let read = |file: &str| serde_json::from_str(&fs::read_to_string(folder.join(file)).unwrap()).unwrap();
+    [
+        ("certificates, keys and forms of PEM", read("tls/answers.json")),
+        ("handshakes with a server in Go, TLS 1.2 and 1.3", read("tls/handshakes.json")),
+        ("which proxy a request has", read("httpproxy/answers.json")),
+    ]
+}
+
+/// How many questions both sides answer in the same way, as a table.
+fn go_answers() -> String {
+    const GROUPS: [&str; 4] =
+        ["accepted by both", "refused by both", "refused by us alone", "accepted by us alone"];
+    let line = |(asked, groups): (&str, Answers)| {
+        assert!(groups.keys().all(|group| GROUPS.contains(&group.as_str())), "{groups:?}");
+        let counts = GROUPS.map(|group| groups.get(group).map_or(0, |reasons| reasons.values().sum::<u64>()));
+        let [both, neither, go, ours] = counts.map(|count| count.to_string());
+        row([asked, &counts.iter().sum::<u64>().to_string(), &both, &neither, &go, &ours])
+    };
+    let heading = [
+        "Question",
+        "Cases",
+        "Accepted by both",
+        "Refused by both",
+        "Refused by `kms` alone",
+        "Accepted by `kms` alone",
+    ];
+    head(heading) + &go_tables().map(line).concat()
+}
+
+/// Why `kms` refuses what Go accepts, as a table.
+fn go_refusals() -> String {
+    let mut text = head(["Question", "Refused by `kms` alone", "Cases"]);
+    for (asked, groups) in go_tables() {
+        for (reason, count) in groups.get("refused by us alone").into_iter().flatten() {
+            text.push_str(&row([asked, reason, &count.to_string()]));
+        }
+    }
+    text
 }
 
 /// The exit codes, as a table.
@@ -251,11 +323,14 @@ fn every_part_is_a_table_or_has_one() {
     for name in [
         "cli-reference",
         "exit-codes",
+        "go-answers",
+        "go-refusals",
         "providers",
         "settings-azure",
         "settings-ibmkp",
         "settings-kmip",
         "settings-vault",
+        "stricter",
     ] {
         let text = part(name).unwrap();
         assert!(text.contains("| --- |"), "{name}: {text}");
@@ -264,7 +339,7 @@ fn every_part_is_a_table_or_has_one() {
 
 #[test]
 fn a_table_has_the_same_cells_in_each_row() {
-    for text in [exit_codes(), provider_table()] {
+    for text in [exit_codes(), provider_table(), stricter(), go_answers(), go_refusals()] {
         let cells: Vec<_> = text.lines().map(|line| line.replace("\\|", "").matches('|').count()).collect();
         assert!(cells.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
     }

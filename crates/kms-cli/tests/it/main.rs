@@ -5,4 +5,6 @@
 mod check;
 mod cmd;
 mod codegen;
+mod color;
+mod exports;
 mod kubernetes;

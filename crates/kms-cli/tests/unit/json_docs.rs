@@ -335,6 +335,10 @@ async fn the_page_describes_what_is_written() {
 
     let error = Error::new(ErrorKind::Timeout, "too late").context("key", "a");
     let failure = Failure { error: ErrorDocument::of(&error) };
+    let ended = |error| devices::rotate::OsdEnded { name: "a", done: 1, osds: 2, error }.json();
+    let progress = [ended(None), ended(Some(&failure.error))];
+    assert!(progress.iter().all(|line| line.lines().count() == 1), "{progress:?}");
+    check("Progress of kms rotate --all", &progress);
     check("Errors", &[serde_json::to_string(&failure).unwrap()]);
     for kind in ErrorKind::ALL {
         assert!(PAGE.contains(&format!("`{kind}`")), "{kind}");

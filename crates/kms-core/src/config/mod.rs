@@ -6,7 +6,7 @@ mod problems;
 mod settings;
 
 pub use self::{
-    keys::{ConfigKey, Setting, Support},
+    keys::{ConfigKey, Facts, Setting, Stricter, Support},
     parse::{nearest, parse_bool, parse_duration},
     problems::Problems,
     settings::{Settings, SettingsSource},
@@ -54,6 +54,10 @@ mod tests {
         fn support(self) -> Support {
             if self == Self::Wrap { Support::Refused("it hides the answers") } else { Support::Supported }
         }
+
+        fn facts(self) -> Facts {
+            Facts::default()
+        }
     }
 
     #[test]
@@ -76,9 +80,9 @@ mod tests {
             error,
             "6 problems: VAULT_ADRR is not a known setting; did you mean VAULT_ADDR?; \
              VAULT_WRAP_TTL is not supported: it hides the answers; \
-             NONSENSE is not a known setting of this provider; VAULT_ADDR is missing; \
+             NONSENSE is not a known setting of this provider; remove it; VAULT_ADDR is missing; \
              VAULT_SKIP_VERIFY is neither \"true\" nor \"false\"; \
-             VAULT_CLIENT_TIMEOUT is not a duration such as 60, 60s, 1m30s or 1.5s"
+             VAULT_CLIENT_TIMEOUT is not a duration; write one such as 60, 60s, 1m30s or 1.5s"
         );
         assert!(!format!("{settings:?}").contains("canary"));
     }
@@ -140,7 +144,10 @@ mod tests {
             &[],
             &mut problems,
         );
-        assert_eq!(problems.iter().collect::<Vec<_>>(), ["VAULT_ADDR is given twice, with different values"]);
+        assert_eq!(
+            problems.iter().collect::<Vec<_>>(),
+            ["VAULT_ADDR is given twice, with different values; remove one of them"]
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn parse_bool(text: &str) -> Result<bool, &'static str> {
 ///
 /// The same form as that of [`parse_bool`]. A negative duration is an error, although Go accepts it.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    const WRONG: &str = "not a duration such as 60, 60s, 1m30s or 1.5s";
+    const WRONG: &str = "not a duration; write one such as 60, 60s, 1m30s or 1.5s";
     let whole = |text: &str| text.parse::<i64>().ok();
     let nanoseconds = match (whole(text), text.strip_suffix('d').and_then(whole)) {
         (Some(number), _) => number.checked_mul(SECOND),

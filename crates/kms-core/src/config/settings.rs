@@ -157,7 +157,7 @@ impl<K: ConfigKey> Settings<K> {
             let known = K::ALL.iter().map(|key| key.as_str()).chain(others.iter().copied());
             problems.add(match nearest(name, known) {
                 Some(near) => format!("{name} is not a known setting; did you mean {near}?"),
-                None => format!("{name} is not a known setting of this provider"),
+                None => format!("{name} is not a known setting of this provider; remove it"),
             });
         }
         found
@@ -189,7 +189,10 @@ impl<K: ConfigKey> Settings<K> {
         let value = Zeroizing::new(value.trim().to_owned());
         match self.values.get(&key) {
             Some(other) if *other != value => {
-                problems.add(format!("{} is given twice, with different values", key.as_str()));
+                problems.add(format!(
+                    "{} is given twice, with different values; remove one of them",
+                    key.as_str()
+                ));
             }
             _ => {
                 self.values.insert(key, value);

@@ -52,7 +52,7 @@ impl<P: KmsProvider> Contract<P> {
         if guarantee == Guarantee::Unsupported {
             return Err(Error::new(crate::ErrorKind::Unsupported, format!("this provider cannot {what}")));
         }
-        let (bytes, most) = (kek.expose_secret().len(), capability.max_kek_bytes);
+        let (bytes, most) = (kek.expose_secret_bytes().len(), capability.max_kek_bytes);
         if bytes > most {
             return Err(Error::config(format!(
                 "the KEK has {bytes} bytes, this provider takes at most {most}"

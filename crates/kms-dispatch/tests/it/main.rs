@@ -4,3 +4,5 @@
 mod connect;
 mod fixtures;
 mod registry;
+#[cfg(all(feature = "azure", feature = "ibmkp", feature = "kmip", feature = "vault"))]
+mod settings;

@@ -14,11 +14,11 @@ pub struct Base64(Zeroizing<String>);
 impl Base64 {
     /// Encodes a KEK.
     pub fn of(kek: &Kek) -> Self {
-        Self::encode(kek.expose_secret())
+        Self::encode(kek.expose_secret_bytes())
     }
 
-    /// Encodes a text.
-    pub fn encode(plain: &str) -> Self {
+    /// Encodes a text or other bytes.
+    pub fn encode(plain: impl AsRef<[u8]>) -> Self {
         // The buffer has the exact size: one that grows leaves copies behind.
         Self(Zeroizing::new(STANDARD.encode(plain)))
     }

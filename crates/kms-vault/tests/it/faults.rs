@@ -14,6 +14,7 @@ use kms_core::{
 use kms_testkit::{
     fake::http::{HttpServer, Request, Response, common_habits},
     servers::{Relay, pki::Pki},
+    warnings::warnings,
 };
 use kms_vault::{Vault, VaultBuilder};
 
@@ -475,6 +476,52 @@ async fn a_destroyed_version_is_not_said_to_be_undeletable() {
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         let text = error.to_string();
         assert!(text.contains(words) && text.contains("undelete") != destroyed, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_disagrees_with_the_mount_works_with_a_warning() {
+    const V1: &str = r#"{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}"#;
+    // What Rook stores on a v1 mount with `kv-v2`.
+    const NESTED: &str = r#"{"data":{"data":{"rook-ceph-osd-encryption-key-a":"QUJD"}}}"#;
+    for (backend, is_v2, expected) in [
+        ("v1", false, None),
+        ("kv", false, None),
+        ("v2", true, None),
+        ("kv-v2", true, None),
+        ("v1", true, Some("VAULT_BACKEND says v1, and the mount is KV v2, which counts")),
+        ("kv", true, Some("VAULT_BACKEND says v1, and the mount is KV v2, which counts")),
+        ("v2", false, Some("VAULT_BACKEND is v2, and the mount is KV v1, which counts")),
+        ("kv-v2", false, Some("keys are in its folder data, where Rook keeps them with this setting; leave")),
+    ] {
+        let version = if is_v2 { "2" } else { "1" };
+        let mount =
+            format!(r#"{{"data":{{"type":"kv","path":"secret/","options":{{"version":"{version}"}}}}}}"#);
+        let server = HttpServer::start(move |request| {
+            let path = request.path.split('?').next().unwrap_or_default();
+            match path.strip_prefix("/v1/secret/").map(|path| path.strip_prefix("data/").is_some()) {
+                Some(true) if is_v2 => found("QUJD", 1),
+                Some(true) if backend == "kv-v2" => Response::json(200, NESTED),
+                Some(true) => Response::json(404, r#"{"errors":[]}"#),
+                Some(false) if is_v2 => {
+                    Response::json(404, r#"{"errors":[],"warnings":["Invalid path for a versioned K/V"]}"#)
+                }
+                Some(false) => Response::json(200, V1),
+                None if path.contains("/mounts/") => Response::json(200, mount.clone()),
+                None => Response::json(200, r#"{"ha_enabled":false}"#),
+            }
+        });
+        let server = server.await.unwrap();
+        let vault = client(&server.url(), &[("VAULT_BACKEND", backend)]).await;
+        let (name, case) = (key("a"), format!("{backend} on a mount of version {version}"));
+        let (stored, seen) = warnings(vault.get(&name, Freshness::Any)).await;
+        assert_eq!(stored.unwrap().kek.expose_secret(), "QUJD", "{case}");
+        let seen: Vec<_> = seen.iter().filter(|warning| warning.contains("VAULT_BACKEND")).collect();
+        assert_eq!(seen.len(), usize::from(expected.is_some()), "{case}: {seen:?}");
+        assert!(
+            seen.iter().zip(expected).all(|(seen, expected)| seen.contains(expected)),
+            "{case}: {seen:?}"
+        );
     }
 }
 

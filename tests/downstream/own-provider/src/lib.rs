@@ -144,7 +144,7 @@ impl Directory {
             .mode(0o600)
             .open(&new)
             .and_then(|mut file| {
-                file.write_all(kek.expose_secret().as_bytes())?;
+                file.write_all(kek.expose_secret_bytes())?;
                 file.sync_all()?;
                 file.metadata()
             })

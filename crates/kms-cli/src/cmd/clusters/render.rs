@@ -85,6 +85,9 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
                     withheld.join(", ")
                 );
             }
+            if vars.is_empty() {
+                warn!("there are no variables: with this security block keys are in Kubernetes Secrets");
+            }
             print(&EnvDocument { env: vars }, output)?;
         }
         Render::Volumes { files: _, object_store } => {
@@ -93,6 +96,9 @@ pub(crate) async fn run(args: Args, global: &Global, output: &mut Output<'_>) ->
                 Some(Purpose::SseKms) => rgw_volume(&security.kms, RgwPurpose::SseKms),
                 Some(Purpose::SseS3) => rgw_volume(&security.kms, RgwPurpose::SseS3),
             };
+            if found.is_none() {
+                warn!("there are no volumes: the security block names no Secrets with certificates");
+            }
             let (volumes, volume_mounts) =
                 found.map(|Mounted { volume, mount, .. }| (volume, mount)).into_iter().unzip();
             print(&VolumesDocument { volumes, volume_mounts }, output)?;

@@ -11,7 +11,7 @@ use crate::{
     args::KeyArgs,
     cmd::devices::{DATA_DIR, compared},
     exit::Exit,
-    output::{ErrorDocument, Format, Output, identity},
+    output::{ErrorDocument, Format, Output, Tone, identity},
     rook::Deployments,
     time::rfc3339,
 };
@@ -108,7 +108,10 @@ pub(crate) async fn run(
         Format::Json => output.json(&document)?,
         Format::Text => {
             output.line(format!("{name}  {}", identity(version.as_str(), fingerprint)))?;
-            document.devices.iter().try_for_each(|device| output.line(device.line()))?;
+            document.devices.iter().try_for_each(|device| {
+                let tone = if device.slot.is_some() { Tone::Good } else { Tone::Bad };
+                output.state_line(tone, device.line())
+            })?;
         }
     }
     Ok(exit)

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{Error, ErrorKind, Freshness, HistoryMode, KeyName, KmsProvider, Result, Stored};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -48,6 +49,23 @@ struct Document<'a> {
     fingerprint: String,
     output: Option<String>,
     kek: Option<&'a str>,
+    /// The KEK in base64 if it is not text.
+    kek_base64: Option<&'a str>,
+}
+
+impl<'a> Document<'a> {
+    /// `in_base64` has the KEK if it is not text.
+    fn new(args: &'a Args, stored: &'a Stored, in_base64: &'a str) -> Self {
+        let shown = |text: &'a str, is_form: bool| Some(text).filter(|_| is_form && args.file().is_none());
+        Self {
+            name: args.key.arg.name.as_str(),
+            version: stored.version.as_str(),
+            fingerprint: stored.kek.fingerprint(),
+            output: args.file().map(|file| file.display().to_string()),
+            kek: shown(stored.kek.expose_secret(), stored.kek.is_text()),
+            kek_base64: shown(in_base64, !stored.kek.is_text()),
+        }
+    }
 }
 
 impl Args {
@@ -76,13 +94,12 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
         None => kms.get(name, Freshness::Any).await?,
         Some(version) => past(kms, name, version).await?,
     };
-    let document = Document {
-        name: name.as_str(),
-        version: stored.version.as_str(),
-        fingerprint: stored.kek.fingerprint(),
-        output: args.file().map(|file| file.display().to_string()),
-        kek: args.file().is_none().then(|| stored.kek.expose_secret()),
-    };
+    // The encoder makes a buffer of the exact size.
+    let in_base64 = Zeroizing::new(match stored.kek.is_text() {
+        true => String::new(),
+        false => STANDARD.encode(stored.kek.expose_secret_bytes()),
+    });
+    let document = Document::new(&args, &stored, &in_base64);
     match (args.file(), output.format()) {
         (Some(file), format) => {
             output_file::write_kek(file, &stored.kek)?;
@@ -90,10 +107,11 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
                 output.json(&document)?;
             }
         }
-        (None, Format::Text) => to_stdout(stored.kek.expose_secret().as_bytes())?,
+        (None, Format::Text) => to_stdout(stored.kek.expose_secret_bytes())?,
         (None, Format::Json) => {
             // Large enough for a KEK whose every byte is escaped: a buffer that grows would leave copies behind.
-            let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.kek.expose_secret().len()));
+            let mut text =
+                Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.kek.expose_secret_bytes().len()));
             serde_json::to_writer_pretty(&mut *text, &document).map_err(|_cause| {
                 Error::new(ErrorKind::Unexpected, "the output cannot be written as JSON")
             })?;
@@ -129,4 +147,61 @@ fn to_stdout(bytes: &[u8]) -> Result<()> {
         stdout.write_all(bytes)
     });
     written.map_err(|cause| not_written("standard output", cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+    use kms_core::{Kek, PutMode, memory::Memory};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Line::parse_from(["get"].iter().chain(words)).args
+    }
+
+    #[tokio::test]
+    async fn an_older_version_is_read_and_an_unknown_one_names_those_that_are_left() {
+        let (kms, name) = (Memory::new(), "a".parse().unwrap());
+        for text in ["first", "second"] {
+            kms.put(&name, &Kek::parse(text).unwrap(), PutMode::Overwrite).await.unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kek");
+        for (version, text) in
+            [(&["--version", "1"][..], "first"), (&["--version", "2"], "second"), (&[], "second")]
+        {
+            let words = [&["a", file.to_str().unwrap()][..], version].concat();
+            run(args(&words), &kms, &mut Output::to(Format::Text, io::sink())).await.unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text, "{version:?}");
+        }
+        let error = past(&kms, &name, "7").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("it has: 2, 1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_kek_that_is_not_text_is_written_unchanged_and_is_base64_in_json() {
+        let (kms, name) = (Memory::new(), "a".parse().unwrap());
+        let kek = Kek::from_stored_bytes(b"\xff\0k\n".to_vec()).unwrap();
+        kms.put(&name, &kek, PutMode::Create).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kek");
+        let to_file = args(&["a", file.to_str().unwrap()]);
+        let stored = kms.get(&name, Freshness::Any).await.unwrap();
+        let document = |args: &Args| serde_json::to_value(Document::new(args, &stored, "/wBrCg==")).unwrap();
+        let (shown, written) = (document(&args(&["a"])), document(&to_file));
+        assert_eq!((&shown["kek"], &shown["kek_base64"]), (&().into(), &"/wBrCg==".into()));
+        assert_eq!((&written["kek"], &written["kek_base64"]), (&().into(), &().into()));
+        run(to_file, &kms, &mut Output::to(Format::Text, io::sink())).await.unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"\xff\0k\n");
+    }
 }

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 use futures_util::TryStreamExt;
 use kms_core::{Error, ErrorKind, KeyInfo, KeyState, KmsProvider, Result};
 use serde::Serialize;
+use tracing::warn;
 
 use crate::{
     args::Files,
     exit::Exit,
-    output::{Format, Output, chain, table},
+    output::{Format, Output, Tone, chain, table},
     time::{age, rfc3339},
 };
 
@@ -71,6 +72,9 @@ pub(crate) async fn run(
     let (mut keys, incomplete) = collect(kms).await?;
     let reason = incomplete.as_ref().map(chain);
     keys.sort_by(|a, b| a.name.cmp(&b.name));
+    if keys.is_empty() && incomplete.is_none() {
+        warn!("there are no keys: {} has none with the names that Rook gives", kms.provider());
+    }
     match output.format() {
         Format::Json => {
             let keys = keys.into_iter().map(Key::of).collect();
@@ -84,7 +88,7 @@ pub(crate) async fn run(
                 output.line(line)?;
             }
             if let Some(reason) = reason {
-                output.line(format!("INCOMPLETE: {reason}"))?;
+                output.state_line(Tone::Warning, format!("INCOMPLETE: {reason}"))?;
             }
         }
     }
@@ -117,6 +121,21 @@ mod tests {
     use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_empty_list_says_where_kms_has_looked() {
+        let (empty, full) = (Memory::new(), Memory::new());
+        full.put(&"a".parse().unwrap(), &Kek::generate().unwrap(), PutMode::Create).await.unwrap();
+        for (kms, expected) in [(&empty, 1), (&full, 0)] {
+            let mut output = Output::to(Format::Json, std::io::sink());
+            let args = Args { files: Files::default() };
+            let (listed, seen) =
+                kms_testkit::warnings::warnings(run(args, kms, SystemTime::UNIX_EPOCH, &mut output)).await;
+            listed.unwrap();
+            assert_eq!(seen.len(), expected, "{seen:?}");
+            assert!(seen.iter().all(|line| line.starts_with("there are no keys: memory has")), "{seen:?}");
+        }
+    }
 
     #[tokio::test]
     async fn an_incomplete_list_shows_its_keys_says_so_and_fails() {

@@ -33,6 +33,13 @@ pub(crate) struct Entry {
     pub(crate) aliases: &'static [&'static str],
     pub(crate) provider: &'static str,
     pub(crate) meaning: &'static str,
+    /// The form of the value.
+    pub(crate) values: &'static str,
+    /// What counts if the setting is absent.
+    pub(crate) default: &'static str,
+    /// What Rook does with the setting.
+    pub(crate) rook: &'static str,
+    pub(crate) example: &'static str,
     pub(crate) credential: bool,
     /// `supported`, `no-effect` or `refused`.
     pub(crate) support: &'static str,
@@ -52,6 +59,10 @@ impl Entry {
             aliases: setting.aliases,
             provider: provider.title(),
             meaning: setting.meaning,
+            values: setting.facts.values,
+            default: setting.facts.default,
+            rook: setting.facts.rook,
+            example: setting.facts.example,
             credential: setting.is_secret,
             support,
             reason,
@@ -69,6 +80,9 @@ impl Entry {
             lines.push(format!("  also {}", self.aliases.join(", ")));
         }
         lines.push(format!("  {}", self.meaning));
+        lines.push(format!("  Value: {}. Default: {}.", self.values, self.default));
+        lines.push(format!("  Rook {}.", self.rook));
+        lines.push(format!("  Example: {}: \"{}\"", self.name, self.example));
         if self.credential {
             lines.push("  It is a credential: better kept in a Secret than in connectionDetails.".to_owned());
         }
@@ -135,7 +149,10 @@ mod tests {
         assert!(names.lines().count() > 20, "{names}");
         for name in names.lines() {
             let text = explain(Some(&name.to_lowercase())).unwrap();
-            assert!(text.starts_with(name) && text.lines().count() >= 2, "{text}");
+            assert!(text.starts_with(name), "{text}");
+            for part in ["  Value: ", ". Default: ", "  Rook ", &format!("  Example: {name}: \"")] {
+                assert!(text.contains(part), "{part:?} is not in {text}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use clap::builder::NonEmptyStringValueParser;
 use kms_core::{Error, Result};
 use kms_rook::{Discovery, rbac};
+use tracing::warn;
 
 use super::{List, options::recorded, report_faults, value};
 use crate::{
@@ -36,6 +37,9 @@ pub(super) async fn run(args: Args, mut source: Source, output: &mut Output<'_>)
              only its security block",
         )
     })?;
+    if osds.is_empty() && faults.is_empty() {
+        warn!("the rights name no Secret of an OSD: {} no encrypted OSDs on PVCs", source.place_has());
+    }
     let rights = rbac(
         &source.cluster.security,
         &named.kube_namespace,

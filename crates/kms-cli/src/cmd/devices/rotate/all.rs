@@ -15,12 +15,12 @@ use super::{
     document,
     find::Found,
     journal::Journal,
-    progress::Progress,
+    progress::{OsdEnded, Progress},
     sink::{Ended, ResultSink, note_everywhere},
 };
 use crate::{
     exit::Exit,
-    output::{ErrorDocument, Format, Output, chain, table},
+    output::{ErrorDocument, Format, Output, Tone, chain, table},
 };
 
 /// A run over many OSDs.
@@ -88,7 +88,10 @@ impl All<'_> {
             }
             match osd {
                 Ok(osd) => osds.push(osd),
-                Err(error) => self.ended(&mut summary, begin, &name, Err(error)).await,
+                Err(error) => {
+                    self.ended(&mut summary, begin, &name, Err(error)).await;
+                    self.progress.ended(&summary.ended(&name));
+                }
             }
         }
         self.progress.line(format_args!(
@@ -99,7 +102,7 @@ impl All<'_> {
         let progress = std::mem::replace(&mut self.progress, Progress::new(true, output.format()));
         let all = rotate_all(kms, osds, self.options, self.jobs, &progress, async |name, result| {
             self.ended(&mut summary, begin, name, result).await;
-            progress.line(summary.line(name));
+            progress.ended(&summary.ended(name));
         });
         all.await?;
         if let Some(journal) = self.journal {
@@ -142,13 +145,15 @@ impl Summary {
         self.skipped + self.failures.len() + self.outcomes.values().sum::<usize>()
     }
 
-    /// The progress line for an OSD that has ended.
-    fn line(&self, name: &KeyName) -> String {
-        let what = match self.failures.last().filter(|failed| failed.name == name.as_str()) {
-            Some(failed) => format!("FAILED  {name}: {}", failed.error.message()),
-            None => name.to_string(),
-        };
-        format!("[{}/{}] {what}", self.done(), self.total)
+    /// The progress for an OSD that has just ended.
+    fn ended<'a>(&'a self, name: &'a KeyName) -> OsdEnded<'a> {
+        let failed = self.failures.last().filter(|failed| failed.name == name.as_str());
+        OsdEnded {
+            name: name.as_str(),
+            done: self.done(),
+            osds: self.total,
+            error: failed.map(|failed| &failed.error),
+        }
     }
 
     fn print(self, output: &mut Output<'_>) -> Result<Exit> {
@@ -175,7 +180,11 @@ impl Summary {
                 }
                 rows.extend(self.outcomes.iter().map(|(outcome, count)| row(outcome, *count)));
                 rows.push(row("failed", self.failures.len()));
-                table(&rows).into_iter().try_for_each(|line| output.line(line))?;
+                let failed = !self.failures.is_empty();
+                table(&rows).into_iter().try_for_each(|line| match line.starts_with("failed ") {
+                    true if failed => output.state_line(Tone::Bad, line),
+                    _ => output.line(line),
+                })?;
                 for Failed { name, error, .. } in &self.failures {
                     output.line(format!("{name}: {}", error.message()))?;
                 }

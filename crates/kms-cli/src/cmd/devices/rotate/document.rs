@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     exit::Exit,
-    output::{Format, Output, identity},
+    output::{Format, Output, Tone, identity},
     time::rfc3339,
 };
 
@@ -72,7 +72,7 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
             warnings: report.warnings.clone(),
         }),
         Format::Text => {
-            output.line(headline(report))?;
+            output.state_line(Tone::Good, headline(report))?;
             for device in &report.devices {
                 output.line(device_line(device))?;
             }

@@ -16,9 +16,12 @@ use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use kms_core::{KeyName, KmsProvider, Result};
 use kms_luks::{Cryptsetup, OsdFolder};
 use kms_rotation::{Options, Osd, SightFolder};
+use tracing::warn;
 
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::kubernetes::at_deployments;
+#[cfg(test)]
+pub(crate) use self::progress::OsdEnded;
 #[cfg(not(feature = "k8s-secret"))]
 pub(crate) use self::sink::at_deployments;
 pub(crate) use self::{
@@ -31,6 +34,7 @@ use crate::{
     args::{Files, duration, key_name},
     cmd::devices::{DATA_DIR, compared},
     exit::Exit,
+    input,
     output::Output,
     rook::Rook,
 };
@@ -209,6 +213,16 @@ pub(crate) async fn run(
                     find::in_folders(folders, &host.rook.deployments(None).await, &host.cryptsetup)
                 }
             };
+            if found.is_empty() {
+                let looked_at = match list {
+                    Some(list) => format!("the list {}", input::name(list)),
+                    None => {
+                        let folders: Vec<_> = data_dir.iter().map(|dir| dir.display().to_string()).collect();
+                        format!("the folder {}", folders.join(", "))
+                    }
+                };
+                warn!("there is nothing to rotate: {looked_at} has no encrypted OSDs on PVCs");
+            }
             if !args.even_if_rook_rotates {
                 let names: Vec<&KeyName> = found.iter().map(|(name, _)| name).collect();
                 if let Err(error) = host.rook.check_rotation(&names).await {

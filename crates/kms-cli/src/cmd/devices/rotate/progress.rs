@@ -10,9 +10,10 @@ use std::{
 
 use kms_core::KeyName;
 use kms_rotation::{Observer, Phase, Step};
+use serde::Serialize;
 use tracing::{debug, info};
 
-use crate::output::Format;
+use crate::output::{ErrorDocument, Format, Tone, on_stderr};
 
 /// The interval of messages about the wait. The first one comes when the wait begins.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -20,23 +21,64 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Writes steps to the log; writes the wait and the count to standard error.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    shown: bool,
+    quiet: bool,
+    format: Format,
     /// The time left of each wait at its last message. If many OSDs wait, the first one speaks for all.
     said: Mutex<BTreeMap<KeyName, Duration>>,
 }
 
 impl Progress {
-    /// With `--quiet`, or if a program reads the output, shows nothing but logs.
+    /// With `--quiet` shows nothing but logs. If a program reads the output, shows one line for each OSD of many.
     pub(crate) fn new(quiet: bool, format: Format) -> Self {
-        Self { shown: !quiet && format == Format::Text, said: Mutex::default() }
+        Self { quiet, format, said: Mutex::default() }
     }
 
-    /// Shows a line.
+    /// Shows a line for people.
     pub(crate) fn line(&self, line: impl fmt::Display) {
-        if self.shown {
+        if self.format == Format::Text {
+            self.write(line);
+        }
+    }
+
+    /// Shows that an OSD has ended.
+    pub(crate) fn ended(&self, ended: &OsdEnded<'_>) {
+        self.write(match self.format {
+            Format::Json => ended.json(),
+            Format::Text => ended.text(),
+        });
+    }
+
+    fn write(&self, line: impl fmt::Display) {
+        if !self.quiet {
             // If standard error is closed, the reader does not want the line.
             let _closed = writeln!(io::stderr(), "{line}");
         }
+    }
+}
+
+/// The end of the rotation of one OSD of many.
+#[derive(Serialize)]
+pub(crate) struct OsdEnded<'a> {
+    pub(crate) name: &'a str,
+    /// How many OSDs have ended, with those that a resumed run has skipped.
+    pub(crate) done: usize,
+    pub(crate) osds: usize,
+    pub(crate) error: Option<&'a ErrorDocument>,
+}
+
+impl OsdEnded<'_> {
+    /// One line, as `docs/json-output.md` describes it.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(&BTreeMap::from([("progress", self)])).unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        let Self { name, done, osds, error } = self;
+        let what = match error {
+            Some(error) => format!("{}  {name}: {}", on_stderr(Tone::Bad, "FAILED"), error.message()),
+            None => (*name).to_owned(),
+        };
+        format!("[{done}/{osds}] {what}")
     }
 }
 

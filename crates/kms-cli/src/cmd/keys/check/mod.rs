@@ -16,7 +16,7 @@ use crate::{
     args::Files,
     exit::Exit,
     invocation::Invocation,
-    output::{ErrorDocument, Format, Output, chain, table},
+    output::{ErrorDocument, Format, Output, Tone, chain, table},
 };
 
 /// The step before the steps of the provider.
@@ -247,7 +247,12 @@ fn finish(
                 .chain(warnings.iter().map(warning))
                 .collect();
             for line in table(&rows) {
-                output.line(line)?;
+                match line.split(' ').next() {
+                    Some("ok") => output.state_line(Tone::Good, line)?,
+                    Some("WARN" | "warning") => output.state_line(Tone::Warning, line)?,
+                    Some("FAILED") => output.state_line(Tone::Bad, line)?,
+                    _ => output.line(line)?,
+                }
             }
         }
     }
