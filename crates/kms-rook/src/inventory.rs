@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kms_core::{Error, KeyInfo, KeyName};
+use kms_core::{Error, KeyInfo, KeyName, KeyState};
 use serde::{Serialize, Serializer};
 
 use crate::{client::LastRotation, discover::Discovery};
@@ -70,7 +70,7 @@ impl Gap {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum State {
-    /// An OSD whose key the KMS does not have: it cannot start again.
+    /// An OSD whose key the KMS does not have, or has disabled: it cannot start again.
     Missing,
     /// A device that the current KEK does not open.
     Mixed,
@@ -308,6 +308,9 @@ impl Judge<'_> {
                 None => (State::Missing, Some("the KMS has no key of this name".to_owned())),
                 Some(_) => (State::Unknown, Some("not every key was listed".to_owned())),
             },
+            (Some(_), Some(key)) if key.state == Some(KeyState::Disabled) => {
+                (State::Missing, Some("the key is disabled, and the KMS hands it to nobody".to_owned()))
+            }
             (Some(name), Some(key)) => match self.devices.get(name) {
                 Some(Some(problem)) => (State::Mixed, Some(problem.clone())),
                 _ => self.age(key),
@@ -431,6 +434,10 @@ mod tests {
         let facts =
             Facts { osds: vec![osd(0, "a")], keys: vec![KeyInfo::new(name("a"))], ..Facts::default() };
         assert_eq!(states(facts, Some(DAY)), [("a".to_owned(), State::Unknown)]);
+        // A key that the KMS hands to nobody is no key.
+        let disabled = key("a", 0).with_state(Some(KeyState::Disabled));
+        let facts = Facts { osds: vec![osd(0, "a")], keys: vec![disabled], ..Facts::default() };
+        assert_eq!(states(facts, None), [("a".to_owned(), State::Missing)]);
         // The server's clock is ahead of ours.
         let ahead = key("a", 0).with_times(None, Some(now() + DAY));
         let facts = Facts { osds: vec![osd(0, "a")], keys: vec![ahead], ..Facts::default() };

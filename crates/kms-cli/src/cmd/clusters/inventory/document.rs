@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::sources::Devices;
 use crate::{
     cmd::devices::DeviceDocument,
-    output::{ErrorDocument, Format, Output, table},
+    output::{ErrorDocument, Format, Output, Tone, table},
     time::{age, rfc3339},
 };
 
@@ -90,15 +90,23 @@ impl<'a> Document<'a> {
         for row in &self.rows {
             if let (Some(reason), true) = (row.reason, row.state != State::Ok) {
                 let subject = row.name.or(row.deployment).unwrap_or("-");
-                output.line(format!("{subject}: {}: {reason}", row.state))?;
+                output.state_line(tone(row.state), format!("{subject}: {}: {reason}", row.state))?;
             }
         }
         let counts: Vec<_> = self.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
         output.line(format!("{} rows: {}", self.rows.len(), counts.join(", ")))?;
         for gap in &self.gaps {
-            output.line(format!("INCOMPLETE: {}: {}", gap.source, gap.reason))?;
+            output.state_line(Tone::Warning, format!("INCOMPLETE: {}: {}", gap.source, gap.reason))?;
         }
         Ok(())
+    }
+}
+
+/// An OSD that cannot start is worse than a key that nobody uses.
+const fn tone(state: State) -> Tone {
+    match state {
+        State::Missing | State::Mixed => Tone::Bad,
+        _ => Tone::Warning,
     }
 }
 
