@@ -76,8 +76,8 @@ async fn an_inventory_shows_what_is_missing_and_what_nobody_uses() {
     assert_eq!((&row["rotated"], &row["outcome"]), (&json!("2026-11-30T01:02:03Z"), &json!("rotated")));
     let text = admin.run(&["inventory"]).want(0).stdout;
     for line in [
-        format!("{}: missing: the KMS has no key of this name", OSDS[2].1),
-        format!("{NO_OSD}: orphan: no OSD and no PVC has this name"),
+        format!("missing: {}: the KMS has no key of this name", OSDS[2].1),
+        format!("orphan: {NO_OSD}: no OSD and no PVC has this name"),
         "5 rows: 1 missing, 1 orphan, 3 ok".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");

@@ -90,7 +90,7 @@ impl<'a> Document<'a> {
         for row in &self.rows {
             if let (Some(reason), true) = (row.reason, row.state != State::Ok) {
                 let subject = row.name.or(row.deployment).unwrap_or("-");
-                output.state_line(tone(row.state), format!("{subject}: {}: {reason}", row.state))?;
+                output.state_line(tone(row.state), format!("{}: {subject}: {reason}", row.state))?;
             }
         }
         let counts: Vec<_> = self.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
