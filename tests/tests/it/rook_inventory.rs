@@ -150,7 +150,7 @@ async fn files_have_what_kubectl_prints_and_a_host_knows_its_own_osds() {
     // A host has the folders of two OSDs, of which one has a device that another KEK opens.
     let host = kms().document("cluster.yaml", &cluster.kubectl("get cephclusters -o yaml"));
     for (at, (_, name)) in OSDS[..2].iter().enumerate() {
-        let stored = Kek::new(cluster.kms(ADMIN).run(&["get", name]).want(0).stdout.into_bytes()).unwrap();
+        let stored = Kek::parse(cluster.kms(ADMIN).run(&["get", name]).want(0).stdout).unwrap();
         let kek = if at == 0 { stored } else { Kek::generate().unwrap() };
         let folder = host.folder().join(format!("rook/{}/{name}/ceph-{at}", cluster.place.name()));
         std::fs::create_dir_all(&folder).unwrap();
