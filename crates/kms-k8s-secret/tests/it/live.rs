@@ -468,8 +468,8 @@ async fn a_server_of_another_ca_and_a_stranger_are_refused() {
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::ConfigInvalid, Retry::Never), "{error}");
     assert!(error.to_string().contains("certificate-authority"), "{error}");
     let probe = provider.probed().await;
-    assert_eq!(probe.failed.unwrap().0, "connect");
-    assert_eq!(probe.not_run, ["login", "permissions"]);
+    assert_eq!(probe.failed.unwrap().0, "tls");
+    assert_eq!(probe.not_run, ["connect", "login", "permissions"]);
 
     let mut stranger = config;
     stranger["users"][0]["user"] = json!({});

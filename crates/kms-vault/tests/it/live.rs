@@ -703,10 +703,10 @@ async fn a_probe_shows_what_it_found_and_what_is_missing() {
     assert_eq!((step, error.kind()), ("login", ErrorKind::Unauthenticated), "{error}");
     let away = Setup::on(&server).await.address("https://127.0.0.1:9").build().await;
     let (step, error) = away.probed().await.failed.unwrap();
-    assert_eq!((step, error.kind()), ("server", ErrorKind::Unavailable), "{error}");
+    assert_eq!((step, error.kind()), ("tcp", ErrorKind::Unavailable), "{error}");
     let unknown = Setup::on(&server).await.address("https://vault.invalid:8200").build().await;
-    let (_, error) = unknown.probed().await.failed.unwrap();
-    assert!(error.to_string().contains("could not be resolved"), "{error}");
+    let (step, error) = unknown.probed().await.failed.unwrap();
+    assert!(step == "dns" && error.to_string().contains("could not be resolved"), "{step}: {error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
