@@ -138,7 +138,7 @@ mod tests {
                 Proxies::from_environment(env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             let found = proxies.for_url(&Url::parse(&url).unwrap());
             let expected = proxy.map(|proxy| Url::parse(&proxy).unwrap());
-            answers.add(!refused, found.as_ref().map(drop).map_err(|_| "a SOCKS proxy"));
+            answers.add(!refused, found.as_ref().map(drop).map_err(|_error| "a SOCKS proxy"));
             let socks = expected.as_ref().is_some_and(|proxy| proxy.scheme().starts_with("socks5"));
             match found {
                 Ok(found) => assert_eq!((found, false), (expected, refused || socks), "{url} with {env:?}"),

@@ -92,7 +92,7 @@ fn what_go_accepts_is_accepted_but_for_the_list_of_the_decision() {
             continue;
         }
         let stricter = STRICTER.iter().find(|(listed, ..)| *listed == name);
-        answers.add(go, ours.as_ref().map(drop).map_err(|_| stricter.map_or("", |(.., reason)| reason)));
+        answers.add(go, ours.as_ref().map(drop).map_err(|_error| stricter.map_or("", |(.., reason)| reason)));
         let is_right = match (&ours, stricter) {
             (Err(error), Some((_, words, _))) => go && error.contains(words),
             (_, Some(_)) => false,

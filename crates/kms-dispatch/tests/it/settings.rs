@@ -33,7 +33,7 @@ fn accepted(provider: Provider) -> BTreeMap<&'static str, &'static str> {
 fn answer(details: &BTreeMap<&str, &str>, field: Option<(&str, &str)>) -> Result<Provider> {
     let mut kms = json!({"connectionDetails": details, "tokenSecretName": "token"});
     if let Some((name, value)) = field {
-        kms[name] = Value::from(value);
+        kms.as_object_mut().unwrap().insert(name.to_owned(), Value::from(value));
     }
     let spec: SecuritySpec = serde_json::from_value(json!({ "kms": kms })).unwrap();
     check(&spec, &Options::default())
