@@ -155,7 +155,7 @@ async fn files_have_what_kubectl_prints_and_a_host_knows_its_own_osds() {
         let folder = host.folder().join(format!("rook/{}/{name}/ceph-{at}", cluster.place.name()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("block"), "").unwrap();
-        Image::luks2(&kek).copy(folder.join("block-tmp"));
+        let _ = Image::luks2(&kek).copy(folder.join("block-tmp"));
     }
     let ran =
         host.run(&[&INVENTORY[..], &["--devices", "--data-dir", "rook", "--fail-on", "mixed"]].concat());

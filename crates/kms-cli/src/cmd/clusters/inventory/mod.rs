@@ -120,23 +120,20 @@ pub(crate) mod tests {
         let key = |text| {
             KeyInfo::new(name(text)).with_version(KeyVersion::new("3")).with_times(Some(now), Some(now))
         };
-        let mut facts = Facts::default();
-        facts.osds = ["set1-data-0", "set1-data-1"]
-            .into_iter()
-            .zip(0..)
-            .map(|(key, id)| {
-                let mut osd = OsdFacts::on_host(Some(id), name(key), Some("node-a".to_owned()));
-                osd.deployment = Some(format!("rook-ceph-osd-{id}"));
-                (osd.rotated, osd.outcome) = (Some(now), Some("rotated".to_owned()));
-                osd
-            })
-            .collect();
-        facts.keys = vec![key("set1-data-0"), key("set9-data-0")];
-        facts.claims = ["set1-data-0".to_owned()].into();
-        facts.devices = [(name("set1-data-0"), Some("no slot".to_owned()))].into();
+        let osds = ["set1-data-0", "set1-data-1"].into_iter().zip(0..).map(|(key, id)| {
+            let mut osd = OsdFacts::on_host(Some(id), name(key), Some("node-a".to_owned()));
+            osd.deployment = Some(format!("rook-ceph-osd-{id}"));
+            (osd.rotated, osd.outcome) = (Some(now), Some("rotated".to_owned()));
+            osd
+        });
         let denied = Error::new(ErrorKind::PermissionDenied, "no right to list PVCs");
-        facts.gaps =
-            vec![Gap::failed(Source::Claims, "no right", denied), Gap::new(Source::Nodes, "not given")];
+        let facts = Facts {
+            osds: osds.collect(),
+            keys: vec![key("set1-data-0"), key("set9-data-0")],
+            claims: ["set1-data-0".to_owned()].into(),
+            devices: [(name("set1-data-0"), Some("no slot".to_owned()))].into(),
+            gaps: vec![Gap::failed(Source::Claims, "no right", denied), Gap::new(Source::Nodes, "not given")],
+        };
         let opens = |slot| DeviceCheck::new("/dev/a", slot);
         let devices = [
             opens(Ok(kms_rotation::Slot::PAIR[0])),
