@@ -245,8 +245,8 @@ async fn a_probe_shows_what_there_is() {
 async fn a_server_that_dies_and_one_that_freezes_are_told_apart() {
     let (mut server, _) = server().await;
     let relay = server.relay().await.unwrap();
-    let setup = Setup::on(&relay.addr().to_string(), server.pki()).set("READ_TIMEOUT", "500ms");
-    let kmip = setup.set("KMIP_CONNECT_TIMEOUT", "500ms").build().await;
+    let setup = Setup::on(&relay.addr().to_string(), server.pki()).set("READ_TIMEOUT", "2s");
+    let kmip = setup.set("KMIP_CONNECT_TIMEOUT", "2s").build().await;
     kmip.put(&key("a"), &kek(), PutMode::Create).await.unwrap();
     relay.freeze(true);
     let error = kmip.get(&key("a"), Freshness::Any).await.unwrap_err();
