@@ -8,7 +8,7 @@ use kms_core::{
     config::{ConfigKey as _, Problems, Settings, SettingsSource},
     layer::{LayerOptions, step_limit},
 };
-use kms_tls::{Identity, Roots, SettingNames, TlsOptions, pem::certificates, source::file};
+use kms_tls::{Identity, Roots, SettingNames, Tls, TlsOptions, pem::certificates, source::file};
 use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
 
@@ -138,19 +138,18 @@ impl ProviderBuilder for KmipBuilder {
         }
         let mut text = |key: Key| pem(settings, key, secret.as_ref(), problems);
         let (ca, certificate, key) = (text(Key::CaCert)?, text(Key::ClientCert)?, text(Key::ClientKey)?);
-        let mut tls = TlsOptions::named(NAMES);
-        if let Some(ca) = ca
-            && let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))?
-        {
-            tls.roots = Roots::Only(roots);
-            // Building the TLS configuration checks that each root is a certificate.
-            problems.absorb("CA_CERT", tls.tls().map(drop))?;
+        let mut options = TlsOptions::named(NAMES);
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            let identity = Identity::from_pem(&certificate, &key);
+            options.identity = problems.absorb("CLIENT_CERT and CLIENT_KEY", identity)?;
         }
-        let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
-        tls.identity =
-            problems.absorb("CLIENT_CERT and CLIENT_KEY", Identity::from_pem(&certificate, &key))?;
-        let leaf = tls.identity.as_ref().and_then(Identity::certificate).map(|leaf| leaf.to_vec());
-        Ok(leaf.map(|certificate| Credentials { tls, certificate }))
+        let leaf = options.identity.as_ref().and_then(Identity::certificate).map(|leaf| leaf.to_vec());
+        let Some(ca) = ca else { return Ok(None) };
+        let Some(roots) = problems.absorb("CA_CERT", certificates(&ca))? else { return Ok(None) };
+        options.roots = Roots::Only(roots);
+        // Building the configuration checks that each root is a certificate.
+        let tls = problems.absorb("CA_CERT", options.tls())?;
+        Ok(tls.zip(leaf).map(|(tls, certificate)| Credentials { tls, certificate }))
     }
 
     async fn assemble(
@@ -161,7 +160,7 @@ impl ProviderBuilder for KmipBuilder {
     ) -> Result<Kmip> {
         let Parsed { endpoint, server_name, limits, version } = parsed;
         let Credentials { tls, certificate } = credentials;
-        let client = Client::new(Pool::new(endpoint, server_name, tls.tls()?, limits), version);
+        let client = Client::new(Pool::new(endpoint, server_name, tls, limits), version);
         Ok(Kmip { api: Api::new(client, self.cluster).into(), index: self.index, certificate })
     }
 
@@ -211,10 +210,10 @@ pub struct Parsed {
     version: Option<Version>,
 }
 
-/// The TLS options with our client certificate, and a copy of that certificate for a probe.
+/// The TLS configuration with our client certificate, and a copy of that certificate for a probe.
 #[expect(unnameable_types, reason = "only ProviderBuilder uses it")]
 pub struct Credentials {
-    tls: TlsOptions,
+    tls: Tls,
     certificate: Vec<u8>,
 }
 

@@ -253,3 +253,22 @@ async fn a_destroy_that_was_interrupted_goes_on() {
     assert_eq!(provider.delete(&name, DeleteMode::Destroy).await.unwrap(), Deleted::Destroyed);
     assert_eq!(double.is_deleted(&secret("a")), None);
 }
+
+#[tokio::test]
+async fn a_delete_by_a_fresh_client_looks_for_no_key_and_only_at_the_result() {
+    let double = Azure::start().await.unwrap();
+    for (mode, seen) in [
+        (DeleteMode::Soft, ["DELETE", "GET"].as_slice()),
+        (DeleteMode::Destroy, &["DELETE", "DELETE", "GET"]),
+    ] {
+        let name = if mode == DeleteMode::Soft { "a" } else { "b" };
+        double.plant(&secret(name), "YWJj");
+        let provider = Setup::on(&double).build().await;
+        // The first request of a process gets a challenge, whatever it is.
+        let _absent = provider.get(&key("other"), Freshness::Any).await;
+        double.forget();
+        provider.delete(&key(name), mode).await.unwrap();
+        let requests = double.requests_to(Host::Keys);
+        assert_eq!(requests.iter().map(|request| request.method.as_str()).collect::<Vec<_>>(), seen);
+    }
+}

@@ -20,6 +20,18 @@ fn rooks() -> String {
 }
 
 #[tokio::test]
+async fn a_delete_by_a_fresh_client_looks_for_the_key_and_for_older_ones_first() {
+    let double = IbmKp::start().await.unwrap();
+    let name = key("a");
+    Setup::on(&double).build().await.put(&name, &kek(&rooks()), PutMode::Create).await.unwrap();
+    double.forget();
+    let provider = Setup::on(&double).build().await;
+    provider.delete(&name, DeleteMode::Destroy).await.unwrap();
+    // The look, the search, the alias, and the key.
+    assert_eq!(double.counts().keys.requests, 4);
+}
+
+#[tokio::test]
 async fn requests_are_those_of_rook_byte_for_byte() {
     let double = IbmKp::start().await.unwrap();
     let provider = Setup::on(&double).set("IBM_KP_KEY_RING", "default").build().await;
