@@ -116,7 +116,7 @@ fn what_a_go_client_can_talk_to_we_can_talk_to_but_for_the_list_of_the_decision(
             let ours = connect(&table["texts"], case, ports[at].as_u64().unwrap());
             let listed = STRICTER.iter().find(|(prefix, ..)| name.starts_with(prefix));
             let reason = listed.map_or("", |(.., reason)| reason);
-            answers.add(go, ours.as_ref().map(|()| ()).map_err(|_error| reason));
+            answers.add(go, ours.as_ref().copied().map_err(|_error| reason));
             if go
                 && ours
                     .as_ref()
