@@ -309,7 +309,7 @@ impl Judge<'_> {
                 Some(_) => (State::Unknown, Some("not every key was listed".to_owned())),
             },
             (Some(_), Some(key)) if key.state == Some(KeyState::Disabled) => {
-                (State::Missing, Some("the key is disabled, and the KMS hands it to nobody".to_owned()))
+                (State::Missing, Some("the key is disabled, and the KMS does not hand it out".to_owned()))
             }
             (Some(name), Some(key)) => match self.devices.get(name) {
                 Some(Some(problem)) => (State::Mixed, Some(problem.clone())),
@@ -434,7 +434,7 @@ mod tests {
         let facts =
             Facts { osds: vec![osd(0, "a")], keys: vec![KeyInfo::new(name("a"))], ..Facts::default() };
         assert_eq!(states(facts, Some(DAY)), [("a".to_owned(), State::Unknown)]);
-        // A key that the KMS hands to nobody is no key.
+        // A key that the KMS does not hand out is no key.
         let disabled = key("a", 0).with_state(Some(KeyState::Disabled));
         let facts = Facts { osds: vec![osd(0, "a")], keys: vec![disabled], ..Facts::default() };
         assert_eq!(states(facts, None), [("a".to_owned(), State::Missing)]);

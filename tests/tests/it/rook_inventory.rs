@@ -55,7 +55,7 @@ const INVENTORY: [&str; 3] = ["-o", "json", "inventory"];
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
-async fn an_inventory_shows_what_is_missing_and_what_nobody_uses() {
+async fn an_inventory_shows_what_is_missing_and_which_keys_have_no_osd() {
     let cluster = cluster().await;
     let admin = cluster.kms(ADMIN);
     let run = |more: &[&str]| admin.run(&[&INVENTORY, more].concat());

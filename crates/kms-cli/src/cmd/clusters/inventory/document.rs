@@ -102,7 +102,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// An OSD that cannot start is worse than a key that nobody uses.
+/// An OSD that cannot start is worse than a key without an OSD.
 const fn tone(state: State) -> Tone {
     match state {
         State::Missing | State::Mixed => Tone::Bad,
