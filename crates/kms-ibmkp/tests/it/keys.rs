@@ -27,8 +27,8 @@ async fn a_delete_by_a_fresh_client_looks_for_the_key_and_for_older_ones_first()
     double.forget();
     let provider = Setup::on(&double).build().await;
     provider.delete(&name, DeleteMode::Destroy).await.unwrap();
-    // The look, the search, the alias, and the key.
-    assert_eq!(double.counts().keys.requests, 4);
+    // The look, the search and its end, the alias, and the key.
+    assert_eq!(double.counts().keys.requests, 5);
 }
 
 #[tokio::test]
