@@ -76,7 +76,7 @@ impl HttpClientBuilder {
     }
 
     /// Limits how long the server may be silent until its response is complete. Default 30 s; it grows with a deadline
-    /// that is longer than usual ([`step_limit`](kms_core::layer::step_limit)).
+    /// that is longer than usual ([`step_limit`]).
     #[must_use]
     pub fn with_read_timeout(mut self, limit: Duration) -> Self {
         self.read_timeout = limit;

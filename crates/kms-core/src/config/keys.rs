@@ -153,7 +153,7 @@ impl Setting {
 /// Defines the enum of a provider's settings, with [`ConfigKey`], `FromStr` and `Display`.
 ///
 /// Each setting has a doc comment, a variant, a name and its aliases, and a `Support` unless it is simply supported.
-/// The keyword `secret` marks a credential. [`Facts`](config::Facts) may follow the
+/// The keyword `secret` marks a credential. [`Facts`](crate::config::Facts) may follow the
 /// names in braces, all four of them:
 ///
 /// ```
