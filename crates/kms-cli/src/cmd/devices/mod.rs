@@ -16,7 +16,7 @@ use kms_core::Result;
 use kms_luks::Identity;
 use tracing::warn;
 
-pub(crate) use self::{device_list::compared, verify::DeviceDocument};
+pub(crate) use self::device_list::compared;
 use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
 
 /// The folder where Rook keeps the data of OSDs on a host, unless `dataDirHostPath` of the CephCluster is another one.

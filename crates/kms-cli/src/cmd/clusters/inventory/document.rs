@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::sources::Devices;
 use crate::{
-    cmd::devices::DeviceDocument,
+    cmd::devices::verify::DeviceDocument,
     output::{ErrorDocument, Format, Output, Tone, table},
     time::{age, rfc3339},
 };

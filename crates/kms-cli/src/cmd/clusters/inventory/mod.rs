@@ -108,7 +108,7 @@ pub(crate) mod tests {
     use kms_rotation::DeviceCheck;
 
     use super::*;
-    use crate::{cmd::devices::DeviceDocument, output::Format};
+    use crate::{cmd::devices::verify::DeviceDocument, output::Format};
 
     fn name(text: &str) -> KeyName {
         text.parse().unwrap()

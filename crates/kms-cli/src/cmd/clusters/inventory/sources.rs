@@ -19,7 +19,7 @@ use tokio::join;
 use crate::{
     cmd::{
         clusters::source::{DEPLOYMENT, discover_in},
-        devices::DeviceDocument,
+        devices::verify::DeviceDocument,
         keys::list::collect,
     },
     invocation::Invocation,
