@@ -151,6 +151,7 @@ pub(crate) fn is_ours(pod: Option<&PodSpec>) -> bool {
 }
 
 /// The key that a CronJob rotates. `None` if it is suspended, or rotates no key.
+#[cfg(feature = "client")]
 pub(crate) fn rotated_key(job: &CronJob) -> Option<String> {
     let is_suspended = job.spec.suspend == Some(true);
     key_of(pod_of(job)).filter(|_| !is_suspended).map(str::to_owned)
