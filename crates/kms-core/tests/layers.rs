@@ -293,6 +293,8 @@ async fn a_time_out_names_the_server_that_was_slow() {
 
     let mut policy = RetryPolicy::default();
     policy.deadline = Duration::from_secs(7);
+    // Equal pauses: two long ones would leave no time for the third try.
+    policy.cap = policy.floor;
     let tries = || async { layer::limited(limit, slow("Entra ID")).await };
     let error = layer::retry(&policy, "read", tries).await.unwrap_err();
     let text = error.to_string();
