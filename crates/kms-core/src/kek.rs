@@ -68,16 +68,11 @@ impl Kek {
         let text = text.into();
         let bytes = text.expose_secret().as_bytes();
         match bytes.last() {
-            None => Err(Error::config("the KEK is empty")),
             Some(b'\n' | b'\r') => Err(Error::config(
                 "the KEK ends in a line break, which would be part of the passphrase: store it without one \
                  (printf '%s' instead of echo)",
             )),
-            Some(_) if bytes.len() > MAX_BYTES => Err(Error::config(format!(
-                "the KEK has {} bytes, at most {MAX_BYTES} are allowed",
-                bytes.len()
-            ))),
-            Some(_) => Ok(Self(Form::Text(text))),
+            _ => check_size(bytes).map(|()| Self(Form::Text(text))),
         }
     }
 
@@ -96,15 +91,7 @@ impl Kek {
     fn stored(form: Form) -> Result<Self> {
         let kek = Self(form);
         let bytes = kek.expose_secret_bytes();
-        if bytes.is_empty() {
-            return Err(Error::config("the KEK is empty"));
-        }
-        if bytes.len() > MAX_BYTES {
-            return Err(Error::config(format!(
-                "the KEK has {} bytes, at most {MAX_BYTES} are allowed",
-                bytes.len()
-            )));
-        }
+        check_size(bytes)?;
         if matches!(bytes.last(), Some(b'\n' | b'\r')) {
             warn!("the stored KEK ends in a line break, which is part of the passphrase of its device");
         }
@@ -215,6 +202,14 @@ fn utf8(mut bytes: Vec<u8>) -> std::result::Result<SecretString, SecretSlice<u8>
     };
     bytes.zeroize();
     form
+}
+
+fn check_size(bytes: &[u8]) -> Result<()> {
+    match bytes.len() {
+        0 => Err(Error::config("the KEK is empty")),
+        1..=MAX_BYTES => Ok(()),
+        length => Err(Error::config(format!("the KEK has {length} bytes, at most {MAX_BYTES} are allowed"))),
+    }
 }
 
 fn not_text() -> Error {
