@@ -353,7 +353,7 @@ pub(crate) fn import_body(
 ) -> Result<Zeroizing<Vec<u8>>> {
     let verbatim = is_verbatim(kek);
     let payload = Zeroizing::new(if verbatim {
-        kek.expose_secret().to_owned()
+        kek.expose_secret_text()?.to_owned()
     } else {
         STANDARD.encode(kek.expose_secret_bytes())
     });

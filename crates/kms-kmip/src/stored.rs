@@ -38,7 +38,7 @@ pub(crate) mod revocation {
 ///
 /// `ConfigInvalid` if the text is not canonical base64: a read would return another text.
 pub(crate) fn encode(kek: &Kek) -> Result<Zeroizing<Vec<u8>>> {
-    let text = kek.expose_secret();
+    let text = kek.expose_secret_bytes();
     let mut buffer = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
     // The engine accepts only canonical padding without leftover bits.
     let length = STANDARD.decode_slice(text, &mut buffer).ok().filter(|length| *length > 0);

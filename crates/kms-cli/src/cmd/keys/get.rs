@@ -56,14 +56,15 @@ struct Document<'a> {
 impl<'a> Document<'a> {
     /// `in_base64` has the KEK if it is not text.
     fn new(args: &'a Args, stored: &'a Stored, in_base64: &'a str) -> Self {
-        let shown = |text: &'a str, is_form: bool| Some(text).filter(|_| is_form && args.file().is_none());
+        let text = stored.kek.expose_secret_text().ok();
+        let shown = |form: Option<&'a str>| form.filter(|_| args.file().is_none());
         Self {
             name: args.key.arg.name.as_str(),
             version: stored.version.as_str(),
             fingerprint: stored.kek.fingerprint(),
             output: args.file().map(|file| file.display().to_string()),
-            kek: shown(stored.kek.expose_secret(), stored.kek.is_text()),
-            kek_base64: shown(in_base64, !stored.kek.is_text()),
+            kek: shown(text),
+            kek_base64: shown(text.is_none().then_some(in_base64)),
         }
     }
 }
