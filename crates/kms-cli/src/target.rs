@@ -93,6 +93,12 @@ impl Target {
         self.registry.provider_of(self.security())
     }
 
+    /// The connection to the Kubernetes of the cluster, which is made at its first use.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn kubernetes(&self) -> &Kubernetes {
+        &self.kubernetes
+    }
+
     /// The namespace of the cluster, if it is known.
     pub(crate) fn kube_namespace(&self) -> Option<&str> {
         self.settings.cluster().map(|cluster| cluster.kube_namespace.as_str())

@@ -8,7 +8,7 @@ pub(crate) mod key_management;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
 #[cfg(feature = "k8s-secret")]
-mod source;
+pub(crate) mod source;
 
 use clap::Subcommand;
 use kms_core::Result;

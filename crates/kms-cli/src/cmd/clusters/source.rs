@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::{args::Global, kubernetes::Kubernetes, settings::read_manifests};
 
 /// The kind of the object that runs an OSD.
-pub(super) const DEPLOYMENT: &str = "Deployment";
+pub(crate) const DEPLOYMENT: &str = "Deployment";
 
 /// A CephCluster, and the source of its OSDs.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Source {
 }
 
 /// Takes the Deployments of OSDs out of documents.
-pub(super) fn discover_in(manifests: &mut Manifests, cluster: Option<&ClusterRef>) -> Discovery {
+pub(crate) fn discover_in(manifests: &mut Manifests, cluster: Option<&ClusterRef>) -> Discovery {
     let mut deployments = Vec::new();
     let mut faults = Vec::new();
     for (place, read) in manifests.take_objects::<Deployment>(DEPLOYMENT) {

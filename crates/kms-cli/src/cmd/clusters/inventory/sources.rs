@@ -25,7 +25,7 @@ use crate::{
     invocation::Invocation,
     kubernetes::Kubernetes,
     output::chain,
-    settings::{self, ClusterSettings, Settings, read_manifests},
+    settings::{ClusterSettings, read_manifests},
     target::Target,
 };
 
@@ -63,21 +63,17 @@ impl Found {
         try_devices: bool,
     ) -> Result<Self> {
         let global = &invocation.global;
-        let kubernetes = || Kubernetes::new(global, global.timeout);
-        let (settings, files): (Box<dyn Settings>, _) = match (&global.cluster, global.files.is_empty()) {
+        let (target, files) = match (&global.cluster, global.files.is_empty()) {
             (None, false) => {
                 let mut manifests = read_manifests(global, &[DEPLOYMENT, CLAIM, POD])?;
                 let files = in_files(&mut manifests);
-                (Box::new(ClusterSettings::of_files(manifests)?), files)
+                let settings = Box::new(ClusterSettings::of_files(manifests)?);
+                let kubernetes = Kubernetes::new(global, global.timeout);
+                let (environment, registry) = (invocation.environment, &invocation.registry);
+                (Target::new(settings, kubernetes, global, environment, registry), files)
             }
-            _ => {
-                let kubernetes = kubernetes();
-                let found = settings::find(global, invocation.environment, &invocation.registry, &kubernetes);
-                (found.await?, None)
-            }
+            _ => (invocation.target().await?, None),
         };
-        let target =
-            Target::new(settings, kubernetes(), global, invocation.environment, &invocation.registry);
         let provider = target.provider()?.as_str();
         let kms = target.connect().await;
         let (keys, cluster) = join!(
@@ -89,7 +85,7 @@ impl Found {
             },
             async {
                 match &global.cluster {
-                    Some(named) => Some(in_kubernetes(&kubernetes(), named).await),
+                    Some(named) => Some(in_kubernetes(target.kubernetes(), named).await),
                     None => None,
                 }
             }

@@ -6,12 +6,17 @@
 use std::collections::BTreeSet;
 
 use futures_util::TryStreamExt as _;
-use k8s_openapi::api::apps::v1::Deployment;
 use kms_core::{KeyName, KmsProvider, Result};
-use kms_rook::{Discovery, Osd, client::RookNamespace, discover};
+use kms_rook::{Discovery, Osd, client::RookNamespace};
 
 use super::Report;
-use crate::{args::Global, kubernetes::Kubernetes, output::chain, settings::read_manifests};
+use crate::{
+    args::Global,
+    cmd::clusters::source::{DEPLOYMENT, discover_in},
+    output::chain,
+    settings::read_manifests,
+    target::Target,
+};
 
 const OSDS: &str = "osds";
 const ROTATION: &str = "rotation";
@@ -23,10 +28,8 @@ const SHOWN: usize = 10;
 /// The level of the Pod Security Standards that admits the pods of the CronJobs: they open devices of the host.
 const PRIVILEGED: &str = "privileged";
 
-const DEPLOYMENT: &str = "Deployment";
-
 /// Adds the steps: with `--cluster` for the OSDs in Kubernetes, with `-f` for the Deployments in the files.
-pub(super) async fn add(global: &Global, rotates: bool, kms: &dyn KmsProvider, report: &mut Report) {
+pub(super) async fn add(global: &Global, target: &Target, kms: &dyn KmsProvider, report: &mut Report) {
     let Some(cluster) = &global.cluster else {
         match in_files(global) {
             Ok(found) if found.osds.is_empty() && found.faults.is_empty() => {}
@@ -39,16 +42,15 @@ pub(super) async fn add(global: &Global, rotates: bool, kms: &dyn KmsProvider, r
         [OSDS, ROTATION, ADMISSION].into_iter().for_each(|step| report.not_run(step));
         return;
     }
-    let kubernetes = Kubernetes::new(global, global.timeout);
     let seen = async {
-        let place = kubernetes.rook(&cluster.kube_namespace).await?;
+        let place = target.kubernetes().rook(&cluster.kube_namespace).await?;
         let found = place.osds().await?;
         Ok::<_, kms_core::Error>((place, found))
     };
     match seen.await {
         Ok((place, found)) => {
             add_osds(&found, kms, report).await;
-            add_rotation(&place, &found, rotates, report).await;
+            add_rotation(&place, &found, target.security().key_rotation.enabled, report).await;
             add_admission(&place, report).await;
         }
         Err(error) => report.warn(OSDS, format!("not seen: {}", chain(&error))),
@@ -58,9 +60,8 @@ pub(super) async fn add(global: &Global, rotates: bool, kms: &dyn KmsProvider, r
 /// The OSDs of the Deployments in the files.
 fn in_files(global: &Global) -> Result<Discovery> {
     let mut manifests = read_manifests(global, &[DEPLOYMENT])?;
-    let read = manifests.take_objects::<Deployment>(DEPLOYMENT);
-    let deployments: Vec<_> = read.into_iter().filter_map(|(_, deployment)| deployment.ok()).collect();
-    Ok(discover(&deployments))
+    let cluster = manifests.cluster().and_then(|cluster| cluster.reference.clone());
+    Ok(discover_in(&mut manifests, cluster.as_ref()))
 }
 
 async fn add_osds(found: &Discovery, kms: &dyn KmsProvider, report: &mut Report) {

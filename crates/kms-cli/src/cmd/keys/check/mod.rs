@@ -147,8 +147,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             report.pass(SETTINGS, format!("{title}: {settings}{}", secret.unwrap_or_default()));
             let seen = with_provider(&args, &*kms, &mut report, &mut warnings).await?;
             #[cfg(feature = "k8s-secret")]
-            cluster::add(&invocation.global, target.security().key_rotation.enabled, &*kms, &mut report)
-                .await;
+            cluster::add(&invocation.global, &target, &*kms, &mut report).await;
             if invocation.global.verbose > 0 {
                 // The canary has shown more than the probe.
                 report.details = seen.read().into_iter().collect();
