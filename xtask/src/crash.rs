@@ -38,6 +38,7 @@ impl Crash {
         let Self { runs, seed, provider } = self;
         let needs = Needs {
             azure_clients: false,
+            browser: false,
             // The run has its own program, with a faster clock.
             kms: false,
             go_tls: false,

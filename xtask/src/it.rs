@@ -90,6 +90,7 @@ impl It {
                 go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,
+                browser: matches!(provider, Provider::All | Provider::Rook),
                 cryptsetup: many,
                 vm: matches!(provider, Provider::All | Provider::Vm),
             },

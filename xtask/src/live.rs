@@ -7,7 +7,7 @@ use kms_testkit::servers::{self, Kube, Scratch, process};
 use xshell::{Cmd, Shell};
 
 use crate::{
-    provision::{self, Vm},
+    provision::{self, Vm, target_dir},
     run::{block_on, clock, servers_dir},
     vm,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Needs {
     pub(crate) ibm_clients: bool,
     /// A Python with PyKMIP, and the KMIP server on Go's libraries.
     pub(crate) pykmip: bool,
+    /// Chromium and the program that drives it.
+    pub(crate) browser: bool,
     /// The program that works on LUKS devices.
     pub(crate) cryptsetup: bool,
     /// A virtual machine.
@@ -35,6 +37,7 @@ impl Needs {
     /// All but `kms`, which the caller sets, and the virtual machine: see [`Live::add_vm`].
     pub(crate) const ALL: Self = Self {
         azure_clients: true,
+        browser: true,
         cryptsetup: true,
         go_tls: true,
         ibm_clients: true,
@@ -79,6 +82,12 @@ impl Live {
         if needs.pykmip {
             env.push((servers::PYKMIP, provision::pykmip(sh)?.into_os_string()));
             env.push((servers::KMIP_GO, provision::kmip_go(sh)?.into_os_string()));
+        }
+        if needs.browser {
+            env.push((servers::CHROMEDRIVER, provision::chromedriver(sh)?.into_os_string()));
+            let pictures = target_dir(sh).join("pictures");
+            sh.create_dir(&pictures)?;
+            env.push((servers::PICTURES, pictures.into_os_string()));
         }
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;

@@ -62,6 +62,12 @@ pub(crate) async fn run(
     invocation: &Invocation<'_>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
+    #[cfg(feature = "k8s-secret")]
+    if output.is_html() && !matches!(command, Command::Clusters(clusters::Command::Inventory(_))) {
+        return Err(kms_core::Error::config(
+            "only kms inventory writes HTML: leave out -o html, or use -o json",
+        ));
+    }
     match command {
         Command::Keys(command) => keys::run(command, invocation, output).await,
         Command::Devices(command) => devices::run(command, invocation, output).await,

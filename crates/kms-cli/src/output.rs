@@ -16,10 +16,14 @@ use crate::exit::Exit;
 /// The form of the output, as the user names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum OutputFormat {
+    /// One page in HTML, of kms inventory only.
+    #[cfg(feature = "k8s-secret")]
+    Html,
     /// One JSON document, as `docs/json-output.md` describes it.
     Json,
     /// For people.
     #[default]
+    #[value(alias = "table")]
     Text,
     /// The same document in YAML.
     Yaml,
@@ -39,6 +43,9 @@ impl From<OutputFormat> for Format {
         match format {
             OutputFormat::Json | OutputFormat::Yaml => Self::Json,
             OutputFormat::Text => Self::Text,
+            // Messages beside a page are text.
+            #[cfg(feature = "k8s-secret")]
+            OutputFormat::Html => Self::Text,
         }
     }
 }
@@ -115,6 +122,12 @@ impl<'a> Output<'a> {
 
     pub(crate) fn format(&self) -> Format {
         self.format.into()
+    }
+
+    /// Whether a page in HTML is wanted. Only commands that write one are called then.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn is_html(&self) -> bool {
+        self.format == OutputFormat::Html
     }
 
     /// Writes a line of text.

@@ -104,6 +104,13 @@ impl Target {
         self.settings.cluster().map(|cluster| cluster.kube_namespace.as_str())
     }
 
+    /// `NAMESPACE/NAME` of the CephCluster, if both are known.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn cluster_name(&self) -> Option<String> {
+        let cluster = self.settings.cluster().filter(|cluster| !cluster.name.is_empty())?;
+        Some(format!("{}/{}", cluster.kube_namespace, cluster.name))
+    }
+
     /// The Rook cluster of the OSDs, as far as it is known.
     pub(crate) fn rook(&self, global: &Global) -> Rook {
         let rook = Rook::new(self.settings.key_rotation());

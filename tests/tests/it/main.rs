@@ -14,6 +14,7 @@ mod recover_cli;
 mod rook_cli;
 mod rook_exports;
 mod rook_inventory;
+mod rook_inventory_page;
 mod rook_recipes;
 mod rook_rotation;
 mod rotate_cli;

@@ -23,6 +23,7 @@ impl Provision {
         super::pykmip(sh)?;
         super::kmip_go(sh)?;
         super::cryptsetup(sh)?;
+        super::chromedriver(sh)?;
         super::azure_clients(sh)?;
         super::ibm_clients(sh)?;
         if let Err(error) = super::vm(sh) {

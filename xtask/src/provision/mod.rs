@@ -90,6 +90,14 @@ pub(crate) fn cryptsetup(sh: &Shell) -> Result<()> {
     if sh.path_exists(program) { Ok(()) } else { need(sh, "cryptsetup", &["--version"], &["cryptsetup-bin"]) }
 }
 
+/// The program that drives Chromium, with Chromium.
+pub(crate) fn chromedriver(sh: &Shell) -> Result<PathBuf> {
+    need(sh, "chromium", &["--version"], &["chromium"])?;
+    need(sh, "chromedriver", &["--version"], &["chromium-driver"])?;
+    let path = cmd!(sh, "which chromedriver").quiet().read().context("find chromedriver")?;
+    Ok(PathBuf::from(path))
+}
+
 /// IBM's clients for Key Protect: Python, the folder of Node's modules, and a program with the Go client.
 pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     let python = venv(sh, "ibm-keyprotect", &[IBM_PYTHON])?.join("bin/python");

@@ -1,12 +1,13 @@
 //! Real servers for tests, on free ports of the loopback, in scratch folders. They stop when they are dropped.
 //!
 //! A test starts servers by [`OpenBao::start`], [`Raft::start`], [`Kube::for_tests`],
-//! [`PyKmip::start`] or [`KmipGo::start`].
+//! [`PyKmip::start`] or [`KmipGo::start`]; a [`Browser`] shows pages.
 //! `cargo xtask` provisions the programs and passes their paths in the `KMS_IT_*` variables; a test that needs one is
 //! `#[ignore = "needs OpenBao: cargo xtask it vault"]`.
 //!
 //! Keep servers in local variables: statics are never dropped, so a server in one would outlive its test.
 
+pub mod browser;
 pub mod http;
 pub mod kmip_go;
 pub mod kube;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 pub use self::{
+    browser::Browser,
     http::{Http, Reply},
     kmip_go::KmipGo,
     kube::{Kube, KubeNamespace},
@@ -45,6 +47,10 @@ pub const KMS: &str = "KMS_IT_KMS";
 pub const PYKMIP: &str = "KMS_IT_PYKMIP";
 /// The KMIP server on Go's libraries.
 pub const KMIP_GO: &str = "KMS_IT_KMIP_GO";
+/// The program that drives Chromium.
+pub const CHROMEDRIVER: &str = "KMS_IT_CHROMEDRIVER";
+/// A folder for pictures of pages, for people who want to see them. Unset: none are kept.
+pub const PICTURES: &str = "KMS_IT_PICTURES";
 /// The folder with the process id of each server, so that xtask can stop the servers of a killed test.
 pub const PIDS: &str = "KMS_IT_PIDS";
 /// How many times a test runs Rook's rotation beside ours at random moments; a fifth of it for each of some options of

@@ -13,21 +13,25 @@ use crate::{
     time::{age, rfc3339},
 };
 
+/// The headings of the table.
+pub(super) const HEAD: [&str; 7] = ["OSD", "NAME", "NODE", "VERSION", "AGE", "ROTATED", "STATE"];
+
 /// The whole inventory.
 #[derive(Serialize)]
 pub(crate) struct Document<'a> {
-    provider: &'static str,
+    pub(super) cluster: Option<&'a str>,
+    pub(super) provider: &'static str,
     complete: bool,
-    gaps: Vec<GapDocument<'a>>,
-    counts: BTreeMap<State, usize>,
+    pub(super) gaps: Vec<GapDocument<'a>>,
+    pub(super) counts: BTreeMap<State, usize>,
     rows: Vec<RowDocument<'a>>,
 }
 
 /// What is not known.
 #[derive(Serialize)]
-struct GapDocument<'a> {
-    source: &'static str,
-    reason: &'a str,
+pub(super) struct GapDocument<'a> {
+    pub(super) source: &'static str,
+    pub(super) reason: &'a str,
     error: Option<ErrorDocument>,
 }
 
@@ -50,13 +54,19 @@ struct RowDocument<'a> {
 }
 
 impl<'a> Document<'a> {
-    pub(super) fn new(provider: &'static str, inventory: &'a Inventory, devices: &'a Devices) -> Self {
+    pub(super) fn new(
+        cluster: Option<&'a str>,
+        provider: &'static str,
+        inventory: &'a Inventory,
+        devices: &'a Devices,
+    ) -> Self {
         let gap = |gap: &'a Gap| GapDocument {
             source: gap.source.as_str(),
             reason: &gap.reason,
             error: gap.error.as_ref().map(ErrorDocument::of),
         };
         Self {
+            cluster,
             provider,
             complete: inventory.is_complete(),
             gaps: inventory.gaps.iter().map(gap).collect(),
@@ -70,22 +80,8 @@ impl<'a> Document<'a> {
         if output.format() == Format::Json {
             return output.json(self);
         }
-        let head = ["OSD", "NAME", "NODE", "VERSION", "AGE", "ROTATED", "STATE"].map(str::to_owned);
-        let cells = |row: &Row| {
-            let osd = row.osd.as_ref();
-            let since = |then: Option<SystemTime>| then.map(|then| age(now, then));
-            let cells = [
-                osd.and_then(|osd| osd.id).map(|id| id.to_string()),
-                row.name.as_ref().map(ToString::to_string),
-                osd.and_then(|osd| osd.node.clone()),
-                row.key.as_ref().and_then(|key| key.version.as_ref()).map(ToString::to_string),
-                since(row.stored()),
-                since(osd.and_then(|osd| osd.rotated)),
-                Some(row.state.to_string()),
-            ];
-            cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned()))
-        };
-        let rows: Vec<_> = std::iter::once(head).chain(inventory.rows.iter().map(cells)).collect();
+        let cells = inventory.rows.iter().map(|row| cells(row, now));
+        let rows: Vec<_> = std::iter::once(HEAD.map(str::to_owned)).chain(cells).collect();
         table(&rows).into_iter().try_for_each(|line| output.line(line))?;
         for row in &self.rows {
             if let (Some(reason), true) = (row.reason, row.state != State::Ok) {
@@ -102,8 +98,24 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The cells of a row, as [`HEAD`] names them.
+pub(super) fn cells(row: &Row, now: SystemTime) -> [String; HEAD.len()] {
+    let osd = row.osd.as_ref();
+    let since = |then: Option<SystemTime>| then.map(|then| age(now, then));
+    let cells = [
+        osd.and_then(|osd| osd.id).map(|id| id.to_string()),
+        row.name.as_ref().map(ToString::to_string),
+        osd.and_then(|osd| osd.node.clone()),
+        row.key.as_ref().and_then(|key| key.version.as_ref()).map(ToString::to_string),
+        since(row.stored()),
+        since(osd.and_then(|osd| osd.rotated)),
+        Some(row.state.to_string()),
+    ];
+    cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned()))
+}
+
 /// An OSD that cannot start is worse than a key without an OSD.
-const fn tone(state: State) -> Tone {
+pub(super) const fn tone(state: State) -> Tone {
     match state {
         State::Missing | State::Mixed => Tone::Bad,
         _ => Tone::Warning,

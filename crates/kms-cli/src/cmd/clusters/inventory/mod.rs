@@ -1,6 +1,7 @@
 //! `kms inventory`: shows every OSD beside its key, and what is wrong with them.
 
 mod document;
+mod html;
 mod sources;
 
 use std::{
@@ -93,9 +94,14 @@ fn show(
     fail_on: &[State],
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let Found { provider, facts, devices } = found;
+    let Found { cluster, provider, facts, devices } = found;
     let inventory = Inventory::new(facts, now, older_than);
-    Document::new(provider, &inventory, &devices).show(&inventory, now, output)?;
+    let document = Document::new(cluster.as_deref(), provider, &inventory, &devices);
+    if output.is_html() {
+        output.line(html::page(&document, &inventory.rows, now))?;
+    } else {
+        document.show(&inventory, now, output)?;
+    }
     let failed = inventory.gaps.iter().find_map(|gap| gap.error.as_ref()).map(Exit::of);
     let excluded = inventory.cannot_exclude(fail_on).is_empty();
     Ok(failed.unwrap_or(if excluded { Exit::Done } else { Exit::Failed }))
@@ -108,7 +114,10 @@ pub(crate) mod tests {
     use kms_rotation::DeviceCheck;
 
     use super::*;
-    use crate::{cmd::devices::verify::DeviceDocument, output::Format};
+    use crate::{
+        cmd::devices::verify::DeviceDocument,
+        output::{Format, OutputFormat},
+    };
 
     fn name(text: &str) -> KeyName {
         text.parse().unwrap()
@@ -140,11 +149,12 @@ pub(crate) mod tests {
             opens(Err(Error::new(ErrorKind::Conflict, "no slot").context("device", "/dev/a"))),
         ];
         let devices = devices.iter().map(DeviceDocument::of).collect();
-        Found { provider: "vault", facts, devices: [(name("set1-data-0"), devices)].into() }
+        let cluster = Some("rook-ceph/my-cluster".to_owned());
+        Found { cluster, provider: "vault", facts, devices: [(name("set1-data-0"), devices)].into() }
     }
 
     /// The output, and the exit code.
-    pub(crate) fn printed(format: Format) -> (Exit, String) {
+    pub(crate) fn printed(format: impl Into<OutputFormat>) -> (Exit, String) {
         let mut bytes = Vec::new();
         let mut output = Output::to(format, &mut bytes);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 107);
@@ -175,6 +185,27 @@ pub(crate) mod tests {
         );
         // The exit code is that of the source that failed.
         assert_eq!(exit, Exit::Denied);
+    }
+
+    #[test]
+    fn the_page_runs_nothing_and_shows_names_as_text() {
+        let (exit, text) = printed(OutputFormat::Html);
+        assert_eq!(exit, Exit::Denied);
+        for part in
+            ["<title>Keys of rook-ceph/my-cluster</title>", "✗ mixed", "<strong>pvcs</strong>: no right"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        for part in ["<script", "src=", "href=", "url(", "@import"] {
+            assert!(!text.contains(part), "{part}: {text}");
+        }
+        let mut found = found();
+        found.facts.osds[0].node = Some("<img src=x onerror=alert(1)>".to_owned());
+        let mut bytes = Vec::new();
+        show(found, SystemTime::UNIX_EPOCH, None, &[], &mut Output::to(OutputFormat::Html, &mut bytes))
+            .unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("&lt;img src=x") && !text.contains("<img"), "{text}");
     }
 
     #[test]

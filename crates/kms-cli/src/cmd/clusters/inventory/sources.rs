@@ -45,6 +45,8 @@ type Folders = BTreeMap<KeyName, Vec<OsdFolder>>;
 
 /// What was found.
 pub(super) struct Found {
+    /// The CephCluster, if it is known.
+    pub(super) cluster: Option<String>,
     pub(super) provider: &'static str,
     pub(super) facts: Facts,
     pub(super) devices: Devices,
@@ -110,7 +112,7 @@ impl Found {
                 Err(error) => facts.gaps.push(failed(Source::Devices, error)),
             }
         }
-        Ok(Self { provider, facts, devices })
+        Ok(Self { cluster: target.cluster_name(), provider, facts, devices })
     }
 }
 
