@@ -165,8 +165,9 @@ impl User {
         cost(self.kms.folder(), lines)
     }
 
-    fn store(&self, name: &str, kek: &Kek) {
-        let _ = self.kms.run_with(&["put", name, "--from", "-"], kek.expose_secret()).want(0);
+    fn store(&self, name: &str, kek: &Kek) -> Result<()> {
+        let _ = self.kms.run_with(&["put", name, "--from", "-"], kek.expose_secret_text()?).want(0);
+        Ok(())
     }
 
     fn kek(&self, name: &str) -> Result<Kek> {
@@ -256,7 +257,7 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
     rook.show("Rook's four calls, argon2id as formatted by default");
     figures.insert("rook".to_owned(), rook.json());
 
-    user.store("costly", &old);
+    user.store("costly", &old)?;
     let device = costly.path().display().to_string();
     let rotate = user.line(&["rotate", "costly", &device, "--grace", "0"]);
     let first = user.cost(std::slice::from_ref(&rotate))?;
@@ -298,7 +299,7 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
 /// measured.
 fn host(user: &User, figures: &mut serde_json::Map<String, Value>, costly: usize) -> Result<()> {
     let kek = Kek::generate()?;
-    user.store("boot", &kek);
+    user.store("boot", &kek)?;
     let mut costs = Vec::new();
     for (what, image, count) in
         [("cheap", Image::luks2(&kek), HOST), ("argon2id", Image::by_default(&kek), costly)]
@@ -333,7 +334,7 @@ fn fleet(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()
         let mut list = String::new();
         for number in 0..count {
             let name = format!("fleet-{count}-{number}");
-            user.store(&name, &kek);
+            user.store(&name, &kek)?;
             let image = template.copy(folder.path().join(&name));
             list.push_str(&format!("{name} {}\n", image.path().display()));
         }

@@ -104,7 +104,13 @@ impl Bare {
             .tcp_nodelay(true)
             .build()?;
         let base = format!("{}/v1/{}", server.url(), kv.mount());
-        Ok(Self { client, base, token: token.to_owned(), kv, kek: Kek::generate()?.expose_secret().into() })
+        Ok(Self {
+            client,
+            base,
+            token: token.to_owned(),
+            kv,
+            kek: Kek::generate()?.expose_secret_text()?.into(),
+        })
     }
 
     async fn run(self, op: Op, name: String) -> Result<()> {

@@ -67,7 +67,7 @@ fn disguise(text: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// Everything that a KEK looks like on the way: its text, the text in the base64 of a Secret, and the bytes on KMIP.
 fn forms(kek: &Kek) -> [Vec<u8>; 3] {
-    let text = kek.expose_secret();
+    let text = kek.expose_secret_text().unwrap();
     [disguise(text), disguise(STANDARD.encode(text)), disguise(STANDARD.decode(text).unwrap())]
 }
 
@@ -101,7 +101,7 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
             let vault = connect(&spec, &secrets, Options::default()).await.unwrap();
             let name: KeyName = "memory".parse().unwrap();
             let kek = Kek::generate().unwrap();
-            let hidden = disguise(kek.expose_secret());
+            let hidden = disguise(kek.expose_secret_text().unwrap());
             let held = occurrences(&hidden);
             assert!(held >= 1, "the search finds a KEK that is held, found {held}");
             let version = vault.put(&name, &kek, PutMode::Create).await.unwrap();

@@ -182,9 +182,9 @@ impl Bench {
         check!(
             stored.kek.ct_eq(kek),
             "{name} holds a KEK of {} bytes (fingerprint {}) instead of one of {} bytes (fingerprint {})",
-            stored.kek.expose_secret().len(),
+            stored.kek.expose_secret_bytes().len(),
             stored.kek.fingerprint(),
-            kek.expose_secret().len(),
+            kek.expose_secret_bytes().len(),
             kek.fingerprint(),
         );
         Ok(stored.version)

@@ -3,7 +3,7 @@
 //! Fresh KEKs go through every call and every failure of a call, while all logs of the process are recorded.
 
 use futures_util::StreamExt;
-use kms_core::{DeleteMode, Freshness, Guarantee, HistoryMode, KeyVersion, KmsProviderExt, PutMode};
+use kms_core::{DeleteMode, Freshness, Guarantee, HistoryMode, Kek, KeyVersion, KmsProviderExt, PutMode};
 
 use super::{
     bench::{Bench, Stop, Verdict, kek, kek_of, random_text, shown},
@@ -113,6 +113,7 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
 
     let log = recording.text();
     check!(log.contains(&mark), "the recording misses logs");
-    let canaries = keks.iter().map(|kek| Canary::new("a KEK", kek.expose_secret())).collect();
+    let canary = |kek: &Kek| Ok(Canary::new("a KEK", kek.expose_secret_text()?));
+    let canaries = keks.iter().map(canary).collect::<kms_core::Result<_>>()?;
     Ok(Shown { canaries, values, log })
 }

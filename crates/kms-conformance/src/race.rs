@@ -138,7 +138,7 @@ async fn two_who_update_one_version_have_one_winner(bench: &Bench) -> Verdict {
 
 /// The text behind a KEK of the next case, which is base64 since some providers accept nothing else.
 fn written(kek: &Kek) -> String {
-    let bytes = STANDARD.decode(kek.expose_secret()).unwrap_or_default();
+    let bytes = STANDARD.decode(kek.expose_secret_bytes()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -173,7 +173,13 @@ impl fmt::Debug for Broken {
         f.write_str("Broken")?;
         if self.defect == Defect::DebugShowsKeks {
             f.debug_list()
-                .entries(self.first.lock().unwrap().values().map(|kek| kek.expose_secret().as_bytes()))
+                .entries(
+                    self.first
+                        .lock()
+                        .unwrap()
+                        .values()
+                        .map(|kek| kek.expose_secret_text().unwrap().as_bytes()),
+                )
                 .finish()?;
         }
         Ok(())
@@ -220,7 +226,8 @@ impl KmsProvider for Broken {
                     return Err(Error::already_exists(name, Existing::Unknown));
                 }
                 // Each writer takes a different time from its read to its write.
-                let pause = kek.expose_secret().bytes().take(8).map(u64::from).sum::<u64>() % 200;
+                let pause =
+                    kek.expose_secret_text().unwrap().bytes().take(8).map(u64::from).sum::<u64>() % 200;
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 self.inner.put(name, kek, PutMode::Overwrite).await
             }
@@ -231,7 +238,10 @@ impl KmsProvider for Broken {
             }
             Defect::CreateOverwrites if create => self.inner.put(name, kek, PutMode::Overwrite).await,
             Defect::ErrorShowsKeks => self.inner.put(name, kek, mode).await.map_err(|error| {
-                error.source(std::io::Error::other(format!("body: {{\"key\":{:?}}}", kek.expose_secret())))
+                error.source(std::io::Error::other(format!(
+                    "body: {{\"key\":{:?}}}",
+                    kek.expose_secret_text().unwrap()
+                )))
             }),
             Defect::ExistingIsGuessed => match self.inner.put(name, kek, mode).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -240,14 +250,14 @@ impl KmsProvider for Broken {
                 result => result,
             },
             Defect::KeksAreCut => {
-                let cut: String = kek.expose_secret().chars().take(4096).collect();
+                let cut: String = kek.expose_secret_text().unwrap().chars().take(4096).collect();
                 self.inner.put(name, &Kek::parse(cut)?, mode).await
             }
             Defect::KeksAreTrimmed => {
-                self.inner.put(name, &Kek::parse(kek.expose_secret().trim())?, mode).await
+                self.inner.put(name, &Kek::parse(kek.expose_secret_text().unwrap().trim())?, mode).await
             }
             Defect::LogShowsKeks => {
-                let body: String = kek.expose_secret().chars().take(40).collect();
+                let body: String = kek.expose_secret_text().unwrap().chars().take(40).collect();
                 std::thread::spawn(move || tracing::trace!(body, "sending")).join().unwrap();
                 self.inner.put(name, kek, mode).await
             }
@@ -536,7 +546,7 @@ async fn ensure_where_creating_is_check_then_act_returns_what_is_stored() {
     let (kms, name) = (Broken::new(Defect::PutIsOvertaken), KeyName::new("set1-data-0").unwrap());
     let ensured = kms.ensure(&name, Kek::generate().unwrap()).await.unwrap();
     assert!(!ensured.created);
-    assert_eq!(ensured.stored.kek.expose_secret(), OF_ANOTHER);
+    assert_eq!(ensured.stored.kek.expose_secret_text().unwrap(), OF_ANOTHER);
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,7 +60,15 @@ impl Bench {
 
     /// Reads the stored text directly, without the script.
     async fn text(&self) -> String {
-        self.scripted.inner().get(&name(), Freshness::Fresh).await.unwrap().kek.expose_secret().to_owned()
+        self.scripted
+            .inner()
+            .get(&name(), Freshness::Fresh)
+            .await
+            .unwrap()
+            .kek
+            .expose_secret_text()
+            .unwrap()
+            .to_owned()
     }
 
     async fn create(&self, text: &str) -> Result<KeyVersion> {
@@ -72,7 +80,7 @@ impl Bench {
     }
 
     async fn get(&self) -> Result<String> {
-        Ok(self.kms.get(&name(), Freshness::Any).await?.kek.expose_secret().to_owned())
+        Ok(self.kms.get(&name(), Freshness::Any).await?.kek.expose_secret_text().unwrap().to_owned())
     }
 }
 

@@ -337,7 +337,8 @@ impl Cluster {
 
 /// Whether the payload of a key is the text of the KEK itself, which Rook reads: Key Protect takes base64 only.
 pub(crate) fn is_verbatim(kek: &Kek) -> bool {
-    decoded(kek.expose_secret()).map(Zeroizing::new).is_ok_and(|bytes| !bytes.is_empty())
+    let bytes = kek.expose_secret_text().ok().and_then(|text| decoded(text).map(Zeroizing::new).ok());
+    bytes.is_some_and(|bytes| !bytes.is_empty())
 }
 
 /// Encodes the body of a request that imports a KEK as a standard key (rook-behaviour §5).
@@ -434,7 +435,7 @@ mod tests {
         let key: Key = serde_json::from_value(key.clone()).unwrap();
         assert_eq!(key.cluster(), Some(cluster.mark.as_str()));
         assert!(key.comes_after("id-1") && !key.comes_after("id-2") && key.is_tagged());
-        assert_eq!(key.kek().unwrap().expose_secret(), "no base64");
+        assert_eq!(key.kek().unwrap().expose_secret_text().unwrap(), "no base64");
         assert!(key.tags().iter().all(|tag| tag.len() <= 30), "{:?}", key.tags());
         assert!(!format!("{key:?}").contains("bm8g"));
     }

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_line_break_at_the_end_is_part_of_the_passphrase() {
         let stored = secret(json!({"metadata": {}, "data": {"dmcrypt-key": "QQo="}}));
-        assert_eq!(read_kek(&stored, &names("a")).unwrap().expose_secret(), "A\n");
+        assert_eq!(read_kek(&stored, &names("a")).unwrap().expose_secret_text().unwrap(), "A\n");
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
             let value = json!({"metadata": {"annotations": annotations}, "data": {"dmcrypt-key": "QQ=="}});
             read_kek(&secret(value), &names("Upper"))
         };
-        assert_eq!(with(Some("Upper")).unwrap().expose_secret(), "A");
+        assert_eq!(with(Some("Upper")).unwrap().expose_secret_text().unwrap(), "A");
         assert!(with(Some("Other")).unwrap_err().to_string().contains("annotation names another key"));
         assert!(with(None).unwrap_err().to_string().contains("kms.ceph.rook.io/pvc-name: none"));
     }

@@ -311,7 +311,7 @@ mod tests {
 
     fn kek(secret: Secret) -> String {
         match secret {
-            Secret::Stored { kek, .. } => kek.expose_secret().to_owned(),
+            Secret::Stored { kek, .. } => kek.expose_secret_text().unwrap().to_owned(),
             Secret::Deleted { .. } | Secret::Empty { .. } | Secret::Absent => panic!("nothing found"),
         }
     }
@@ -348,7 +348,7 @@ mod tests {
             "metadata":{"created_time":"2026-11-25T13:12:34.835233324Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":7}}}"#;
         match decode_v2(&name(), v2).unwrap() {
             Secret::Stored { kek, metadata: Some(metadata) } => {
-                assert_eq!(kek.expose_secret(), "a\"b");
+                assert_eq!(kek.expose_secret_text().unwrap(), "a\"b");
                 assert_eq!(metadata.version, 7);
                 assert!(metadata.created().is_some());
             }

@@ -24,7 +24,7 @@ async fn a_disk_whose_kek_was_overwritten_is_recovered_from_an_older_version() {
     let lost = kms.run(&["verify", NAME, &device]).want(1);
     assert!(lost.text().contains("kms recover"), "{}", lost.text());
     let found = kms.run(&["-o", "json", "recover", NAME, &device]).want(0);
-    assert!(!found.stdout.contains(&good.expose_secret()[..16]), "{}", found.stdout);
+    assert!(!found.stdout.contains(&good.expose_secret_text().unwrap()[..16]), "{}", found.stdout);
     let found = found.json();
     assert_eq!((&found["outcome"], &found["candidates"][1]["version"]), (&"found".into(), &"1".into()));
     assert_eq!(found["candidates"][1]["slots"], serde_json::json!([0]));

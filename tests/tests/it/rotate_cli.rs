@@ -202,7 +202,8 @@ async fn many_osds_cost_few_requests_each_and_a_failure_is_resumed() {
         let mut osds = vec![("osd-0".to_owned(), first)];
         for number in 1..20 {
             let name = format!("osd-{number}");
-            let _ = kms.run_with(&["put", &name, "--from", "-"], shared.expose_secret()).want(0);
+            let _ =
+                kms.run_with(&["put", &name, "--from", "-"], shared.expose_secret_text().unwrap()).want(0);
             let image = in_folder(folder.path(), &name, number, &osds[0].1);
             osds.push((name, image));
         }
@@ -291,10 +292,10 @@ async fn nothing_secret_is_printed_or_handed_to_cryptsetup_where_others_see_it()
         let canaries = [
             Canary::new("token", &token),
             Canary::new("poor token", &poor),
-            Canary::new("first KEK", first.expose_secret()),
-            Canary::new("second KEK", second.expose_secret()),
-            Canary::new("third KEK", third.expose_secret()),
-            Canary::new("fourth KEK", fourth.expose_secret()),
+            Canary::new("first KEK", first.expose_secret_text().unwrap()),
+            Canary::new("second KEK", second.expose_secret_text().unwrap()),
+            Canary::new("third KEK", third.expose_secret_text().unwrap()),
+            Canary::new("fourth KEK", fourth.expose_secret_text().unwrap()),
         ];
         for text in printed.iter().filter(|text| !text.is_empty()) {
             for canary in &canaries {

@@ -15,7 +15,8 @@ async fn each_reads_what_the_other_wrote(double: &Azure, client: &Client<'_>) {
     let provider = quick(Setup::on(double).build().await);
     let (ours, theirs) = (key("ours-0x7dwl"), key("theirs-0x7dwl"));
     let new = || Kek::generate().unwrap();
-    let form = |name: &str, kek: &Kek| format!(r#"{{"{}":"{}"}}"#, secret(name), kek.expose_secret());
+    let form =
+        |name: &str, kek: &Kek| format!(r#"{{"{}":"{}"}}"#, secret(name), kek.expose_secret_text().unwrap());
 
     // We write, they read: after a create, an update, a delete.
     let first = new();

@@ -55,7 +55,10 @@ async fn a_key_is_stored_byte_for_byte_as_rook_does_and_a_raw_value_is_read() {
     assert_eq!(versions.len(), 1);
     assert_eq!(
         versions[0].value,
-        format!(r#"{{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"{}"}}"#, new.expose_secret())
+        format!(
+            r#"{{"rook-ceph-osd-encryption-key-set1-data-0x7dwl":"{}"}}"#,
+            new.expose_secret_text().unwrap()
+        )
     );
     double.plant(&secret("raw"), "YWJjZA==");
     assert!(provider.get(&key("raw"), Freshness::Fresh).await.unwrap().kek.ct_eq(&kek("YWJjZA==")));
@@ -99,7 +102,7 @@ async fn fifty_who_create_one_key_from_fifty_processes_agree_on_one_kek() {
         assert_eq!(results.iter().filter(|one| one.created).count(), 1);
         // What Rook reads is the current version.
         let current = double.versions(&secret(name.as_str())).pop().unwrap().value;
-        assert!(current.contains(stored.kek.expose_secret()));
+        assert!(current.contains(stored.kek.expose_secret_text().unwrap()));
     }
 }
 
@@ -281,11 +284,14 @@ async fn a_line_break_at_the_end_of_a_stored_kek_is_part_of_the_passphrase() {
     for value in ["YWJj\n", r#"{"rook-ceph-osd-encryption-key-a":"YWJj\n"}"#] {
         double.plant(&secret("a"), value);
         let stored = provider.get(&key("a"), Freshness::Fresh).await.unwrap();
-        assert_eq!(stored.kek.expose_secret(), "YWJj\n");
+        assert_eq!(stored.kek.expose_secret_text().unwrap(), "YWJj\n");
         // A rotation stores it once more before it begins.
         let update = PutMode::Update(stored.version);
         provider.put(&key("a"), &stored.kek, update).await.unwrap();
-        assert_eq!(provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.expose_secret(), "YWJj\n");
+        assert_eq!(
+            provider.get(&key("a"), Freshness::Fresh).await.unwrap().kek.expose_secret_text().unwrap(),
+            "YWJj\n"
+        );
     }
 }
 
@@ -395,7 +401,10 @@ async fn a_list_shows_versions_and_marks_what_is_disabled_and_what_has_expired()
     ];
     assert_eq!(shown, expected);
     assert_eq!(found[0].version.as_ref(), Some(&first));
-    assert_eq!(provider.get(&key("expired"), Freshness::Any).await.unwrap().kek.expose_secret(), "YWJj");
+    assert_eq!(
+        provider.get(&key("expired"), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+        "YWJj"
+    );
     // Of two versions of the same second, the list does not say which is the newer one.
     double.plant(&secret("a"), "ZGVm");
     let stored = provider.get(&key("a"), Freshness::Any).await.unwrap();

@@ -93,10 +93,10 @@ async fn each_reads_what_the_other_wrote(double: &IbmKp, client: &Client<'_>, re
     // We write, they read: after a create, after an update, after a delete.
     let first = new();
     let version = provider.put(&ours, &first, PutMode::Create).await.unwrap();
-    assert_eq!(client.done(&["read", ours.as_str()]).await, first.expose_secret());
+    assert_eq!(client.done(&["read", ours.as_str()]).await, first.expose_secret_text().unwrap());
     let second = new();
     let version = provider.put(&ours, &second, PutMode::Update(version)).await.unwrap();
-    assert_eq!(client.done(&["read", ours.as_str()]).await, second.expose_secret());
+    assert_eq!(client.done(&["read", ours.as_str()]).await, second.expose_secret_text().unwrap());
     provider.delete(&ours, DeleteMode::Destroy).await.unwrap();
     client.absent(ours.as_str()).await;
     if restores {
@@ -108,7 +108,7 @@ async fn each_reads_what_the_other_wrote(double: &IbmKp, client: &Client<'_>, re
 
     // They write, we read, compare, rotate, list and delete.
     let third = new();
-    let id = client.done(&["write", theirs.as_str(), third.expose_secret()]).await;
+    let id = client.done(&["write", theirs.as_str(), third.expose_secret_text().unwrap()]).await;
     let stored = provider.get(&theirs, Freshness::Any).await.unwrap();
     assert!(stored.kek.ct_eq(&third));
     assert_eq!(stored.version.as_str(), id);
@@ -118,7 +118,7 @@ async fn each_reads_what_the_other_wrote(double: &IbmKp, client: &Client<'_>, re
     assert_eq!(names, ["theirs-0x7dwl"]);
     let fourth = new();
     let version = provider.put(&theirs, &fourth, PutMode::Update(stored.version)).await.unwrap();
-    assert_eq!(client.done(&["read", theirs.as_str()]).await, fourth.expose_secret());
+    assert_eq!(client.done(&["read", theirs.as_str()]).await, fourth.expose_secret_text().unwrap());
     assert_eq!(provider.retire_superseded(&theirs, &version).await.unwrap(), 1);
 
     // They delete, and it is gone for us.
@@ -163,7 +163,7 @@ async fn rooks_go_client_reads_our_keys_and_sends_what_we_send() {
         let requests = double.requests();
         requests.iter().rfind(|request| request.line() == "POST /api/v2/keys").unwrap().text().to_owned()
     };
-    client.done(&["write", "same-0x7dwl", kek.expose_secret()]).await;
+    client.done(&["write", "same-0x7dwl", kek.expose_secret_text().unwrap()]).await;
     let theirs = post();
     client.done(&["delete", "same-0x7dwl"]).await;
     provider.put(&key("same-0x7dwl"), &kek, PutMode::Create).await.unwrap();

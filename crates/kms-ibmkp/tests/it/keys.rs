@@ -16,7 +16,7 @@ const ROOKS: &str = "a-KEK-of-rook+/==";
 
 /// A KEK of Rook's form.
 fn rooks() -> String {
-    Kek::generate().unwrap().expose_secret().to_owned()
+    Kek::generate().unwrap().expose_secret_text().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn keys_of_rook_are_read_compared_rotated_and_deleted() {
     double.plant(Key::rook("set1-data-0x7dwl", &text));
     let name = key("set1-data-0x7dwl");
     let stored = provider.get(&name, Freshness::Any).await.unwrap();
-    assert_eq!(stored.kek.expose_secret(), text);
+    assert_eq!(stored.kek.expose_secret_text().unwrap(), text);
 
     let error = provider.put(&name, &kek(&text), PutMode::Create).await.unwrap_err();
     assert_eq!(error.existing(), Some(Existing::Same), "{error}");
@@ -150,7 +150,7 @@ async fn a_key_of_another_cluster_is_never_adopted_changed_or_deleted() {
 
     // A client without a cluster name may read.
     let unnamed = Setup::on(&double).build().await;
-    assert_eq!(unnamed.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), text);
+    assert_eq!(unnamed.get(&name, Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(), text);
     let error = unnamed.delete(&name, DeleteMode::Destroy).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert_eq!(double.keys().len(), 1);
@@ -220,7 +220,7 @@ async fn deleted_keys_can_be_restored_for_30_days_and_purged_after_4_hours() {
         // Of the two keys that were deleted together, the current one comes back.
         assert_eq!(provider.undelete(&name).await.unwrap(), second);
         let stored = provider.get(&name, Freshness::Any).await.unwrap();
-        assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &second));
+        assert_eq!((stored.kek.expose_secret_text().unwrap(), &stored.version), ("REVG", &second));
         assert_eq!(names(&provider).await.len(), 1);
 
         provider.delete(&name, DeleteMode::Destroy).await.unwrap();
@@ -319,7 +319,10 @@ async fn refused_deletes_and_imports_say_why_and_leave_the_key_as_it_was() {
     let error = provider.put(&key("pvc-1"), &kek("REVG"), PutMode::Overwrite).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert!(error.to_string().contains("needed service role: Writer"), "{error}");
-    assert_eq!(provider.get(&key("pvc-1"), Freshness::Fresh).await.unwrap().kek.expose_secret(), "QUJD");
+    assert_eq!(
+        provider.get(&key("pvc-1"), Freshness::Fresh).await.unwrap().kek.expose_secret_text().unwrap(),
+        "QUJD"
+    );
 }
 
 #[tokio::test]

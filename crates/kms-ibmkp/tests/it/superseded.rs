@@ -53,7 +53,7 @@ async fn a_rotated_out_kek_does_not_come_back_after_rook_has_deleted_the_key() {
                 // A new key under the name is the caller's, not the superseded one.
                 provider.put(&key(NAME), &kek("TU5P"), PutMode::Create).await.unwrap();
                 let stored = provider.get(&key(NAME), Freshness::Any).await.unwrap();
-                assert_eq!(stored.kek.expose_secret(), "TU5P", "{what}");
+                assert_eq!(stored.kek.expose_secret_text().unwrap(), "TU5P", "{what}");
                 provider.put(&key(NAME), &kek("SktM"), PutMode::Update(stored.version)).await.unwrap();
                 provider.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
                 assert!(double.keys().iter().all(|key| key.state == 5), "{what}: {:?}", double.keys());
@@ -75,7 +75,10 @@ async fn a_superseded_key_does_not_come_back_when_its_successor_has_been_purged(
     assert_eq!(double.keys().len(), 1);
     assert_absent(&double, provider.as_ref(), "purged").await;
     provider.put(&key(NAME), &kek("TU5P"), PutMode::Create).await.unwrap();
-    assert_eq!(provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "TU5P");
+    assert_eq!(
+        provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+        "TU5P"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +94,10 @@ async fn after_rooks_delete_the_current_key_can_be_undeleted_and_every_kek_be_re
         let texts = async |mode| {
             let past = provider.history(&key(NAME), mode).await.unwrap();
             let text = |one: PastKek| {
-                (one.state, one.kek.map(|kek| kek.expose_secret().to_owned()).unwrap_or_default())
+                (
+                    one.state,
+                    one.kek.map(|kek| kek.expose_secret_text().unwrap().to_owned()).unwrap_or_default(),
+                )
             };
             past.into_iter().map(text).collect::<Vec<_>>()
         };
@@ -115,10 +121,13 @@ async fn a_kek_that_is_stored_again_after_it_was_superseded_is_the_key() {
     for text in ["REVG", "QUJD", "QUJD"] {
         version = provider.put(&key(NAME), &kek(text), PutMode::Update(version)).await.unwrap();
         let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
-        assert_eq!((stored.kek.expose_secret(), &stored.version), (text, &version));
+        assert_eq!((stored.kek.expose_secret_text().unwrap(), &stored.version), (text, &version));
     }
     assert_eq!(provider.retire_superseded(&key(NAME), &version).await.unwrap(), 3);
-    assert_eq!(provider.get(&key(NAME), Freshness::Fresh).await.unwrap().kek.expose_secret(), "QUJD");
+    assert_eq!(
+        provider.get(&key(NAME), Freshness::Fresh).await.unwrap().kek.expose_secret_text().unwrap(),
+        "QUJD"
+    );
     assert!(double.delete_as_rook(NAME));
     assert_absent(&double, provider.as_ref(), "stored again").await;
 }
@@ -159,7 +168,7 @@ async fn at_every_step_of_an_update_one_key_counts_for_rook_and_for_us_and_rooks
                         assert_absent(&double, provider.as_ref(), &what).await;
                     } else {
                         // Rook's delete finds no key while the alias is on its way.
-                        assert_eq!(ours.kek.expose_secret(), "REVG", "{what}");
+                        assert_eq!(ours.kek.expose_secret_text().unwrap(), "REVG", "{what}");
                         let retired = provider.retire_superseded(&key(NAME), &ours.version).await.unwrap();
                         assert_eq!(retired, 1, "{what}");
                         let still = provider.get(&key(NAME), Freshness::Any).await.unwrap();
@@ -189,7 +198,10 @@ async fn an_update_that_cannot_mark_or_move_leaves_the_old_key_current_and_unmar
         let alive: Vec<Key> = double.keys().into_iter().filter(|key| key.state != 5).collect();
         assert_eq!(alive.len(), 1, "{alive:?}");
         assert_eq!(alive[0].aliases, [NAME]);
-        assert_eq!(provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "QUJD");
+        assert_eq!(
+            provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+            "QUJD"
+        );
     }
 }
 
@@ -201,7 +213,7 @@ async fn a_superseded_key_that_gets_the_alias_back_by_hand_counts_and_can_be_upd
     let second = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(first.clone())).await.unwrap();
     double.move_alias(NAME, second.as_str(), first.as_str());
     let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
-    assert_eq!((stored.kek.expose_secret(), &stored.version), ("QUJD", &first));
+    assert_eq!((stored.kek.expose_secret_text().unwrap(), &stored.version), ("QUJD", &first));
     let third = provider.put(&key(NAME), &Kek::generate().unwrap(), PutMode::Update(first)).await.unwrap();
     assert_eq!(provider.get(&key(NAME), Freshness::Fresh).await.unwrap().version, third);
     assert_eq!(provider.retire_superseded(&key(NAME), &third).await.unwrap(), 2);

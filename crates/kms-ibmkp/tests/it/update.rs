@@ -41,7 +41,8 @@ async fn crash_everywhere(old_age: Duration, mark: impl Fn(&IbmKp)) {
             double.back(old_age);
             let setup = Setup::on(&double).cluster("rook-ceph/a");
             let [old, new, next] = [(); 3].map(|()| Kek::generate().unwrap());
-            double.plant(Key { created: 1_700_000_000, ..Key::rook(NAME, old.expose_secret()) });
+            double
+                .plant(Key { created: 1_700_000_000, ..Key::rook(NAME, old.expose_secret_text().unwrap()) });
             let done = crash(&double, &setup, step, action.clone(), &new).await;
             let what = format!("{action:?} at step {step}");
 
@@ -115,7 +116,7 @@ async fn lost_answers_of_any_step_are_made_up_for_by_the_layers() {
             double.heal();
             let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
             assert_eq!(
-                (stored.kek.expose_secret(), &stored.version),
+                (stored.kek.expose_secret_text().unwrap(), &stored.version),
                 ("REVG", &version),
                 "{action:?} {step}"
             );
@@ -170,7 +171,7 @@ async fn a_refused_step_leaves_the_old_kek_current() {
         let error = provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         let stored = provider.get(&key(NAME), Freshness::Fresh).await.unwrap();
-        assert_eq!(stored.kek.expose_secret(), "QUJD");
+        assert_eq!(stored.kek.expose_secret_text().unwrap(), "QUJD");
         assert!(is_tidy(&double), "{:?}", double.keys());
         let version = provider.put(&key(NAME), &kek("R0hJ"), PutMode::Update(stored.version)).await.unwrap();
         assert_eq!(provider.get(&key(NAME), Freshness::Fresh).await.unwrap().version, version);
@@ -184,7 +185,10 @@ async fn a_create_while_the_alias_is_missing_does_not_hide_the_key() {
     double.plant(Key { aliases: Vec::new(), ..Key::rook(NAME, "QUJD") });
     let error = provider.put(&key(NAME), &kek("REVG"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.existing(), Some(kms_core::Existing::Different), "{error}");
-    assert_eq!(provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "QUJD");
+    assert_eq!(
+        provider.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+        "QUJD"
+    );
     let version = provider.get(&key(NAME), Freshness::Any).await.unwrap().version;
     provider.put(&key(NAME), &kek("REVG"), PutMode::Update(version)).await.unwrap();
     assert!(is_tidy(&double));
@@ -250,7 +254,7 @@ async fn an_update_that_comes_late_is_a_conflict_and_leaves_nothing() {
     let error = slow.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     let stored = quick.get(&key(NAME), Freshness::Fresh).await.unwrap();
-    assert_eq!((stored.kek.expose_secret(), &stored.version), ("REVG", &version));
+    assert_eq!((stored.kek.expose_secret_text().unwrap(), &stored.version), ("REVG", &version));
     assert!(is_tidy(&double), "{:?}", double.keys());
     // The key of the late update has been destroyed, and a search by name does not find it.
     assert_eq!(double.keys().iter().filter(|key| key.state != 5).count(), 2);

@@ -28,7 +28,7 @@ async fn a_secret_that_rook_wrote_is_read_updated_listed_and_deleted() {
 
     let name = key("set1-data-0x7dwl");
     let stored = provider.get(&name, Freshness::Any).await.unwrap();
-    assert_eq!(stored.kek.expose_secret(), "cm9vaw==");
+    assert_eq!(stored.kek.expose_secret_text().unwrap(), "cm9vaw==");
     assert!(stored.created.unwrap() <= stored.updated.unwrap());
     let raw = place.secret("rook-ceph-osd-encryption-key-set1-data-0x7dwl").await;
     assert_eq!(raw["metadata"]["resourceVersion"], stored.version.as_str());
@@ -243,7 +243,7 @@ async fn names_of_every_length_and_kind_work_and_are_listed() {
     }
     for name in &all {
         let stored = provider.get(&key(name), Freshness::Any).await.unwrap();
-        assert_eq!(stored.kek.expose_secret(), name.as_str());
+        assert_eq!(stored.kek.expose_secret_text().unwrap(), name.as_str());
         let version = provider.put(&key(name), &kek("bmV3"), PutMode::Update(stored.version)).await.unwrap();
         assert_eq!(provider.get(&key(name), Freshness::Any).await.unwrap().version, version);
     }
@@ -299,7 +299,7 @@ async fn a_secret_of_another_type_or_meaning_is_left_alone() {
     }
     // A Secret that was restored by hand opens its device; an identifier on a KMIP server opens no device.
     let stored = provider.get(&key("opaque"), Freshness::Any).await.unwrap();
-    assert_eq!(stored.kek.expose_secret(), "cm9vaw==");
+    assert_eq!(stored.kek.expose_secret_text().unwrap(), "cm9vaw==");
     let error = provider.get(&key("kmip"), Freshness::Any).await.unwrap_err();
     assert!(error.to_string().contains("KMIP"), "{error}");
     assert!(names(&*provider).await.is_empty());
@@ -317,7 +317,7 @@ async fn broken_and_immutable_secrets_are_explained() {
     // A line break at the end is part of the passphrase of the device that was formatted with it.
     place.create(rook_secret("line", "cm9vaw==\n")).await;
     let stored = provider.get(&key("line"), Freshness::Any).await.unwrap();
-    assert_eq!(stored.kek.expose_secret(), "cm9vaw==\n");
+    assert_eq!(stored.kek.expose_secret_text().unwrap(), "cm9vaw==\n");
     let mut frozen = rook_secret("frozen", "cm9vaw==");
     frozen["immutable"] = json!(true);
     place.create(frozen).await;
@@ -546,7 +546,7 @@ async fn a_policy_is_quoted_unless_it_quotes_the_kek() {
     let secret = Kek::generate().unwrap();
     let error = provider.put(&key("a-quoted"), &secret, PutMode::Create).await.unwrap_err();
     assert!(error.to_string().contains("the API server finds the object invalid (namespace"), "{error}");
-    let canary = Canary::new("the KEK", secret.expose_secret());
+    let canary = Canary::new("the KEK", secret.expose_secret_text().unwrap());
     assert_eq!(canary.found_in(&leak::shown_error(&error)), None);
 }
 

@@ -162,7 +162,7 @@ async fn a_response_that_says_nothing_is_no_absence_and_causes_no_write() {
 async fn nothing_of_an_answer_is_shown() {
     let recording = Recording::start().unwrap();
     let kek = Kek::generate().unwrap();
-    let text = kek.expose_secret();
+    let text = kek.expose_secret_text().unwrap();
     let bodies = [
         json!({"metadata": {}, "data": [text]}).to_string(),
         json!({"metadata": text}).to_string(),

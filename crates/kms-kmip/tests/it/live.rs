@@ -44,7 +44,11 @@ async fn what_pykmips_client_registers_is_read_by_ours() {
             index.set(&key("indexed"), uid);
             let kmip = setup.clone().version(version).index(index).build().await;
             let stored = kmip.get(&key("indexed"), Freshness::Any).await.unwrap();
-            assert_eq!(stored.kek.expose_secret(), STANDARD.encode(&material), "{version} {kind}");
+            assert_eq!(
+                stored.kek.expose_secret_text().unwrap(),
+                STANDARD.encode(&material),
+                "{version} {kind}"
+            );
             // Read the object by its name.
             if kind != "opaque" {
                 let kmip = setup.clone().version(version).build().await;
@@ -65,8 +69,12 @@ async fn what_ours_registers_is_read_and_destroyed_by_pykmips_client() {
         let kek = kek();
         let uid = kmip.put(&key("a"), &kek, PutMode::Create).await.unwrap();
         let found = server.client(CLIENT, &["get", version, NAME]).await.unwrap();
-        let material: String =
-            STANDARD.decode(kek.expose_secret()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let material: String = STANDARD
+            .decode(kek.expose_secret_text().unwrap())
+            .unwrap()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(found.trim(), format!("{uid} SYMMETRIC_KEY AES 1024 {material}"), "{version}");
         server.client(CLIENT, &["destroy", version, uid.as_str()]).await.unwrap();
         let error = kmip.get(&key("a"), Freshness::Fresh).await.unwrap_err();
@@ -92,7 +100,7 @@ async fn a_superseded_object_is_renamed_and_does_not_come_back_after_rook_has_de
             let found =
                 server.client(CLIENT, &["get", version, &format!("{NAME} superseded")]).await.unwrap();
             let material: String = STANDARD
-                .decode(old.expose_secret())
+                .decode(old.expose_secret_text().unwrap())
                 .unwrap()
                 .iter()
                 .map(|byte| format!("{byte:02x}"))

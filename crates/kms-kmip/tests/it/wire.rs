@@ -100,7 +100,8 @@ async fn keys_of_rook_are_read_whatever_length_they_declare() {
     let kmip = setup.index(index.clone()).build().await;
     let kek = kek();
     let bytes =
-        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, kek.expose_secret()).unwrap();
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, kek.expose_secret_text().unwrap())
+            .unwrap();
     for bits in [128, 256, 1024] {
         index.set(&key("a"), &server.insert_rooks(&bytes, bits));
         assert!(get(&kmip).await.unwrap().ct_eq(&kek));
@@ -120,7 +121,7 @@ async fn a_secret_that_holds_a_kek_is_refused_and_never_sent() {
     let (server, setup) = plain().await;
     let index = Arc::new(MemoryIndex::new());
     let secret = kek();
-    index.set(&key("a"), secret.expose_secret());
+    index.set(&key("a"), secret.expose_secret_text().unwrap());
     let kmip = setup.index(index).build().await;
     let recording = Recording::start().unwrap();
     let errors = [
@@ -129,7 +130,7 @@ async fn a_secret_that_holds_a_kek_is_refused_and_never_sent() {
         kmip.put(&key("a"), &kek(), PutMode::Overwrite).await.unwrap_err(),
         kmip.delete(&key("a"), DeleteMode::Destroy).await.unwrap_err(),
     ];
-    let canary = Canary::new("the KEK", secret.expose_secret());
+    let canary = Canary::new("the KEK", secret.expose_secret_text().unwrap());
     for error in errors {
         assert!(error.to_string().contains("holds a KEK and no identifier"), "{error}");
         assert_eq!(canary.found_in(&format!("{error:?}{kmip:?}")), None);
@@ -317,7 +318,7 @@ async fn of_many_objects_the_one_with_our_name_and_tag_is_taken() {
     server.insert(&[2; 128], &[name], &[("rook-kms", "other/cluster")]);
     server.insert(&[3; 128], &[name], &[]);
     let kmip = setup.clone().build().await;
-    let material = |kek: &Kek| kek.expose_secret().to_owned();
+    let material = |kek: &Kek| kek.expose_secret_text().unwrap().to_owned();
     let of = |byte: u8| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [byte; 128]);
     assert_eq!(material(&get(&kmip).await.unwrap()), of(3));
     server.insert(&[4; 128], &[name], &[("rook-kms", CLUSTER)]);

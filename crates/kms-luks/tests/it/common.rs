@@ -68,7 +68,7 @@ impl Image {
     /// A file with the KEK, for calls that are not made by the code under test.
     pub(crate) fn key_file(&self, kek: &Kek) -> String {
         let path = self.beside(&format!("key-{}", kek.fingerprint()));
-        fs::write(&path, kek.expose_secret()).unwrap();
+        fs::write(&path, kek.expose_secret_text().unwrap()).unwrap();
         path.display().to_string()
     }
 

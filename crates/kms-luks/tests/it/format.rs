@@ -253,7 +253,7 @@ async fn the_formatting_process() {
 async fn a_format_that_is_killed_at_any_moment_is_repeated_without_force() {
     const MOMENTS: u32 = 24;
     let start = |image: &Image| {
-        fs::write(image.beside("current"), kek().expose_secret()).unwrap();
+        fs::write(image.beside("current"), kek().expose_secret_text().unwrap()).unwrap();
         image
             .script("script", &format!("echo $$ > {}; exec cryptsetup \"$@\"", image.beside("id").display()));
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -46,8 +46,8 @@ fn other_process(image: &Image) -> Child {
 async fn one_process_at_a_time_and_the_orphan_of_a_killed_one_is_waited_for() {
     let (current, new) = (kek(), kek());
     let image = Image::luks2(&current);
-    fs::write(image.beside("current"), current.expose_secret()).unwrap();
-    fs::write(image.beside("new"), new.expose_secret()).unwrap();
+    fs::write(image.beside("current"), current.expose_secret_text().unwrap()).unwrap();
+    fs::write(image.beside("new"), new.expose_secret_text().unwrap()).unwrap();
     let (started, go_on) = (image.fifo("started"), image.fifo("go-on"));
     // The script reports that it runs, and waits before it becomes cryptsetup.
     image.script(

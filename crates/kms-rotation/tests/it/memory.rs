@@ -213,7 +213,7 @@ impl Device {
 
     fn with_slot(number: usize, slot: u8, kek: &Kek, salt: &str) -> Self {
         let mut disk = Disk::default();
-        let (kek, salt) = (kek.expose_secret().to_owned(), salt.to_owned());
+        let (kek, salt) = (kek.expose_secret_text().unwrap().to_owned(), salt.to_owned());
         disk.slots.insert(slot, Keyslot { kek, salt, bound: true, ignored: false });
         Self::new(number, disk)
     }
@@ -307,7 +307,7 @@ impl SlotStore for Device {
 
     async fn opens(&self, slot: Slot, kek: &Kek) -> Result<bool> {
         let slot = slot.number();
-        self.act(Access::Opens(slot), |disk| disk.opens_slot(slot, kek.expose_secret())).await
+        self.act(Access::Opens(slot), |disk| disk.opens_slot(slot, kek.expose_secret_text().unwrap())).await
     }
 
     async fn find(&self, table: &SlotTable, kek: &Kek) -> Result<Option<Slot>> {
@@ -323,7 +323,7 @@ impl SlotStore for Device {
 
     async fn add(&self, from: Slot, current: &Kek, new_slot: Slot, new: &Kek) -> Result<Added> {
         let (from, to) = (from.number(), new_slot.number());
-        let (current, new) = (current.expose_secret(), new.expose_secret());
+        let (current, new) = (current.expose_secret_text().unwrap(), new.expose_secret_text().unwrap());
         let code = self.act(Access::Add(to), |disk| {
             disk.table().refuse_blocked()?;
             Ok::<_, Error>(disk.add(Some(from), current, to, new, self.salt()))
@@ -341,7 +341,7 @@ impl SlotStore for Device {
         if !proof.allows_removal(victim, &self.path, &table)? {
             return Ok(());
         }
-        let kek = kek.expose_secret();
+        let kek = kek.expose_secret_text().unwrap();
         match self.act(Access::Kill(slot), |disk| disk.kill(kek, slot)).await? {
             WRONG_KEY => Err(self.error(
                 ErrorKind::Conflict,

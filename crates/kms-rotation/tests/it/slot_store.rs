@@ -42,25 +42,31 @@ impl Fixture for memory::Device {
     }
 
     fn opens(&self, kek: &Kek) -> bool {
-        self.disk().opens(kek.expose_secret())
+        self.disk().opens(kek.expose_secret_text().unwrap())
     }
 
     fn raw_add(&self, known: &Kek, slot: u8, new: &Kek) -> i32 {
         let salt = self.salt();
-        self.disk().add(None, known.expose_secret(), slot, new.expose_secret(), salt)
+        self.disk().add(
+            None,
+            known.expose_secret_text().unwrap(),
+            slot,
+            new.expose_secret_text().unwrap(),
+            salt,
+        )
     }
 
     fn raw_kill(&self, known: &Kek, slot: u8) -> i32 {
-        self.disk().kill(known.expose_secret(), slot)
+        self.disk().kill(known.expose_secret_text().unwrap(), slot)
     }
 
     fn raw_change(&self, kek: &Kek, slot: u8) -> i32 {
         let salt = self.salt();
-        self.disk().change(kek.expose_secret(), slot, salt)
+        self.disk().change(kek.expose_secret_text().unwrap(), slot, salt)
     }
 
     fn raw_add_unbound(&self, _: &Kek, slot: u8, new: &Kek) {
-        let (kek, salt) = (new.expose_secret().to_owned(), self.salt());
+        let (kek, salt) = (new.expose_secret_text().unwrap().to_owned(), self.salt());
         self.disk().slots.insert(slot, Keyslot { kek, salt, bound: false, ignored: false });
     }
 

@@ -65,7 +65,7 @@ impl Bench {
     /// Checks that the KEK which the KMS returns opens every device.
     async fn holds(&self) {
         let current = self.current().await;
-        assert!(self.devices.iter().all(|device| device.disk().opens(current.expose_secret())));
+        assert!(self.devices.iter().all(|device| device.disk().opens(current.expose_secret_text().unwrap())));
     }
 
     /// Another program writes a slot of every device.
@@ -74,7 +74,7 @@ impl Bench {
     }
 
     fn insert_on(&self, device: usize, slot: u8, kek: &Kek) {
-        let (kek, salt) = (kek.expose_secret().to_owned(), format!("another program's {slot}"));
+        let (kek, salt) = (kek.expose_secret_text().unwrap().to_owned(), format!("another program's {slot}"));
         self.devices[device].disk().slots.insert(slot, Keyslot { kek, salt, bound: true, ignored: false });
     }
 }
@@ -182,7 +182,7 @@ async fn grace_expired_ended() {
     let old = bench.current().await;
     let begin = tokio::time::Instant::now();
     let both = Act::at_the_pause(|| {
-        assert!(bench.devices.iter().all(|device| device.disk().opens(old.expose_secret())));
+        assert!(bench.devices.iter().all(|device| device.disk().opens(old.expose_secret_text().unwrap())));
     });
     let report = bench.observed(&Options::default(), &both, Arc::new(Open)).await.unwrap();
     assert_eq!((report.outcome, begin.elapsed().as_secs()), (Outcome::Rotated, 600));
@@ -357,7 +357,7 @@ async fn a_kek_that_rook_has_put_into_slot_1_alone_is_watched_before_slot_0_is_u
     let bench = Bench::new(1).await;
     let current = bench.current().await;
     let rooks = || {
-        let (kek, salt) = (current.expose_secret().to_owned(), "Rook's".to_owned());
+        let (kek, salt) = (current.expose_secret_text().unwrap().to_owned(), "Rook's".to_owned());
         let mut disk = bench.devices[0].disk();
         disk.slots = [(1, Keyslot { kek, salt, bound: true, ignored: false })].into();
     };

@@ -104,7 +104,7 @@ impl Image {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let part = self.beside(&format!("key-part-{}-{count}", std::process::id()));
-            fs::write(&part, kek.expose_secret()).expect("write a key file");
+            fs::write(&part, kek.expose_secret_bytes()).expect("write a key file");
             fs::rename(part, &path).expect("write a key file");
         }
         path.display().to_string()

@@ -31,7 +31,7 @@ async fn keys_in_rooks_layout_are_read_and_ours_have_it() {
         let vault = Setup::on(&server).await.mount(mount).build().await;
         admin.call("PUT", &path, write).await.unwrap();
         let stored = vault.get(&key(NAME), Freshness::Any).await.unwrap();
-        assert_eq!(stored.kek.expose_secret(), "QUJD");
+        assert_eq!(stored.kek.expose_secret_text().unwrap(), "QUJD");
 
         vault.put(&key(NAME), &kek("REVG"), PutMode::Update(stored.version)).await.unwrap();
         let found = admin.call("GET", &path, Value::Null).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_
         // A key of Rook.
         admin.call("PUT", &path, theirs("QUJD")).await.unwrap();
         let found = fresh().await.get(&key(NAME), Freshness::Any).await.unwrap();
-        assert_eq!(found.kek.expose_secret(), "QUJD", "{case}");
+        assert_eq!(found.kek.expose_secret_text().unwrap(), "QUJD", "{case}");
         let error = fresh().await.put(&key(NAME), &kek("REVG"), PutMode::Create).await.unwrap_err();
         assert_eq!(error.existing(), Some(Existing::Different), "{case}: {error}");
         let listed: Vec<_> = futures_util::TryStreamExt::try_collect(fresh().await.list()).await.unwrap();
@@ -425,7 +425,7 @@ async fn a_sealed_server_is_called_sealed_and_works_again_when_it_is_unsealed() 
     let patient = layer::standard(Arc::clone(&vault), &layer::LayerOptions::default());
     let get = tokio::spawn(async move { patient.get(&key(NAME), Freshness::Any).await });
     server.unseal().await.unwrap();
-    assert_eq!(get.await.unwrap().unwrap().kek.expose_secret(), "QUJD");
+    assert_eq!(get.await.unwrap().unwrap().kek.expose_secret_text().unwrap(), "QUJD");
 }
 
 #[tokio::test]
@@ -470,7 +470,7 @@ async fn deleted_names_are_created_again_and_superseded_versions_destroyed() {
     assert_eq!(vault.retire_superseded(&name, &current).await.unwrap(), 0);
     let metadata = server.admin().call("GET", &format!("rookv2/metadata/{ID}"), Value::Null).await.unwrap();
     assert_eq!(metadata["data"]["versions"]["2"]["destroyed"], true);
-    assert_eq!(vault.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), "three");
+    assert_eq!(vault.get(&name, Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(), "three");
     vault.delete(&name, DeleteMode::Destroy).await.unwrap();
     let gone = server.admin().request("GET", &format!("rookv2/metadata/{ID}"), Value::Null).await.unwrap();
     assert_eq!(gone.status, 404);
@@ -567,7 +567,7 @@ async fn lost_connections_and_lost_answers_lose_no_key_and_double_none() {
         let second = vault.put(&name, &kek("REVG"), PutMode::Update(version)).await.unwrap();
         assert_eq!(second, KeyVersion::new("2"), "updated once");
         relay.cut();
-        assert_eq!(vault.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), "REVG");
+        assert_eq!(vault.get(&name, Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(), "REVG");
         relay.lose_next_reply();
         vault.delete(&name, DeleteMode::Destroy).await.unwrap();
     }
@@ -620,7 +620,10 @@ async fn an_empty_value_is_a_free_place_and_a_line_break_is_part_of_the_passphra
         assert!(error.to_string().contains("empty"), "{error}");
         vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
         server.admin().call("PUT", &path, body("QUJD\n")).await.unwrap();
-        assert_eq!(vault.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret(), "QUJD\n");
+        assert_eq!(
+            vault.get(&key(NAME), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+            "QUJD\n"
+        );
     }
 }
 

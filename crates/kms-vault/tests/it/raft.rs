@@ -39,16 +39,22 @@ async fn reads_that_decide_are_fresh_through_a_standby() {
             let name = key(&format!("other-{round}"));
             writer.put(&name, &kek("one"), PutMode::Create).await.unwrap();
             let fresh = reader.get(&name, Freshness::Fresh).await.unwrap();
-            assert_eq!(fresh.kek.expose_secret(), "one");
+            assert_eq!(fresh.kek.expose_secret_text().unwrap(), "one");
             writer.put(&name, &kek("two"), PutMode::Update(fresh.version)).await.unwrap();
-            assert_eq!(reader.get(&name, Freshness::Fresh).await.unwrap().kek.expose_secret(), "two");
+            assert_eq!(
+                reader.get(&name, Freshness::Fresh).await.unwrap().kek.expose_secret_text().unwrap(),
+                "two"
+            );
             let error = reader.put(&name, &kek("two"), PutMode::Create).await.unwrap_err();
             assert_eq!(error.existing(), Some(kms_core::Existing::Same), "{error}");
 
             // The same client writes and reads through the standby.
             let name = key(&format!("own-{round}"));
             reader.put(&name, &kek("one"), PutMode::Create).await.unwrap();
-            assert_eq!(reader.get(&name, Freshness::Any).await.unwrap().kek.expose_secret(), "one");
+            assert_eq!(
+                reader.get(&name, Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+                "one"
+            );
             reader.delete(&name, kms_core::DeleteMode::Destroy).await.unwrap();
             assert_eq!(reader.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
             assert_eq!(writer.get(&name, Freshness::Any).await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -109,7 +115,10 @@ async fn keys_are_read_from_standbys_while_there_is_no_leader() {
     // One node of three is left: there is no quorum, and reads still work.
     let left = (0..3).find(|node| *node != first && *node != second).unwrap();
     let reader = client(&raft, left, &token, &settings).await;
-    assert_eq!(reader.get(&key("boot"), Freshness::Any).await.unwrap().kek.expose_secret(), "k");
+    assert_eq!(
+        reader.get(&key("boot"), Freshness::Any).await.unwrap().kek.expose_secret_text().unwrap(),
+        "k"
+    );
     let mut options = LayerOptions::default();
     options.retry.deadline = Duration::from_secs(3);
     let writer = layer::standard(Arc::new(reader), &options);

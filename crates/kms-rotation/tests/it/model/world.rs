@@ -290,17 +290,17 @@ impl KmsProvider for Seat {
     async fn put(&self, _: &KeyName, kek: &Kek, mode: PutMode) -> Result<KeyVersion> {
         let PutMode::Update(expected) = mode else { panic!("a rotation only updates") };
         let expected: u64 = expected.as_str().parse().unwrap();
-        if self.class.ignores_same && self.world().current() == kek.expose_secret() {
+        if self.class.ignores_same && self.world().current() == kek.expose_secret_text().unwrap() {
             return Ok(KeyVersion::new((expected + 1).to_string()));
         }
         let version = if self.class.compare_and_set {
-            self.write(kek.expose_secret(), Some(expected)).await?
+            self.write(kek.expose_secret_text().unwrap(), Some(expected)).await?
         } else {
             let (_, version, _) = self.get_text().await;
             if version != expected {
                 return Err(Error::new(ErrorKind::Conflict, "the key has changed since it was read"));
             }
-            self.write(kek.expose_secret(), None).await?
+            self.write(kek.expose_secret_text().unwrap(), None).await?
         };
         Ok(KeyVersion::new(version.to_string()))
     }
