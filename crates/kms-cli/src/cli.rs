@@ -5,7 +5,7 @@ use kms_core::Result;
 
 use crate::{
     args::{Files, Global},
-    cmd::{clusters, devices, keys, program},
+    cmd::{clusters, devices, escrow, keys, program},
     exit::Exit,
     invocation::Invocation,
     output::Output,
@@ -35,6 +35,11 @@ pub(crate) enum Command {
     Devices(devices::Command),
     #[command(flatten)]
     Clusters(clusters::Command),
+    /// Save the KEKs of the cluster to encrypted files, prove that they would come back, and bring them back
+    ///
+    /// An escrow is a folder. Its archives are in the age format over tar, so that `age -d | tar x` reads them without kms;
+    /// escrow.json in it has dates and recipients, and no secret.
+    Escrow(escrow::Args),
     #[command(flatten)]
     Program(program::Command),
 }
@@ -49,6 +54,7 @@ impl Cli {
             Command::Keys(command) => Some(command.files()),
             Command::Devices(command) => command.files(),
             Command::Clusters(command) => Some(command.files()),
+            Command::Escrow(args) => args.files(),
             Command::Program(_) => None,
         };
         global.files.extend(after.map(|files| std::mem::take(&mut files.files)).unwrap_or_default());
@@ -72,6 +78,7 @@ pub(crate) async fn run(
         Command::Keys(command) => keys::run(command, invocation, output).await,
         Command::Devices(command) => devices::run(command, invocation, output).await,
         Command::Clusters(command) => clusters::run(command, invocation, output).await,
+        Command::Escrow(args) => escrow::run(args, invocation, output).await,
         Command::Program(command) => {
             program::run(command, <Cli as clap::CommandFactory>::command(), invocation, output).await
         }

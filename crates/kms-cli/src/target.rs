@@ -7,6 +7,7 @@ use kms_core::{
     Error, ErrorKind, KeyName, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
 };
 use kms_dispatch::{Options, Provider, Registry, connect};
+use kms_escrow::About;
 use kms_kube::ClusterRef;
 use kms_source::Directory;
 use tracing::{info, warn};
@@ -91,6 +92,13 @@ impl Target {
     /// The provider that the `security` block names.
     pub(crate) fn provider(&self) -> Result<Provider> {
         self.registry.provider_of(self.security())
+    }
+
+    /// The provider and the cluster, for an escrow.
+    pub(crate) fn about(&self) -> Result<About> {
+        let cluster = self.settings.cluster().filter(|cluster| !cluster.name.is_empty());
+        let cluster = cluster.map(|cluster| format!("{}/{}", cluster.kube_namespace, cluster.name));
+        Ok(About::new(self.provider()?.as_str(), cluster, self.settings.fsid().map(ToOwned::to_owned)))
     }
 
     /// The connection to the Kubernetes of the cluster, which is made at its first use.

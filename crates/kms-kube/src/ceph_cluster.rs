@@ -21,6 +21,8 @@ pub struct CephCluster {
     pub reference: Option<ClusterRef>,
     /// Whether the cluster is being deleted.
     pub deleting: bool,
+    /// The id of the Ceph cluster that Rook has noted in `status.ceph.fsid`.
+    pub fsid: Option<String>,
     /// Its annotations, which hold options of `kms` that Rook does not know.
     pub annotations: BTreeMap<String, String>,
     /// Its `spec`; the default if the document has none.
@@ -103,6 +105,20 @@ pub(crate) struct Document {
     metadata: Option<Metadata>,
     #[serde(default)]
     spec: Option<CephClusterSpec>,
+    #[serde(default, deserialize_with = "valid_or_default")]
+    status: Option<Status>,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default, deserialize_with = "valid_or_default")]
+    ceph: Option<CephStatus>,
+}
+
+#[derive(Default, Deserialize)]
+struct CephStatus {
+    #[serde(default, deserialize_with = "valid_or_absent")]
+    fsid: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,7 +147,7 @@ impl Document {
 
 impl From<Document> for CephCluster {
     fn from(document: Document) -> Self {
-        let Document { metadata, spec } = document;
+        let Document { metadata, spec, status } = document;
         let Metadata { name, namespace, deletion_timestamp, annotations, .. } = metadata.unwrap_or_default();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Self {
@@ -139,6 +155,7 @@ impl From<Document> for CephCluster {
                 .zip(given(name))
                 .map(|(namespace, name)| ClusterRef::new(namespace, name)),
             deleting: deletion_timestamp.is_some(),
+            fsid: given(status.and_then(|status| status.ceph).and_then(|ceph| ceph.fsid)),
             annotations: annotations.map(valid_entries).unwrap_or_default(),
             spec: spec.unwrap_or_default(),
         }
@@ -319,6 +336,22 @@ mod tests {
         }
         assert!(read(r#"{"deletionTimestamp": "2026-01-01T00:00:00Z"}"#).deleting);
         assert!(!read(r#"{"deletionTimestamp": null}"#).deleting);
+    }
+
+    #[test]
+    fn the_id_of_the_ceph_cluster_is_that_of_the_status() {
+        let fsid = |status: &str| {
+            serde_json::from_str::<CephCluster>(&format!(r#"{{"status": {status}}}"#)).unwrap().fsid
+        };
+        assert_eq!(
+            fsid(r#"{"phase": "Ready", "ceph": {"fsid": "1-2", "health": "OK"}}"#),
+            Some("1-2".to_owned())
+        );
+        for status in
+            ["null", "{}", "1", r#"{"ceph": []}"#, r#"{"ceph": {"fsid": 1}}"#, r#"{"ceph": {"fsid": ""}}"#]
+        {
+            assert_eq!(fsid(status), None, "{status}");
+        }
     }
 
     #[test]

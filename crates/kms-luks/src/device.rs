@@ -12,6 +12,7 @@ use crate::{
     Cryptsetup, DeviceLock, Header,
     error::{at, code},
     lock::Held,
+    memory::Memory,
     on_disk::{self, OnDisk},
     process::{Call, CommandOutput, Ended},
 };
@@ -28,12 +29,26 @@ pub struct Device {
     cryptsetup: Cryptsetup,
     path: PathBuf,
     held: Arc<Mutex<Weak<Held>>>,
+    /// The memory that the path leads to, for a copy of a header.
+    memory: Option<Arc<Memory>>,
 }
 
 impl Device {
     /// The device at `path`. Does no I/O.
     pub fn new(cryptsetup: Cryptsetup, path: impl Into<PathBuf>) -> Self {
-        Self { cryptsetup, path: path.into(), held: Arc::default() }
+        Self { cryptsetup, path: path.into(), held: Arc::default(), memory: None }
+    }
+
+    /// A device in memory that has this header and no data: the header of an escrow, restored to where no disk has it.
+    ///
+    /// # Errors
+    ///
+    /// `Unexpected` if the system has no memory for it.
+    pub fn in_memory(cryptsetup: Cryptsetup, header: &[u8]) -> Result<Self> {
+        let memory = Arc::new(Memory::holding(header).map_err(|cause| {
+            Error::new(ErrorKind::Unexpected, "the header cannot be restored to memory").source(cause)
+        })?);
+        Ok(Self { memory: Some(Arc::clone(&memory)), ..Self::new(cryptsetup, memory.path()) })
     }
 
     /// The path of the device.
@@ -190,6 +205,10 @@ impl Device {
     pub(crate) async fn run(&self, call: Call) -> Result<CommandOutput> {
         let call = match self.held() {
             Some(held) => call.inherit(held.for_child()?),
+            None => call,
+        };
+        let call = match &self.memory {
+            Some(memory) => memory.inherited_by(call)?,
             None => call,
         };
         self.cryptsetup.run(call).await

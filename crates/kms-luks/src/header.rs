@@ -106,6 +106,16 @@ impl Header {
         Ok(Self { identity, table })
     }
 
+    /// The bytes of a whole LUKS2 header, from its metadata in JSON: both copies and the areas of the key slots.
+    ///
+    /// # Errors
+    ///
+    /// `Protocol` if the metadata are malformed.
+    pub(crate) fn luks2_bytes(json: &[u8]) -> Result<u64> {
+        let root: Value = serde_json::from_slice(json).map_err(|_cause| broken("are not JSON"))?;
+        room::header_bytes(&root).ok_or_else(|| broken("do not have the sizes of the header"))
+    }
+
     /// LUKS1 or LUKS2.
     pub fn version(&self) -> LuksVersion {
         self.identity.version

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, Retry};
 use kms_rotation::{KeySlot, Slot, SlotKdf};
 
 use crate::{
@@ -30,6 +30,13 @@ const LUKS1_SLOT_BYTES: usize = 48;
 /// The offset of the salt in a LUKS1 slot, and its bytes.
 const LUKS1_SALT_AT: usize = 8;
 const LUKS1_SALT_BYTES: usize = 32;
+/// The offset of the sector of a LUKS1 header where the data begin, and the bytes of a sector.
+const LUKS1_PAYLOAD_AT: usize = 104;
+const SECTOR: u64 = 512;
+/// How often a whole header is read while programs write to it.
+const WHOLE_READS: usize = 3;
+/// The largest whole header: two copies of 4 MiB, and 128 MiB of key slots.
+const MOST_WHOLE: u64 = 136 << 20;
 /// The mark of a LUKS1 slot that is in use.
 const LUKS1_IN_USE: u32 = 0x00AC_71F3;
 
@@ -66,6 +73,58 @@ pub(crate) fn read(path: &Path) -> Result<OnDisk> {
             Error::config("the device has no LUKS header: it is the wrong device, or it was never encrypted")
         }),
     }
+}
+
+/// Reads a whole header: both copies of the metadata and the areas of the key slots.
+///
+/// # Errors
+///
+/// As [`read`]; `Conflict` if a program writes to the header meanwhile; `Protocol` if the two copies of a LUKS2 header
+/// differ; `Unsupported` if the header is detached from its data.
+pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let disk = DirectReader::open(path)?;
+    for _ in 0..WHOLE_READS {
+        let length = whole_length(&disk, read(path)?)?;
+        let bytes = disk.read(0, length).map_err(not_read)?;
+        if bytes.len() != length {
+            return Err(cut_off("LUKS"));
+        }
+        // The areas of the slots take milliseconds to read, and a program that writes them changes the metadata too.
+        if disk.read(0, length).map_err(not_read)? == bytes {
+            return Ok(bytes);
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "a program writes to the LUKS header: try again when it has ended")
+        .retry(Retry::Always))
+}
+
+/// The bytes of a whole header.
+fn whole_length(disk: &DirectReader, found: OnDisk) -> Result<usize> {
+    let length = match found {
+        OnDisk::Luks1(_) => {
+            let start = disk.read(0, BINARY).map_err(not_read)?;
+            number(&start, LUKS1_PAYLOAD_AT, 4)
+                .and_then(|sectors| sectors.checked_mul(SECTOR))
+                .filter(|at| *at > 0)
+                .ok_or_else(|| {
+                    Error::new(ErrorKind::Unsupported, "the LUKS1 header is detached from its data")
+                })?
+        }
+        OnDisk::Luks2 { json: Some(json), .. } => Header::luks2_bytes(&json)?,
+        OnDisk::Luks2 { json: None, .. } => {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the two copies of the LUKS2 header differ: repair the header first (cryptsetup repair)",
+            ));
+        }
+    };
+    if length > MOST_WHOLE {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            format!("the LUKS header has {length} bytes, which is too much"),
+        ));
+    }
+    usize::try_from(length).map_err(|_too_much| cut_off("LUKS"))
 }
 
 fn cut_off(what: &str) -> Error {

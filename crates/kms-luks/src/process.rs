@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     os::{
-        fd::OwnedFd,
+        fd::{OwnedFd, RawFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::Path,
@@ -38,12 +38,14 @@ const FIRST_FD: i32 = 3;
 pub(crate) struct Call {
     args: Vec<OsString>,
     fds: Vec<OwnedFd>,
+    /// Descriptors that the program gets under a number of their own.
+    numbered: Vec<FdMapping>,
 }
 
 impl Call {
     /// A call of one action with its options.
     pub(crate) fn new<const N: usize>(args: [&str; N]) -> Self {
-        Self { args: args.into_iter().map(OsString::from).collect(), fds: Vec::new() }
+        Self { args: args.into_iter().map(OsString::from).collect(), fds: Vec::new(), numbered: Vec::new() }
     }
 
     /// One more argument.
@@ -75,6 +77,13 @@ impl Call {
     /// Adds a descriptor that stays open as long as the program runs.
     pub(crate) fn inherit(mut self, fd: OwnedFd) -> Self {
         self.fds.push(fd);
+        self
+    }
+
+    /// Adds a descriptor that the program gets under this number, so that a path may name it. The number must be far above
+    /// those of the other descriptors.
+    pub(crate) fn inherit_as(mut self, parent_fd: OwnedFd, child_fd: RawFd) -> Self {
+        self.numbered.push(FdMapping { parent_fd, child_fd });
         self
     }
 }
@@ -124,9 +133,10 @@ pub(crate) async fn run(env: &ProcessEnv<'_>, call: Call) -> Result<CommandOutpu
 }
 
 fn spawn(env: &ProcessEnv<'_>, call: Call) -> Result<Child> {
-    let Call { args, fds } = call;
+    let Call { args, fds, numbered } = call;
     let mappings =
         fds.into_iter().zip(FIRST_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    let mappings = mappings.chain(numbered);
     let mut command = std::process::Command::new(env.program);
     command
         .args(args)

@@ -19,12 +19,20 @@ pub(crate) fn has_room(root: &Value) -> bool {
     area(root).unwrap_or(true) && metadata(root).unwrap_or(true)
 }
 
+/// The offset of the first area of a key slot: behind both copies of the metadata.
+fn slots_at(root: &Value) -> Option<u64> {
+    number(root.pointer("/config/json_size")?)?.checked_add(BINARY)?.checked_mul(2)
+}
+
+/// The bytes of the whole header: both copies of the metadata, and the areas of the key slots.
+pub(crate) fn header_bytes(root: &Value) -> Option<u64> {
+    slots_at(root)?.checked_add(number(root.pointer("/config/keyslots_size")?)?)
+}
+
 /// Whether an area is free that is large enough for the volume key.
 fn area(root: &Value) -> Option<bool> {
     let keyslots = root.get("keyslots")?.as_object()?;
-    let metadata = number(root.pointer("/config/json_size")?)?.checked_add(BINARY)?;
-    let first = metadata.checked_mul(2)?;
-    let end = first.checked_add(number(root.pointer("/config/keyslots_size")?)?)?;
+    let (first, end) = (slots_at(root)?, header_bytes(root)?);
     let length = key_bytes(keyslots)?.checked_mul(STRIPES)?.checked_next_multiple_of(ALIGNMENT)?;
     let mut used = Vec::with_capacity(keyslots.len());
     for slot in keyslots.values() {

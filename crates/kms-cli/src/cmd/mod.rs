@@ -2,5 +2,6 @@
 
 pub(crate) mod clusters;
 pub(crate) mod devices;
+pub(crate) mod escrow;
 pub(crate) mod keys;
 pub(crate) mod program;

@@ -84,6 +84,10 @@ impl Settings for ClusterSettings {
         self.cluster.spec.device_sets.as_deref()
     }
 
+    fn fsid(&self) -> Option<&str> {
+        self.cluster.fsid.as_deref()
+    }
+
     fn key_rotation(&self) -> Option<bool> {
         Some(self.cluster.spec.security.key_rotation.enabled)
     }

@@ -41,6 +41,11 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The id of the Ceph cluster, if the source has it.
+    fn fsid(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether the CephCluster is being deleted.
     fn is_being_deleted(&self) -> bool {
         false

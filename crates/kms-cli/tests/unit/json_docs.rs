@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{Cli, Command},
-    cmd::{clusters, devices, keys, program},
+    cmd::{clusters, devices, escrow, keys, program},
     osd_host::Host,
     output::{ErrorDocument, Failure, Format, Output},
 };
@@ -124,6 +124,18 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
         Command::Devices(devices::Command::Resize(args)) => {
             devices::resize::run(args, cryptsetup, &mut output).await
         }
+        Command::Escrow(args) => match args.command {
+            escrow::Escrow::Create(args) => {
+                let about = kms_escrow::About::new("memory", None, None);
+                escrow::create::run(args, (about, None), cryptsetup, connect, &mut output).await
+            }
+            escrow::Escrow::Drill(args) => {
+                let connect = async || Ok((Arc::clone(kms) as Arc<dyn KmsProvider>, None));
+                escrow::drill::run(args, cryptsetup, connect, &mut output).await
+            }
+            escrow::Escrow::List(args) => escrow::list::run(args, SystemTime::now(), &mut output),
+            escrow::Escrow::Restore(args) => escrow::restore::run(args, connect, &mut output).await,
+        },
         other => panic!("{other:?} is not run here"),
     }
     .unwrap();
@@ -252,6 +264,22 @@ async fn the_page_describes_what_is_written_of_devices() {
     check("kms format", &[run_on(&host, &kms, &["format", "a", &device, "--fsid", "f"]).await]);
     let recover = ["recover", "a", &device, "--write"];
     check("kms recover", &[run_on(&host, &kms, &recover).await]);
+    let at = |name: &str| host.path(name).display().to_string();
+    let identity = age_identity();
+    std::fs::write(at("id.txt"), identity.0).unwrap();
+    std::fs::write(at("recipients.txt"), identity.1).unwrap();
+    let (folder, recipients, id) = (at("escrow"), at("recipients.txt"), at("id.txt"));
+    let (good, bad) = (format!("a={device}"), format!("a={}", at("missing")));
+    let create =
+        ["escrow", "create", &folder, "-R", &recipients, "--together", "--device", &good, "--device", &bad];
+    check("kms escrow create", &[run_on(&host, &kms, &create).await]);
+    let drill = ["escrow", "drill", &folder, "-i", &id, "--device", &good, "--device", &bad];
+    check("kms escrow drill", &[run_on(&host, &kms, &drill).await]);
+    check("kms escrow list", &[run_on(&host, &kms, &["escrow", "list", &folder]).await]);
+    check(
+        "kms escrow restore",
+        &[run_on(&host, &kms, &["escrow", "restore", &folder, "a", "-i", &id]).await],
+    );
     check("kms slots", &[run_on(&host, &kms, &["slots", &device]).await]);
     let open = ["open", "a", &device, "--mapper", "osd", "--fsid", "f"];
     check("kms open", &[run_on(&host, &kms, &open).await, run_on(&host, &kms, &open).await]);
@@ -262,6 +290,14 @@ async fn the_page_describes_what_is_written_of_devices() {
         run_on(&host, &kms, &["close", "osd", "--ignore-not-found"]).await,
     ];
     check("kms close", &close);
+}
+
+/// An identity of age, and its recipient.
+fn age_identity() -> (&'static str, &'static str) {
+    (
+        "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33",
+        "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
+    )
 }
 
 /// Runs a command line against a provider, and returns its output.

@@ -52,9 +52,11 @@ impl Host {
         for name in ["sys/block/sda", "nodes"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
-        let mut header = vec![0; 592];
+        let mut header = vec![0; 4096];
         header[..8].copy_from_slice(b"LUKS\xba\xbe\x00\x01");
         header[72..78].copy_from_slice(b"sha256");
+        // The data begin in sector 8.
+        header[107] = 8;
         header[168..168 + UUID.len()].copy_from_slice(UUID.as_bytes());
         header[208..212].copy_from_slice(&0x00AC_71F3_u32.to_be_bytes());
         fs::write(folder.path().join("header"), header).unwrap();

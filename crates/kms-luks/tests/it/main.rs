@@ -11,6 +11,7 @@ mod common;
 mod devices;
 mod evidence;
 mod format;
+mod header_copies;
 mod locks;
 mod open;
 mod program;

@@ -2,14 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use kms_core::{HistoryMode, Kek, KmsProvider, Result};
+use kms_core::{HistoryMode, Kek, KeyName, KmsProvider, Result};
+use kms_escrow::keks_of;
 use kms_luks::{Cryptsetup, Slot};
 use kms_rotation::{Candidate, Origin, Osd, Recovery};
 use serde::Serialize;
 
 use crate::{
     args::KeyArgs,
-    cmd::devices::{DATA_DIR, compared},
+    cmd::{
+        devices::{DATA_DIR, compared},
+        escrow::IdentityArgs,
+    },
     exit::Exit,
     input,
     output::{Format, Output, table},
@@ -30,6 +34,13 @@ pub(crate) struct Args {
     /// Also try the KEK in this file; may be repeated
     #[arg(long = "kek", value_name = "FILE")]
     pub(crate) keks: Vec<PathBuf>,
+
+    /// Also try the KEKs of this escrow, those of NAME first; may be repeated
+    #[arg(long = "escrow", value_name = "DIR", requires = "identities")]
+    pub(crate) escrows: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) identities: IdentityArgs,
 
     /// Also read deleted and disabled versions: kms brings each back for the time of the read
     #[arg(long)]
@@ -55,6 +66,8 @@ struct Document {
 struct Entry {
     version: Option<String>,
     file: Option<String>,
+    escrow: Option<String>,
+    escrow_key: Option<String>,
     state: &'static str,
     stored: Option<String>,
     fingerprint: Option<String>,
@@ -63,19 +76,51 @@ struct Entry {
     slots: Vec<Option<u8>>,
 }
 
+/// A KEK that the caller gives, and where it comes from.
+struct Given {
+    kek: Kek,
+    file: Option<String>,
+    escrow: Option<(PathBuf, KeyName)>,
+}
+
+impl Args {
+    /// Reads the files with KEKs, and the escrows.
+    fn given(&self) -> Result<Vec<Given>> {
+        let mut given = Vec::new();
+        for path in &self.keks {
+            given.push(Given { kek: read(path)?, file: Some(input::name(path)), escrow: None });
+        }
+        if !self.escrows.is_empty() {
+            for (folder, key) in keks_of(&self.key.arg.name, &self.escrows, &self.identities.required()?)? {
+                let escrow = Some((folder, key.entry().name.clone()));
+                given.push(Given { kek: key.kek().duplicate(), file: None, escrow });
+            }
+        }
+        Ok(given)
+    }
+}
+
 impl Entry {
-    fn of(candidate: &Candidate, files: &[PathBuf]) -> Self {
-        let (mut version, mut file, mut stored, mut state) = (None, None, None, "given");
+    fn of(candidate: &Candidate, given: &[Given]) -> Self {
+        let (mut version, mut file, mut escrow, mut stored, mut state) = (None, None, None, None, "given");
         match &candidate.origin {
             Origin::Version { version: of, state: is, stored: at } => {
                 (version, state, stored) = (Some(of.to_string()), is.as_str(), at.and_then(rfc3339));
             }
-            Origin::Given(place) => file = files.get(*place).map(|path| input::name(path)),
+            Origin::Given(place) => {
+                if let Some(given) = given.get(*place) {
+                    (file, escrow) = (given.file.clone(), given.escrow.clone());
+                }
+            }
             _ => {}
         }
+        let (escrow, escrow_key) =
+            escrow.map(|(folder, name)| (folder.display().to_string(), name.to_string())).unzip();
         Self {
             version,
             file,
+            escrow,
+            escrow_key,
             state,
             stored,
             fingerprint: candidate.fingerprint.clone(),
@@ -98,7 +143,9 @@ impl Entry {
                 slots.collect::<Vec<_>>().join(" ")
             }
         };
+        let escrow = self.escrow.as_ref().zip(self.escrow_key.as_ref());
         let source = self.version.clone().or_else(|| self.file.clone());
+        let source = source.or_else(|| escrow.map(|(folder, name)| format!("{folder}: {name}")));
         [or_dash(&source), self.state.to_owned(), or_dash(&self.stored), or_dash(&self.fingerprint), slots]
     }
 }
@@ -111,13 +158,14 @@ pub(crate) async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let given = args.keks.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    let given = args.given()?;
+    let keks: Vec<_> = given.iter().map(|given| given.kek.duplicate()).collect();
     let osd = Osd::new(args.key.arg.name, cryptsetup.devices(args.devices))?;
     let deployments = rook.deployments(Some(osd.name())).await;
     let osd = compared(osd, &deployments, &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;
     let mode = if args.deleted { HistoryMode::Restore } else { HistoryMode::ReadOnly };
-    let recovery = Recovery::find(&*kms, &osd, &given, mode).await?;
+    let recovery = Recovery::find(&*kms, &osd, &keks, mode).await?;
     let (outcome, version) = match recovery.found() {
         None => ("not-found", None),
         Some(_) if recovery.is_current() => ("current", Some(recovery.write(&*kms, &osd).await?)),
@@ -129,7 +177,7 @@ pub(crate) async fn run(
         name: osd.name().to_string(),
         outcome,
         version: version.map(|version| version.to_string()),
-        candidates: recovery.candidates.iter().map(|one| Entry::of(one, &args.keks)).collect(),
+        candidates: recovery.candidates.iter().map(|one| Entry::of(one, &given)).collect(),
     };
     match output.format() {
         Format::Json => output.json(&document)?,
@@ -153,7 +201,7 @@ fn text(document: &Document, output: &mut Output<'_>) -> Result<()> {
         ("written", Some(version)) => format!("{name}: the KEK that opens all devices is current, version {version}"),
         ("found", _) => format!("{name}: a KEK opens all devices; make it current with --write"),
         _ => format!(
-            "{name}: no KEK opens all devices; name a backup with --kek, or read deleted versions with --deleted"
+            "{name}: no KEK opens all devices; name a backup with --kek or --escrow, or read deleted versions with --deleted"
         ),
     })
 }

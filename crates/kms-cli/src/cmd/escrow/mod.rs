@@ -1,0 +1,81 @@
+//! `kms escrow`: encrypted copies of KEKs and LUKS headers.
+
+pub(crate) mod create;
+mod document;
+pub(crate) mod drill;
+mod files;
+mod headers;
+pub(crate) mod list;
+pub(crate) mod restore;
+
+use clap::Subcommand;
+use kms_core::Result;
+
+pub(crate) use self::files::IdentityArgs;
+use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Escrow,
+}
+
+/// What can be done with an escrow.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Escrow {
+    /// Save the KEKs of the KMS, and with --devices the LUKS headers of this host
+    ///
+    /// kms reads the archives back before the escrow exists. It writes no escrow if a KEK cannot be read, or if the server
+    /// does not list every key.
+    ///
+    /// A saved header opens its disk for ever with the KEK of the same time, also after rotations that were meant to lock
+    /// out the holder of an old KEK. So the headers have recipients of their own, unless --together accepts the risk.
+    Create(create::Args),
+    /// Prove what an escrow would bring back; change nothing but the date of the drill in its folder
+    ///
+    /// kms decrypts the archives, restores each header to memory and tries its KEK on it, and compares every KEK with the
+    /// KMS. The exit code is 1 if something would not come back.
+    Drill(drill::Args),
+    /// Show the dates and recipients of escrows; needs no identity
+    List(list::Args),
+    /// Bring KEKs back to the KMS
+    ///
+    /// A key that the KMS has with another KEK stays as it is, unless --replace is given. That KEK may be the one that
+    /// opens the device: kms recover --escrow finds it out.
+    Restore(restore::Args),
+}
+
+impl Args {
+    /// The files given after the command. `None` for commands that need no KMS.
+    pub(crate) fn files(&mut self) -> Option<&mut Files> {
+        match &mut self.command {
+            Escrow::Create(args) => Some(&mut args.files),
+            Escrow::Drill(args) => Some(&mut args.files),
+            Escrow::Restore(args) => Some(&mut args.files),
+            Escrow::List(_) => None,
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
+    match args.command {
+        Escrow::Create(args) => {
+            let target = invocation.target().await?;
+            let cluster = (target.about()?, target.kube_namespace());
+            create::run(args, cluster, invocation.cryptsetup(), async || target.connect().await, output).await
+        }
+        Escrow::Drill(args) => {
+            let connect = async || {
+                let target = invocation.target().await?;
+                Ok((target.connect().await?, target.kube_namespace().map(ToOwned::to_owned)))
+            };
+            drill::run(args, invocation.cryptsetup(), connect, output).await
+        }
+        Escrow::List(args) => list::run(args, std::time::SystemTime::now(), output),
+        Escrow::Restore(args) => {
+            restore::run(args, async || invocation.connect_to_write().await, output).await
+        }
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod archive;
+mod drill;
+mod error;
+mod file_key;
+mod folder;
+mod identities;
+mod keys;
+mod manifest;
+mod open;
+mod recipients;
+mod restore;
+mod sidecar;
+mod write;
+
+pub use self::{
+    drill::{Drill, HeaderReport, HeaderState, HeaderTest, KekState, KeyReport, LiveHeader},
+    identities::Identities,
+    keys::{SavedKey, all_names, read_keys},
+    manifest::{About, HeaderEntry, KeyEntry, Manifest},
+    open::{Escrow, keks_of},
+    recipients::Recipients,
+    restore::{Restored, restore},
+    sidecar::{Archive, DrillRecord, Sidecar},
+    write::{Draft, HeaderCopy, Headers, Overwrite, Sharing, save},
+};
