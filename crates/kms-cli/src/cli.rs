@@ -48,7 +48,7 @@ impl Cli {
         let after = match &mut command {
             Command::Keys(command) => Some(command.files()),
             Command::Devices(command) => command.files(),
-            Command::Clusters(command) => Some(command.files()),
+            Command::Clusters(command) => command.files(),
             Command::Program(_) => None,
         };
         global.files.extend(after.map(|files| std::mem::take(&mut files.files)).unwrap_or_default());
