@@ -25,7 +25,8 @@ pub(crate) struct It {
     /// leaves behind
     #[arg(long)]
     cuts: Option<u32>,
-    /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more
+    /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more. With
+    /// `migrate`: all pairs of providers, with 100 keys and 210 kills
     #[arg(long)]
     sweep: bool,
     /// With `vm`: the seed of the moments, as an earlier run printed it
@@ -44,6 +45,8 @@ enum Provider {
     /// IBM's own clients on the double of Key Protect
     Ibmkp,
     K8sSecret,
+    /// Migrations between all providers
+    Migrate,
     /// PyKMIP
     Kmip,
     /// CronJobs of rotation, for every provider
@@ -68,6 +71,7 @@ impl Provider {
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
+            Self::Migrate => Some(("kms-migrate", "migrate")),
             Self::Rook => Some(("kms-rook", "rook")),
             Self::Luks => Some(("kms-luks", "luks")),
             Self::Rotation => Some(("kms-rotation", "rotate")),

@@ -53,7 +53,7 @@ impl Cli {
         let after = match &mut command {
             Command::Keys(command) => Some(command.files()),
             Command::Devices(command) => command.files(),
-            Command::Clusters(command) => Some(command.files()),
+            Command::Clusters(command) => command.files(),
             Command::Escrow(args) => args.files(),
             Command::Program(_) => None,
         };

@@ -29,10 +29,21 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// The variables that choose a proxy.
+    pub(crate) fn only_proxies(&self) -> Self {
+        let proxies = self.pairs().filter(|(name, _)| is_about_proxies(name));
+        Self(proxies.map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).collect())
+    }
+
     /// All variables.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
+
+/// Whether a variable takes part in the choice of a proxy.
+pub(crate) fn is_about_proxies(name: &str) -> bool {
+    name.to_ascii_uppercase().ends_with("_PROXY") || name == "REQUEST_METHOD"
 }
 
 impl fmt::Debug for Environment {

@@ -42,6 +42,15 @@ impl Exit {
         }
     }
 
+    /// The exit code of several ends: the common one if all are the same, otherwise that of mixed failures.
+    pub(crate) fn of_all(mut exits: impl Iterator<Item = Self>) -> Self {
+        match exits.next() {
+            None => Self::Done,
+            Some(first) if exits.all(|exit| exit == first) => first,
+            Some(_) => Self::Failed,
+        }
+    }
+
     /// The number.
     pub const fn code(self) -> u8 {
         self as u8

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     args::Global,
-    environment::Environment,
+    environment::{Environment, is_about_proxies},
     kubernetes::Kubernetes,
     output::chain,
     rook::Rook,
@@ -117,6 +117,16 @@ impl Target {
     pub(crate) fn cluster_name(&self) -> Option<String> {
         let cluster = self.settings.cluster().filter(|cluster| !cluster.name.is_empty())?;
         Some(format!("{}/{}", cluster.kube_namespace, cluster.name))
+    }
+
+    /// Whether the user has named the Kubernetes of the cluster, and the cluster is known.
+    pub(crate) fn has_kubernetes(&self) -> bool {
+        self.has_kubernetes
+    }
+
+    /// Whether the settings say that Rook rotates keys.
+    pub(crate) fn rotates(&self) -> bool {
+        self.settings.key_rotation() == Some(true)
     }
 
     /// The Rook cluster of the OSDs, as far as it is known.
@@ -248,9 +258,7 @@ impl Target {
 /// The variables that a provider may use: its settings, and those that choose a proxy.
 fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
     environment.pairs().filter(|(name, _)| {
-        ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
-            || name.to_ascii_uppercase().ends_with("_PROXY")
-            || *name == "REQUEST_METHOD"
+        ["AZURE_", "KMIP_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix)) || is_about_proxies(name)
     })
 }
 

@@ -10,6 +10,7 @@ mod kmip_cli;
 mod kmip_faults;
 mod kmip_habits;
 mod luks_cli;
+mod migrate;
 mod recover_cli;
 mod rook_cli;
 mod rook_exports;

@@ -32,7 +32,7 @@ impl ClusterSettings {
             && document != named
         {
             return Err(Error::config(format!(
-                "the CephCluster given with -f is {}/{}, and --cluster names another one",
+                "the CephCluster in the files is {}/{}, and --cluster names another one",
                 document.kube_namespace, document.name
             )));
         }
@@ -40,19 +40,19 @@ impl ClusterSettings {
         Ok(Self { cluster, manifests: Some(manifests), is_named: named.is_some() })
     }
 
-    /// Takes the CephCluster from documents that must have one.
+    /// Takes the CephCluster from documents that must have one. `named` is the cluster given with `--cluster`.
     ///
     /// # Errors
     ///
-    /// `ConfigInvalid` if the documents have neither a CephCluster nor a `security` block.
-    pub(crate) fn of_files(manifests: Manifests) -> Result<Self> {
+    /// `ConfigInvalid` if the documents have neither a CephCluster nor a `security` block, or another CephCluster.
+    pub(crate) fn of_files(manifests: Manifests, named: Option<&ClusterRef>) -> Result<Self> {
         if manifests.security().is_none() {
             return Err(Error::config(
                 "the files given with -f have no CephCluster and no security block: add one, or name the CephCluster \
                  with --cluster",
             ));
         }
-        Self::from_files(manifests, None)
+        Self::from_files(manifests, named)
     }
 
     /// Adds Secrets from files.

@@ -12,7 +12,7 @@ use kms_kube::{ClusterRef, DeviceSet};
 
 pub(crate) use self::{
     cluster::ClusterSettings,
-    files::read_manifests,
+    files::{read_files, read_manifests},
     pod::{PodSettings, pod_environment},
 };
 use crate::{args::Global, environment::Environment, kubernetes::Kubernetes};
@@ -76,7 +76,7 @@ pub(crate) async fn find(
         (manifests, Some(named)) => {
             Ok(Box::new(ClusterSettings::read(kubernetes, named).await?.with_manifests(manifests)))
         }
-        (Some(manifests), None) => Ok(Box::new(ClusterSettings::of_files(manifests)?)),
+        (Some(manifests), None) => Ok(Box::new(ClusterSettings::of_files(manifests, None)?)),
         (None, None) => Ok(Box::new(PodSettings::read(environment, registry)?)),
     }
 }

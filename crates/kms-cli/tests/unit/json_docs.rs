@@ -369,6 +369,10 @@ async fn the_page_describes_what_is_written() {
     #[cfg(feature = "k8s-secret")]
     rook().await;
 
+    let steps = clusters::migrate::document::tests::printed(Format::Json);
+    check("kms migrate", &steps.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
+    check("Progress of kms migrate", &[clusters::migrate::progress::json(3, 10)]);
+
     let error = Error::new(ErrorKind::Timeout, "too late").context("key", "a");
     let failure = Failure { error: ErrorDocument::of(&error) };
     let ended = |error| devices::rotate::OsdEnded { name: "a", done: 1, osds: 2, error }.json();

@@ -38,7 +38,7 @@ async fn an_escrow_brings_back_every_kek_byte_for_byte() {
 async fn no_secret_is_in_a_file_a_log_or_a_debug_text() {
     let recording = Recording::start().unwrap();
     let place = Place::with(&["a"]).await;
-    let kek = place.keks[0].1.expose_secret();
+    let kek = place.keks[0].1.expose_secret_text().unwrap();
     let canaries = [Canary::new("the KEK", kek), Canary::new("the identity", &pair(0).0)];
     let bytes = b"a header of a LUKS device, which is a secret of a kind";
     let in_header = Canary::new("the header", std::str::from_utf8(bytes).unwrap());

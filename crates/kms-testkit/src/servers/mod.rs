@@ -70,7 +70,7 @@ pub fn setting(name: &str) -> Result<PathBuf> {
     optional_setting(name).with_context(|| format!("{name} is not set: run under cargo xtask it"))
 }
 
-/// Whether the run takes the time for whole tables and a thousand races: `cargo xtask it kmip --sweep`.
+/// Whether the run takes the time for whole tables and a thousand races: `cargo xtask it kmip --sweep`, `migrate --sweep`.
 #[must_use]
 pub fn sweeps() -> bool {
     optional_setting(SWEEP).is_some()

@@ -5,6 +5,7 @@ pub(crate) mod cronjobs;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod inventory;
 pub(crate) mod key_management;
+pub(crate) mod migrate;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
 #[cfg(feature = "k8s-secret")]
@@ -32,6 +33,11 @@ pub(crate) enum Command {
     /// place in the KMS, the keys of the other clusters appear as orphans too.
     #[cfg(feature = "k8s-secret")]
     Inventory(inventory::Args),
+    /// Move the keys of a cluster from one KMS to another
+    ///
+    /// The steps are plan, copy and verify; abort takes a migration back. Both sides are files with a CephCluster, or its
+    /// security block, and Secrets. The journal makes every step resumable.
+    Migrate(migrate::Args),
     /// Print what a pod needs for a security block
     #[cfg(feature = "k8s-secret")]
     Render(render::Args),
@@ -41,22 +47,22 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The files given after the command.
-    pub(crate) fn files(&mut self) -> &mut Files {
+    /// The files given after the command. `None` for a command that takes two KMS.
+    pub(crate) fn files(&mut self) -> Option<&mut Files> {
         match self {
             #[cfg(feature = "k8s-secret")]
-            Self::Cronjobs(args) => args.files(),
+            Self::Cronjobs(args) => Some(args.files()),
             #[cfg(feature = "k8s-secret")]
-            Self::Inventory(args) => &mut args.files,
+            Self::Inventory(args) => Some(&mut args.files),
+            Self::Migrate(_) => None,
             #[cfg(feature = "k8s-secret")]
-            Self::Render(args) => args.files(),
-            Self::KeyManagement(args) => &mut args.files,
+            Self::Render(args) => Some(args.files()),
+            Self::KeyManagement(args) => Some(&mut args.files),
         }
     }
 }
 
 /// Runs a command.
-#[cfg_attr(not(feature = "k8s-secret"), expect(unused_variables, reason = "key-management prints nothing"))]
 pub(crate) async fn run(
     command: Command,
     invocation: &Invocation<'_>,
@@ -67,6 +73,7 @@ pub(crate) async fn run(
         Command::Cronjobs(args) => cronjobs::run(args, &invocation.global, output).await,
         #[cfg(feature = "k8s-secret")]
         Command::Inventory(args) => inventory::run(args, invocation, output).await,
+        Command::Migrate(args) => migrate::run(args, invocation, output).await,
         #[cfg(feature = "k8s-secret")]
         Command::Render(args) => render::run(args, &invocation.global, output).await,
         Command::KeyManagement(args) => key_management::run(args, invocation).await,

@@ -69,7 +69,7 @@ impl Found {
             (None, false) => {
                 let mut manifests = read_manifests(global, &[DEPLOYMENT, CLAIM, POD])?;
                 let files = in_files(&mut manifests);
-                let settings = Box::new(ClusterSettings::of_files(manifests)?);
+                let settings = Box::new(ClusterSettings::of_files(manifests, None)?);
                 let kubernetes = Kubernetes::new(global, global.timeout);
                 let (environment, registry) = (invocation.environment, &invocation.registry);
                 (Target::new(settings, kubernetes, global, environment, registry), files)

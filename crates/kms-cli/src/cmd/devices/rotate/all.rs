@@ -157,12 +157,9 @@ impl Summary {
     }
 
     fn print(self, output: &mut Output<'_>) -> Result<Exit> {
-        // If all failures have the same exit code, the run has it too; otherwise it has the code for mixed failures.
-        let mut exits = self.failures.iter().map(|failed| failed.exit);
-        let exit = match exits.next() {
-            None => self.exit,
-            Some(first) if exits.all(|exit| exit == first) => first,
-            Some(_) => Exit::Failed,
+        let exit = match self.failures.as_slice() {
+            [] => self.exit,
+            failures => Exit::of_all(failures.iter().map(|failed| failed.exit)),
         };
         match output.format() {
             Format::Json => output.json(&Document {

@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+pub mod clear;
+pub mod copy;
+pub mod journal;
+pub mod pair;
+pub mod plan;
+pub mod run;
+pub mod undo;
+pub mod verify;
+
+pub use crate::{
+    clear::{Cleared, clear},
+    copy::{Copied, copy},
+    journal::{Journal, Phase, Place},
+    pair::{Fit, Pair},
+    plan::{Plan, plan},
+    run::{Failed, Observer, OnConflict, Options, Silent},
+    undo::{Undone, undo},
+    verify::{Bytes, Proof, Verified, verify, verify_unchanged},
+};
