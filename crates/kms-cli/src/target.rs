@@ -96,9 +96,11 @@ impl Target {
 
     /// The provider and the cluster, for an escrow.
     pub(crate) fn about(&self) -> Result<About> {
-        let cluster = self.settings.cluster().filter(|cluster| !cluster.name.is_empty());
-        let cluster = cluster.map(|cluster| format!("{}/{}", cluster.kube_namespace, cluster.name));
-        Ok(About::new(self.provider()?.as_str(), cluster, self.settings.fsid().map(ToOwned::to_owned)))
+        Ok(About::new(
+            self.provider()?.as_str(),
+            self.cluster_name(),
+            self.settings.fsid().map(ToOwned::to_owned),
+        ))
     }
 
     /// The connection to the Kubernetes of the cluster, which is made at its first use.
@@ -113,7 +115,6 @@ impl Target {
     }
 
     /// `NAMESPACE/NAME` of the CephCluster, if both are known.
-    #[cfg(feature = "k8s-secret")]
     pub(crate) fn cluster_name(&self) -> Option<String> {
         let cluster = self.settings.cluster().filter(|cluster| !cluster.name.is_empty())?;
         Some(format!("{}/{}", cluster.kube_namespace, cluster.name))

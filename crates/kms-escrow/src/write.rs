@@ -70,7 +70,8 @@ pub struct Draft {
     headers: Option<Archive>,
 }
 
-/// Writes an escrow of these keys to a new folder, and reads it back. A caller that then deletes keys has all of them.
+/// Writes an escrow of these keys to a new folder, and reads it back. Returns the keys as well: a caller that then deletes
+/// one compares it first, since it may have changed.
 ///
 /// # Errors
 ///
@@ -81,11 +82,11 @@ pub async fn save(
     recipients: &Recipients,
     folder: &Path,
     about: About,
-) -> Result<Sidecar> {
+) -> Result<(Sidecar, Vec<SavedKey>)> {
     let mut draft = Draft::begin(folder, about, Overwrite::Never)?;
     let keys = read_keys(kms, names).await?;
     draft.add_keys(&keys, recipients, &Identities::default())?;
-    draft.commit()
+    Ok((draft.commit()?, keys))
 }
 
 impl Draft {

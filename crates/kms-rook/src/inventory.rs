@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kms_core::{Error, KeyInfo, KeyName, KeyState};
+use kms_core::{Error, ErrorKind, KeyInfo, KeyName, KeyState};
 use serde::{Serialize, Serializer};
 
 use crate::{client::LastRotation, discover::Discovery};
@@ -220,6 +220,18 @@ impl Row {
     }
 }
 
+/// A key that no OSD and no PVC has the name of.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Orphan<'a> {
+    /// Its name.
+    pub name: &'a KeyName,
+    /// Its row.
+    pub row: &'a Row,
+    /// Why it is to be kept. `None` if it may be deleted.
+    pub kept: Option<&'static str>,
+}
+
 /// OSDs and keys side by side, with what is not known.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -253,6 +265,31 @@ impl Inventory {
         keys.retain(|name, _| !used.contains(name));
         rows.extend(keys.into_values().map(|key| judge.key(key)));
         Self { rows, gaps }
+    }
+
+    /// The orphans, each with the reason why it is to be kept, if there is one. An age of zero takes every orphan, also one
+    /// whose age the KMS does not tell.
+    ///
+    /// # Errors
+    ///
+    /// The error of the source that failed; `Incomplete` if a source does not tell enough for a key to be an orphan.
+    pub fn orphans(&self, older_than: Duration, now: SystemTime) -> Result<Vec<Orphan<'_>>, Error> {
+        if let Some(gap) = self.gaps.iter().find(|gap| State::Orphan.needs().contains(&gap.source)) {
+            let unknown = || Error::new(ErrorKind::Incomplete, "which keys are orphans is not known");
+            let error = gap.error.clone().unwrap_or_else(|| unknown().context("why", &gap.reason));
+            return Err(error.context("source", gap.source.as_str()));
+        }
+        let kept = |row: &Row| match row.stored() {
+            _ if older_than.is_zero() => None,
+            None => Some("the KMS does not tell its age"),
+            // A time in the future comes from a clock that differs from ours, and counts as now.
+            Some(stored) if now.duration_since(stored).unwrap_or_default() > older_than => None,
+            Some(_) => Some("it is not old enough"),
+        };
+        let orphans = self.rows.iter().filter(|row| row.state == State::Orphan);
+        Ok(orphans
+            .filter_map(|row| Some(Orphan { name: row.name.as_ref()?, row, kept: kept(row) }))
+            .collect())
     }
 
     /// Whether every source was complete.
@@ -354,7 +391,7 @@ impl Judge<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kms_core::{ErrorKind, KeyVersion};
+    use kms_core::KeyVersion;
 
     use super::*;
 
@@ -478,5 +515,36 @@ mod tests {
         );
         // A host knows its own OSDs: only what needs all OSDs is open.
         assert_eq!(cannot(vec![Gap::new(Source::Osds, "host")], &[]), set(&[State::Orphan]));
+    }
+
+    #[test]
+    fn an_orphan_is_kept_if_it_is_too_young_or_if_its_age_is_unknown() {
+        let mut facts = facts(Vec::new());
+        facts.keys.extend([key("e", 100), KeyInfo::new(name("f"))]);
+        let inventory = Inventory::new(facts, now(), None);
+        let kept = |days: u32| -> Vec<_> {
+            let orphans = inventory.orphans(DAY * days, now()).unwrap();
+            orphans.iter().map(|orphan| (orphan.name.as_str(), orphan.kept)).collect()
+        };
+        let young = Some("it is not old enough");
+        assert_eq!(kept(90), [("d", young), ("e", None), ("f", Some("the KMS does not tell its age"))]);
+        assert_eq!(kept(100)[1], ("e", young));
+        assert_eq!(kept(0), [("d", None), ("e", None), ("f", None)]);
+    }
+
+    #[test]
+    fn no_key_is_an_orphan_to_be_deleted_while_a_source_is_incomplete() {
+        for source in [Source::Osds, Source::Claims, Source::Keys] {
+            let inventory = Inventory::new(facts(vec![Gap::new(source, "cut")]), now(), None);
+            let error = inventory.orphans(Duration::ZERO, now()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Incomplete, "{source:?}");
+            let denied = Error::new(ErrorKind::PermissionDenied, "no");
+            let inventory = Inventory::new(facts(vec![Gap::failed(source, "no", denied)]), now(), None);
+            let error = inventory.orphans(Duration::ZERO, now()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{source:?}");
+        }
+        // The nodes do not matter.
+        let inventory = Inventory::new(facts(vec![Gap::new(Source::Nodes, "cut")]), now(), None);
+        assert_eq!(inventory.orphans(Duration::ZERO, now()).unwrap().len(), 1);
     }
 }

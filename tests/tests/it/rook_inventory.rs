@@ -170,3 +170,71 @@ async fn files_have_what_kubectl_prints_and_a_host_knows_its_own_osds() {
     assert_eq!(document["rows"][0]["devices"][0]["opens"], true, "{}", ran.stdout);
     assert_eq!(document["rows"][1]["devices"][0]["opens"], false, "{}", ran.stdout);
 }
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it rook"]
+async fn an_orphan_is_deleted_once_an_escrow_has_it_and_nothing_else_is() {
+    let cluster = cluster().await;
+    let admin = cluster.kms(ADMIN);
+    let identity = age::x25519::Identity::generate();
+    admin.file("recipients.txt", &identity.to_public().to_string());
+    admin.file("identity.txt", age::secrecy::ExposeSecret::expose_secret(&identity.to_string()));
+    let prune =
+        |more: &[&str]| admin.run(&[&["-o", "json", "inventory", "prune", "--older-than"], more].concat());
+    let outcomes = |ran: &Ran| -> Vec<(String, String)> {
+        let keys = ran.json()["keys"].as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        keys.iter().map(|key| (text(&key["name"]), text(&key["outcome"]))).collect()
+    };
+    let expected = |outcome: &str| vec![(NO_OSD.to_owned(), outcome.to_owned())];
+    // Secrets of Rook and of others.
+    cluster.kubectl("create secret generic rook-ceph-mon --from-literal=fsid=1");
+    cluster.kubectl("create secret generic rook-ceph-osd-encryption-key-of-mine --from-literal=password=1");
+    let secrets =
+        || cluster.kubectl("get secrets -o jsonpath='{range .items[*]}{.metadata.name}{\"\\n\"}{end}'");
+    let before = secrets();
+    let kek = admin.run(&["get", NO_OSD]).want(0).stdout;
+
+    // It shows, and deletes nothing.
+    assert_eq!(outcomes(&prune(&["1h"]).want(0)), expected("kept"));
+    assert_eq!(outcomes(&prune(&["0"]).want(0)), expected("would-be-deleted"));
+    let act = ["--yes", "--escrow", "saved", "-R", "recipients.txt", "--destroy"];
+    let with = |more: &[&'static str]| [more, &act].concat();
+    // Neither names nor --all; a key in use beside an orphan; too young; an account that cannot list PVCs.
+    let _ = prune(&with(&["0"])).want(2);
+    let _ = prune(&with(&["0", NO_OSD, OSDS[0].1])).want(1);
+    let _ = prune(&with(&["0", "no-such-key"])).want(3);
+    let ran = prune(&with(&["1h", "--all"])).want(0);
+    assert_eq!((outcomes(&ran), &ran.json()["escrow"]), (expected("kept"), &Value::Null));
+    let rules = json!([
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "delete"]},
+        {"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]},
+    ]);
+    cluster.place.create_service_account("blind").await.unwrap();
+    cluster.place.grant("blind", &rules).await.unwrap();
+    let blind = cluster.kms(&cluster.place.create_token("blind", &[]).await.unwrap());
+    blind.file("recipients.txt", &identity.to_public().to_string());
+    let _ =
+        blind.run(&[&["inventory", "prune", "--older-than"], &with(&["0", "--all"])[..]].concat()).want(4);
+    // A folder with other files is not replaced, and then nothing is deleted.
+    let other = admin.file("saved/other", "");
+    let _ = prune(&with(&["0", "--all"])).want(2);
+    std::fs::remove_dir_all(other.parent().unwrap()).unwrap();
+    assert_eq!(secrets(), before);
+    assert!(!blind.folder().join("saved").exists() && !admin.folder().join("saved").exists());
+
+    // Kubernetes cannot bring a Secret back, so --destroy says that it is meant.
+    let ran = prune(&["0", "--all", "--yes", "--escrow", "first", "-R", "recipients.txt"]).want(2);
+    assert_eq!(outcomes(&ran), expected("failed"));
+    assert_eq!(secrets(), before);
+    assert_eq!(outcomes(&prune(&with(&["0", "--all"])).want(0)), expected("destroyed"));
+    let of_key = format!("rook-ceph-osd-encryption-key-{NO_OSD}\n");
+    assert_eq!(secrets(), before.replace(&of_key, ""));
+    let _ = admin.run(&["get", NO_OSD]).want(3);
+    assert_eq!(outcomes(&prune(&["0"]).want(0)), []);
+
+    // The escrow brings it back.
+    let _ = admin.run(&["escrow", "restore", "saved", "-i", "identity.txt", NO_OSD]).want(0);
+    assert_eq!(admin.run(&["get", NO_OSD]).want(0).stdout, kek);
+}

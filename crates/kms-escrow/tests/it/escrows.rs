@@ -18,7 +18,7 @@ async fn an_escrow_brings_back_every_kek_byte_for_byte() {
     let (long, bytes) = (name(&"n".repeat(253)), vec![0xff, 0, b'\n']);
     place.kms.put(&long, &Kek::from_stored_bytes(bytes.clone()).unwrap(), PutMode::Create).await.unwrap();
     let names = all_names(&place.kms).await.unwrap();
-    let sidecar = save(&place.kms, &names, &recipients(0), &place.escrow(), about()).await.unwrap();
+    let (sidecar, _) = save(&place.kms, &names, &recipients(0), &place.escrow(), about()).await.unwrap();
     assert_eq!((sidecar.keks.entries, sidecar.keks.recipients.as_slice()), (3, [pair(0).1].as_slice()));
 
     let escrow = Escrow::open(place.escrow()).unwrap();

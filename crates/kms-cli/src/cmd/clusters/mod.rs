@@ -53,7 +53,7 @@ impl Command {
             #[cfg(feature = "k8s-secret")]
             Self::Cronjobs(args) => Some(args.files()),
             #[cfg(feature = "k8s-secret")]
-            Self::Inventory(args) => Some(&mut args.files),
+            Self::Inventory(args) => Some(args.files()),
             Self::Migrate(_) => None,
             #[cfg(feature = "k8s-secret")]
             Self::Render(args) => Some(args.files()),

@@ -12,6 +12,8 @@ use clap::Subcommand;
 use kms_core::Result;
 
 pub(crate) use self::files::IdentityArgs;
+#[cfg(feature = "k8s-secret")]
+pub(crate) use self::files::recipients;
 use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
 
 /// The arguments.

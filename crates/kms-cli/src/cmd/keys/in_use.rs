@@ -23,17 +23,28 @@ pub(super) async fn refuse_if_in_use(
     target: &Target,
     invocation: &Invocation<'_>,
 ) -> Result<()> {
+    let found = uses(name, data_dirs, target, invocation).await.map_err(|error| {
+        error.context("to do", "let the account list Deployments and PVCs, or give --in-use to delete unseen")
+    })?;
+    refuse(name, &found)
+}
+
+/// What uses the key on this host, and in the cluster given with `--cluster`. Empty if nothing does.
+///
+/// # Errors
+///
+/// Those of asking the cluster.
+pub(crate) async fn uses(
+    name: &KeyName,
+    data_dirs: &[PathBuf],
+    target: &Target,
+    invocation: &Invocation<'_>,
+) -> Result<Vec<String>> {
     let mut uses = on_host(name, data_dirs, target.kube_namespace(), &invocation.cryptsetup());
     if let Some(cluster) = &invocation.global.cluster {
-        let found = target.uses_in_cluster(&cluster.kube_namespace, name).await;
-        uses.extend(found.map_err(|error| {
-            error.context(
-                "to do",
-                "let the account list Deployments and PVCs, or give --in-use to delete unseen",
-            )
-        })?);
+        uses.extend(target.uses_in_cluster(&cluster.kube_namespace, name).await?);
     }
-    refuse(name, &uses)
+    Ok(uses)
 }
 
 fn refuse(name: &KeyName, uses: &[String]) -> Result<()> {

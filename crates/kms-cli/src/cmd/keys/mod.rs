@@ -5,7 +5,7 @@ pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
-mod in_use;
+pub(crate) mod in_use;
 pub(crate) mod list;
 pub(crate) mod put;
 pub(crate) mod undelete;

@@ -2,6 +2,7 @@
 
 mod document;
 mod html;
+pub(crate) mod prune;
 mod sources;
 
 use std::{
@@ -9,11 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 use kms_core::{Error, Result};
-use kms_rook::inventory::{Inventory, State};
+use kms_rook::inventory::{Facts, Inventory, State};
 
-use self::{document::Document, sources::Found};
+use self::{
+    document::Document,
+    sources::{Devices, Found},
+};
 use crate::{
     args::{Files, duration},
     cmd::devices::DATA_DIR,
@@ -24,9 +28,13 @@ use crate::{
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
-    pub(crate) files: Files,
+    files: Files,
 
     /// Try the KEK of each OSD of this host on all devices of the OSD
     #[arg(long)]
@@ -43,6 +51,26 @@ pub(crate) struct Args {
     /// The folder where Rook keeps the data of OSDs on this host; may be repeated
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     data_dir: Vec<PathBuf>,
+}
+
+/// What can be done with an inventory.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Delete keys that no OSD and no PVC uses, once an escrow of them was read back
+    ///
+    /// Without --yes nothing is deleted. No key is deleted unless all OSDs, all PVCs and all keys are known, with --cluster
+    /// or from files with all objects. A key that is used or has changed since is kept. Only keys are deleted, never
+    /// other objects of Rook.
+    Prune(prune::Args),
+}
+
+impl Args {
+    pub(crate) fn files(&mut self) -> &mut Files {
+        match &mut self.command {
+            Some(Command::Prune(args)) => &mut args.files,
+            None => &mut self.files,
+        }
+    }
 }
 
 /// The states that `--fail-on` accepts.
@@ -72,7 +100,10 @@ impl From<FailOn> for State {
 /// Shows the inventory. A source that fails is a gap: the rest is shown, and then the command fails as that source did.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     // The files have been taken out already.
-    let Args { files: _, devices, older_than, fail_on, data_dir } = args;
+    let Args { command, files: _, devices, older_than, fail_on, data_dir } = args;
+    if let Some(Command::Prune(args)) = command {
+        return prune::run(args, invocation, output).await;
+    }
     let wanted: Vec<State> = fail_on.into_iter().map(State::from).collect();
     for (state, is_given, option) in
         [(State::Mixed, devices, "--devices"), (State::Stale, older_than.is_some(), "--older-than")]
@@ -83,18 +114,27 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             )));
         }
     }
-    let found = Found::read(invocation, &data_dir, devices).await?;
-    show(found, SystemTime::now(), older_than, &wanted, output)
+    let Found { target, provider, facts, devices, .. } = Found::read(invocation, &data_dir, devices).await?;
+    let seen = Seen { cluster: target.cluster_name(), provider, facts, devices };
+    show(seen, SystemTime::now(), older_than, &wanted, output)
+}
+
+/// What is shown.
+struct Seen {
+    cluster: Option<String>,
+    provider: &'static str,
+    facts: Facts,
+    devices: Devices,
 }
 
 fn show(
-    found: Found,
+    seen: Seen,
     now: SystemTime,
     older_than: Option<Duration>,
     fail_on: &[State],
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let Found { cluster, provider, facts, devices } = found;
+    let Seen { cluster, provider, facts, devices } = seen;
     let inventory = Inventory::new(facts, now, older_than);
     let document = Document::new(cluster.as_deref(), provider, &inventory, &devices);
     if output.is_html() {
@@ -110,7 +150,7 @@ fn show(
 #[cfg(test)]
 pub(crate) mod tests {
     use kms_core::{ErrorKind, KeyInfo, KeyName, KeyVersion};
-    use kms_rook::inventory::{Facts, Gap, OsdFacts, Source};
+    use kms_rook::inventory::{Gap, OsdFacts, Source};
     use kms_rotation::DeviceCheck;
 
     use super::*;
@@ -124,7 +164,7 @@ pub(crate) mod tests {
     }
 
     /// Two OSDs, one without a key and one with a device that does not open; and a key whose OSD is not known.
-    fn found() -> Found {
+    fn seen() -> Seen {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 100);
         let key = |text| {
             KeyInfo::new(name(text)).with_version(KeyVersion::new("3")).with_times(Some(now), Some(now))
@@ -150,7 +190,7 @@ pub(crate) mod tests {
         ];
         let devices = devices.iter().map(DeviceDocument::of).collect();
         let cluster = Some("rook-ceph/my-cluster".to_owned());
-        Found { cluster, provider: "vault", facts, devices: [(name("set1-data-0"), devices)].into() }
+        Seen { cluster, provider: "vault", facts, devices: [(name("set1-data-0"), devices)].into() }
     }
 
     /// The output, and the exit code.
@@ -158,7 +198,7 @@ pub(crate) mod tests {
         let mut bytes = Vec::new();
         let mut output = Output::to(format, &mut bytes);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 107);
-        let exit = show(found(), now, None, &[], &mut output).unwrap();
+        let exit = show(seen(), now, None, &[], &mut output).unwrap();
         drop(output);
         (exit, String::from_utf8(bytes).unwrap())
     }
@@ -199,10 +239,10 @@ pub(crate) mod tests {
         for part in ["<script", "src=", "href=", "url(", "@import"] {
             assert!(!text.contains(part), "{part}: {text}");
         }
-        let mut found = found();
-        found.facts.osds[0].node = Some("<img src=x onerror=alert(1)>".to_owned());
+        let mut seen = seen();
+        seen.facts.osds[0].node = Some("<img src=x onerror=alert(1)>".to_owned());
         let mut bytes = Vec::new();
-        show(found, SystemTime::UNIX_EPOCH, None, &[], &mut Output::to(OutputFormat::Html, &mut bytes))
+        show(seen, SystemTime::UNIX_EPOCH, None, &[], &mut Output::to(OutputFormat::Html, &mut bytes))
             .unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("&lt;img src=x") && !text.contains("<img"), "{text}");
@@ -211,11 +251,11 @@ pub(crate) mod tests {
     #[test]
     fn a_state_that_occurs_fails_if_it_is_named() {
         for (state, exit) in [(State::Missing, Exit::Failed), (State::Stale, Exit::Done)] {
-            let mut found = found();
-            found.facts.gaps.clear();
+            let mut seen = seen();
+            seen.facts.gaps.clear();
             let mut output = Output::to(Format::Json, Vec::new());
             let now = SystemTime::UNIX_EPOCH;
-            assert_eq!(show(found, now, None, &[state], &mut output).unwrap(), exit, "{state}");
+            assert_eq!(show(seen, now, None, &[state], &mut output).unwrap(), exit, "{state}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The sources of an inventory: Kubernetes, files or this host; and the KMS.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -45,8 +45,9 @@ type Folders = BTreeMap<KeyName, Vec<OsdFolder>>;
 
 /// What was found.
 pub(super) struct Found {
-    /// The CephCluster, if it is known.
-    pub(super) cluster: Option<String>,
+    pub(super) target: Target,
+    /// The connection to the KMS. An error is a gap too.
+    pub(super) kms: Result<Arc<dyn KmsProvider>>,
     pub(super) provider: &'static str,
     pub(super) facts: Facts,
     pub(super) devices: Devices,
@@ -112,7 +113,7 @@ impl Found {
                 Err(error) => facts.gaps.push(failed(Source::Devices, error)),
             }
         }
-        Ok(Self { cluster: target.cluster_name(), provider, facts, devices })
+        Ok(Self { target, kms, provider, facts, devices })
     }
 }
 
