@@ -40,6 +40,7 @@ impl Crash {
             azure_clients: false,
             // The run has its own program, with a faster clock.
             kms: false,
+            go_age: false,
             go_tls: false,
             ibm_clients: false,
             pykmip: true,

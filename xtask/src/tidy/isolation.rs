@@ -14,7 +14,17 @@ const ABSENT: [(&str, &[&str]); 15] = [
     // An escrow is readable without the providers, and headers are bytes to it.
     (
         "--package kms-escrow --all-features",
-        &["http", "hyper", "kms-dispatch", "kms-http", "kms-luks", "kms-rotation", "kube", "reqwest", "rustls"],
+        &[
+            "http",
+            "hyper",
+            "kms-dispatch",
+            "kms-http",
+            "kms-luks",
+            "kms-rotation",
+            "kube",
+            "reqwest",
+            "rustls",
+        ],
     ),
     (
         "--package kms-luks --all-features",

@@ -1,0 +1,119 @@
+// Reads and writes archives with Go's own age and tar, for the tests of kms-escrow.
+//
+//	age keygen                     prints an identity and its recipient, each on a line
+//	age read IDENTITIES < FILE     prints each file of the tar as a line of JSON: {"name": …, "mode": …, "data": base64}
+//	age write RECIPIENTS > FILE    encrypts a tar of the lines on standard input, which have the same form
+package main
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"filippo.io/age"
+)
+
+// A file of the tar.
+type File struct {
+	Name string `json:"name"`
+	Mode int64  `json:"mode"`
+	Data []byte `json:"data"`
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "keygen":
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n%s\n", identity, identity.Recipient())
+		return nil
+	case len(args) == 2 && args[0] == "read":
+		return read(args[1], os.Stdin, os.Stdout)
+	case len(args) == 2 && args[0] == "write":
+		return write(args[1], os.Stdin, os.Stdout)
+	}
+	return errors.New("usage: age keygen | read IDENTITIES | write RECIPIENTS")
+}
+
+func read(path string, in io.Reader, out io.Writer) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	identities, err := age.ParseIdentities(file)
+	if err != nil {
+		return err
+	}
+	plain, err := age.Decrypt(in, identities...)
+	if err != nil {
+		return err
+	}
+	files, lines := tar.NewReader(plain), json.NewEncoder(out)
+	for {
+		header, err := files.Next()
+		if err == io.EOF {
+			// What follows the tar shows whether the archive was cut off.
+			_, err = io.Copy(io.Discard, plain)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		data, err := io.ReadAll(files)
+		if err != nil {
+			return err
+		}
+		if err := lines.Encode(File{header.Name, header.Mode, data}); err != nil {
+			return err
+		}
+	}
+}
+
+func write(path string, in io.Reader, out io.Writer) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	recipients, err := age.ParseRecipients(file)
+	if err != nil {
+		return err
+	}
+	plain, err := age.Encrypt(out, recipients...)
+	if err != nil {
+		return err
+	}
+	files, lines := tar.NewWriter(plain), json.NewDecoder(in)
+	for {
+		var file File
+		if err := lines.Decode(&file); err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		header := &tar.Header{Name: file.Name, Mode: file.Mode, Size: int64(len(file.Data))}
+		if err := files.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := files.Write(file.Data); err != nil {
+			return err
+		}
+	}
+	if err := files.Close(); err != nil {
+		return err
+	}
+	return plain.Close()
+}
