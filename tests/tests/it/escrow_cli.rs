@@ -317,3 +317,41 @@ async fn the_age_of_go_reads_what_kms_writes_and_kms_reads_what_go_writes() {
         let _ = kms.run(&["verify", name, &image.path().display().to_string()]).want(0);
     }
 }
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it escrow"]
+async fn a_saved_header_goes_back_only_where_it_belongs() {
+    let scene = scene().await;
+    let Scene { kms, osds, .. } = &scene;
+    let made = kms.run(&[&CREATE[..], &DEVICES, &["headers.txt"]].concat()).want(0).json();
+    let uuid = |at: usize| made["devices"][at]["uuid"].as_str().unwrap().to_owned();
+    let (uuid, of_another) = (uuid(0), uuid(1));
+    let (name, kek, image) = &osds[0];
+    let device = image.path().display().to_string();
+    let restore = |device: &str, uuid: &str| {
+        let named = ["-o", "json", "escrow", "restore", "backup", name, "--header", device, "--uuid", uuid];
+        kms.run(&[&named[..], &BOTH].concat())
+    };
+    let said = |ran: kms_tests::Ran, what: &str| assert!(ran.stderr.contains(what), "{what}: {}", ran.text());
+    said(restore(&device, &uuid).want(1), "the KEK opens the device as it is");
+    said(restore(&device, &of_another).want(3), "no header of this UUID");
+    let other = osds[1].2.path().display().to_string();
+    said(restore(&other, &uuid).want(1), "another UUID");
+    assert!(osds[1].2.opens(&osds[1].1));
+
+    // The header is lost: zeros where it was.
+    let mut bytes = image.bytes();
+    bytes[..2 << 20].fill(0);
+    std::fs::write(image.path(), &bytes).unwrap();
+    let _ = kms.run(&["verify", name, &device]).want(2);
+    let restored = restore(&device, &uuid).want(0).json();
+    assert_eq!(restored["header"], json!({"device": device, "uuid": uuid, "opened": 0}));
+    let _ = kms.run(&["verify", name, &device]).want(0);
+
+    // The KMS has another KEK than the header: neither comes back without a word.
+    let _ = kms.run_with(&["put", name, "--from", "-", "--replace"], "an unrelated KEK").want(0);
+    std::fs::write(image.path(), &bytes).unwrap();
+    let ran = restore(&device, &uuid).want(1);
+    assert!(ran.stdout.contains("--replace") && ran.json()["header"].is_null(), "{}", ran.text());
+    assert!(!image.opens(kek));
+}

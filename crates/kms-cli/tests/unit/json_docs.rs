@@ -134,7 +134,9 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
                 escrow::drill::run(args, cryptsetup, connect, &mut output).await
             }
             escrow::Escrow::List(args) => escrow::list::run(args, SystemTime::now(), &mut output),
-            escrow::Escrow::Restore(args) => escrow::restore::run(args, connect, &mut output).await,
+            escrow::Escrow::Restore(args) => {
+                escrow::restore::run(args, cryptsetup, connect, &mut output).await
+            }
         },
         other => panic!("{other:?} is not run here"),
     }

@@ -39,7 +39,7 @@ pub(crate) enum Escrow {
     Drill(drill::Args),
     /// Show the dates and recipients of escrows; needs no identity
     List(list::Args),
-    /// Bring KEKs back to the KMS
+    /// Bring KEKs back to the KMS, and with --header a LUKS header to its device
     ///
     /// A key that the KMS has with another KEK stays as it is, unless --replace is given. That KEK may be the one that
     /// opens the device: kms recover --escrow finds it out.
@@ -75,7 +75,8 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
         }
         Escrow::List(args) => list::run(args, std::time::SystemTime::now(), output),
         Escrow::Restore(args) => {
-            restore::run(args, async || invocation.connect_to_write().await, output).await
+            let connect = async || invocation.connect_to_write().await;
+            restore::run(args, invocation.cryptsetup(), connect, output).await
         }
     }
 }
