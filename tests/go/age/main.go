@@ -2,6 +2,7 @@
 //
 //	age keygen                     prints an identity and its recipient, each on a line
 //	age read IDENTITIES < FILE     prints each file of the tar as a line of JSON: {"name": …, "mode": …, "data": base64}
+//	age text IDENTITIES < FILE     prints a file that is not a tar
 //	age write RECIPIENTS > FILE    encrypts a tar of the lines on standard input, which have the same form
 package main
 
@@ -41,23 +42,34 @@ func run(args []string) error {
 		return nil
 	case len(args) == 2 && args[0] == "read":
 		return read(args[1], os.Stdin, os.Stdout)
+	case len(args) == 2 && args[0] == "text":
+		plain, err := decrypt(args[1], os.Stdin)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(os.Stdout, plain)
+		return err
 	case len(args) == 2 && args[0] == "write":
 		return write(args[1], os.Stdin, os.Stdout)
 	}
-	return errors.New("usage: age keygen | read IDENTITIES | write RECIPIENTS")
+	return errors.New("usage: age keygen | read IDENTITIES | text IDENTITIES | write RECIPIENTS")
 }
 
-func read(path string, in io.Reader, out io.Writer) error {
+func decrypt(path string, in io.Reader) (io.Reader, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer file.Close()
 	identities, err := age.ParseIdentities(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	plain, err := age.Decrypt(in, identities...)
+	return age.Decrypt(in, identities...)
+}
+
+func read(path string, in io.Reader, out io.Writer) error {
+	plain, err := decrypt(path, in)
 	if err != nil {
 		return err
 	}

@@ -355,3 +355,73 @@ async fn a_saved_header_goes_back_only_where_it_belongs() {
     assert!(ran.stdout.contains("--replace") && ran.json()["header"].is_null(), "{}", ran.text());
     assert!(!image.opens(kek));
 }
+
+#[tokio::test]
+#[ignore = "needs cryptsetup and a Vault server: cargo xtask it escrow"]
+async fn a_recovery_key_opens_the_device_after_a_rotation_and_until_it_is_removed() {
+    let scene = scene().await;
+    let Scene { kms, osds, .. } = &scene;
+    let (name, kek, image) = &osds[0];
+    let device = image.path().display().to_string();
+    let add = ["-o", "json", "escrow", "slot", "add", name, &device, "-R", "keks.txt", "--page", "page.age"];
+    scene.calls.forget();
+    let added = kms.run(&add).want(0);
+    let document = added.json();
+    assert_eq!((&document["devices"][0]["slot"], image.slots()), (&json!(2), vec![0, 2]));
+    let shown = kms.run(&["-o", "json", "slots", &device]).want(0).json();
+    assert_eq!(shown["slots"][1]["owner"], "kms-recovery");
+    // A second one, and a page that exists, are refused before anything changes.
+    let again = kms.run(&[&add[..10], &["other.age"]].concat()).want(1);
+    assert!(again.stderr.contains("has a recovery key already"), "{}", again.stderr);
+    let (_, _, second) = &osds[2];
+    let other = second.path().display().to_string();
+    let _ = kms
+        .run(&["escrow", "slot", "add", osds[2].0, &other, "-R", "keks.txt", "--page", "page.age"])
+        .want(2);
+    let luks1 = osds[1].2.path().display().to_string();
+    let _ = kms
+        .run(&["escrow", "slot", "add", osds[1].0, &luks1, "-R", "keks.txt", "--page", "other.age"])
+        .want(2);
+    assert!(second.slots() == [0] && !kms.folder().join("other.age").exists());
+
+    let check = ["-o", "json", "escrow", "slot", "check", &device];
+    let sealed = [&check[..], &["--page", "page.age", "-i", "keks.id"]].concat();
+    assert_eq!(kms.run(&sealed).want(0).json()["devices"][0]["opened"], 2);
+    // The page is for stock age, and the key for stock cryptsetup.
+    let page = go(&["text", "keks.id"], kms.folder(), &std::fs::read(kms.folder().join("page.age")).unwrap());
+    let page = String::from_utf8(page).unwrap();
+    let key = page.lines().find_map(|line| line.strip_prefix("recovery key: ")).unwrap().to_owned();
+    assert!(page.contains(name) && page.contains('\u{2588}'), "{page}");
+    let recovery = Kek::parse(key.as_str()).unwrap();
+    assert!(image.opens_slot(2, &recovery));
+    let canary = Canary::new("the recovery key", &key);
+    let mut printed = added.text() + &scene.calls.calls().join("\n") + &scene.calls.environ();
+    assert!(printed.contains("luksAddKey") && printed.contains("token import"), "{printed}");
+
+    // Rotations leave it alone.
+    for _ in 0..2 {
+        let _ = kms.run(&["rotate", name, &device, "--grace", "0"]).want(0);
+        printed += &kms.run_with(&[&check[..], &["--key", "-"]].concat(), &key.to_lowercase()).want(0).text();
+    }
+    assert!(!image.opens(kek) && image.opens_slot(2, &recovery));
+    assert_eq!(canary.found_in(&printed), None);
+    let _ = kms.run_with(&["escrow", "slot", "check", &other, "--key", "-"], &key).want(1);
+
+    let removed = kms.run(&["-o", "json", "escrow", "slot", "remove", name, &device]).want(0).json();
+    assert_eq!(removed["devices"][0]["removed"], json!([2]));
+    assert!(!image.opens(&recovery) && image.slots().len() == 1);
+    assert_eq!(kms.run(&sealed).want(1).json()["devices"][0]["marked"], json!([]));
+    let _ = kms.run(&["verify", name, &device]).want(0);
+    // A header without room for a rotation afterwards stays as it is.
+    for slot in 1..7 {
+        second.add(&osds[2].1, slot, &Kek::generate().unwrap());
+    }
+    let full = kms
+        .run(&["escrow", "slot", "add", osds[2].0, &other, "-R", "keks.txt", "--page", "other.age"])
+        .want(1);
+    assert!(full.stderr.contains("no room") && second.slots().len() == 7, "{}", full.stderr);
+    assert!(!kms.folder().join("other.age").exists());
+
+    let again = kms.run(&["escrow", "slot", "remove", name, &device]).want(0);
+    assert!(again.stdout.contains("has no recovery key"), "{}", again.stdout);
+}

@@ -7,6 +7,7 @@ mod files;
 mod headers;
 pub(crate) mod list;
 pub(crate) mod restore;
+pub(crate) mod slot;
 
 use clap::Subcommand;
 use kms_core::Result;
@@ -44,6 +45,9 @@ pub(crate) enum Escrow {
     /// A key that the KMS has with another KEK stays as it is, unless --replace is given. That KEK may be the one that
     /// opens the device: kms recover --escrow finds it out.
     Restore(restore::Args),
+    /// Recovery keys for devices, on paper
+    #[command(subcommand)]
+    Slot(slot::SlotCommand),
 }
 
 impl Args {
@@ -53,7 +57,9 @@ impl Args {
             Escrow::Create(args) => Some(&mut args.files),
             Escrow::Drill(args) => Some(&mut args.files),
             Escrow::Restore(args) => Some(&mut args.files),
-            Escrow::List(_) => None,
+            Escrow::Slot(slot::SlotCommand::Add(args)) => Some(&mut args.key.files),
+            Escrow::Slot(slot::SlotCommand::Remove(args)) => Some(&mut args.key.files),
+            Escrow::List(_) | Escrow::Slot(slot::SlotCommand::Check(_)) => None,
         }
     }
 }
@@ -74,6 +80,14 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             drill::run(args, invocation.cryptsetup(), connect, output).await
         }
         Escrow::List(args) => list::run(args, std::time::SystemTime::now(), output),
+        Escrow::Slot(command) => {
+            let (cryptsetup, connect) = (invocation.cryptsetup(), async || invocation.connect().await);
+            match command {
+                slot::SlotCommand::Add(args) => slot::add::run(args, cryptsetup, connect, output).await,
+                slot::SlotCommand::Check(args) => slot::check::run(args, cryptsetup, output).await,
+                slot::SlotCommand::Remove(args) => slot::remove::run(args, cryptsetup, connect, output).await,
+            }
+        }
         Escrow::Restore(args) => {
             let connect = async || invocation.connect_to_write().await;
             restore::run(args, invocation.cryptsetup(), connect, output).await
