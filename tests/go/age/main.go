@@ -1,6 +1,7 @@
 // Reads and writes archives with Go's own age and tar, for the tests of kms-escrow.
 //
 //	age keygen                     prints an identity and its recipient, each on a line
+//	age plugin-keygen              prints those of the plugin that this program is under the name age-plugin-kmstest
 //	age read IDENTITIES < FILE     prints each file of the tar as a line of JSON: {"name": …, "mode": …, "data": base64}
 //	age text IDENTITIES < FILE     prints a file that is not a tar
 //	age write RECIPIENTS > FILE    encrypts a tar of the lines on standard input, which have the same form
@@ -10,11 +11,14 @@ import (
 	"archive/tar"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"filippo.io/age"
+	"filippo.io/age/plugin"
 )
 
 // A file of the tar.
@@ -24,15 +28,48 @@ type File struct {
 	Data []byte `json:"data"`
 }
 
+// The name of the plugin.
+const pluginName = "kmstest"
+
 func main() {
+	if filepath.Base(os.Args[0]) == "age-plugin-"+pluginName {
+		os.Exit(runPlugin())
+	}
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
+// A plugin whose recipients and identities have those of X25519 in them, as text.
+func runPlugin() int {
+	p, err := plugin.New(pluginName)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	p.RegisterFlags(nil)
+	p.HandleRecipient(func(data []byte) (age.Recipient, error) { return age.ParseX25519Recipient(string(data)) })
+	p.HandleIdentity(func(data []byte) (age.Identity, error) {
+		if err := p.DisplayMessage("touch the key"); err != nil {
+			return nil, err
+		}
+		return age.ParseX25519Identity(string(data))
+	})
+	flag.Parse()
+	return p.Main()
+}
+
 func run(args []string) error {
 	switch {
+	case len(args) == 1 && args[0] == "plugin-keygen":
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			return err
+		}
+		fmt.Println(plugin.EncodeIdentity(pluginName, []byte(identity.String())))
+		fmt.Println(plugin.EncodeRecipient(pluginName, []byte(identity.Recipient().String())))
+		return nil
 	case len(args) == 1 && args[0] == "keygen":
 		identity, err := age.GenerateX25519Identity()
 		if err != nil {
@@ -52,7 +89,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "write":
 		return write(args[1], os.Stdin, os.Stdout)
 	}
-	return errors.New("usage: age keygen | read IDENTITIES | text IDENTITIES | write RECIPIENTS")
+	return errors.New("usage: age keygen | plugin-keygen | read IDENTITIES | text IDENTITIES | write RECIPIENTS")
 }
 
 func decrypt(path string, in io.Reader) (io.Reader, error) {

@@ -425,3 +425,30 @@ async fn a_recovery_key_opens_the_device_after_a_rotation_and_until_it_is_remove
     let again = kms.run(&["escrow", "slot", "remove", name, &device]).want(0);
     assert!(again.stdout.contains("has no recovery key"), "{}", again.stdout);
 }
+
+#[tokio::test]
+#[ignore = "needs a Vault server and Go: cargo xtask it escrow"]
+async fn a_plugin_encrypts_and_decrypts_and_its_message_is_shown() {
+    let scene = scene().await;
+    let kms = &scene.kms;
+    let keygen = String::from_utf8(go(&["plugin-keygen"], kms.folder(), b"")).unwrap();
+    let (identity, recipient) = keygen.trim().split_once('\n').unwrap();
+    kms.file("plugin.id", identity);
+    let mixed = format!("{recipient}\n{}", std::fs::read_to_string(kms.folder().join("keks.txt")).unwrap());
+    kms.file("plugin.txt", &mixed);
+    let create = ["escrow", "create", "backup", "-R", "plugin.txt"];
+    let missing = kms.run(&create).want(2);
+    assert!(missing.stderr.contains("age-plugin-kmstest"), "{}", missing.stderr);
+
+    let program: PathBuf = kms_testkit::servers::setting("KMS_IT_GO_AGE").unwrap();
+    // The library follows links, and the program knows itself by its name.
+    std::fs::hard_link(program, scene.calls.folder().join("age-plugin-kmstest")).unwrap();
+    let _ = kms.run(&create).want(0);
+    for id in ["plugin.id", "keks.id"] {
+        let drilled = kms.run(&["escrow", "drill", "backup", "-i", id]).want(0);
+        assert_eq!(drilled.stderr.contains("touch the key"), id == "plugin.id", "{}", drilled.stderr);
+        let secret =
+            Canary::new("the identity", std::fs::read_to_string(kms.folder().join(id)).unwrap().trim());
+        assert_eq!(secret.found_in(&drilled.text()), None);
+    }
+}
