@@ -89,6 +89,8 @@ async fn deleted_keys_come_back_and_their_devices_open() {
     let identity = std::fs::read_to_string(kms.folder().join("keks.id")).unwrap();
     let mut canaries = vec![Canary::new("the token", &scene.token), Canary::new("the identity", &identity)];
     canaries.extend(osds.iter().map(|(_, kek, _)| Canary::new("a KEK", kek.expose_secret())));
+    // As ceph-volume labels a device, so that the escrow knows its cluster.
+    assert_eq!(osds[0].2.cryptsetup(&["config", "--subsystem", "ceph_fsid=0-1-2"], &[]), 0);
     scene.calls.forget();
 
     let made = kms.run(&[&CREATE[..], &DEVICES, &["headers.txt"]].concat()).want(0);
@@ -99,6 +101,7 @@ async fn deleted_keys_come_back_and_their_devices_open() {
         (&json!(true), &json!("file-key"), &json!("vault"))
     );
     assert_eq!((&made["keks"]["entries"], &made["headers"]["entries"]), (&json!(3), &json!(3)));
+    assert_eq!((&made["fsid"], &made["cluster"]), (&json!("0-1-2"), &json!("rook-ceph/rook-ceph")));
     for device in made["devices"].as_array().unwrap() {
         assert_eq!((&device["opened"], &device["slots"]), (&json!(0), &json!([0])), "{device}");
     }
