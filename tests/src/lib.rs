@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod age;
 pub mod clock;
 pub mod crash;
 pub mod machine;

@@ -12,10 +12,11 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kms_core::{
-    ConnectionDetails, Freshness, Kek, KeyName, PutMode,
+    ConnectionDetails, Freshness, Kek, KeyName, KmsProvider as _, PutMode,
     secret::{SecretData, SecretMap},
 };
 use kms_dispatch::{Options, connect};
+use kms_escrow::{About, Drill, Escrow, Identities, Recipients, save};
 use kms_luks::Cryptsetup;
 use kms_rotation::{Observer, Osd, Phase, Step, rotate};
 use kms_testkit::{
@@ -119,6 +120,36 @@ fn no_kek_and_no_token_is_left_on_the_heap() {
     // The test harness holds the token itself; after it is dropped no token may be left.
     drop((server, token, runtime));
     assert_eq!(occurrences(&hidden_token), 0, "a token is left in memory");
+}
+
+#[test]
+#[ignore = "searches all memory of its process: cargo xtask it escrow"]
+fn no_kek_is_left_on_the_heap_after_an_escrow() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let hidden = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (kms, name): (_, KeyName) = (kms_core::memory::Memory::new(), "memory".parse().unwrap());
+            let kek = Kek::generate().unwrap();
+            let hidden = disguise(kek.expose_secret());
+            kms.put(&name, &kek, PutMode::Create).await.unwrap();
+            assert!(occurrences(&hidden) >= 2, "the search finds a KEK that is held");
+            let pair = kms_tests::age::Pair::generate();
+            let recipients = Recipients::parse(&pair.recipient).unwrap();
+            let identities = Identities::parse(pair.identity.as_bytes()).unwrap();
+            let place = tempfile::tempdir().unwrap();
+            let folder = place.path().join("escrow");
+            let about = About::new("memory", None, None);
+            save(&kms, std::slice::from_ref(&name), &recipients, &folder, about).await.unwrap();
+            let escrow = Escrow::open(&folder).unwrap();
+            assert!(escrow.keks(&identities).unwrap()[0].kek().ct_eq(&kek));
+            let mut drill = Drill::begin(escrow, &identities).unwrap();
+            drill.compare(&kms).await.unwrap();
+            assert!(drill.is_ok());
+            hidden
+        })
+    };
+    assert_eq!(occurrences(&hidden), 0, "a KEK is left in memory");
 }
 
 /// Says when the grace period has begun.

@@ -41,6 +41,7 @@ impl Crash {
             browser: false,
             // The run has its own program, with a faster clock.
             kms: false,
+            go_age: false,
             go_tls: false,
             ibm_clients: false,
             pykmip: true,

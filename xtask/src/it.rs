@@ -40,6 +40,8 @@ enum Provider {
     All,
     /// Microsoft's own clients on the double of Entra ID and Key Vault
     Azure,
+    /// Escrows, with OpenBao, an API server, LUKS devices and Go's own age
+    Escrow,
     /// The servers themselves
     Harness,
     /// IBM's own clients on the double of Key Protect
@@ -68,6 +70,7 @@ impl Provider {
         match self {
             Self::All | Self::Harness | Self::Vm => None,
             Self::Azure => Some(("kms-azure", "azure")),
+            Self::Escrow => Some(("kms-escrow", "escrow")),
             Self::Ibmkp => Some(("kms-ibmkp", "ibmkp")),
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
@@ -91,6 +94,7 @@ impl It {
             Needs {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp | Provider::Tls),
+                go_age: matches!(provider, Provider::All | Provider::Escrow),
                 go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Needs {
     /// The program under test.
     pub(crate) kms: bool,
+    /// Go's own age and tar.
+    pub(crate) go_age: bool,
     /// Go's own TLS as a server.
     pub(crate) go_tls: bool,
     /// Microsoft's own clients for Key Vault.
@@ -39,6 +41,7 @@ impl Needs {
         azure_clients: true,
         browser: true,
         cryptsetup: true,
+        go_age: true,
         go_tls: true,
         ibm_clients: true,
         kms: false,
@@ -67,6 +70,9 @@ impl Live {
         ];
         if needs.kms {
             env.push((servers::KMS, provision::kms_dev(sh)?.into_os_string()));
+        }
+        if needs.go_age {
+            env.push(("KMS_IT_GO_AGE", provision::go_age(sh)?.into_os_string()));
         }
         if needs.go_tls {
             env.push(("KMS_IT_GO_TLS", provision::go_tls(sh)?.into_os_string()));

@@ -1,14 +1,12 @@
 //! One archive: a tar in the age format, in a file. The tar itself is on no disk.
 
 use std::{
-    cell::RefCell,
     fs::File,
-    io::{self, BufReader, Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
-use age::{Decryptor, Encryptor, Identity, stream::StreamReader, stream::StreamWriter};
-use age_core::format::FileKey;
+use age::{Identity, stream::StreamWriter};
 use jiff::Timestamp;
 use kms_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
@@ -17,8 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     Recipients,
-    error::{damaged, not_decrypted, not_encrypted, not_read, not_written},
-    file_key::{Noted, Noting},
+    error::{damaged, not_read, not_written},
+    file_key::Noted,
+    stream::{Plain, encryptor, open},
 };
 
 /// The largest file of an archive: a LUKS header with the largest areas, or the manifest of very many keys.
@@ -88,7 +87,7 @@ pub(crate) struct ArchiveWriter {
     path: PathBuf,
     tar: tar::Builder<StreamWriter<Summing<File>>>,
     created: Timestamp,
-    file_key: FileKey,
+    file_key: Noted,
 }
 
 /// An archive that was written: what the file must have, and the key to read it back.
@@ -100,12 +99,7 @@ pub(crate) struct Written {
 impl ArchiveWriter {
     /// Creates the file.
     pub(crate) fn create(path: &Path, recipients: &Recipients, created: Timestamp) -> Result<Self> {
-        let noted = RefCell::new(None);
-        let noting: Vec<_> = recipients.iter().map(|recipient| Noting { recipient, noted: &noted }).collect();
-        let encryptor =
-            Encryptor::with_recipients(noting.iter().map(|recipient| recipient as &dyn age::Recipient));
-        let encryptor = encryptor.map_err(not_encrypted)?;
-        let file_key = noted.take().ok_or_else(|| Error::config("there are no recipients"))?;
+        let (encryptor, file_key) = encryptor(recipients)?;
         let file = File::create_new(path).map_err(not_written(path))?;
         let stream = encryptor.wrap_output(Summing::new(file)).map_err(not_written(path))?;
         Ok(Self { path: path.to_owned(), tar: tar::Builder::new(stream), created, file_key })
@@ -128,7 +122,7 @@ impl ArchiveWriter {
             Ok(summing.sum())
         });
         let sum = finished.map_err(not_written(&self.path))?;
-        Ok(Written { sum, file_key: Noted(self.file_key) })
+        Ok(Written { sum, file_key: self.file_key })
     }
 }
 
@@ -138,17 +132,13 @@ pub(crate) type Member = (String, Zeroizing<Vec<u8>>);
 /// An archive that is being read.
 pub(crate) struct ArchiveReader<'a> {
     path: &'a Path,
-    tar: tar::Archive<StreamReader<BufReader<File>>>,
+    tar: tar::Archive<Plain>,
 }
 
 impl<'a> ArchiveReader<'a> {
     /// Opens and decrypts an archive.
     pub(crate) fn open(path: &'a Path, identities: &[&dyn Identity]) -> Result<Self> {
-        let file = File::open(path).map_err(not_read(path))?;
-        let stream = Decryptor::new_buffered(BufReader::new(file))
-            .and_then(|decryptor| decryptor.decrypt(identities.iter().copied()));
-        let stream = stream.map_err(not_decrypted).map_err(crate::error::at(path))?;
-        Ok(Self { path, tar: tar::Archive::new(stream) })
+        Ok(Self { path, tar: tar::Archive::new(open(path, identities)?) })
     }
 
     /// The files, in order. A later one is read after an earlier one only.
@@ -165,7 +155,7 @@ impl<'a> ArchiveReader<'a> {
     }
 }
 
-fn member(mut entry: tar::Entry<'_, StreamReader<BufReader<File>>>, path: &Path) -> Result<Member> {
+fn member(mut entry: tar::Entry<'_, Plain>, path: &Path) -> Result<Member> {
     let name = std::str::from_utf8(&entry.path_bytes()).map(str::to_owned);
     let name = name.map_err(|_cause| damaged("a name in its archive is not text"))?;
     if entry.header().entry_type() != EntryType::Regular {

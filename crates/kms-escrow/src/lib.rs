@@ -10,8 +10,11 @@ mod keys;
 mod manifest;
 mod open;
 mod recipients;
+mod recovery;
 mod restore;
+mod sealed;
 mod sidecar;
+mod stream;
 mod write;
 
 pub use self::{
@@ -21,7 +24,9 @@ pub use self::{
     manifest::{About, HeaderEntry, KeyEntry, Manifest},
     open::{Escrow, keks_of},
     recipients::Recipients,
+    recovery::RecoveryKey,
     restore::{Restored, restore},
+    sealed::{seal, unseal},
     sidecar::{Archive, DrillRecord, Sidecar},
     write::{Draft, HeaderCopy, Headers, Overwrite, Sharing, save},
 };

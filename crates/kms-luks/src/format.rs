@@ -111,7 +111,7 @@ impl Device {
     }
 
     /// The UUID of the LUKS header. `None` if the device has no header, or one that is cut off.
-    fn luks_uuid(&self) -> Result<Option<String>> {
+    pub(crate) fn luks_uuid(&self) -> Result<Option<String>> {
         match on_disk::read(self.path()) {
             Ok(OnDisk::Luks1(header)) => Ok(Some(header.identity.uuid)),
             Ok(OnDisk::Luks2 { identity, .. }) => Ok(Some(identity.uuid)),
@@ -124,7 +124,7 @@ impl Device {
     }
 
     /// The signatures that blkid finds. `None` if it finds no signature, or is not installed.
-    async fn probed(&self) -> Result<Option<String>> {
+    pub(crate) async fn probed(&self) -> Result<Option<String>> {
         let Some(blkid) = self.cryptsetup().located("blkid") else { return Ok(None) };
         let call = Call::new(["--probe", "--output", "export", "--"]).arg(self.path());
         let answer = self.cryptsetup().run_program(&blkid, call).await?;

@@ -1,10 +1,13 @@
 //! Copies of whole headers, and their way back to a device.
 
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _};
+
 use kms_core::{Error, ErrorKind, Result};
+use nix::libc::O_EXCL;
 
 use crate::{
     Device,
-    error::{at, code},
+    error::{at, code, not_read},
     memory::Memory,
     on_disk,
     process::{Call, Ended},
@@ -26,14 +29,20 @@ impl Device {
 
     /// Replaces the header of the device by a copy, with all its key slots.
     ///
-    /// The caller has made sure that the copy belongs to the data of this device: another header makes them unreadable.
+    /// Looks at the device first: it must have the header of the same UUID, or none and no other signature that `blkid`
+    /// knows. Where the header is lost, the caller has made sure that the copy belongs to the data: another header makes
+    /// them unreadable.
     ///
     /// # Errors
     ///
-    /// Errors of the device, the lock and the program.
+    /// `Conflict` if the device has another header or other data, or is in use; errors of the copy, the device, the lock and
+    /// the program.
     pub async fn restore_header(&self, copy: &[u8]) -> Result<()> {
         let restored = async {
+            let of_copy = Self::in_memory(self.cryptsetup().clone(), copy)?.luks_uuid()?;
+            let of_copy = of_copy.ok_or_else(|| Error::config("the copy has no LUKS header"))?;
             let _lock = self.locked().await?;
+            self.check_restore(&of_copy).await?;
             let memory = Memory::holding(copy).map_err(|cause| {
                 Error::new(ErrorKind::Unexpected, "the header cannot be handed to cryptsetup").source(cause)
             })?;
@@ -46,5 +55,28 @@ impl Device {
             }
         };
         restored.await.map_err(at(self.path())).map_err(|error| error.operation("restore the LUKS header"))
+    }
+
+    /// Refuses a device that is not the one of the header with this UUID, as far as can be seen.
+    async fn check_restore(&self, uuid: &str) -> Result<()> {
+        let refused = |why: String| Error::new(ErrorKind::Conflict, why);
+        // The kernel refuses this for a block device that a mapping or a file system uses.
+        let opened = OpenOptions::new().read(true).custom_flags(O_EXCL).open(self.path());
+        if let Err(cause) = opened {
+            return Err(match cause.kind() {
+                io::ErrorKind::ResourceBusy => {
+                    refused("the device is in use: close it first (kms close)".to_owned())
+                }
+                _ => not_read(cause),
+            });
+        }
+        match self.luks_uuid()? {
+            Some(found) if found == uuid => Ok(()),
+            Some(found) => Err(refused(format!("the device has the LUKS header of another UUID, {found}"))),
+            None => match self.probed().await? {
+                None => Ok(()),
+                Some(found) => Err(refused(format!("the device has other data: blkid finds {found}"))),
+            },
+        }
     }
 }

@@ -23,6 +23,7 @@ mod room;
 mod slots;
 mod store;
 mod sysfs;
+mod tokens;
 
 pub use self::{
     cryptsetup::{Cryptsetup, Version},

@@ -5,6 +5,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod azure_cli;
+mod escrow_cli;
+mod escrow_stories;
 mod k8s_secret_cli;
 mod kmip_cli;
 mod kmip_faults;

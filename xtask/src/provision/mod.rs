@@ -111,11 +111,21 @@ pub(crate) fn ibm_clients(sh: &Shell) -> Result<[PathBuf; 3]> {
     Ok([python, node, go])
 }
 
-/// The server with Go's own TLS, built anew since its cases change with our code.
+/// The server with Go's own TLS.
 pub(crate) fn go_tls(sh: &Shell) -> Result<PathBuf> {
+    go_program(sh, "tls")
+}
+
+/// Go's own age and tar.
+pub(crate) fn go_age(sh: &Shell) -> Result<PathBuf> {
+    go_program(sh, "age")
+}
+
+/// A program of `tests/go`, built anew since it changes with our code.
+fn go_program(sh: &Shell, name: &str) -> Result<PathBuf> {
     need_go(sh)?;
-    let program = servers_dir().join("bin/go-tls");
-    let _folder = sh.push_dir(root().join("tests/go/tls"));
+    let program = servers_dir().join("bin").join(format!("go-{name}"));
+    let _folder = sh.push_dir(root().join("tests/go").join(name));
     run(cmd!(sh, "go build -mod=readonly -buildvcs=false -trimpath -o {program} .").env("CGO_ENABLED", "0"))?;
     Ok(program)
 }

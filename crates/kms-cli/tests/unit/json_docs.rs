@@ -134,7 +134,13 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
                 escrow::drill::run(args, cryptsetup, connect, &mut output).await
             }
             escrow::Escrow::List(args) => escrow::list::run(args, SystemTime::now(), &mut output),
-            escrow::Escrow::Restore(args) => escrow::restore::run(args, connect, &mut output).await,
+            escrow::Escrow::Slot(escrow::slot::SlotCommand::Check(args)) => {
+                escrow::slot::check::run(args, cryptsetup, &mut output).await
+            }
+            escrow::Escrow::Slot(other) => panic!("{other:?} is not run here"),
+            escrow::Escrow::Restore(args) => {
+                escrow::restore::run(args, cryptsetup, connect, &mut output).await
+            }
         },
         other => panic!("{other:?} is not run here"),
     }
@@ -280,6 +286,12 @@ async fn the_page_describes_what_is_written_of_devices() {
         "kms escrow restore",
         &[run_on(&host, &kms, &["escrow", "restore", &folder, "a", "-i", &id]).await],
     );
+    let key = kms_escrow::RecoveryKey::generate().unwrap();
+    std::fs::write(at("typed"), key.passphrase().expose_secret()).unwrap();
+    let slot = ["escrow", "slot", "check", &device, "--key", &at("typed")];
+    check("kms escrow slot check", &[run_on(&host, &kms, &slot).await]);
+    check("kms escrow slot add", &[escrow::slot::add::tests::printed()]);
+    check("kms escrow slot remove", &[escrow::slot::remove::tests::printed()]);
     check("kms slots", &[run_on(&host, &kms, &["slots", &device]).await]);
     let open = ["open", "a", &device, "--mapper", "osd", "--fsid", "f"];
     check("kms open", &[run_on(&host, &kms, &open).await, run_on(&host, &kms, &open).await]);

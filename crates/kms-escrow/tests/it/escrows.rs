@@ -4,7 +4,9 @@ use std::{fs, sync::Arc};
 
 use kms_conformance::leak::{Canary, Recording};
 use kms_core::{ErrorKind, Kek, KmsProvider, PutMode};
-use kms_escrow::{Draft, Escrow, Identities, Overwrite, Sharing, all_names, keks_of, read_keys, save};
+use kms_escrow::{
+    Draft, Escrow, Identities, Overwrite, Recipients, Sharing, all_names, keks_of, read_keys, save,
+};
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
 use crate::place::{Place, about, header, identities, name, pair, recipients};
@@ -32,6 +34,18 @@ async fn an_escrow_brings_back_every_kek_byte_for_byte() {
     let wrong = escrow.keks(&identities(1)).unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::ConfigInvalid);
     assert!(wrong.to_string().contains("no identity that was given decrypts"), "{wrong}");
+}
+
+#[tokio::test]
+async fn tagged_recipients_stand_beside_others_and_the_archive_is_read_back_without_their_hardware() {
+    let place = Place::with(&["a"]).await;
+    // A recipient of the tests of the crate age.
+    let tag = "age1tag1qt8lw0ual6avlwmwatk888yqnmdamm7xfd0wak53ut6elz5c4swx2yqdj4e";
+    let both = Recipients::parse(&format!("{tag}\n{}", pair(0).1)).unwrap();
+    let sidecar = save(&place.kms, &place.names(), &both, &place.escrow(), about()).await.unwrap();
+    assert_eq!(sidecar.keks.recipients, [tag.to_owned(), pair(0).1]);
+    let keys = Escrow::open(place.escrow()).unwrap().keks(&identities(0)).unwrap();
+    assert!(keys[0].kek().ct_eq(&place.keks[0].1));
 }
 
 #[tokio::test]
@@ -105,7 +119,7 @@ async fn keks_and_headers_have_no_recipient_in_common_unless_that_is_accepted() 
     let keys = read_keys(&place.kms, &place.names()).await.unwrap();
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
     draft.add_keys(&keys, &recipients(0), &Identities::default()).unwrap();
-    let both = kms_escrow::Recipients::parse(&format!("{}\n{}", pair(1).1, pair(0).1)).unwrap();
+    let both = Recipients::parse(&format!("{}\n{}", pair(1).1, pair(0).1)).unwrap();
     let error = draft.add_headers(&both, Sharing::Separate).unwrap_err();
     assert!(error.to_string().contains("--together") && error.to_string().contains(&pair(0).1), "{error}");
     assert!(draft.add_headers(&recipients(1), Sharing::Separate).is_ok());

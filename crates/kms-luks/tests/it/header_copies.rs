@@ -49,7 +49,18 @@ async fn a_restored_header_opens_with_the_kek_of_its_time() {
         assert!(!device.opens(None, &new).await.unwrap());
         assert_eq!(device.copy_header().unwrap(), copy);
         let error = device.restore_header(b"not a header").await.unwrap_err();
-        assert!(error.to_string().contains("restore the LUKS header"), "{error}");
+        assert!(error.to_string().contains("the copy has no LUKS header"), "{error}");
+        // The device of another header stays as it is; one whose header is lost gets it back.
+        let other = Image::luks2(&new);
+        let error = other.device().restore_header(&copy).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(
+            other.device().opens(None, &new).await.unwrap() && error.to_string().contains("another UUID")
+        );
+        let mut bytes = image.bytes();
+        bytes[..copy.len()].fill(0);
+        fs::write(image.path(), bytes).unwrap();
+        device.restore_header(&copy).await.unwrap();
         assert!(device.opens(Some(Slot::CURRENT), &old).await.unwrap());
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const DATA_DIR: &str = "/var/lib/rook";
 pub(crate) enum Command {
     /// Show the key slots of a LUKS device, and what each one costs to open
     ///
-    /// The KEK and its rotation use slots 0 and 1. kms never changes any other slot.
+    /// The KEK and its rotation use slots 0 and 1. kms changes no other slot, but for the recovery keys of kms escrow slot.
     Slots(slots::Args),
     /// Make an empty device a LUKS device that the KEK opens; create the KEK if it is absent
     ///

@@ -7,6 +7,7 @@ mod files;
 mod headers;
 pub(crate) mod list;
 pub(crate) mod restore;
+pub(crate) mod slot;
 
 use clap::Subcommand;
 use kms_core::Result;
@@ -41,11 +42,14 @@ pub(crate) enum Escrow {
     Drill(drill::Args),
     /// Show the dates and recipients of escrows; needs no identity
     List(list::Args),
-    /// Bring KEKs back to the KMS
+    /// Bring KEKs back to the KMS, and with --header a LUKS header to its device
     ///
     /// A key that the KMS has with another KEK stays as it is, unless --replace is given. That KEK may be the one that
     /// opens the device: kms recover --escrow finds it out.
     Restore(restore::Args),
+    /// Recovery keys for devices, on paper
+    #[command(subcommand)]
+    Slot(slot::SlotCommand),
 }
 
 impl Args {
@@ -55,7 +59,9 @@ impl Args {
             Escrow::Create(args) => Some(&mut args.files),
             Escrow::Drill(args) => Some(&mut args.files),
             Escrow::Restore(args) => Some(&mut args.files),
-            Escrow::List(_) => None,
+            Escrow::Slot(slot::SlotCommand::Add(args)) => Some(&mut args.key.files),
+            Escrow::Slot(slot::SlotCommand::Remove(args)) => Some(&mut args.key.files),
+            Escrow::List(_) | Escrow::Slot(slot::SlotCommand::Check(_)) => None,
         }
     }
 }
@@ -76,8 +82,17 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             drill::run(args, invocation.cryptsetup(), connect, output).await
         }
         Escrow::List(args) => list::run(args, std::time::SystemTime::now(), output),
+        Escrow::Slot(command) => {
+            let (cryptsetup, connect) = (invocation.cryptsetup(), async || invocation.connect().await);
+            match command {
+                slot::SlotCommand::Add(args) => slot::add::run(args, cryptsetup, connect, output).await,
+                slot::SlotCommand::Check(args) => slot::check::run(args, cryptsetup, output).await,
+                slot::SlotCommand::Remove(args) => slot::remove::run(args, cryptsetup, connect, output).await,
+            }
+        }
         Escrow::Restore(args) => {
-            restore::run(args, async || invocation.connect_to_write().await, output).await
+            let connect = async || invocation.connect_to_write().await;
+            restore::run(args, invocation.cryptsetup(), connect, output).await
         }
     }
 }
