@@ -5,6 +5,7 @@ mod copy;
 mod ends;
 mod journal;
 mod plan;
+mod switch;
 
 use std::path::PathBuf;
 
