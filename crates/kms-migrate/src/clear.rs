@@ -26,7 +26,7 @@ pub struct Cleared {
 /// Deletes those keys of the source that were verified, are unchanged since, and whose KEK the target has.
 ///
 /// The caller has seen that every OSD has restarted from the target. `used` has the keys of these OSDs; other keys of the
-/// source stay, since they may belong to another cluster.
+/// source stay, since they may belong to another cluster. [`DeleteMode::Soft`] destroys where the source has no soft delete.
 ///
 /// # Errors
 ///
@@ -44,6 +44,11 @@ pub async fn clear(
     let phases = [Phase::Switched, Phase::Clearing];
     journal.require(&phases, "keys of the source are deleted only after kms migrate cutover")?;
     prove_distinct(pair, journal).await?;
+    // A provider knows what its server can do after its first call, which was the proof.
+    let mode = match mode {
+        DeleteMode::Soft if !pair.from.capability().soft_delete => DeleteMode::Destroy,
+        mode => mode,
+    };
     journal.enter(Phase::Clearing)?;
     let mut cleared = Cleared::default();
     let mut entries: BTreeMap<KeyName, Entry> = BTreeMap::new();

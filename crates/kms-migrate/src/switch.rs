@@ -160,7 +160,7 @@ pub async fn cutover(
             let after = verify_unchanged(pair, journal, options, observer).await?;
             if !after.is_proven() {
                 // The OSDs that are held back still read the source; the first one may not start.
-                switched.verified = Some(after);
+                switched.failed = after.failed.into_iter().map(changed_meanwhile).collect();
                 return Ok(switched);
             }
         }
@@ -229,6 +229,15 @@ pub async fn restarted_keys(cluster: &dyn Cluster) -> Result<BTreeSet<KeyName>> 
             .context("key", osd.key.as_str()));
     }
     Ok(osds.into_iter().map(|osd| osd.key).collect())
+}
+
+/// The failure of a key that changed while the cluster was switched.
+fn changed_meanwhile(failed: Failed) -> Failed {
+    let error = Error::new(
+        ErrorKind::Conflict,
+        "the key has changed at the source while the CephCluster was switched: run kms migrate abort, which switches back",
+    );
+    Failed::new(failed.name.clone(), error.context("key", failed.name.as_str()).source(failed.error))
 }
 
 fn neither_yet(why: &'static str) -> Error {

@@ -1,12 +1,12 @@
 //! Switches of a cluster whose operator follows its settings, with kills at every step.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
-use kms_core::{Error, ErrorKind, Kek, KmsProvider as _, PutMode, Result};
+use kms_core::{Error, ErrorKind, Kek, KmsProvider, PutMode, Result};
 use kms_migrate::{
     Bytes, Cluster, Hold, Journal, Options, OsdView, Phase, Side, Silent, cutover, put_back, restarted_keys,
     verify,
@@ -27,6 +27,8 @@ struct Fake {
     first: Mutex<Option<Vec<u32>>>,
     /// Whether the operator works at all.
     works: bool,
+    /// A source in which a key is rotated while the cluster is switched.
+    rotates: Option<Arc<dyn KmsProvider>>,
 }
 
 impl Fake {
@@ -43,6 +45,7 @@ impl Fake {
             batch: AtomicUsize::new(0),
             first: Mutex::new(None),
             works: true,
+            rotates: None,
         }
     }
 
@@ -76,6 +79,9 @@ impl Cluster for Fake {
 
     async fn switch(&self, to: Side) -> Result<()> {
         self.call()?;
+        if let Some(source) = &self.rotates {
+            source.put(&key(1), &Kek::generate().unwrap(), PutMode::Overwrite).await?;
+        }
         *self.side.lock().unwrap() = Some(to);
         Ok(())
     }
@@ -183,6 +189,22 @@ async fn nothing_is_switched_after_a_rotation_or_for_an_osd_without_a_verified_k
     let error = cutover(scene.pair(), &mut journal, &cluster, &options, None, &Silent).await.unwrap_err();
     assert!(error.to_string().contains(key(OSDS - 1).as_str()), "{error}");
     assert!(cluster.all_run_from(Side::Source));
+}
+
+#[tokio::test]
+async fn a_rotation_while_the_cluster_is_switched_is_seen_and_the_others_stay_at_the_source() {
+    let scene = Scene::with_keys(OSDS).await;
+    let (mut journal, mut cluster) = (verified(&scene).await, Fake::new());
+    cluster.rotates = Some(scene.from.inner().clone());
+    let options = Options::default();
+    let switched = cutover(scene.pair(), &mut journal, &cluster, &options, None, &Silent).await.unwrap();
+    assert!(switched.failed[0].name == key(1) && switched.failed[0].error.to_string().contains("abort"));
+    let held =
+        |cluster: &Fake| cluster.osds.lock().unwrap().iter().filter(|osd| osd.hold == Hold::Ours).count();
+    assert_eq!((held(&cluster), journal.phase()), (OSDS - 1, Phase::Switching));
+    cluster.rotates = None;
+    let back = put_back(scene.pair(), &mut journal, &cluster, &options, None, &Silent).await.unwrap();
+    assert!(back.failed.is_empty() && cluster.all_run_from(Side::Source));
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! The steps after the comparison: the switch of the CephCluster, and the two ends of a migration.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use kms_core::{DeleteMode, Error, KeyName, Result};
-use kms_migrate::{Journal, Phase};
+use kms_core::{DeleteMode, Error, ErrorKind, KeyName, Result};
+use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
 use super::cluster::Live;
 use super::{
@@ -23,10 +23,9 @@ pub(super) async fn cutover(
     progress: &Lines,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let CutoverArgs { both, journal, restarts } = args;
+    let CutoverArgs { both, journal, names, restarts } = args;
     let sides = Sides::read(invocation, &both.from, &both.to)?;
-    let (names, conflict) = all();
-    let options = sides.options(both.options(names, conflict))?;
+    let options = sides.options(both.options(names, Conflict::Stop))?;
     let mut journal = sides.journal(&journal.journal)?;
     let connected = sides.connect().await?;
     let (pair, change) = (connected.pair(), sides.change()?);
@@ -45,19 +44,29 @@ pub(super) async fn cutover(
     Document::of_advice(verified, journal.phase(), change).show(output)
 }
 
-/// Adds the settings of the cluster given with `--cluster` that let Rook restart OSDs unasked.
-pub(super) async fn add_gates(
-    sides: &Sides,
-    invocation: &Invocation<'_>,
-    stops: &mut Vec<String>,
-) -> Result<()> {
-    if let Some(cluster) = Live::find(sides, &invocation.global, std::time::Duration::ZERO).await?
-        && let Err(error) = cluster.check_gates().await
-    {
-        if error.kind() != kms_core::ErrorKind::ConfigInvalid {
+/// Adds what the cluster given with `--cluster` shows: OSDs without a key, keys without an OSD, and settings that let Rook
+/// restart OSDs unasked.
+pub(super) async fn add_cluster(sides: &Sides, invocation: &Invocation<'_>, plan: &mut Plan) -> Result<()> {
+    let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? else { return Ok(()) };
+    if let Err(error) = cluster.check_gates().await {
+        if error.kind() != ErrorKind::ConfigInvalid {
             return Err(error);
         }
-        stops.push(error.message().to_owned());
+        plan.stops.push(error.message().to_owned());
+    }
+    let osds: BTreeSet<KeyName> = cluster.osds().await?.into_iter().map(|osd| osd.key).collect();
+    let keys: BTreeSet<KeyName> = plan.names.iter().cloned().collect();
+    let absent = osds.difference(&keys).count();
+    if absent > 0 {
+        plan.stops.push(format!(
+            "{absent} OSDs of the cluster have a key that is not among these keys: kms inventory shows them"
+        ));
+    }
+    let others = keys.difference(&osds).count();
+    if others > 0 {
+        plan.notes.push(format!(
+            "{others} keys belong to no OSD of the cluster, and may be those of another one: to copy fewer, name the keys"
+        ));
     }
     Ok(())
 }
@@ -77,8 +86,7 @@ pub(super) async fn finish(
     let mut journal = sides.journal(&journal.journal)?;
     let connected = sides.connect_to_write().await?;
     let used = used_keys(&sides, invocation, osds_have_restarted, &mut journal).await?;
-    let soft = !destroy && connected.pair().from.capability().soft_delete;
-    let mode = if soft { DeleteMode::Soft } else { DeleteMode::Destroy };
+    let mode = if destroy { DeleteMode::Destroy } else { DeleteMode::Soft };
     let cleared = kms_migrate::clear(connected.pair(), &mut journal, &used, mode, &options, progress).await?;
     Document::of_finish(cleared, journal.phase()).show(output)
 }
@@ -90,7 +98,7 @@ async fn used_keys(
     osds_have_restarted: bool,
     journal: &mut Journal,
 ) -> Result<BTreeSet<KeyName>> {
-    if let Some(cluster) = Live::find(sides, &invocation.global, std::time::Duration::ZERO).await? {
+    if let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? {
         return kms_migrate::restarted_keys(&cluster).await;
     }
     if !osds_have_restarted {

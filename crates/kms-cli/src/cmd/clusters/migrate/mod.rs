@@ -189,6 +189,8 @@ struct CutoverArgs {
     #[command(flatten)]
     journal: JournalArg,
     #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
     restarts: Restarts,
 }
 
@@ -203,7 +205,7 @@ struct FinishArgs {
     #[arg(long, value_name = "DIR")]
     escrow: PathBuf,
 
-    /// Without --cluster: every OSD has restarted from the target, as you have seen
+    /// Without --cluster: every OSD that uses one of the verified keys, in every cluster, has restarted from the target, as you have seen
     #[arg(long)]
     osds_have_restarted: bool,
 
@@ -264,7 +266,7 @@ async fn plan(
     let both = sides.connect().await?;
     let mut found = kms_migrate::plan(both.pair(), &options, progress).await?;
     sides.add_rotation(&found.names, &mut found.stops).await?;
-    ends::add_gates(&sides, invocation, &mut found.stops).await?;
+    ends::add_cluster(&sides, invocation, &mut found).await?;
     found.notes.extend(sides.notes()?);
     found.notes.push(OTHERS.to_owned());
     Document::of_plan(found, journal.map(|journal| journal.phase()), sides.change()?).show(output)
