@@ -45,12 +45,14 @@ impl SwitchedOsd {
     pub fn of(deployment: &Deployment, blocks: [&SecuritySpec; 2]) -> Result<Option<Self>> {
         let Some(osd) = Osd::of(deployment)? else { return Ok(None) };
         let labels = deployment.metadata.labels.as_ref();
-        let mut block = None;
-        for (number, security) in blocks.into_iter().enumerate() {
-            if has_settings(deployment, security)? {
-                block = Some(number);
-            }
-        }
+        let [before, after] = blocks;
+        let of = [has_settings(deployment, before, after)?, has_settings(deployment, after, before)?];
+        let block = match of {
+            [true, false] => Some(0),
+            [false, true] => Some(1),
+            // The two blocks cannot be told apart by the pod, or the pod has neither.
+            _ => None,
+        };
         Ok(Some(Self {
             id: osd.id,
             name: osd.name,
@@ -62,25 +64,27 @@ impl SwitchedOsd {
     }
 }
 
-/// Whether the pod template of an OSD has the settings that Rook makes of a block.
+/// Whether the pod template of an OSD has the settings that Rook makes of a block, and none that it makes of the other
+/// block alone.
 ///
 /// The comparison takes the variables with a value of their own: credentials come from Secrets by reference, and Rook adds
 /// variables.
-fn has_settings(deployment: &Deployment, security: &SecuritySpec) -> Result<bool> {
+fn has_settings(deployment: &Deployment, security: &SecuritySpec, other: &SecuritySpec) -> Result<bool> {
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let fetch: Option<&Container> = pod
         .and_then(|pod| pod.init_containers.as_ref())
         .and_then(|containers| containers.iter().find(|container| container.name == FETCH));
-    let wanted = env(security)?.vars;
     if security.kms.connection_details.is_empty() {
         return Ok(fetch.is_none());
     }
     let Some(fetch) = fetch else { return Ok(false) };
-    let has = |name: &str, value: &str| {
-        let mut vars = fetch.env.iter().flatten();
-        vars.any(|var| var.name == name && var.value.as_deref() == Some(value))
-    };
-    Ok(wanted.iter().all(|var| var.value.as_deref().is_none_or(|value| has(&var.name, value))))
+    let (wanted, unwanted) = (env(security)?.vars, env(other)?.vars);
+    let found = |name: &str| fetch.env.iter().flatten().find(|var| var.name == name);
+    let has = |name: &str, value: &str| found(name).and_then(|var| var.value.as_deref()) == Some(value);
+    let has_all = wanted.iter().all(|var| var.value.as_deref().is_none_or(|value| has(&var.name, value)));
+    let is_wanted = |name: &str| wanted.iter().any(|var| var.name == name);
+    let has_more = unwanted.iter().any(|var| !is_wanted(&var.name) && found(&var.name).is_some());
+    Ok(has_all && !has_more)
 }
 
 /// Whether all pods of a Deployment run with its present template, and are ready. A Deployment without pods does not run.
@@ -131,6 +135,41 @@ mod tests {
         ] {
             assert!(!has_same_kms(&a, &other), "{other:?}");
         }
+    }
+
+    /// The Deployment of an OSD that reads from a Vault, and its block.
+    fn osd() -> (Deployment, Vec<(String, String)>) {
+        let deployment = include_str!("../tests/fixtures/rook/vault-tls/osd-deployment.json");
+        let security = include_str!("../tests/fixtures/rook/vault-tls/security.json");
+        let security: SecuritySpec = serde_json::from_str(security).unwrap();
+        let details = security.kms.connection_details.iter();
+        let details = details.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        (serde_json::from_str(deployment).unwrap(), details)
+    }
+
+    #[test]
+    fn an_osd_reads_from_the_block_whose_settings_its_pod_has_and_no_others() {
+        let (deployment, details) = osd();
+        let own: Vec<(&str, &str)> =
+            details.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let reads = |before: &SecuritySpec, after: &SecuritySpec| {
+            SwitchedOsd::of(&deployment, [before, after]).unwrap().unwrap().block
+        };
+        let (ours, secrets) = (block(&own, "token"), block(&[], ""));
+        assert_eq!((reads(&ours, &secrets), reads(&secrets, &ours)), (Some(0), Some(1)));
+        // A block that lacks a setting of the pod is not that of the pod.
+        let fewer: Vec<_> = own.iter().copied().filter(|(name, _)| *name != "VAULT_CLIENT_CERT").collect();
+        assert_eq!(reads(&ours, &block(&fewer, "token")), Some(0));
+        let moved: Vec<_> = own
+            .iter()
+            .map(|(name, value)| (*name, if *name == "VAULT_ADDR" { "https://other.example" } else { value }))
+            .collect();
+        assert_eq!(
+            (reads(&ours, &block(&moved, "token")), reads(&block(&moved, "token"), &secrets)),
+            (Some(0), None)
+        );
+        // Two blocks of the same settings cannot be told apart.
+        assert_eq!(reads(&ours, &block(&own, "other-token")), None);
     }
 
     #[test]
