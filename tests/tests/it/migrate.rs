@@ -19,7 +19,7 @@ use kms_tests::{
     crash::{Dice, End},
     stores::{self, Store, Which},
 };
-use tokio::task::block_in_place;
+use tokio::{sync::Mutex, task::block_in_place};
 
 /// How many keys the setup of a store writes at a time.
 const AT_A_TIME: usize = 8;
@@ -170,23 +170,6 @@ impl std::fmt::Display for Migration<'_> {
     }
 }
 
-/// Splits pairs into rounds in which no store occurs twice.
-fn rounds(mut pairs: Vec<(usize, usize)>) -> Vec<Vec<(usize, usize)>> {
-    let mut rounds = Vec::new();
-    while !pairs.is_empty() {
-        let mut round: Vec<(usize, usize)> = Vec::new();
-        pairs.retain(|(from, to)| {
-            let is_free = !round.iter().any(|(a, b)| [a, b].contains(&from) || [a, b].contains(&to));
-            if is_free {
-                round.push((*from, *to));
-            }
-            !is_free
-        });
-        rounds.push(round);
-    }
-    rounds
-}
-
 /// Migrates between two stores, with kills. Returns their number.
 async fn pair(from: &Side, to: &Side, keys: usize, kills: usize, seed: u64) -> usize {
     let migration = Migration::new(from, to);
@@ -231,19 +214,26 @@ async fn pair(from: &Side, to: &Side, keys: usize, kills: usize, seed: u64) -> u
 #[ignore = "needs a Vault server, a KMIP server and a Kubernetes API server: cargo xtask it migrate"]
 async fn every_pair_survives_kills_at_random_moments() {
     let Extent { keys, kills, pairs } = Extent::new();
-    let sides: Vec<Side> = stream::iter(Which::ALL).then(|which| Side::start(which, keys)).collect().await;
-    let (sides, mut all) = (Arc::new(sides), 0);
-    for (number, round) in rounds(pairs).into_iter().enumerate() {
-        let runs = round.into_iter().map(|(from, to)| {
-            let sides = Arc::clone(&sides);
+    let sides: Vec<Mutex<Side>> = stream::iter(Which::ALL)
+        .then(|which| async move { Mutex::new(Side::start(which, keys).await) })
+        .collect()
+        .await;
+    let sides = Arc::new(sides);
+    let runs = pairs.into_iter().map(|(from, to)| {
+        let sides = Arc::clone(&sides);
+        tokio::spawn(async move {
+            // A store takes part in one migration at a time. All tasks lock in the same order.
+            let first = sides[from.min(to)].lock().await;
+            let second = sides[from.max(to)].lock().await;
+            let (from_side, to_side) = if from < to { (&*first, &*second) } else { (&*second, &*first) };
             // PyKMIP takes minutes to delete a hundred objects, so its pairs have one round of kills.
-            let kills = if sides[to].store.which == Which::Kmip { kills.min(CHAIN) } else { kills };
-            let seed = (100 * number + 10 * from + to) as u64;
-            tokio::spawn(async move { pair(&sides[from], &sides[to], keys, kills, seed).await })
-        });
-        for run in runs.collect::<Vec<_>>() {
-            all += run.await.unwrap();
-        }
+            let kills = if to_side.store.which == Which::Kmip { kills.min(CHAIN) } else { kills };
+            pair(from_side, to_side, keys, kills, (10 * from + to) as u64).await
+        })
+    });
+    let mut all = 0;
+    for run in runs.collect::<Vec<_>>() {
+        all += run.await.unwrap();
     }
     println!("{all} kills");
 }
