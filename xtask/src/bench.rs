@@ -6,7 +6,11 @@ use clap::{Args, ValueEnum};
 use kms_testkit::servers;
 use xshell::{Shell, cmd};
 
-use crate::{provision, run::run};
+use crate::{
+    live::{Live, Needs},
+    provision,
+    run::run,
+};
 
 /// Measure operations, beside the least possible cost or beside Rook
 #[derive(Args, Debug)]
@@ -21,6 +25,8 @@ enum What {
     Boot,
     /// The provider of KMIP beside the same requests without it, on PyKMIP, and kms as a process
     Kmip,
+    /// A migration of 1,000 keys from Kubernetes Secrets to OpenBao, beside a bare loop
+    Migrate,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
     /// The provider of Vault beside a bare loop on the same server, and kms beside curl
@@ -34,6 +40,7 @@ impl Bench {
         let (example, part, name) = match what {
             What::Boot => ("bench_rotate", Some("boot"), "boot"),
             What::Kmip => ("bench_kmip", None, "kmip"),
+            What::Migrate => ("bench_migrate", None, "migrate"),
             What::Rotate => ("bench_rotate", None, "rotate"),
             What::Vault => ("bench_vault", None, "vault"),
         };
@@ -49,8 +56,21 @@ impl Bench {
         let folder = provision::target_dir(sh).join("bench");
         sh.create_dir(&folder)?;
         let (profile, out) = (provision::bench_profile(), folder.join(format!("{name}.json")));
-        run(cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}")
-            .env(setting, server)
-            .env(servers::KMS, kms))
+        let example =
+            cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}");
+        let example = example.env(setting, server).env(servers::KMS, kms);
+        if !matches!(what, What::Migrate) {
+            return run(example);
+        }
+        let none = Needs {
+            azure_clients: false,
+            cryptsetup: false,
+            go_tls: false,
+            ibm_clients: false,
+            pykmip: false,
+            ..Needs::ALL
+        };
+        let live = Live::start(sh, none)?;
+        run(live.apply(example))
     }
 }

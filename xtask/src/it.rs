@@ -26,7 +26,7 @@ pub(crate) struct It {
     #[arg(long)]
     cuts: Option<u32>,
     /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more. With
-    /// `migrate`: all pairs of providers, with 100 keys and 210 kills
+    /// `migrate`: all pairs of providers, with 100 keys and 220 kills
     #[arg(long)]
     sweep: bool,
     /// With `vm`: the seed of the moments, as an earlier run printed it

@@ -26,7 +26,7 @@ pub struct Cleared {
 /// Deletes those keys of the source that were verified, are unchanged since, and whose KEK the target has.
 ///
 /// The caller has seen that every OSD has restarted from the target. `used` has the keys of these OSDs; other keys of the
-/// source stay, since they may belong to another cluster.
+/// source stay, since they may belong to another cluster. [`DeleteMode::Soft`] destroys where the source has no soft delete.
 ///
 /// # Errors
 ///
@@ -44,6 +44,11 @@ pub async fn clear(
     let phases = [Phase::Switched, Phase::Clearing];
     journal.require(&phases, "keys of the source are deleted only after kms migrate cutover")?;
     prove_distinct(pair, journal).await?;
+    // A provider knows what its server can do after its first call, which was the proof.
+    let mode = match mode {
+        DeleteMode::Soft if !pair.from.capability().soft_delete => DeleteMode::Destroy,
+        mode => mode,
+    };
     journal.enter(Phase::Clearing)?;
     let mut cleared = Cleared::default();
     let mut entries: BTreeMap<KeyName, Entry> = BTreeMap::new();
@@ -98,15 +103,14 @@ async fn delete(pair: Pair<'_>, name: &KeyName, entry: &Entry, mode: DeleteMode)
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok("absent"),
         Err(error) => return Err(error),
     };
-    let version = recorded(&source);
     let verified = entry.verified.as_ref().and_then(|verified| verified.source.as_ref());
-    // A version that the journal may not keep proves nothing: only an equal KEK does. Where the version proves that the
-    // source is unchanged, the target may have been rotated since.
-    let is_unchanged = version.is_some() && version.as_ref() == verified;
-    if !is_unchanged && !source.kek.ct_eq(&target.kek) {
-        return Err(stays("the source has changed since kms migrate verify, and the target has another KEK"));
-    }
-    if version.is_some() && !is_unchanged {
+    let is_unchanged = match (recorded(&source), verified) {
+        // The target may have been rotated since.
+        (Some(now), Some(verified)) => now == *verified,
+        // A version that the journal may not keep proves nothing: only an equal KEK does.
+        _ => source.kek.ct_eq(&target.kek),
+    };
+    if !is_unchanged {
         return Err(stays("the source has changed since kms migrate verify"));
     }
     pair.from.delete(name, mode).await?;

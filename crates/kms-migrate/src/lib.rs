@@ -6,6 +6,7 @@ pub mod journal;
 pub mod pair;
 pub mod plan;
 pub mod run;
+pub mod switch;
 pub mod undo;
 pub mod verify;
 
@@ -16,6 +17,7 @@ pub use crate::{
     pair::{Fit, Pair},
     plan::{Plan, plan},
     run::{Failed, Observer, OnConflict, Options, Silent},
+    switch::{Cluster, Hold, OsdView, Side, Switched, cutover, put_back, restarted_keys},
     undo::{Undone, undo},
     verify::{Bytes, Proof, Verified, verify, verify_unchanged},
 };

@@ -1,10 +1,12 @@
 //! Compares both sides, key by key, by fresh reads.
 
+use std::collections::BTreeMap;
+
 use futures_util::future;
 use kms_core::{Error, ErrorKind, Freshness, KeyName, Result, Stored};
 
 use crate::{
-    journal::{Journal, Mark, Phase, Versions, recorded},
+    journal::{Entry, Journal, Mark, Phase, Versions, recorded},
     pair::{Pair, list},
     run::{Failed, Observer, Options, each},
 };
@@ -99,6 +101,51 @@ pub async fn verify_unchanged(
         Ok(())
     };
     compare(pair, journal, options, &Bytes, observer, Some(&before)).await
+}
+
+/// Looks whether the target still has, for every verified key, what was verified or what the source has now. Changes
+/// neither side, nor the journal.
+pub(crate) async fn target_unchanged(
+    pair: Pair<'_>,
+    journal: &Journal,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Verified> {
+    let verified = |(name, entry): (&KeyName, &Entry)| Some((name.clone(), entry.verified.clone()?));
+    let entries: BTreeMap<KeyName, Versions> = journal.entries().filter_map(verified).collect();
+    let names: Vec<KeyName> = entries.keys().cloned().collect();
+    let mut found = Verified { keys: names.len(), ..Verified::default() };
+    let work = |name: KeyName| {
+        let verified = entries.get(&name).and_then(|versions| versions.target.clone());
+        async move {
+            let looked = target_one_unchanged(pair, &name, verified).await;
+            (name, looked)
+        }
+    };
+    found.failed = each(names, options.jobs, observer, work, |_, ()| {
+        found.equal += 1;
+        Ok("unchanged")
+    })
+    .await?;
+    Ok(found)
+}
+
+async fn target_one_unchanged(pair: Pair<'_>, name: &KeyName, verified: Option<String>) -> Result<()> {
+    let target = pair.to.get(name, Freshness::Fresh).await.map_err(|error| error.context("side", "to"))?;
+    if verified.is_some() && recorded(&target) == verified {
+        return Ok(());
+    }
+    let source =
+        pair.from.get(name, Freshness::Fresh).await.map_err(|error| error.context("side", "from"))?;
+    if source.kek.ct_eq(&target.kek) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "the key has changed at the target since kms migrate verify, so the source may not open its device: migrate \
+         back with --from and --to exchanged, and a new journal",
+    )
+    .context("key", name.as_str()))
 }
 
 type Check<'a> = &'a dyn Fn(&Journal, &KeyName, &Versions) -> Result<()>;

@@ -18,6 +18,8 @@ mod rbac;
 mod rotation;
 mod schedule;
 mod stored_options;
+#[cfg(feature = "client")]
+pub mod switch;
 mod volumes;
 
 #[cfg(test)]

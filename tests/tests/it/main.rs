@@ -13,6 +13,7 @@ mod kmip_faults;
 mod kmip_habits;
 mod luks_cli;
 mod migrate;
+mod migrate_cluster;
 mod recover_cli;
 mod rook_cli;
 mod rook_exports;

@@ -221,3 +221,19 @@ impl KeyLine {
         Self { name: name.as_str().to_owned(), state, source, target }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kms_core::{Kek, KeyVersion};
+
+    use super::*;
+
+    #[test]
+    fn a_version_that_shows_the_fingerprint_of_its_kek_is_not_recorded() {
+        let kek = Kek::generate().unwrap();
+        let version = format!("fingerprint-{}", kek.fingerprint());
+        assert_eq!(recorded(&Stored::new(kek.duplicate(), KeyVersion::new(version.clone()))), None);
+        let other = Kek::generate().unwrap();
+        assert_eq!(recorded(&Stored::new(other, KeyVersion::new(version.clone()))), Some(version));
+    }
+}

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use kms_core::{DeleteMode, ErrorKind, Kek, KeyName, KmsProvider as _, PutMode};
-use kms_migrate::{Bytes, Journal, Options, Phase, Silent, clear, copy, undo, verify, verify_unchanged};
+use kms_migrate::{
+    Bytes, Journal, OnConflict, Options, Phase, Silent, clear, copy, undo, verify, verify_unchanged,
+};
 use kms_testkit::fake::{InjectedFault, Operation};
 
 use crate::{Scene, key};
@@ -111,6 +113,47 @@ async fn the_last_look_before_the_switch_sees_every_change_of_the_source() {
     scene.copied(&mut journal).await;
     let error = verify_unchanged(scene.pair(), &mut journal, &Options::default(), &Silent).await.unwrap_err();
     assert!(error.to_string().contains("kms migrate verify"), "{error}");
+}
+
+#[tokio::test]
+async fn without_versions_only_an_equal_kek_counts_as_unchanged() {
+    let scene = Scene::without_versions(KEYS).await;
+    let mut journal = verified(&scene).await;
+    assert!(journal.entries().all(|(_, entry)| entry.verified.as_ref().unwrap().source.is_none()));
+    let unchanged = verify_unchanged(scene.pair(), &mut journal, &Options::default(), &Silent).await.unwrap();
+    assert!(unchanged.is_proven());
+    scene.overwrite(&scene.from, &key(0)).await;
+    let changed = verify_unchanged(scene.pair(), &mut journal, &Options::default(), &Silent).await.unwrap();
+    assert_eq!(changed.failed[0].name, key(0));
+    // Without a version the copy may be of another writer.
+    let copied = copy(scene.pair(), &mut journal, &Options::default(), &Silent).await.unwrap();
+    assert_eq!(
+        (copied.failed[0].name.clone(), copied.failed[0].error.kind()),
+        (key(0), ErrorKind::AlreadyExists)
+    );
+    let mut options = Options::default();
+    options.on_conflict = OnConflict::Replace;
+    let _copied = copy(scene.pair(), &mut journal, &options, &Silent).await.unwrap();
+    drop(journal);
+    let mut journal = verified(&scene).await;
+    journal.enter(Phase::Switched).unwrap();
+    scene.overwrite(&scene.from, &key(1)).await;
+    scene.overwrite(&scene.to, &key(2)).await;
+    let cleared =
+        clear(scene.pair(), &mut journal, &all(), DeleteMode::Soft, &options, &Silent).await.unwrap();
+    let failed: BTreeSet<_> = cleared.failed.iter().map(|failed| failed.name.clone()).collect();
+    assert_eq!((failed, cleared.outcomes["deleted"]), ([key(1), key(2)].into(), KEYS - 2));
+}
+
+#[tokio::test]
+async fn a_verification_that_is_killed_takes_the_one_before_back() {
+    let scene = Scene::with_keys(KEYS).await;
+    let mut journal = verified(&scene).await;
+    scene.to.push(Operation::Get, InjectedFault::error(ErrorKind::Unavailable));
+    let run = verify(scene.pair(), &mut journal, &Options::default(), &Bytes, &Silent).await;
+    assert!(run.is_err());
+    drop(journal);
+    assert_eq!(scene.journal().phase(), Phase::Copying);
 }
 
 #[tokio::test]

@@ -5,12 +5,16 @@ mod copy;
 mod ends;
 mod journal;
 mod plan;
+mod switch;
+mod versionless;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use kms_core::{Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_migrate::{Journal, Options, Pair, Place, Silent};
 use kms_testkit::fake::Scripted;
+
+use crate::versionless::Versionless;
 
 /// Two stores, and the place of a journal.
 struct Scene {
@@ -27,6 +31,15 @@ impl Scene {
             scene.from.put(&key(number), &Kek::generate().unwrap(), PutMode::Create).await.unwrap();
         }
         scene.reset();
+        scene
+    }
+
+    /// A source with keys and an empty target, both without versions.
+    async fn without_versions(count: usize) -> Self {
+        let mut scene = Self::with_keys(count).await;
+        for side in [&mut scene.from, &mut scene.to] {
+            *side = Scripted::around(Arc::new(Versionless(side.inner().clone())));
+        }
         scene
     }
 

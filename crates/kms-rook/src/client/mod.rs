@@ -2,6 +2,7 @@
 
 mod apply;
 mod status;
+mod switch;
 mod uses;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use serde_json::Value;
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
     status::{LastRotation, RotationStatus, record},
+    switch::SwitchableCluster,
     uses::nodes_of,
 };
 use crate::{

@@ -35,8 +35,8 @@ pub(crate) enum Command {
     Inventory(inventory::Args),
     /// Move the keys of a cluster from one KMS to another
     ///
-    /// The steps are plan, copy and verify; abort takes a migration back. Both sides are files with a CephCluster, or its
-    /// security block, and Secrets. The journal makes every step resumable.
+    /// The steps are plan, copy, verify, cutover and finish; abort takes a migration back at any point before finish. Both
+    /// sides are files with a CephCluster, or its security block, and Secrets. The journal makes every step resumable.
     Migrate(migrate::Args),
     /// Print what a pod needs for a security block
     #[cfg(feature = "k8s-secret")]

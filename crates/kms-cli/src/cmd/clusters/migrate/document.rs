@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kms_core::Result;
-use kms_migrate::{Copied, Failed, Phase, Plan, Undone, Verified};
+use kms_migrate::{Cleared, Copied, Failed, Phase, Plan, Switched, Undone, Verified};
 use serde::Serialize;
 
 use crate::{
@@ -20,6 +20,7 @@ pub(crate) struct Document {
     keys: usize,
     outcomes: BTreeMap<&'static str, usize>,
     only_at_target: Option<usize>,
+    devices: Option<usize>,
     stops: Vec<String>,
     notes: Vec<String>,
     change: Vec<String>,
@@ -48,6 +49,7 @@ impl Document {
             keys,
             outcomes: BTreeMap::new(),
             only_at_target: None,
+            devices: None,
             stops: Vec::new(),
             notes: Vec::new(),
             change: Vec::new(),
@@ -77,16 +79,56 @@ impl Document {
         Self { outcomes: copied.outcomes, notes, ..document }
     }
 
-    pub(super) fn of_verify(verified: Verified, phase: Phase) -> Self {
+    pub(super) fn of_verify(verified: Verified, phase: Phase, devices: Option<usize>) -> Self {
         Self {
             outcomes: [("equal", verified.equal)].into(),
             only_at_target: Some(verified.only_at_target),
+            devices,
             ..Self::new("verify", Some(phase), verified.keys, &verified.failed)
         }
     }
 
     pub(super) fn of_abort(undone: Undone, phase: Phase) -> Self {
         Self { outcomes: undone.outcomes, ..Self::new("abort", Some(phase), undone.keys, &undone.failed) }
+    }
+
+    /// A switch. A comparison that failed comes before everything else.
+    pub(super) fn of_switch(
+        step: &'static str,
+        switched: Switched,
+        phase: Phase,
+        change: Vec<String>,
+    ) -> Self {
+        let Switched { verified, osds, restarted, failed, .. } = switched;
+        let mut document = match verified {
+            Some(verified) if !verified.is_proven() => {
+                Self::new(step, Some(phase), verified.keys, &verified.failed)
+            }
+            Some(verified) => Self::new(step, Some(phase), verified.keys, &failed),
+            None => Self::new(step, Some(phase), osds, &failed),
+        };
+        if osds > 0 {
+            document.outcomes = [("restarted", restarted)].into();
+        }
+        document.change = change;
+        document
+    }
+
+    /// A switch that the user makes.
+    pub(super) fn of_advice(verified: Verified, phase: Phase, change: Vec<String>) -> Self {
+        let document = Self::new("cutover", Some(phase), verified.keys, &verified.failed);
+        let mut notes = Vec::new();
+        if document.ok {
+            notes.push(
+                "apply the change to the CephCluster, see every OSD restart from the target, and then run kms migrate finish"
+                    .to_owned(),
+            );
+        }
+        Self { outcomes: [("equal", verified.equal)].into(), notes, change, ..document }
+    }
+
+    pub(super) fn of_finish(cleared: Cleared, phase: Phase) -> Self {
+        Self { outcomes: cleared.outcomes, ..Self::new("finish", Some(phase), cleared.keys, &cleared.failed) }
     }
 
     /// Writes it, and returns the exit code.
@@ -105,6 +147,7 @@ impl Document {
         rows.extend(
             self.only_at_target.filter(|count| *count > 0).map(|count| row("only at the target", count)),
         );
+        rows.extend(self.devices.map(|count| row("devices opened", count)));
         rows.push(row("failed", self.failures.len()));
         let failed = !self.failures.is_empty();
         table(&rows).into_iter().try_for_each(|line| match line.starts_with("failed ") {
@@ -132,6 +175,13 @@ impl Document {
             ("copy", false) => "not every key is at the target: run it again after a look at the failures",
             ("verify", true) => "both sides hold the same KEKs",
             ("verify", false) => "the sides differ: kms migrate copy, and then verify",
+            ("cutover", true) if self.phase == Some("switched") => {
+                "every OSD has restarted from the target: make an escrow, and then kms migrate finish"
+            }
+            ("cutover", true) => "both sides hold the same KEKs, unchanged since kms migrate verify",
+            ("cutover", false) => "not every OSD has restarted from the target, as shown above",
+            ("finish", true) => "the keys of the source are deleted",
+            ("finish", false) => "some keys of the source stay",
             (_, true) => "the target has no copies of this migration any more",
             (_, false) => "some copies stay at the target",
         };
@@ -159,7 +209,7 @@ pub(crate) mod tests {
         let mut verified = Verified::default();
         (verified.keys, verified.equal) = (2, 2);
         let change = vec!["+       tokenSecretName: a".to_owned()];
-        [Document::of_plan(plan, None, change), Document::of_verify(verified, Phase::Verified)]
+        [Document::of_plan(plan, None, change), Document::of_verify(verified, Phase::Verified, Some(6))]
     }
 
     /// The output of each step, and its exit code.
@@ -194,7 +244,10 @@ pub(crate) mod tests {
                 "FAILED  something stands in the way, as shown above",
             ]
         );
-        let last = verified.lines().last().unwrap();
-        assert_eq!(last, "ok  both sides hold the same KEKs");
+        let lines: Vec<_> = verified.lines().collect();
+        assert_eq!(
+            lines[2..],
+            ["devices opened  6", "failed          0", "ok  both sides hold the same KEKs"]
+        );
     }
 }

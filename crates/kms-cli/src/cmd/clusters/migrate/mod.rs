@@ -1,18 +1,31 @@
 //! `kms migrate`: moves the keys of a cluster from one KMS to another.
 
 mod change;
+mod cluster;
 pub(crate) mod document;
+mod ends;
 pub(crate) mod progress;
+mod proof;
 mod sides;
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use kms_core::{KeyName, Result};
 use kms_migrate::{Bytes, Journal, OnConflict, Options};
 
-use self::{document::Document, progress::Lines, sides::Sides};
-use crate::{args::key_name, exit::Exit, invocation::Invocation, output::Output};
+use self::{document::Document, progress::Lines, proof::OnDevices, sides::Sides};
+use crate::{
+    args::{duration, key_name},
+    cmd::devices::DATA_DIR,
+    exit::Exit,
+    invocation::Invocation,
+    output::Output,
+};
+
+/// What a migration leaves as it is.
+const OTHERS: &str =
+    "CephObjectStores and ceph-csi have KMS settings of their own, which this migration does not change";
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -36,9 +49,22 @@ enum Step {
     Copy(CopyArgs),
     /// Read both sides fresh, and compare every KEK; change nothing
     Verify(VerifyArgs),
-    /// Delete from the target what the migration has created there; leave the source unchanged
+    /// Switch the CephCluster to the target, after one more look at both sides
     ///
-    /// A copy stays if it is not what the migration has written, or if the source no longer has the key.
+    /// With --cluster, kms holds all OSDs but the first back by Rook's label ceph.rook.io/do-not-reconcile, changes the
+    /// CephCluster unless it has changed meanwhile, waits until the first OSD has restarted from the target, and then releases
+    /// the others in batches. Rook reads the labels when it begins to look after the OSDs: if it does not begin by itself,
+    /// restart its operator. The same command resumes. Without --cluster, kms prints the change, for you to apply.
+    Cutover(CutoverArgs),
+    /// Delete the keys of the source, after every OSD has restarted from the target
+    ///
+    /// A key stays if it has changed since kms migrate verify, if the target does not have it, or if no OSD of the cluster uses
+    /// it. kms migrate abort is not possible afterwards.
+    Finish(FinishArgs),
+    /// Take the migration back: delete from the target what it has created there; leave the source unchanged
+    ///
+    /// If the CephCluster has been switched, kms switches it back first (with --cluster) and waits until every OSD has restarted
+    /// from the source. A copy stays if it is not what the migration has written, or if the source no longer has the key.
     Abort(AbortArgs),
 }
 
@@ -128,6 +154,10 @@ struct VerifyArgs {
     /// How to prove that a key has arrived
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     proof: ProofArg,
+
+    /// With --proof device: the folder where Rook keeps the data of OSDs on this host; may be repeated
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: Vec<PathBuf>,
 }
 
 /// The values of `--proof`.
@@ -136,6 +166,52 @@ enum ProofArg {
     /// Compare the KEKs of both sides
     #[default]
     Bytes,
+    /// Also open every device of the OSDs of this host with the KEK of the target, for a test that changes nothing
+    Device,
+}
+
+/// How the OSDs restart.
+#[derive(clap::Args, Debug)]
+struct Restarts {
+    /// How many OSDs to release at a time after the first one [default: 4]
+    #[arg(long, value_name = "N")]
+    batch: Option<NonZeroUsize>,
+
+    /// How long to wait for OSDs to restart, before the command ends with exit code 5; the same command resumes
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "30m")]
+    wait: Duration,
+}
+
+#[derive(clap::Args, Debug)]
+struct CutoverArgs {
+    #[command(flatten)]
+    both: Both,
+    #[command(flatten)]
+    journal: JournalArg,
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    restarts: Restarts,
+}
+
+#[derive(clap::Args, Debug)]
+struct FinishArgs {
+    #[command(flatten)]
+    both: Both,
+    #[command(flatten)]
+    journal: JournalArg,
+
+    /// The folder of an escrow of these keys, made after the switch; kms looks whether the folder has files, not what is in them
+    #[arg(long, value_name = "DIR")]
+    escrow: PathBuf,
+
+    /// Without --cluster: every OSD that uses one of the verified keys, in every cluster, has restarted from the target, as you have seen
+    #[arg(long)]
+    osds_have_restarted: bool,
+
+    /// Delete for good where the source could bring a deleted key back
+    #[arg(long)]
+    destroy: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -144,6 +220,12 @@ struct AbortArgs {
     both: Both,
     #[command(flatten)]
     journal: JournalArg,
+    #[command(flatten)]
+    restarts: Restarts,
+
+    /// Without --cluster, after a switch: the CephCluster uses the source and every OSD has restarted from it, as you have seen
+    #[arg(long)]
+    source_is_in_use: bool,
 }
 
 impl Both {
@@ -166,7 +248,9 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
         Step::Plan(args) => plan(args, invocation, &progress, output).await,
         Step::Copy(args) => copy(args, invocation, &progress, output).await,
         Step::Verify(args) => verify(args, invocation, &progress, output).await,
-        Step::Abort(args) => abort(args, invocation, &progress, output).await,
+        Step::Cutover(args) => ends::cutover(args, invocation, &progress, output).await,
+        Step::Finish(args) => ends::finish(args, invocation, &progress, output).await,
+        Step::Abort(args) => ends::abort(args, invocation, &progress, output).await,
     }
 }
 
@@ -182,7 +266,9 @@ async fn plan(
     let both = sides.connect().await?;
     let mut found = kms_migrate::plan(both.pair(), &options, progress).await?;
     sides.add_rotation(&found.names, &mut found.stops).await?;
+    ends::add_cluster(&sides, invocation, &mut found).await?;
     found.notes.extend(sides.notes()?);
+    found.notes.push(OTHERS.to_owned());
     Document::of_plan(found, journal.map(|journal| journal.phase()), sides.change()?).show(output)
 }
 
@@ -208,25 +294,25 @@ async fn verify(
     progress: &Lines,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let VerifyArgs { both, journal, names, proof: ProofArg::Bytes } = args;
+    let VerifyArgs { both, journal, names, proof, data_dir } = args;
     let sides = Sides::read(invocation, &both.from, &both.to)?;
     let options = sides.options(both.options(names, Conflict::Stop))?;
     let mut journal = sides.journal(&journal.journal)?;
-    let both = sides.connect().await?;
-    let verified = kms_migrate::verify(both.pair(), &mut journal, &options, &Bytes, progress).await?;
-    Document::of_verify(verified, journal.phase()).show(output)
-}
-
-async fn abort(
-    args: AbortArgs,
-    invocation: &Invocation<'_>,
-    progress: &Lines,
-    output: &mut Output<'_>,
-) -> Result<Exit> {
-    let sides = Sides::read(invocation, &args.both.from, &args.both.to)?;
-    let options = sides.options(args.both.options(Names { names: Vec::new() }, Conflict::Stop))?;
-    let mut journal = sides.journal(&args.journal.journal)?;
-    let both = sides.connect_to_write().await?;
-    let undone = kms_migrate::undo(both.pair(), &mut journal, &options, false, progress).await?;
-    Document::of_abort(undone, journal.phase()).show(output)
+    let (connected, jobs) = (sides.connect().await?, both.jobs);
+    let pair = connected.pair();
+    let (verified, devices) = match proof {
+        ProofArg::Bytes => (kms_migrate::verify(pair, &mut journal, &options, &Bytes, progress).await?, None),
+        ProofArg::Device => {
+            let proof = OnDevices::find(
+                connected.target(),
+                &data_dir,
+                sides.kube_namespace(),
+                &invocation.cryptsetup(),
+                jobs,
+            )?;
+            let verified = kms_migrate::verify(pair, &mut journal, &options, &proof, progress).await?;
+            (verified, Some(proof.opened()))
+        }
+    };
+    Document::of_verify(verified, journal.phase(), devices).show(output)
 }

@@ -36,6 +36,11 @@ impl Connected {
     pub(super) fn pair(&self) -> Pair<'_> {
         Pair { from: &*self.from, to: &*self.to }
     }
+
+    /// The connection to the target.
+    pub(super) fn target(&self) -> Arc<dyn KmsProvider> {
+        Arc::clone(&self.to)
+    }
 }
 
 impl Sides {
@@ -104,6 +109,17 @@ impl Sides {
         Ok(())
     }
 
+    /// The namespace of the cluster, if it is known.
+    pub(super) fn kube_namespace(&self) -> Option<&str> {
+        self.from.kube_namespace()
+    }
+
+    /// Both sides' settings: the source's and the target's.
+    #[cfg(feature = "k8s-secret")]
+    pub(super) fn targets(&self) -> [&Target; 2] {
+        [&self.from, &self.to]
+    }
+
     /// What a journal notes of both sides.
     pub(super) fn places(&self) -> Result<[Place; 2]> {
         Ok([place(&self.from)?, place(&self.to)?])
@@ -157,6 +173,14 @@ impl Sides {
             );
         }
         Ok(notes)
+    }
+
+    /// Fails if keys of the journal are rotated: the source must not change between the comparison and the switch.
+    pub(super) async fn check_rotation(&self, journal: &Journal) -> Result<()> {
+        let names: Vec<KeyName> = journal.entries().map(|(name, _)| name.clone()).collect();
+        let mut stops = Vec::new();
+        self.add_rotation(&names, &mut stops).await?;
+        if stops.is_empty() { Ok(()) } else { Err(Error::config(stops.join("; "))) }
     }
 
     /// Adds what says that keys are rotated: a rotation during the migration makes copies stale.

@@ -1,0 +1,173 @@
+//! The steps after the comparison: the switch of the CephCluster, and the two ends of a migration.
+
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+
+use kms_core::{DeleteMode, Error, ErrorKind, KeyName, Result};
+use kms_migrate::{Cluster as _, Journal, Phase, Plan};
+
+use super::cluster::Live;
+use super::{
+    AbortArgs, Conflict, CutoverArgs, FinishArgs, Names, document::Document, progress::Lines, sides::Sides,
+};
+use crate::{exit::Exit, invocation::Invocation, output::Output};
+
+/// All keys of the journal, and no replacement.
+fn all() -> (Names, Conflict) {
+    (Names { names: Vec::new() }, Conflict::Stop)
+}
+
+/// Switches the CephCluster with `--cluster`; otherwise compares once more, and prints the change.
+pub(super) async fn cutover(
+    args: CutoverArgs,
+    invocation: &Invocation<'_>,
+    progress: &Lines,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let CutoverArgs { both, journal, names, restarts } = args;
+    let sides = Sides::read(invocation, &both.from, &both.to)?;
+    let options = sides.options(both.options(names, Conflict::Stop))?;
+    let mut journal = sides.journal(&journal.journal)?;
+    let connected = sides.connect().await?;
+    let (pair, change) = (connected.pair(), sides.change()?);
+    if let Some(cluster) = Live::find(&sides, &invocation.global, restarts.wait).await? {
+        cluster.check_gates().await?;
+        sides.check_rotation(&journal).await?;
+        let run = kms_migrate::cutover(pair, &mut journal, &cluster, &options, restarts.batch, progress);
+        let switched = run.await?;
+        return Document::of_switch("cutover", switched, journal.phase(), change).show(output);
+    }
+    sides.check_rotation(&journal).await?;
+    let verified = kms_migrate::verify_unchanged(pair, &mut journal, &options, progress).await?;
+    if verified.is_proven() {
+        journal.enter(Phase::Switching)?;
+    }
+    Document::of_advice(verified, journal.phase(), change).show(output)
+}
+
+/// Adds what the cluster given with `--cluster` shows: OSDs without a key, keys without an OSD, and settings that let Rook
+/// restart OSDs unasked.
+pub(super) async fn add_cluster(sides: &Sides, invocation: &Invocation<'_>, plan: &mut Plan) -> Result<()> {
+    let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? else { return Ok(()) };
+    if let Err(error) = cluster.check_gates().await {
+        if error.kind() != ErrorKind::ConfigInvalid {
+            return Err(error);
+        }
+        plan.stops.push(error.message().to_owned());
+    }
+    let osds: BTreeSet<KeyName> = cluster.osds().await?.into_iter().map(|osd| osd.key).collect();
+    let keys: BTreeSet<KeyName> = plan.names.iter().cloned().collect();
+    let absent = osds.difference(&keys).count();
+    if absent > 0 {
+        plan.stops.push(format!(
+            "{absent} OSDs of the cluster have a key that is not among these keys: kms inventory shows them"
+        ));
+    }
+    let others = keys.difference(&osds).count();
+    if others > 0 {
+        plan.notes.push(format!(
+            "{others} keys belong to no OSD of the cluster, and may be those of another one: to copy fewer, name the keys"
+        ));
+    }
+    Ok(())
+}
+
+/// Deletes the keys of the source.
+pub(super) async fn finish(
+    args: FinishArgs,
+    invocation: &Invocation<'_>,
+    progress: &Lines,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let FinishArgs { both, journal, escrow, osds_have_restarted, destroy } = args;
+    check_escrow(&escrow)?;
+    let sides = Sides::read(invocation, &both.from, &both.to)?;
+    let (names, conflict) = all();
+    let options = sides.options(both.options(names, conflict))?;
+    let mut journal = sides.journal(&journal.journal)?;
+    let connected = sides.connect_to_write().await?;
+    let used = used_keys(&sides, invocation, osds_have_restarted, &mut journal).await?;
+    let mode = if destroy { DeleteMode::Destroy } else { DeleteMode::Soft };
+    let cleared = kms_migrate::clear(connected.pair(), &mut journal, &used, mode, &options, progress).await?;
+    Document::of_finish(cleared, journal.phase()).show(output)
+}
+
+/// The keys of the OSDs that have restarted from the target: all verified keys if the user says so.
+async fn used_keys(
+    sides: &Sides,
+    invocation: &Invocation<'_>,
+    osds_have_restarted: bool,
+    journal: &mut Journal,
+) -> Result<BTreeSet<KeyName>> {
+    if let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? {
+        return kms_migrate::restarted_keys(&cluster).await;
+    }
+    if !osds_have_restarted {
+        return Err(Error::config(
+            "kms does not see whether every OSD has restarted from the target: name the cluster with --cluster, or look \
+             yourself and give --osds-have-restarted",
+        ));
+    }
+    if journal.phase() == Phase::Switching {
+        journal.enter(Phase::Switched)?;
+    }
+    let verified = journal.entries().filter(|(_, entry)| entry.verified.is_some());
+    Ok(verified.map(|(name, _)| name.clone()).collect())
+}
+
+/// Fails unless the folder of an escrow has files.
+fn check_escrow(folder: &Path) -> Result<()> {
+    let refused = |why: &'static str| Error::config(why).context("escrow", folder.display().to_string());
+    let mut entries = fs::read_dir(folder).map_err(|cause| {
+        refused("the folder of the escrow cannot be read: make an escrow first").source(cause)
+    })?;
+    match entries.next() {
+        Some(_) => Ok(()),
+        None => Err(refused("the folder of the escrow is empty: make an escrow first")),
+    }
+}
+
+/// Takes the migration back.
+pub(super) async fn abort(
+    args: AbortArgs,
+    invocation: &Invocation<'_>,
+    progress: &Lines,
+    output: &mut Output<'_>,
+) -> Result<Exit> {
+    let AbortArgs { both, journal, restarts, source_is_in_use } = args;
+    let sides = Sides::read(invocation, &both.from, &both.to)?;
+    let (names, conflict) = all();
+    let options = sides.options(both.options(names, conflict))?;
+    let mut journal = sides.journal(&journal.journal)?;
+    let connected = sides.connect_to_write().await?;
+    let pair = connected.pair();
+    let mut is_back = source_is_in_use;
+    if matches!(journal.phase(), Phase::Switching | Phase::Switched)
+        && let Some(cluster) = Live::find(&sides, &invocation.global, restarts.wait).await?
+    {
+        let run = kms_migrate::put_back(pair, &mut journal, &cluster, &options, restarts.batch, progress);
+        let back = run.await?;
+        let is_proven = back.verified.as_ref().is_none_or(kms_migrate::Verified::is_proven);
+        if !is_proven || !back.failed.is_empty() {
+            return Document::of_switch("abort", back, journal.phase(), Vec::new()).show(output);
+        }
+        is_back = true;
+    }
+    let undone = kms_migrate::undo(pair, &mut journal, &options, is_back, progress).await?;
+    Document::of_abort(undone, journal.phase()).show(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escrow_is_a_folder_with_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join("absent")] {
+            let error = check_escrow(&path).unwrap_err();
+            assert!(error.to_string().contains("make an escrow first"), "{error}");
+        }
+        fs::write(folder.path().join("keys.age"), "age").unwrap();
+        check_escrow(folder.path()).unwrap();
+    }
+}

@@ -1,0 +1,352 @@
+//! A cluster that moves from Kubernetes Secrets to OpenBao, with a task that does to its OSDs what Rook's operator does.
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kms_testkit::{
+    luks::Image,
+    servers::{OpenBao, OpenBaoConfig},
+};
+use kms_tests::{
+    Kms, Ran,
+    rook::{ADMIN, Cluster, fixture, move_to},
+};
+use serde_json::{Value, json};
+
+const OSDS: usize = 4;
+/// A key that no OSD of the cluster uses.
+const OF_OTHERS: &str = "set9-data-0";
+const HOLD: &str = "ceph.rook.io/do-not-reconcile";
+
+fn key(osd: usize) -> String {
+    format!("set1-data-{osd}")
+}
+
+/// The cluster, the server, and the program with the files of both sides.
+struct Move {
+    cluster: Arc<Cluster>,
+    kms: Kms,
+    arguments: Vec<String>,
+    _server: OpenBao,
+}
+
+impl Move {
+    async fn new() -> Self {
+        let cluster = Cluster::new(json!({})).await;
+        for osd in 0..OSDS {
+            let path = "deployments";
+            cluster.call("POST", "apps/v1", path, deployment(osd, cluster.place.name())).await;
+            set_running(&cluster, osd).await;
+        }
+        let admin = cluster.kms(ADMIN);
+        for name in (0..OSDS).map(key).chain([OF_OTHERS.to_owned()]) {
+            let _ = admin.run(&["create", &name]).want(0);
+        }
+        let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+        let token = server.admin().rook_token().await.unwrap();
+        let place = cluster.place.name().to_owned();
+        let object = |security: Value| {
+            json!({
+                "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
+                "metadata": {"name": "rook-ceph", "namespace": place}, "spec": {"security": security},
+            })
+            .to_string()
+        };
+        let secret = |name: &str, key: &str, value: &str| {
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}})
+                .to_string()
+        };
+        let vault = json!({"kms": {"tokenSecretName": "token", "connectionDetails": {
+            "KMS_PROVIDER": "vault", "VAULT_ADDR": server.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
+        }}});
+        let to =
+            [object(vault), secret("token", "token", &token), secret("ca", "cert", &server.pki().ca.cert)];
+        let kms = Kms::new();
+        kms.file("from.yaml", &object(json!({})));
+        kms.file("to.yaml", &to.join("\n---\n"));
+        let config = cluster.kubeconfig(ADMIN);
+        let named = format!("{}/rook-ceph", cluster.place.name());
+        let arguments =
+            ["--from", "from.yaml", "--to", "to.yaml", "--kubeconfig", &config, "--cluster", &named];
+        let arguments = arguments.map(str::to_owned).to_vec();
+        Self { cluster: Arc::new(cluster), kms, arguments, _server: server }
+    }
+
+    fn line<'a>(&'a self, step: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let mut line = vec!["-o", "json", "migrate", step];
+        line.extend(self.arguments.iter().map(String::as_str));
+        if step != "plan" {
+            line.extend(["--journal", "journal"]);
+        }
+        line.extend(more);
+        line
+    }
+
+    fn step(&self, step: &str, more: &[&str]) -> Ran {
+        self.kms.run(&self.line(step, more))
+    }
+
+    /// Runs a step while other tasks of this process run.
+    async fn step_beside(&self, step: &str, more: &[&str]) -> Ran {
+        let (kms, line) = (&self.kms, self.line(step, more));
+        tokio::task::block_in_place(|| kms.run(&line))
+    }
+
+    fn verified(&self) {
+        let plan = self.step("plan", &[]).want(0).json();
+        assert_eq!(plan["outcomes"]["to-create"], OSDS + 1, "{plan}");
+        let change: Vec<_> =
+            plan["change"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+        assert!(change.contains(&"+       tokenSecretName: token"), "{change:?}");
+        let _ = self.step("copy", &[]).want(0);
+        let _ = self.step("verify", &[]).want(0);
+    }
+
+    async fn block(&self) -> Value {
+        let found = self.cluster.call("GET", "ceph.rook.io/v1", "cephclusters/rook-ceph", Value::Null).await;
+        found["spec"]["security"]["kms"].clone()
+    }
+
+    /// The OSDs that are held back.
+    async fn held(&self) -> Vec<usize> {
+        let mut held = Vec::new();
+        for osd in 0..OSDS {
+            if read(&self.cluster, osd).await["metadata"]["labels"].get(HOLD).is_some() {
+                held.push(osd);
+            }
+        }
+        held
+    }
+
+    fn secrets(&self) -> BTreeSet<String> {
+        let from = std::fs::read_to_string(self.kms.folder().join("from.yaml")).unwrap();
+        let config = self.cluster.kubeconfig(ADMIN);
+        let kms = Kms::new().document("from.yaml", &from).global(&["--kubeconfig", &config]);
+        let listed = kms.run(&["-o", "json", "list"]).want(0).json();
+        let keys = listed["keys"].as_array().unwrap().iter();
+        keys.map(|key| key["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// The Deployment of an OSD, made of a fixture.
+fn deployment(osd: usize, kube_namespace: &str) -> Value {
+    let fixture = fixture("default", "osd-deployment.json");
+    let name = fixture["metadata"]["labels"]["ceph.rook.io/pvc"].as_str().unwrap().to_owned();
+    let text = fixture.to_string();
+    let text = text.replace(&name, &key(osd)).replace("osd-0", &format!("osd-{osd}"));
+    let text = text.replace("/ceph-0\"", &format!("/ceph-{osd}\""));
+    let mut object: Value = serde_json::from_str(&text).unwrap();
+    let number = json!(osd.to_string());
+    for place in ["/metadata/labels", "/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+        let labels = object.pointer_mut(place).unwrap().as_object_mut().unwrap();
+        for label in ["ceph-osd-id", "osd", "ceph_daemon_id", "app.kubernetes.io/instance"] {
+            if labels.contains_key(label) {
+                labels.insert(label.to_owned(), number.clone());
+            }
+        }
+    }
+    let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
+    for var in containers.iter_mut().flat_map(|container| container["env"].as_array_mut().unwrap()) {
+        if var["name"] == "ROOK_OSD_ID" {
+            var["value"] = number.clone();
+        }
+    }
+    move_to(&mut object, kube_namespace);
+    object
+}
+
+async fn read(cluster: &Cluster, osd: usize) -> Value {
+    cluster.call("GET", "apps/v1", &format!("deployments/rook-ceph-osd-{osd}"), Value::Null).await
+}
+
+/// Writes the status of a Deployment whose pod is ready, as the controllers of a cluster do.
+async fn set_running(cluster: &Cluster, osd: usize) {
+    let generation = read(cluster, osd).await["metadata"]["generation"].clone();
+    let status = json!({"status": {
+        "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
+        "availableReplicas": 1,
+    }});
+    cluster.patch("apps/v1", &format!("deployments/rook-ceph-osd-{osd}/status"), &status).await;
+}
+
+/// Does once what Rook's operator does when it looks after the OSDs: changes each OSD that is not held back and has other
+/// settings than the CephCluster. Returns the OSDs that it has restarted.
+async fn reconcile(cluster: &Cluster) -> Vec<usize> {
+    let found = cluster.call("GET", "ceph.rook.io/v1", "cephclusters/rook-ceph", Value::Null).await;
+    let details =
+        found["spec"]["security"]["kms"]["connectionDetails"].as_object().cloned().unwrap_or_default();
+    let mut restarted = Vec::new();
+    for osd in 0..OSDS {
+        let mut object = read(cluster, osd).await;
+        if object["metadata"]["labels"].get(HOLD).is_some() {
+            continue;
+        }
+        let containers = object["spec"]["template"]["spec"]["initContainers"].as_array_mut().unwrap();
+        let is_fetch = |container: &Value| container["name"] == "encryption-kms-get-kek";
+        if containers.iter().any(is_fetch) != details.is_empty() {
+            continue;
+        }
+        if details.is_empty() {
+            containers.retain(|container| !is_fetch(container));
+        } else {
+            let env: Vec<Value> = details
+                .iter()
+                .map(|(name, value)| match name.as_str() {
+                    "VAULT_CACERT" => json!({"name": name, "value": "/etc/vault/vault.ca"}),
+                    _ => json!({"name": name, "value": value}),
+                })
+                .collect();
+            containers.push(json!({"name": "encryption-kms-get-kek", "image": "rook", "env": env}));
+        }
+        cluster.call("PUT", "apps/v1", &format!("deployments/rook-ceph-osd-{osd}"), object).await;
+        set_running(cluster, osd).await;
+        restarted.push(osd);
+    }
+    restarted
+}
+
+/// An operator that works until it is dropped.
+struct Operator {
+    task: tokio::task::JoinHandle<()>,
+    /// The OSDs that each round has restarted.
+    rounds: Arc<Mutex<Vec<Vec<usize>>>>,
+}
+
+impl Operator {
+    fn start(cluster: &Arc<Cluster>) -> Self {
+        let (cluster, rounds) = (Arc::clone(cluster), Arc::<Mutex<Vec<Vec<usize>>>>::default());
+        let noted = Arc::clone(&rounds);
+        let task = tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_millis(200));
+            loop {
+                every.tick().await;
+                let restarted = reconcile(&cluster).await;
+                if !restarted.is_empty() {
+                    noted.lock().unwrap().push(restarted);
+                }
+            }
+        });
+        Self { task, rounds }
+    }
+
+    fn rounds(&self) -> Vec<Vec<usize>> {
+        self.rounds.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it migrate"]
+async fn a_cluster_is_switched_osd_by_osd_and_the_source_is_deleted_at_the_end() {
+    let moved = Move::new().await;
+    moved.verified();
+    // Without an operator no OSD restarts, and all but the first are held back.
+    let ran = moved.step("cutover", &["--wait", "0"]).want(5);
+    assert!(ran.stderr.contains("have not restarted"), "{}", ran.stderr);
+    assert_eq!(moved.held().await, [1, 2, 3]);
+    assert_eq!(moved.block().await["connectionDetails"]["KMS_PROVIDER"], "vault");
+    let _ = moved.step("copy", &[]).want(1);
+    let escrow = moved.kms.folder().join("escrow");
+    std::fs::create_dir(&escrow).unwrap();
+    let finish = ["--escrow", "escrow"];
+    let _ = moved.step("finish", &finish).want(2);
+    std::fs::write(escrow.join("keys.age"), "age").unwrap();
+    let _ = moved.step("finish", &finish).want(1);
+
+    let operator = Operator::start(&moved.cluster);
+    let switched = moved.step_beside("cutover", &["--batch", "2"]).await.want(0).json();
+    assert_eq!((&switched["outcomes"]["restarted"], &switched["phase"]), (&json!(OSDS), &json!("switched")));
+    let rounds = operator.rounds();
+    assert_eq!(rounds[0], [0], "one OSD restarts alone: {rounds:?}");
+    assert!(rounds.iter().flatten().copied().eq(0..OSDS) && rounds.iter().all(|round| round.len() <= 2));
+    assert_eq!(moved.held().await, [0; 0]);
+    drop(operator);
+
+    let finished = moved.step("finish", &finish).want(0).json();
+    assert_eq!(finished["outcomes"], json!({"deleted": OSDS, "left": 1}), "{finished}");
+    assert_eq!(moved.secrets(), [OF_OTHERS.to_owned()].into());
+    let kms =
+        Kms::new().document("to.yaml", &std::fs::read_to_string(moved.kms.folder().join("to.yaml")).unwrap());
+    let _ = kms.run(&["get", &key(0)]).want(0);
+    let _ = moved.step("abort", &[]).want(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it migrate"]
+async fn a_switched_cluster_is_put_back_and_the_copies_are_deleted() {
+    let moved = Move::new().await;
+    moved.verified();
+    let operator = Operator::start(&moved.cluster);
+    let _ = moved.step_beside("cutover", &[]).await.want(0);
+    let undone = moved.step_beside("abort", &[]).await.want(0).json();
+    assert_eq!((&undone["outcomes"]["removed"], &undone["phase"]), (&json!(OSDS + 1), &json!("aborted")));
+    drop(operator);
+    let details = moved.block().await["connectionDetails"].clone();
+    assert!(details.as_object().is_none_or(serde_json::Map::is_empty), "{details}");
+    assert_eq!((moved.held().await, moved.secrets().len()), (Vec::new(), OSDS + 1));
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it migrate"]
+async fn a_rotation_after_the_comparison_keeps_the_cluster_at_the_source() {
+    let moved = Move::new().await;
+    moved.verified();
+    let admin = moved.cluster.kms(ADMIN);
+    let kek = admin.run(&["get", &key(1)]).want(0).stdout;
+    for text in ["another-kek", &kek] {
+        // Also the same KEK once more is a change: another program is at work.
+        let _ = admin.run_with(&["put", &key(1), "--from", "-", "--replace"], text).want(0);
+        let refused = moved.step("cutover", &[]).want(1).json();
+        assert_eq!(refused["failures"][0]["name"], key(1), "{refused}");
+        assert_eq!((moved.held().await, moved.block().await.get("connectionDetails")), (Vec::new(), None));
+    }
+    moved.cluster.set_key_rotation(true).await;
+    let _ = moved.step("verify", &[]).want(0);
+    moved
+        .cluster
+        .patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &json!({"spec": {"skipUpgradeChecks": true}}))
+        .await;
+    let ran = moved.step("cutover", &[]).want(2);
+    assert!(ran.stderr.contains("skipUpgradeChecks"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it migrate"]
+async fn the_devices_of_a_host_prove_that_the_keys_have_arrived() {
+    let moved = Move::new().await;
+    let _ = moved.step("copy", &[]).want(0);
+    let proof = ["--proof", "device", "--data-dir", "rook"];
+    let _ = moved.step("verify", &proof).want(3);
+    let kek =
+        |osd| kms_core::Kek::parse(moved.cluster.kms(ADMIN).run(&["get", &key(osd)]).want(0).stdout).unwrap();
+    let image = |osd: usize, kek: &kms_core::Kek| {
+        let folder =
+            moved.kms.folder().join(format!("rook/{}/{}/ceph-{osd}", moved.cluster.place.name(), key(osd)));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("block"), "").unwrap();
+        let _ = Image::luks2(kek).copy(folder.join("block-tmp"));
+    };
+    image(0, &kek(0));
+    image(1, &kek(1));
+    let verified = moved.step("verify", &proof).want(0).json();
+    assert_eq!(
+        (&verified["devices"], &verified["outcomes"]["equal"]),
+        (&json!(2), &json!(OSDS + 1)),
+        "{verified}"
+    );
+    // A device that the KEK of both sides does not open.
+    image(2, &kek(1));
+    let failed = moved.step("verify", &proof).want(1).json();
+    assert_eq!(
+        (&failed["failures"][0]["name"], &failed["phase"]),
+        (&json!(key(2)), &json!("copying")),
+        "{failed}"
+    );
+}
