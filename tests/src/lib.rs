@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod crash;
+pub mod gateway;
 pub mod machine;
 pub mod measure;
 pub mod rook;

@@ -78,7 +78,7 @@ fn exit_codes() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         fs,
         path::{Path, PathBuf},
@@ -87,6 +87,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The options of a call with any command.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn global(options: &[&str]) -> Global {
+        let line = ["kms"].iter().chain(options).chain(&["list"]);
+        Cli::try_parse_from(line).unwrap().into_parts().0
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -19,6 +19,7 @@ mod output;
 mod output_file;
 mod rook;
 mod settings;
+mod steps;
 mod target;
 mod time;
 

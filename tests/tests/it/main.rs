@@ -12,6 +12,7 @@ mod kmip_habits;
 mod luks_cli;
 mod recover_cli;
 mod rook_cli;
+mod rook_doctor;
 mod rook_exports;
 mod rook_inventory;
 mod rook_recipes;

@@ -348,6 +348,7 @@ async fn the_page_describes_what_is_written() {
 /// The documents about Kubernetes objects.
 #[cfg(feature = "k8s-secret")]
 async fn rook() {
+    check("kms doctor", &[clusters::doctor::printed()]);
     check("kms inventory", &[clusters::inventory::tests::printed(Format::Json).1]);
     check("kms cronjobs apply", &[clusters::cronjobs::apply::tests::printed(Format::Json).1]);
 

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use kms_core::{Error, Result};
 use kms_rook::inventory::{Inventory, State};
 
+pub(crate) use self::sources::CLAIM;
 use self::{document::Document, sources::Found};
 use crate::{
     args::{Files, duration},
