@@ -39,6 +39,13 @@ pub(crate) enum Command {
     Program(program::Command),
 }
 
+impl Command {
+    /// Whether the command finds the name of the CephCluster itself, if the command line has its namespace only.
+    pub(crate) fn finds_cluster(&self) -> bool {
+        matches!(self, Self::Clusters(command) if command.finds_cluster())
+    }
+}
+
 impl Cli {
     /// Splits the command line into options and command. The options receive the files given before and after the
     /// command.

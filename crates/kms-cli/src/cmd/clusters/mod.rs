@@ -50,6 +50,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the command finds the name of the CephCluster itself: what keeps the doctor from it is a finding.
+    pub(crate) fn finds_cluster(&self) -> bool {
+        match self {
+            #[cfg(feature = "k8s-secret")]
+            Self::Doctor(_) => true,
+            _ => false,
+        }
+    }
+
     /// The files given after the command.
     pub(crate) fn files(&mut self) -> &mut Files {
         match self {

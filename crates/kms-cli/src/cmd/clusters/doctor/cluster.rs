@@ -108,10 +108,10 @@ impl Doctor<'_> {
 
     /// Checks the OSDs of files. `None` if the files have none.
     pub(super) fn files(&mut self, target: &Target, facts: &mut Facts) -> Option<Discovery> {
-        if self.invocation.global.files.is_empty() {
+        if self.global.files.is_empty() {
             return None;
         }
-        let mut manifests = read_manifests(&self.invocation.global, &[DEPLOYMENT, CLAIM]).ok()?;
+        let mut manifests = read_manifests(&self.global, &[DEPLOYMENT, CLAIM]).ok()?;
         let cluster = manifests.cluster().and_then(|cluster| cluster.reference.clone());
         let found = discover_in(&mut manifests, cluster.as_ref());
         if found.osds.is_empty() && found.faults.is_empty() {

@@ -99,6 +99,8 @@ enum Scope {
 /// What all checks share.
 struct Doctor<'a> {
     invocation: &'a Invocation<'a>,
+    /// The options of the call, with the name of the CephCluster once it is known.
+    global: Global,
     commands: Commands,
     diagnosis: Diagnosis,
 }
@@ -106,10 +108,10 @@ struct Doctor<'a> {
 /// Makes every check that applies. A check that fails keeps only those from being made that need it.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let Args { files: _, short, skip, fail_on, older_than, operator, data_dir } = args;
-    let global = &invocation.global;
-    let folders = devices::Folders::find(&data_dir, global);
+    let global = invocation.global.clone();
+    let folders = devices::Folders::find(&data_dir, &global);
     let scope = if global.cluster.is_some() { Scope::Kubernetes } else { Scope::Files };
-    let mut doctor = Doctor { invocation, commands: commands(global), diagnosis: Diagnosis::new() };
+    let mut doctor = Doctor { invocation, commands: commands(&global), global, diagnosis: Diagnosis::new() };
     let target = doctor.target().await;
     let kms = match &target {
         Some(target) => doctor.connect(target).await,
@@ -119,9 +121,9 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     if let Some(kms) = &kms {
         doctor.list(&**kms, &mut facts).await;
     }
-    let seen = match (&target, &global.cluster) {
+    let seen = match (&target, doctor.global.cluster.clone()) {
         (Some(target), Some(named)) => {
-            Some(doctor.cluster(target, named, operator.as_ref(), &mut facts).await)
+            Some(doctor.cluster(target, &named, operator.as_ref(), &mut facts).await)
         }
         (Some(target), None) => doctor.files(target, &mut facts),
         (None, _) => None,
@@ -140,11 +142,11 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     let entries = doctor.diagnosis.settle(&catalogue, &skip);
     let shown = Shown {
         provider,
-        cluster: global.cluster.as_ref().map(|named| format!("{}/{}", named.kube_namespace, named.name)),
+        cluster: doctor.global.cluster.as_ref().map(shown),
         skipped: skip,
         fail_on,
         short,
-        verbose: global.verbose > 0,
+        verbose: doctor.global.verbose > 0,
     };
     Document::new(entries, &shown).show(&shown, output)
 }
@@ -152,13 +154,20 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
 impl Doctor<'_> {
     /// Finds the settings, after a look at the API server if they come from there. `None` if there are none.
     async fn target(&mut self) -> Option<Target> {
-        let Invocation { global, environment, registry, .. } = self.invocation;
-        let kubernetes = Kubernetes::new(global, global.timeout);
-        if global.cluster.is_some() && !self.api_server(&kubernetes).await {
+        let Invocation { environment, registry, .. } = self.invocation;
+        let kubernetes = Kubernetes::new(&self.global, self.global.timeout);
+        if self.global.cluster.is_some() && !self.api_server(&kubernetes).await {
             return None;
         }
-        match settings::find(global, environment, registry, &kubernetes).await {
-            Ok(settings) => Some(Target::new(settings, kubernetes, global, environment, registry)),
+        let found = async {
+            if let Some(named) = self.global.cluster.as_ref().filter(|named| named.name.is_empty()) {
+                self.global.cluster = Some(kubernetes.only_cluster(&named.kube_namespace).await?);
+                self.commands = commands(&self.global);
+            }
+            settings::find(&self.global, environment, registry, &kubernetes).await
+        };
+        match found.await {
+            Ok(settings) => Some(Target::new(settings, kubernetes, &self.global, environment, registry)),
             Err(error) => {
                 self.settings_failed(error);
                 None
@@ -173,9 +182,9 @@ impl Doctor<'_> {
 
     /// The source of the settings, in words.
     fn source(&self) -> String {
-        match &self.invocation.global.cluster {
-            Some(ClusterRef { kube_namespace, name, .. }) => format!("CephCluster {kube_namespace}/{name}"),
-            None if self.invocation.global.files.is_empty() => "the environment".to_owned(),
+        match &self.global.cluster {
+            Some(named) => format!("CephCluster {}", shown(named)),
+            None if self.global.files.is_empty() => "the environment".to_owned(),
             None => "the files".to_owned(),
         }
     }
@@ -254,12 +263,17 @@ fn commands(global: &Global) -> Commands {
         kms = format!("{kms} -f {}", quoted(&path.display().to_string()));
     }
     let name = global.cluster.as_ref().map(|named| {
-        let ClusterRef { kube_namespace, name, .. } = named;
-        kms = format!("{kms} -n {kube_namespace}/{name}");
-        kubectl = format!("{kubectl} -n {kube_namespace}");
-        name.clone()
+        kms = format!("{kms} -n {}", shown(named));
+        kubectl = format!("{kubectl} -n {}", named.kube_namespace);
+        named.name.clone()
     });
     Commands::new(kms, kubectl, name.unwrap_or_default())
+}
+
+/// A CephCluster as `--cluster` names it. Its name is empty if only its namespace is known.
+fn shown(named: &ClusterRef) -> String {
+    let ClusterRef { kube_namespace, name, .. } = named;
+    if name.is_empty() { kube_namespace.clone() } else { format!("{kube_namespace}/{name}") }
 }
 
 /// A word for a shell.
