@@ -109,7 +109,7 @@ impl Scene {
     async fn store(&self, from: usize, to: usize) -> Result<()> {
         let name = |number: usize| format!("set1-data-{number}");
         let create = |number: usize| async move {
-            let kek = STANDARD.encode(Kek::generate()?.expose_secret());
+            let kek = STANDARD.encode(Kek::generate()?.expose_secret_bytes());
             let secret = json!({
                 "metadata": {"name": format!("{PREFIX}{}", name(number)), "labels": {"pvc_name": name(number)}},
                 "type": "kubernetes.io/rook", "data": {"dmcrypt-key": kek},

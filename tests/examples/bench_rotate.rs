@@ -6,12 +6,7 @@
 
 #![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use kms_core::Kek;
@@ -19,8 +14,10 @@ use kms_testkit::{
     luks::Image,
     servers::{OpenBao, OpenBaoConfig},
 };
-use kms_tests::{Kms, measure::median};
-use nix::sys::resource::{UsageWho, getrusage};
+use kms_tests::{
+    Kms,
+    measure::{Cost, MEASURE, cost, f64_of, measured, median, words_of},
+};
 use serde_json::{Value, json};
 
 /// The number of measurements of quick commands.
@@ -32,98 +29,14 @@ const COSTLY: usize = 6;
 /// The numbers of OSDs of a small and of a large cluster.
 const FLEET: [usize; 2] = [100, 1000];
 
-/// The cost of a command.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    wall_ms: f64,
-    cpu_ms: f64,
-    peak_kib: u64,
-}
-
-impl Cost {
-    fn json(self) -> Value {
-        json!({"wall_ms": self.wall_ms, "cpu_ms": self.cpu_ms, "peak_kib": self.peak_kib})
-    }
-
-    fn show(self, what: &str) {
-        let Self { wall_ms, cpu_ms, peak_kib } = self;
-        println!("{what:58} {wall_ms:>10.1} {cpu_ms:>10.1} {:>9.1}", f64_of(peak_kib) / 1024.0);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a figure to be shown")]
-fn f64_of(number: u64) -> f64 {
-    number as f64
-}
-
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["measure", "commands", file] => measured(|| commands(Path::new(file))),
+        [MEASURE, file] => measured(Path::new(file)),
         ["boot", out] => tokio::runtime::Runtime::new()?.block_on(boot(Path::new(out))),
         [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
         _ => bail!("usage: bench_rotate [boot] OUT"),
     }
-}
-
-/// Runs `work`, and prints the cost of the processes that it has started.
-fn measured(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let begin = Instant::now();
-    work()?;
-    let wall_ms = begin.elapsed().as_secs_f64() * 1000.0;
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let cpu = [usage.user_time(), usage.system_time()];
-    let cpu_ms: f64 = cpu
-        .iter()
-        .map(|time| {
-            f64::from(i32::try_from(time.tv_sec()).unwrap_or(0)) * 1000.0
-                + f64::from(i32::try_from(time.tv_usec()).unwrap_or(0)) / 1000.0
-        })
-        .sum();
-    println!("{}", json!({"wall_ms": wall_ms, "cpu_ms": cpu_ms, "peak_kib": usage.max_rss()}));
-    Ok(())
-}
-
-/// Runs the commands of a file. Each line is a command; tabs separate its words.
-fn commands(file: &Path) -> Result<()> {
-    for line in fs::read_to_string(file)?.lines() {
-        let mut words = line.split('\t');
-        let status = Command::new(words.next().unwrap_or_default())
-            .args(words)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()?;
-        if !status.success() {
-            bail!("{line}: {status}");
-        }
-    }
-    Ok(())
-}
-
-/// The cost of several commands.
-fn cost(folder: &Path, lines: &[Vec<String>]) -> Result<Cost> {
-    let file = folder.join("commands");
-    let text: Vec<String> = lines.iter().map(|words| words.join("\t")).collect();
-    fs::write(&file, text.join("\n"))?;
-    let output = Command::new(std::env::current_exe()?)
-        .args(["measure", "commands"])
-        .arg(&file)
-        .current_dir(folder)
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        bail!("a command failed: {}", output.status);
-    }
-    let value: Value = serde_json::from_slice(&output.stdout).context("what was measured")?;
-    let number = |name: &str| value[name].as_f64().unwrap_or_default();
-    Ok(Cost {
-        wall_ms: number("wall_ms"),
-        cpu_ms: number("cpu_ms"),
-        peak_kib: value["peak_kib"].as_u64().unwrap_or_default(),
-    })
 }
 
 fn words(text: &[&str]) -> Vec<String> {
@@ -155,10 +68,7 @@ impl User {
 
     /// A command line that runs in the folder of the documents.
     fn line(&self, args: &[&str]) -> Vec<String> {
-        let command = self.kms.command(args);
-        let program = command.get_program().to_string_lossy().into_owned();
-        let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
-        std::iter::once(program).chain(args).collect()
+        words_of(&self.kms.command(args))
     }
 
     fn cost(&self, lines: &[Vec<String>]) -> Result<Cost> {

@@ -12,6 +12,7 @@
 pub mod age;
 pub mod clock;
 pub mod crash;
+pub mod gateway;
 pub mod machine;
 pub mod measure;
 pub mod rook;

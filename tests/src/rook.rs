@@ -198,6 +198,45 @@ impl Cluster {
     }
 }
 
+/// The Deployment of an encrypted OSD on a Vault, as Rook's operator creates it from these settings.
+pub fn osd_on_vault(kube_namespace: &str, id: usize, pvc: &str, settings: &[(&str, &str)]) -> Value {
+    let mut osd = fixture("vault-token", "osd-deployment.json");
+    move_to(&mut osd, kube_namespace);
+    rename(&mut osd, id, pvc);
+    let containers = osd["spec"]["template"]["spec"]["initContainers"].as_array_mut().expect("containers");
+    for container in containers.iter_mut().filter(|container| container["name"] == "encryption-kms-get-kek") {
+        let variables = container["env"].as_array_mut().expect("variables");
+        variables.retain(|var| {
+            !var["name"].as_str().is_some_and(|name| name.starts_with("VAULT_") && name != "VAULT_TOKEN")
+        });
+        variables.extend(settings.iter().map(|(name, value)| json!({"name": name, "value": value})));
+    }
+    osd
+}
+
+/// Gives the OSD 1 of the fixtures another number and another PVC.
+fn rename(value: &mut Value, id: usize, pvc: &str) {
+    match value {
+        Value::Object(fields) => {
+            // The divisor of a resource is no number of an OSD.
+            fields
+                .iter_mut()
+                .filter(|(name, _)| *name != "divisor")
+                .for_each(|(_, value)| rename(value, id, pvc));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| rename(value, id, pvc)),
+        Value::String(text) if text == "1" => *text = id.to_string(),
+        Value::String(text) if text == "ceph-1" => *text = format!("ceph-{id}"),
+        Value::String(text) => {
+            *text = text
+                .replace("set1-data-0b7dwll", pvc)
+                .replace("ceph-osd-1", &format!("ceph-osd-{id}"))
+                .replace("osd/ceph-1", &format!("osd/ceph-{id}"));
+        }
+        _ => {}
+    }
+}
+
 /// Moves an object of the fixtures to another namespace.
 pub fn move_to(value: &mut Value, kube_namespace: &str) {
     match value {

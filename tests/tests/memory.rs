@@ -131,7 +131,7 @@ fn no_kek_is_left_on_the_heap_after_an_escrow() {
         runtime.block_on(async {
             let (kms, name): (_, KeyName) = (kms_core::memory::Memory::new(), "memory".parse().unwrap());
             let kek = Kek::generate().unwrap();
-            let hidden = disguise(kek.expose_secret());
+            let hidden = disguise(kek.expose_secret_text().unwrap());
             kms.put(&name, &kek, PutMode::Create).await.unwrap();
             assert!(occurrences(&hidden) >= 2, "the search finds a KEK that is held");
             let pair = kms_tests::age::Pair::generate();

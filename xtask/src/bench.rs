@@ -23,6 +23,8 @@ pub(crate) struct Bench {
 enum What {
     /// The cold boot of a host: fetch every KEK and unlock every device, with our key slots and with cryptsetup's defaults
     Boot,
+    /// kms on a generated cluster of 1,000 OSDs, on a real API server and OpenBao
+    Fleet,
     /// The provider of KMIP beside the same requests without it, on PyKMIP, and kms as a process
     Kmip,
     /// A migration of 1,000 keys from Kubernetes Secrets to OpenBao, beside a bare loop
@@ -39,6 +41,7 @@ impl Bench {
         // The name of the example, and its part.
         let (example, part, name) = match what {
             What::Boot => ("bench_rotate", Some("boot"), "boot"),
+            What::Fleet => ("bench_fleet", None, "fleet"),
             What::Kmip => ("bench_kmip", None, "kmip"),
             What::Migrate => ("bench_migrate", None, "migrate"),
             What::Rotate => ("bench_rotate", None, "rotate"),
@@ -51,6 +54,7 @@ impl Bench {
             What::Kmip => (servers::PYKMIP, provision::pykmip(sh)?),
             _ => (servers::BAO, provision::bao(sh)?),
         };
+        let kube = if matches!(what, What::Fleet) { Some(provision::kube(sh)?) } else { None };
         eprintln!("building kms as it is released, which takes some minutes");
         let kms = provision::kms_release(sh)?;
         let folder = provision::target_dir(sh).join("bench");
@@ -58,12 +62,14 @@ impl Bench {
         let (profile, out) = (provision::bench_profile(), folder.join(format!("{name}.json")));
         let example =
             cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}");
-        let example = example.env(setting, server).env(servers::KMS, kms);
+        let kube = kube.map(|programs| (servers::KUBE_BIN, programs));
+        let example = example.env(setting, server).env(servers::KMS, kms).envs(kube);
         if !matches!(what, What::Migrate) {
             return run(example);
         }
         let none = Needs {
             azure_clients: false,
+            browser: false,
             cryptsetup: false,
             go_tls: false,
             ibm_clients: false,

@@ -40,6 +40,9 @@ pub(crate) async fn probe(api: &Api, policy: SoftDeleted, probe: &mut Probe) -> 
         auth.entra.http.probe(&auth.authority, ENTRA, probe).await?;
     }
     let token = auth.token(&auth.scope).await.map(|token| token.details.describe());
+    if !auth.entra.managed {
+        probe.clock(auth.entra.http.clock());
+    }
     probe.step("token", token)?;
     api.http.probe(&auth.vault, STEPS, probe).await?;
     let found = first_page(api, probe).await;

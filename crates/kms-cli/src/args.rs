@@ -28,7 +28,7 @@ const KUBERNETES: &str = "Kubernetes";
 const OUTPUT: &str = "Output";
 
 /// The options of every command. The short help of a command leaves out all but the two that name the KMS.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// The files given before and after the command.
     #[arg(skip)]

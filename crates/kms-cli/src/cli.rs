@@ -44,6 +44,13 @@ pub(crate) enum Command {
     Program(program::Command),
 }
 
+impl Command {
+    /// Whether the command finds the name of the CephCluster itself, if the command line has its namespace only.
+    pub(crate) fn finds_cluster(&self) -> bool {
+        matches!(self, Self::Clusters(command) if command.finds_cluster())
+    }
+}
+
 impl Cli {
     /// Splits the command line into options and command. The options receive the files given before and after the
     /// command.
@@ -91,7 +98,7 @@ fn exit_codes() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         fs,
         path::{Path, PathBuf},
@@ -100,6 +107,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The options of a call with any command.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn global(options: &[&str]) -> Global {
+        let line = ["kms"].iter().chain(options).chain(&["list"]);
+        Cli::try_parse_from(line).unwrap().into_parts().0
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -19,6 +19,7 @@ mod output;
 mod output_file;
 mod rook;
 mod settings;
+mod steps;
 mod target;
 mod time;
 
@@ -85,7 +86,9 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     let mut output = Output::new(format);
     let mut invocation = Invocation { global, environment: &environment, registry, rotation };
     let work = async {
-        invocation.find_cluster().await?;
+        if !command.finds_cluster() {
+            invocation.find_cluster().await?;
+        }
         cli::run(command, &invocation, &mut output).await
     };
     let ended = block_on(work).and_then(|exit| exit).and_then(|exit| output.finish().map(|()| exit));

@@ -139,8 +139,22 @@ impl<'a> Output<'a> {
     pub(crate) fn state_line(&mut self, tone: Tone, line: impl AsRef<str>) -> kms_core::Result<()> {
         let line = line.as_ref();
         match line.split_at_checked(line.find(' ').unwrap_or(line.len())) {
-            Some((word, rest)) if self.color => self.line(tone.paint(word) + rest),
-            _ => self.line(line),
+            Some((word, rest)) => self.sign_line(Some(tone), word, rest),
+            None => self.line(line),
+        }
+    }
+
+    /// Writes a line of text that begins with the sign of a state and the word for it, and goes on with `rest`.
+    pub(crate) fn sign_line(
+        &mut self,
+        tone: Option<Tone>,
+        state: &str,
+        rest: impl AsRef<str>,
+    ) -> kms_core::Result<()> {
+        let rest = rest.as_ref();
+        match tone {
+            Some(tone) if self.color => self.line(tone.paint(state) + rest),
+            _ => self.line(format!("{state}{rest}")),
         }
     }
 

@@ -160,6 +160,12 @@ impl Target {
         }
     }
 
+    /// Whether the CephCluster is being deleted.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) fn is_being_deleted(&self) -> bool {
+        self.settings.is_being_deleted()
+    }
+
     /// Finds the objects in a namespace of Kubernetes that use a key. Empty if there are none.
     pub(crate) async fn uses_in_cluster(&self, kube_namespace: &str, key: &KeyName) -> Result<Vec<String>> {
         self.kubernetes.uses(kube_namespace, key).await

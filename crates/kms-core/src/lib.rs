@@ -26,6 +26,7 @@
 
 pub mod builder;
 pub mod capability;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod history;
@@ -44,6 +45,7 @@ pub mod security;
 pub use crate::{
     builder::ProviderBuilder,
     capability::{Capability, Guarantee, UpdateRight},
+    clock::ClockDifference,
     error::{Error, ErrorKind, Existing, Result, Retry, WriteOutcome},
     history::{HistoryMode, KekState, PastKek},
     index::{IndexEntry, KeyIndex},

@@ -12,8 +12,8 @@ use futures_core::Stream;
 use tokio::time::sleep;
 
 use crate::{
-    Capability, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek, KekState, KeyName,
-    KeyVersion, PastKek, PutMode, Result, UpdateRight,
+    Capability, ClockDifference, DeleteMode, Error, ErrorKind, Freshness, Guarantee, HistoryMode, Kek,
+    KekState, KeyName, KeyVersion, PastKek, PutMode, Result, UpdateRight,
 };
 
 /// How often [`KmsProviderExt::ensure`] tries. It starts again if the key was deleted or replaced meanwhile.
@@ -209,6 +209,22 @@ impl Probe {
     /// Adds a warning of a step that does not fail.
     pub fn warn(&mut self, step: &'static str, warning: impl Into<String>) {
         self.warned.push((step, warning.into()));
+    }
+
+    /// Adds how far the clock of this host is from that of the server, as the step `clock`. Adds nothing if it is not known.
+    pub fn clock(&mut self, difference: Option<ClockDifference>) {
+        const STEP: &str = "clock";
+        match difference {
+            Some(wrong) if wrong.is_wrong() => {
+                let warning = format!(
+                    "the clock of this host is {wrong} that of the server, so tokens and certificates end at \
+                             the wrong time; set it right"
+                );
+                self.warn(STEP, warning);
+            }
+            Some(right) => self.pass(STEP, format!("this host is {right} the server")),
+            None => {}
+        }
     }
 
     /// Adds a step with its result. `None` if the step failed, which ends the probe.

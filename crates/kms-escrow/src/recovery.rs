@@ -103,7 +103,7 @@ impl RecoveryKey {
         devices: &[(String, String)],
         made: &str,
     ) -> Result<Zeroizing<String>> {
-        let key = self.0.expose_secret();
+        let key = self.0.expose_secret_text()?;
         let code = QrCode::new(key)
             .map_err(|cause| Error::new(ErrorKind::Unexpected, "the QR code cannot be made").source(cause))?;
         let code = Zeroizing::new(code.render::<Dense1x2>().build());
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_key_has_eight_groups_and_is_read_as_people_type_it() {
         let key = RecoveryKey::generate().unwrap();
-        let text = key.passphrase().expose_secret();
+        let text = key.passphrase().expose_secret_text().unwrap();
         let groups: Vec<_> = text.split('-').collect();
         assert!(groups.len() == 8 && groups.iter().all(|group| group.len() == 6), "{text}");
         for typed in [text.to_owned(), text.to_lowercase(), text.replace('-', " "), format!("{text}\n")] {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn each_wrong_character_each_swap_of_neighbours_and_each_swap_of_groups_is_seen() {
         let key = RecoveryKey::generate().unwrap();
-        let good = key.passphrase().expose_secret().as_bytes().to_vec();
+        let good = key.passphrase().expose_secret_bytes().to_vec();
         let refused = |bytes: &[u8], group: usize| {
             let error = RecoveryKey::parse(std::str::from_utf8(bytes).unwrap()).unwrap_err().to_string();
             assert!(error.contains(&format!("group {} ", group + 1)), "{error}");

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, Result, config::Problems, layer::step_limit};
+use kms_core::{ClockDifference, Error, Result, clock::ServerClock, config::Problems, layer::step_limit};
 use kms_tls::{Tls, TlsOptions, unknown_host};
 use reqwest::{
     Proxy,
@@ -132,7 +132,14 @@ impl HttpClientBuilder {
         let client = resolve(builder)
             .build()
             .map_err(|cause| Error::config("the HTTP client cannot be set up").source(cause.without_url()))?;
-        Ok(HttpClient { client, tls, has_answered: Arc::default(), builder: Arc::new(self), host: None })
+        Ok(HttpClient {
+            client,
+            tls,
+            has_answered: Arc::default(),
+            builder: Arc::new(self),
+            clock: ServerClock::default(),
+            host: None,
+        })
     }
 }
 
@@ -144,6 +151,7 @@ pub struct HttpClient {
     /// Whether a server has answered any request.
     pub(crate) has_answered: Arc<AtomicBool>,
     builder: Arc<HttpClientBuilder>,
+    pub(crate) clock: ServerClock,
     /// The host to connect to, if URLs have the TLS server name in its place.
     pub(crate) host: Option<String>,
 }
@@ -171,6 +179,11 @@ impl HttpClient {
     /// Whether the certificates of servers are verified.
     pub(crate) fn verifies(&self) -> bool {
         !self.builder.tls.skip_verify
+    }
+
+    /// How far the clock of this host is from that of the server that has answered last; `None` before its first response.
+    pub fn clock(&self) -> Option<ClockDifference> {
+        self.clock.difference()
     }
 
     /// Returns the client and the URL with which requests for `url` are sent. If a TLS server name is set, it replaces
@@ -206,7 +219,7 @@ impl HttpClient {
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, tls: _, has_answered: _, builder, host: _ } = self;
+        let Self { client: _, tls: _, has_answered: _, builder, clock: _, host: _ } = self;
         f.debug_struct("HttpClient").field("builder", builder).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,11 @@
 //! Sends one request and reads its response.
 
-use std::{fmt, future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -157,7 +162,9 @@ impl HttpClient {
             }
             append(&mut body, &chunk);
         }
-        Ok(HttpResponse { status, headers, body })
+        let response = HttpResponse { status, headers, body };
+        self.clock.record(response.header("date").and_then(http_date).map(SystemTime::from));
+        Ok(response)
     }
 
     /// Waits for the server's next bytes.

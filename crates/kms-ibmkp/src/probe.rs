@@ -26,6 +26,7 @@ pub(crate) async fn probe(api: &Api, probe: &mut Probe) -> Option<()> {
     );
     api.auth.http.probe(&api.auth.url, IAM, probe).await?;
     let iam = api.auth.token().await.map(|_| format!("{} accepts the API key", endpoint(&api.auth.url)));
+    probe.clock(api.auth.http.clock());
     probe.step("iam", iam)?;
     api.http.probe(&api.base, STEPS, probe).await?;
     probe.step("instance", first_page(api).await)?;

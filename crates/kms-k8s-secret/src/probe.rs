@@ -1,16 +1,13 @@
 //! The probe of the server, the account and its rights, which `kms check` shows.
 
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use kms_kube::{Cause, Failure, Secrets, account, server_version};
+use kms_kube::{Failure, Secrets};
 
 use crate::{
     name::Names,
     stored::{check_mutable, check_ours},
 };
 
-const STEPS: [&str; 3] = ["dns", "tcp", "tls"];
-const CONNECT: &str = "connect";
-const LOGIN: &str = "login";
 const PERMISSIONS: &str = "permissions";
 
 /// The verbs on Secrets, and what fails without each. Opening a device needs the first verb only.
@@ -24,39 +21,9 @@ const VERBS: [(&str, &str); 5] = [
 
 pub(crate) async fn probe(secrets: &Secrets, probe: &mut Probe) -> Option<()> {
     let (connection, kube_namespace) = (secrets.connection(), secrets.kube_namespace());
-    let [dns, tcp, tls] = STEPS;
-    probe.plan(&[dns, tcp, tls, CONNECT, LOGIN, PERMISSIONS]);
     let server = connection.server().unwrap_or("the client's own server");
     probe.pass("config", format!("{server}, namespace {kube_namespace}"));
-    connection.probe(STEPS, probe).await?;
-
-    match server_version(connection).await {
-        Ok(version) => probe.pass(CONNECT, format!("Kubernetes {version}")),
-        // Some clusters hide their version. The refusal still shows that the API server is reachable.
-        Err(Failure { error, .. })
-            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
-        {
-            probe.pass(CONNECT, "an API server that hides its version");
-        }
-        Err(failure) => return probe.fail(CONNECT, failure.error),
-    }
-
-    let account = match account(connection).await {
-        Ok(account) => {
-            probe.pass(LOGIN, format!("as {account}"));
-            account
-        }
-        // Kubernetes before 1.28.
-        Err(Failure { cause: Cause::NoSuchResource, .. }) => {
-            probe.pass(LOGIN, "done, but the API server cannot name the account");
-            "this account".to_owned()
-        }
-        Err(Failure { error, .. }) if error.kind() == ErrorKind::PermissionDenied => {
-            probe.pass(LOGIN, "done, but the account may not ask for its name");
-            "this account".to_owned()
-        }
-        Err(failure) => return probe.fail(LOGIN, failure.error),
-    };
+    let account = connection.probe_server(&[PERMISSIONS], probe).await?;
 
     for (verb, loss) in VERBS {
         match may(secrets, verb).await {

@@ -1,8 +1,11 @@
 //! Probes the server: our identity, the server's certificate, the protocol version, and our rights.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use kms_core::{Details, Error, ErrorKind, KeyName, Probe, Result};
+use kms_core::{ClockDifference, Details, Error, ErrorKind, KeyName, Probe, Result};
 use kms_tls::certificate::describe;
 
 use crate::{
@@ -57,6 +60,10 @@ async fn steps(api: &Api, index: Index<'_>, certificate: &[u8], probe: &mut Prob
         return probe.fail("server", error.clone());
     }
     probe.pass("server", format!("{} answers", api.client.pool.endpoint));
+    let time = api.client.server_time().and_then(|seconds| u64::try_from(seconds).ok());
+    let time = time.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    // The last response has just come.
+    probe.clock(time.map(|theirs| ClockDifference::between(SystemTime::now(), theirs)));
     let theirs = theirs.ok().filter(|theirs| !theirs.is_empty());
     probe.pass(
         "versions",

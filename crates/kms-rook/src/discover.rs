@@ -81,38 +81,63 @@ impl Discovery {
 /// An unparsable Deployment does not block the others; in Rook it fails the reconcile of all OSDs (rook-behaviour W20). If
 /// two Deployments have the same OSD number, both are faults: a rotation could open the devices of the wrong one.
 pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Discovery {
-    let mut found: BTreeMap<u32, Vec<Osd>> = BTreeMap::new();
-    let mut discovery = Discovery::default();
-    for deployment in deployments.into_iter().filter(|deployment| is_osd_on_pvc(deployment)) {
+    let mut search = Search::default();
+    deployments.into_iter().for_each(|deployment| search.add(deployment));
+    search.finish()
+}
+
+/// A search in Deployments that come one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    found: BTreeMap<u32, Vec<Osd>>,
+    discovery: Discovery,
+}
+
+impl Search {
+    /// Takes the OSD of a Deployment, if it is one on a PVC.
+    pub(crate) fn add(&mut self, deployment: &Deployment) {
+        if !is_osd_on_pvc(deployment) {
+            return;
+        }
         match Osd::of(deployment) {
-            Ok(Some(osd)) => found.entry(osd.id).or_default().push(osd),
-            Ok(None) => discovery.plain += 1,
+            Ok(Some(osd)) => self.found.entry(osd.id).or_default().push(osd),
+            Ok(None) => self.discovery.plain += 1,
             Err(error) => {
                 let name = deployment.metadata.name.clone().unwrap_or_default();
                 let id = labelled_id(deployment).or_else(|| named_id(&name));
                 let error = error.operation("read the Deployment of an OSD").context("deployment", &name);
-                discovery.faults.push(InvalidDeployment::new(name, id, error));
+                self.add_fault(InvalidDeployment::new(name, id, error));
             }
         }
     }
-    for (id, mut osds) in found {
-        match (osds.pop(), osds.is_empty()) {
-            (Some(osd), true) => discovery.osds.push(osd),
-            (last, _) => {
-                let names: Vec<_> = osds.iter().chain(&last).map(|osd| osd.deployment.clone()).collect();
-                for name in &names {
-                    let error = Error::config(format!(
-                        "several Deployments belong to the OSD {id}: {}",
-                        names.join(", ")
-                    ))
-                    .operation("read the Deployment of an OSD")
-                    .context("deployment", name);
-                    discovery.faults.push(InvalidDeployment::new(name, Some(id), error));
+
+    /// Takes a Deployment that could not be parsed.
+    pub(crate) fn add_fault(&mut self, fault: InvalidDeployment) {
+        self.discovery.faults.push(fault);
+    }
+
+    /// What was found, once there are no more Deployments.
+    pub(crate) fn finish(self) -> Discovery {
+        let Self { found, mut discovery } = self;
+        for (id, mut osds) in found {
+            match (osds.pop(), osds.is_empty()) {
+                (Some(osd), true) => discovery.osds.push(osd),
+                (last, _) => {
+                    let names: Vec<_> = osds.iter().chain(&last).map(|osd| osd.deployment.clone()).collect();
+                    for name in &names {
+                        let error = Error::config(format!(
+                            "several Deployments belong to the OSD {id}: {}",
+                            names.join(", ")
+                        ))
+                        .operation("read the Deployment of an OSD")
+                        .context("deployment", name);
+                        discovery.faults.push(InvalidDeployment::new(name, Some(id), error));
+                    }
                 }
             }
         }
+        discovery
     }
-    discovery
 }
 
 fn is_osd_on_pvc(deployment: &Deployment) -> bool {

@@ -151,25 +151,25 @@ impl OsdFacts {
     }
 
     /// The OSDs of Deployments. `nodes` has the node of each OSD, by its number.
-    pub fn of_deployments(found: Discovery, nodes: &BTreeMap<u32, String>) -> Vec<Self> {
+    pub fn of_deployments(found: &Discovery, nodes: &BTreeMap<u32, String>) -> Vec<Self> {
         let Discovery { osds, faults, plain: _ } = found;
         let node = |id: Option<u32>| nodes.get(&id?).cloned();
-        let faults = faults.into_iter().map(|fault| Self {
+        let faults = faults.iter().map(|fault| Self {
             id: fault.osd_id,
-            deployment: Some(fault.deployment),
+            deployment: Some(fault.deployment.clone()),
             node: node(fault.osd_id),
             fault: Some(fault.error.message().to_owned()),
             ..Self::default()
         });
-        let osds = osds.into_iter().map(|osd| {
+        let osds = osds.iter().map(|osd| {
             let last = LastRotation::of(&osd.annotations);
             let rotated =
                 last.as_ref().and_then(|last| last.rotated_at.as_deref()?.parse::<Timestamp>().ok());
             Self {
                 id: Some(osd.id),
                 node: node(Some(osd.id)),
-                name: Some(osd.name),
-                deployment: Some(osd.deployment),
+                name: Some(osd.name.clone()),
+                deployment: Some(osd.deployment.clone()),
                 rotated: rotated.map(SystemTime::from),
                 outcome: last.and_then(|last| last.outcome),
                 fault: None,

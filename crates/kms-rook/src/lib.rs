@@ -5,6 +5,8 @@ pub mod client;
 mod container;
 mod cronjob;
 mod discover;
+#[cfg(feature = "client")]
+pub mod doctor;
 mod env;
 #[cfg(feature = "client")]
 pub mod inventory;

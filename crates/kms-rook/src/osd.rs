@@ -17,8 +17,12 @@ use crate::names::{APP, CLUSTER_LABEL, OSD_APP, OSD_ID_LABEL, PVC_LABEL};
 const CONTAINER: &str = "osd";
 /// The init containers that open a device.
 const OPEN: &str = "encryption-open";
+/// The init container that fetches the KEK from the KMS.
+const FETCH: &str = "encryption-kms-get-kek";
 /// The init containers that make a device visible to the others.
 const MAP: &str = "blkdevmapper";
+/// The starts of the names of the variables that are settings of a KMS (rook-behaviour §13.1).
+const KMS_SETTINGS: [&str; 5] = ["AZURE_", "IBM_KP_", "KMIP_", "KMS_PROVIDER", "VAULT_"];
 /// The end of the names of the init containers for the metadata device.
 const METADATA: &str = "-metadata";
 /// The end of the names of the init containers for the write-ahead log.
@@ -49,6 +53,8 @@ pub struct Osd {
     pub bridge: String,
     /// The annotations of its Deployment.
     pub annotations: BTreeMap<String, String>,
+    /// The memory that the container which opens its devices may use, in bytes; `None` without a limit.
+    pub memory_limit: Option<u64>,
     /// The selector of its Deployment, which cannot change while the Deployment exists.
     pub(crate) selector: LabelSelector,
     pub(crate) pod: Pod,
@@ -66,6 +72,8 @@ pub(crate) struct Pod {
     pub(crate) host_network: Option<bool>,
     pub(crate) dns_policy: Option<String>,
     pub(crate) service_account_name: Option<String>,
+    /// The settings of the KMS in the container that fetches the KEK. Empty if the KEK comes from a mounted Secret.
+    pub(crate) kms: Vec<EnvVar>,
 }
 
 impl Osd {
@@ -127,6 +135,7 @@ impl Osd {
             wal_pvc: containers.device(WAL)?,
             bridge: containers.bridge(id)?,
             annotations: meta.annotations.clone().unwrap_or_default(),
+            memory_limit: containers.init(OPEN).and_then(memory_limit),
             selector,
             pod: Pod { store: labels.get("osd-store").cloned(), ..Pod::of(&containers) },
         }))
@@ -134,6 +143,12 @@ impl Osd {
 }
 
 impl Osd {
+    /// The service account of its pod.
+    pub fn service_account(&self) -> &str {
+        // The account of a pod that names none.
+        self.pod.service_account_name.as_deref().unwrap_or("default")
+    }
+
     /// Checks that a list of this many LUKS devices can be the whole list: data, metadata, write-ahead log.
     ///
     /// # Errors
@@ -179,6 +194,7 @@ impl Pod {
             host_network: pod.host_network,
             dns_policy: pod.dns_policy.clone(),
             service_account_name: pod.service_account_name.clone(),
+            kms: containers.init(FETCH).map(kms_settings).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -263,6 +279,64 @@ fn osd_id(label: &str, containers: &Containers<'_>) -> Result<u32> {
     }
 }
 
+/// The variables of a container that are settings of a KMS.
+fn kms_settings(container: &Container) -> Vec<EnvVar> {
+    let is_setting = |var: &&EnvVar| KMS_SETTINGS.iter().any(|start| var.name.starts_with(start));
+    container.env.iter().flatten().filter(is_setting).cloned().collect()
+}
+
+/// The memory that a container may use, in bytes.
+fn memory_limit(container: &Container) -> Option<u64> {
+    quantity(&container.resources.as_ref()?.limits.as_ref()?.get("memory")?.0)
+}
+
+/// Parses a quantity of bytes as the API server writes it. `None` if it is malformed, or less than one byte.
+fn quantity(text: &str) -> Option<u64> {
+    const UNITS: [(&str, f64); 12] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("m", 1e-3),
+        ("", 1.0),
+    ];
+    let (number, unit) = UNITS.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)))?;
+    let bytes = number.parse::<f64>().ok()? * unit;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+    (1.0..1e19).contains(&bytes).then_some(bytes as u64)
+}
+
 fn invalid(what: impl Into<String>) -> Error {
     Error::config(what.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_is_a_number_with_a_unit() {
+        for (text, bytes) in [
+            ("128974848", Some(128_974_848)),
+            ("4Gi", Some(4 << 30)),
+            ("1.5Gi", Some(3 << 29)),
+            ("129e6", Some(129_000_000)),
+            ("129M", Some(129_000_000)),
+            ("128974848000m", Some(128_974_848)),
+            ("", None),
+            ("Gi", None),
+            ("-1", None),
+            ("1Xi", None),
+            ("NaN", None),
+            ("1e30", None),
+        ] {
+            assert_eq!(quantity(text), bytes, "{text}");
+        }
+    }
 }

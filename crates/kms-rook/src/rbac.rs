@@ -54,43 +54,8 @@ pub fn rbac(
     osds: &[Osd],
     key_secret: impl Fn(&KeyName) -> String,
 ) -> Result<Rbac> {
-    let provider = Provider::of(security)?;
-    let mut settings: Vec<String> = NAMES_OF_SECRETS
-        .iter()
-        .filter_map(|setting| security.kms.connection_details.get(setting))
-        .chain([security.kms.token_secret_name.as_str()])
-        .map(str::trim)
-        // Outside of a CephCluster the value of a setting may be the path of a file.
-        .filter(|name| !name.is_empty() && !name.contains('/'))
-        .map(str::to_owned)
-        .collect();
-    settings.sort();
-    settings.dedup();
-    if provider == Provider::KubernetesSecret {
-        settings.clear();
-    }
-    let keys: Vec<String> = match provider {
-        Provider::KubernetesSecret | Provider::Kmip => osds.iter().map(|osd| key_secret(&osd.name)).collect(),
-        _ => Vec::new(),
-    };
-    let deployments: Vec<String> = osds.iter().map(|osd| osd.deployment.clone()).collect();
-    let mut rules = vec![rule("ceph.rook.io", "cephclusters", &["get"], vec![cluster.to_owned()])];
-    if !settings.is_empty() {
-        rules.push(rule("", "secrets", &["get"], settings));
-    }
-    if !keys.is_empty() {
-        rules.push(rule("", "secrets", &["get", "update"], keys));
-    }
-    // A list cannot be limited to names.
-    rules.push(rule("apps", "deployments", &["list"], Vec::new()));
-    // Whether Rook rotates too.
-    rules.push(rule("batch", "cronjobs", &["list"], Vec::new()));
-    rules.push(rule("batch", "jobs", &["list"], Vec::new()));
-    rules.push(rule("", "pods", &["list"], Vec::new()));
-    if !deployments.is_empty() {
-        rules.push(rule("apps", "deployments", &["patch"], deployments));
-    }
-    rules.push(rule("events.k8s.io", "events", &["create"], Vec::new()));
+    let mut rules = needed(security, cluster, osds, key_secret)?;
+    rules.extend(observing(osds));
     let metadata = || ObjectMeta {
         name: Some(account.to_owned()),
         namespace: Some(kube_namespace.to_owned()),
@@ -114,6 +79,66 @@ pub fn rbac(
             }]),
         },
     })
+}
+
+/// The rules without which a rotation fails: to read the CephCluster and the Secrets that it names, and to read and replace
+/// the Secrets of keys.
+pub(crate) fn needed(
+    security: &SecuritySpec,
+    cluster: &str,
+    osds: &[Osd],
+    key_secret: impl Fn(&KeyName) -> String,
+) -> Result<Vec<PolicyRule>> {
+    let provider = Provider::of(security)?;
+    let settings = match provider {
+        Provider::KubernetesSecret => Vec::new(),
+        _ => settings_secrets(security),
+    };
+    let keys: Vec<String> = match provider {
+        Provider::KubernetesSecret | Provider::Kmip => osds.iter().map(|osd| key_secret(&osd.name)).collect(),
+        _ => Vec::new(),
+    };
+    let mut rules = vec![rule("ceph.rook.io", "cephclusters", &["get"], vec![cluster.to_owned()])];
+    if !settings.is_empty() {
+        rules.push(rule("", "secrets", &["get"], settings));
+    }
+    if !keys.is_empty() {
+        rules.push(rule("", "secrets", &["get", "update"], keys));
+    }
+    Ok(rules)
+}
+
+/// The rules without which a rotation works as well, and warns: to see the devices of an OSD, and whether Rook rotates too;
+/// to record the rotation.
+pub(crate) fn observing(osds: &[Osd]) -> Vec<PolicyRule> {
+    // A list cannot be limited to names.
+    let mut rules = vec![rule("apps", "deployments", &["list"], Vec::new())];
+    // Whether Rook rotates too.
+    rules.push(rule("batch", "cronjobs", &["list"], Vec::new()));
+    rules.push(rule("batch", "jobs", &["list"], Vec::new()));
+    rules.push(rule("", "pods", &["list"], Vec::new()));
+    let deployments: Vec<String> = osds.iter().map(|osd| osd.deployment.clone()).collect();
+    if !deployments.is_empty() {
+        rules.push(rule("apps", "deployments", &["patch"], deployments));
+    }
+    rules.push(rule("events.k8s.io", "events", &["create"], Vec::new()));
+    rules
+}
+
+/// The names of the Secrets that the settings name.
+pub(crate) fn settings_secrets(security: &SecuritySpec) -> Vec<String> {
+    let mut names: Vec<String> = NAMES_OF_SECRETS
+        .iter()
+        .filter_map(|setting| security.kms.connection_details.get(setting))
+        .chain([security.kms.token_secret_name.as_str()])
+        .map(str::trim)
+        // Outside of a CephCluster the value of a setting may be the path of a file.
+        .filter(|name| !name.is_empty() && !name.contains('/'))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn rule(group: &str, resource: &str, verbs: &[&str], names: Vec<String>) -> PolicyRule {

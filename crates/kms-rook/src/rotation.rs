@@ -150,15 +150,8 @@ pub(crate) fn is_ours(pod: Option<&PodSpec>) -> bool {
     containers.any(|container| container.command.iter().flatten().next().is_some_and(|name| name == PROGRAM))
 }
 
-/// The key that a CronJob rotates. `None` if it is suspended, or rotates no key.
-#[cfg(feature = "client")]
-pub(crate) fn rotated_key(job: &CronJob) -> Option<String> {
-    let is_suspended = job.spec.suspend == Some(true);
-    key_of(pod_of(job)).filter(|_| !is_suspended).map(str::to_owned)
-}
-
 /// The key that a pod rotates: the argument after `rotate-key`.
-fn key_of(pod: Option<&PodSpec>) -> Option<&str> {
+pub(crate) fn key_of(pod: Option<&PodSpec>) -> Option<&str> {
     let args = pod?.containers.first()?.args.as_deref()?;
     let at = args.iter().position(|arg| arg == ROTATE_KEY)?;
     args.get(at + 1).map(String::as_str)

@@ -3,9 +3,12 @@
 //! The schedule is checked before the first write. Otherwise the API server would refuse the CronJob of each OSD, one by
 //! one; Rook fails its whole reconcile then.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use kms_core::{Error, KeyName, Result, config::Stricter};
+use kms_core::{
+    Error, KeyName, Result,
+    config::{Stricter, parse_duration},
+};
 
 /// The schedule if `keyRotation.schedule` is empty (rook-behaviour §1.1).
 const DEFAULT: &str = "@weekly";
@@ -82,6 +85,32 @@ impl Schedule {
     /// The text of the schedule.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The shortest time between two runs. `None` if a step of `@every` is not known here.
+    ///
+    /// Days that the schedule leaves out only make it longer, so only the minutes and the hours count.
+    pub fn shortest_gap(&self) -> Option<Duration> {
+        const DAY: u64 = 24 * 60;
+        let minutes = |count: u64| Some(Duration::from_secs(60 * count));
+        match self.as_str() {
+            "@hourly" => return minutes(60),
+            text if text.starts_with("@every ") => {
+                return parse_duration(text.strip_prefix("@every ").unwrap_or_default()).ok();
+            }
+            text if text.starts_with('@') => return minutes(DAY),
+            _ => {}
+        }
+        let [minute, hour, ..] = &FIELDS;
+        let mut fields = self.as_str().split_whitespace();
+        let (in_hour, hours) = (minute.values(fields.next()?), hour.values(fields.next()?));
+        let starts: Vec<u64> =
+            hours.iter().flat_map(|hour| in_hour.iter().map(move |minute| hour * 60 + minute)).collect();
+        let (first, last) = (starts.first()?, starts.last()?);
+        // From the last run of a day to the first one of the next.
+        let over_night = DAY + first - last;
+        let in_day = starts.iter().zip(starts.iter().skip(1)).map(|(one, next)| next - one).min();
+        minutes(in_day.map_or(over_night, |gap| gap.min(over_night)))
     }
 
     /// The schedule of one OSD.
@@ -169,6 +198,32 @@ impl Field {
             ));
         };
         (from > to).then(|| "has a range that ends before it begins".to_owned())
+    }
+
+    /// The numbers that a valid field stands for, in order.
+    fn values(&self, text: &str) -> Vec<u64> {
+        let stands_for = |number: u32| text.split(',').any(|part| self.has(part, number));
+        (self.first..=self.last).filter(|number| stands_for(*number)).map(u64::from).collect()
+    }
+
+    /// Whether a part of a valid list has a number.
+    fn has(&self, part: &str, number: u32) -> bool {
+        let (range, step) =
+            part.split_once('/').map_or((part, None), |(range, step)| (range, step.parse().ok()));
+        let (from, to) = match range {
+            "*" | "?" => (self.first, self.last),
+            // A single number with a step stands for the numbers from there on.
+            _ => match range.split_once('-') {
+                Some((from, to)) => {
+                    (self.value(from).unwrap_or(self.last), self.value(to).unwrap_or(self.first))
+                }
+                None => {
+                    let from = self.value(range).unwrap_or(self.last);
+                    (from, if step.is_some() { self.last } else { from })
+                }
+            },
+        };
+        (from..=to).contains(&number) && (number - from).is_multiple_of(step.unwrap_or(1_u32).max(1))
     }
 
     fn value(&self, text: &str) -> Option<u32> {
@@ -259,6 +314,26 @@ mod tests {
         }
         // A thousand OSDs over 1,440 minutes: most minutes have none or one.
         assert!(starts.len() > 650 && starts.values().all(|together| *together <= 7), "{starts:?}");
+    }
+
+    #[test]
+    fn the_shortest_time_between_two_runs_is_known() {
+        for (schedule, minutes) in [
+            ("@hourly", 60),
+            ("@weekly", 24 * 60),
+            ("@every 1h30m", 90),
+            ("0 3 * * 0", 24 * 60),
+            ("*/10 * * * *", 10),
+            ("5/20 * * * *", 20),
+            ("0,45 * * * *", 15),
+            ("0 1-3,22 * * *", 60),
+            ("30 23,0 * * *", 60),
+            ("0 */12 * * *", 12 * 60),
+            ("0-10/5 4 * * *", 5),
+        ] {
+            let gap = Schedule::parse(schedule).unwrap().shortest_gap();
+            assert_eq!(gap, Some(Duration::from_secs(60 * minutes)), "{schedule}");
+        }
     }
 
     #[test]

@@ -46,7 +46,9 @@ pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
         probe.pass("namespace", namespace);
     }
     mount.api.http.probe(&mount.api.base, STEPS, probe).await?;
-    probe.step("server", health(mount).await)?;
+    let found = health(mount).await;
+    probe.step("server", found)?;
+    probe.clock(mount.api.http.clock());
     let found = login(mount, probe).await;
     probe.step("login", found)?;
     let version = match mount.confirm_version().await {

@@ -88,7 +88,7 @@ async fn deleted_keys_come_back_and_their_devices_open() {
     let Scene { kms, osds, .. } = &scene;
     let identity = std::fs::read_to_string(kms.folder().join("keks.id")).unwrap();
     let mut canaries = vec![Canary::new("the token", &scene.token), Canary::new("the identity", &identity)];
-    canaries.extend(osds.iter().map(|(_, kek, _)| Canary::new("a KEK", kek.expose_secret())));
+    canaries.extend(osds.iter().map(|(_, kek, _)| Canary::new("a KEK", kek.expose_secret_text().unwrap())));
     // As ceph-volume labels a device, so that the escrow knows its cluster.
     assert_eq!(osds[0].2.cryptsetup(&["config", "--subsystem", "ceph_fsid=0-1-2"], &[]), 0);
     scene.calls.forget();

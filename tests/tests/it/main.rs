@@ -16,6 +16,7 @@ mod migrate;
 mod migrate_cluster;
 mod recover_cli;
 mod rook_cli;
+mod rook_doctor;
 mod rook_exports;
 mod rook_inventory;
 mod rook_inventory_page;

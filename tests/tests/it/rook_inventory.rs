@@ -3,6 +3,7 @@ use kms_core::Kek;
 use kms_testkit::luks::Image;
 use kms_tests::{
     Kms, Ran,
+    age::Pair,
     rook::{ADMIN, Cluster},
 };
 use serde_json::{Value, json};
@@ -176,9 +177,9 @@ async fn files_have_what_kubectl_prints_and_a_host_knows_its_own_osds() {
 async fn an_orphan_is_deleted_once_an_escrow_has_it_and_nothing_else_is() {
     let cluster = cluster().await;
     let admin = cluster.kms(ADMIN);
-    let identity = age::x25519::Identity::generate();
-    admin.file("recipients.txt", &identity.to_public().to_string());
-    admin.file("identity.txt", age::secrecy::ExposeSecret::expose_secret(&identity.to_string()));
+    let pair = Pair::generate();
+    admin.file("recipients.txt", &pair.recipient);
+    admin.file("identity.txt", &pair.identity);
     let prune =
         |more: &[&str]| admin.run(&[&["-o", "json", "inventory", "prune", "--older-than"], more].concat());
     let outcomes = |ran: &Ran| -> Vec<(String, String)> {
@@ -214,7 +215,7 @@ async fn an_orphan_is_deleted_once_an_escrow_has_it_and_nothing_else_is() {
     cluster.place.create_service_account("blind").await.unwrap();
     cluster.place.grant("blind", &rules).await.unwrap();
     let blind = cluster.kms(&cluster.place.create_token("blind", &[]).await.unwrap());
-    blind.file("recipients.txt", &identity.to_public().to_string());
+    blind.file("recipients.txt", &pair.recipient);
     let _ =
         blind.run(&[&["inventory", "prune", "--older-than"], &with(&["0", "--all"])[..]].concat()).want(4);
     // A folder with other files is not replaced, and then nothing is deleted.

@@ -6,5 +6,6 @@ mod check;
 mod cmd;
 mod codegen;
 mod color;
+mod doctor;
 mod exports;
 mod kubernetes;

@@ -287,7 +287,7 @@ async fn the_page_describes_what_is_written_of_devices() {
         &[run_on(&host, &kms, &["escrow", "restore", &folder, "a", "-i", &id]).await],
     );
     let key = kms_escrow::RecoveryKey::generate().unwrap();
-    std::fs::write(at("typed"), key.passphrase().expose_secret()).unwrap();
+    std::fs::write(at("typed"), key.passphrase().expose_secret_bytes()).unwrap();
     let slot = ["escrow", "slot", "check", &device, "--key", &at("typed")];
     check("kms escrow slot check", &[run_on(&host, &kms, &slot).await]);
     check("kms escrow slot add", &[escrow::slot::add::tests::printed()]);
@@ -401,6 +401,7 @@ async fn the_page_describes_what_is_written() {
 #[cfg(feature = "k8s-secret")]
 async fn rook() {
     check("kms inventory prune", &[clusters::inventory::prune::tests::printed(Format::Json)]);
+    check("kms doctor", &[clusters::doctor::printed()]);
     check("kms inventory", &[clusters::inventory::tests::printed(Format::Json).1]);
     check("kms cronjobs apply", &[clusters::cronjobs::apply::tests::printed(Format::Json).1]);
 

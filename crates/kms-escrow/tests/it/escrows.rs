@@ -42,7 +42,7 @@ async fn tagged_recipients_stand_beside_others_and_the_archive_is_read_back_with
     // A recipient of the tests of the crate age.
     let tag = "age1tag1qt8lw0ual6avlwmwatk888yqnmdamm7xfd0wak53ut6elz5c4swx2yqdj4e";
     let both = Recipients::parse(&format!("{tag}\n{}", pair(0).1)).unwrap();
-    let sidecar = save(&place.kms, &place.names(), &both, &place.escrow(), about()).await.unwrap();
+    let (sidecar, _) = save(&place.kms, &place.names(), &both, &place.escrow(), about()).await.unwrap();
     assert_eq!(sidecar.keks.recipients, [tag.to_owned(), pair(0).1]);
     let keys = Escrow::open(place.escrow()).unwrap().keks(&identities(0)).unwrap();
     assert!(keys[0].kek().ct_eq(&place.keks[0].1));

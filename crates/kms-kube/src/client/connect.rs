@@ -9,7 +9,9 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Uri, header::USER_AGENT};
-use kms_core::{Error, ErrorKind, Probe, ProxyRules, Result, layer::step_limit};
+use kms_core::{
+    ClockDifference, Error, ErrorKind, Probe, ProxyRules, Result, clock::ServerClock, layer::step_limit,
+};
 use kms_tls::pem::certificates;
 use kube::{
     Client, Config,
@@ -83,6 +85,7 @@ pub struct Connection {
     server: Option<String>,
     way: Option<Arc<transport::Way>>,
     pub(crate) warnings: Warnings,
+    pub(crate) clock: ServerClock,
 }
 
 impl Connection {
@@ -105,6 +108,11 @@ impl Connection {
         }
     }
 
+    /// How far the clock of this host is from that of the API server; `None` before the first response.
+    pub fn clock(&self) -> Option<ClockDifference> {
+        self.clock.difference()
+    }
+
     /// The namespace of the kubeconfig's context or of the pod.
     pub fn kube_namespace(&self) -> &str {
         self.client.default_namespace().trim()
@@ -113,13 +121,13 @@ impl Connection {
 
 impl From<Client> for Connection {
     fn from(client: Client) -> Self {
-        Self { client, server: None, way: None, warnings: Warnings::default() }
+        Self { client, server: None, way: None, warnings: Warnings::default(), clock: ServerClock::default() }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, server, way: _, warnings: _ } = self;
+        let Self { client: _, server, way: _, warnings: _, clock: _ } = self;
         f.debug_struct("Connection").field("server", server).finish_non_exhaustive()
     }
 }
@@ -164,8 +172,8 @@ fn client(options: &ConnectOptions, connect_limit: Duration) -> Result<Connectio
         file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
     }
     let (client, way) = transport::client(&mut config, token_file.as_ref())?;
-    let warnings = Warnings::default();
-    Ok(Connection { client, server: Some(server), way: Some(Arc::new(way)), warnings })
+    let (warnings, clock) = (Warnings::default(), ServerClock::default());
+    Ok(Connection { client, server: Some(server), way: Some(Arc::new(way)), warnings, clock })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {

@@ -8,10 +8,7 @@ use std::{collections::HashSet, io};
 use bytes::Bytes;
 use http::{Request, header::CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta},
-    jiff::Timestamp,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kms_core::{Error, ErrorKind};
 use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -20,7 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{
     connect::Connection,
     error::{Failure, Refusal, Target, is_page, refused, unreadable, unrefused},
-    headers::{clock_skew, retry_after},
+    headers::{retry_after, server_time},
     names::FIELD_MANAGER,
 };
 
@@ -143,16 +140,21 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     })?;
     let (parts, body) = response.into_parts();
     connection.warnings.show(&parts.headers);
+    connection.clock.record(server_time(&parts.headers));
     let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {
         let wait = retry_after(&parts.headers);
         let Failure { cause, error } = refused(parts.status, wait, &Refusal::of(&text), target);
-        let skew = (error.kind() == ErrorKind::Unauthenticated)
-            .then(|| clock_skew(&parts.headers, Timestamp::now()))
-            .flatten();
-        let error = match skew {
-            Some(skew) => error.context("clock", skew),
+        let wrong = connection.clock().filter(|clock| clock.is_wrong());
+        let error = match wrong.filter(|_| error.kind() == ErrorKind::Unauthenticated) {
+            Some(wrong) => error.context(
+                "clock",
+                format!(
+                    "the clock of this host is {wrong} the API server's, so it renews its token at the wrong time; set it \
+                     right"
+                ),
+            ),
             None => error,
         };
         return Err(Failure { cause, error });

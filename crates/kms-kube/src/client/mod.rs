@@ -7,6 +7,7 @@ mod headers;
 mod names;
 mod objects;
 mod owner;
+mod probe;
 mod read_cluster;
 mod retry;
 mod rights;
@@ -27,7 +28,7 @@ pub use self::{
     owner::Owner,
     read_cluster::{ceph_cluster, ceph_clusters},
     retry::retry,
-    rights::{account, pod_security, server_version},
+    rights::{pod_security, service_account_may},
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, marker::PhantomData};
 use bytes::Bytes;
 use k8s_openapi::NamespaceResourceScope;
 use kms_core::{Error, ErrorKind, Result};
-use kube::core::params::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -15,6 +15,9 @@ use super::{
     exchange::{LIST_ROUNDS, Object, PAGE, Page, exchange, json, post_params},
     names::{FIELD_MANAGER, KUBERNETES, check_object},
 };
+
+/// A request that `kube` has made.
+type Prepared = Result<http::Request<Vec<u8>>, kube::core::request::Error>;
 
 /// The options of a write.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,16 +58,51 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// `PermissionDenied` if the account may not list the objects; `Incomplete` if a part of the list is missing;
     /// otherwise errors of the connection.
     pub async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<Vec<T>> {
-        let mut found = Vec::new();
+        self.fold(labels, Vec::new, |found, item| found.push(item)).await
+    }
+
+    /// Lists all objects with these labels page by page, and adds each to what `empty` makes. Only one page is in memory at
+    /// a time. If a token expires, the list starts again, with a new empty one.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn fold<T: DeserializeOwned, S>(
+        &self,
+        labels: &str,
+        empty: impl Fn() -> S,
+        add: impl Fn(&mut S, T),
+    ) -> Result<S> {
+        self.fold_by(labels, |requests, params| requests.list(params), empty, add).await
+    }
+
+    /// The names of all objects. The API server leaves everything but their metadata out.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn names(&self) -> Result<Vec<String>> {
+        let add = |names: &mut Vec<String>, object: Object| names.extend(object.metadata.name);
+        self.fold_by("", |requests, params| requests.list_metadata(params), Vec::new, add).await
+    }
+
+    async fn fold_by<T: DeserializeOwned, S>(
+        &self,
+        labels: &str,
+        request: impl Fn(&kube::core::Request, &ListParams) -> Prepared,
+        empty: impl Fn() -> S,
+        add: impl Fn(&mut S, T),
+    ) -> Result<S> {
+        let mut found = empty();
         let first = ListParams::default().labels(labels).limit(PAGE);
         let (mut params, mut tokens, mut rounds) = (first.clone(), HashSet::new(), 1);
         let annotate = |error| self.annotate_error("list", error);
         loop {
-            let request = self.requests().list(&params);
+            let request = request(&self.requests(), &params);
             match exchange::<Page<T>>(&self.connection, request, None, &self.target("list", None)).await {
                 Ok(page) => {
                     let (items, next) = page.into_parts(&mut tokens);
-                    found.extend(items);
+                    items.into_iter().for_each(|item| add(&mut found, item));
                     params.continue_token = next.map_err(annotate)?;
                     if params.continue_token.is_none() {
                         return Ok(found);
@@ -72,12 +110,29 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
                 }
                 Err(failure) if failure.cause == Cause::Expired && rounds < LIST_ROUNDS => {
                     rounds += 1;
-                    found.clear();
+                    found = empty();
                     tokens.clear();
                     params = first.clone();
                 }
                 Err(failure) => return Err(annotate(failure.list_error())),
             }
+        }
+    }
+
+    /// Whether an object exists.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account may not read the object; otherwise errors of the connection.
+    pub async fn exists(&self, name: &str) -> Result<bool> {
+        check_object(K::KIND, name)?;
+        let request = self.requests().get(name, &GetParams::default());
+        let target = self.target("get", Some(name));
+        let sent = exchange::<Object>(&self.connection, request, None, &target).await;
+        match sent.and_then(|object| object.checked(&target)) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.cause == Cause::Absent => Ok(false),
+            Err(failure) => Err(self.annotate_error("read", failure.error)),
         }
     }
 
@@ -153,7 +208,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         verb: &'static str,
         operation: &'static str,
         name: &str,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        request: Prepared,
         body: &impl Serialize,
     ) -> Result<()> {
         let object: Object = self.send(verb, operation, name, request, body).await?;
@@ -166,7 +221,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         verb: &'static str,
         operation: &'static str,
         name: &str,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        request: Prepared,
         body: &impl Serialize,
     ) -> Result<T> {
         // The request that kube built has an empty body.

@@ -5,7 +5,7 @@ use k8s_openapi::{
         authentication::v1::SelfSubjectReview,
         authorization::v1::{
             ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
-            SelfSubjectRulesReviewSpec,
+            SelfSubjectRulesReviewSpec, SubjectAccessReview, SubjectAccessReviewSpec,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -25,7 +25,7 @@ use super::{
 /// # Errors
 ///
 /// `PermissionDenied` or `Unauthenticated` from a server that hides its version; otherwise errors of the connection.
-pub async fn server_version(connection: &Connection) -> Result<String, Failure> {
+pub(super) async fn server_version(connection: &Connection) -> Result<String, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
@@ -41,7 +41,7 @@ pub async fn server_version(connection: &Connection) -> Result<String, Failure> 
 /// # Errors
 ///
 /// The cause is `NoSuchResource` before Kubernetes 1.28. `PermissionDenied` if the account may not ask.
-pub async fn account(connection: &Connection) -> Result<String, Failure> {
+pub(super) async fn account(connection: &Connection) -> Result<String, Failure> {
     let about = target("create", "authentication.k8s.io", "selfsubjectreviews");
     let answer = review(connection, &SelfSubjectReview::default(), &about).await?;
     Ok(answer.status.and_then(|status| status.user_info?.username).unwrap_or_default())
@@ -63,6 +63,36 @@ pub async fn pod_security(connection: &Connection, kube_namespace: &str) -> Resu
     let about = Target { name: Some(kube_namespace), ..target("get", "", "namespaces") };
     let found: Namespace = read(connection, &format!("/api/v1/namespaces/{kube_namespace}"), &about).await?;
     Ok(found.metadata.labels.and_then(|mut labels| labels.remove("pod-security.kubernetes.io/enforce")))
+}
+
+/// Asks whether a service account may do something.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the account of the connection may not ask; otherwise errors of the connection.
+pub async fn service_account_may(
+    connection: &Connection,
+    kube_namespace: &str,
+    name: &str,
+    what: ResourceAttributes,
+) -> Result<bool, Failure> {
+    let all = "system:serviceaccounts";
+    let question = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("system:serviceaccount:{kube_namespace}:{name}")),
+            // The groups that the API server puts every service account in.
+            groups: Some(vec![
+                all.to_owned(),
+                format!("{all}:{kube_namespace}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(what),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let about = target("create", "authorization.k8s.io", "subjectaccessreviews");
+    Ok(review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed))
 }
 
 impl Secrets {

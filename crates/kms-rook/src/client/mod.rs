@@ -5,15 +5,15 @@ mod status;
 mod switch;
 mod uses;
 
-use std::collections::BTreeSet;
-
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    authorization::v1::ResourceAttributes,
     batch::v1::{CronJob, Job},
-    core::v1::Pod,
+    core::v1::{Pod, ServiceAccount},
 };
 use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
-use kms_kube::{Connection, Objects, pod_security, retry};
+use kms_kube::{Connection, Objects, pod_security, retry, service_account_may};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,11 +24,15 @@ pub use self::{
     uses::nodes_of,
 };
 use crate::{
-    discover::{Discovery, InvalidDeployment, discover},
+    discover::{Discovery, InvalidDeployment, Search},
+    doctor::{CronJobFacts, Right},
     names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
     options::JobOptions,
-    rotation::{RookRotation, rotated_key},
+    rotation::RookRotation,
 };
+
+/// How many rights are asked for at a time.
+const REVIEWS_PARALLEL: usize = 8;
 
 /// The namespace of a CephCluster, with its OSDs and their CronJobs.
 #[derive(Clone, Debug)]
@@ -49,6 +53,12 @@ impl RookNamespace {
     pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Another namespace, over the same connection.
+    #[must_use]
+    pub fn in_namespace(&self, kube_namespace: impl Into<String>) -> Self {
+        Self { kube_namespace: kube_namespace.into(), ..self.clone() }
     }
 
     /// Its name.
@@ -77,8 +87,8 @@ impl RookNamespace {
 
     async fn discover(&self, labels: &str) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
-        let found: Vec<Value> = self.retry("list", || objects.list(labels)).await?;
-        Ok(discover_in(found))
+        let search = || objects.fold(labels, Search::default, |search, found: Value| add(search, &found));
+        Ok(self.retry("list", search).await?.finish())
     }
 
     /// Looks whether Rook itself rotates keys. `enabled` is `security.keyRotation.enabled` of the CephCluster.
@@ -96,17 +106,81 @@ impl RookNamespace {
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
     }
 
-    /// The keys that CronJobs rotate, those of Rook and ours. A CronJob that is suspended does not count.
+    /// The CronJobs that rotate keys, those of Rook and ours.
     ///
     /// # Errors
     ///
     /// `PermissionDenied` if the account may not list CronJobs; otherwise errors of the connection.
-    pub async fn rotated_keys(&self) -> Result<BTreeSet<String>> {
-        let mut found = BTreeSet::new();
+    pub async fn rotations(&self) -> Result<Vec<CronJobFacts>> {
+        let objects: Objects<CronJob> = self.objects()?;
+        let mut found = Vec::new();
         for naming in [Naming::Rook, Naming::BesideRook] {
-            found.extend(self.cron_jobs(naming).await?.iter().filter_map(rotated_key));
+            let labels = self.labels_of(naming);
+            let read = || {
+                objects.fold(&labels, Vec::new, |found, job: CronJob| {
+                    found.push(CronJobFacts::of(&job, naming));
+                })
+            };
+            found.extend(self.retry("list", read).await?);
         }
         Ok(found)
+    }
+
+    /// Whether a service account exists.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account of the connection may not read it; otherwise errors of the connection.
+    pub async fn has_service_account(&self, name: &str) -> Result<bool> {
+        let objects: Objects<ServiceAccount> = self.objects()?;
+        self.retry("read", || objects.exists(name)).await
+    }
+
+    /// The rights that a service account lacks, in words. It belongs to `kube_namespace`, or to this namespace.
+    ///
+    /// The API server is asked once for all objects of a resource, and if that is denied, once for each name.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account of the connection may not ask; otherwise errors of the connection.
+    pub async fn lacks(&self, kube_namespace: &str, account: &str, rights: &[Right]) -> Result<Vec<String>> {
+        let mut lacking = Vec::new();
+        for right in rights {
+            if self.grants(kube_namespace, account, right, None).await? {
+                continue;
+            }
+            if right.names.is_empty() {
+                lacking.push(right.in_words(None));
+            }
+            let asked = stream::iter(&right.names).map(|name| async move {
+                let granted = self.grants(kube_namespace, account, right, Some(name)).await?;
+                Ok::<_, Error>((!granted).then(|| right.in_words(Some(name))))
+            });
+            let asked: Vec<_> = asked.buffered(REVIEWS_PARALLEL).try_collect().await?;
+            lacking.extend(asked.into_iter().flatten());
+        }
+        Ok(lacking)
+    }
+
+    async fn grants(
+        &self,
+        kube_namespace: &str,
+        account: &str,
+        right: &Right,
+        name: Option<&str>,
+    ) -> Result<bool> {
+        let ask = || async {
+            let what = ResourceAttributes {
+                namespace: Some(self.kube_namespace.clone()),
+                group: Some(right.group.clone()),
+                resource: Some(right.resource.clone()),
+                verb: Some(right.verb.clone()),
+                name: name.map(str::to_owned),
+                ..ResourceAttributes::default()
+            };
+            Ok(service_account_may(&self.connection, kube_namespace, account, what).await?)
+        };
+        self.retry("review access", ask).await
     }
 
     /// The level of the Pod Security Standards that the namespace enforces by its label; `None` without the label.
@@ -137,8 +211,13 @@ impl RookNamespace {
     /// The stored CronJobs with the labels of a naming.
     async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
         let objects: Objects<CronJob> = self.objects()?;
-        let labels = format!("{APP}={},{CLUSTER_LABEL}={}", naming.app(), self.kube_namespace);
+        let labels = self.labels_of(naming);
         self.retry("list", || objects.list(&labels)).await
+    }
+
+    /// The label selector of the CronJobs of a naming.
+    fn labels_of(&self, naming: Naming) -> String {
+        format!("{APP}={},{CLUSTER_LABEL}={}", naming.app(), self.kube_namespace)
     }
 
     fn objects<K>(&self) -> Result<Objects<K>>
@@ -162,30 +241,23 @@ fn encrypted_osds() -> String {
     format!("{APP}={OSD_APP},{PVC_LABEL}")
 }
 
-/// Parses Deployments one by one, so that an unparsable one does not block the others (rook-behaviour W20).
-fn discover_in(found: Vec<Value>) -> Discovery {
-    let mut deployments = Vec::with_capacity(found.len());
-    let mut faults = Vec::new();
-    for value in found {
-        match Deployment::deserialize(&value) {
-            Ok(deployment) => deployments.push(deployment),
-            Err(cause) => {
-                let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-                let name = text("/metadata/name");
-                // A Deployment holds no secrets, so the message may quote it.
-                let error = Error::config("the Deployment cannot be parsed")
-                    .operation("read the Deployment of an OSD")
-                    .context("deployment", name)
-                    .source(cause);
-                let labels = value.pointer("/metadata/labels");
-                let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
-                faults.push(InvalidDeployment::new(name, id, error));
-            }
+/// Parses one Deployment by itself, so that an unparsable one does not block the others (rook-behaviour W20).
+fn add(search: &mut Search, found: &Value) {
+    match Deployment::deserialize(found) {
+        Ok(deployment) => search.add(&deployment),
+        Err(cause) => {
+            let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            let name = text("/metadata/name");
+            // A Deployment holds no secrets, so the message may quote it.
+            let error = Error::config("the Deployment cannot be parsed")
+                .operation("read the Deployment of an OSD")
+                .context("deployment", name)
+                .source(cause);
+            let labels = found.pointer("/metadata/labels");
+            let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
+            search.add_fault(InvalidDeployment::new(name, id, error));
         }
     }
-    let mut discovery = discover(&deployments);
-    discovery.faults.append(&mut faults);
-    discovery
 }
 
 #[cfg(test)]
@@ -200,7 +272,9 @@ mod tests {
             "metadata": {"name": "rook-ceph-osd-7", "labels": {"ceph-osd-id": "7"}},
             "spec": {"replicas": "one"},
         });
-        let found = discover_in(vec![broken]);
+        let mut search = Search::default();
+        add(&mut search, &broken);
+        let found = search.finish();
         let [fault] = found.faults.as_slice() else { panic!("{found:?}") };
         assert_eq!((fault.deployment.as_str(), fault.osd_id), ("rook-ceph-osd-7", Some(7)));
     }

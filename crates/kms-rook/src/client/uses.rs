@@ -46,8 +46,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list PVCs; otherwise errors of the connection.
     pub async fn claims(&self) -> Result<BTreeSet<String>> {
         let claims: Objects<PersistentVolumeClaim> = self.objects()?;
-        let claims: Vec<Value> = self.retry("list", || claims.list("")).await?;
-        Ok(claims.iter().filter_map(name).collect())
+        Ok(self.retry("list", || claims.names()).await?.into_iter().collect())
     }
 
     /// The node of each OSD whose pod has one, by the number of the OSD.

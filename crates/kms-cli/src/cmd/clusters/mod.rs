@@ -3,6 +3,8 @@
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod cronjobs;
 #[cfg(feature = "k8s-secret")]
+pub(crate) mod doctor;
+#[cfg(feature = "k8s-secret")]
 pub(crate) mod inventory;
 pub(crate) mod key_management;
 pub(crate) mod migrate;
@@ -25,6 +27,13 @@ pub(crate) enum Command {
     /// run kms instead of rook.
     #[cfg(feature = "k8s-secret")]
     Cronjobs(cronjobs::Args),
+    /// Make every check of the KMS, the cluster and this host, and say what to do
+    ///
+    /// Each finding has a code with a page in docs/doctor/, a state, the object, and the next command. No finding ends the
+    /// run; what could not be checked names the finding that is the reason. If all is well, kms prints one line; -v shows
+    /// every check. kms stores nothing. kms check is the short form for one connection, and tries a test key too.
+    #[cfg(feature = "k8s-secret")]
+    Doctor(doctor::Args),
     /// Show every OSD beside its key, and what is wrong with them
     ///
     /// The OSDs come from Kubernetes with --cluster, else from Deployments in the files, else from Rook's folders on this
@@ -47,11 +56,22 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the command finds the name of the CephCluster itself: what keeps the doctor from it is a finding.
+    pub(crate) fn finds_cluster(&self) -> bool {
+        match self {
+            #[cfg(feature = "k8s-secret")]
+            Self::Doctor(_) => true,
+            _ => false,
+        }
+    }
+
     /// The files given after the command. `None` for a command that takes two KMS.
     pub(crate) fn files(&mut self) -> Option<&mut Files> {
         match self {
             #[cfg(feature = "k8s-secret")]
             Self::Cronjobs(args) => Some(args.files()),
+            #[cfg(feature = "k8s-secret")]
+            Self::Doctor(args) => Some(&mut args.files),
             #[cfg(feature = "k8s-secret")]
             Self::Inventory(args) => Some(args.files()),
             Self::Migrate(_) => None,
@@ -71,6 +91,8 @@ pub(crate) async fn run(
     match command {
         #[cfg(feature = "k8s-secret")]
         Command::Cronjobs(args) => cronjobs::run(args, &invocation.global, output).await,
+        #[cfg(feature = "k8s-secret")]
+        Command::Doctor(args) => doctor::run(args, invocation, output).await,
         #[cfg(feature = "k8s-secret")]
         Command::Inventory(args) => inventory::run(args, invocation, output).await,
         Command::Migrate(args) => migrate::run(args, invocation, output).await,

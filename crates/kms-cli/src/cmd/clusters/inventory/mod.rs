@@ -14,6 +14,7 @@ use clap::{Subcommand, ValueEnum};
 use kms_core::{Error, Result};
 use kms_rook::inventory::{Facts, Inventory, State};
 
+pub(crate) use self::sources::CLAIM;
 use self::{
     document::Document,
     sources::{Devices, Found},

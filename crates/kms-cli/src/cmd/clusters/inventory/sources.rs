@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The kinds of objects that are taken from files, besides Deployments.
-const CLAIM: &str = "PersistentVolumeClaim";
+pub(crate) const CLAIM: &str = "PersistentVolumeClaim";
 const POD: &str = "Pod";
 /// The name of this host.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
@@ -149,7 +149,7 @@ fn in_files(manifests: &mut Manifests) -> Option<Facts> {
     gaps.extend(claims.is_empty().then(|| absent(Source::Claims, CLAIM)));
     gaps.extend(pods.is_empty().then(|| absent(Source::Nodes, POD)));
     gaps.extend(faults(&found));
-    let osds = OsdFacts::of_deployments(found, &nodes_of(&pods));
+    let osds = OsdFacts::of_deployments(&found, &nodes_of(&pods));
     Some(Facts { osds, claims: claims.into_iter().collect(), gaps, ..Facts::default() })
 }
 
@@ -177,7 +177,7 @@ async fn in_kubernetes(kubernetes: &Kubernetes, named: &ClusterRef) -> Facts {
     match osds {
         Ok(found) => {
             facts.gaps.extend(faults(&found));
-            facts.osds = OsdFacts::of_deployments(found, &nodes);
+            facts.osds = OsdFacts::of_deployments(&found, &nodes);
         }
         Err(error) => known(Source::Osds, error),
     }

@@ -1,5 +1,7 @@
 //! The two sides of a migration, from files.
 
+#[cfg(feature = "k8s-secret")]
+use std::collections::BTreeSet;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -198,7 +200,9 @@ impl Sides {
     #[cfg(feature = "k8s-secret")]
     async fn add_cron_jobs(&self, names: &[KeyName], stops: &mut Vec<String>) -> Result<()> {
         let Some(kube_namespace) = &self.kube_namespace else { return Ok(()) };
-        let rotated = self.from.kubernetes().rook(kube_namespace).await?.rotated_keys().await?;
+        let jobs = self.from.kubernetes().rook(kube_namespace).await?.rotations().await?;
+        let active = jobs.iter().filter(|job| !job.is_suspended);
+        let rotated: BTreeSet<_> = active.filter_map(|job| job.key.as_deref()).collect();
         let count = names.iter().filter(|name| rotated.contains(name.as_str())).count();
         if count > 0 {
             stops.push(format!(

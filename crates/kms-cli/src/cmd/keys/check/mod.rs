@@ -2,29 +2,25 @@
 
 #[cfg(feature = "k8s-secret")]
 mod cluster;
-mod secrets;
 
 use std::collections::BTreeMap;
 
-use kms_core::{Details, Error, KmsProvider, KmsProviderExt, Probe, Result};
+use kms_core::{KmsProvider, Result};
 use kms_dispatch::Provider;
 use serde::Serialize;
 
-use self::secrets::Secrets;
 use super::canary::{self, RoundTrip};
 use crate::{
     args::Files,
     exit::Exit,
     invocation::Invocation,
     output::{ErrorDocument, Format, Output, Tone, chain, table},
+    steps::{Connected, Outcome, Step, Steps},
 };
 
-/// The step before the steps of the provider.
-const SETTINGS: &str = "settings";
-/// The step that presents the credentials.
-const LOGIN: &str = "login";
 /// The state of a step that has a warning.
 const WARNING: &str = "warning";
+
 /// The common name of the canary's steps before any of them has run.
 const CANARY: &str = "canary";
 
@@ -48,181 +44,110 @@ pub(crate) struct Args {
 pub(crate) struct Document {
     pub(crate) ok: bool,
     pub(crate) provider: &'static str,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<StepDocument>,
     pub(crate) warnings: Vec<String>,
     pub(crate) details: BTreeMap<&'static str, String>,
 }
 
 /// One step.
 #[derive(Serialize)]
-pub(crate) struct Step {
+pub(crate) struct StepDocument {
     pub(crate) step: String,
     pub(crate) state: &'static str,
     pub(crate) found: Option<String>,
     pub(crate) error: Option<ErrorDocument>,
 }
 
-/// The steps so far, and the first error.
-#[derive(Default)]
-struct Report {
-    steps: Vec<Step>,
-    exit: Option<Exit>,
-    /// What was seen of the server, with `--verbose`.
-    details: BTreeMap<&'static str, String>,
-    /// The Secrets that errors and warnings are about.
-    secrets: Secrets,
+impl From<Step> for StepDocument {
+    fn from(Step { name, outcome }: Step) -> Self {
+        let state = outcome.as_str();
+        let (found, error) = match outcome {
+            Outcome::Passed(text) | Outcome::Warning(text) => (Some(text), None),
+            Outcome::Failed(error) => (None, Some(ErrorDocument::of(&error))),
+            Outcome::NotRun => (None, None),
+        };
+        Self { step: name, state, found, error }
+    }
 }
 
-impl Report {
-    fn pass(&mut self, step: impl Into<String>, found: impl Into<String>) {
-        self.steps.push(Step { step: step.into(), state: "passed", found: Some(found.into()), error: None });
-    }
-
-    fn warn(&mut self, step: impl Into<String>, warning: impl Into<String>) {
-        let (step, mut warning) = (step.into(), warning.into());
-        if step == LOGIN
-            && let Some(secret) = self.secrets.credentials()
-        {
-            warning = format!("{warning} (Secret {secret})");
-        }
-        self.steps.push(Step { step, state: WARNING, found: Some(warning), error: None });
-    }
-
-    /// Adds the steps of a probe, each with its warnings after it.
-    fn add(&mut self, probe: Probe) {
-        let mut warned = probe.warned;
-        let mut passed = probe.passed.into_iter().peekable();
-        while let Some((step, found)) = passed.next() {
-            self.pass(step, found);
-            if passed.peek().is_none_or(|(next, _)| *next != step) {
-                for (step, warning) in warned.extract_if(.., |(of, _)| *of == step) {
-                    self.warn(step, warning);
-                }
-            }
-        }
-        for (step, warning) in warned {
-            self.warn(step, warning);
-        }
-        if let Some((step, error)) = &probe.failed {
-            self.fail(*step, error);
-        }
-        for step in probe.not_run {
-            self.not_run(step);
-        }
-    }
-
-    fn fail(&mut self, step: impl Into<String>, error: &Error) {
-        self.exit.get_or_insert_with(|| Exit::of(error));
-        let error = Some(ErrorDocument::of(&self.secrets.add_to(error)));
-        self.steps.push(Step { step: step.into(), state: "failed", found: None, error });
-    }
-
-    fn not_run(&mut self, step: impl Into<String>) {
-        self.steps.push(Step { step: step.into(), state: "not-run", found: None, error: None });
-    }
-
-    fn failed(&self) -> bool {
-        self.exit.is_some()
-    }
+/// What a check shows beside its steps.
+#[derive(Default)]
+struct Shown {
+    provider: &'static str,
+    warnings: Vec<String>,
+    /// What was seen of the server, with `--verbose`.
+    details: BTreeMap<&'static str, String>,
+    strict: bool,
 }
 
 /// Runs every step in order.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let target = invocation.target().await?;
-    let mut warnings = target.warnings();
     let provider = target.provider();
-    let name = provider.as_ref().map_or("unknown", |provider| match provider {
+    let provider = provider.as_ref().map_or("unknown", |provider| match provider {
         // A downstream provider has no Cargo feature.
         Provider::Own { name, .. } => name,
         provider => provider.feature(),
     });
-    let title = provider.as_ref().map_or("unknown", |provider| provider.title());
-    let mut report = Report { secrets: Secrets::of(&target), ..Report::default() };
-    match target.connect().await {
-        Ok(kms) => {
-            let settings: Vec<_> =
-                target.security().kms.connection_details.iter().map(|(name, _)| name).collect();
-            let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
-            let secret = report.secrets.credentials().map(|name| format!("; credentials of Secret {name}"));
-            report.pass(SETTINGS, format!("{title}: {settings}{}", secret.unwrap_or_default()));
-            let seen = with_provider(&args, &*kms, &mut report, &mut warnings).await?;
+    let mut shown = Shown { provider, warnings: target.warnings(), strict: args.strict, ..Shown::default() };
+    let (mut steps, connected) = Steps::to(&target).await;
+    match connected {
+        Some(Connected { kms, seen }) => {
+            if !args.read_only {
+                try_canary(&*kms, &mut steps, &mut shown.warnings).await?;
+            }
             #[cfg(feature = "k8s-secret")]
-            cluster::add(&invocation.global, &target, &*kms, &mut report).await;
+            cluster::add(&invocation.global, &target, &*kms, &mut steps).await;
             if invocation.global.verbose > 0 {
                 // The canary has shown more than the probe.
-                report.details = seen.read().into_iter().collect();
+                shown.details = seen.read().into_iter().collect();
             }
         }
-        Err(error) => {
-            report.fail(SETTINGS, &error);
-            report.not_run("connect");
+        None => {
+            steps.not_run("connect");
             if !args.read_only {
-                report.not_run(CANARY);
+                steps.not_run(CANARY);
             }
         }
     }
-    finish(report, name, warnings, args.strict, output)
+    finish(steps, shown, output)
 }
 
-/// The steps that need a provider. Returns what is seen of the server.
-async fn with_provider(
-    args: &Args,
-    kms: &dyn KmsProvider,
-    report: &mut Report,
-    warnings: &mut Vec<String>,
-) -> Result<Details> {
-    let probe = kms.probed().await;
-    let seen = probe.details.clone();
-    report.add(probe);
-    if args.read_only {
-        return Ok(seen);
-    }
-    if report.failed() {
-        report.not_run(CANARY);
-        return Ok(seen);
+/// The steps of the canary.
+async fn try_canary(kms: &dyn KmsProvider, steps: &mut Steps, warnings: &mut Vec<String>) -> Result<()> {
+    if steps.error().is_some() {
+        steps.not_run(CANARY);
+        return Ok(());
     }
     let RoundTrip { name, failed, no_update, left_behind } = canary::round_trip(kms).await?;
-    let mut failed = failed.as_ref();
     for step in canary::STEPS {
-        match failed {
-            Some((at, error)) if *at == step => report.fail(format!("{CANARY}: {step}"), error),
-            _ if report.failed() => report.not_run(format!("{CANARY}: {step}")),
+        let of_canary = format!("{CANARY}: {step}");
+        match &failed {
+            Some((at, error)) if *at == step => steps.fail(of_canary, error),
+            _ if steps.error().is_some() => steps.not_run(of_canary),
             _ if step == canary::UPDATE && no_update.is_some() => {
                 let why = no_update.as_ref().map(chain).unwrap_or_default();
-                report.warn(format!("{CANARY}: {step}"), format!("keys cannot be rotated: {why}"));
+                steps.warn(of_canary, format!("keys cannot be rotated: {why}"));
             }
-            _ => report.pass(format!("{CANARY}: {step}"), name.as_str()),
-        }
-        if report.failed() {
-            failed = None;
+            _ => steps.pass(of_canary, name.as_str()),
         }
     }
     warnings.extend(left_behind);
-    Ok(seen)
+    Ok(())
 }
 
-fn finish(
-    report: Report,
-    provider: &'static str,
-    warnings: Vec<String>,
-    strict: bool,
-    output: &mut Output<'_>,
-) -> Result<Exit> {
-    let has_warned = !warnings.is_empty() || report.steps.iter().any(|step| step.state == WARNING);
-    let exit = report.exit.unwrap_or(if strict && has_warned { Exit::Failed } else { Exit::Done });
+fn finish(steps: Steps, shown: Shown, output: &mut Output<'_>) -> Result<Exit> {
+    let Shown { provider, warnings, details, strict } = shown;
+    let exit = steps.error().map(Exit::of);
+    let steps: Vec<_> = steps.steps.into_iter().map(StepDocument::from).collect();
+    let has_warned = !warnings.is_empty() || steps.iter().any(|step| step.state == WARNING);
+    let exit = exit.unwrap_or(if strict && has_warned { Exit::Failed } else { Exit::Done });
     match output.format() {
         Format::Json => {
-            let ok = exit == Exit::Done;
-            output.json(&Document {
-                ok,
-                provider,
-                steps: report.steps,
-                warnings,
-                details: report.details,
-            })?;
+            output.json(&Document { ok: exit == Exit::Done, provider, steps, warnings, details })?;
         }
         Format::Text => {
-            let row = |step: &Step| {
+            let row = |step: &StepDocument| {
                 let detail = match (&step.found, &step.error) {
                     (Some(found), _) => found.as_str(),
                     (None, Some(error)) => error.message(),
@@ -238,11 +163,10 @@ fn finish(
             };
             let warning = |warning: &String| ["warning", "", warning].map(str::to_owned);
             let detail = |(name, seen): (&&'static str, &String)| ["seen", name, seen].map(str::to_owned);
-            let rows: Vec<_> = report
-                .steps
+            let rows: Vec<_> = steps
                 .iter()
                 .map(row)
-                .chain(report.details.iter().map(detail))
+                .chain(details.iter().map(detail))
                 .chain(warnings.iter().map(warning))
                 .collect();
             for line in table(&rows) {
@@ -267,22 +191,19 @@ pub(crate) mod tests {
     use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
     use super::*;
+    use crate::steps::SETTINGS;
 
     /// Returns the output of a check of this provider.
     pub(crate) async fn checked(kms: &dyn KmsProvider, format: Format, read_only: bool) -> (Exit, String) {
-        let mut report = Report::default();
-        let mut warnings = Vec::new();
-        report.pass(SETTINGS, "none needed");
-        with_provider(
-            &Args { files: Files::default(), read_only, strict: false },
-            kms,
-            &mut report,
-            &mut warnings,
-        )
-        .await
-        .unwrap();
+        let mut steps = Steps::default();
+        steps.pass(SETTINGS, "none needed");
+        let _seen = steps.probe(kms).await;
+        let mut shown = Shown { provider: "memory", ..Shown::default() };
+        if !read_only {
+            try_canary(kms, &mut steps, &mut shown.warnings).await.unwrap();
+        }
         let mut bytes = Vec::new();
-        let exit = finish(report, "memory", warnings, false, &mut Output::to(format, &mut bytes)).unwrap();
+        let exit = finish(steps, shown, &mut Output::to(format, &mut bytes)).unwrap();
         (exit, String::from_utf8(bytes).unwrap())
     }
 
@@ -298,28 +219,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_warning_of_a_step_is_shown_and_fails_nothing() {
-        let mut probe = Probe::new();
-        probe.plan(&["login", "rights"]);
-        probe.pass("login", "done");
-        probe.warn("login", "the token ends soon");
-        probe.pass("rights", "keys may be read");
-        probe.warn("rights", "missing: update");
-        let mut report = Report::default();
-        report.add(probe);
-        let states: Vec<_> = report.steps.iter().map(|step| (step.step.as_str(), step.state)).collect();
-        let expected =
-            [("login", "passed"), ("login", "warning"), ("rights", "passed"), ("rights", "warning")];
-        assert_eq!(states, expected);
-        let mut bytes = Vec::new();
-        let exit =
-            finish(report, "memory", Vec::new(), false, &mut Output::to(Format::Text, &mut bytes)).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        assert_eq!(exit, Exit::Done);
-        assert!(
-            text.lines().any(|line| line.starts_with("WARN") && line.contains("missing: update")),
-            "{text}"
-        );
+    fn a_warning_of_a_step_is_shown_and_fails_nothing_unless_the_check_is_strict() {
+        for (strict, expected) in [(false, Exit::Done), (true, Exit::Failed)] {
+            let mut steps = Steps::default();
+            steps.pass("rights", "keys may be read");
+            steps.warn("rights", "missing: update");
+            let mut bytes = Vec::new();
+            let shown = Shown { provider: "memory", strict, ..Shown::default() };
+            let exit = finish(steps, shown, &mut Output::to(Format::Text, &mut bytes)).unwrap();
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(exit, expected);
+            assert!(
+                text.lines().any(|line| line.starts_with("WARN") && line.contains("missing: update")),
+                "{text}"
+            );
+        }
     }
 
     #[tokio::test]

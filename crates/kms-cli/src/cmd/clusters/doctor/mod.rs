@@ -1,0 +1,304 @@
+//! `kms doctor`: makes every check in one run, and says what to do about each finding.
+//!
+//! A check has a code, and a page in `docs/doctor/`. The rules over the objects of a cluster are in `kms_rook::doctor`; the
+//! steps to the KMS are those of `kms check`.
+
+mod accounts;
+mod catalogue;
+mod cluster;
+mod connection;
+mod devices;
+mod document;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use clap::ValueEnum;
+use kms_core::{Error, KmsProvider, Result};
+use kms_kube::ClusterRef;
+use kms_rook::{
+    doctor::{
+        Code, Commands, Diagnosis, Finding,
+        codes::{self, CREDENTIALS, DELETING, PLAIN_SETS, RIGHTS, SETTINGS},
+        keys,
+    },
+    inventory::{Facts, Gap, Inventory, Source},
+};
+
+use self::{
+    catalogue::applicable,
+    document::{Document, Shown},
+};
+use crate::{
+    args::{Files, Global, duration},
+    cmd::{devices::DATA_DIR, keys::list::collect},
+    exit::Exit,
+    invocation::Invocation,
+    kubernetes::Kubernetes,
+    output::{Output, chain},
+    settings,
+    steps::Steps,
+    target::Target,
+};
+
+#[cfg(test)]
+pub(crate) use self::document::tests::printed;
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    /// Show only what is not in order
+    #[arg(long)]
+    short: bool,
+
+    /// Leave a check out of the output and the exit code, by its code: KMS0804
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = catalogue::code)]
+    skip: Vec<Code>,
+
+    /// The state from which a finding makes the exit code 1
+    #[arg(long, value_name = "STATE", value_enum, default_value_t)]
+    fail_on: FailOn,
+
+    /// A key whose current version is older than this is a finding: 90d, 2160h
+    #[arg(long, value_name = "AGE", value_parser = duration)]
+    older_than: Option<Duration>,
+
+    /// The service account of the Rook operator [default: rook-ceph-system in the namespace of the cluster]
+    #[arg(long, value_name = "NAMESPACE[/ACCOUNT]", value_parser = accounts::operator)]
+    operator: Option<accounts::Account>,
+
+    /// The folder where Rook keeps the data of OSDs on this host; may be repeated
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: Vec<PathBuf>,
+}
+
+/// The findings that `--fail-on` means.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Errors
+    #[default]
+    Error,
+    /// Errors and warnings
+    Warning,
+}
+
+/// The source of the OSDs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    /// The API server.
+    Kubernetes,
+    /// Deployments in files, or none.
+    Files,
+}
+
+/// What all checks share.
+struct Doctor<'a> {
+    invocation: &'a Invocation<'a>,
+    /// The options of the call, with the name of the CephCluster once it is known.
+    global: Global,
+    commands: Commands,
+    diagnosis: Diagnosis,
+}
+
+/// Makes every check that applies. A check that fails keeps only those from being made that need it.
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
+    let Args { files: _, short, skip, fail_on, older_than, operator, data_dir } = args;
+    let global = invocation.global.clone();
+    let folders = devices::Folders::find(&data_dir, &global);
+    let scope = if global.cluster.is_some() { Scope::Kubernetes } else { Scope::Files };
+    let mut doctor = Doctor { invocation, commands: commands(&global), global, diagnosis: Diagnosis::new() };
+    let target = doctor.target().await;
+    let kms = match &target {
+        Some(target) => doctor.connect(target).await,
+        None => None,
+    };
+    let mut facts = Facts::default();
+    if let Some(kms) = &kms {
+        doctor.list(&**kms, &mut facts).await;
+    }
+    let seen = match (&target, doctor.global.cluster.clone()) {
+        (Some(target), Some(named)) => {
+            Some(doctor.cluster(target, &named, operator.as_ref(), &mut facts).await)
+        }
+        (Some(target), None) => doctor.files(target, &mut facts),
+        (None, _) => None,
+    };
+    let has_osds = scope == Scope::Kubernetes || seen.is_some();
+    // Without the keys or the OSDs there is no inventory, and the finding that keeps them is named.
+    if kms.is_some() && seen.is_some() {
+        let inventory = Inventory::new(facts, SystemTime::now(), older_than);
+        keys(&inventory, older_than.is_some(), &doctor.commands, &mut doctor.diagnosis);
+    }
+    let osds = seen.as_ref().map(|found| found.osds.as_slice()).unwrap_or_default();
+    let host = folders.is_host();
+    doctor.devices(folders, kms.as_deref(), osds).await;
+    let provider = target.as_ref().and_then(|target| Some(target.provider().ok()?.as_str()));
+    let catalogue = applicable(scope == Scope::Kubernetes, has_osds, host, older_than.is_some());
+    let entries = doctor.diagnosis.settle(&catalogue, &skip);
+    let shown = Shown {
+        provider,
+        cluster: doctor.global.cluster.as_ref().map(shown),
+        skipped: skip,
+        fail_on,
+        short,
+        verbose: doctor.global.verbose > 0,
+    };
+    Document::new(entries, &shown).show(&shown, output)
+}
+
+impl Doctor<'_> {
+    /// Finds the settings, after a look at the API server if they come from there. `None` if there are none.
+    async fn target(&mut self) -> Option<Target> {
+        let Invocation { environment, registry, .. } = self.invocation;
+        let kubernetes = Kubernetes::new(&self.global, self.global.timeout);
+        if self.global.cluster.is_some() && !self.api_server(&kubernetes).await {
+            return None;
+        }
+        let found = async {
+            if let Some(named) = self.global.cluster.as_ref().filter(|named| named.name.is_empty()) {
+                self.global.cluster = Some(kubernetes.only_cluster(&named.kube_namespace).await?);
+                self.commands = commands(&self.global);
+            }
+            settings::find(&self.global, environment, registry, &kubernetes).await
+        };
+        match found.await {
+            Ok(settings) => Some(Target::new(settings, kubernetes, &self.global, environment, registry)),
+            Err(error) => {
+                self.settings_failed(error);
+                None
+            }
+        }
+    }
+
+    fn settings_failed(&mut self, error: Error) {
+        let next = self.commands.kms("check --read-only");
+        self.diagnosis.add(Finding::failed(SETTINGS, self.source(), error, next));
+    }
+
+    /// The source of the settings, in words.
+    fn source(&self) -> String {
+        match &self.global.cluster {
+            Some(named) => format!("CephCluster {}", shown(named)),
+            None if self.global.files.is_empty() => "the environment".to_owned(),
+            None => "the files".to_owned(),
+        }
+    }
+
+    /// Connects to the KMS. `None` if the settings cannot be used, or a step failed.
+    async fn connect(&mut self, target: &Target) -> Option<std::sync::Arc<dyn KmsProvider>> {
+        let (steps, connected) = Steps::to(target).await;
+        let name = target.provider().map_or("the KMS", |provider| provider.as_str());
+        let has_failed = steps.error().is_some();
+        let next = self.commands.kms("check --read-only");
+        connection::of_kms().add(steps, name, &next, &mut self.diagnosis);
+        self.settings_warnings(target);
+        connected.filter(|_| !has_failed).map(|connected| connected.kms)
+    }
+
+    /// The warnings about settings that are not errors.
+    fn settings_warnings(&mut self, target: &Target) {
+        let object = self.source();
+        let show = self.commands.kubectl("get cephcluster -o yaml");
+        let plain = target.warnings().into_iter().map(|text| Finding::new(PLAIN_SETS, &object, text, &show));
+        self.diagnosis.add_all(PLAIN_SETS, plain, &object, "no device set says otherwise");
+        let deleting = target.is_being_deleted().then(|| {
+            let text = "it is being deleted; if its keys are Kubernetes Secrets, they are deleted with it";
+            Finding::new(DELETING, &object, text, &show)
+        });
+        self.diagnosis.add_all(DELETING, deleting, &object, "it is not being deleted");
+    }
+
+    /// Lists the keys.
+    async fn list(&mut self, kms: &dyn KmsProvider, facts: &mut Facts) {
+        let failed = match collect(kms).await {
+            Ok((keys, cut)) => {
+                facts.keys = keys;
+                cut
+            }
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => {
+                let count = format!("{} keys", facts.keys.len());
+                self.diagnosis.pass(codes::KEYS, kms.provider(), count);
+            }
+            Some(error) => {
+                facts.gaps.push(Gap::failed(Source::Keys, chain(&error), error.clone()));
+                let next = self.commands.kms("list");
+                self.diagnosis.add(Finding::failed(codes::KEYS, kms.provider(), error, next));
+            }
+        }
+    }
+}
+
+/// A check that has found nothing of its own while the check before it has passed.
+const FOLLOWING: [(Code, Code); 4] = [
+    (codes::TLS, codes::CERTIFICATE),
+    (codes::API_TLS, codes::API_CERTIFICATE),
+    (codes::LOGIN, CREDENTIALS),
+    (codes::READ, RIGHTS),
+];
+
+/// The commands of findings, with the options of this call.
+fn commands(global: &Global) -> Commands {
+    let mut kubectl = "kubectl".to_owned();
+    let mut kms = "kms".to_owned();
+    let mut both = |option: &str, value: &str| {
+        let option = format!(" {option} {}", quoted(value));
+        kms.push_str(&option);
+        kubectl.push_str(&option);
+    };
+    if let Some(path) = &global.kubeconfig {
+        both("--kubeconfig", &path.display().to_string());
+    }
+    if let Some(context) = &global.context {
+        both("--context", context);
+    }
+    for path in &global.files {
+        kms = format!("{kms} -f {}", quoted(&path.display().to_string()));
+    }
+    let name = global.cluster.as_ref().map(|named| {
+        kms = format!("{kms} -n {}", shown(named));
+        kubectl = format!("{kubectl} -n {}", named.kube_namespace);
+        named.name.clone()
+    });
+    Commands::new(kms, kubectl, name.unwrap_or_default())
+}
+
+/// A CephCluster as `--cluster` names it. Its name is empty if only its namespace is known.
+fn shown(named: &ClusterRef) -> String {
+    let ClusterRef { kube_namespace, name, .. } = named;
+    if name.is_empty() { kube_namespace.clone() } else { format!("{kube_namespace}/{name}") }
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@=,%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_have_the_options_of_the_call_and_can_be_pasted() {
+        let mut global = crate::cli::tests::global(&["-f", "my file.yaml", "--context", "it's"]);
+        let commands = commands(&global);
+        assert_eq!(commands.kms("list"), r"kms --context 'it'\''s' -f 'my file.yaml' list");
+        global.files.clear();
+        global.context = None;
+        global.cluster = Some(ClusterRef::new("rook-ceph", "my"));
+        let commands = super::commands(&global);
+        assert_eq!(commands.kms("list"), "kms -n rook-ceph/my list");
+        assert_eq!(commands.kubectl("get pods"), "kubectl -n rook-ceph get pods");
+    }
+}

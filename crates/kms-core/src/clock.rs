@@ -1,0 +1,87 @@
+//! How far the clock of this host is from that of a server.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+/// Clocks that differ by less are as good as equal: servers show whole seconds, and a response takes some time.
+const TOLERANCE: Duration = Duration::from_secs(60);
+
+/// The difference between the clock of this host and that of a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClockDifference {
+    seconds: u64,
+    is_ahead: bool,
+}
+
+impl ClockDifference {
+    /// The difference between two moments that should be the same one.
+    pub fn between(ours: SystemTime, theirs: SystemTime) -> Self {
+        match ours.duration_since(theirs) {
+            Ok(ahead) => Self { seconds: ahead.as_secs(), is_ahead: true },
+            Err(behind) => Self { seconds: behind.duration().as_secs(), is_ahead: false },
+        }
+    }
+
+    /// Whether tokens and certificates may be used at a wrong time because of it.
+    pub fn is_wrong(self) -> bool {
+        self.seconds >= TOLERANCE.as_secs()
+    }
+}
+
+impl fmt::Display for ClockDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.is_ahead { "ahead of" } else { "behind" };
+        write!(f, "{} s {direction}", self.seconds)
+    }
+}
+
+/// The last difference that the responses of a server have shown. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct ServerClock(Arc<Mutex<Option<ClockDifference>>>);
+
+impl ServerClock {
+    /// Records the time that a response shows, at this moment. Does nothing if the response shows none.
+    pub fn record(&self, theirs: Option<SystemTime>) {
+        if let Some(theirs) = theirs {
+            let now = ClockDifference::between(SystemTime::now(), theirs);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
+    }
+
+    /// The last difference; `None` if no response has shown the time of the server.
+    pub fn difference(&self) -> Option<ClockDifference> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_named_with_its_direction() {
+        let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let at = |seconds: i64| {
+            let by = Duration::from_secs(seconds.unsigned_abs());
+            let ours = if seconds < 0 { theirs - by } else { theirs + by };
+            let difference = ClockDifference::between(ours, theirs);
+            (difference.is_wrong(), difference.to_string())
+        };
+        assert_eq!(at(600), (true, "600 s ahead of".to_owned()));
+        assert_eq!(at(-60), (true, "60 s behind".to_owned()));
+        assert!(!at(-59).0 && !at(59).0);
+    }
+
+    #[test]
+    fn a_response_without_a_time_changes_nothing() {
+        let clock = ServerClock::default();
+        clock.record(None);
+        assert_eq!(clock.difference(), None);
+        clock.record(Some(SystemTime::UNIX_EPOCH));
+        clock.clone().record(None);
+        assert!(clock.difference().is_some_and(ClockDifference::is_wrong));
+    }
+}

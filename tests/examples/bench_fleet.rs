@@ -1,0 +1,172 @@
+//! Measures commands on a large cluster: 1,000 OSDs on 50 nodes, with their Deployments, PVCs, Secrets, pods and CronJobs on a
+//! real API server and their keys on a real OpenBao. `cargo xtask bench fleet` runs it.
+//!
+//! A command that takes too long or too much memory fails the benchmark.
+
+#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people who measure")]
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use kms_core::Kek;
+use kms_testkit::servers::{OpenBao, OpenBaoConfig};
+use kms_tests::{
+    Kms,
+    measure::{MEASURE, cost, f64_of, measured, words_of},
+    rook::{ADMIN, Cluster, osd_on_vault},
+};
+use serde_json::{Value, json};
+
+/// The number of OSDs, and of the nodes that they run on.
+const OSDS: usize = 1000;
+const NODES: usize = 50;
+/// How many requests set the cluster up at a time.
+const PARALLEL: usize = 16;
+/// The most that a command may take, in milliseconds and in MiB.
+const MOST_MS: f64 = 60_000.0;
+const MOST_MIB: f64 = 64.0;
+/// The prefix of the names of keys in Vault.
+const PREFIX: &str = "rook-ceph-osd-encryption-key-";
+
+/// The commands that are measured: add a row for a new one.
+const ROWS: [&[&str]; 5] =
+    [&["list"], &["inventory"], &["check", "--read-only"], &["doctor"], &["cronjobs", "apply", "--dry-run"]];
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [MEASURE, file] => measured(Path::new(file)),
+        [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
+        _ => bail!("usage: bench_fleet OUT"),
+    }
+}
+
+async fn all(out: &Path) -> Result<()> {
+    let vault = OpenBao::start(OpenBaoConfig::default()).await?;
+    let cluster = Arc::new(fleet(&vault).await?);
+    let kms: Kms = cluster.kms(ADMIN);
+    // The CronJobs of the fleet are those of kms.
+    let _ = kms.run(&["cronjobs", "apply"]).want(0);
+    println!("{:40} {:>9} {:>10} {:>9}", "", "seconds", "requests", "peak MiB");
+    let mut figures = serde_json::Map::new();
+    let mut slow = Vec::new();
+    for args in ROWS {
+        let what = format!("kms {}", args.join(" "));
+        let before = api_requests(&cluster).await?;
+        let of_vault = vault.requests()?;
+        let found = cost(kms.folder(), &[words_of(&kms.command(args))])?;
+        let requests = api_requests(&cluster).await? - before + f64_of(u64::try_from(of_vault.all()?.len())?);
+        let mib = f64_of(found.peak_kib) / 1024.0;
+        println!("{what:40} {:>9.1} {requests:>10.0} {mib:>9.1}", found.wall_ms / 1000.0);
+        let mut figure = found.json();
+        figure["requests"] = json!(requests);
+        figures.insert(what.clone(), figure);
+        if found.wall_ms > MOST_MS || mib > MOST_MIB {
+            slow.push(what);
+        }
+    }
+    fs::write(out, serde_json::to_string_pretty(&figures)?).with_context(|| out.display().to_string())?;
+    if !slow.is_empty() {
+        bail!("more than {MOST_MS} ms or {MOST_MIB} MiB: {}", slow.join(", "));
+    }
+    Ok(())
+}
+
+/// Makes the cluster.
+async fn fleet(vault: &OpenBao) -> Result<Cluster> {
+    let settings = [
+        ("KMS_PROVIDER", "vault"),
+        ("VAULT_ADDR", vault.url()),
+        ("VAULT_BACKEND_PATH", "rookv2"),
+        ("VAULT_BACKEND", "v2"),
+        ("VAULT_CACERT", "vault-ca"),
+    ];
+    let details: serde_json::Map<String, Value> =
+        settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let cluster = Cluster::new(json!({
+        "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
+        "keyRotation": {"enabled": true, "schedule": "@weekly"},
+    }))
+    .await;
+    let place = &cluster.place;
+    place.create_secret("rook-vault-token", &[("token", &vault.admin().rook_token().await?)]).await?;
+    place.create_secret("vault-ca", &[("cert", &vault.pki().ca.cert)]).await?;
+    let _token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
+    place.create_service_account("rook-ceph-system").await?;
+    let of_operator = json!([
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
+    ]);
+    place.grant("rook-ceph-system", &of_operator).await?;
+    let of_pods = settings.map(|(name, value)| match name {
+        "VAULT_CACERT" => (name, "/etc/vault/vault.ca"),
+        _ => (name, value),
+    });
+    // Each part has its own OSDs.
+    let parts = (0..PARALLEL).map(|part| {
+        let (cluster, of_pods) = (&cluster, &of_pods[1..]);
+        async move {
+            for id in (part..OSDS).step_by(PARALLEL) {
+                add(cluster, vault, id, of_pods).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    futures_util::future::try_join_all(parts).await?;
+    Ok(cluster)
+}
+
+/// Adds one OSD with everything that belongs to it.
+async fn add(cluster: &Cluster, vault: &OpenBao, id: usize, settings: &[(&str, &str)]) -> Result<()> {
+    let place = &cluster.place;
+    let pvc = format!("set1-data-{id}x7dwl");
+    let osd = osd_on_vault(place.name(), id, &pvc, settings);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": format!("rook-ceph-osd-{id}"),
+            "labels": {"app": "rook-ceph-osd", "ceph-osd-id": id.to_string()},
+        },
+        "spec": {
+            "nodeName": format!("node-{}", id % NODES),
+            "containers": [{"name": "osd", "image": "none"}],
+        },
+    });
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": pvc},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    cluster.call("POST", "apps/v1", "deployments", osd).await;
+    place.call("POST", &place.path("persistentvolumeclaims"), claim).await?;
+    place.call("POST", &place.path("pods"), pod).await?;
+    place.create_secret(&format!("rook-ceph-osd-{id}-keyring"), &[("keyring", "[osd]")]).await?;
+    let key = format!("{PREFIX}{pvc}");
+    let kek = Kek::generate()?;
+    let data = json!({"data": {&key: kek.expose_secret_text()?}});
+    vault.admin().call("POST", &format!("rookv2/data/{key}"), data).await?;
+    Ok(())
+}
+
+/// The requests that the API server has answered about objects of clusters, by its own count.
+async fn api_requests(cluster: &Cluster) -> Result<f64> {
+    const RESOURCES: [&str; 9] = [
+        "cephclusters",
+        "cronjobs",
+        "deployments",
+        "namespaces",
+        "persistentvolumeclaims",
+        "pods",
+        "secrets",
+        "selfsubjectreviews",
+        "subjectaccessreviews",
+    ];
+    let reply = cluster.kube.request("GET", "/metrics", Value::Null).await?;
+    let text = reply.ok()?;
+    let text = text.as_str().context("the metrics are not text")?;
+    let counts = text.lines().filter(|line| {
+        line.starts_with("apiserver_request_total{")
+            && !line.contains("verb=\"WATCH\"")
+            && RESOURCES.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
+    });
+    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}

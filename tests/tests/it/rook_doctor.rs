@@ -1,0 +1,523 @@
+//! `kms doctor` on a real API server and a real OpenBao: nothing wrong, and then one thing wrong at a time.
+use kms_core::Kek;
+use kms_testkit::{
+    luks::Image,
+    servers::{OpenBao, OpenBaoConfig, http::Http, openbao::TokenSpec, wait},
+};
+use kms_tests::{
+    Kms, Ran,
+    gateway::Gateway,
+    rook::{ADMIN, Cluster, osd_on_vault},
+};
+use serde_json::{Value, json};
+
+const OSDS: [(usize, &str); 2] = [(1, "set1-data-0a"), (3, "set1-data-1b")];
+const ACCOUNT: &str = "rook-kms-rotation";
+const PREFIX: &str = "rook-ceph-osd-encryption-key-";
+
+/// A cluster in which nothing is wrong.
+struct Scene {
+    cluster: Cluster,
+    vault: OpenBao,
+    config: String,
+}
+
+/// A finding that is not `ok`: code, state, object, next command; the code of the reason in place of the object if it was
+/// not checked.
+type Found = (String, String, String, String);
+
+impl Scene {
+    async fn new() -> Self {
+        let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+        let settings = settings(&vault);
+        let details: serde_json::Map<String, Value> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let cluster = Cluster::new(json!({
+            "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
+            "keyRotation": {"enabled": true, "schedule": "@weekly"},
+        }))
+        .await;
+        let place = &cluster.place;
+        let token = vault.admin().rook_token().await.unwrap();
+        place.create_secret("rook-vault-token", &[("token", &token)]).await.unwrap();
+        place.create_secret("vault-ca", &[("cert", &vault.pki().ca.cert)]).await.unwrap();
+        // The pods name the file of the CA.
+        let of_pods = settings
+            .map(|(name, value)| (name, if name == "VAULT_CACERT" { "/etc/vault/vault.ca" } else { value }));
+        for (id, name) in OSDS {
+            cluster
+                .call("POST", "apps/v1", "deployments", osd_on_vault(place.name(), id, name, &of_pods[1..]))
+                .await;
+            let claim = json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            });
+            cluster.kubectl(&format!("create -f - <<'END'\n{claim}\nEND"));
+        }
+        let _token = cluster.account("rook-ceph-osd", &[]).await;
+        place.create_service_account("rook-ceph-system").await.unwrap();
+        let of_operator = json!([
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+            {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
+        ]);
+        place.grant("rook-ceph-system", &of_operator).await.unwrap();
+        let account =
+            json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-service-account": ACCOUNT}}});
+        cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &account).await;
+        let config = cluster.kubeconfig(ADMIN);
+        let scene = Self { cluster, vault, config };
+        let _ = scene.kms().run(&["cronjobs", "apply"]).want(0);
+        for (_, name) in OSDS {
+            let _ = scene.kms().run(&["create", name]).want(0);
+        }
+        let name = scene.cluster.place.name();
+        scene
+            .cluster
+            .shell(&format!("kms -n {name} cronjobs rights | kubectl apply -f -"), scene.kms().folder());
+        scene.wait_for_rights(true).await;
+        scene
+    }
+
+    fn kms(&self) -> Kms {
+        self.cluster.kms(ADMIN)
+    }
+
+    /// The start of the next commands.
+    fn start(&self) -> (String, String) {
+        let (config, name) = (&self.config, self.cluster.place.name());
+        (
+            format!("kms --kubeconfig {config} -n {name}/rook-ceph"),
+            format!("kubectl --kubeconfig {config} -n {name}"),
+        )
+    }
+
+    /// What is not in order.
+    fn found(&self) -> Vec<Found> {
+        found(&self.kms().run(&["-o", "json", "doctor"]))
+    }
+
+    /// Waits until the API server grants the rotation account its rights, or does not.
+    async fn wait_for_rights(&self, wanted: bool) {
+        let name = self.cluster.place.name();
+        let review = json!({"spec": {
+            "user": format!("system:serviceaccount:{name}:{ACCOUNT}"),
+            "resourceAttributes": {"namespace": name, "verb": "get", "resource": "secrets", "name": "rook-vault-token"},
+        }});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        wait::until("the rights of the account", wait::START, async || {
+            let answer = self.cluster.kube.call("POST", path, review.clone()).await?;
+            Ok((answer["status"]["allowed"] == json!(wanted)).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Checks that nothing is wrong.
+    fn expect_health(&self) {
+        assert_eq!(self.found(), Vec::<Found>::new());
+    }
+}
+
+fn settings(vault: &OpenBao) -> [(&str, &str); 5] {
+    [
+        ("KMS_PROVIDER", "vault"),
+        ("VAULT_ADDR", vault.url()),
+        ("VAULT_BACKEND_PATH", "rookv2"),
+        ("VAULT_BACKEND", "v2"),
+        ("VAULT_CACERT", "vault-ca"),
+    ]
+}
+
+/// What a run has found that is not in order.
+fn found(ran: &Ran) -> Vec<Found> {
+    let document = ran.json();
+    let findings = document["findings"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    findings
+        .iter()
+        .filter(|finding| finding["state"] != "ok")
+        .map(|finding| {
+            let object =
+                if finding["state"] == "not-checked" { &finding["because"] } else { &finding["object"] };
+            (text(&finding["code"]), text(&finding["state"]), text(object), text(&finding["next"]))
+        })
+        .collect()
+}
+
+fn is(code: &str, state: &str, object: &str, next: impl Into<String>) -> Found {
+    (code.to_owned(), state.to_owned(), object.to_owned(), next.into())
+}
+
+/// The checks that were not made because of `code`.
+fn because(code: &str, checks: &[&str]) -> Vec<Found> {
+    checks.iter().map(|check| is(check, "not-checked", code, "")).collect()
+}
+
+fn all(findings: impl IntoIterator<Item = Vec<Found>>) -> Vec<Found> {
+    let mut all: Vec<_> = findings.into_iter().flatten().collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn a_healthy_cluster_is_one_line() {
+    let scene = Scene::new().await;
+    scene.expect_health();
+    let ran = scene.kms().run(&["doctor"]).want(0);
+    let name = scene.cluster.place.name();
+    let expected = format!(" checks of {name}/rook-ceph with vault\n");
+    assert!(
+        ran.stdout.starts_with("\u{2713} ok  all is well: ") && ran.stdout.ends_with(&expected),
+        "{}",
+        ran.text()
+    );
+    assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.text());
+    let _ = scene.kms().run(&["doctor", "--fail-on", "warning"]).want(0);
+    // The name of the only CephCluster is found too.
+    let alone =
+        Kms::new().global(&["--kubeconfig", &scene.config, "-n", name]).run(&["-v", "doctor"]).want(0);
+    for code in ["KMS0101", "KMS0303", "KMS0503", "KMS0602", "KMS0803", "KMS1101", "KMS1102"] {
+        assert!(
+            alone.stdout.lines().any(|line| line.starts_with(&format!("\u{2713} ok           {code}  "))),
+            "{code}: {}",
+            alone.stdout
+        );
+    }
+    assert!(alone.stdout.contains("X25519MLKEM768 (post-quantum)"), "{}", alone.stdout);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn what_is_wrong_in_the_kms_is_found_and_what_needs_it_is_not_checked() {
+    let scene = Scene::new().await;
+    let (kms, _) = scene.start();
+    let check = format!("{kms} check --read-only");
+    let admin = scene.vault.admin();
+    // A token without the right to list.
+    admin.put_policy("reader", "path \"rookv2/data/*\" { capabilities = [\"read\"] }").await.unwrap();
+    let spec = TokenSpec { policies: &["reader"], ..Default::default() };
+    let token = admin.create_token(spec).await.unwrap();
+    let rook_token = admin.rook_token().await.unwrap();
+    let set_token = async |token: &str| {
+        let change = json!({"stringData": {"token": token}});
+        let patch = Some(("application/merge-patch+json", change.to_string()));
+        let path = scene.cluster.place.path("secrets/rook-vault-token");
+        scene.cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    };
+    set_token(&token).await;
+    let expected = [
+        vec![
+            is("KMS0405", "warning", "vault", &check),
+            is("KMS0801", "error", "vault", format!("{kms} list")),
+        ],
+        because("KMS0801", &["KMS0803", "KMS0804"]),
+    ];
+    assert_eq!(scene.found(), all(expected));
+
+    // A token without any right on keys.
+    let spec = TokenSpec { policies: &["default"], ..Default::default() };
+    set_token(&admin.create_token(spec).await.unwrap()).await;
+    let expected = [
+        vec![is("KMS0404", "error", "vault", &check)],
+        because("KMS0404", &["KMS0405", "KMS0801", "KMS0803", "KMS0804"]),
+    ];
+    assert_eq!(scene.found(), all(expected));
+
+    // A token that has ended.
+    set_token("s.gone").await;
+    let after_login = ["KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801", "KMS0803", "KMS0804"];
+    let expected = [vec![is("KMS0401", "error", "vault", &check)], because("KMS0401", &after_login)];
+    assert_eq!(scene.found(), all(expected));
+    set_token(&rook_token).await;
+    scene.expect_health();
+
+    // The clusters' keys go with the mount, so this comes last.
+    admin.call("DELETE", "sys/mounts/rookv2", Value::Null).await.unwrap();
+    let expected = [
+        vec![is("KMS0403", "error", "vault", &check)],
+        because("KMS0403", &["KMS0404", "KMS0405", "KMS0801", "KMS0803", "KMS0804"]),
+    ];
+    assert_eq!(scene.found(), all(expected));
+    let _ = scene.kms().run(&["doctor", "--short"]).want(1);
+    let _ = scene.kms().run(&["doctor", "--skip", "KMS0403"]).want(0);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn an_expired_certificate_keeps_everything_behind_it_from_being_checked() {
+    let scene = Scene::new().await;
+    let (url, pki) = (scene.vault.url(), scene.vault.pki());
+    for kind in ["crt", "key"] {
+        std::fs::copy(
+            scene.vault.pki_file(&format!("expired-server.{kind}")),
+            scene.vault.pki_file(&format!("server.{kind}")),
+        )
+        .unwrap();
+    }
+    // OpenBao reads its certificate again.
+    let reload = std::process::Command::new("kill").args(["-HUP", &scene.vault.pid().to_string()]).status();
+    assert!(reload.unwrap().success());
+    wait::until("the expired certificate", wait::START, async || {
+        let fresh = Http::new(url, &pki.ca.cert, None)?;
+        Ok(fresh.send("GET", "/v1/sys/health", &Value::Null).await.is_err().then_some(()))
+    })
+    .await
+    .unwrap();
+    let (kms, _) = scene.start();
+    let behind = [
+        "KMS0304", "KMS0305", "KMS0401", "KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801", "KMS0803",
+        "KMS0804", "KMS1101",
+    ];
+    let expected = [
+        vec![is("KMS0303", "error", "vault", format!("{kms} check --read-only"))],
+        because("KMS0303", &behind),
+    ];
+    assert_eq!(scene.found(), all(expected));
+    let ran = scene.kms().run(&["doctor", "--short"]).want(1);
+    assert!(ran.stdout.contains("ended on 2021-01-01"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("\u{2713}"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn osds_without_keys_and_keys_without_osds_are_found() {
+    let scene = Scene::new().await;
+    let (kms, kubectl) = scene.start();
+    let (_, name) = OSDS[0];
+    let _ = scene.kms().run(&["create", "gone"]).want(0);
+    let orphan = vec![is("KMS0804", "warning", "key gone", format!("{kms} inventory"))];
+    assert_eq!(scene.found(), orphan);
+    let _ = scene.kms().run(&["doctor"]).want(0);
+    let _ = scene.kms().run(&["doctor", "--fail-on", "warning"]).want(1);
+    let well = scene.kms().run(&["doctor", "--fail-on", "warning", "--skip", "KMS0804"]).want(0);
+    assert!(
+        well.stdout.starts_with("\u{2713} ok  all is well") && well.stdout.ends_with("without KMS0804\n")
+    );
+    let _ = scene.kms().run(&["delete", "gone", "--destroy"]).want(0);
+    scene.expect_health();
+
+    let path = format!("rookv2/metadata/{PREFIX}{name}");
+    scene.vault.admin().call("DELETE", &path, Value::Null).await.unwrap();
+    let missing = is("KMS0803", "error", &format!("{name} (OSD 1)"), format!("{kms} recover {name} DEVICE"));
+    assert_eq!(scene.found(), [missing]);
+    let _ = scene.kms().run(&["create", name]).want(0);
+    scene.expect_health();
+
+    // A Deployment that contradicts itself may belong to any key.
+    let label = |pvc: &str| json!({"metadata": {"labels": {"ceph.rook.io/pvc": pvc}}});
+    let deployment = "rook-ceph-osd-1";
+    scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &label("other")).await;
+    let show = format!("{kubectl} get deployment {deployment} -o yaml");
+    let expected = [
+        vec![is("KMS0702", "error", &format!("Deployment {deployment}"), show.clone())],
+        because("KMS0702", &["KMS0605", "KMS0803", "KMS0804"]),
+    ];
+    assert_eq!(scene.found(), all(expected));
+    scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &label(name)).await;
+    scene.expect_health();
+
+    // The CephCluster has moved on, and the operator has not.
+    let moved =
+        json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_BACKEND_PATH": "rookv2/"}}}}});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &moved).await;
+    let differ = |id: usize| {
+        let deployment = format!("rook-ceph-osd-{id}");
+        let show = format!("{kubectl} get deployment {deployment} -o yaml");
+        is("KMS0703", "warning", &format!("Deployment {deployment}"), show)
+    };
+    assert_eq!(scene.found(), OSDS.map(|(id, _)| differ(id)));
+    let back =
+        json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_BACKEND_PATH": "rookv2"}}}}});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &back).await;
+    scene.expect_health();
+
+    let limits = json!({"metadata": {"annotations": {"kms.ceph.rook.io/key-rotation-outcome": "failed"}}});
+    scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &limits).await;
+    let events = format!("{kubectl} events --for deployment/{deployment}");
+    assert_eq!(scene.found(), [is("KMS0704", "warning", &format!("Deployment {deployment}"), events)]);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
+    let scene = Scene::new().await;
+    let (kms, kubectl) = scene.start();
+    let ours = "rook-ceph-osd-key-rotation-1";
+    let object = format!("CronJob {ours}");
+    let suspend = |suspend: bool| json!({"spec": {"suspend": suspend}});
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &suspend(true)).await;
+    let resume = format!("{kubectl} patch cronjob {ours} --patch '{{\"spec\": {{\"suspend\": false}}}}'");
+    assert_eq!(scene.found(), [is("KMS0604", "warning", &object, resume)]);
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &suspend(false)).await;
+    scene.expect_health();
+
+    // The run of Sunday has not succeeded.
+    let status = json!({"status": {"lastScheduleTime": "2026-11-29T03:00:00Z"}});
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}/status"), &status).await;
+    assert_eq!(
+        scene.found(),
+        [is("KMS0608", "warning", &object, format!("{kubectl} describe cronjob {ours}"))]
+    );
+    let status = json!({"status": {"lastSuccessfulTime": "2026-11-29T03:10:00Z"}});
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}/status"), &status).await;
+    scene.expect_health();
+
+    // A CronJob with a name of our own beside it.
+    let mut twin = scene.cluster.call("GET", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
+    let name = "rook-kms-key-rotation-1";
+    twin["metadata"] = json!({"name": name, "labels": {"app": "rook-kms-key-rotation", "rook_cluster": scene.cluster.place.name()}});
+    scene.cluster.call("POST", "batch/v1", "cronjobs", twin).await;
+    let apply = format!("{kms} cronjobs apply --dry-run");
+    assert_eq!(scene.found(), [is("KMS0602", "error", &format!("key {}", OSDS[0].1), apply.clone())]);
+    scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{name}"), Value::Null).await;
+    scene.expect_health();
+
+    scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
+    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply)]);
+    let _ = scene.kms().run(&["cronjobs", "apply"]).want(0);
+    scene.expect_health();
+
+    let schedule = |schedule: &str| json!({"spec": {"schedule": schedule}});
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("*/5 * * * *")).await;
+    let edit = format!("{kubectl} edit cephcluster rook-ceph");
+    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit)]);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn rights_that_accounts_lack_are_found() {
+    let scene = Scene::new().await;
+    let (kms, kubectl) = scene.start();
+    let name = scene.cluster.place.name();
+    let of = |account: &str| format!("ServiceAccount {name}/{account}");
+    scene
+        .cluster
+        .call("DELETE", "rbac.authorization.k8s.io/v1", &format!("rolebindings/{ACCOUNT}"), Value::Null)
+        .await;
+    scene.wait_for_rights(false).await;
+    let rights = format!("{kms} cronjobs rights --service-account {ACCOUNT}");
+    let expected = ["error", "warning"].into_iter().zip(["KMS0504", "KMS0505"]);
+    let expected: Vec<_> =
+        expected.map(|(state, code)| is(code, state, &of(ACCOUNT), rights.clone())).collect();
+    assert_eq!(scene.found(), expected);
+
+    scene.cluster.kubectl(&format!("delete serviceaccount {ACCOUNT}"));
+    let expected = [
+        vec![is("KMS0502", "error", &of(ACCOUNT), format!("{kubectl} get serviceaccount {ACCOUNT}"))],
+        because("KMS0502", &["KMS0504", "KMS0505"]),
+    ];
+    assert_eq!(scene.found(), all(expected));
+
+    // An account that may look at the cluster, and may not ask what others may do.
+    let rules = json!([
+        {"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["list"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+    ]);
+    scene.cluster.place.create_service_account("looker").await.unwrap();
+    scene.cluster.place.grant("looker", &rules).await.unwrap();
+    let token = scene.cluster.place.create_token("looker", &[]).await.unwrap();
+    let ran = scene.cluster.kms(&token).run(&["-o", "json", "doctor"]).want(1);
+    let codes: Vec<_> =
+        found(&ran).into_iter().map(|(code, state, object, _)| (code, state, object)).collect();
+    let expected = [
+        ("KMS0501", "warning", "subjectaccessreviews"),
+        ("KMS0502", "not-checked", "KMS0601"),
+        ("KMS0503", "not-checked", "KMS0501"),
+        ("KMS0504", "not-checked", "KMS0501"),
+        ("KMS0505", "not-checked", "KMS0501"),
+        ("KMS0506", "not-checked", "KMS0501"),
+        ("KMS0601", "error", "CronJobs"),
+        ("KMS0602", "not-checked", "KMS0601"),
+        ("KMS0603", "not-checked", "KMS0601"),
+        ("KMS0604", "not-checked", "KMS0601"),
+        ("KMS0605", "not-checked", "KMS0601"),
+        ("KMS0606", "not-checked", "KMS0601"),
+        ("KMS0607", "not-checked", "KMS0601"),
+        ("KMS0608", "not-checked", "KMS0601"),
+    ];
+    let expected =
+        expected.map(|(code, state, object)| (code.to_owned(), state.to_owned(), object.to_owned()));
+    assert_eq!(codes, expected);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao, kubectl and cryptsetup: cargo xtask it rook"]
+async fn devices_of_a_host_are_looked_at() {
+    let scene = Scene::new().await;
+    let (_, name) = OSDS[0];
+    let host = scene.kms();
+    let (kms, _) = scene.start();
+    let kek = Kek::parse(host.run(&["get", name]).want(0).stdout).unwrap();
+    let folder = host.folder().join(format!("rook/{}/{name}/ceph-1", scene.cluster.place.name()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("block"), "").unwrap();
+    let image = Image::luks2(&kek).copy(folder.join("block-tmp"));
+    let node = std::fs::canonicalize(image.path()).unwrap().display().to_string();
+    let run = || found(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"]));
+    let slots = format!("{kms} slots {node}");
+    assert_eq!(run(), Vec::<Found>::new());
+
+    // A second slot of the rotation, a slot of another key, and a token of another program.
+    image.add(&kek, 1, &Kek::generate().unwrap());
+    let finish = format!("{kms} rotate {name} {node} --finish");
+    assert_eq!(run(), [is("KMS1005", "warning", &node, finish)]);
+    image.kill(&kek, 1);
+    image.add(&kek, 3, &Kek::generate().unwrap());
+    assert_eq!(run(), [is("KMS1006", "warning", &node, &slots)]);
+    std::fs::write(folder.join("token"), r#"{"type": "clevis", "keyslots": ["3"]}"#).unwrap();
+    let token = folder.join("token").display().to_string();
+    assert_eq!(image.cryptsetup(&["token", "import", "--json-file", &token], &[]), 0);
+    assert_eq!(run(), [is("KMS1007", "warning", &node, &slots)]);
+    assert_eq!(image.cryptsetup(&["token", "remove", "--token-id", "0"], &[]), 0);
+    image.kill(&kek, 3);
+    assert_eq!(run(), Vec::<Found>::new());
+
+    // The KEK of the KMS opens nothing.
+    let (_, other) = OSDS[1];
+    let foreign = scene.cluster.place.name();
+    let second = host.folder().join(format!("rook/{foreign}/{other}/ceph-3"));
+    std::fs::create_dir_all(&second).unwrap();
+    let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
+    let node = std::fs::canonicalize(second.join("block-tmp")).unwrap().display().to_string();
+    let recover = format!("{kms} recover {other} {node}");
+    assert_eq!(run(), [is("KMS1004", "error", &node, recover)]);
+    std::fs::write(second.join("block-tmp"), "no header").unwrap();
+    assert_eq!(run(), [is("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn a_wrong_clock_is_found() {
+    let scene = Scene::new().await;
+    let kube = &scene.cluster.kube;
+    let port = kube.url().rsplit(':').next().unwrap().parse().unwrap();
+    let to_api = Gateway::start(port, kube.ca()).await.unwrap();
+    let to_vault = Gateway::start(scene.vault.port(), &scene.vault.pki().ca.cert).await.unwrap();
+    let address =
+        json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_ADDR": to_vault.url()}}}}});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &address).await;
+    let config = json!({
+        "clusters": [{"name": "c", "cluster": {"server": to_api.url()}}],
+        "users": [{"name": "u", "user": {"token": ADMIN}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    });
+    let kms =
+        Kms::new().global(&["--allow-http", "--kubeconfig", "config", "-n", scene.cluster.place.name()]);
+    kms.file("config", &config.to_string());
+    let run = || found(&kms.run(&["-o", "json", "doctor"]));
+    // What the gateways themselves bring about is there before and after.
+    let before = run();
+    for (gateway, code, object) in [(&to_api, "KMS1102", "API server"), (&to_vault, "KMS1101", "vault")] {
+        for seconds in [600, -600] {
+            gateway.shift(seconds);
+            let new: Vec<_> = run().into_iter().filter(|found| !before.contains(found)).collect();
+            assert_eq!(new, [is(code, "warning", object, "timedatectl")]);
+        }
+        gateway.shift(0);
+    }
+    assert_eq!(run(), before);
+}
