@@ -5,7 +5,7 @@
 //! LUKS1: "LUKS1 On-Disk Format Specification" 1.2.3; LUKS2: "LUKS2 On-Disk Format Specification" 1.1.1, sections 2
 //! and 3.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use kms_core::{Error, ErrorKind, Result, Retry};
 use kms_rotation::{KeySlot, Slot, SlotKdf};
@@ -33,6 +33,8 @@ const LUKS1_SALT_BYTES: usize = 32;
 /// The offset of the sector of a LUKS1 header where the data begin, and the bytes of a sector.
 const LUKS1_PAYLOAD_AT: usize = 104;
 const SECTOR: u64 = 512;
+/// The bytes of a read that only compares.
+const PIECE: usize = 1 << 20;
 /// How often a whole header is read while programs write to it.
 const WHOLE_READS: usize = 3;
 /// The largest whole header: two copies of 4 MiB, and 128 MiB of key slots.
@@ -90,12 +92,24 @@ pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>> {
             return Err(cut_off("LUKS"));
         }
         // The areas of the slots take milliseconds to read, and a program that writes them changes the metadata too.
-        if disk.read(0, length).map_err(not_read)? == bytes {
+        if is_same(&disk, &bytes).map_err(not_read)? {
             return Ok(bytes);
         }
     }
     Err(Error::new(ErrorKind::Conflict, "a program writes to the LUKS header: try again when it has ended")
         .retry(Retry::Always))
+}
+
+/// Whether the disk still begins with these bytes. Reads piece by piece, since a header has 16 MiB and more.
+fn is_same(disk: &DirectReader, bytes: &[u8]) -> io::Result<bool> {
+    let mut offset = 0;
+    for piece in bytes.chunks(PIECE) {
+        if disk.read(offset, piece.len())? != piece {
+            return Ok(false);
+        }
+        offset += u64::try_from(piece.len()).map_err(io::Error::other)?;
+    }
+    Ok(true)
 }
 
 /// The bytes of a whole header.
