@@ -17,7 +17,7 @@ use kms_tests::{
 };
 use serde_json::{Value, json};
 
-/// The number of OSDs, and of the nodes that they run on.
+/// The number of OSDs unless another one is given, and of the nodes that they run on.
 const OSDS: usize = 1000;
 const NODES: usize = 50;
 /// How many requests set the cluster up at a time.
@@ -36,14 +36,16 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [MEASURE, file] => measured(Path::new(file)),
-        [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
-        _ => bail!("usage: bench_fleet OUT"),
+        [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out), OSDS)),
+        // A smaller cluster, to try the benchmark itself.
+        [out, osds] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out), osds.parse()?)),
+        _ => bail!("usage: bench_fleet OUT [OSDS]"),
     }
 }
 
-async fn all(out: &Path) -> Result<()> {
+async fn all(out: &Path, osds: usize) -> Result<()> {
     let vault = OpenBao::start(OpenBaoConfig::default()).await?;
-    let cluster = Arc::new(fleet(&vault).await?);
+    let cluster = Arc::new(fleet(&vault, osds).await?);
     let kms: Kms = cluster.kms(ADMIN);
     // The CronJobs of the fleet are those of kms.
     let _ = kms.run(&["cronjobs", "apply"]).want(0);
@@ -73,7 +75,7 @@ async fn all(out: &Path) -> Result<()> {
 }
 
 /// Makes the cluster.
-async fn fleet(vault: &OpenBao) -> Result<Cluster> {
+async fn fleet(vault: &OpenBao, osds: usize) -> Result<Cluster> {
     let settings = [
         ("KMS_PROVIDER", "vault"),
         ("VAULT_ADDR", vault.url()),
@@ -106,7 +108,7 @@ async fn fleet(vault: &OpenBao) -> Result<Cluster> {
     let parts = (0..PARALLEL).map(|part| {
         let (cluster, of_pods) = (&cluster, &of_pods[1..]);
         async move {
-            for id in (part..OSDS).step_by(PARALLEL) {
+            for id in (part..osds).step_by(PARALLEL) {
                 add(cluster, vault, id, of_pods).await?;
             }
             anyhow::Ok(())

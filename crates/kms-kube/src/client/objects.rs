@@ -16,6 +16,13 @@ use super::{
     names::{FIELD_MANAGER, KUBERNETES, check_object},
 };
 
+/// The number of whole objects on a page of a list. A Deployment of an OSD has 25 kB of JSON, and many times that as a
+/// tree of values.
+const WHOLE_PAGE: u32 = 25;
+
+/// Makes requests about one kind in one namespace.
+type Requests = kube::core::Request;
+
 /// A request that `kube` has made.
 type Prepared = Result<http::Request<Vec<u8>>, kube::core::request::Error>;
 
@@ -73,7 +80,8 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         empty: impl Fn() -> S,
         add: impl Fn(&mut S, T),
     ) -> Result<S> {
-        self.fold_by(labels, |requests, params| requests.list(params), empty, add).await
+        let request = |requests: &Requests, params: &ListParams| requests.list(params);
+        self.fold_by(ListParams::default().labels(labels).limit(WHOLE_PAGE), request, empty, add).await
     }
 
     /// The names of all objects. The API server leaves everything but their metadata out.
@@ -83,18 +91,18 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// As [`list`](Self::list).
     pub async fn names(&self) -> Result<Vec<String>> {
         let add = |names: &mut Vec<String>, object: Object| names.extend(object.metadata.name);
-        self.fold_by("", |requests, params| requests.list_metadata(params), Vec::new, add).await
+        let request = |requests: &Requests, params: &ListParams| requests.list_metadata(params);
+        self.fold_by(ListParams::default().limit(PAGE), request, Vec::new, add).await
     }
 
     async fn fold_by<T: DeserializeOwned, S>(
         &self,
-        labels: &str,
-        request: impl Fn(&kube::core::Request, &ListParams) -> Prepared,
+        first: ListParams,
+        request: impl Fn(&Requests, &ListParams) -> Prepared,
         empty: impl Fn() -> S,
         add: impl Fn(&mut S, T),
     ) -> Result<S> {
         let mut found = empty();
-        let first = ListParams::default().labels(labels).limit(PAGE);
         let (mut params, mut tokens, mut rounds) = (first.clone(), HashSet::new(), 1);
         let annotate = |error| self.annotate_error("list", error);
         loop {
