@@ -137,7 +137,7 @@ async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_
         })
         .await
         .unwrap();
-        let args = ["--timeout", "2s", "key-management", "get", "x", "out"];
+        let args = ["--timeout", "4s", "key-management", "get", "x", "out"];
         let (code, _, stderr) = kms(&server.url(), &args, &POD).await;
         assert_eq!(code, 5, "{stderr}");
         assert!(stderr.contains(&format!("{unreadable} cannot be read")), "{stderr}");
@@ -152,7 +152,7 @@ async fn a_pod_has_its_own_settings_when_the_ceph_cluster_or_a_secret_cannot_be_
         let (code, _, stderr) = kms(&server.url(), &args, &POD[..2]).await;
         assert!(code != 0 && stderr.contains("kubernetes: read Secret"), "{stderr}");
     }
-    let args = ["--timeout", "2s", "key-management", "get", "x", "out"];
+    let args = ["--timeout", "4s", "key-management", "get", "x", "out"];
     let (_, _, stderr) = kms("http://127.0.0.1:1", &args, &POD).await;
     assert!(stderr.contains("the CephCluster cannot be read") && stderr.contains("vault: get: "), "{stderr}");
     assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{stderr}");
