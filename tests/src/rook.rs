@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+pub use kms_testkit::servers::kube::ADMIN_TOKEN as ADMIN;
 use kms_testkit::servers::{
     self,
     kube::{Kube, KubeNamespace},
@@ -14,9 +15,6 @@ use kms_testkit::servers::{
 use serde_json::{Value, json};
 
 use crate::{Kms, Ran};
-
-/// The token of the administrator.
-pub const ADMIN: &str = "admintoken";
 
 /// The rights that concern keys and that a Rook cluster grants to the OSDs' account (rook-behaviour §16).
 const RIGHTS_OF_OSDS: [(&str, &str, &[&str]); 2] =

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kms_core::{DeleteMode, Error, ErrorKind, Freshness, KeyName, PutMode, Result};
+use kms_core::{DeleteMode, Error, ErrorKind, Freshness, Kek, KeyName, PutMode, Result};
 
 use crate::{
     journal::{Entry, Journal, Mark, Phase, Versions, recorded},
     pair::{Pair, prove_distinct},
     run::{Failed, Observer, Options, each},
 };
+
+/// Whether an escrow has this KEK of a key.
+pub type IsSaved<'a> = dyn Fn(&KeyName, &Kek) -> bool + Sync + 'a;
 
 /// What was deleted.
 #[derive(Debug, Default)]
@@ -26,7 +29,8 @@ pub struct Cleared {
 /// Deletes those keys of the source that were verified, are unchanged since, and whose KEK the target has.
 ///
 /// The caller has seen that every OSD has restarted from the target. `used` has the keys of these OSDs; other keys of the
-/// source stay, since they may belong to another cluster. [`DeleteMode::Soft`] destroys where the source has no soft delete.
+/// source stay, since they may belong to another cluster. So does a key unless `is_saved` says that an escrow has the KEK
+/// of the target. [`DeleteMode::Soft`] destroys where the source has no soft delete.
 ///
 /// # Errors
 ///
@@ -37,6 +41,7 @@ pub async fn clear(
     pair: Pair<'_>,
     journal: &mut Journal,
     used: &BTreeSet<KeyName>,
+    is_saved: &IsSaved<'_>,
     mode: DeleteMode,
     options: &Options,
     observer: &dyn Observer,
@@ -67,7 +72,7 @@ pub async fn clear(
     let work = |name: KeyName| {
         let entry = entries.get(&name).cloned().unwrap_or_default();
         async move {
-            let deleted = delete(pair, &name, &entry, mode).await;
+            let deleted = delete(pair, &name, &entry, is_saved, mode).await;
             (name, deleted)
         }
     };
@@ -86,7 +91,13 @@ pub async fn clear(
 }
 
 /// Deletes a key of the source, and looks afterwards whether the target still has it.
-async fn delete(pair: Pair<'_>, name: &KeyName, entry: &Entry, mode: DeleteMode) -> Result<&'static str> {
+async fn delete(
+    pair: Pair<'_>,
+    name: &KeyName,
+    entry: &Entry,
+    is_saved: &IsSaved<'_>,
+    mode: DeleteMode,
+) -> Result<&'static str> {
     let stays = |why: &'static str| {
         Error::new(ErrorKind::Conflict, format!("{why}, so the key of the source stays"))
             .context("key", name.as_str())
@@ -98,6 +109,9 @@ async fn delete(pair: Pair<'_>, name: &KeyName, entry: &Entry, mode: DeleteMode)
         }
         Err(error) => return Err(error),
     };
+    if !is_saved(name, &target.kek) {
+        return Err(stays("the escrow does not have the KEK of the target"));
+    }
     let source = match pair.from.get(name, Freshness::Fresh).await {
         Ok(source) => source,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok("absent"),

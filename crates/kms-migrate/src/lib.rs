@@ -11,7 +11,7 @@ pub mod undo;
 pub mod verify;
 
 pub use crate::{
-    clear::{Cleared, clear},
+    clear::{Cleared, IsSaved, clear},
     copy::{Copied, copy},
     journal::{Journal, Phase, Place},
     pair::{Fit, Pair},

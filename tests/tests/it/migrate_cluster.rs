@@ -11,6 +11,7 @@ use kms_testkit::{
 };
 use kms_tests::{
     Kms, Ran,
+    age::Pair,
     rook::{ADMIN, Cluster, fixture, move_to},
 };
 use serde_json::{Value, json};
@@ -253,11 +254,16 @@ async fn a_cluster_is_switched_osd_by_osd_and_the_source_is_deleted_at_the_end()
     assert_eq!(moved.held().await, [1, 2, 3]);
     assert_eq!(moved.block().await["connectionDetails"]["KMS_PROVIDER"], "vault");
     let _ = moved.step("copy", &[]).want(1);
-    let escrow = moved.kms.folder().join("escrow");
-    std::fs::create_dir(&escrow).unwrap();
-    let finish = ["--escrow", "escrow"];
+    let pair = Pair::generate();
+    moved.kms.file("recipients.txt", &pair.recipient);
+    moved.kms.file("identity.txt", &pair.identity);
+    let save = |folder, names: &[&str]| {
+        let line = [&["-f", "to.yaml", "escrow", "create", folder, "-R", "recipients.txt"], names].concat();
+        let _ = moved.kms.run(&line).want(0);
+    };
+    let finish = ["--escrow", "escrow", "-i", "identity.txt"];
     let _ = moved.step("finish", &finish).want(2);
-    std::fs::write(escrow.join("keys.age"), "age").unwrap();
+    save("escrow", &[]);
     let _ = moved.step("finish", &finish).want(1);
 
     let operator = Operator::start(&moved.cluster);
@@ -269,8 +275,16 @@ async fn a_cluster_is_switched_osd_by_osd_and_the_source_is_deleted_at_the_end()
     assert_eq!(moved.held().await, [0; 0]);
     drop(operator);
 
+    // An escrow of fewer keys; an escrow of as many, but of another one.
+    save("few", &[&key(0)]);
+    let _ = moved.step("finish", &["--escrow", "few"]).want(2);
+    let others: Vec<_> = (1..OSDS).map(key).chain([OF_OTHERS.to_owned()]).collect();
+    save("other", &others.iter().map(String::as_str).collect::<Vec<_>>());
+    let finished = moved.step("finish", &["--escrow", "other", "-i", "identity.txt"]).want(1).json();
+    assert_eq!(finished["outcomes"], json!({"deleted": OSDS - 1, "left": 1}), "{finished}");
+    assert_eq!(finished["failures"][0]["name"], key(0), "{finished}");
     let finished = moved.step("finish", &finish).want(0).json();
-    assert_eq!(finished["outcomes"], json!({"deleted": OSDS, "left": 1}), "{finished}");
+    assert_eq!(finished["outcomes"], json!({"deleted": 1, "done-before": OSDS - 1, "left": 1}), "{finished}");
     assert_eq!(moved.secrets(), [OF_OTHERS.to_owned()].into());
     let kms =
         Kms::new().document("to.yaml", &std::fs::read_to_string(moved.kms.folder().join("to.yaml")).unwrap());

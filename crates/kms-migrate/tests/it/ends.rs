@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kms_core::{DeleteMode, ErrorKind, Kek, KeyName, KmsProvider as _, PutMode};
+use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider as _, PutMode};
 use kms_migrate::{
     Bytes, Journal, OnConflict, Options, Phase, Silent, clear, copy, undo, verify, verify_unchanged,
 };
@@ -140,7 +140,9 @@ async fn without_versions_only_an_equal_kek_counts_as_unchanged() {
     scene.overwrite(&scene.from, &key(1)).await;
     scene.overwrite(&scene.to, &key(2)).await;
     let cleared =
-        clear(scene.pair(), &mut journal, &all(), DeleteMode::Soft, &options, &Silent).await.unwrap();
+        clear(scene.pair(), &mut journal, &all(), &|_, _| true, DeleteMode::Soft, &options, &Silent)
+            .await
+            .unwrap();
     let failed: BTreeSet<_> = cleared.failed.iter().map(|failed| failed.name.clone()).collect();
     assert_eq!((failed, cleared.outcomes["deleted"]), ([key(1), key(2)].into(), KEYS - 2));
 }
@@ -157,6 +159,29 @@ async fn a_verification_that_is_killed_takes_the_one_before_back() {
 }
 
 #[tokio::test]
+async fn a_key_that_the_escrow_does_not_have_stays_at_the_source() {
+    let scene = Scene::with_keys(KEYS).await;
+    let mut journal = switched(&scene).await;
+    // Rotated at the target since the escrow was made.
+    let mut saved = Vec::new();
+    for name in all() {
+        saved.push((name.clone(), scene.to.get(&name, Freshness::Fresh).await.unwrap().kek));
+    }
+    scene.overwrite(&scene.to, &key(0)).await;
+    let is_saved = |name: &KeyName, kek: &Kek| {
+        *name != key(1) && saved.iter().any(|(saved, then)| saved == name && then.ct_eq(kek))
+    };
+    let options = Options::default();
+    let used = all();
+    let run = clear(scene.pair(), &mut journal, &used, &is_saved, DeleteMode::Destroy, &options, &Silent);
+    let cleared = run.await.unwrap();
+    let failed: BTreeSet<_> = cleared.failed.iter().map(|failed| failed.name.clone()).collect();
+    assert_eq!((failed, cleared.outcomes["deleted"]), ([key(0), key(1)].into(), KEYS - 2));
+    let left: BTreeSet<_> = crate::names(&scene.from).await.into_iter().collect();
+    assert_eq!(left, [key(0), key(1)].into());
+}
+
+#[tokio::test]
 async fn clear_deletes_verified_keys_of_this_cluster_that_are_unchanged() {
     let scene = Scene::with_keys(KEYS).await;
     let mut journal = switched(&scene).await;
@@ -169,7 +194,9 @@ async fn clear_deletes_verified_keys_of_this_cluster_that_are_unchanged() {
     used.remove(&key(3));
     let options = Options::default();
     let cleared =
-        clear(scene.pair(), &mut journal, &used, DeleteMode::Destroy, &options, &Silent).await.unwrap();
+        clear(scene.pair(), &mut journal, &used, &|_, _| true, DeleteMode::Destroy, &options, &Silent)
+            .await
+            .unwrap();
     assert_eq!(cleared.outcomes, [("deleted", 3), ("left", 1)].into(), "{cleared:?}");
     let failed: BTreeSet<_> = cleared.failed.iter().map(|failed| failed.name.clone()).collect();
     assert_eq!((failed, journal.phase()), ([key(1), key(2)].into(), Phase::Clearing));
@@ -191,12 +218,14 @@ async fn clear_is_resumed_after_a_kill_at_any_call() {
                 if applied { fault.applied() } else { fault }
             });
             let options = Options::default();
-            let run = clear(scene.pair(), &mut journal, &all, DeleteMode::Destroy, &options, &Silent);
+            let run =
+                clear(scene.pair(), &mut journal, &all, &|_, _| true, DeleteMode::Destroy, &options, &Silent);
             let _killed = run.await.unwrap_err();
             drop(journal);
             scene.reset();
             let mut journal = scene.journal();
-            let run = clear(scene.pair(), &mut journal, &all, DeleteMode::Destroy, &options, &Silent);
+            let run =
+                clear(scene.pair(), &mut journal, &all, &|_, _| true, DeleteMode::Destroy, &options, &Silent);
             let cleared = run.await.unwrap();
             assert!(cleared.failed.is_empty() && journal.phase() == Phase::Finished, "{cleared:?}");
             assert!(crate::names(&scene.from).await.is_empty());
@@ -211,14 +240,14 @@ async fn clear_is_refused_before_the_switch_and_if_both_sides_are_one_place() {
     let scene = Scene::with_keys(KEYS).await;
     let mut journal = verified(&scene).await;
     let options = Options::default();
-    let run = clear(scene.pair(), &mut journal, &all, DeleteMode::Destroy, &options, &Silent);
+    let run = clear(scene.pair(), &mut journal, &all, &|_, _| true, DeleteMode::Destroy, &options, &Silent);
     assert_eq!(run.await.unwrap_err().kind(), ErrorKind::Conflict);
 
     let scene = Scene::of_one_place(KEYS).await;
     let mut journal = scene.journal();
     verify(scene.pair(), &mut journal, &options, &Bytes, &Silent).await.unwrap();
     journal.enter(Phase::Switched).unwrap();
-    let run = clear(scene.pair(), &mut journal, &all, DeleteMode::Destroy, &options, &Silent);
+    let run = clear(scene.pair(), &mut journal, &all, &|_, _| true, DeleteMode::Destroy, &options, &Silent);
     let error = run.await.unwrap_err();
     assert!(error.to_string().contains("same place"), "{error}");
     assert_eq!(crate::names(&scene.from).await.len(), KEYS);

@@ -28,7 +28,7 @@ use crate::servers::{
 };
 
 /// The token of the administrator, from the server's own static list.
-const ADMIN_TOKEN: &str = "admintoken";
+pub const ADMIN_TOKEN: &str = "admintoken";
 
 /// The definition of a CephCluster.
 const CEPH_CLUSTER: &str = include_str!("cephcluster.yaml");

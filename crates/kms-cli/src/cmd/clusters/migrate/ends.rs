@@ -1,8 +1,9 @@
 //! The steps after the comparison: the switch of the CephCluster, and the two ends of a migration.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use kms_core::{DeleteMode, Error, ErrorKind, KeyName, Result};
+use kms_core::{DeleteMode, Error, ErrorKind, Kek, KeyName, KmsProvider, Result};
+use kms_escrow::{Escrow, SavedKey};
 use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
 use super::cluster::Live;
@@ -78,16 +79,28 @@ pub(super) async fn finish(
     progress: &Lines,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let FinishArgs { both, journal, escrow, osds_have_restarted, destroy } = args;
-    check_escrow(&escrow)?;
+    let FinishArgs { both, journal, escrow, identities, osds_have_restarted, destroy } = args;
+    // Before the connections: a wrong folder or identity needs no login.
+    let escrow = Escrow::open(escrow)
+        .map_err(|error| error.context("to do", "save the keys of the target with kms escrow create"))?;
+    escrow.check_files()?;
+    let identities = identities.read()?;
+    let saved = if identities.is_empty() { None } else { Some(escrow.keks(&identities)?) };
     let sides = Sides::read(invocation, &both.from, &both.to)?;
     let (names, conflict) = all();
     let options = sides.options(both.options(names, conflict))?;
     let mut journal = sides.journal(&journal.journal)?;
     let connected = sides.connect_to_write().await?;
     let used = used_keys(&sides, invocation, osds_have_restarted, &mut journal).await?;
+    check_escrow(&escrow, &used, [connected.pair().from, connected.pair().to])?;
+    let is_saved = |name: &KeyName, kek: &Kek| {
+        let is_it = |key: &SavedKey| key.entry().name == *name && key.kek().ct_eq(kek);
+        saved.as_ref().is_none_or(|saved| saved.iter().any(is_it))
+    };
     let mode = if destroy { DeleteMode::Destroy } else { DeleteMode::Soft };
-    let cleared = kms_migrate::clear(connected.pair(), &mut journal, &used, mode, &options, progress).await?;
+    let (pair, journal_of) = (connected.pair(), &mut journal);
+    let run = kms_migrate::clear(pair, journal_of, &used, &is_saved, mode, &options, progress);
+    let cleared = run.await?;
     Document::of_finish(cleared, journal.phase()).show(output)
 }
 
@@ -114,16 +127,20 @@ async fn used_keys(
     Ok(verified.map(|(name, _)| name.clone()).collect())
 }
 
-/// Fails unless the folder of an escrow has files.
-fn check_escrow(folder: &Path) -> Result<()> {
-    let refused = |why: &'static str| Error::config(why).context("escrow", folder.display().to_string());
-    let mut entries = fs::read_dir(folder).map_err(|cause| {
-        refused("the folder of the escrow cannot be read: make an escrow first").source(cause)
-    })?;
-    match entries.next() {
-        Some(_) => Ok(()),
-        None => Err(refused("the folder of the escrow is empty: make an escrow first")),
+/// Fails if the escrow cannot have all these keys, by what can be seen without an identity.
+fn check_escrow(escrow: &Escrow, used: &BTreeSet<KeyName>, sides: [&dyn KmsProvider; 2]) -> Result<()> {
+    let (about, count) = (&escrow.sidecar().about, escrow.sidecar().keks.entries);
+    let refused = |why: String| {
+        Err(Error::config(format!("{why}: make an escrow of the target first"))
+            .context("escrow", escrow.folder().display().to_string()))
+    };
+    if !sides.iter().any(|side| side.provider() == about.provider) {
+        return refused(format!("the escrow has keys of another provider, {}", about.provider));
     }
+    if count < used.len() {
+        return refused(format!("the escrow has {count} KEKs, and the OSDs use {}", used.len()));
+    }
+    Ok(())
 }
 
 /// Takes the migration back.
@@ -154,20 +171,4 @@ pub(super) async fn abort(
     }
     let undone = kms_migrate::undo(pair, &mut journal, &options, is_back, progress).await?;
     Document::of_abort(undone, journal.phase()).show(output)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_escrow_is_a_folder_with_files() {
-        let folder = tempfile::tempdir().unwrap();
-        for path in [folder.path().to_owned(), folder.path().join("absent")] {
-            let error = check_escrow(&path).unwrap_err();
-            assert!(error.to_string().contains("make an escrow first"), "{error}");
-        }
-        fs::write(folder.path().join("keys.age"), "age").unwrap();
-        check_escrow(folder.path()).unwrap();
-    }
 }

@@ -17,7 +17,7 @@ use kms_migrate::{Bytes, Journal, OnConflict, Options};
 use self::{document::Document, progress::Lines, proof::OnDevices, sides::Sides};
 use crate::{
     args::{duration, key_name},
-    cmd::devices::DATA_DIR,
+    cmd::{devices::DATA_DIR, escrow::IdentityArgs},
     exit::Exit,
     invocation::Invocation,
     output::Output,
@@ -201,9 +201,12 @@ struct FinishArgs {
     #[command(flatten)]
     journal: JournalArg,
 
-    /// The folder of an escrow of these keys, made after the switch; kms looks whether the folder has files, not what is in them
+    /// The folder of an escrow of the target's keys; with -i, a key stays unless the escrow has its KEK
     #[arg(long, value_name = "DIR")]
     escrow: PathBuf,
+
+    #[command(flatten)]
+    identities: IdentityArgs,
 
     /// Without --cluster: every OSD that uses one of the verified keys, in every cluster, has restarted from the target, as you have seen
     #[arg(long)]

@@ -1,6 +1,9 @@
-//! `cargo xtask demo`: runs the program as a user does, on a real server.
+//! `cargo xtask demo`: runs the program as a user does, on real servers.
+
+mod fleet;
 
 use std::{
+    cell::Cell,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -30,7 +33,8 @@ path "sys/mounts" {
 /// Room for a LUKS2 header of the usual size.
 const IMAGE_BYTES: u64 = 17 << 20;
 
-/// Show the program at work: start OpenBao, then check, create, get, list, rotate and delete a key
+/// Show the program at work: start OpenBao, then check, create, get, list, rotate and delete a key; then see, move and save
+/// all keys of a cluster
 #[derive(Args, Debug)]
 pub(crate) struct Demo {}
 
@@ -39,15 +43,30 @@ impl Demo {
         eprintln!("building kms (development profile: quick to build, slower to run)");
         let kms = provision::kms_dev(sh)?;
         provision::cryptsetup(sh)?;
-        let bao = provision::bao(sh)?;
+        let programs = Programs {
+            kms,
+            bao: provision::bao(sh)?,
+            kube: provision::kube(sh)?,
+            age: provision::go_age(sh)?,
+        };
         let begin = Instant::now();
-        block_on(show(kms, bao))??;
+        block_on(show(programs))??;
         println!("\nDone in {}, and everything is stopped and removed.", clock(begin.elapsed()));
         Ok(())
     }
 }
 
-async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
+/// The programs of a demonstration.
+struct Programs {
+    kms: PathBuf,
+    bao: PathBuf,
+    /// The folder with etcd and kube-apiserver.
+    kube: PathBuf,
+    age: PathBuf,
+}
+
+async fn show(programs: Programs) -> Result<()> {
+    let Programs { kms, bao, kube, age } = programs;
     let server = OpenBao::start(OpenBaoConfig { bao: Some(bao), ..OpenBaoConfig::default() }).await?;
     println!("OpenBao serves {} over TLS, ready after {}.", server.url(), clock(server.took()));
     println!("It has a KV store (version 2) at rookv2/ and this policy for Rook:\n\n{}", indent(POLICY));
@@ -64,7 +83,8 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     println!("cluster.yaml is the CephCluster, token.yaml and ca.yaml are the Secrets that it names:\n");
     println!("{}", indent(&std::fs::read_to_string(&files[0]).context("read cluster.yaml")?));
     let requests = server.requests()?;
-    let user = User { kms, folder: folder.path() };
+    let count = Cell::new(0);
+    let user = User { kms: &kms, folder: folder.path(), before: OF_VAULT, count: &count };
     let name = "set1-data-0-x7k2p";
     user.runs("check", 0)?;
     user.runs(&format!("create {name}"), 0)?;
@@ -98,7 +118,9 @@ async fn show(kms: PathBuf, bao: PathBuf) -> Result<()> {
     user.runs("list", 0)?;
     user.runs(&format!("get {name}"), 3)?;
     let seen = requests.all()?.len();
-    println!("All 16 commands did what they should; together they sent {seen} requests to the server.");
+    println!("So far {} commands have sent {seen} requests to OpenBao.\n", count.get());
+    fleet::show(&user, &kube, &age).await?;
+    println!("All {} commands did what they should.", count.get());
     Ok(())
 }
 
@@ -135,20 +157,28 @@ fn rotate(user: &User<'_>, name: &str) -> Result<()> {
     user.runs("slots osd.img", 0)
 }
 
-/// A user, who runs `kms` with the three files in their folder.
+/// The options that name the KMS of the first part.
+const OF_VAULT: &str = "-f cluster.yaml -f token.yaml -f ca.yaml";
+
+/// A user, who runs `kms` in their folder.
+#[derive(Clone, Copy)]
 struct User<'a> {
-    kms: PathBuf,
+    kms: &'a Path,
     folder: &'a Path,
+    /// The options before each command.
+    before: &'static str,
+    /// How many commands were run.
+    count: &'a Cell<usize>,
 }
 
 impl User<'_> {
     /// Runs one command, shows it with its output, and fails unless it ends with this exit code.
     fn runs(&self, line: &str, code: i32) -> Result<()> {
-        let files = "-f cluster.yaml -f token.yaml -f ca.yaml";
-        println!("$ kms {files} {line}");
+        println!("$ kms {} {line}", self.before);
+        self.count.set(self.count.get() + 1);
         let begin = Instant::now();
-        let output = Command::new(&self.kms)
-            .args(files.split(' '))
+        let output = Command::new(self.kms)
+            .args(self.before.split(' '))
             .args(line.split(' '))
             // Clears the environment, whose settings would influence `kms`.
             .env_clear()
