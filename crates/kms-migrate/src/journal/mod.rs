@@ -42,6 +42,13 @@ pub struct Journal {
     broken: bool,
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Release explicitly: a child that is being started holds a copy of all descriptors for a moment.
+        let _ignored = self.file.unlock();
+    }
+}
+
 impl Journal {
     /// Opens a journal of this pair of places, or creates it, readable only by its owner.
     ///
@@ -273,4 +280,20 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = File::open(folder.unwrap_or_else(|| Path::new(".")))?;
     let _unsupported = folder.sync_all();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_child_does_not_keep_the_next_run_from_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let [from, to] = ["a", "b"].map(|name| Place::new(name, None));
+        let journal = Journal::open_or_create(&path, &from, &to).unwrap();
+        let _of_child = journal.file.try_clone().unwrap();
+        drop(journal);
+        let _again = Journal::open(&path, &from, &to).unwrap();
+    }
 }

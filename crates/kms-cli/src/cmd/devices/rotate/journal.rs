@@ -30,6 +30,13 @@ pub(super) struct Journal {
     has_advanced: bool,
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Release explicitly: a child that is being started holds a copy of all descriptors for a moment.
+        let _ignored = self.file.unlock();
+    }
+}
+
 impl Journal {
     /// Opens a journal, or creates it.
     ///
@@ -143,6 +150,16 @@ mod tests {
 
     fn name(text: &str) -> KeyName {
         KeyName::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_child_does_not_keep_the_next_run_from_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path).unwrap();
+        let _of_child = journal.file.try_clone().unwrap();
+        drop(journal);
+        Journal::open(&path).unwrap();
     }
 
     #[test]
