@@ -6,6 +6,7 @@ use kms_testkit::{
 };
 use kms_tests::{
     Kms, Ran,
+    age::Pair,
     gateway::Gateway,
     rook::{ADMIN, Cluster, osd_on_vault},
 };
@@ -520,4 +521,42 @@ async fn a_wrong_clock_is_found() {
         gateway.shift(0);
     }
     assert_eq!(run(), before);
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn an_escrow_is_whole_newer_than_the_keys_and_proven_by_a_drill() {
+    let scene = Scene::new().await;
+    let kms = scene.kms();
+    let pair = Pair::generate();
+    kms.file("recipients.txt", &pair.recipient);
+    kms.file("identity.txt", &pair.identity);
+    let look = || {
+        let ran = kms.run(&["-o", "json", "doctor", "--escrow", "saved"]);
+        found(&ran).into_iter().map(|(code, state, object, _)| (code, state, object)).collect::<Vec<_>>()
+    };
+    let is = |code: &str, state: &str| (code.to_owned(), state.to_owned(), "saved".to_owned());
+    let kept = |code: &str| (code.to_owned(), "not-checked".to_owned(), "KMS0901".to_owned());
+    let none = [is("KMS0901", "error"), kept("KMS0902"), kept("KMS0903"), kept("KMS0904")];
+    assert_eq!(look(), none);
+    let create = ["escrow", "create", "saved", "-R", "recipients.txt", "--overwrite"];
+    let _ = kms.run(&create).want(0);
+    assert_eq!(look(), [is("KMS0904", "warning")]);
+    let drill = ["escrow", "drill", "saved", "-i", "identity.txt"];
+    let _ = kms.run(&drill).want(0);
+    assert_eq!(look(), []);
+    // One more key, and no OSD for it.
+    let _ = kms.run(&["create", "new"]).want(0);
+    assert!(look().contains(&is("KMS0903", "warning")));
+    let _ = kms.run(&["delete", "new", "--destroy"]).want(0);
+    assert_eq!(look(), []);
+    // An escrow of another cluster, and a damaged one.
+    let sidecar = kms.folder().join("saved/escrow.json");
+    let text = std::fs::read_to_string(&sidecar).unwrap();
+    let name = format!("{}/rook-ceph", scene.cluster.place.name());
+    std::fs::write(&sidecar, text.replace(&name, "other/rook-ceph")).unwrap();
+    assert_eq!(look(), [is("KMS0902", "error")]);
+    std::fs::write(&sidecar, &text).unwrap();
+    std::fs::write(kms.folder().join("saved/keks.tar.age"), "age").unwrap();
+    assert_eq!(look(), none);
 }

@@ -1,7 +1,6 @@
-//! Every check of a KMS and of a cluster. `kms-cli` adds those of the devices of a host.
+//! Every check of a KMS and of a cluster. `kms-cli` adds those of an escrow and of the devices of a host.
 //!
 //! A number is an interface: it never gets another meaning, and the number of a check that goes is never used again.
-//! Area 09 is kept for the escrow of keys.
 
 use super::code::Code;
 

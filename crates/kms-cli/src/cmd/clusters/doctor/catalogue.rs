@@ -36,9 +36,28 @@ pub(super) mod host {
         [FOLDERS, CRYPTSETUP, HEADER, MIXED, LEFTOVER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY];
 }
 
-/// The areas: the first two digits of their codes, and the name, which is also that of their page. Area 09 is kept for the
-/// escrow of keys: the option for its folder adds its checks to the diagnosis as every other area does.
-pub(super) const AREAS: [(u16, &str); 10] = [
+/// A check of an escrow.
+pub(super) mod saved {
+    use kms_rook::doctor::{Code, codes::KEYS, codes::SETTINGS};
+
+    /// The escrow is not one, or is damaged.
+    pub(in super::super) const FILES: Code = Code::error(901, "the escrow cannot be read, or is damaged");
+    /// The escrow is of another place.
+    pub(in super::super) const PLACE: Code =
+        Code::error(902, "the escrow is of another KMS or cluster").needing(&[FILES, SETTINGS]);
+    /// Keys are newer than the escrow.
+    pub(in super::super) const BEHIND: Code =
+        Code::warning(903, "keys have changed since the escrow was made").needing(&[FILES, KEYS]);
+    /// There was no drill, or it has found something.
+    pub(in super::super) const DRILL: Code =
+        Code::warning(904, "no drill has proven the escrow").needing(&[FILES]);
+
+    /// Every check of this area, by number.
+    pub(super) const ALL: [Code; 4] = [FILES, PLACE, BEHIND, DRILL];
+}
+
+/// The areas: the first two digits of their codes, and the name, which is also that of their page.
+pub(super) const AREAS: [(u16, &str); 11] = [
     (1, "kubernetes"),
     (2, "settings"),
     (3, "connection"),
@@ -47,13 +66,14 @@ pub(super) const AREAS: [(u16, &str); 10] = [
     (6, "cronjobs"),
     (7, "osds"),
     (8, "inventory"),
+    (9, "escrow"),
     (10, "devices"),
     (11, "clock"),
 ];
 
 /// Every check, by number.
 pub(super) fn all() -> Vec<Code> {
-    let mut all = [codes::ALL, &host::ALL].concat();
+    let mut all = [codes::ALL, &saved::ALL, &host::ALL].concat();
     all.sort();
     all
 }
@@ -68,13 +88,30 @@ pub(super) fn page(code: Code) -> String {
     format!("docs/doctor/{}.md#{}", area(code), code.to_string().to_ascii_lowercase())
 }
 
-/// The checks that apply: with an API server, with OSDs, on a host of OSDs, and with an age from which keys are stale.
-pub(super) fn applicable(kubernetes: bool, osds: bool, host: bool, age: bool) -> Vec<Code> {
+/// What decides which checks apply.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Circumstances {
+    /// An API server.
+    pub(super) kubernetes: bool,
+    /// OSDs, of an API server or in files.
+    pub(super) osds: bool,
+    /// A host of OSDs.
+    pub(super) host: bool,
+    /// An age from which keys are stale.
+    pub(super) age: bool,
+    /// An escrow.
+    pub(super) escrow: bool,
+}
+
+/// The checks that apply.
+pub(super) fn applicable(circumstances: Circumstances) -> Vec<Code> {
+    let Circumstances { kubernetes, osds, host, age, escrow } = circumstances;
     let applies = |code: &Code| match area(*code) {
         "kubernetes" | "accounts" | "cronjobs" => kubernetes,
         "osds" | "inventory" if *code == codes::DEPLOYMENTS || *code == codes::CLAIMS => kubernetes,
         "inventory" if *code == codes::STALE => osds && age,
         "osds" | "inventory" if *code != codes::KEYS => osds,
+        "escrow" => escrow,
         "devices" => host,
         "clock" if *code == codes::CLOCK_OF_API => kubernetes,
         _ => true,
@@ -144,12 +181,13 @@ mod tests {
     #[test]
     fn what_does_not_apply_is_left_out() {
         let names = |codes: Vec<Code>| codes.into_iter().map(area).collect::<std::collections::BTreeSet<_>>();
-        let bare = applicable(false, false, false, false);
+        let bare = applicable(Circumstances::default());
         assert!(bare.contains(&codes::KEYS) && !bare.contains(&codes::CLOCK_OF_API));
         assert_eq!(
             names(bare).into_iter().collect::<Vec<_>>(),
             ["clock", "connection", "inventory", "login", "settings"]
         );
-        assert_eq!(applicable(true, true, true, true), all());
+        let every = Circumstances { kubernetes: true, osds: true, host: true, age: true, escrow: true };
+        assert_eq!(applicable(every), all());
     }
 }

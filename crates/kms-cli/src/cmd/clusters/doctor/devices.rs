@@ -14,7 +14,7 @@ use super::{
     Doctor,
     catalogue::host::{CRYPTSETUP, FOLDERS, FOREIGN_SLOT, FOREIGN_TOKEN, HEADER, LEFTOVER, MEMORY, MIXED},
 };
-use crate::args::Global;
+use crate::{args::Global, cmd::escrow::slot::TOKEN};
 
 /// The memory of this host.
 const MEMINFO: &str = "/proc/meminfo";
@@ -102,7 +102,11 @@ impl Doctor<'_> {
         let show = self.commands.kms(&format!("slots {object}"));
         for slot in header.slots() {
             let number = slot.slot;
-            if let Some(token) = slot.tokens.first() {
+            // A recovery key of kms escrow slot is meant to be there.
+            let is_recovery = !number.is_rotation() && slot.tokens.iter().any(|token| token.kind == TOKEN);
+            if is_recovery {
+                // Its memory is checked below.
+            } else if let Some(token) = slot.tokens.first() {
                 let text = format!("key slot {number} belongs to {token}: that program opens the device too");
                 self.diagnosis.add(Finding::new(FOREIGN_TOKEN, object, text, &show));
             } else if !number.is_rotation() && slot.opens_data {

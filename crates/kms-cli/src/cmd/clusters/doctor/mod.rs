@@ -9,6 +9,7 @@ mod cluster;
 mod connection;
 mod devices;
 mod document;
+mod escrow;
 
 use std::{
     path::PathBuf,
@@ -28,7 +29,7 @@ use kms_rook::{
 };
 
 use self::{
-    catalogue::applicable,
+    catalogue::{Circumstances, applicable},
     document::{Document, Shown},
 };
 use crate::{
@@ -67,6 +68,10 @@ pub(crate) struct Args {
     /// A key whose current version is older than this is a finding: 90d, 2160h
     #[arg(long, value_name = "AGE", value_parser = duration)]
     older_than: Option<Duration>,
+
+    /// An escrow of the keys, to be looked at without an identity
+    #[arg(long, value_name = "DIR")]
+    escrow: Option<PathBuf>,
 
     /// The service account of the Rook operator [default: rook-ceph-system in the namespace of the cluster]
     #[arg(long, value_name = "NAMESPACE[/ACCOUNT]", value_parser = accounts::operator)]
@@ -107,7 +112,7 @@ struct Doctor<'a> {
 
 /// Makes every check that applies. A check that fails keeps only those from being made that need it.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
-    let Args { files: _, short, skip, fail_on, older_than, operator, data_dir } = args;
+    let Args { files: _, short, skip, fail_on, older_than, escrow, operator, data_dir } = args;
     let global = invocation.global.clone();
     let folders = devices::Folders::find(&data_dir, &global);
     let scope = if global.cluster.is_some() { Scope::Kubernetes } else { Scope::Files };
@@ -120,6 +125,10 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     let mut facts = Facts::default();
     if let Some(kms) = &kms {
         doctor.list(&**kms, &mut facts).await;
+    }
+    if let Some(folder) = &escrow {
+        let are_listed = doctor.diagnosis.has_made(codes::KEYS) && !doctor.diagnosis.has_found(codes::KEYS);
+        doctor.escrow(folder, target.as_ref(), are_listed.then_some(&facts.keys));
     }
     let seen = match (&target, doctor.global.cluster.clone()) {
         (Some(target), Some(named)) => {
@@ -138,7 +147,13 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     let host = folders.is_host();
     doctor.devices(folders, kms.as_deref(), osds).await;
     let provider = target.as_ref().and_then(|target| Some(target.provider().ok()?.as_str()));
-    let catalogue = applicable(scope == Scope::Kubernetes, has_osds, host, older_than.is_some());
+    let catalogue = applicable(Circumstances {
+        kubernetes: scope == Scope::Kubernetes,
+        osds: has_osds,
+        host,
+        age: older_than.is_some(),
+        escrow: escrow.is_some(),
+    });
     let entries = doctor.diagnosis.settle(&catalogue, &skip);
     let shown = Shown {
         provider,

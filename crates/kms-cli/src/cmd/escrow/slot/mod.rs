@@ -9,7 +9,7 @@ use kms_core::{Error, ErrorKind, Result};
 use kms_luks::{Device, Header, LuksVersion, Slot};
 
 /// The type of the token that marks the slot of a recovery key.
-const TOKEN: &str = "kms-recovery";
+pub(crate) const TOKEN: &str = "kms-recovery";
 
 /// What can be done with recovery keys.
 #[derive(Debug, Subcommand)]
