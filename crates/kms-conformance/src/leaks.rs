@@ -40,19 +40,24 @@ async fn no_value_or_error_shows_a_kek_or_a_credential(bench: &Bench) -> Verdict
     shown.search(bench, &shown.values)
 }
 
+/// A KEK as Rook generates it, and two texts that formats escape differently. Every piece of them is random: tests of one
+/// process share a log, and other programs write JSON too.
+fn keks() -> [Kek; 3] {
+    let random = || format!("{}{}", random_text(), random_text());
+    [
+        kek(),
+        kek_of(&format!("{} \"{}\" \\{}\\ ü{} 鍵", random(), random(), random(), random())),
+        kek_of(&format!("{{\"data\":\"{}\"}}", random())),
+    ]
+}
+
 /// Calls every method in every mode. Other cases judge the results.
 async fn exercised(bench: &Bench) -> Verdict<Shown> {
     let recording = Recording::start().map_err(Stop::Fail)?;
     let mark = random_text();
     tracing::trace!(mark, "the recording is active");
 
-    // A KEK as Rook generates it, and two texts that formats escape differently.
-    let random = || format!("{}{}", random_text(), random_text());
-    let keks = [
-        kek(),
-        kek_of(&format!("{} \"{}\" \\{}\\ ü{} 鍵", random(), random(), random(), random())),
-        kek_of(&format!("{{\"data\":{{\"key\":\"{}\"}}}}", random())),
-    ];
+    let keks = keks();
     let mut values = String::new();
     let provider = bench.provider();
     let capability = bench.capability();
@@ -116,4 +121,18 @@ async fn exercised(bench: &Bench) -> Verdict<Shown> {
     let canary = |kek: &Kek| Ok(Canary::new("a KEK", kek.expose_secret_text()?));
     let canaries = keks.iter().map(canary).collect::<kms_core::Result<_>>()?;
     Ok(Shown { canaries, values, log })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_other_keks_is_no_leak() {
+        let text = |keks: [Kek; 3]| keks.map(|kek| kek.expose_secret_text().unwrap_or_default().to_owned());
+        let (ours, others) = (text(keks()), text(keks()).join("\n"));
+        for kek in &ours {
+            assert_eq!(Canary::new("a KEK", kek).found_in(&others), None);
+        }
+    }
 }
