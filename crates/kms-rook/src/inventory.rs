@@ -282,8 +282,7 @@ impl Inventory {
         let kept = |row: &Row| match row.stored() {
             _ if older_than.is_zero() => None,
             None => Some("the KMS does not tell its age"),
-            // A time in the future comes from a clock that differs from ours, and counts as now.
-            Some(stored) if now.duration_since(stored).unwrap_or_default() > older_than => None,
+            Some(stored) if is_older(stored, older_than, now) => None,
             Some(_) => Some("it is not old enough"),
         };
         let orphans = self.rows.iter().filter(|row| row.state == State::Orphan);
@@ -316,6 +315,12 @@ impl Inventory {
         };
         states.iter().filter(|state| occurs(state) || unseen(state)).copied().collect()
     }
+}
+
+/// Whether a version is older than a limit. A time in the future comes from a clock that differs from ours, and counts as
+/// now.
+fn is_older(stored: SystemTime, limit: Duration, now: SystemTime) -> bool {
+    now.duration_since(stored).unwrap_or_default() > limit
 }
 
 /// Finds the state of rows.
@@ -380,8 +385,7 @@ impl Judge<'_> {
         let Some(stored) = key.updated.or(key.created) else {
             return (State::Unknown, Some("the KMS does not tell when it was stored".to_owned()));
         };
-        // A time in the future comes from a clock that differs from ours, and counts as now.
-        if self.now.duration_since(stored).unwrap_or_default() > limit {
+        if is_older(stored, limit, self.now) {
             (State::Stale, Some("its current version is older than allowed".to_owned()))
         } else {
             (State::Ok, None)

@@ -14,7 +14,7 @@ use super::{
     Doctor,
     catalogue::host::{CRYPTSETUP, FOLDERS, FOREIGN_SLOT, FOREIGN_TOKEN, HEADER, LEFTOVER, MEMORY, MIXED},
 };
-use crate::{args::Global, cmd::escrow::slot::TOKEN};
+use crate::{args::Global, cmd::escrow::slot::is_recovery};
 
 /// The memory of this host.
 const MEMINFO: &str = "/proc/meminfo";
@@ -102,11 +102,14 @@ impl Doctor<'_> {
         let show = self.commands.kms(&format!("slots {object}"));
         for slot in header.slots() {
             let number = slot.slot;
+            if let Some(text) = too_large(slot, limits) {
+                self.diagnosis.add(Finding::new(MEMORY, object, text, &show));
+            }
             // A recovery key of kms escrow slot is meant to be there.
-            let is_recovery = !number.is_rotation() && slot.tokens.iter().any(|token| token.kind == TOKEN);
-            if is_recovery {
-                // Its memory is checked below.
-            } else if let Some(token) = slot.tokens.first() {
+            if !number.is_rotation() && is_recovery(slot) {
+                continue;
+            }
+            if let Some(token) = slot.tokens.first() {
                 let text = format!("key slot {number} belongs to {token}: that program opens the device too");
                 self.diagnosis.add(Finding::new(FOREIGN_TOKEN, object, text, &show));
             } else if !number.is_rotation() && slot.opens_data {
@@ -115,9 +118,6 @@ impl Doctor<'_> {
                      rotation replaces it"
                 );
                 self.diagnosis.add(Finding::new(FOREIGN_SLOT, object, text, &show));
-            }
-            if let Some(text) = too_large(slot, limits) {
-                self.diagnosis.add(Finding::new(MEMORY, object, text, &show));
             }
         }
     }

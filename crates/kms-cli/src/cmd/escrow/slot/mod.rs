@@ -6,10 +6,10 @@ pub(crate) mod remove;
 
 use clap::Subcommand;
 use kms_core::{Error, ErrorKind, Result};
-use kms_luks::{Device, Header, LuksVersion, Slot};
+use kms_luks::{Device, Header, KeySlot, LuksVersion, Slot};
 
 /// The type of the token that marks the slot of a recovery key.
-pub(crate) const TOKEN: &str = "kms-recovery";
+const TOKEN: &str = "kms-recovery";
 
 /// What can be done with recovery keys.
 #[derive(Debug, Subcommand)]
@@ -26,10 +26,14 @@ pub(crate) enum SlotCommand {
     Remove(remove::Args),
 }
 
+/// Whether a slot is marked as that of a recovery key.
+pub(crate) fn is_recovery(slot: &KeySlot) -> bool {
+    slot.tokens.iter().any(|token| token.kind == TOKEN)
+}
+
 /// The slots of recovery keys.
 fn recovery_slots(header: &Header) -> Vec<Slot> {
-    let marked = header.slots().filter(|slot| slot.tokens.iter().any(|token| token.kind == TOKEN));
-    marked.map(|slot| slot.slot).collect()
+    header.slots().filter(|slot| is_recovery(slot)).map(|slot| slot.slot).collect()
 }
 
 /// Reads the header of a device, which must be LUKS2.
