@@ -76,23 +76,8 @@ async fn all(out: &Path, osds: usize) -> Result<()> {
 
 /// Makes the cluster.
 async fn fleet(vault: &OpenBao, osds: usize) -> Result<Cluster> {
-    let settings = [
-        ("KMS_PROVIDER", "vault"),
-        ("VAULT_ADDR", vault.url()),
-        ("VAULT_BACKEND_PATH", "rookv2"),
-        ("VAULT_BACKEND", "v2"),
-        ("VAULT_CACERT", "vault-ca"),
-    ];
-    let details: serde_json::Map<String, Value> =
-        settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    let cluster = Cluster::new(json!({
-        "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
-        "keyRotation": {"enabled": true, "schedule": "@weekly"},
-    }))
-    .await;
+    let (cluster, of_pods) = Cluster::on_vault(vault).await;
     let place = &cluster.place;
-    place.create_secret("rook-vault-token", &[("token", &vault.admin().rook_token().await?)]).await?;
-    place.create_secret("vault-ca", &[("cert", &vault.pki().ca.cert)]).await?;
     let _token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
     place.create_service_account("rook-ceph-system").await?;
     let of_operator = json!([
@@ -100,10 +85,6 @@ async fn fleet(vault: &OpenBao, osds: usize) -> Result<Cluster> {
         {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
     ]);
     place.grant("rook-ceph-system", &of_operator).await?;
-    let of_pods = settings.map(|(name, value)| match name {
-        "VAULT_CACERT" => (name, "/etc/vault/vault.ca"),
-        _ => (name, value),
-    });
     // Each part has its own OSDs.
     let parts = (0..PARALLEL).map(|part| {
         let (cluster, of_pods) = (&cluster, &of_pods[1..]);

@@ -9,7 +9,7 @@ use std::{
 
 pub use kms_testkit::servers::kube::ADMIN_TOKEN as ADMIN;
 use kms_testkit::servers::{
-    self,
+    self, OpenBao,
     kube::{Kube, KubeNamespace},
 };
 use serde_json::{Value, json};
@@ -50,6 +50,34 @@ impl Cluster {
         let image = json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-image": "mine:0"}}});
         cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &image).await;
         cluster
+    }
+
+    /// Creates a cluster with a weekly rotation and its keys on a mount of this server. Returns the settings in its pods too,
+    /// which name the file of the CA.
+    pub async fn on_vault(vault: &OpenBao) -> (Self, [(&str, &str); 5]) {
+        let settings = [
+            ("KMS_PROVIDER", "vault"),
+            ("VAULT_ADDR", vault.url()),
+            ("VAULT_BACKEND_PATH", "rookv2"),
+            ("VAULT_BACKEND", "v2"),
+            ("VAULT_CACERT", "vault-ca"),
+        ];
+        let details: serde_json::Map<String, Value> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let cluster = Self::new(json!({
+            "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
+            "keyRotation": {"enabled": true, "schedule": "@weekly"},
+        }))
+        .await;
+        let token = vault.admin().rook_token().await.expect("a token");
+        for (name, key, value) in
+            [("rook-vault-token", "token", &token), ("vault-ca", "cert", &vault.pki().ca.cert)]
+        {
+            cluster.place.create_secret(name, &[(key, value)]).await.expect("a Secret");
+        }
+        let of_pods = settings
+            .map(|(name, value)| (name, if name == "VAULT_CACERT" { "/etc/vault/vault.ca" } else { value }));
+        (cluster, of_pods)
     }
 
     /// Creates the same, without options for rotation jobs.

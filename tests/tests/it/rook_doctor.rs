@@ -30,21 +30,8 @@ type Found = (String, String, String, String);
 impl Scene {
     async fn new() -> Self {
         let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
-        let settings = settings(&vault);
-        let details: serde_json::Map<String, Value> =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let cluster = Cluster::new(json!({
-            "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
-            "keyRotation": {"enabled": true, "schedule": "@weekly"},
-        }))
-        .await;
+        let (cluster, of_pods) = Cluster::on_vault(&vault).await;
         let place = &cluster.place;
-        let token = vault.admin().rook_token().await.unwrap();
-        place.create_secret("rook-vault-token", &[("token", &token)]).await.unwrap();
-        place.create_secret("vault-ca", &[("cert", &vault.pki().ca.cert)]).await.unwrap();
-        // The pods name the file of the CA.
-        let of_pods = settings
-            .map(|(name, value)| (name, if name == "VAULT_CACERT" { "/etc/vault/vault.ca" } else { value }));
         for (id, name) in OSDS {
             cluster
                 .call("POST", "apps/v1", "deployments", osd_on_vault(place.name(), id, name, &of_pods[1..]))
@@ -117,16 +104,6 @@ impl Scene {
     fn expect_health(&self) {
         assert_eq!(self.found(), Vec::<Found>::new());
     }
-}
-
-fn settings(vault: &OpenBao) -> [(&str, &str); 5] {
-    [
-        ("KMS_PROVIDER", "vault"),
-        ("VAULT_ADDR", vault.url()),
-        ("VAULT_BACKEND_PATH", "rookv2"),
-        ("VAULT_BACKEND", "v2"),
-        ("VAULT_CACERT", "vault-ca"),
-    ]
 }
 
 /// What a run has found that is not in order.
