@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use k8s_openapi::NamespaceResourceScope;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, layer::RetryPolicy};
 use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use super::{
     error::{Cause, Target},
     exchange::{LIST_ROUNDS, Object, PAGE, Page, exchange, json, post_params},
     names::{FIELD_MANAGER, KUBERNETES, check_object},
+    retry::retry,
 };
 
 /// The number of whole objects on a page of a list. A Deployment of an OSD has 25 kB of JSON, and many times that as a
@@ -37,9 +38,13 @@ pub struct Write {
 }
 
 /// The objects of one kind in one namespace.
+///
+/// A list is read page by page, and each page is retried by itself: a list of any length is read as long as each page comes
+/// in time. The other requests are sent once, since only the caller knows whether they may be repeated.
 pub struct Objects<K> {
     connection: Connection,
     kube_namespace: String,
+    policy: RetryPolicy,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -52,7 +57,15 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     pub fn new(client: impl Into<Connection>, kube_namespace: impl Into<String>) -> Result<Self> {
         let kube_namespace = kube_namespace.into();
         check_object("namespace", &kube_namespace)?;
-        Ok(Self { connection: client.into(), kube_namespace, kind: PhantomData })
+        let policy = RetryPolicy::default();
+        Ok(Self { connection: client.into(), kube_namespace, policy, kind: PhantomData })
+    }
+
+    /// Retries each page of a list by this policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// Lists all objects with these labels, read as `T`.
@@ -64,7 +77,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     ///
     /// `PermissionDenied` if the account may not list the objects; `Incomplete` if a part of the list is missing;
     /// otherwise errors of the connection.
-    pub async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<Vec<T>> {
+    pub async fn list<T: DeserializeOwned + Send>(&self, labels: &str) -> Result<Vec<T>> {
         self.fold(labels, Vec::new, |found, item| found.push(item)).await
     }
 
@@ -74,7 +87,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// # Errors
     ///
     /// As [`list`](Self::list).
-    pub async fn fold<T: DeserializeOwned, S>(
+    pub async fn fold<T: DeserializeOwned + Send, S>(
         &self,
         labels: &str,
         empty: impl Fn() -> S,
@@ -95,10 +108,10 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         self.fold_by(ListParams::default().limit(PAGE), request, Vec::new, add).await
     }
 
-    async fn fold_by<T: DeserializeOwned, S>(
+    async fn fold_by<T: DeserializeOwned + Send, S>(
         &self,
         first: ListParams,
-        request: impl Fn(&Requests, &ListParams) -> Prepared,
+        request: impl Fn(&Requests, &ListParams) -> Prepared + Sync,
         empty: impl Fn() -> S,
         add: impl Fn(&mut S, T),
     ) -> Result<S> {
@@ -106,23 +119,28 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         let (mut params, mut tokens, mut rounds) = (first.clone(), HashSet::new(), 1);
         let annotate = |error| self.annotate_error("list", error);
         loop {
-            let request = request(&self.requests(), &params);
-            match exchange::<Page<T>>(&self.connection, request, None, &self.target("list", None)).await {
-                Ok(page) => {
-                    let (items, next) = page.into_parts(&mut tokens);
-                    items.into_iter().for_each(|item| add(&mut found, item));
-                    params.continue_token = next.map_err(annotate)?;
-                    if params.continue_token.is_none() {
-                        return Ok(found);
-                    }
+            let may_restart = rounds < LIST_ROUNDS;
+            let page = || async {
+                let request = request(&self.requests(), &params);
+                let target = self.target("list", None);
+                match exchange::<Page<T>>(&self.connection, request, None, &target).await {
+                    Ok(page) => Ok(Some(page)),
+                    Err(failure) if failure.cause == Cause::Expired && may_restart => Ok(None),
+                    Err(failure) => Err(annotate(failure.list_error())),
                 }
-                Err(failure) if failure.cause == Cause::Expired && rounds < LIST_ROUNDS => {
-                    rounds += 1;
-                    found = empty();
-                    tokens.clear();
-                    params = first.clone();
-                }
-                Err(failure) => return Err(annotate(failure.list_error())),
+            };
+            let Some(page) = retry(&self.policy, "list", page).await? else {
+                rounds += 1;
+                found = empty();
+                tokens.clear();
+                params = first.clone();
+                continue;
+            };
+            let (items, next) = page.into_parts(&mut tokens);
+            items.into_iter().for_each(|item| add(&mut found, item));
+            params.continue_token = next.map_err(annotate)?;
+            if params.continue_token.is_none() {
+                return Ok(found);
             }
         }
     }
@@ -280,17 +298,23 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
 
 impl<K> Clone for Objects<K> {
     fn clone(&self) -> Self {
-        let Self { connection, kube_namespace, kind } = self;
-        Self { connection: connection.clone(), kube_namespace: kube_namespace.clone(), kind: *kind }
+        let Self { connection, kube_namespace, policy, kind } = self;
+        Self {
+            connection: connection.clone(),
+            kube_namespace: kube_namespace.clone(),
+            policy: *policy,
+            kind: *kind,
+        }
     }
 }
 
 impl<K> fmt::Debug for Objects<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connection, kube_namespace, kind: _ } = self;
+        let Self { connection, kube_namespace, policy, kind: _ } = self;
         f.debug_struct("Objects")
             .field("connection", connection)
             .field("kube_namespace", kube_namespace)
+            .field("policy", policy)
             .finish()
     }
 }

@@ -87,8 +87,8 @@ impl RookNamespace {
 
     async fn discover(&self, labels: &str) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
-        let search = || objects.fold(labels, Search::default, |search, found: Value| add(search, &found));
-        Ok(self.retry("list", search).await?.finish())
+        let search = objects.fold(labels, Search::default, |search, found: Value| add(search, &found));
+        Ok(search.await?.finish())
     }
 
     /// Looks whether Rook itself rotates keys. `enabled` is `security.keyRotation.enabled` of the CephCluster.
@@ -100,9 +100,9 @@ impl RookNamespace {
         let cron_jobs = self.cron_jobs(Naming::Rook).await?;
         let (jobs, pods): (Objects<Job>, Objects<Pod>) = (self.objects()?, self.objects()?);
         // Rook gives its Jobs no label, only their pods.
-        let jobs: Vec<Job> = self.retry("list", || jobs.list("")).await?;
+        let jobs: Vec<Job> = jobs.list("").await?;
         let labels = format!("{APP}={}", Naming::Rook.app());
-        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
+        let pods: Vec<Pod> = pods.list(&labels).await?;
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
     }
 
@@ -116,12 +116,10 @@ impl RookNamespace {
         let mut found = Vec::new();
         for naming in [Naming::Rook, Naming::BesideRook] {
             let labels = self.labels_of(naming);
-            let read = || {
-                objects.fold(&labels, Vec::new, |found, job: CronJob| {
-                    found.push(CronJobFacts::of(&job, naming));
-                })
-            };
-            found.extend(self.retry("list", read).await?);
+            let read = objects.fold(&labels, Vec::new, |found, job: CronJob| {
+                found.push(CronJobFacts::of(&job, naming));
+            });
+            found.extend(read.await?);
         }
         Ok(found)
     }
@@ -212,7 +210,7 @@ impl RookNamespace {
     async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
         let objects: Objects<CronJob> = self.objects()?;
         let labels = self.labels_of(naming);
-        self.retry("list", || objects.list(&labels)).await
+        objects.list(&labels).await
     }
 
     /// The label selector of the CronJobs of a naming.
@@ -224,7 +222,7 @@ impl RookNamespace {
     where
         K: k8s_openapi::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
-        Objects::new(self.connection.clone(), &self.kube_namespace)
+        Ok(Objects::new(self.connection.clone(), &self.kube_namespace)?.with_policy(self.policy))
     }
 
     async fn retry<T, F>(&self, operation: &'static str, request: impl Fn() -> F + Send + Sync) -> Result<T>

@@ -25,7 +25,7 @@ impl RookNamespace {
     pub async fn uses(&self, key: &KeyName) -> Result<Vec<String>> {
         let deployments: Objects<Deployment> = self.objects()?;
         let labels = encrypted_osds();
-        let deployments: Vec<Value> = self.retry("list", || deployments.list(&labels)).await?;
+        let deployments: Vec<Value> = deployments.list(&labels).await?;
         let claims = self.claims().await?;
         let of_key = |object: &&Value| {
             let labels = object.pointer("/metadata/labels");
@@ -46,7 +46,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list PVCs; otherwise errors of the connection.
     pub async fn claims(&self) -> Result<BTreeSet<String>> {
         let claims: Objects<PersistentVolumeClaim> = self.objects()?;
-        Ok(self.retry("list", || claims.names()).await?.into_iter().collect())
+        Ok(claims.names().await?.into_iter().collect())
     }
 
     /// The node of each OSD whose pod has one, by the number of the OSD.
@@ -57,7 +57,7 @@ impl RookNamespace {
     pub async fn nodes(&self) -> Result<BTreeMap<u32, String>> {
         let pods: Objects<Pod> = self.objects()?;
         let labels = format!("{APP}={OSD_APP}");
-        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
+        let pods: Vec<Pod> = pods.list(&labels).await?;
         Ok(nodes_of(&pods))
     }
 }
