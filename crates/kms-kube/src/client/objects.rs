@@ -2,8 +2,7 @@
 
 use std::{collections::HashSet, fmt, marker::PhantomData};
 
-use bytes::Bytes;
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kms_core::{Error, ErrorKind, Result, layer::RetryPolicy};
 use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
 use serde::{Serialize, de::DeserializeOwned};
@@ -97,15 +96,18 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         self.fold_by(ListParams::default().labels(labels).limit(WHOLE_PAGE), request, empty, add).await
     }
 
-    /// The names of all objects. The API server leaves everything but their metadata out.
+    /// The metadata of all objects with these labels, without the managers of their fields. The API server leaves everything
+    /// else out.
     ///
     /// # Errors
     ///
     /// As [`list`](Self::list).
-    pub async fn names(&self) -> Result<Vec<String>> {
-        let add = |names: &mut Vec<String>, object: Object| names.extend(object.metadata.name);
+    pub async fn metadata(&self, labels: &str) -> Result<Vec<ObjectMeta>> {
+        let add = |found: &mut Vec<ObjectMeta>, object: Object| {
+            found.push(ObjectMeta { managed_fields: None, ..object.metadata });
+        };
         let request = |requests: &Requests, params: &ListParams| requests.list_metadata(params);
-        self.fold_by(ListParams::default().limit(PAGE), request, Vec::new, add).await
+        self.fold_by(ListParams::default().labels(labels).limit(PAGE), request, Vec::new, add).await
     }
 
     async fn fold_by<T: DeserializeOwned + Send, S>(
@@ -162,7 +164,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         }
     }
 
-    /// Creates or changes an object by server-side apply, and returns the object as stored.
+    /// Creates or changes an object by server-side apply, and returns its metadata as stored.
     ///
     /// Fields that are not in `object` stay as they are, except those that an earlier apply set: they are removed.
     ///
@@ -171,12 +173,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// `Conflict` if another manager has set a field to another value (the message names both); `PermissionDenied`;
     /// `ConfigInvalid` if the API server refuses the object; otherwise errors of the connection, after which the call
     /// may be repeated.
-    pub async fn apply<T: DeserializeOwned>(
-        &self,
-        name: &str,
-        object: &impl Serialize,
-        write: Write,
-    ) -> Result<T> {
+    pub async fn apply(&self, name: &str, object: &impl Serialize, write: Write) -> Result<ObjectMeta> {
         check_object(K::KIND, name)?;
         let Write { dry_run, force } = write;
         let params = PatchParams { dry_run, force, ..PatchParams::apply(FIELD_MANAGER) };
@@ -193,7 +190,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         check_object(K::KIND, name)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let request = self.requests().patch(name, &params, &Patch::Merge(Value::Null));
-        self.send_object("patch", "change", name, request, change).await
+        self.send("patch", "change", name, request, change).await.map(drop)
     }
 
     /// Creates an object. `name` is the name in its metadata.
@@ -204,7 +201,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     pub async fn create(&self, name: &str, object: &impl Serialize) -> Result<()> {
         check_object(K::KIND, name)?;
         let request = self.requests().create(&post_params(), Vec::new());
-        self.send_object("create", "create", name, request, &self.typed(object)?).await
+        self.send("create", "create", name, request, &self.typed(object)?).await.map(drop)
     }
 
     /// Deletes an object if it still has this UID. Succeeds if the object is gone already.
@@ -229,32 +226,22 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     }
 
     /// Sends a write, and checks that the response confirms it.
-    async fn send_object(
+    async fn send(
         &self,
         verb: &'static str,
         operation: &'static str,
         name: &str,
         request: Prepared,
         body: &impl Serialize,
-    ) -> Result<()> {
-        let object: Object = self.send(verb, operation, name, request, body).await?;
-        let checked = object.checked(&self.target(verb, Some(name)));
-        checked.map(drop).map_err(|failure| self.annotate_error(operation, failure.error))
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        verb: &'static str,
-        operation: &'static str,
-        name: &str,
-        request: Prepared,
-        body: &impl Serialize,
-    ) -> Result<T> {
-        // The request that kube built has an empty body.
-        let body: Bytes = json(body).map_err(|failure| self.annotate_error(operation, failure.error))?;
-        exchange(&self.connection, request, Some(body), &self.target(verb, Some(name)))
-            .await
-            .map_err(|failure| self.annotate_error(operation, failure.error))
+    ) -> Result<ObjectMeta> {
+        let target = self.target(verb, Some(name));
+        let sent = async {
+            // The request that kube built has an empty body.
+            let object: Object = exchange(&self.connection, request, Some(json(body)?), &target).await?;
+            object.checked(&target)
+        };
+        let object = sent.await.map_err(|failure| self.annotate_error(operation, failure.error))?;
+        Ok(object.metadata)
     }
 
     /// Adds the kind to an object, since types other than those of `k8s-openapi` may not serialize it.

@@ -6,11 +6,14 @@ mod switch;
 mod uses;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    authorization::v1::ResourceAttributes,
-    batch::v1::{CronJob, Job},
-    core::v1::{Pod, ServiceAccount},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        authorization::v1::ResourceAttributes,
+        batch::v1::{CronJob, Job},
+        core::v1::{Pod, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
 use kms_kube::{Connection, Objects, pod_security, retry, service_account_may};
@@ -97,7 +100,8 @@ impl RookNamespace {
     ///
     /// `PermissionDenied` if the account may not list CronJobs, Jobs or pods; otherwise errors of the connection.
     pub async fn rook_rotation(&self, enabled: bool) -> Result<RookRotation> {
-        let cron_jobs = self.cron_jobs(Naming::Rook).await?;
+        let cron_jobs: Objects<CronJob> = self.objects()?;
+        let cron_jobs: Vec<CronJob> = cron_jobs.list(&self.labels_of(Naming::Rook)).await?;
         let (jobs, pods): (Objects<Job>, Objects<Pod>) = (self.objects()?, self.objects()?);
         // Rook gives its Jobs no label, only their pods.
         let jobs: Vec<Job> = jobs.list("").await?;
@@ -198,19 +202,22 @@ impl RookNamespace {
     ///
     /// `PermissionDenied` if the account may not list CronJobs; otherwise errors of the connection.
     pub async fn stored_options(&self, naming: Naming) -> Result<JobOptions> {
-        let found = self.cron_jobs(naming).await?;
-        let of_osd = |job: &CronJob| {
-            Some((naming.osd_of(job.metadata.name.as_deref()?)?, JobOptions::of_cron_job(job)?))
+        let objects: Objects<CronJob> = self.objects()?;
+        let add = |first: &mut Option<(u32, JobOptions)>, job: CronJob| {
+            let id = job.metadata.name.as_deref().and_then(|name| naming.osd_of(name));
+            let Some(id) = id.filter(|id| first.as_ref().is_none_or(|(known, _)| id < known)) else { return };
+            if let Some(options) = JobOptions::of_cron_job(&job) {
+                *first = Some((id, options));
+            }
         };
-        let first = found.iter().filter_map(of_osd).min_by_key(|(id, _)| *id);
+        let first = objects.fold(&self.labels_of(naming), || None, add).await?;
         Ok(first.map(|(_, options)| options).unwrap_or_default())
     }
 
-    /// The stored CronJobs with the labels of a naming.
-    async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
+    /// The metadata of the stored CronJobs with the labels of a naming.
+    async fn cron_jobs(&self, naming: Naming) -> Result<Vec<ObjectMeta>> {
         let objects: Objects<CronJob> = self.objects()?;
-        let labels = self.labels_of(naming);
-        objects.list(&labels).await
+        objects.metadata(&self.labels_of(naming)).await
     }
 
     /// The label selector of the CronJobs of a naming.

@@ -46,7 +46,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list PVCs; otherwise errors of the connection.
     pub async fn claims(&self) -> Result<BTreeSet<String>> {
         let claims: Objects<PersistentVolumeClaim> = self.objects()?;
-        Ok(claims.names().await?.into_iter().collect())
+        Ok(claims.metadata("").await?.into_iter().filter_map(|claim| claim.name).collect())
     }
 
     /// The node of each OSD whose pod has one, by the number of the OSD.
