@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{PersistentVolumeClaim, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{PersistentVolumeClaim, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kms_core::{KeyName, Result};
 use kms_kube::Objects;
-use serde_json::Value;
 
 use super::{RookNamespace, encrypted_osds};
 use crate::names::{APP, OSD_APP, OSD_ID_LABEL, PVC_LABEL};
@@ -24,14 +26,14 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list Deployments or PVCs; otherwise errors of the connection.
     pub async fn uses(&self, key: &KeyName) -> Result<Vec<String>> {
         let deployments: Objects<Deployment> = self.objects()?;
-        let labels = encrypted_osds();
-        let deployments: Vec<Value> = deployments.list(&labels).await?;
+        let deployments = deployments.metadata(&encrypted_osds()).await?;
         let claims = self.claims().await?;
-        let of_key = |object: &&Value| {
-            let labels = object.pointer("/metadata/labels");
-            labels.and_then(|labels| labels.get(PVC_LABEL)?.as_str()) == Some(key.as_str())
+        // No selector names the key, since a long name cannot be a label.
+        let of_key = |deployment: &ObjectMeta| {
+            let label = deployment.labels.as_ref().and_then(|labels| labels.get(PVC_LABEL));
+            label.is_some_and(|label| label == key.as_str())
         };
-        let deployments = deployments.iter().filter(of_key).filter_map(name);
+        let deployments = deployments.into_iter().filter(of_key).filter_map(|deployment| deployment.name);
         let claims = claims.into_iter().filter(|name| name == key.as_str());
         Ok(deployments
             .map(|name| format!("Deployment {name}"))
@@ -60,11 +62,6 @@ impl RookNamespace {
         let pods: Vec<Pod> = pods.list(&labels).await?;
         Ok(nodes_of(&pods))
     }
-}
-
-/// The name of an object.
-fn name(object: &Value) -> Option<String> {
-    object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// The node of each OSD among these pods, by the number of the OSD. A pod that runs counts before one that has ended.
