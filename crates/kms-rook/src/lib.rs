@@ -34,7 +34,7 @@ pub use crate::{
     cronjob::JobMaker,
     discover::{Discovery, InvalidDeployment, discover},
     env::{KmsEnv, env},
-    names::Naming,
+    names::{ESCROWED_AT, Naming},
     options::JobOptions,
     osd::Osd,
     rotation::{RookRotation, rook_rotates},

@@ -11,6 +11,10 @@ pub(crate) const CLUSTER_LABEL: &str = "rook_cluster";
 /// The label with the number of the OSD.
 pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 
+/// The annotation of a CephCluster with the time of its last escrow of all keys, in RFC 3339. What was rotated later is not in
+/// that escrow.
+pub const ESCROWED_AT: &str = "kms.ceph.rook.io/escrowed-at";
+
 /// The names and labels of CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]

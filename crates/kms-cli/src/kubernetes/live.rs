@@ -97,6 +97,11 @@ impl Kubernetes {
         RookNamespace::new(connection, kube_namespace).with_policy(self.policy).uses(key).await
     }
 
+    /// Records at a CephCluster when an escrow of all its keys was made.
+    pub(crate) async fn record_escrow(&self, cluster: &ClusterRef, made: &str) -> Result<()> {
+        self.rook(&cluster.kube_namespace).await?.record_escrow(&cluster.name, made).await
+    }
+
     /// The Secrets of a namespace. The first read of a Secret makes the connection.
     #[expect(clippy::unnecessary_wraps, reason = "the build without Kubernetes has none")]
     pub(crate) fn secrets(&self, kube_namespace: &str) -> Option<Secrets<'_>> {

@@ -1,6 +1,7 @@
 //! Reads OSDs from a cluster, and writes CronJobs and the results of rotations there.
 
 mod apply;
+mod escrow;
 mod status;
 mod switch;
 mod uses;

@@ -11,7 +11,7 @@ use crate::switch::{HOLD_LABEL, HOLD_VALUE, SwitchedOsd};
 
 /// The custom resource.
 #[derive(Debug)]
-enum CephClusterResource {}
+pub(super) enum CephClusterResource {}
 
 impl Resource for CephClusterResource {
     const API_VERSION: &'static str = "ceph.rook.io/v1";
