@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Bench {
     /// The operation to measure
     what: What,
-    /// With `all`: keep the figures of earlier runs, measure what has none, and write the page
+    /// With `all`: measure nothing, and write the page from the figures of earlier runs
     #[arg(long)]
     keep: bool,
 }
@@ -85,10 +85,8 @@ impl Bench {
         if what != What::All {
             return measure(sh, what);
         }
-        for what in What::EACH {
-            if !(keep && what.figures(sh).exists()) {
-                measure(sh, what)?;
-            }
+        if !keep {
+            What::EACH.into_iter().try_for_each(|what| measure(sh, what))?;
         }
         page::write(sh)
     }

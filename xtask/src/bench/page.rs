@@ -15,19 +15,25 @@ use crate::run::root;
 /// The goal of every ratio to a bare loop.
 const GOAL: f64 = 0.95;
 
-/// The figures of all benchmarks, by the names of their files.
+/// The figures of all benchmarks that were run, by the names of their files.
 struct Figures(BTreeMap<&'static str, Value>);
 
 impl Figures {
     fn read(sh: &Shell) -> Result<Self> {
-        let read = |what: What| {
+        let mut figures = BTreeMap::new();
+        for what in What::EACH {
             let path = what.figures(sh);
-            let text = fs::read_to_string(&path).with_context(|| {
-                format!("{}: run cargo xtask bench {} first", path.display(), what.name())
-            })?;
-            Ok((what.name(), serde_json::from_str(&text)?))
-        };
-        What::EACH.into_iter().map(read).collect::<Result<_>>().map(Self)
+            if path.exists() {
+                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                figures.insert(what.name(), serde_json::from_str(&text)?);
+            }
+        }
+        Ok(Self(figures))
+    }
+
+    /// Whether all of these were run.
+    fn have(&self, needed: &[What]) -> bool {
+        needed.iter().all(|what| self.0.contains_key(what.name()))
     }
 
     /// The value at a JSON pointer of one benchmark.
@@ -47,20 +53,34 @@ impl Figures {
     }
 }
 
+/// Writes a section of the page, and returns its picture.
+type Section = fn(&Figures, &mut String) -> Result<String>;
+
+/// The sections, with the names of their pictures and what they need.
+const SECTIONS: [(&str, &[What], Section); 4] = [
+    ("providers", &[What::Vault, What::Kmip], providers),
+    ("rotation", &[What::Rotate, What::Boot], rotation),
+    ("fleet", &[What::Rotate, What::Fleet, What::Migrate], fleet),
+    ("builds", &[What::Builds], builds),
+];
+
 /// Writes the page and its pictures.
 pub(super) fn write(sh: &Shell) -> Result<()> {
     let figures = Figures::read(sh)?;
     let folder = root().join("docs/performance");
     fs::create_dir_all(&folder)?;
     let mut page = head(sh)?;
-    for (name, section) in [
-        ("providers", providers as fn(&Figures, &mut String) -> Result<String>),
-        ("rotation", rotation),
-        ("fleet", fleet),
-        ("builds", builds),
-    ] {
-        let picture = section(&figures, &mut page)?;
-        fs::write(folder.join(format!("{name}.svg")), picture)?;
+    let mut left_out = Vec::new();
+    for (name, needed, section) in SECTIONS {
+        if figures.have(needed) {
+            let picture = section(&figures, &mut page)?;
+            fs::write(folder.join(format!("{name}.svg")), picture)?;
+        } else {
+            left_out.extend(needed.iter().filter(|what| !figures.have(&[**what])).map(|what| what.name()));
+        }
+    }
+    if !left_out.is_empty() {
+        let _ = writeln!(page, "\nNot measured on this machine: {}.", left_out.join(", "));
     }
     fs::write(root().join("docs/performance.md"), page)?;
     println!("written: docs/performance.md and docs/performance/*.svg");
