@@ -15,6 +15,9 @@ pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 /// that escrow.
 pub const ESCROWED_AT: &str = "kms.ceph.rook.io/escrowed-at";
 
+/// The label of a Job that `kms` itself has made; its value is the number of the OSD. Jobs of CronJobs do not have it.
+pub const ROTATION_LABEL: &str = "kms.ceph.rook.io/rotation";
+
 /// The names and labels of CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]

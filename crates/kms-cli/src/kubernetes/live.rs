@@ -51,6 +51,13 @@ impl Kubernetes {
         Self { options, policy, deadline, connection: OnceCell::new() }
     }
 
+    /// The same, for a command that watches objects.
+    #[cfg(feature = "operator")]
+    pub(crate) fn for_watches(global: &Global) -> Self {
+        let kubernetes = Self::new(global, global.timeout);
+        Self { options: kubernetes.options.with_watches(), ..kubernetes }
+    }
+
     pub(crate) async fn connection(&self) -> Result<&Connection> {
         self.connection.get_or_try_init(|| preparing(self.deadline, connect(self.options.clone()))).await
     }

@@ -164,6 +164,44 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         }
     }
 
+    /// Reads an object.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the object is absent; `PermissionDenied`; otherwise errors of the connection.
+    pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        check_object(K::KIND, name)?;
+        let request = self.requests().get(name, &GetParams::default());
+        let sent = exchange(&self.connection, request, None, &self.target("get", Some(name))).await;
+        sent.map_err(|failure| self.annotate_error("read", failure.error))
+    }
+
+    /// Replaces an object, and returns its metadata as stored. If `object` has a resource version, the stored object must
+    /// still have it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the object has changed; `NotFound` if it is absent; otherwise as [`apply`](Self::apply).
+    pub async fn replace(&self, name: &str, object: &impl Serialize) -> Result<ObjectMeta> {
+        check_object(K::KIND, name)?;
+        let request = self.requests().replace(name, &post_params(), Vec::new());
+        self.send("update", "replace", name, request, &self.typed(object)?).await
+    }
+
+    /// Creates or changes the status of an object by server-side apply. Fields that an earlier call set and `status` does not
+    /// have are removed.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the object is absent; otherwise as [`apply`](Self::apply).
+    pub async fn apply_status(&self, name: &str, status: &impl Serialize) -> Result<()> {
+        check_object(K::KIND, name)?;
+        let params = PatchParams { force: true, ..PatchParams::apply(FIELD_MANAGER) };
+        let request = self.requests().patch_subresource("status", name, &params, &Patch::Apply(Value::Null));
+        let object = json!({"metadata": {"name": name}, "status": status});
+        self.send("patch", "apply the status", name, request, &self.typed(&object)?).await.map(drop)
+    }
+
     /// Creates or changes an object by server-side apply, and returns its metadata as stored.
     ///
     /// Fields that are not in `object` stay as they are, except those that an earlier apply set: they are removed.

@@ -25,12 +25,12 @@ pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,
-    uses::nodes_of,
+    uses::{OsdPod, nodes_of},
 };
 use crate::{
-    discover::{Discovery, InvalidDeployment, Search},
+    discover::{Discovery, Found, InvalidDeployment, Search},
     doctor::{CronJobFacts, Right},
-    names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+    names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL, ROTATION_LABEL},
     options::JobOptions,
     rotation::RookRotation,
 };
@@ -91,7 +91,8 @@ impl RookNamespace {
 
     async fn discover(&self, labels: &str) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
-        let search = objects.fold(labels, Search::default, |search, found: Value| add(search, &found));
+        let search = objects
+            .fold(labels, Search::default, |search, found: Value| search.extend(Found::of_value(&found)));
         Ok(search.await?.finish())
     }
 
@@ -105,7 +106,7 @@ impl RookNamespace {
         let cron_jobs: Vec<CronJob> = cron_jobs.list(&self.labels_of(Naming::Rook)).await?;
         let (jobs, pods): (Objects<Job>, Objects<Pod>) = (self.objects()?, self.objects()?);
         // Rook gives its Jobs no label, only their pods.
-        let jobs: Vec<Job> = jobs.list("").await?;
+        let jobs: Vec<Job> = jobs.list(&format!("!{ROTATION_LABEL}")).await?;
         let labels = format!("{APP}={}", Naming::Rook.app());
         let pods: Vec<Pod> = pods.list(&labels).await?;
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
@@ -242,26 +243,29 @@ impl RookNamespace {
     }
 }
 
-/// The label selector of the Deployments of encrypted OSDs. A value for its last label may follow.
-fn encrypted_osds() -> String {
+/// The label selector of the Deployments of OSDs on PVCs, and of their pods. A value for its last label may follow.
+pub fn encrypted_osds() -> String {
     format!("{APP}={OSD_APP},{PVC_LABEL}")
 }
 
-/// Parses one Deployment by itself, so that an unparsable one does not block the others (rook-behaviour W20).
-fn add(search: &mut Search, found: &Value) {
-    match Deployment::deserialize(found) {
-        Ok(deployment) => search.add(&deployment),
-        Err(cause) => {
-            let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let name = text("/metadata/name");
-            // A Deployment holds no secrets, so the message may quote it.
-            let error = Error::config("the Deployment cannot be parsed")
-                .operation("read the Deployment of an OSD")
-                .context("deployment", name)
-                .source(cause);
-            let labels = found.pointer("/metadata/labels");
-            let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
-            search.add_fault(InvalidDeployment::new(name, id, error));
+impl Found {
+    /// What a Deployment is; `None` if it is not of an OSD on a PVC. An object that is not a valid Deployment is a fault of
+    /// its own, so that it does not block the others (rook-behaviour W20).
+    pub fn of_value(found: &Value) -> Option<Self> {
+        match Deployment::deserialize(found) {
+            Ok(deployment) => Self::of(&deployment),
+            Err(cause) => {
+                let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let name = text("/metadata/name");
+                // A Deployment holds no secrets, so the message may quote it.
+                let error = Error::config("the Deployment cannot be parsed")
+                    .operation("read the Deployment of an OSD")
+                    .context("deployment", name)
+                    .source(cause);
+                let labels = found.pointer("/metadata/labels");
+                let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
+                Some(Self::Invalid(InvalidDeployment::new(name, id, error)))
+            }
         }
     }
 }
@@ -279,7 +283,7 @@ mod tests {
             "spec": {"replicas": "one"},
         });
         let mut search = Search::default();
-        add(&mut search, &broken);
+        search.extend(Found::of_value(&broken));
         let found = search.finish();
         let [fault] = found.faults.as_slice() else { panic!("{found:?}") };
         assert_eq!((fault.deployment.as_str(), fault.osd_id), ("rook-ceph-osd-7", Some(7)));

@@ -60,22 +60,36 @@ impl RookNamespace {
         let pods: Objects<Pod> = self.objects()?;
         let labels = format!("{APP}={OSD_APP}");
         let pods: Vec<Pod> = pods.list(&labels).await?;
-        Ok(nodes_of(&pods))
+        Ok(nodes_of(pods.iter().filter_map(OsdPod::of)))
+    }
+}
+
+/// What a pod of an OSD says about its node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct OsdPod {
+    /// The number of the OSD.
+    pub osd: u32,
+    /// The node.
+    pub node: String,
+    /// Whether the pod runs.
+    pub is_running: bool,
+}
+
+impl OsdPod {
+    /// Reads a pod; `None` if it is not of an OSD, or has no node.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        Some(Self {
+            osd: pod.metadata.labels.as_ref()?.get(OSD_ID_LABEL)?.parse().ok()?,
+            node: pod.spec.as_ref()?.node_name.clone()?,
+            is_running: phase == Some("Running"),
+        })
     }
 }
 
 /// The node of each OSD among these pods, by the number of the OSD. A pod that runs counts before one that has ended.
-pub fn nodes_of(pods: &[Pod]) -> BTreeMap<u32, String> {
-    let mut nodes = BTreeMap::new();
-    for wants_running in [false, true] {
-        for pod in pods {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let id = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OSD_ID_LABEL)?.parse().ok());
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            if let (Some(id), Some(node), true) = (id, node, (phase == Some("Running")) == wants_running) {
-                nodes.insert(id, node);
-            }
-        }
-    }
-    nodes
+pub fn nodes_of(pods: impl IntoIterator<Item = OsdPod>) -> BTreeMap<u32, String> {
+    let (running, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.is_running);
+    others.into_iter().chain(running).map(|pod| (pod.osd, pod.node)).collect()
 }
