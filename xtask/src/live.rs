@@ -19,6 +19,8 @@ pub(crate) struct Needs {
     pub(crate) kms: bool,
     /// Go's own age and tar.
     pub(crate) go_age: bool,
+    /// Helm's and kustomize's own code.
+    pub(crate) go_install: bool,
     /// Go's own TLS as a server.
     pub(crate) go_tls: bool,
     /// Microsoft's own clients for Key Vault.
@@ -42,6 +44,7 @@ impl Needs {
         browser: true,
         cryptsetup: true,
         go_age: true,
+        go_install: true,
         go_tls: true,
         ibm_clients: true,
         kms: false,
@@ -73,6 +76,9 @@ impl Live {
         }
         if needs.go_age {
             env.push(("KMS_IT_GO_AGE", provision::go_age(sh)?.into_os_string()));
+        }
+        if needs.go_install {
+            env.push(("KMS_IT_GO_INSTALL", provision::go_install(sh)?.into_os_string()));
         }
         if needs.go_tls {
             env.push(("KMS_IT_GO_TLS", provision::go_tls(sh)?.into_os_string()));
