@@ -26,7 +26,7 @@ pub(crate) struct It {
     #[arg(long)]
     cuts: Option<u32>,
     /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more. With
-    /// `migrate`: all pairs of providers, with 100 keys and 220 kills
+    /// `migrate`: all pairs of providers, with 100 keys and 220 kills. With `operator`: 50 kills of a leader
     #[arg(long)]
     sweep: bool,
     /// With `vm`: the seed of the moments, as an earlier run printed it
@@ -51,6 +51,8 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
+    /// The operator on an API server, with several replicas
+    Operator,
     /// CronJobs of rotation, for every provider
     Rook,
     /// LUKS devices by cryptsetup
@@ -75,6 +77,7 @@ impl Provider {
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
             Self::Migrate => Some(("kms-migrate", "migrate")),
+            Self::Operator => Some(("kms-operator", "operator")),
             Self::Rook => Some(("kms-rook", "rook")),
             Self::Luks => Some(("kms-luks", "luks")),
             Self::Rotation => Some(("kms-rotation", "rotate")),
