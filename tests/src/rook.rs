@@ -241,7 +241,7 @@ pub fn osd_on_vault(kube_namespace: &str, id: usize, pvc: &str, settings: &[(&st
 }
 
 /// Gives the OSD 1 of the fixtures another number and another PVC.
-fn rename(value: &mut Value, id: usize, pvc: &str) {
+pub fn rename(value: &mut Value, id: usize, pvc: &str) {
     match value {
         Value::Object(fields) => {
             // The divisor of a resource is no number of an OSD.
