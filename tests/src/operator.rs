@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kms_kube::{ConnectOptions, connect};
 use kms_operator::{
     Clock, Health, LeaseTimes, Operator, Pace, Role, Settings,
@@ -66,16 +67,20 @@ impl Scene {
     /// name. All keys are due.
     pub async fn new(osds: &[(usize, &str, &str)]) -> Self {
         let security = json!({"keyRotation": {"enabled": false, "schedule": "0 3 * * 0"}});
-        let cluster = Cluster::new(security).await;
-        define(&cluster, serde_json::to_value(OsdKey::crd()).expect("JSON")).await;
-        define(&cluster, serde_json::to_value(KeyPolicy::crd()).expect("JSON")).await;
-        let token = operator_account(&cluster).await;
-        let scene = Self { cluster, token };
+        let scene = Self::of(Cluster::new(security).await).await;
         for (id, node, zone) in osds {
             scene.add_osd(*id, node, zone).await;
         }
         scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
         scene
+    }
+
+    /// Installs the custom resources and the account of the operator, and hands nothing over.
+    pub async fn of(cluster: Cluster) -> Self {
+        define(&cluster, serde_json::to_value(OsdKey::crd()).expect("JSON")).await;
+        define(&cluster, serde_json::to_value(KeyPolicy::crd()).expect("JSON")).await;
+        let token = operator_account(&cluster).await;
+        Self { cluster, token }
     }
 
     fn kube_namespace(&self) -> &str {
@@ -224,36 +229,49 @@ impl Scene {
         jobs.map(|job| (text(&job["metadata"]["name"]), job.clone())).collect()
     }
 
+    /// The Jobs of the operator that have not ended.
+    pub async fn active_jobs(&self) -> BTreeMap<String, Value> {
+        let mut jobs = self.jobs().await;
+        jobs.retain(|_, job| !has_ended(job));
+        jobs
+    }
+
     /// The OSDs whose Job runs.
     pub async fn running(&self) -> Vec<usize> {
-        let jobs = self.jobs().await;
-        jobs.values().filter(|job| !has_ended(job)).map(osd_of).collect()
+        self.active_jobs().await.values().map(osd_of).collect()
     }
 
     /// Ends the Jobs that run, as a kubelet and the controller of Jobs would; `run` says how. Returns their names and OSDs.
     pub async fn end_jobs(&self, clock: &Clock, run: impl Fn(usize) -> Run) -> Vec<(String, usize)> {
         let mut ended = Vec::new();
-        for (name, job) in self.jobs().await {
+        for (name, job) in self.active_jobs().await {
             let osd = osd_of(&job);
-            if has_ended(&job) || run(osd) == Run::Hangs {
+            if run(osd) == Run::Hangs {
                 continue;
             }
-            let now = clock.now().expect("a response").to_string();
-            let now = format!("{}Z", now.split(['.', 'Z']).next().expect("a time"));
-            let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": now, "reason": "Test"});
-            let status = if run(osd) == Run::Succeeds {
+            let now = clock.now().expect("a response");
+            if run(osd) == Run::Succeeds {
                 let deployment = format!("deployments/rook-ceph-osd-{osd}");
-                self.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(now)).await;
-                json!({"startTime": now, "completionTime": now, "succeeded": 1,
-                       "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]})
-            } else {
-                json!({"startTime": now, "failed": 1, "conditions": [condition("FailureTarget"), condition("Failed")]})
-            };
-            let path = format!("/apis/batch/v1/namespaces/{}/jobs/{name}/status", self.kube_namespace());
-            self.patch(&path, &json!({"status": status})).await;
+                self.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(seconds(now))).await;
+            }
+            self.end_job(&name, now, run(osd) == Run::Succeeds).await;
             ended.push((name, osd));
         }
         ended
+    }
+
+    /// Ends a Job at this time.
+    pub async fn end_job(&self, name: &str, now: Timestamp, succeeds: bool) {
+        let now = seconds(now);
+        let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": now, "reason": "Test"});
+        let status = if succeeds {
+            json!({"startTime": now, "completionTime": now, "succeeded": 1,
+                   "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]})
+        } else {
+            json!({"startTime": now, "failed": 1, "conditions": [condition("FailureTarget"), condition("Failed")]})
+        };
+        let path = format!("/apis/batch/v1/namespaces/{}/jobs/{name}/status", self.kube_namespace());
+        self.patch(&path, &json!({"status": status})).await;
     }
 
     /// Ends every Job with success until each of these OSDs has had one, and returns the names of all that ran, by OSD.
@@ -286,6 +304,11 @@ impl Replica {
     }
 }
 
+/// A time in RFC 3339 without fractions of a second, as objects of Kubernetes have it.
+fn seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).expect("a time").to_string()
+}
+
 /// A condition of an `OsdKey`.
 pub fn condition<'a>(key: &'a Value, type_: &str) -> &'a Value {
     let conditions = key["status"]["conditions"].as_array();
@@ -297,7 +320,8 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn osd_of(job: &Value) -> usize {
+/// The number of the OSD of a Job.
+pub fn osd_of(job: &Value) -> usize {
     text(&job["metadata"]["labels"]["kms.ceph.rook.io/rotation"]).parse().expect("a number")
 }
 
