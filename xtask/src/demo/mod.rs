@@ -70,8 +70,10 @@ fn cluster(sh: &Shell) -> Result<()> {
         azure_clients: false,
         browser: false,
         go_age: false,
+        go_install: false,
         go_tls: false,
         ibm_clients: false,
+        kms: true,
         pykmip: false,
         ..Needs::ALL
     };
