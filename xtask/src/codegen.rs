@@ -1,5 +1,5 @@
-//! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, and the answers of Go's
-//! libraries.
+//! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, the rules and the dashboard
+//! in `deploy/monitoring`, and the answers of Go's libraries.
 //!
 //! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set. So do the tests of
 //! `kms-tls` and `kms-http` with our own answers to Go's tables. The answers to handshakes need a server in Go:
@@ -38,6 +38,7 @@ impl Codegen {
         for (package, tests) in answers {
             self.part(cmd!(sh, "cargo test --quiet --package {package} --lib -- {tests}"))?;
         }
+        self.part(cmd!(sh, "cargo test --quiet --package kms-operator --test it -- generated::"))?;
         self.part(cmd!(sh, "cargo test --quiet --package kms-cli --test it -- codegen::"))
     }
 

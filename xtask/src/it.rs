@@ -51,6 +51,8 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
+    /// The operator, and what people see of it
+    Operator,
     /// CronJobs of rotation, for every provider
     Rook,
     /// LUKS devices by cryptsetup
@@ -75,6 +77,7 @@ impl Provider {
             Self::K8sSecret => Some(("kms-k8s-secret", "k8s_secret")),
             Self::Kmip => Some(("kms-kmip", "kmip")),
             Self::Migrate => Some(("kms-migrate", "migrate")),
+            Self::Operator => Some(("kms-operator", "operator")),
             Self::Rook => Some(("kms-rook", "rook")),
             Self::Luks => Some(("kms-luks", "luks")),
             Self::Rotation => Some(("kms-rotation", "rotate")),
@@ -95,10 +98,11 @@ impl It {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp | Provider::Tls),
                 go_age: matches!(provider, Provider::All | Provider::Escrow),
+                go_promql: matches!(provider, Provider::All | Provider::Operator),
                 go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,
-                browser: matches!(provider, Provider::All | Provider::Rook),
+                browser: matches!(provider, Provider::All | Provider::Operator | Provider::Rook),
                 cryptsetup: many,
                 vm: matches!(provider, Provider::All | Provider::Vm),
             },

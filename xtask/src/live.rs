@@ -19,6 +19,8 @@ pub(crate) struct Needs {
     pub(crate) kms: bool,
     /// Go's own age and tar.
     pub(crate) go_age: bool,
+    /// Prometheus' own parser and engine.
+    pub(crate) go_promql: bool,
     /// Go's own TLS as a server.
     pub(crate) go_tls: bool,
     /// Microsoft's own clients for Key Vault.
@@ -42,6 +44,7 @@ impl Needs {
         browser: true,
         cryptsetup: true,
         go_age: true,
+        go_promql: true,
         go_tls: true,
         ibm_clients: true,
         kms: false,
@@ -73,6 +76,9 @@ impl Live {
         }
         if needs.go_age {
             env.push(("KMS_IT_GO_AGE", provision::go_age(sh)?.into_os_string()));
+        }
+        if needs.go_promql {
+            env.push(("KMS_IT_GO_PROMQL", provision::go_promql(sh)?.into_os_string()));
         }
         if needs.go_tls {
             env.push(("KMS_IT_GO_TLS", provision::go_tls(sh)?.into_os_string()));

@@ -73,7 +73,7 @@ pub struct OsdKeyStatus {
     #[schemars(extend("format" = "date-time"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escrowed_at: Option<String>,
-    /// When the next rotation may begin, in RFC 3339; absent if none is planned.
+    /// When the next rotation may begin, in RFC 3339; absent if no rotation is planned.
     #[schemars(extend("format" = "date-time"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_rotation_at: Option<String>,

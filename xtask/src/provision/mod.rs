@@ -121,6 +121,11 @@ pub(crate) fn go_age(sh: &Shell) -> Result<PathBuf> {
     go_program(sh, "age")
 }
 
+/// Prometheus' own parser and engine.
+pub(crate) fn go_promql(sh: &Shell) -> Result<PathBuf> {
+    go_program(sh, "promql")
+}
+
 /// A program of `tests/go`, built anew since it changes with our code.
 fn go_program(sh: &Shell, name: &str) -> Result<PathBuf> {
     need_go(sh)?;

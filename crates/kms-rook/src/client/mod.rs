@@ -1,6 +1,7 @@
 //! Reads OSDs from a cluster, and writes CronJobs and the results of rotations there.
 
 mod apply;
+mod events;
 mod status;
 mod switch;
 mod uses;
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
+    events::{KeyEvent, announce},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,
     uses::nodes_of,

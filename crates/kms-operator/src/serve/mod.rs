@@ -1,0 +1,91 @@
+//! The HTTP server of a replica: metrics, probes and the status page. It only reads, and answers GET and HEAD alone.
+
+mod access;
+mod answer;
+mod cluster;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use self::{access::Gate, answer::Site};
+pub use self::{
+    access::{Access, Reviewer, Verdict},
+    cluster::ClusterReviewer,
+};
+use crate::{metrics::Metrics, source::Source};
+
+/// How many connections are served at a time. Others wait in the queue of the system.
+const CONNECTIONS: usize = 64;
+/// The largest head of a request, in bytes. A token of a service account has about 1 kB.
+const HEAD_BYTES: usize = 16 * 1024;
+/// The most header fields of a request.
+const HEAD_FIELDS: usize = 64;
+/// The time-out for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time-out for a whole connection, which has one request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait if no connection can be accepted, such as without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until the future is dropped, which also ends every connection.
+///
+/// `/livez` and `/readyz` are for everyone; `/metrics` and `/`, the page, for those whom `access` allows.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<dyn Source>,
+    metrics: Metrics,
+    access: Access,
+) -> Infallible {
+    let site = Arc::new(Site::new(source, metrics, Gate::new(access)));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed, so a permit always comes.
+        let permit = Arc::clone(&permits).acquire_owned().await.ok();
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let site = Arc::clone(&site);
+                drop(connections.spawn(async move {
+                    connection(stream, site).await;
+                    drop(permit);
+                }));
+            }
+            Err(cause) => {
+                warn!("no connection is accepted: {cause}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves the one request of a connection.
+async fn connection(stream: TcpStream, site: Arc<Site>) {
+    let respond = service_fn(|request| {
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.respond(&request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEAD_FIELDS)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), respond);
+    match timeout(CONNECTION_TIMEOUT, served).await {
+        Ok(Ok(())) => (),
+        // The error of hyper names what was wrong, and quotes nothing of the request.
+        Ok(Err(cause)) => debug!("a connection failed: {cause}"),
+        Err(_) => debug!("a connection took longer than {} s", CONNECTION_TIMEOUT.as_secs()),
+    }
+}
