@@ -12,7 +12,6 @@ pub mod serve;
 mod source;
 #[cfg(test)]
 #[path = "../tests/it/fixed.rs"]
-#[allow(unreachable_pub, reason = "tests of other crates use it too")]
 mod test_data;
 
 pub use crate::{

@@ -134,7 +134,9 @@ pub fn stacks(id: &str, caption: &str, empty: &str, stacks: &[Stack]) -> Markup 
         words.join(", ")
     };
     let said: Vec<_> = stacks.iter().map(|stack| format!("{}: {}", stack.label, words(stack))).collect();
-    let domain = domain(stacks.iter().map(|stack| stack.label.as_str()));
+    // A label with a space, such as "node unknown", is not the name of a host, and has no domain.
+    let hosts = stacks.iter().map(|stack| stack.label.as_str()).filter(|label| !label.contains(' '));
+    let domain = domain(hosts);
     figure(
         id,
         caption,
@@ -228,6 +230,14 @@ mod tests {
         }
         assert_eq!(shortened("storage-0.rack-0"), "…orage-0.rack-0");
         assert_eq!(shortened("storage-0"), "storage-0");
+    }
+
+    #[test]
+    fn a_label_that_is_no_host_leaves_those_of_hosts_apart() {
+        let stack = |label: &str| Stack::new(label, vec![Part::new(Tone::Good, "ready", 1)]);
+        let names = ["node unknown", "storage-0.rack-0.example.net", "storage-1.rack-0.example.net"];
+        let drawn = stacks("a", "b", "c", &names.map(stack)).into_string();
+        assert!(drawn.contains(">storage-0<") && drawn.contains(">storage-1<"), "{drawn}");
     }
 
     #[test]

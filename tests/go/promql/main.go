@@ -38,10 +38,12 @@ type Question struct {
 	Scrapes     []Scrape `json:"scrapes"`
 }
 
-// The text of a target at a time.
+// The text of a target, which is the same at each scrape of a time.
 type Scrape struct {
 	// In seconds since 1970.
-	At          int64             `json:"at"`
+	From        int64             `json:"from"`
+	Until       int64             `json:"until"`
+	Every       int64             `json:"every"`
 	ContentType string            `json:"content_type"`
 	Text        string            `json:"text"`
 	Labels      map[string]string `json:"labels"`
@@ -87,7 +89,9 @@ func run() error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", rule.Alert, err)
 			}
-			firing[rule.Alert] = append(firing[rule.Alert], found...)
+			if len(found) > 0 {
+				firing[rule.Alert] = append(firing[rule.Alert], found...)
+			}
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(firing)
@@ -131,9 +135,8 @@ func read(scrapes []Scrape) (store, time.Time, error) {
 	found := store{}
 	var last time.Time
 	for _, scrape := range scrapes {
-		at := time.Unix(scrape.At, 0)
-		if at.After(last) {
-			last = at
+		if until := time.Unix(scrape.Until, 0); until.After(last) {
+			last = until
 		}
 		lines, err := textparse.New([]byte(scrape.Text), scrape.ContentType, nil, textparse.ParserOptions{})
 		if err != nil {
@@ -164,7 +167,10 @@ func read(scrapes []Scrape) (store, time.Time, error) {
 			if found[key] == nil {
 				found[key] = &series{labels: whole}
 			}
-			found[key].samples = append(found[key].samples, sample{at.UnixMilli(), value})
+			// The last sample is at the end.
+			for at := scrape.Until - (scrape.Until-scrape.From)/scrape.Every*scrape.Every; at <= scrape.Until; at += scrape.Every {
+				found[key].samples = append(found[key].samples, sample{at * 1000, value})
+			}
 		}
 	}
 	return found, last, nil

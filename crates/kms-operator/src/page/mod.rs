@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The headings of the table of keys.
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "OSD",
     "KEY",
     "NAMESPACE",
@@ -27,6 +27,7 @@ const HEAD: [&str; 11] = [
     "VERIFIED",
     "ESCROWED",
     "NEXT (UTC)",
+    "FAILED",
     "REASON",
 ];
 /// The headings of the table of policies.
@@ -231,10 +232,8 @@ fn line(row: &Row<'_>, now: Timestamp) -> Markup {
             td { (ago(row.verified, now)) }
             td { (ago(row.escrowed, now)) }
             td { @if let Some(next) = row.next { time datetime=(next) { (minute(next)) } } @else { "-" } }
-            td.reason {
-                (row.reason)
-                @if row.failed > 0 { " (failed attempts: " (row.failed) ")" }
-            }
+            td { (row.failed) }
+            td { (row.reason) }
         }
     }
 }

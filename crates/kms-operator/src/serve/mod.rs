@@ -9,7 +9,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -70,7 +71,7 @@ pub async fn serve(
 }
 
 /// Serves the one request of a connection.
-async fn connection(stream: TcpStream, site: Arc<Site>) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, site: Arc<Site>) {
     let respond = service_fn(|request| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.respond(&request).await) }
@@ -87,5 +88,72 @@ async fn connection(stream: TcpStream, site: Arc<Site>) {
         // The error of hyper names what was wrong, and quotes nothing of the request.
         Ok(Err(cause)) => debug!("a connection failed: {cause}"),
         Err(_) => debug!("a connection took longer than {} s", CONNECTION_TIMEOUT.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        task::JoinHandle,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::test_data::Fixed;
+
+    /// A connection whose other end holds this many bytes.
+    fn open(bytes: usize) -> (DuplexStream, JoinHandle<()>) {
+        let source: Arc<dyn Source> = Arc::new(Fixed::new());
+        let metrics = Metrics::new(Arc::clone(&source));
+        let site = Arc::new(Site::new(source, metrics, Gate::new(Access::Everyone)));
+        let (ours, theirs) = duplex(bytes);
+        (ours, tokio::spawn(connection(theirs, site)))
+    }
+
+    async fn ask(request: &str) -> String {
+        let (mut stream, served) = open(1 << 20);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // The server closes the connection after one request.
+        stream.read_to_string(&mut answer).await.unwrap();
+        served.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn head_has_the_length_of_the_body_and_no_body() {
+        let get = ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let (head, body) = get.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("connection: close"), "{head}");
+        let length = format!("content-length: {}", body.len());
+        assert!(body.contains("<h1>Keys of encrypted OSDs</h1>") && head.contains(&length), "{head}");
+        let only = ask("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(only.contains(&length) && only.ends_with("\r\n\r\n"), "{only}");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        for head in [
+            format!("x: {}\r\n", "a".repeat(HEAD_BYTES)),
+            (0..=HEAD_FIELDS).map(|field| format!("x-{field}: a\r\n")).collect(),
+        ] {
+            let answer = ask(&format!("GET /livez HTTP/1.1\r\n{head}\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_or_reads_too_slowly_is_cut_off() {
+        let began = Instant::now();
+        let (mut silent, served) = open(1 << 20);
+        silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        served.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
+        let began = Instant::now();
+        let (mut full, served) = open(100);
+        full.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        served.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), CONNECTION_TIMEOUT.as_secs());
     }
 }

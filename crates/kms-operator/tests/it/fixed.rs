@@ -12,18 +12,18 @@ use kms_operator::{
 };
 
 /// The number of OSDs, and of the nodes that they are on.
-pub const OSDS: u32 = 42;
+pub(crate) const OSDS: u32 = 42;
 /// The number of nodes.
-pub const NODES: u32 = 9;
+pub(crate) const NODES: u32 = 9;
 
 /// The time of the cluster.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-11-30T12:00:00Z".parse().expect("a time")
 }
 
 /// A key: 1 is rotated now, 3 failed twice, 4 is overdue, 5 was not looked at yet, 6 is rotated by
 /// Rook, 7 waits for its turn; others are ready.
-pub fn key(osd: u32) -> OsdKey {
+pub(crate) fn key(osd: u32) -> OsdKey {
     let name = format!("set1-data-{osd}abcde");
     let deployment = format!("rook-ceph-osd-{osd}");
     let mut key = OsdKey::new(&name, OsdKeySpec { osd, cluster: "rook-ceph".to_owned(), deployment });
@@ -81,21 +81,21 @@ pub fn key(osd: u32) -> OsdKey {
 
 /// A source whose parts a test sets.
 #[derive(Debug)]
-pub struct Fixed(Mutex<Parts>);
+pub(crate) struct Fixed(Mutex<Parts>);
 
 /// The parts of a source.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// The keys.
-    pub keys: Vec<Arc<OsdKey>>,
+    pub(crate) keys: Vec<Arc<OsdKey>>,
     /// The Deployments of OSDs.
-    pub deployments: Vec<DeploymentRef>,
+    pub(crate) deployments: Vec<DeploymentRef>,
     /// The replica.
-    pub state: ReplicaState,
+    pub(crate) state: ReplicaState,
     /// The policies.
-    pub policies: Vec<Arc<KeyPolicy>>,
+    pub(crate) policies: Vec<Arc<KeyPolicy>>,
     /// The time.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl Default for Fixed {
@@ -106,7 +106,7 @@ impl Default for Fixed {
 
 impl Fixed {
     /// A leader with keys in every state, and with the OSD 99, which has no object.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let window = Window {
             opens: "0 2 * * 6".to_owned(),
             duration: "4h".to_owned(),
@@ -137,7 +137,7 @@ impl Fixed {
     }
 
     /// The parts, to be changed.
-    pub fn parts(&self) -> MutexGuard<'_, Parts> {
+    pub(crate) fn parts(&self) -> MutexGuard<'_, Parts> {
         self.0.lock().expect("a lock")
     }
 }
