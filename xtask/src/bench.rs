@@ -71,6 +71,7 @@ impl Bench {
             azure_clients: false,
             browser: false,
             cryptsetup: false,
+            go_promql: false,
             go_tls: false,
             ibm_clients: false,
             pykmip: false,

@@ -15,20 +15,20 @@ use crate::{
     source::{ReplicaState, Source, without_key},
 };
 
-/// The headings of the table of keys.
+/// The headings of the table of keys: those that matter most come first, where a telephone shows them.
 const HEAD: [&str; 12] = [
     "OSD",
-    "KEY",
-    "NAMESPACE",
-    "NODE",
-    "PROVIDER",
     "STATE",
+    "REASON",
     "AGE",
-    "VERIFIED",
-    "ESCROWED",
     "NEXT (UTC)",
     "FAILED",
-    "REASON",
+    "VERIFIED",
+    "ESCROWED",
+    "NODE",
+    "PROVIDER",
+    "KEY",
+    "NAMESPACE",
 ];
 /// The headings of the table of policies.
 const POLICY_HEAD: [&str; 7] =
@@ -223,17 +223,17 @@ fn line(row: &Row<'_>, now: Timestamp) -> Markup {
     html! {
         tr {
             td { (row.osd) }
-            td { (row.name) }
-            td { (row.kube_namespace) }
-            td { (row.node.unwrap_or("-")) }
-            td { (row.provider.unwrap_or("-")) }
             td { (row.state.tone().word(row.state)) }
+            td { (row.reason) }
             td { (ago(row.rotated, now)) }
-            td { (ago(row.verified, now)) }
-            td { (ago(row.escrowed, now)) }
             td { @if let Some(next) = row.next { time datetime=(next) { (minute(next)) } } @else { "-" } }
             td { (row.failed) }
-            td { (row.reason) }
+            td { (ago(row.verified, now)) }
+            td { (ago(row.escrowed, now)) }
+            td { (row.node.unwrap_or("-")) }
+            td { (row.provider.unwrap_or("-")) }
+            td { (row.name) }
+            td { (row.kube_namespace) }
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) const NODES: u32 = 9;
 
 /// The time of the cluster.
 pub(crate) fn now() -> Timestamp {
-    "2026-11-30T12:00:00Z".parse().expect("a time")
+    "2026-11-30T12:00:00Z".parse().unwrap()
 }
 
 /// A key: 1 is rotated now, 3 failed twice, 4 is overdue, 5 was not looked at yet, 6 is rotated by
@@ -138,7 +138,7 @@ impl Fixed {
 
     /// The parts, to be changed.
     pub(crate) fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.0.lock().expect("a lock")
+        self.0.lock().unwrap()
     }
 }
 
