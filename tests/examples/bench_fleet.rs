@@ -12,6 +12,7 @@ use kms_core::Kek;
 use kms_testkit::servers::{OpenBao, OpenBaoConfig};
 use kms_tests::{
     Kms,
+    age::Pair,
     measure::{MEASURE, cost, f64_of, measured, words_of},
     rook::{ADMIN, Cluster, osd_on_vault},
 };
@@ -29,8 +30,17 @@ const MOST_MIB: f64 = 64.0;
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
 /// The commands that are measured: add a row for a new one.
-const ROWS: [&[&str]; 5] =
-    [&["list"], &["inventory"], &["check", "--read-only"], &["doctor"], &["cronjobs", "apply", "--dry-run"]];
+const ROWS: [(&str, &[&str]); 7] = [
+    ("list", &["list"]),
+    ("inventory", &["inventory"]),
+    ("check", &["check", "--read-only"]),
+    ("doctor", &["doctor"]),
+    ("cronjobs apply", &["cronjobs", "apply", "--dry-run"]),
+    ("escrow create", &["escrow", "create", "escrow", "--recipients-file", "keks.txt"]),
+    ("escrow drill", &["escrow", "drill", "escrow", "--identity", "keks.id"]),
+];
+/// The steps of a migration from OpenBao to Kubernetes Secrets, which are measured too.
+const STEPS: [&str; 3] = ["plan", "copy", "verify"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,16 +57,25 @@ async fn all(out: &Path, osds: usize) -> Result<()> {
     let vault = OpenBao::start(OpenBaoConfig::default()).await?;
     let cluster = Arc::new(fleet(&vault, osds).await?);
     let kms: Kms = cluster.kms(ADMIN);
+    let pair = Pair::generate();
+    kms.file("keks.txt", &pair.recipient);
+    kms.file("keks.id", &pair.identity);
     // The CronJobs of the fleet are those of kms.
     let _ = kms.run(&["cronjobs", "apply"]).want(0);
     println!("{:40} {:>9} {:>10} {:>9}", "", "seconds", "requests", "peak MiB");
     let mut figures = serde_json::Map::new();
     let mut slow = Vec::new();
-    for args in ROWS {
-        let what = format!("kms {}", args.join(" "));
+    let mover = mover(&vault, &cluster).await?;
+    let steps = STEPS.map(|step| {
+        let files = ["--from", "from.yaml", "--to", "to.yaml", "--journal", "journal"];
+        let files = if step == "plan" { &files[..4] } else { &files };
+        (&mover, [&["migrate", step], files].concat(), format!("kms migrate {step}"))
+    });
+    let rows = ROWS.map(|(what, args)| (&kms, args.to_vec(), format!("kms {what}")));
+    for (kms, args, what) in rows.into_iter().chain(steps) {
         let before = api_requests(&cluster).await?;
         let of_vault = vault.requests()?;
-        let found = cost(kms.folder(), &[words_of(&kms.command(args))])?;
+        let found = cost(kms.folder(), &[words_of(&kms.command(&args))])?;
         let requests = api_requests(&cluster).await? - before + f64_of(u64::try_from(of_vault.all()?.len())?);
         let mib = f64_of(found.peak_kib) / 1024.0;
         println!("{what:40} {:>9.1} {requests:>10.0} {mib:>9.1}", found.wall_ms / 1000.0);
@@ -72,6 +91,33 @@ async fn all(out: &Path, osds: usize) -> Result<()> {
         bail!("more than {MOST_MS} ms or {MOST_MIB} MiB: {}", slow.join(", "));
     }
     Ok(())
+}
+
+/// The program with the files of a migration of this cluster to Kubernetes Secrets.
+async fn mover(vault: &OpenBao, cluster: &Cluster) -> Result<Kms> {
+    let place = cluster.place.name();
+    let object = |security: Value| {
+        json!({
+            "kind": "CephCluster", "metadata": {"name": "rook-ceph", "namespace": place},
+            "spec": {"security": security},
+        })
+        .to_string()
+    };
+    let details = json!({
+        "KMS_PROVIDER": "vault", "VAULT_ADDR": vault.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
+    });
+    let secret = |name: &str, key: &str, value: &str| {
+        json!({"kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}}).to_string()
+    };
+    let from = [
+        object(json!({"kms": {"connectionDetails": details, "tokenSecretName": "token"}})),
+        secret("token", "token", &vault.admin().rook_token().await?),
+        secret("ca", "cert", &vault.pki().ca.cert),
+    ];
+    let kms = Kms::new().global(&["--kubeconfig", &cluster.kubeconfig(ADMIN)]);
+    kms.file("from.yaml", &from.join("\n---\n"));
+    kms.file("to.yaml", &object(json!({})));
+    Ok(kms)
 }
 
 /// Makes the cluster.

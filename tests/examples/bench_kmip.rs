@@ -24,7 +24,7 @@ use kms_testkit::{
     fake::kmip::{KmipDouble, Quirks},
     servers::{self, Pki, PyKmip, pki::write_private, pykmip::Flavour},
 };
-use kms_tests::measure::{median, rate, time};
+use kms_tests::measure::{Ratio, median, rate, time};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -34,7 +34,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// The number of turns of each side, and of operations in a turn.
-const TURNS: usize = 5;
+const TURNS: usize = 9;
 const KEYS: usize = 64;
 /// The number of connections of each side.
 const CONNECTIONS: usize = 4;
@@ -287,15 +287,14 @@ async fn rates(server: &PyKmip) -> Result<Vec<Value>> {
         }
         for Op { name, requests } in [CREATE, READ, DELETE] {
             let [ours, bare] = figures.remove(name).unwrap_or_default();
-            // The ratio of each pair of turns, so that noise of the machine meets both.
-            let ratio = median(ours.iter().zip(&bare).map(|(ours, bare)| ours / bare).collect());
+            let Ratio { median: ratio, quartiles, .. } = Ratio::of(&ours, &bare);
             let (rate, limit, requests) = (median(ours), median(bare), requests.len());
             println!(
                 "{name:7} {callers:2} callers  {requests} requests  {rate:7.0}/s  bare loop {limit:7.0}/s  ratio {ratio:.2}"
             );
             rows.push(
                 json!({"operation": name, "callers": callers, "requests": requests, "per_second": rate,
-                             "bare_per_second": limit, "ratio": ratio}),
+                             "bare_per_second": limit, "ratio": ratio, "quartiles": quartiles}),
             );
         }
     }

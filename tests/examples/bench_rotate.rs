@@ -16,7 +16,7 @@ use kms_testkit::{
 };
 use kms_tests::{
     Kms,
-    measure::{Cost, MEASURE, cost, f64_of, measured, median, words_of},
+    measure::{Cost, MEASURE, Ratio, cost, f64_of, measured, words_of},
 };
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ const RUNS: usize = 15;
 const HOST: usize = 60;
 /// The number of OSDs with costly slots that are opened; the figure is extrapolated from them.
 const COSTLY: usize = 6;
-/// The numbers of OSDs of a small and of a large cluster.
-const FLEET: [usize; 2] = [100, 1000];
+/// The numbers of OSDs of small and large clusters.
+const FLEET: [usize; 3] = [10, 100, 1000];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -186,7 +186,9 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
         alone.push(cost(&place, &bare(&image, &kek, &Kek::generate()?))?);
         fs::remove_dir_all(&place)?;
     }
-    let wall = later.iter().zip(&alone).map(|(later, alone)| later.wall_ms / alone.wall_ms).collect();
+    let [of_kms, of_calls] =
+        [&later, &alone].map(|costs| costs.iter().map(|cost| cost.wall_ms).collect::<Vec<_>>());
+    let wall = Ratio::of(&of_kms, &of_calls);
     assert!(costly.opens(&user.kek("costly")?) && !costly.opens(&old));
     let (later, alone) = (middle(later), middle(alone));
     later.show("kms rotate, every later time");
@@ -197,8 +199,8 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
         "first_cpu": rook.cpu_ms / first.cpu_ms,
         "later_cpu": rook.cpu_ms / later.cpu_ms,
         "later_memory": f64_of(rook.peak_kib) / f64_of(later.peak_kib),
-        // The median of the pairs, so that noise of the machine meets both.
-        "wall": median(wall),
+        "wall": wall.median,
+        "quartiles": wall.quartiles,
     });
     println!("ratios: {ratios}");
     figures.insert("ratios".to_owned(), ratios);

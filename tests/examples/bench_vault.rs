@@ -16,7 +16,7 @@ use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutM
 use kms_dispatch::Options;
 use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
-use kms_tests::measure::{median, time, turn};
+use kms_tests::measure::{Ratio, median, time, turn};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -205,11 +205,10 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
                 }
             }
             let [ours, bare] = &turns;
-            // The ratio of each pair of turns, so that noise of the machine meets both.
-            let ratio =
-                median(ours.iter().zip(bare).map(|(ours, bare)| ours.per_second / bare.per_second).collect());
-            let [rate, limit] =
-                [ours, bare].map(|turns| median(turns.iter().map(|turn| turn.per_second).collect()));
+            let [ours_rates, bare_rates] =
+                [ours, bare].map(|turns| turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>());
+            let Ratio { median: ratio, quartiles, .. } = Ratio::of(&ours_rates, &bare_rates);
+            let [rate, limit] = [ours_rates, bare_rates].map(median);
             let [cpu, least] =
                 [ours, bare].map(|turns| median(turns.iter().map(|turn| turn.cpu_us).collect()));
             println!(
@@ -220,7 +219,7 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
             );
             rows.push(
                 json!({"kv": kv.backend(), "operation": op.name(), "callers": callers, "per_second": rate,
-                             "bare_per_second": limit, "ratio": ratio, "cpu_us": cpu, "bare_cpu_us": least}),
+                             "bare_per_second": limit, "ratio": ratio, "quartiles": quartiles, "cpu_us": cpu, "bare_cpu_us": least}),
             );
         }
     }
@@ -275,15 +274,15 @@ async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value>
         limit.push(time(&mut curl)?);
         rate.push(time(&mut ours)?);
     }
+    let Ratio { median: ratio, quartiles, .. } = Ratio::of(&rate, &limit);
     let (rate, limit) = (median(rate), median(limit));
     let size = std::fs::metadata(&kms).context("look at kms")?.len();
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     let mebibytes = size as f64 / f64::from(1 << 20);
-    println!(
-        "kms get  {rate:.1} ms  curl {limit:.1} ms  ratio {:.2}  (kms has {mebibytes:.1} MiB)",
-        rate / limit
-    );
-    Ok(json!({"kms_get_ms": rate, "curl_ms": limit, "ratio": rate / limit, "kms_bytes": size}))
+    println!("kms get  {rate:.1} ms  curl {limit:.1} ms  ratio {ratio:.2}  (kms has {mebibytes:.1} MiB)");
+    Ok(
+        json!({"kms_get_ms": rate, "curl_ms": limit, "ratio": ratio, "quartiles": quartiles, "kms_bytes": size}),
+    )
 }
 
 /// Runs one side alone, for a profiler: `alone ours get 20000`.

@@ -70,6 +70,26 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// The ratio of two sides that took turns, so that noise of the machine met both.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Ratio {
+    /// The median of the pairs.
+    pub median: f64,
+    /// Half of the pairs lie between these.
+    pub quartiles: [f64; 2],
+}
+
+impl Ratio {
+    /// The ratios of the values of each turn.
+    pub fn of(ours: &[f64], other: &[f64]) -> Self {
+        let mut pairs: Vec<f64> = ours.iter().zip(other).map(|(ours, other)| ours / other).collect();
+        pairs.sort_by(f64::total_cmp);
+        let at = |quarter: usize| pairs.get(pairs.len() * quarter / 4).copied().unwrap_or_default();
+        Self { median: at(2), quartiles: [at(1), at(3)] }
+    }
+}
+
 /// The duration of one run in milliseconds.
 pub fn time(command: &mut Command) -> Result<f64> {
     let begin = Instant::now();

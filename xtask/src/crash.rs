@@ -43,6 +43,7 @@ impl Crash {
             kms: false,
             go_age: false,
             go_promql: false,
+            go_install: false,
             go_tls: false,
             ibm_clients: false,
             pykmip: true,

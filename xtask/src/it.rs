@@ -51,7 +51,7 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
-    /// The operator, and what people see of it
+    /// The operator, and what people install it with
     Operator,
     /// CronJobs of rotation, for every provider
     Rook,
@@ -99,6 +99,7 @@ impl It {
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp | Provider::Tls),
                 go_age: matches!(provider, Provider::All | Provider::Escrow),
                 go_promql: matches!(provider, Provider::All | Provider::Operator),
+                go_install: matches!(provider, Provider::All | Provider::Operator),
                 go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,

@@ -21,6 +21,8 @@ pub(crate) struct Needs {
     pub(crate) go_age: bool,
     /// Prometheus' own parser and engine.
     pub(crate) go_promql: bool,
+    /// Helm's and kustomize's own code.
+    pub(crate) go_install: bool,
     /// Go's own TLS as a server.
     pub(crate) go_tls: bool,
     /// Microsoft's own clients for Key Vault.
@@ -45,6 +47,7 @@ impl Needs {
         cryptsetup: true,
         go_age: true,
         go_promql: true,
+        go_install: true,
         go_tls: true,
         ibm_clients: true,
         kms: false,
@@ -79,6 +82,9 @@ impl Live {
         }
         if needs.go_promql {
             env.push(("KMS_IT_GO_PROMQL", provision::go_promql(sh)?.into_os_string()));
+        }
+        if needs.go_install {
+            env.push(("KMS_IT_GO_INSTALL", provision::go_install(sh)?.into_os_string()));
         }
         if needs.go_tls {
             env.push(("KMS_IT_GO_TLS", provision::go_tls(sh)?.into_os_string()));

@@ -171,6 +171,22 @@ impl Target {
         self.kubernetes.uses(kube_namespace, key).await
     }
 
+    /// Records at the CephCluster that an escrow of all keys was made, if the user has named its Kubernetes. The escrow is
+    /// there already, so a failure is a warning.
+    pub(crate) async fn record_escrow(&self, made: &str) {
+        let Some(cluster) = self.settings.cluster().filter(|cluster| !cluster.name.is_empty()) else {
+            return;
+        };
+        if self.has_kubernetes
+            && let Err(error) = self.kubernetes.record_escrow(cluster, made).await
+        {
+            warn!(
+                "the escrow is not recorded at the CephCluster, where the operator looks: {}",
+                chain(&error)
+            );
+        }
+    }
+
     /// Connects to the KMS.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn KmsProvider>> {
         self.connect_for(self.settings.cluster().cloned()).await

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Clocks that differ by less are as good as equal: servers show whole seconds, and a response takes some time.
@@ -50,21 +50,39 @@ pub fn age(now: SystemTime, then: SystemTime) -> String {
     }
 }
 
-/// The last difference that the responses of a server have shown. Clones share it.
+/// The clock of a server, as its last response has shown it. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct ServerClock(Arc<Mutex<Option<ClockDifference>>>);
+pub struct ServerClock(Arc<Mutex<Option<Shown>>>);
+
+/// A moment in three clocks.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    theirs: SystemTime,
+    ours: SystemTime,
+    monotonic: Instant,
+}
 
 impl ServerClock {
     /// Records the time that a response shows, at this moment. Does nothing if the response shows none.
     pub fn record(&self, theirs: Option<SystemTime>) {
         if let Some(theirs) = theirs {
-            let now = ClockDifference::between(SystemTime::now(), theirs);
+            let now = Shown { theirs, ours: SystemTime::now(), monotonic: Instant::now() };
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
     }
 
     /// The last difference; `None` if no response has shown the time of the server.
     pub fn difference(&self) -> Option<ClockDifference> {
+        self.shown().map(|shown| ClockDifference::between(shown.ours, shown.theirs))
+    }
+
+    /// The time of the server now; `None` if no response has shown it. The time since that response is measured by the
+    /// monotonic clock, so the result does not depend on the time that this host has.
+    pub fn now(&self) -> Option<SystemTime> {
+        self.shown().map(|shown| shown.theirs + shown.monotonic.elapsed())
+    }
+
+    fn shown(&self) -> Option<Shown> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,9 +118,12 @@ mod tests {
     fn a_response_without_a_time_changes_nothing() {
         let clock = ServerClock::default();
         clock.record(None);
-        assert_eq!(clock.difference(), None);
+        assert_eq!((clock.difference(), clock.now()), (None, None));
         clock.record(Some(SystemTime::UNIX_EPOCH));
         clock.clone().record(None);
         assert!(clock.difference().is_some_and(ClockDifference::is_wrong));
+        // Decades behind this host, and so is the time from it.
+        let since = clock.now().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(since < Duration::from_secs(3600), "{since:?}");
     }
 }

@@ -97,6 +97,12 @@ pub(crate) async fn list(kms: &dyn KmsProvider, side: &'static str) -> Result<Ve
     Ok(keys)
 }
 
+/// How many keys of the target the source does not have. Both lists are sorted by [`list`].
+pub(crate) fn only_at_target(source: &[KeyInfo], target: &[KeyInfo]) -> usize {
+    let absent = |key: &&KeyInfo| source.binary_search_by(|known| known.name.cmp(&key.name)).is_err();
+    target.iter().filter(absent).count()
+}
+
 /// Proves that both sides are different places: a key that is created at the target does not appear at the source.
 ///
 /// Two names of one server, or one Secret that both sides use, would make every copy "equal", and the deletion at the

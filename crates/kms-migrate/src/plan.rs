@@ -8,7 +8,7 @@ use kms_core::{
 };
 
 use crate::{
-    pair::{Fit, Pair, list},
+    pair::{Fit, Pair, list, only_at_target},
     run::{Failed, Observer, OnConflict, Options, each},
 };
 
@@ -69,10 +69,12 @@ pub async fn plan(pair: Pair<'_>, options: &Options, observer: &dyn Observer) ->
     }
     let listed = list(pair.from, "from").await?;
     marked(&listed, &mut plan);
+    let there = list(pair.to, "to").await?;
+    plan.only_at_target = only_at_target(&listed, &there);
+    let there: BTreeSet<KeyName> = there.into_iter().map(|key| key.name).collect();
     let names = options.select(listed)?;
-    let there: BTreeSet<KeyName> = list(pair.to, "to").await?.into_iter().map(|key| key.name).collect();
     let shared = names.iter().filter(|name| there.contains(name)).count();
-    (plan.keys, plan.only_at_target) = (names.len(), there.len() - shared);
+    plan.keys = names.len();
     plan.names.clone_from(&names);
     abilities(pair.to, options, shared, &mut plan);
     rights(pair.to, &names, &mut plan).await?;

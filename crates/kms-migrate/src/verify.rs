@@ -7,7 +7,7 @@ use kms_core::{Error, ErrorKind, Freshness, KeyName, Result, Stored};
 
 use crate::{
     journal::{Entry, Journal, Mark, Phase, Versions, recorded},
-    pair::{Pair, list},
+    pair::{Pair, list, only_at_target},
     run::{Failed, Observer, Options, each},
 };
 
@@ -158,12 +158,10 @@ async fn compare(
     observer: &dyn Observer,
     check: Option<Check<'_>>,
 ) -> Result<Verified> {
-    let names = options.select(list(pair.from, "from").await?)?;
-    let there = list(pair.to, "to").await?;
-    let shared = there.iter().filter(|key| names.binary_search(&key.name).is_ok()).count();
-    let mut verified =
-        Verified { keys: names.len(), only_at_target: there.len() - shared, ..Verified::default() };
-    drop(there);
+    let listed = list(pair.from, "from").await?;
+    let only_at_target = only_at_target(&listed, &list(pair.to, "to").await?);
+    let names = options.select(listed)?;
+    let mut verified = Verified { keys: names.len(), only_at_target, ..Verified::default() };
     let work = |name: KeyName| async move {
         let compared = compare_one(pair, &name, proof).await;
         (name, compared)

@@ -17,6 +17,10 @@ pub const ROTATE_NOW: &str = "kms.ceph.rook.io/rotate-now";
 /// The annotation of an `OsdKey` or a CephCluster that stops every action of the operator there while it is `true`.
 pub const PAUSED: &str = "kms.ceph.rook.io/paused";
 
+/// The annotation of a CephCluster that hands the rotation of its keys to the operator: only with `true` the operator acts
+/// there.
+pub const OPERATOR: &str = "kms.ceph.rook.io/operator";
+
 /// What an `OsdKey` is about. The operator writes it; nothing reads it as a wish.
 #[derive(Clone, CustomResource, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[kube(
@@ -46,6 +50,15 @@ pub struct OsdKeySpec {
     /// The name of the OSD's Deployment.
     #[schemars(length(min = 1, max = 253))]
     pub deployment: String,
+}
+
+impl k8s_openapi::Resource for OsdKey {
+    const API_VERSION: &'static str = "kms.ceph.rook.io/v1alpha1";
+    const GROUP: &'static str = GROUP;
+    const KIND: &'static str = "OsdKey";
+    const VERSION: &'static str = "v1alpha1";
+    const URL_PATH_SEGMENT: &'static str = "osdkeys";
+    type Scope = k8s_openapi::NamespaceResourceScope;
 }
 
 /// What the operator last saw of a key.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 
 use crate::api::{KeyPolicy, OsdKey};
 

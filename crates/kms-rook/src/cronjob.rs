@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::{
-        batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec},
+        batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec},
         core::v1::{PodSecurityContext, PodSpec, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -16,7 +16,7 @@ use kms_kube::CephClusterSpec;
 use crate::{
     container::{container, volumes},
     env::env,
-    names::{APP, CLUSTER_LABEL},
+    names::{APP, CLUSTER_LABEL, ROTATION_LABEL},
     networks::{ANNOTATION, selection},
     options::{JobOptions, no_image},
     osd::Osd,
@@ -91,6 +91,21 @@ impl<'a> JobMaker<'a> {
     /// The settings that hold credentials in clear text. No pod gets them.
     pub fn withheld(&self) -> &[String] {
         &self.env.withheld
+    }
+
+    /// A Job that rotates the key of an OSD once, and that Kubernetes does not try again. It has the label
+    /// [`ROTATION_LABEL`]; the caller adds the name.
+    pub fn job(&self, osd: &Osd) -> Job {
+        let CronJob { metadata, spec, .. } = self.cron_job(osd);
+        let mut spec = spec.job_template.spec.unwrap_or_default();
+        spec.backoff_limit = Some(0);
+        if let Some(pod) = &mut spec.template.spec {
+            // The kubelet would start the container again before the Job counts as failed.
+            pod.restart_policy = Some("Never".to_owned());
+        }
+        let mut metadata = ObjectMeta { name: None, ..metadata };
+        metadata.labels.get_or_insert_default().insert(ROTATION_LABEL.to_owned(), osd.id.to_string());
+        Job { metadata, spec: Some(spec), status: None }
     }
 
     /// The CronJob of an OSD. The result depends on the OSD, the cluster and the options only.

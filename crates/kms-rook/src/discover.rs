@@ -23,7 +23,7 @@ pub struct Discovery {
 }
 
 /// A Deployment of an OSD that could not be parsed, or that contradicts another one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvalidDeployment {
     /// The name of the Deployment.
@@ -86,6 +86,37 @@ pub fn discover<'a>(deployments: impl IntoIterator<Item = &'a Deployment>) -> Di
     search.finish()
 }
 
+/// What one Deployment is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Found {
+    /// An encrypted OSD on PVCs.
+    Osd(Box<Osd>),
+    /// An OSD on a PVC that is not encrypted.
+    Plain,
+    /// The Deployment of an OSD on a PVC that could not be parsed.
+    Invalid(InvalidDeployment),
+}
+
+impl Found {
+    /// What a Deployment is; `None` if it is not of an OSD on a PVC.
+    pub fn of(deployment: &Deployment) -> Option<Self> {
+        if !is_osd_on_pvc(deployment) {
+            return None;
+        }
+        Some(match Osd::of(deployment) {
+            Ok(Some(osd)) => Self::Osd(Box::new(osd)),
+            Ok(None) => Self::Plain,
+            Err(error) => {
+                let name = deployment.metadata.name.clone().unwrap_or_default();
+                let id = labelled_id(deployment).or_else(|| named_id(&name));
+                let error = error.operation("read the Deployment of an OSD").context("deployment", &name);
+                Self::Invalid(InvalidDeployment::new(name, id, error))
+            }
+        })
+    }
+}
+
 /// A search in Deployments that come one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
@@ -96,19 +127,7 @@ pub(crate) struct Search {
 impl Search {
     /// Takes the OSD of a Deployment, if it is one on a PVC.
     pub(crate) fn add(&mut self, deployment: &Deployment) {
-        if !is_osd_on_pvc(deployment) {
-            return;
-        }
-        match Osd::of(deployment) {
-            Ok(Some(osd)) => self.found.entry(osd.id).or_default().push(osd),
-            Ok(None) => self.discovery.plain += 1,
-            Err(error) => {
-                let name = deployment.metadata.name.clone().unwrap_or_default();
-                let id = labelled_id(deployment).or_else(|| named_id(&name));
-                let error = error.operation("read the Deployment of an OSD").context("deployment", &name);
-                self.add_fault(InvalidDeployment::new(name, id, error));
-            }
-        }
+        self.extend(Found::of(deployment));
     }
 
     /// Takes a Deployment that could not be parsed.
@@ -137,6 +156,18 @@ impl Search {
             }
         }
         discovery
+    }
+}
+
+impl Extend<Found> for Search {
+    fn extend<I: IntoIterator<Item = Found>>(&mut self, found: I) {
+        for found in found {
+            match found {
+                Found::Osd(osd) => self.found.entry(osd.id).or_default().push(*osd),
+                Found::Plain => self.discovery.plain += 1,
+                Found::Invalid(fault) => self.add_fault(fault),
+            }
+        }
     }
 }
 

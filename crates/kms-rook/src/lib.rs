@@ -29,15 +29,15 @@ mod volumes;
 mod test_data;
 
 #[cfg(feature = "client")]
-pub use crate::rbac::{Rbac, rbac};
+pub use crate::rbac::{Rbac, rbac, rule};
 pub use crate::{
     cronjob::JobMaker,
-    discover::{Discovery, InvalidDeployment, discover},
+    discover::{Discovery, Found, InvalidDeployment, discover},
     env::{KmsEnv, env},
-    names::Naming,
+    names::{ESCROWED_AT, Naming, ROTATION_LABEL},
     options::JobOptions,
     osd::Osd,
     rotation::{RookRotation, rook_rotates},
-    schedule::Schedule,
+    schedule::{Calendar, Schedule, Times, spread},
     volumes::{Mounted, RgwPurpose, rgw_volume, volumes},
 };

@@ -11,6 +11,13 @@ pub(crate) const CLUSTER_LABEL: &str = "rook_cluster";
 /// The label with the number of the OSD.
 pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 
+/// The annotation of a CephCluster with the time of its last escrow of all keys, in RFC 3339. What was rotated later is not in
+/// that escrow.
+pub const ESCROWED_AT: &str = "kms.ceph.rook.io/escrowed-at";
+
+/// The label of a Job that `kms` itself has made; its value is the number of the OSD. Jobs of CronJobs do not have it.
+pub const ROTATION_LABEL: &str = "kms.ceph.rook.io/rotation";
+
 /// The names and labels of CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]

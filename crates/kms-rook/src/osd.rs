@@ -32,7 +32,7 @@ const WAL: &str = "-wal";
 const UNREACHABLE: (&str, &str, &str) = ("node.kubernetes.io/unreachable", "Exists", "NoExecute");
 
 /// An OSD on PVCs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Osd {
     /// The number of the OSD.
@@ -61,7 +61,7 @@ pub struct Osd {
 }
 
 /// The settings that a rotation job takes over from the pod of its OSD.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pod {
     pub(crate) env: Vec<EnvVar>,
     pub(crate) env_from: Option<Vec<EnvFromSource>>,

@@ -141,7 +141,8 @@ pub(crate) fn settings_secrets(security: &SecuritySpec) -> Vec<String> {
     names
 }
 
-fn rule(group: &str, resource: &str, verbs: &[&str], names: Vec<String>) -> PolicyRule {
+/// The right to use verbs on a resource, or on its objects of these names.
+pub fn rule(group: &str, resource: &str, verbs: &[&str], names: Vec<String>) -> PolicyRule {
     PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
         resources: Some(vec![resource.to_owned()]),

@@ -113,6 +113,32 @@ impl Schedule {
         minutes(in_day.map_or(over_night, |gap| gap.min(over_night)))
     }
 
+    /// The times that the schedule stands for. `None` if a step of `@every` is not known here.
+    pub fn times(&self) -> Option<Times> {
+        let fields = match self.as_str() {
+            "@hourly" => "0 * * * *",
+            "@daily" | "@midnight" => "0 0 * * *",
+            "@weekly" => "0 0 * * 0",
+            "@monthly" => "0 0 1 * *",
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            text => match text.strip_prefix("@every ") {
+                Some(every) => return parse_duration(every).ok().map(Times::Every),
+                None => text,
+            },
+        };
+        let texts: Vec<&str> = fields.split_whitespace().collect();
+        let [minute, hour, day, month, weekday] = texts.as_slice() else { return None };
+        let [minutes, hours, days, months, weekdays] = &FIELDS;
+        Some(Times::Calendar(Calendar {
+            minutes: minutes.values(minute),
+            hours: hours.values(hour),
+            days: days.values(day),
+            months: months.values(month),
+            weekdays: weekdays.values(weekday),
+            either_day: !is_any(day) && !is_any(weekday),
+        }))
+    }
+
     /// The schedule of one OSD.
     ///
     /// A name such as `@weekly` stands for midnight, when all OSDs would begin at once. Each begins at a minute of the
@@ -139,8 +165,50 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A number that names spread evenly over (FNV-1a). It is the same in every version, so that no update moves a schedule.
-fn spread(name: &str) -> u64 {
+/// The times that a schedule stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Times {
+    /// One time in each such span.
+    Every(Duration),
+    /// Times of days.
+    Calendar(Calendar),
+}
+
+/// The times of a schedule of five fields, as Kubernetes reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Calendar {
+    /// The minutes of an hour, in order.
+    pub minutes: Vec<u64>,
+    /// The hours of a day, in order.
+    pub hours: Vec<u64>,
+    days: Vec<u64>,
+    months: Vec<u64>,
+    weekdays: Vec<u64>,
+    /// Whether the day of the month or the day of the week is enough, since the schedule limits both.
+    either_day: bool,
+}
+
+impl Calendar {
+    /// Whether the schedule has times on a day. `weekday` is 0 for Sunday.
+    pub fn has_day(&self, month: u64, day: u64, weekday: u64) -> bool {
+        let (of_month, of_week) = (self.days.contains(&day), self.weekdays.contains(&weekday));
+        self.months.contains(&month)
+            && if self.either_day { of_month || of_week } else { of_month && of_week }
+    }
+}
+
+/// Whether a field of days sets no limit: `*` and `?` with a step above one are limits.
+fn is_any(field: &str) -> bool {
+    field.split(',').any(|part| {
+        let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+        matches!(range, "*" | "?") && step.parse() == Ok(1_u32)
+    })
+}
+
+/// A number that texts spread evenly over (FNV-1a). It is the same in every version, so that no update moves a schedule.
+pub fn spread(name: &str) -> u64 {
     let mixed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, mixed);
     // The low bits of names that differ in their last byte are alike.
@@ -334,6 +402,36 @@ mod tests {
             let gap = Schedule::parse(schedule).unwrap().shortest_gap();
             assert_eq!(gap, Some(Duration::from_secs(60 * minutes)), "{schedule}");
         }
+    }
+
+    #[test]
+    fn days_of_the_month_and_of_the_week_are_one_or_the_other_if_both_are_limited() {
+        let has = |schedule: &str, month, day, weekday| {
+            let Some(Times::Calendar(calendar)) = Schedule::parse(schedule).unwrap().times() else {
+                panic!("{schedule}")
+            };
+            calendar.has_day(month, day, weekday)
+        };
+        for (schedule, month, day, weekday, expected) in [
+            ("0 3 * * 0", 5, 17, 0, true),
+            ("0 3 * * 0", 5, 17, 1, false),
+            ("0 3 1 * 0", 5, 1, 3, true),
+            ("0 3 1 * 0", 5, 2, 0, true),
+            ("0 3 1 * 0", 5, 2, 1, false),
+            ("0 3 ? 2 sun", 2, 2, 0, true),
+            ("0 3 ? 2 sun", 3, 2, 0, false),
+            // A step is a limit, so either of the two is enough.
+            ("0 3 */2 * 0", 5, 2, 0, true),
+            ("0 3 */1 * 0", 5, 2, 1, false),
+            ("@monthly", 5, 1, 3, true),
+            ("@yearly", 5, 1, 3, false),
+        ] {
+            assert_eq!(has(schedule, month, day, weekday), expected, "{schedule} {month} {day} {weekday}");
+        }
+        assert_eq!(
+            Schedule::parse("@every 90m").unwrap().times(),
+            Some(Times::Every(Duration::from_secs(5400)))
+        );
     }
 
     #[test]

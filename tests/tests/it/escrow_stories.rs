@@ -51,6 +51,15 @@ async fn a_cluster_that_was_made_anew_has_its_keys_from_the_escrow() {
     let made = kms.run(&["-o", "json", "escrow", "create", "backup", "-R", "keks.txt"]).want(0).json();
     let named = format!("{}/rook-ceph", cluster.place.name());
     assert_eq!((&made["cluster"], &made["keks"]["entries"]), (&json!(named), &json!(3)));
+    // The CephCluster says when; an escrow of some keys does not count.
+    let recorded = || {
+        let path = "{.metadata.annotations.kms\\.ceph\\.rook\\.io/escrowed-at}";
+        cluster.kubectl(&format!("get cephclusters rook-ceph -o 'jsonpath={path}'"))
+    };
+    assert_eq!(recorded(), made["created"].as_str().unwrap());
+    cluster.kubectl("annotate cephclusters rook-ceph kms.ceph.rook.io/escrowed-at-");
+    let _ = kms.run(&["escrow", "create", "some", "-R", "keks.txt", &osds[0].0]).want(0);
+    assert_eq!(recorded(), "");
 
     // Everything is gone: the CephCluster, and all Secrets of the namespace.
     cluster.kubectl("delete cephclusters rook-ceph");

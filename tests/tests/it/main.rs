@@ -14,6 +14,7 @@ mod kmip_habits;
 mod luks_cli;
 mod migrate;
 mod migrate_cluster;
+mod operator_install;
 mod recover_cli;
 mod rook_cli;
 mod rook_doctor;

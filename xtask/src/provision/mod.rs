@@ -126,6 +126,11 @@ pub(crate) fn go_promql(sh: &Shell) -> Result<PathBuf> {
     go_program(sh, "promql")
 }
 
+/// Helm's and kustomize's own code.
+pub(crate) fn go_install(sh: &Shell) -> Result<PathBuf> {
+    go_program(sh, "install")
+}
+
 /// A program of `tests/go`, built anew since it changes with our code.
 fn go_program(sh: &Shell, name: &str) -> Result<PathBuf> {
     need_go(sh)?;

@@ -43,6 +43,13 @@ impl Kubernetes {
         Ok(Vec::new())
     }
 
+    /// # Errors
+    ///
+    /// Always `Disabled`.
+    pub(crate) async fn record_escrow(&self, cluster: &ClusterRef, _made: &str) -> Result<()> {
+        self.cluster(cluster).await.map(drop)
+    }
+
     /// `None`: this build cannot read Secrets.
     pub(crate) fn secrets(&self, _kube_namespace: &str) -> Option<Box<dyn SecretSource>> {
         None

@@ -51,6 +51,13 @@ impl Kubernetes {
         Self { options, policy, deadline, connection: OnceCell::new() }
     }
 
+    /// The same, for a command that watches objects.
+    #[cfg(feature = "operator")]
+    pub(crate) fn for_watches(global: &Global) -> Self {
+        let kubernetes = Self::new(global, global.timeout);
+        Self { options: kubernetes.options.with_watches(), ..kubernetes }
+    }
+
     pub(crate) async fn connection(&self) -> Result<&Connection> {
         self.connection.get_or_try_init(|| preparing(self.deadline, connect(self.options.clone()))).await
     }
@@ -95,6 +102,11 @@ impl Kubernetes {
     pub(crate) async fn uses(&self, kube_namespace: &str, key: &KeyName) -> Result<Vec<String>> {
         let connection = self.connection().await?.clone();
         RookNamespace::new(connection, kube_namespace).with_policy(self.policy).uses(key).await
+    }
+
+    /// Records at a CephCluster when an escrow of all its keys was made.
+    pub(crate) async fn record_escrow(&self, cluster: &ClusterRef, made: &str) -> Result<()> {
+        self.rook(&cluster.kube_namespace).await?.record_escrow(&cluster.name, made).await
     }
 
     /// The Secrets of a namespace. The first read of a Secret makes the connection.

@@ -290,6 +290,23 @@ async fn a_list_of_objects_that_expired_starts_again_once() {
 }
 
 #[tokio::test]
+async fn a_page_that_fails_is_read_again_without_the_pages_before_it() {
+    let page = |name: &str, next: &str| {
+        ok(&json!({"metadata": {"continue": next}, "items": [{"metadata": {"name": name}}]}))
+    };
+    let busy = || status(503, "ServiceUnavailable", "");
+    let answers =
+        [page("a", "one"), busy(), page("b", "two"), busy(), busy(), page("c", "three"), page("d", "")];
+    let sent = answers.len();
+    let server = HttpServer::scripted(answers).await.unwrap();
+    let objects = Objects::<Deployment>::new(connection(&server).await, "rook-ceph").unwrap();
+    let found: Vec<Value> = objects.list("app=rook-ceph-osd").await.unwrap();
+    let names: Vec<_> = found.iter().map(|object| object["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(server.requests().len(), sent);
+}
+
+#[tokio::test]
 async fn a_list_of_identifiers_that_expired_holds_the_last_round_only() {
     let page = |entries: &[(&str, &str)], next: &str| {
         let items: Vec<_> = entries

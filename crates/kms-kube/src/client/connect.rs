@@ -24,6 +24,9 @@ use super::{names::KUBERNETES, token_file::TokenFile, transport, warnings::Warni
 /// The time-out for each read of a response and each write of a request.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The time-out for each read of the response to a watch. The API server ends a watch before.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(295);
+
 /// How to reach the API server.
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -33,6 +36,7 @@ pub struct ConnectOptions {
     inferred: bool,
     cleartext: bool,
     proxies: ProxyRules,
+    watches: bool,
 }
 
 impl ConnectOptions {
@@ -70,6 +74,12 @@ impl ConnectOptions {
         self
     }
 
+    /// Lets a response stay silent for as long as a watch without events does.
+    pub fn with_watches(mut self) -> Self {
+        self.watches = true;
+        self
+    }
+
     /// Allows an API server without TLS, such as `kubectl proxy`. Keys and credentials then cross the network in the
     /// clear.
     pub fn with_cleartext_allowed(mut self) -> Self {
@@ -85,7 +95,7 @@ pub struct Connection {
     server: Option<String>,
     way: Option<Arc<transport::Way>>,
     pub(crate) warnings: Warnings,
-    pub(crate) clock: ServerClock,
+    clock: ServerClock,
 }
 
 impl Connection {
@@ -108,9 +118,15 @@ impl Connection {
         }
     }
 
-    /// How far the clock of this host is from that of the API server; `None` before the first response.
+    /// How far the clock of this host is from that of the API server; `None` before the first response, and if the caller
+    /// made the client.
     pub fn clock(&self) -> Option<ClockDifference> {
         self.clock.difference()
+    }
+
+    /// The clock of the API server, as all responses of the client show it.
+    pub fn server_clock(&self) -> ServerClock {
+        self.clock.clone()
     }
 
     /// The namespace of the kubeconfig's context or of the pod.
@@ -156,7 +172,7 @@ fn client(options: &ConnectOptions, connect_limit: Duration) -> Result<Connectio
         warn!(%server, "the certificate of the API server is not verified (insecure-skip-tls-verify)");
     }
     config.connect_timeout = Some(connect_limit);
-    config.read_timeout = Some(SILENCE_TIMEOUT);
+    config.read_timeout = Some(if options.watches { WATCH_TIMEOUT } else { SILENCE_TIMEOUT });
     config.write_timeout = Some(SILENCE_TIMEOUT);
     // Otherwise the idle time of a pooled connection counts towards the time-out.
     config.reset_reader_on_write = true;
@@ -171,13 +187,13 @@ fn client(options: &ConnectOptions, connect_limit: Duration) -> Result<Connectio
         config.auth_info.token = None;
         file.header().map_err(|cause| Error::config(cause.to_string()).source(cause))?;
     }
-    let (client, way) = transport::client(&mut config, token_file.as_ref())?;
     let (warnings, clock) = (Warnings::default(), ServerClock::default());
+    let (client, way) = transport::client(&mut config, token_file.as_ref(), &clock)?;
     Ok(Connection { client, server: Some(server), way: Some(Arc::new(way)), warnings, clock })
 }
 
 fn config(options: &ConnectOptions) -> Result<Config> {
-    let ConnectOptions { kubeconfig, context, inferred, cleartext: _, proxies } = options;
+    let ConnectOptions { kubeconfig, context, inferred, cleartext: _, proxies, watches: _ } = options;
     let found = match (kubeconfig, inferred) {
         (Some(path), _) => Kubeconfig::read_from(path),
         (None, true) => Kubeconfig::read(),

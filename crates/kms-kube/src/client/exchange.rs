@@ -17,7 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{
     connect::Connection,
     error::{Failure, Refusal, Target, is_page, refused, unreadable, unrefused},
-    headers::{retry_after, server_time},
+    headers::retry_after,
     names::FIELD_MANAGER,
 };
 
@@ -140,7 +140,6 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     })?;
     let (parts, body) = response.into_parts();
     connection.warnings.show(&parts.headers);
-    connection.clock.record(server_time(&parts.headers));
     let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {

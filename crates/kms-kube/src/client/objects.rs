@@ -2,9 +2,8 @@
 
 use std::{collections::HashSet, fmt, marker::PhantomData};
 
-use bytes::Bytes;
-use k8s_openapi::NamespaceResourceScope;
-use kms_core::{Error, ErrorKind, Result};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kms_core::{Error, ErrorKind, Result, layer::RetryPolicy};
 use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -14,6 +13,7 @@ use super::{
     error::{Cause, Target},
     exchange::{LIST_ROUNDS, Object, PAGE, Page, exchange, json, post_params},
     names::{FIELD_MANAGER, KUBERNETES, check_object},
+    retry::retry,
 };
 
 /// The number of whole objects on a page of a list. A Deployment of an OSD has 25 kB of JSON, and many times that as a
@@ -37,9 +37,13 @@ pub struct Write {
 }
 
 /// The objects of one kind in one namespace.
+///
+/// A list is read page by page, and each page is retried by itself: a list of any length is read as long as each page comes
+/// in time. The other requests are sent once, since only the caller knows whether they may be repeated.
 pub struct Objects<K> {
     connection: Connection,
     kube_namespace: String,
+    policy: RetryPolicy,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -52,7 +56,15 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     pub fn new(client: impl Into<Connection>, kube_namespace: impl Into<String>) -> Result<Self> {
         let kube_namespace = kube_namespace.into();
         check_object("namespace", &kube_namespace)?;
-        Ok(Self { connection: client.into(), kube_namespace, kind: PhantomData })
+        let policy = RetryPolicy::default();
+        Ok(Self { connection: client.into(), kube_namespace, policy, kind: PhantomData })
+    }
+
+    /// Retries each page of a list by this policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// Lists all objects with these labels, read as `T`.
@@ -64,7 +76,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     ///
     /// `PermissionDenied` if the account may not list the objects; `Incomplete` if a part of the list is missing;
     /// otherwise errors of the connection.
-    pub async fn list<T: DeserializeOwned>(&self, labels: &str) -> Result<Vec<T>> {
+    pub async fn list<T: DeserializeOwned + Send>(&self, labels: &str) -> Result<Vec<T>> {
         self.fold(labels, Vec::new, |found, item| found.push(item)).await
     }
 
@@ -74,7 +86,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// # Errors
     ///
     /// As [`list`](Self::list).
-    pub async fn fold<T: DeserializeOwned, S>(
+    pub async fn fold<T: DeserializeOwned + Send, S>(
         &self,
         labels: &str,
         empty: impl Fn() -> S,
@@ -84,21 +96,24 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         self.fold_by(ListParams::default().labels(labels).limit(WHOLE_PAGE), request, empty, add).await
     }
 
-    /// The names of all objects. The API server leaves everything but their metadata out.
+    /// The metadata of all objects with these labels, without the managers of their fields. The API server leaves everything
+    /// else out.
     ///
     /// # Errors
     ///
     /// As [`list`](Self::list).
-    pub async fn names(&self) -> Result<Vec<String>> {
-        let add = |names: &mut Vec<String>, object: Object| names.extend(object.metadata.name);
+    pub async fn metadata(&self, labels: &str) -> Result<Vec<ObjectMeta>> {
+        let add = |found: &mut Vec<ObjectMeta>, object: Object| {
+            found.push(ObjectMeta { managed_fields: None, ..object.metadata });
+        };
         let request = |requests: &Requests, params: &ListParams| requests.list_metadata(params);
-        self.fold_by(ListParams::default().limit(PAGE), request, Vec::new, add).await
+        self.fold_by(ListParams::default().labels(labels).limit(PAGE), request, Vec::new, add).await
     }
 
-    async fn fold_by<T: DeserializeOwned, S>(
+    async fn fold_by<T: DeserializeOwned + Send, S>(
         &self,
         first: ListParams,
-        request: impl Fn(&Requests, &ListParams) -> Prepared,
+        request: impl Fn(&Requests, &ListParams) -> Prepared + Sync,
         empty: impl Fn() -> S,
         add: impl Fn(&mut S, T),
     ) -> Result<S> {
@@ -106,23 +121,28 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         let (mut params, mut tokens, mut rounds) = (first.clone(), HashSet::new(), 1);
         let annotate = |error| self.annotate_error("list", error);
         loop {
-            let request = request(&self.requests(), &params);
-            match exchange::<Page<T>>(&self.connection, request, None, &self.target("list", None)).await {
-                Ok(page) => {
-                    let (items, next) = page.into_parts(&mut tokens);
-                    items.into_iter().for_each(|item| add(&mut found, item));
-                    params.continue_token = next.map_err(annotate)?;
-                    if params.continue_token.is_none() {
-                        return Ok(found);
-                    }
+            let may_restart = rounds < LIST_ROUNDS;
+            let page = || async {
+                let request = request(&self.requests(), &params);
+                let target = self.target("list", None);
+                match exchange::<Page<T>>(&self.connection, request, None, &target).await {
+                    Ok(page) => Ok(Some(page)),
+                    Err(failure) if failure.cause == Cause::Expired && may_restart => Ok(None),
+                    Err(failure) => Err(annotate(failure.list_error())),
                 }
-                Err(failure) if failure.cause == Cause::Expired && rounds < LIST_ROUNDS => {
-                    rounds += 1;
-                    found = empty();
-                    tokens.clear();
-                    params = first.clone();
-                }
-                Err(failure) => return Err(annotate(failure.list_error())),
+            };
+            let Some(page) = retry(&self.policy, "list", page).await? else {
+                rounds += 1;
+                found = empty();
+                tokens.clear();
+                params = first.clone();
+                continue;
+            };
+            let (items, next) = page.into_parts(&mut tokens);
+            items.into_iter().for_each(|item| add(&mut found, item));
+            params.continue_token = next.map_err(annotate)?;
+            if params.continue_token.is_none() {
+                return Ok(found);
             }
         }
     }
@@ -144,7 +164,45 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         }
     }
 
-    /// Creates or changes an object by server-side apply, and returns the object as stored.
+    /// Reads an object.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the object is absent; `PermissionDenied`; otherwise errors of the connection.
+    pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        check_object(K::KIND, name)?;
+        let request = self.requests().get(name, &GetParams::default());
+        let sent = exchange(&self.connection, request, None, &self.target("get", Some(name))).await;
+        sent.map_err(|failure| self.annotate_error("read", failure.error))
+    }
+
+    /// Replaces an object, and returns its metadata as stored. If `object` has a resource version, the stored object must
+    /// still have it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the object has changed; `NotFound` if it is absent; otherwise as [`apply`](Self::apply).
+    pub async fn replace(&self, name: &str, object: &impl Serialize) -> Result<ObjectMeta> {
+        check_object(K::KIND, name)?;
+        let request = self.requests().replace(name, &post_params(), Vec::new());
+        self.send("update", "replace", name, request, &self.typed(object)?).await
+    }
+
+    /// Creates or changes the status of an object by server-side apply. Fields that an earlier call set and `status` does not
+    /// have are removed.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the object is absent; otherwise as [`apply`](Self::apply).
+    pub async fn apply_status(&self, name: &str, status: &impl Serialize) -> Result<()> {
+        check_object(K::KIND, name)?;
+        let params = PatchParams { force: true, ..PatchParams::apply(FIELD_MANAGER) };
+        let request = self.requests().patch_subresource("status", name, &params, &Patch::Apply(Value::Null));
+        let object = json!({"metadata": {"name": name}, "status": status});
+        self.send("patch", "apply the status", name, request, &self.typed(&object)?).await.map(drop)
+    }
+
+    /// Creates or changes an object by server-side apply, and returns its metadata as stored.
     ///
     /// Fields that are not in `object` stay as they are, except those that an earlier apply set: they are removed.
     ///
@@ -153,12 +211,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     /// `Conflict` if another manager has set a field to another value (the message names both); `PermissionDenied`;
     /// `ConfigInvalid` if the API server refuses the object; otherwise errors of the connection, after which the call
     /// may be repeated.
-    pub async fn apply<T: DeserializeOwned>(
-        &self,
-        name: &str,
-        object: &impl Serialize,
-        write: Write,
-    ) -> Result<T> {
+    pub async fn apply(&self, name: &str, object: &impl Serialize, write: Write) -> Result<ObjectMeta> {
         check_object(K::KIND, name)?;
         let Write { dry_run, force } = write;
         let params = PatchParams { dry_run, force, ..PatchParams::apply(FIELD_MANAGER) };
@@ -175,7 +228,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
         check_object(K::KIND, name)?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let request = self.requests().patch(name, &params, &Patch::Merge(Value::Null));
-        self.send_object("patch", "change", name, request, change).await
+        self.send("patch", "change", name, request, change).await.map(drop)
     }
 
     /// Creates an object. `name` is the name in its metadata.
@@ -186,7 +239,7 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     pub async fn create(&self, name: &str, object: &impl Serialize) -> Result<()> {
         check_object(K::KIND, name)?;
         let request = self.requests().create(&post_params(), Vec::new());
-        self.send_object("create", "create", name, request, &self.typed(object)?).await
+        self.send("create", "create", name, request, &self.typed(object)?).await.map(drop)
     }
 
     /// Deletes an object if it still has this UID. Succeeds if the object is gone already.
@@ -211,32 +264,22 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
     }
 
     /// Sends a write, and checks that the response confirms it.
-    async fn send_object(
+    async fn send(
         &self,
         verb: &'static str,
         operation: &'static str,
         name: &str,
         request: Prepared,
         body: &impl Serialize,
-    ) -> Result<()> {
-        let object: Object = self.send(verb, operation, name, request, body).await?;
-        let checked = object.checked(&self.target(verb, Some(name)));
-        checked.map(drop).map_err(|failure| self.annotate_error(operation, failure.error))
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        verb: &'static str,
-        operation: &'static str,
-        name: &str,
-        request: Prepared,
-        body: &impl Serialize,
-    ) -> Result<T> {
-        // The request that kube built has an empty body.
-        let body: Bytes = json(body).map_err(|failure| self.annotate_error(operation, failure.error))?;
-        exchange(&self.connection, request, Some(body), &self.target(verb, Some(name)))
-            .await
-            .map_err(|failure| self.annotate_error(operation, failure.error))
+    ) -> Result<ObjectMeta> {
+        let target = self.target(verb, Some(name));
+        let sent = async {
+            // The request that kube built has an empty body.
+            let object: Object = exchange(&self.connection, request, Some(json(body)?), &target).await?;
+            object.checked(&target)
+        };
+        let object = sent.await.map_err(|failure| self.annotate_error(operation, failure.error))?;
+        Ok(object.metadata)
     }
 
     /// Adds the kind to an object, since types other than those of `k8s-openapi` may not serialize it.
@@ -280,17 +323,23 @@ impl<K: k8s_openapi::Resource<Scope = NamespaceResourceScope>> Objects<K> {
 
 impl<K> Clone for Objects<K> {
     fn clone(&self) -> Self {
-        let Self { connection, kube_namespace, kind } = self;
-        Self { connection: connection.clone(), kube_namespace: kube_namespace.clone(), kind: *kind }
+        let Self { connection, kube_namespace, policy, kind } = self;
+        Self {
+            connection: connection.clone(),
+            kube_namespace: kube_namespace.clone(),
+            policy: *policy,
+            kind: *kind,
+        }
     }
 }
 
 impl<K> fmt::Debug for Objects<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connection, kube_namespace, kind: _ } = self;
+        let Self { connection, kube_namespace, policy, kind: _ } = self;
         f.debug_struct("Objects")
             .field("connection", connection)
             .field("kube_namespace", kube_namespace)
+            .field("policy", policy)
             .finish()
     }
 }

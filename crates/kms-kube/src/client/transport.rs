@@ -12,7 +12,7 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use kms_core::{Error, Probe, Result, proxy::basic_credentials};
+use kms_core::{Error, Probe, Result, clock::ServerClock, proxy::basic_credentials};
 use kms_tls::{Address, Roots, Route, SettingNames, Tls, TlsOptions, crypto};
 use kube::{
     Client, Config,
@@ -24,7 +24,7 @@ use rustls::{
 };
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::{token_file::TokenFile, unusable::unusable};
+use super::{headers::server_time, token_file::TokenFile, unusable::unusable};
 
 /// The time-out for opening a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,10 +39,16 @@ pub(super) const NAMES: SettingNames = SettingNames::new(
 
 /// Builds the client as kube would, but for TLS.
 ///
+/// Every response of the client is recorded in `clock`, that of a watch too.
+///
 /// # Errors
 ///
 /// `ConfigInvalid` if certificates, proxy or credentials of the kubeconfig cannot be used.
-pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Result<(Client, Way)> {
+pub(super) fn client(
+    config: &mut Config,
+    token_file: Option<&TokenFile>,
+    clock: &ServerClock,
+) -> Result<(Client, Way)> {
     // As with kubectl, an empty name is an absent one.
     config.tls_server_name.take_if(|name| name.is_empty());
     let tls = tls(config)?;
@@ -57,14 +63,14 @@ pub(super) fn client(config: &mut Config, token_file: Option<&TokenFile>) -> Res
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     let Some(proxy) = config.proxy_url.clone() else {
-        return Ok((assemble(https.over(http), config, token_file)?, way));
+        return Ok((assemble(https.over(http), config, token_file, clock)?, way));
     };
     let client = match proxy.scheme_str() {
-        Some("http") => assemble(https.over(tunnel(&proxy, http)), config, token_file),
+        Some("http") => assemble(https.over(tunnel(&proxy, http)), config, token_file, clock),
         Some("https") => {
             // The name of the API server is not the proxy's.
             let to_proxy = Https { server_name: None, ..https.clone() }.over(http);
-            assemble(https.over(tunnel(&proxy, to_proxy)), config, token_file)
+            assemble(https.over(tunnel(&proxy, to_proxy)), config, token_file, clock)
         }
         _ => Err(unusable(kube::Error::ProxyProtocolUnsupported { proxy_url: Box::new(proxy) })),
     }?;
@@ -155,7 +161,12 @@ fn tunnel<C>(proxy: &Uri, connector: C) -> Tunnel<C> {
     }
 }
 
-fn assemble<H>(connector: H, config: &Config, token_file: Option<&TokenFile>) -> Result<Client>
+fn assemble<H>(
+    connector: H,
+    config: &Config,
+    token_file: Option<&TokenFile>,
+    clock: &ServerClock,
+) -> Result<Client>
 where
     H: Service<Uri> + Clone + Send + Sync + 'static,
     H::Response: Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
@@ -169,7 +180,12 @@ where
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let client: hyper_util::client::legacy::Client<_, Body> =
         Builder::new(TokioExecutor::new()).build(connector);
+    let clock = clock.clone();
     let service = ServiceBuilder::new()
+        .map_response(move |response: http::Response<_>| {
+            clock.record(server_time(response.headers()));
+            response
+        })
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(unusable)?)
         .layer(config.extra_headers_layer().map_err(unusable)?)

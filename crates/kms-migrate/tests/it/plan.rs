@@ -21,6 +21,10 @@ async fn a_plan_counts_what_there_is_to_do_and_writes_nothing() {
     options.on_conflict = OnConflict::Replace;
     let found = plan(scene.pair(), &options, &Silent).await.unwrap();
     assert!(found.is_clear() && found.to_replace == 1, "{found:?}");
+    // Keys of the source that are not named are not keys of the target alone.
+    options.only = [key(3)].into();
+    let found = plan(scene.pair(), &options, &Silent).await.unwrap();
+    assert_eq!((found.keys, found.to_create, found.only_at_target), (1, 1, 1), "{found:?}");
     for side in [&scene.from, &scene.to] {
         assert_eq!((side.count(Operation::Put), side.count(Operation::Delete)), (0, 0));
     }

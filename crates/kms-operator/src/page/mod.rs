@@ -4,7 +4,7 @@ mod row;
 
 use std::{sync::Arc, time::SystemTime};
 
-use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use kms_core::clock::age;
 use kms_page::{Bar, Part, Stack, Tone, ages, bars, stacks, wide};
 use maud::{Markup, html};
@@ -240,6 +240,8 @@ fn line(row: &Row<'_>, now: Timestamp) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::test_data::{Fixed, key, now};
 
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_key_counts_in_one_bar_of_next_rotations() {
-        let after = |hours: i64| Some(now() + k8s_openapi::jiff::SignedDuration::from_hours(hours));
+        let after = |hours: i64| Some(now() + SignedDuration::from_hours(hours));
         let of = |next: Option<Timestamp>| {
             let mut key = key(0);
             key.status.get_or_insert_default().next_rotation_at = next.map(|time| time.to_string());

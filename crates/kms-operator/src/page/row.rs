@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use kms_page::Tone;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::{api::batch::v1::CronJob, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kms_core::{Error, ErrorKind, Result};
 use kms_kube::{Objects, Write};
 
@@ -168,10 +168,8 @@ pub async fn apply(
 ) -> Result<Report> {
     let Discovery { osds, faults, .. } = place.osds().await?;
     let existing = place.cron_jobs(naming).await?;
-    let mut existing: BTreeMap<_, _> = existing
-        .into_iter()
-        .filter_map(|job| Some((naming.osd_of(job.metadata.name.as_deref()?)?, job)))
-        .collect();
+    let mut existing: BTreeMap<_, _> =
+        existing.into_iter().filter_map(|job| Some((naming.osd_of(job.name.as_deref()?)?, job))).collect();
     let objects: Objects<CronJob> = place.objects()?;
     let mut write = Write::default();
     write.dry_run = options.dry_run;
@@ -180,7 +178,7 @@ pub async fn apply(
     for osd in osds {
         let job = maker.cron_job(&osd);
         let name = naming.cron_job(osd.id);
-        let stored = place.retry("apply", || objects.apply::<CronJob>(&name, &job, write)).await;
+        let stored = place.retry("apply", || objects.apply(&name, &job, write)).await;
         let change = match (stored, existing.remove(&osd.id)) {
             (Ok(_), None) => Change::Created,
             (Ok(after), Some(before)) if is_same(&before, &after) => Change::Unchanged,
@@ -219,9 +217,7 @@ pub async fn prune(
         let known = |id: u32| {
             osds.iter().any(|osd| osd.id == id) || faults.iter().any(|fault| fault.osd_id == Some(id))
         };
-        jobs.retain(|job| {
-            !naming.osd_of(job.metadata.name.as_deref().unwrap_or_default()).is_some_and(known)
-        });
+        jobs.retain(|job| !naming.osd_of(job.name.as_deref().unwrap_or_default()).is_some_and(known));
         report.prune_held_back = !jobs.is_empty() && faults.iter().any(|fault| fault.osd_id.is_none());
         report.faults = faults;
     }
@@ -233,7 +229,7 @@ pub async fn prune(
 
 async fn delete(
     place: &RookNamespace,
-    jobs: impl Iterator<Item = CronJob>,
+    jobs: impl Iterator<Item = ObjectMeta>,
     naming: Naming,
     reason: Reason,
     options: ApplyOptions,
@@ -241,10 +237,10 @@ async fn delete(
 ) -> Result<()> {
     let objects: Objects<CronJob> = place.objects()?;
     for job in jobs {
-        let Some(name) = job.metadata.name else { continue };
+        let Some(name) = job.name else { continue };
         // A user may have put our label on another CronJob.
         let Some(osd_id) = naming.osd_of(&name) else { continue };
-        let uid = &job.metadata.uid;
+        let uid = &job.uid;
         let sent = place.retry("delete", || objects.delete(&name, uid.clone(), options.dry_run)).await;
         let change = match sent {
             Ok(()) => Change::Deleted,
@@ -266,11 +262,12 @@ fn passed_over(error: Error) -> Result<Error> {
     }
 }
 
-/// Whether two states of a CronJob have the same spec, labels, annotations and owners. The managers of the fields and the
-/// status do not count.
-fn is_same(before: &CronJob, after: &CronJob) -> bool {
-    let (old, new) = (&before.metadata, &after.metadata);
-    before.spec == after.spec
-        && (&old.labels, &old.annotations, &old.owner_references)
-            == (&new.labels, &new.annotations, &new.owner_references)
+/// Whether two states of a CronJob have the same spec, labels, annotations and owners. The API server counts the changes of
+/// the spec. The managers of the fields and the status do not count.
+fn is_same(before: &ObjectMeta, after: &ObjectMeta) -> bool {
+    let compared = |meta: &ObjectMeta| {
+        let ObjectMeta { generation, labels, annotations, owner_references, .. } = meta.clone();
+        (generation, labels, annotations, owner_references)
+    };
+    before.generation.is_some() && compared(before) == compared(after)
 }

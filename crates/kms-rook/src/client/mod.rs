@@ -1,17 +1,21 @@
 //! Reads OSDs from a cluster, and writes CronJobs and the results of rotations there.
 
 mod apply;
+mod escrow;
 mod events;
 mod status;
 mod switch;
 mod uses;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    authorization::v1::ResourceAttributes,
-    batch::v1::{CronJob, Job},
-    core::v1::{Pod, ServiceAccount},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        authorization::v1::ResourceAttributes,
+        batch::v1::{CronJob, Job},
+        core::v1::{Pod, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
 use kms_kube::{Connection, Objects, pod_security, retry, service_account_may};
@@ -23,12 +27,12 @@ pub use self::{
     events::{KeyEvent, announce},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,
-    uses::nodes_of,
+    uses::{OsdPod, nodes_of},
 };
 use crate::{
-    discover::{Discovery, InvalidDeployment, Search},
+    discover::{Discovery, Found, InvalidDeployment, Search},
     doctor::{CronJobFacts, Right},
-    names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL},
+    names::{APP, CLUSTER_LABEL, Naming, OSD_APP, OSD_ID_LABEL, PVC_LABEL, ROTATION_LABEL},
     options::JobOptions,
     rotation::RookRotation,
 };
@@ -89,8 +93,9 @@ impl RookNamespace {
 
     async fn discover(&self, labels: &str) -> Result<Discovery> {
         let objects: Objects<Deployment> = self.objects()?;
-        let search = || objects.fold(labels, Search::default, |search, found: Value| add(search, &found));
-        Ok(self.retry("list", search).await?.finish())
+        let search = objects
+            .fold(labels, Search::default, |search, found: Value| search.extend(Found::of_value(&found)));
+        Ok(search.await?.finish())
     }
 
     /// Looks whether Rook itself rotates keys. `enabled` is `security.keyRotation.enabled` of the CephCluster.
@@ -99,12 +104,13 @@ impl RookNamespace {
     ///
     /// `PermissionDenied` if the account may not list CronJobs, Jobs or pods; otherwise errors of the connection.
     pub async fn rook_rotation(&self, enabled: bool) -> Result<RookRotation> {
-        let cron_jobs = self.cron_jobs(Naming::Rook).await?;
+        let cron_jobs: Objects<CronJob> = self.objects()?;
+        let cron_jobs: Vec<CronJob> = cron_jobs.list(&self.labels_of(Naming::Rook)).await?;
         let (jobs, pods): (Objects<Job>, Objects<Pod>) = (self.objects()?, self.objects()?);
         // Rook gives its Jobs no label, only their pods.
-        let jobs: Vec<Job> = self.retry("list", || jobs.list("")).await?;
+        let jobs: Vec<Job> = jobs.list(&format!("!{ROTATION_LABEL}")).await?;
         let labels = format!("{APP}={}", Naming::Rook.app());
-        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
+        let pods: Vec<Pod> = pods.list(&labels).await?;
         Ok(RookRotation::of(enabled, &cron_jobs, &jobs, &pods))
     }
 
@@ -118,12 +124,10 @@ impl RookNamespace {
         let mut found = Vec::new();
         for naming in [Naming::Rook, Naming::BesideRook] {
             let labels = self.labels_of(naming);
-            let read = || {
-                objects.fold(&labels, Vec::new, |found, job: CronJob| {
-                    found.push(CronJobFacts::of(&job, naming));
-                })
-            };
-            found.extend(self.retry("list", read).await?);
+            let read = objects.fold(&labels, Vec::new, |found, job: CronJob| {
+                found.push(CronJobFacts::of(&job, naming));
+            });
+            found.extend(read.await?);
         }
         Ok(found)
     }
@@ -202,19 +206,22 @@ impl RookNamespace {
     ///
     /// `PermissionDenied` if the account may not list CronJobs; otherwise errors of the connection.
     pub async fn stored_options(&self, naming: Naming) -> Result<JobOptions> {
-        let found = self.cron_jobs(naming).await?;
-        let of_osd = |job: &CronJob| {
-            Some((naming.osd_of(job.metadata.name.as_deref()?)?, JobOptions::of_cron_job(job)?))
+        let objects: Objects<CronJob> = self.objects()?;
+        let add = |first: &mut Option<(u32, JobOptions)>, job: CronJob| {
+            let id = job.metadata.name.as_deref().and_then(|name| naming.osd_of(name));
+            let Some(id) = id.filter(|id| first.as_ref().is_none_or(|(known, _)| id < known)) else { return };
+            if let Some(options) = JobOptions::of_cron_job(&job) {
+                *first = Some((id, options));
+            }
         };
-        let first = found.iter().filter_map(of_osd).min_by_key(|(id, _)| *id);
+        let first = objects.fold(&self.labels_of(naming), || None, add).await?;
         Ok(first.map(|(_, options)| options).unwrap_or_default())
     }
 
-    /// The stored CronJobs with the labels of a naming.
-    async fn cron_jobs(&self, naming: Naming) -> Result<Vec<CronJob>> {
+    /// The metadata of the stored CronJobs with the labels of a naming.
+    async fn cron_jobs(&self, naming: Naming) -> Result<Vec<ObjectMeta>> {
         let objects: Objects<CronJob> = self.objects()?;
-        let labels = self.labels_of(naming);
-        self.retry("list", || objects.list(&labels)).await
+        objects.metadata(&self.labels_of(naming)).await
     }
 
     /// The label selector of the CronJobs of a naming.
@@ -226,7 +233,7 @@ impl RookNamespace {
     where
         K: k8s_openapi::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
-        Objects::new(self.connection.clone(), &self.kube_namespace)
+        Ok(Objects::new(self.connection.clone(), &self.kube_namespace)?.with_policy(self.policy))
     }
 
     async fn retry<T, F>(&self, operation: &'static str, request: impl Fn() -> F + Send + Sync) -> Result<T>
@@ -238,26 +245,29 @@ impl RookNamespace {
     }
 }
 
-/// The label selector of the Deployments of encrypted OSDs. A value for its last label may follow.
-fn encrypted_osds() -> String {
+/// The label selector of the Deployments of OSDs on PVCs, and of their pods. A value for its last label may follow.
+pub fn encrypted_osds() -> String {
     format!("{APP}={OSD_APP},{PVC_LABEL}")
 }
 
-/// Parses one Deployment by itself, so that an unparsable one does not block the others (rook-behaviour W20).
-fn add(search: &mut Search, found: &Value) {
-    match Deployment::deserialize(found) {
-        Ok(deployment) => search.add(&deployment),
-        Err(cause) => {
-            let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let name = text("/metadata/name");
-            // A Deployment holds no secrets, so the message may quote it.
-            let error = Error::config("the Deployment cannot be parsed")
-                .operation("read the Deployment of an OSD")
-                .context("deployment", name)
-                .source(cause);
-            let labels = found.pointer("/metadata/labels");
-            let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
-            search.add_fault(InvalidDeployment::new(name, id, error));
+impl Found {
+    /// What a Deployment is; `None` if it is not of an OSD on a PVC. An object that is not a valid Deployment is a fault of
+    /// its own, so that it does not block the others (rook-behaviour W20).
+    pub fn of_value(found: &Value) -> Option<Self> {
+        match Deployment::deserialize(found) {
+            Ok(deployment) => Self::of(&deployment),
+            Err(cause) => {
+                let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let name = text("/metadata/name");
+                // A Deployment holds no secrets, so the message may quote it.
+                let error = Error::config("the Deployment cannot be parsed")
+                    .operation("read the Deployment of an OSD")
+                    .context("deployment", name)
+                    .source(cause);
+                let labels = found.pointer("/metadata/labels");
+                let id = labels.and_then(|labels| labels.get(OSD_ID_LABEL)?.as_str()?.parse().ok());
+                Some(Self::Invalid(InvalidDeployment::new(name, id, error)))
+            }
         }
     }
 }
@@ -275,7 +285,7 @@ mod tests {
             "spec": {"replicas": "one"},
         });
         let mut search = Search::default();
-        add(&mut search, &broken);
+        search.extend(Found::of_value(&broken));
         let found = search.finish();
         let [fault] = found.faults.as_slice() else { panic!("{found:?}") };
         assert_eq!((fault.deployment.as_str(), fault.osd_id), ("rook-ceph-osd-7", Some(7)));

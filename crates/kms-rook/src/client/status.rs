@@ -106,7 +106,7 @@ impl LastRotation {
 pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStatus) -> Result<()> {
     let objects: Objects<Deployment> = place.objects()?;
     let labels = format!("{APP}={OSD_APP},{PVC_LABEL}={name}");
-    let found: Vec<Deployment> = place.retry("list", || objects.list(&labels)).await?;
+    let found: Vec<Deployment> = objects.list(&labels).await?;
     let deployment = match found.as_slice() {
         [deployment] => &deployment.metadata,
         [] => {

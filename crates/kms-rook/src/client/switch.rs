@@ -11,7 +11,7 @@ use crate::switch::{HOLD_LABEL, HOLD_VALUE, SwitchedOsd};
 
 /// The custom resource.
 #[derive(Debug)]
-enum CephClusterResource {}
+pub(super) enum CephClusterResource {}
 
 impl Resource for CephClusterResource {
     const API_VERSION: &'static str = "ceph.rook.io/v1";
@@ -43,7 +43,7 @@ impl RookNamespace {
     pub async fn switched_osds(&self, blocks: [&SecuritySpec; 2]) -> Result<Vec<SwitchedOsd>> {
         let objects: Objects<Deployment> = self.objects()?;
         let labels = encrypted_osds();
-        let found: Vec<Value> = self.retry("list", || objects.list(&labels)).await?;
+        let found: Vec<Value> = objects.list(&labels).await?;
         let mut osds = Vec::with_capacity(found.len());
         for value in found {
             let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -74,7 +74,7 @@ impl RookNamespace {
     /// `NotFound` if the namespace has no such CephCluster; otherwise errors of the connection.
     pub async fn switchable_cluster(&self, name: &str) -> Result<SwitchableCluster> {
         let objects: Objects<CephClusterResource> = self.objects()?;
-        let found: Vec<Value> = self.retry("list", || objects.list("")).await?;
+        let found: Vec<Value> = objects.list("").await?;
         let has_name = |value: &&Value| value.pointer("/metadata/name").and_then(Value::as_str) == Some(name);
         let cluster = found.iter().find(has_name).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "the CephCluster is absent").context("CephCluster", name)

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{PersistentVolumeClaim, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{PersistentVolumeClaim, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kms_core::{KeyName, Result};
 use kms_kube::Objects;
-use serde_json::Value;
 
 use super::{RookNamespace, encrypted_osds};
 use crate::names::{APP, OSD_APP, OSD_ID_LABEL, PVC_LABEL};
@@ -24,14 +26,14 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list Deployments or PVCs; otherwise errors of the connection.
     pub async fn uses(&self, key: &KeyName) -> Result<Vec<String>> {
         let deployments: Objects<Deployment> = self.objects()?;
-        let labels = encrypted_osds();
-        let deployments: Vec<Value> = self.retry("list", || deployments.list(&labels)).await?;
+        let deployments = deployments.metadata(&encrypted_osds()).await?;
         let claims = self.claims().await?;
-        let of_key = |object: &&Value| {
-            let labels = object.pointer("/metadata/labels");
-            labels.and_then(|labels| labels.get(PVC_LABEL)?.as_str()) == Some(key.as_str())
+        // No selector names the key, since a long name cannot be a label.
+        let of_key = |deployment: &ObjectMeta| {
+            let label = deployment.labels.as_ref().and_then(|labels| labels.get(PVC_LABEL));
+            label.is_some_and(|label| label == key.as_str())
         };
-        let deployments = deployments.iter().filter(of_key).filter_map(name);
+        let deployments = deployments.into_iter().filter(of_key).filter_map(|deployment| deployment.name);
         let claims = claims.into_iter().filter(|name| name == key.as_str());
         Ok(deployments
             .map(|name| format!("Deployment {name}"))
@@ -46,7 +48,7 @@ impl RookNamespace {
     /// `PermissionDenied` if the account may not list PVCs; otherwise errors of the connection.
     pub async fn claims(&self) -> Result<BTreeSet<String>> {
         let claims: Objects<PersistentVolumeClaim> = self.objects()?;
-        Ok(self.retry("list", || claims.names()).await?.into_iter().collect())
+        Ok(claims.metadata("").await?.into_iter().filter_map(|claim| claim.name).collect())
     }
 
     /// The node of each OSD whose pod has one, by the number of the OSD.
@@ -57,28 +59,37 @@ impl RookNamespace {
     pub async fn nodes(&self) -> Result<BTreeMap<u32, String>> {
         let pods: Objects<Pod> = self.objects()?;
         let labels = format!("{APP}={OSD_APP}");
-        let pods: Vec<Pod> = self.retry("list", || pods.list(&labels)).await?;
-        Ok(nodes_of(&pods))
+        let pods: Vec<Pod> = pods.list(&labels).await?;
+        Ok(nodes_of(pods.iter().filter_map(OsdPod::of)))
     }
 }
 
-/// The name of an object.
-fn name(object: &Value) -> Option<String> {
-    object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+/// What a pod of an OSD says about its node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct OsdPod {
+    /// The number of the OSD.
+    pub osd: u32,
+    /// The node.
+    pub node: String,
+    /// Whether the pod runs.
+    pub is_running: bool,
+}
+
+impl OsdPod {
+    /// Reads a pod; `None` if it is not of an OSD, or has no node.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        Some(Self {
+            osd: pod.metadata.labels.as_ref()?.get(OSD_ID_LABEL)?.parse().ok()?,
+            node: pod.spec.as_ref()?.node_name.clone()?,
+            is_running: phase == Some("Running"),
+        })
+    }
 }
 
 /// The node of each OSD among these pods, by the number of the OSD. A pod that runs counts before one that has ended.
-pub fn nodes_of(pods: &[Pod]) -> BTreeMap<u32, String> {
-    let mut nodes = BTreeMap::new();
-    for wants_running in [false, true] {
-        for pod in pods {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let id = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OSD_ID_LABEL)?.parse().ok());
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            if let (Some(id), Some(node), true) = (id, node, (phase == Some("Running")) == wants_running) {
-                nodes.insert(id, node);
-            }
-        }
-    }
-    nodes
+pub fn nodes_of(pods: impl IntoIterator<Item = OsdPod>) -> BTreeMap<u32, String> {
+    let (running, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.is_running);
+    others.into_iter().chain(running).map(|pod| (pod.osd, pod.node)).collect()
 }

@@ -8,6 +8,8 @@ pub(crate) mod doctor;
 pub(crate) mod inventory;
 pub(crate) mod key_management;
 pub(crate) mod migrate;
+#[cfg(feature = "operator")]
+pub(crate) mod operator;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod render;
 #[cfg(feature = "k8s-secret")]
@@ -47,6 +49,12 @@ pub(crate) enum Command {
     /// The steps are plan, copy, verify, cutover and finish; abort takes a migration back at any point before finish. Both
     /// sides are files with a CephCluster, or its security block, and Secrets. The journal makes every step resumable.
     Migrate(migrate::Args),
+    /// Keep the keys of encrypted OSDs rotated, and show their state in Kubernetes
+    ///
+    /// kms runs until it gets SIGTERM or SIGINT. It acts on CephClusters with the annotation kms.ceph.rook.io/operator=true and
+    /// on no others. Several replicas may run; one of them acts. README.md says how to install, watch, pause and remove it.
+    #[cfg(feature = "operator")]
+    Operator(operator::Args),
     /// Print what a pod needs for a security block
     #[cfg(feature = "k8s-secret")]
     Render(render::Args),
@@ -75,6 +83,8 @@ impl Command {
             #[cfg(feature = "k8s-secret")]
             Self::Inventory(args) => Some(args.files()),
             Self::Migrate(_) => None,
+            #[cfg(feature = "operator")]
+            Self::Operator(_) => None,
             #[cfg(feature = "k8s-secret")]
             Self::Render(args) => Some(args.files()),
             Self::KeyManagement(args) => Some(&mut args.files),
@@ -96,6 +106,8 @@ pub(crate) async fn run(
         #[cfg(feature = "k8s-secret")]
         Command::Inventory(args) => inventory::run(args, invocation, output).await,
         Command::Migrate(args) => migrate::run(args, invocation, output).await,
+        #[cfg(feature = "operator")]
+        Command::Operator(args) => operator::run(args, invocation).await,
         #[cfg(feature = "k8s-secret")]
         Command::Render(args) => render::run(args, &invocation.global, output).await,
         Command::KeyManagement(args) => key_management::run(args, invocation).await,

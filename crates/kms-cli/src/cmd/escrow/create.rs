@@ -89,12 +89,12 @@ struct DeviceDocument {
 }
 
 /// Saves the KEKs, then the headers. A header that cannot be read does not keep the rest from being saved. `cluster` is
-/// what the escrow is of, with the namespace of the cluster.
+/// what the escrow is of, with the namespace of the cluster. `record` gets the time of an escrow of all keys.
 pub(crate) async fn run(
     args: Args,
     cluster: (About, Option<&str>),
     cryptsetup: Cryptsetup,
-    connect: impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>,
+    (connect, record): (impl AsyncFnOnce() -> Result<Arc<dyn KmsProvider>>, impl AsyncFnOnce(String)),
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let of_keks = recipients(&args.recipients)?;
@@ -129,7 +129,8 @@ pub(crate) async fn run(
     // Before the connection: a wrong folder needs no login.
     let mut draft = Draft::begin(&args.folder, about, overwrite)?;
     let kms = connect().await?;
-    let names = if args.names.is_empty() { all_names(&*kms).await? } else { args.names };
+    let is_whole = args.names.is_empty();
+    let names = if is_whole { all_names(&*kms).await? } else { args.names };
     let keys = read_keys(&*kms, &names).await?;
     draft.add_keys(&keys, &of_keks, &identities)?;
     let sharing = if args.together { Sharing::Together } else { Sharing::Separate };
@@ -138,6 +139,9 @@ pub(crate) async fn run(
         saved = save_headers(&mut draft, of_headers, sharing, &devices, &keys, &cryptsetup).await?;
     }
     let sidecar = draft.commit()?;
+    if is_whole {
+        record(sidecar.created.to_string()).await;
+    }
     let failed = saved.iter().find_map(|(_, error)| error.as_ref()).map(Exit::of);
     let document = Document {
         ok: failed.is_none(),

@@ -72,7 +72,9 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
         Escrow::Create(args) => {
             let target = invocation.target().await?;
             let cluster = (target.about()?, target.kube_namespace());
-            create::run(args, cluster, invocation.cryptsetup(), async || target.connect().await, output).await
+            let connect = async || target.connect().await;
+            let record = async |made: String| target.record_escrow(&made).await;
+            create::run(args, cluster, invocation.cryptsetup(), (connect, record), output).await
         }
         Escrow::Drill(args) => {
             let connect = async || {

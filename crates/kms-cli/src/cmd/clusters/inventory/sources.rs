@@ -9,7 +9,7 @@ use kms_kube::ClusterRef;
 use kms_luks::{Cryptsetup, OsdFolder};
 use kms_rook::{
     Discovery,
-    client::nodes_of,
+    client::{OsdPod, nodes_of},
     inventory::{Facts, Gap, OsdFacts, Source},
 };
 use kms_rotation::{Osd, Silent, verify};
@@ -149,7 +149,7 @@ fn in_files(manifests: &mut Manifests) -> Option<Facts> {
     gaps.extend(claims.is_empty().then(|| absent(Source::Claims, CLAIM)));
     gaps.extend(pods.is_empty().then(|| absent(Source::Nodes, POD)));
     gaps.extend(faults(&found));
-    let osds = OsdFacts::of_deployments(&found, &nodes_of(&pods));
+    let osds = OsdFacts::of_deployments(&found, &nodes_of(pods.iter().filter_map(OsdPod::of)));
     Some(Facts { osds, claims: claims.into_iter().collect(), gaps, ..Facts::default() })
 }
 

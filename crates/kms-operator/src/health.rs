@@ -1,0 +1,141 @@
+//! Whether the operator works: what its HTTP server, its tests and its logs look at.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Whether this replica acts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Role {
+    /// It holds the Lease, and acts.
+    Leading,
+    /// Another replica holds the Lease, or none does.
+    #[default]
+    Standby,
+}
+
+/// The health of a replica. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Health {
+    state: Arc<Mutex<State>>,
+    limit: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The stores that are watched, and whether each has a complete list.
+    synced: BTreeMap<String, bool>,
+    role: Role,
+    polled: Instant,
+    reconciled: BTreeMap<String, Instant>,
+    reconciles: u64,
+    last_error: Option<String>,
+}
+
+impl Health {
+    /// The health of a replica that starts now. A loop that does nothing for `limit` counts as stuck.
+    pub fn new(limit: Duration) -> Self {
+        let state = State {
+            synced: BTreeMap::new(),
+            role: Role::Standby,
+            polled: Instant::now(),
+            reconciled: BTreeMap::new(),
+            reconciles: 0,
+            last_error: None,
+        };
+        Self { state: Arc::new(Mutex::new(state)), limit }
+    }
+
+    /// Whether every store has a complete list. A standby is ready too.
+    pub fn is_ready(&self) -> bool {
+        let state = self.state();
+        !state.synced.is_empty() && state.synced.values().all(|synced| *synced)
+    }
+
+    /// Whether the loops of the replica go on: that of the Lease, and that of each namespace. An API server that does not
+    /// respond does not count, since a new start of the process would not help.
+    pub fn is_live(&self) -> bool {
+        let state = self.state();
+        let recent = |at: &Instant| at.elapsed() < self.limit;
+        recent(&state.polled) && state.reconciled.values().all(recent)
+    }
+
+    /// Whether this replica acts.
+    pub fn role(&self) -> Role {
+        self.state().role
+    }
+
+    /// The number of passes over a namespace since the start.
+    pub fn reconciles(&self) -> u64 {
+        self.state().reconciles
+    }
+
+    /// The last error. It holds no secrets.
+    pub fn last_error(&self) -> Option<String> {
+        self.state().last_error.clone()
+    }
+
+    /// The stores that lack a complete list, such as `osdkeys of rook-ceph`.
+    pub fn unsynced(&self) -> Vec<String> {
+        let state = self.state();
+        state.synced.iter().filter(|(_, synced)| !**synced).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(crate) fn expect_store(&self, name: &str) {
+        self.state().synced.insert(name.to_owned(), false);
+    }
+
+    pub(crate) fn store_synced(&self, name: &str) {
+        self.state().synced.insert(name.to_owned(), true);
+    }
+
+    pub(crate) fn polled(&self, role: Role) {
+        let mut state = self.state();
+        state.polled = Instant::now();
+        state.role = role;
+    }
+
+    pub(crate) fn reconciled(&self, kube_namespace: &str) {
+        let mut state = self.state();
+        state.reconciles = state.reconciles.saturating_add(1);
+        state.reconciled.insert(kube_namespace.to_owned(), Instant::now());
+    }
+
+    pub(crate) fn failed(&self, error: impl Into<String>) {
+        self.state().last_error = Some(error.into());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_ready_once_every_store_is_complete() {
+        let health = Health::new(Duration::from_secs(60));
+        assert!(!health.is_ready());
+        health.expect_store("a");
+        health.expect_store("b");
+        health.store_synced("a");
+        assert_eq!((health.is_ready(), health.unsynced()), (false, vec!["b".to_owned()]));
+        health.store_synced("b");
+        assert!(health.is_ready());
+        assert_eq!(health.role(), Role::Standby);
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_not_live() {
+        let health = Health::new(Duration::from_secs(60));
+        health.reconciled("rook-ceph");
+        assert!(health.is_live());
+        let stuck = Health { limit: Duration::ZERO, ..health };
+        assert!(!stuck.is_live());
+    }
+}

@@ -1,0 +1,189 @@
+//! The Jobs of rotations: their names, which are what keeps an OSD from being rotated twice, and what they tell.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kms_rook::{JobMaker, Osd, ROTATION_LABEL, spread};
+
+/// The annotation of a Job with the time at which the rotation became due, in RFC 3339.
+const DUE: &str = "kms.ceph.rook.io/due";
+/// The annotation of a Job with the value of `rotate-now` that asked for it.
+const ASKED: &str = "kms.ceph.rook.io/asked";
+/// The annotation of a Job with its number among those since the last rotation that succeeded.
+const ATTEMPT: &str = "kms.ceph.rook.io/attempt";
+
+/// Why a rotation is due.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Cause {
+    /// The schedule or the greatest age says so, since this time.
+    Due(Timestamp),
+    /// A new value of the annotation `rotate-now` asks for it.
+    Asked(String),
+}
+
+/// One try of a rotation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Attempt {
+    pub(crate) cause: Cause,
+    /// 1 for the first one since the last rotation that succeeded.
+    pub(crate) number: u32,
+}
+
+impl Attempt {
+    /// The name of its Job.
+    ///
+    /// It depends on nothing but the OSD, what makes the rotation due, and the number. So two replicas that both begin the same
+    /// attempt create the same name, and the API server accepts one of them.
+    pub(crate) fn job_name(&self, osd: u32) -> String {
+        match &self.cause {
+            Cause::Due(due) => {
+                format!("rook-kms-rotate-{osd}-{}-{}", due.strftime("%Y%m%d%H%M%S"), self.number)
+            }
+            // A value asks once, so the number is not part of the name.
+            Cause::Asked(value) => format!("rook-kms-rotate-{osd}-now-{:016x}", spread(value)),
+        }
+    }
+
+    /// The Job.
+    pub(crate) fn job(&self, maker: &JobMaker<'_>, osd: &Osd) -> Job {
+        let mut job = maker.job(osd);
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(ATTEMPT.to_owned(), self.number.to_string());
+        match &self.cause {
+            Cause::Due(due) => annotations.insert(DUE.to_owned(), due.to_string()),
+            Cause::Asked(value) => annotations.insert(ASKED.to_owned(), value.clone()),
+        };
+        job.metadata.name = Some(self.job_name(osd.id));
+        job
+    }
+}
+
+/// How far a Job is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum JobState {
+    /// It has not ended.
+    Active,
+    /// It succeeded, at this time.
+    Succeeded(Timestamp),
+    /// It failed, at this time.
+    Failed(Timestamp),
+}
+
+/// What the operator knows of one of its Jobs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct JobFacts {
+    pub(crate) name: String,
+    pub(crate) uid: Option<String>,
+    pub(crate) osd: u32,
+    pub(crate) attempt: Attempt,
+    pub(crate) state: JobState,
+}
+
+impl JobFacts {
+    /// Reads a Job; `None` if this operator did not make it.
+    pub(crate) fn of(job: &Job) -> Option<Self> {
+        let metadata = &job.metadata;
+        let osd = metadata.labels.as_ref()?.get(ROTATION_LABEL)?.parse().ok()?;
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let cause = match annotation(ASKED) {
+            Some(value) => Cause::Asked(value.to_owned()),
+            None => Cause::Due(annotation(DUE)?.parse().ok()?),
+        };
+        let number = annotation(ATTEMPT)?.parse().ok()?;
+        Some(Self {
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone(),
+            osd,
+            attempt: Attempt { cause, number },
+            state: state(job),
+        })
+    }
+
+    /// When it ended.
+    pub(crate) fn ended(&self) -> Option<Timestamp> {
+        match self.state {
+            JobState::Active => None,
+            JobState::Succeeded(at) | JobState::Failed(at) => Some(at),
+        }
+    }
+}
+
+/// How far a Job is, by its conditions.
+fn state(job: &Job) -> JobState {
+    let status = job.status.as_ref();
+    let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+    let ended = conditions.find(|condition| {
+        condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed")
+    });
+    let Some(ended) = ended else { return JobState::Active };
+    let time = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0;
+    let completed = status.and_then(|status| status.completion_time.as_ref());
+    // A condition without a time counts from the creation of the Job, which is earlier: the back-off is shorter then, and no
+    // rotation is taken for a later one.
+    let at = completed
+        .or(ended.last_transition_time.as_ref())
+        .or(job.metadata.creation_timestamp.as_ref())
+        .map_or(Timestamp::UNIX_EPOCH, time);
+    if ended.type_ == "Complete" { JobState::Succeeded(at) } else { JobState::Failed(at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_name_of_a_job_depends_on_the_osd_the_cause_and_the_number() {
+        let due = |due: &str, number| Attempt { cause: Cause::Due(time(due)), number };
+        let asked = |value: &str, number| Attempt { cause: Cause::Asked(value.to_owned()), number };
+        assert_eq!(due("2026-11-29T11:10:00Z", 2).job_name(3), "rook-kms-rotate-3-20261129111000-2");
+        // These names must not change: an update would rotate again.
+        assert_eq!(asked("1", 1).job_name(3), "rook-kms-rotate-3-now-af63ac4c296236b0");
+        assert_eq!(asked("1", 4).job_name(3), asked("1", 1).job_name(3));
+        assert_ne!(asked("2", 1).job_name(3), asked("1", 1).job_name(3));
+        let longest = due("2026-11-29T11:10:00Z", u32::MAX).job_name(u32::MAX);
+        assert!(longest.len() <= 63, "{longest}");
+    }
+
+    #[test]
+    fn a_job_tells_what_it_is_for_and_how_far_it_is() {
+        let job = |status: serde_json::Value| -> Job {
+            serde_json::from_value(json!({
+                "metadata": {
+                    "name": "rook-kms-rotate-3-20261129111000-2", "uid": "u",
+                    "creationTimestamp": "2026-11-29T12:00:00Z",
+                    "labels": {ROTATION_LABEL: "3"},
+                    "annotations": {DUE: "2026-11-29T11:10:00Z", ATTEMPT: "2"},
+                },
+                "status": status,
+            }))
+            .unwrap()
+        };
+        let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": "2026-11-29T12:05:00Z"});
+        for (status, expected) in [
+            (json!({"active": 1}), JobState::Active),
+            (json!({"conditions": [condition("Suspended")]}), JobState::Active),
+            (
+                json!({"conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
+                       "completionTime": "2026-11-29T12:04:00Z"}),
+                JobState::Succeeded(time("2026-11-29T12:04:00Z")),
+            ),
+            (json!({"conditions": [condition("Failed")]}), JobState::Failed(time("2026-11-29T12:05:00Z"))),
+            (
+                json!({"conditions": [{"type": "Failed", "status": "True"}]}),
+                JobState::Failed(time("2026-11-29T12:00:00Z")),
+            ),
+        ] {
+            let facts = JobFacts::of(&job(status)).unwrap();
+            assert_eq!(facts.state, expected);
+            assert_eq!(facts.attempt.job_name(facts.osd), facts.name);
+        }
+        let mut other = job(json!({}));
+        other.metadata.annotations = None;
+        assert_eq!(JobFacts::of(&other), None);
+    }
+}

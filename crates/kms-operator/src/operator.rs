@@ -1,0 +1,289 @@
+//! The operator: its watches, its loops and its part in the election.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::api::{
+    batch::v1::{CronJob, Job},
+    core::v1::{Node, Pod},
+};
+use kms_core::{Error, ErrorKind, Result};
+use kms_kube::{Connection, Objects};
+use kms_rook::{
+    Naming, ROTATION_LABEL,
+    client::{RookNamespace, encrypted_osds},
+};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio::{sync::watch, task::JoinSet};
+use tracing::info;
+
+use crate::{
+    api::{KeyPolicy, OsdKey},
+    clock::Clock,
+    controller::{Controller, Pace},
+    copies::{self, ClusterCopy, Deployed, KeyCopy},
+    health::Health,
+    lease::{Election, Leadership, LeaseTimes},
+    mirror::{Mirror, Reports},
+    place::{Copies, Shared},
+    view::{Publisher, Views},
+};
+
+/// The number of objects on a page of a list. A Deployment of an OSD has 25 kB.
+const PAGE: u32 = 50;
+
+/// How the operator works.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The namespaces with CephClusters.
+    pub namespaces: Vec<String>,
+    /// The namespace of the Lease.
+    pub lease_namespace: String,
+    /// The name of this replica in the Lease. No two replicas may have the same one.
+    pub identity: String,
+    /// The image of Jobs, for clusters that record none.
+    pub image: Option<String>,
+    /// The times of the Lease.
+    pub lease: LeaseTimes,
+    /// How often the loops work.
+    pub pace: Pace,
+}
+
+impl Settings {
+    /// The settings of a replica that watches one namespace, which has the Lease too.
+    pub fn new(kube_namespace: impl Into<String>, identity: impl Into<String>) -> Self {
+        let kube_namespace = kube_namespace.into();
+        Self {
+            namespaces: vec![kube_namespace.clone()],
+            lease_namespace: kube_namespace,
+            identity: identity.into(),
+            image: None,
+            lease: LeaseTimes::default(),
+            pace: Pace::default(),
+        }
+    }
+}
+
+/// A replica of the operator.
+#[derive(Debug)]
+pub struct Operator {
+    connection: Connection,
+    settings: Settings,
+    clock: Clock,
+    health: Health,
+    publisher: Publisher,
+    views: Views,
+}
+
+impl Operator {
+    /// A replica over a connection that allows for watches. Sends nothing.
+    pub fn new(connection: Connection, settings: Settings) -> Self {
+        // A loop may wait for a namespace of many OSDs, and for requests that are retried.
+        let limit = settings.pace.longest.max(settings.lease.renew).max(Duration::from_secs(60)) * 5;
+        let (publisher, views) = Publisher::new();
+        Self {
+            clock: Clock::of(&connection),
+            connection,
+            settings,
+            health: Health::new(limit),
+            publisher,
+            views,
+        }
+    }
+
+    /// Its health.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// What it sees of the keys, on a standby too.
+    pub fn views(&self) -> Views {
+        self.views.clone()
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// Runs until `stop` is ready; then it begins nothing more, and releases the Lease.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if a setting cannot be the name of a namespace. `Unexpected` if a task has ended.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let Self { connection, settings, clock, health, publisher, views: _ } = self;
+        let (election, leadership) = Election::new(
+            connection.clone(),
+            &settings.lease_namespace,
+            settings.identity.clone(),
+            settings.lease,
+            clock.clone(),
+            health.clone(),
+        )?;
+        let (changed, _) = watch::channel(());
+        let mut tasks =
+            Tasks { set: JoinSet::new(), connection: connection.clone(), changed, health: health.clone() };
+        let shared = tasks.watch_shared();
+        for kube_namespace in &settings.namespaces {
+            let controller = Controller {
+                place: RookNamespace::new(connection.clone(), kube_namespace),
+                copies: tasks.watch_namespace(kube_namespace),
+                shared: shared.clone(),
+                jobs: Objects::new(connection.clone(), kube_namespace)?,
+                deployments: Objects::new(connection.clone(), kube_namespace)?,
+                keys: Objects::new(connection.clone(), kube_namespace)?,
+                clock: clock.clone(),
+                leadership: Leadership::clone(&leadership),
+                health: health.clone(),
+                publisher: publisher.clone(),
+                image: settings.image.clone(),
+                pace: settings.pace,
+                begun: BTreeMap::new(),
+                rook: None,
+                logged: BTreeMap::new(),
+            };
+            let changed = tasks.changed.subscribe();
+            let name = kube_namespace.clone();
+            tasks.set.spawn(async move {
+                controller.run(changed).await;
+                format!("the loop of the namespace {name}")
+            });
+        }
+        let (stop_election, stopped) = watch::channel(false);
+        let mut election = tokio::spawn(election.run(stopped));
+        info!(identity = %settings.identity, namespaces = %settings.namespaces.join(","), "the operator runs");
+        let ended = tokio::select! {
+            () = stop => None,
+            Some(task) = tasks.set.join_next() => Some(task.unwrap_or_else(|error| error.to_string())),
+            result = &mut election => Some(result.map_or_else(|error| error.to_string(), |()| "the election".to_owned())),
+        };
+        // First, so that nothing begins after the Lease is released.
+        tasks.set.shutdown().await;
+        stop_election.send_replace(true);
+        if !election.is_finished() {
+            let _ended = election.await;
+        }
+        match ended {
+            None => Ok(()),
+            Some(task) => {
+                Err(Error::new(ErrorKind::Unexpected, "a part of the operator has ended")
+                    .context("part", task))
+            }
+        }
+    }
+}
+
+/// The tasks of a replica. None of them ends by itself.
+struct Tasks {
+    set: JoinSet<String>,
+    connection: Connection,
+    changed: watch::Sender<()>,
+    health: Health,
+}
+
+impl Tasks {
+    /// Follows the objects that belong to no namespace.
+    fn watch_shared(&mut self) -> Shared {
+        let shared = Shared { policies: Mirror::new(), nodes: Mirror::new() };
+        let client = self.connection.client().clone();
+        let policies = Api::all_with(client.clone(), &ApiResource::erase::<KeyPolicy>(&()));
+        self.follow("keypolicies".to_owned(), &shared.policies, objects(policies, ""), |object| {
+            Some(copies::policy(object))
+        });
+        let nodes = metadata(Api::<PartialObjectMeta<Node>>::all(client), "");
+        self.follow("nodes".to_owned(), &shared.nodes, nodes, |node| {
+            Some(node.metadata.labels.unwrap_or_default())
+        });
+        shared
+    }
+
+    /// Follows the objects of a namespace.
+    fn watch_namespace(&mut self, kube_namespace: &str) -> Copies {
+        let copies = Copies::new();
+        let client = self.connection.client().clone();
+        let named = |resource: &str| format!("{resource} of {kube_namespace}");
+        let of = |resource: &ApiResource| Api::namespaced_with(client.clone(), kube_namespace, resource);
+        let clusters = GroupVersionKind::gvk("ceph.rook.io", "v1", "CephCluster");
+        let clusters = of(&ApiResource::from_gvk_with_plural(&clusters, "cephclusters"));
+        self.follow(named("cephclusters"), &copies.clusters, objects(clusters, ""), |object| {
+            Some(ClusterCopy::of(object))
+        });
+        let deployments = of(&ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()));
+        let osds = encrypted_osds();
+        self.follow(named("deployments"), &copies.deployments, objects(deployments, &osds), Deployed::of);
+        let pods = of(&ApiResource::erase::<Pod>(&()));
+        self.follow(named("pods"), &copies.pods, objects(pods, &osds), copies::pod);
+        let jobs = of(&ApiResource::erase::<Job>(&()));
+        self.follow(named("jobs"), &copies.jobs, objects(jobs, ROTATION_LABEL), copies::job);
+        let keys = of(&ApiResource::erase::<OsdKey>(&()));
+        self.follow(named("osdkeys"), &copies.keys, objects(keys, ""), |object| Some(KeyCopy::of(object)));
+        let namings = [Naming::Rook, Naming::BesideRook];
+        let selector = format!("app in ({})", namings.map(Naming::app).join(","));
+        let cron_jobs = metadata(
+            Api::<PartialObjectMeta<CronJob>>::namespaced(client.clone(), kube_namespace),
+            &selector,
+        );
+        self.follow(named("cronjobs"), &copies.cron_jobs, cron_jobs, move |job| {
+            let app = job.labels().get("app")?;
+            namings.into_iter().find(|naming| naming.app() == app)
+        });
+        copies
+    }
+
+    fn follow<K, T>(
+        &mut self,
+        name: String,
+        mirror: &Mirror<T>,
+        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+        read: impl Fn(K) -> Option<T> + Send + Sync + 'static,
+    ) where
+        K: kube::ResourceExt + std::fmt::Debug + Send + 'static,
+        T: Clone + PartialEq + Send + 'static,
+    {
+        self.health.expect_store(&name);
+        let reports =
+            Reports { name: name.clone(), health: self.health.clone(), changed: self.changed.clone() };
+        let mirror = mirror.clone();
+        self.set.spawn(async move {
+            mirror.follow(events, read, reports).await;
+            format!("the watch of {name}")
+        });
+    }
+}
+
+fn config(selector: &str) -> watcher::Config {
+    let config = watcher::Config::default().page_size(PAGE);
+    if selector.is_empty() { config } else { config.labels(selector) }
+}
+
+/// Events of whole objects, which need not be valid: one that is not does not block the others.
+fn objects(
+    api: Api<DynamicObject>,
+    selector: &str,
+) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + Send + 'static + use<> {
+    watcher(api, config(selector)).default_backoff().boxed()
+}
+
+/// Events of the metadata of objects.
+fn metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    selector: &str,
+) -> impl Stream<Item = watcher::Result<watcher::Event<PartialObjectMeta<K>>>> + Send + 'static + use<K>
+where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    watcher(api, config(selector)).default_backoff().boxed()
+}

@@ -1,0 +1,130 @@
+//! The rules for the keys of one CephCluster: its KeyPolicies, and `security.keyRotation` where they say nothing.
+
+use std::time::Duration;
+
+use kms_core::{Result, config::parse_duration};
+use kms_kube::CephCluster;
+use kms_rook::Schedule;
+
+use crate::{api::KeyPolicySpec, window::Window};
+
+/// The label of nodes that names the failure domain, unless a policy names another one.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// The KeyPolicies, by name.
+pub(crate) type Policies<'a> = &'a [(String, KeyPolicySpec)];
+
+/// What is wanted of the keys of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) schedule: Schedule,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) window: Option<Window>,
+    pub(crate) max_parallel: usize,
+    /// The label of nodes that names the failure domain.
+    pub(crate) domain_label: String,
+}
+
+impl Rules {
+    /// The rules for a cluster.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the policy or the schedule of the cluster is not valid.
+    pub(crate) fn of(cluster: &CephCluster, policy: Option<&(String, KeyPolicySpec)>) -> Result<Self> {
+        let (name, spec) = match policy {
+            Some((name, spec)) => (Some(name), spec.clone()),
+            None => (None, KeyPolicySpec::default()),
+        };
+        let KeyPolicySpec { schedule, window, max_age, max_parallel, failure_domain, .. } = spec;
+        let of_cluster = &cluster.spec.security.key_rotation.schedule;
+        let read = || {
+            Ok(Self {
+                schedule: Schedule::parse(schedule.as_deref().unwrap_or(of_cluster))?,
+                max_age: max_age
+                    .as_deref()
+                    .map(parse_duration)
+                    .transpose()
+                    .map_err(|why| kms_core::Error::config(format!("maxAge is {why}")))?,
+                window: window.as_ref().map(Window::of).transpose()?,
+                max_parallel: max_parallel.and_then(|most| usize::try_from(most).ok()).unwrap_or(1).max(1),
+                domain_label: failure_domain
+                    .filter(|label| !label.is_empty())
+                    .unwrap_or_else(|| ZONE.to_owned()),
+            })
+        };
+        let rules: Result<Self> = read();
+        rules.map_err(|error| match name {
+            Some(name) => error.context("keypolicy", name),
+            None => error,
+        })
+    }
+}
+
+/// The policy for a namespace: one that names the namespace before one for all, then the first by name.
+pub(crate) fn policy_for<'a>(
+    policies: Policies<'a>,
+    kube_namespace: &str,
+) -> Option<&'a (String, KeyPolicySpec)> {
+    let holds = |(_, spec): &&(String, KeyPolicySpec)| holds(spec, kube_namespace);
+    policies.iter().filter(holds).min_by_key(|(name, spec)| (spec.namespaces.is_empty(), name))
+}
+
+/// Whether any policy pauses a namespace, also one that another policy outranks.
+pub(crate) fn pauses(policies: Policies<'_>, kube_namespace: &str) -> bool {
+    policies.iter().any(|(_, spec)| spec.paused && holds(spec, kube_namespace))
+}
+
+fn holds(spec: &KeyPolicySpec, kube_namespace: &str) -> bool {
+    spec.namespaces.is_empty() || spec.namespaces.iter().any(|name| name == kube_namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(name: &str, spec: serde_json::Value) -> (String, KeyPolicySpec) {
+        (name.to_owned(), serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_policy_that_names_the_namespace_comes_first_and_any_policy_pauses() {
+        let policies = [
+            policy("a", json!({"paused": true})),
+            policy("b", json!({})),
+            policy("y", json!({"namespaces": ["rook-ceph", "other"]})),
+            policy("z", json!({"namespaces": ["rook-ceph"]})),
+        ];
+        let chosen = |kube_namespace: &str| policy_for(&policies, kube_namespace).unwrap().0.as_str();
+        assert_eq!((chosen("rook-ceph"), chosen("third")), ("y", "a"));
+        assert!(pauses(&policies, "rook-ceph"));
+        assert!(!pauses(&policies[1..], "rook-ceph"));
+        assert_eq!(policy_for(&policies[2..], "third"), None);
+    }
+
+    #[test]
+    fn what_a_policy_does_not_say_comes_from_the_cluster_or_is_the_default() {
+        let cluster: CephCluster =
+            serde_json::from_value(json!({"spec": {"security": {"keyRotation": {"schedule": "@daily"}}}}))
+                .unwrap();
+        let rules = Rules::of(&cluster, None).unwrap();
+        assert_eq!((rules.schedule.as_str(), rules.max_parallel, rules.max_age), ("@daily", 1, None));
+        assert!(rules.window.is_none());
+        assert_eq!(rules.domain_label, ZONE);
+        let set = policy(
+            "p",
+            json!({"schedule": "0 3 * * 0", "maxParallel": 4, "maxAge": "2160h", "failureDomain": "rack"}),
+        );
+        let rules = Rules::of(&cluster, Some(&set)).unwrap();
+        assert_eq!(
+            (rules.schedule.as_str(), rules.max_parallel, rules.domain_label.as_str()),
+            ("0 3 * * 0", 4, "rack")
+        );
+        assert_eq!(rules.max_age, Some(Duration::from_secs(2160 * 3600)));
+        let wrong = policy("p", json!({"schedule": "often"}));
+        let error = Rules::of(&cluster, Some(&wrong)).unwrap_err();
+        assert!(error.to_string().contains("is not a cron schedule"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! What an `OsdKey` shows.
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{
+        Condition,
+        ConditionStatus::{self, False, True, Unknown},
+        ConditionType, OsdKeyStatus,
+    },
+    facts::{Facts, Obstacle, OsdFacts},
+    outlook::Outlook,
+};
+
+/// A state, why in one word, and why in a sentence.
+type State = (ConditionStatus, &'static str, String);
+
+/// The status of an OSD's key. Nothing in it changes by the passing of time alone, so that nothing is written without a reason.
+pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStatus {
+    let stopped = facts.rules.is_err() || is_paused(osd, facts);
+    let text = |time: Timestamp| whole_seconds(time).to_string();
+    let states = [
+        (ConditionType::Ready, ready(osd, outlook, facts)),
+        (ConditionType::Rotating, rotating(outlook)),
+        (ConditionType::Verified, verified(outlook)),
+        (ConditionType::Escrowed, escrowed()),
+    ];
+    OsdKeyStatus {
+        provider: facts.provider.clone(),
+        node: osd.node.clone(),
+        key_version: osd.last.as_ref().and_then(|last| last.generation),
+        rotated_at: outlook.rotated.map(text),
+        // A rotation ends with success only after the new KEK has opened every device.
+        verified_at: outlook.rotated.map(text),
+        escrowed_at: None,
+        next_rotation_at: outlook.earliest.filter(|_| !stopped).map(text),
+        failed_attempts: outlook.failures,
+        rotate_now: outlook.answered.clone(),
+        job: outlook.active.clone(),
+        conditions: states.map(|(type_, state)| condition(type_, state, osd, facts.now)).into(),
+    }
+}
+
+/// A condition. Its transition time stays while its status is the same.
+pub(crate) fn condition(type_: ConditionType, state: State, osd: &OsdFacts, now: Timestamp) -> Condition {
+    let (status, reason, message) = state;
+    let before = osd.status.conditions.iter().find(|before| before.type_ == type_ && before.status == status);
+    Condition {
+        type_,
+        status,
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: before
+            .map_or_else(|| whole_seconds(now).to_string(), |before| before.last_transition_time.clone()),
+        observed_generation: osd.generation,
+    }
+}
+
+fn is_paused(osd: &OsdFacts, facts: &Facts) -> bool {
+    facts.is_paused || osd.is_paused
+}
+
+fn ready(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
+    let Outlook { rotated, failures, active, due, earliest, too_old, .. } = outlook;
+    match &facts.rules {
+        Err(Obstacle::RookRotates(why)) => return (False, "RookRotates", why.clone()),
+        Err(Obstacle::Invalid(why)) => return (False, "Invalid", why.clone()),
+        Ok(_) => {}
+    }
+    let at = |time: &Option<Timestamp>| {
+        time.map_or_else(|| "an unknown time".to_owned(), |time| whole_seconds(time).to_string())
+    };
+    let waits = earliest.is_some_and(|earliest| earliest > facts.now);
+    if *failures > 0 {
+        let next = if waits {
+            format!("the next one may begin at {}", at(earliest))
+        } else {
+            "the next one is due".to_owned()
+        };
+        let count =
+            if *failures == 1 { "a rotation has".to_owned() } else { format!("{failures} rotations have") };
+        return (False, "RotationFailed", format!("{count} failed, see the logs of the Jobs; {next}"));
+    }
+    if too_old.is_some_and(|too_old| too_old <= facts.now) {
+        return (False, "TooOld", format!("the key is older than the policy allows since {}", at(too_old)));
+    }
+    if is_paused(osd, facts) {
+        let is_due = if due.is_some() { False } else { True };
+        return (is_due, "Paused", "the operator is paused here".to_owned());
+    }
+    match (active, due) {
+        (Some(job), _) => (True, "Rotating", format!("the Job {job} rotates the key")),
+        (None, Some(_)) if osd.domain.is_none() => (
+            False,
+            "NoNode",
+            "a rotation is due, and the OSD has no node that its Job could run on".to_owned(),
+        ),
+        (None, Some(_)) if waits => {
+            (True, "Due", format!("a rotation is due since {}, and may begin at {}", at(due), at(earliest)))
+        }
+        (None, Some(_)) => {
+            (True, "Due", format!("a rotation is due since {}, and waits for its turn", at(due)))
+        }
+        (None, None) => match rotated {
+            Some(_) => (True, "UpToDate", format!("the key was rotated at {}", at(rotated))),
+            None => (True, "UpToDate", "no rotation was due since the OSD was created".to_owned()),
+        },
+    }
+}
+
+fn rotating(outlook: &Outlook) -> State {
+    match &outlook.active {
+        Some(job) => (True, "JobRuns", format!("the Job {job} rotates the key")),
+        None => (False, "NoJob", "no Job of the operator rotates the key".to_owned()),
+    }
+}
+
+fn verified(outlook: &Outlook) -> State {
+    match outlook.rotated {
+        Some(at) => {
+            let message =
+                format!("the rotation of {} has opened every device with the new KEK", whole_seconds(at));
+            (True, "RotationSucceeded", message)
+        }
+        None => (Unknown, "NotRotated", "no rotation is recorded, and nothing else verifies keys".to_owned()),
+    }
+}
+
+fn escrowed() -> State {
+    (Unknown, "NotRecorded", "kms escrow create records nothing in the cluster".to_owned())
+}
+
+/// A time without fractions of a second, as in metadata of Kubernetes.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
