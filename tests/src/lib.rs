@@ -15,6 +15,7 @@ pub mod crash;
 pub mod gateway;
 pub mod machine;
 pub mod measure;
+pub mod operator;
 pub mod rook;
 pub mod stores;
 

@@ -180,12 +180,17 @@ impl Cluster {
         names.map(|job| job["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// Runs the container of a CronJob as the kubelet would: with its command, arguments and environment, and with the
-    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig, and
-    /// has `program` as `kms`.
+    /// Runs the container of a CronJob as the kubelet would, as [`run_pod`](Self::run_pod) does.
     pub async fn run_container(&self, program: &str, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
-        let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        self.run_pod(program, &job["spec"]["jobTemplate"]["spec"]["template"]["spec"], token, devices).await
+    }
+
+    /// Runs the container of a pod as the kubelet would: with its command, arguments and environment, and with the
+    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig, and
+    /// has `program` as `kms`.
+    pub async fn run_pod(&self, program: &str, pod: &Value, token: &str, devices: &Path) -> Ran {
+        let container = &pod["containers"][0];
         assert_eq!(container["command"], json!(["kms"]));
         let mount = container["volumeMounts"].as_array().expect("mounts").iter();
         let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");
@@ -241,7 +246,7 @@ pub fn osd_on_vault(kube_namespace: &str, id: usize, pvc: &str, settings: &[(&st
 }
 
 /// Gives the OSD 1 of the fixtures another number and another PVC.
-fn rename(value: &mut Value, id: usize, pvc: &str) {
+pub fn rename(value: &mut Value, id: usize, pvc: &str) {
     match value {
         Value::Object(fields) => {
             // The divisor of a resource is no number of an OSD.

@@ -26,7 +26,7 @@ pub(crate) struct It {
     #[arg(long)]
     cuts: Option<u32>,
     /// With `kmip`: every habit of servers at every version, and a thousand races of each kind; takes an hour or more. With
-    /// `migrate`: all pairs of providers, with 100 keys and 220 kills
+    /// `migrate`: all pairs of providers, with 100 keys and 220 kills. With `operator`: 50 kills of a leader
     #[arg(long)]
     sweep: bool,
     /// With `vm`: the seed of the moments, as an earlier run printed it
@@ -51,7 +51,11 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
+<<<<<<< HEAD
     /// The operator, and what people install it with
+=======
+    /// The operator on an API server, with several replicas
+>>>>>>> op-core
     Operator,
     /// CronJobs of rotation, for every provider
     Rook,

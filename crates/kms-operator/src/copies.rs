@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kms_core::{Error, config::parse_bool};
 use kms_kube::CephCluster;
-use kms_rook::{Found, JobOptions, Osd, client::OsdPod};
+use kms_rook::{ESCROWED_AT, Found, JobOptions, Osd, client::OsdPod};
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub(crate) struct ClusterCopy {
     /// Whether the rotation of its keys is the operator's.
     pub(crate) is_ours: bool,
     pub(crate) is_paused: bool,
+    /// When the last escrow of all its keys was made.
+    pub(crate) escrowed: Option<Timestamp>,
     /// The cluster with the options of its Jobs, or what is wrong with them.
     pub(crate) settings: Result<(Arc<CephCluster>, JobOptions), String>,
     /// What it was read from. The status is no part of it: Rook changes that every minute.
@@ -50,6 +52,7 @@ impl ClusterCopy {
         Self {
             is_ours: is_true(&object.metadata, OPERATOR),
             is_paused: is_true(&object.metadata, PAUSED),
+            escrowed: annotations.as_ref().and_then(|all| all.get(ESCROWED_AT)?.parse().ok()),
             settings: read(),
             version,
         }

@@ -50,5 +50,7 @@ pub(crate) struct Facts {
     pub(crate) rules: Result<Rules, Obstacle>,
     /// Whether the cluster or a policy stops every action.
     pub(crate) is_paused: bool,
+    /// When the last escrow of all keys was made, as the CephCluster records it.
+    pub(crate) escrowed: Option<Timestamp>,
     pub(crate) osds: Vec<OsdFacts>,
 }

@@ -149,6 +149,7 @@ impl Copies {
             provider: provider.map(|provider| provider.as_str().to_owned()),
             rules,
             is_paused: cluster.is_paused || pauses(&policies, kube_namespace),
+            escrowed: cluster.escrowed,
             osds: osds.iter().map(facts_of).collect(),
         };
         let ours = Ours {

@@ -23,7 +23,7 @@ pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStat
         (ConditionType::Ready, ready(osd, outlook, facts)),
         (ConditionType::Rotating, rotating(outlook)),
         (ConditionType::Verified, verified(outlook)),
-        (ConditionType::Escrowed, escrowed()),
+        (ConditionType::Escrowed, escrowed(osd, outlook, facts)),
     ];
     OsdKeyStatus {
         provider: facts.provider.clone(),
@@ -32,7 +32,7 @@ pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStat
         rotated_at: outlook.rotated.map(text),
         // A rotation ends with success only after the new KEK has opened every device.
         verified_at: outlook.rotated.map(text),
-        escrowed_at: None,
+        escrowed_at: facts.escrowed.filter(|at| !is_newer(osd, outlook, *at)).map(text),
         next_rotation_at: outlook.earliest.filter(|_| !stopped).map(text),
         failed_attempts: outlook.failures,
         rotate_now: outlook.answered.clone(),
@@ -126,8 +126,23 @@ fn verified(outlook: &Outlook) -> State {
     }
 }
 
-fn escrowed() -> State {
-    (Unknown, "NotRecorded", "kms escrow create records nothing in the cluster".to_owned())
+fn escrowed(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
+    match facts.escrowed {
+        None => (
+            Unknown,
+            "NotRecorded",
+            "the CephCluster records no escrow of all keys (kms escrow create --cluster)".to_owned(),
+        ),
+        Some(at) if is_newer(osd, outlook, at) => {
+            (False, "ChangedSince", format!("the last escrow of all keys is of {at}, and the KEK is newer"))
+        }
+        Some(at) => (True, "Saved", format!("the KEK was there when the escrow of {at} was made")),
+    }
+}
+
+/// Whether the current KEK is newer than an escrow of this time. Both times are whole seconds.
+fn is_newer(osd: &OsdFacts, outlook: &Outlook, escrow: Timestamp) -> bool {
+    outlook.rotated.or(osd.created).is_some_and(|since| whole_seconds(since) > escrow)
 }
 
 /// A time without fractions of a second, as in metadata of Kubernetes.

@@ -14,7 +14,11 @@ mod kmip_habits;
 mod luks_cli;
 mod migrate;
 mod migrate_cluster;
+<<<<<<< HEAD
 mod operator_install;
+=======
+mod operator;
+>>>>>>> op-core
 mod recover_cli;
 mod rook_cli;
 mod rook_doctor;

@@ -24,7 +24,7 @@ fn rendered(args: &[&str]) -> Result<Vec<Value>, String> {
     let text = go(args)?;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let mut objects: Vec<Value> = objects.into_iter().filter(|object| !object.is_null()).collect();
-    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
+    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]));
     Ok(objects)
 }
 
@@ -84,6 +84,7 @@ fn every_value() -> Value {
     json!({
         "image": IMAGE,
         "imagePullPolicy": "Always",
+        "namespaces": ["rook-ceph", "other"],
         "imagePullSecrets": [{"name": "registry"}],
         "replicas": 3,
         "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
@@ -106,9 +107,9 @@ fn every_value() -> Value {
 #[test]
 #[ignore = "needs Helm's and kustomize's libraries: cargo xtask it operator"]
 fn the_chart_and_the_base_have_the_same_objects() {
-    let base = overlay("storage");
-    let kept = chart("storage", &json!({"image": IMAGE})).unwrap();
-    let chosen = chart("storage", &json!({"image": IMAGE, "crds": {"keep": false}})).unwrap();
+    let base = overlay("rook-ceph");
+    let kept = chart("rook-ceph", &json!({"image": IMAGE})).unwrap();
+    let chosen = chart("rook-ceph", &json!({"image": IMAGE, "crds": {"keep": false}})).unwrap();
     same(&chosen, &base);
     let definitions = |objects: &[Value]| -> Vec<Value> {
         objects.iter().filter(|object| object["kind"] == DEFINITIONS).cloned().collect()
@@ -119,14 +120,17 @@ fn the_chart_and_the_base_have_the_same_objects() {
         object["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
     }
     same(&kept, &changed);
-    let without = chart("storage", &json!({"image": IMAGE, "crds": {"enabled": false}})).unwrap();
+    let without = chart("rook-ceph", &json!({"image": IMAGE, "crds": {"enabled": false}})).unwrap();
     changed.retain(|object| object["kind"] != DEFINITIONS);
     same(&without, &changed);
-    // The namespace is everywhere, also in the subjects of bindings.
-    let text = json!(base).to_string();
-    assert!(!text.contains("rook-ceph"), "{text}");
-    let binding = find(&base, "ClusterRoleBinding", "kms-operator");
-    assert_eq!(binding["subjects"][0]["namespace"], "storage");
+    // An overlay moves everything, also the subjects of bindings. Names of cluster-wide objects stay, and are unique.
+    for object in overlay("storage") {
+        let place = &object["metadata"]["namespace"];
+        assert!(place.is_null() || place == "storage", "{object}");
+        for subject in object["subjects"].as_array().into_iter().flatten() {
+            assert_eq!(subject["namespace"], "storage", "{object}");
+        }
+    }
 }
 
 #[test]
@@ -145,6 +149,17 @@ fn each_value_of_the_chart_has_its_effect_and_wrong_ones_are_refused() {
     for field in ["image", "imagePullPolicy", "resources"] {
         assert_eq!(container[field], values[field], "{field}");
     }
+    assert_eq!(
+        container["args"].as_array().unwrap().iter().skip(2).collect::<Vec<_>>(),
+        ["--watch-namespace=rook-ceph", "--watch-namespace=other"]
+    );
+    let watched = objects.iter().filter(|object| {
+        ["Role", "RoleBinding"].map(Value::from).contains(&object["kind"])
+            && object["metadata"]["name"] == "kms-operator"
+    });
+    let mut places: Vec<&str> = watched.map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
+    places.sort_unstable();
+    assert_eq!(places, ["other", "other", "rook-ceph", "rook-ceph"]);
     let policy = &find(&objects, "NetworkPolicy", "kms-operator")["spec"];
     assert_eq!(policy["ingress"][0]["from"], values["networkPolicy"]["from"]);
     assert_eq!(policy["egress"][1]["ports"], values["networkPolicy"]["apiServerPorts"]);
@@ -230,11 +245,11 @@ async fn the_api_server_takes_every_object_and_the_pod_meets_the_restricted_stan
     let place = site.cluster.place.name();
     let base = overlay(place);
     let mut without_definitions = every_value();
+    without_definitions["namespaces"] = json!([place]);
     without_definitions["crds"]["enabled"] = json!(false);
     for objects in [
         base.clone(),
         chart(place, &json!({"image": IMAGE})).unwrap(),
-        chart(place, &every_value()).unwrap(),
         chart(place, &without_definitions).unwrap(),
     ] {
         // With the manager that owns the definitions. Fields that the API server does not know are errors.
@@ -303,7 +318,7 @@ async fn the_api_server_checks_our_resources_and_shows_them_as_a_table() {
         .map(|line| line.replace("set1-data-0x7dwl", "set1-data-0"))
         .map(|line| line.replace("-n rook-ceph", &format!("-n {}", site.cluster.place.name())))
         .collect();
-    assert_eq!(lines.len(), 4);
+    assert_eq!(lines.len(), 6);
     for line in lines {
         let ran = site.cluster.shell(&line, site.folder.path());
         assert_eq!(ran.code, 0, "{line}: {}", ran.text());

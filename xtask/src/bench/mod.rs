@@ -129,6 +129,8 @@ fn measure(sh: &Shell, what: What) -> Result<()> {
         browser: false,
         cryptsetup: false,
         go_promql: false,
+        go_age: false,
+        go_install: false,
         go_tls: false,
         ibm_clients: false,
         pykmip: false,

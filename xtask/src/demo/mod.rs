@@ -14,11 +14,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use kms_testkit::servers::{OpenBao, OpenBaoConfig, Scratch};
 use serde_json::Value;
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
 use crate::{
+    live::{Live, Needs},
     manifests, provision,
-    run::{block_on, clock},
+    run::{block_on, clock, run},
 };
 
 /// The policy that Rook's documentation tells an administrator to create.
@@ -36,10 +37,17 @@ const IMAGE_BYTES: u64 = 17 << 20;
 /// Show the program at work: start OpenBao, then check, create, get, list, rotate and delete a key; then see, move and save
 /// all keys of a cluster
 #[derive(Args, Debug)]
-pub(crate) struct Demo {}
+pub(crate) struct Demo {
+    /// Show the operator instead: five OSDs on images, rotated by Jobs, from kubectl to the status page
+    #[arg(long)]
+    cluster: bool,
+}
 
 impl Demo {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
+        if self.cluster {
+            return cluster(sh);
+        }
         eprintln!("building kms (development profile: quick to build, slower to run)");
         let kms = provision::kms_dev(sh)?;
         provision::cryptsetup(sh)?;
@@ -54,6 +62,24 @@ impl Demo {
         println!("\nDone in {}, and everything is stopped and removed.", clock(begin.elapsed()));
         Ok(())
     }
+}
+
+/// Shows the operator. It needs what the tests across crates have, so it is an example of theirs.
+fn cluster(sh: &Shell) -> Result<()> {
+    let needs = Needs {
+        azure_clients: false,
+        browser: false,
+        go_age: false,
+        go_install: false,
+        go_tls: false,
+        ibm_clients: false,
+        kms: true,
+        pykmip: false,
+        ..Needs::ALL
+    };
+    let live = Live::start(sh, needs)?;
+    let page = provision::target_dir(sh).join("status.html");
+    run(live.apply(cmd!(sh, "cargo run --package kms-tests --example demo_cluster -- {page}")))
 }
 
 /// The programs of a demonstration.

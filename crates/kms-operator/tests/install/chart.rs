@@ -27,9 +27,13 @@ pub(crate) fn files() -> Vec<(String, String)> {
 /// What Helm prints after an installation.
 const NOTES: &str = "\
 The operator runs in {{ .Release.Namespace }}. It changes no CephCluster and reads no Secret.
+It rotates the keys of a CephCluster only after this line, with the image of the Jobs:
 
-  kubectl get osdkeys -A                            the state of every key
-  kubectl annotate cephcluster -n NAMESPACE NAME kms.ceph.rook.io/paused=true     stops it for one cluster
+  kubectl annotate cephcluster -n NAMESPACE NAME kms.ceph.rook.io/operator=true kms.ceph.rook.io/rotation-image={{ .Values.image }}
+
+The state of every key:
+
+  kubectl get osdkeys -A
 
 Without the operator every OSD starts as before.
 ";
@@ -73,7 +77,12 @@ fn values() -> String {
 /// A file of objects as a template.
 fn template(file: &File) -> String {
     let objects: Vec<String> = file.objects.iter().map(|object| object_template(object, file)).collect();
-    let text = objects.join("---\n").replace(objects::PLACE, "{{ .Release.Namespace }}");
+    let text = objects.join("---\n");
+    let text = text.replace(objects::PLACE, "{{ $.Release.Namespace }}").replace(objects::WATCHED, "{{ . }}");
+    if file.for_each {
+        let namespaces = format!(".Values.{} | default (list .Release.Namespace)", settings::NAMESPACES);
+        return format!("{{{{- range {namespaces} }}}}\n---\n{text}{{{{- end }}}}\n");
+    }
     match file.wanted {
         Some(path) => format!("{{{{- if .Values.{path} }}}}\n{text}{{{{- end }}}}\n"),
         None => text,
@@ -83,6 +92,15 @@ fn template(file: &File) -> String {
 fn object_template(object: &Value, file: &File) -> String {
     let mut text = String::new();
     for line in yaml(object).lines() {
+        // The arguments for the namespaces.
+        let namespaces = format!("- {}", settings::reference(settings::NAMESPACES).as_str().unwrap());
+        if let Some(pad) = line.strip_suffix(namespaces.as_str()) {
+            text.push_str(&format!(
+                "{pad}{{{{- range .Values.{} }}}}\n{pad}- {{{{ printf \"--watch-namespace=%s\" . | quote }}}}\n{pad}{{{{- end }}}}\n",
+                settings::NAMESPACES
+            ));
+            continue;
+        }
         // A reference is the whole value of a field.
         let field = line.split_once(": ").and_then(|(name, value)| {
             let value = Value::from(value.trim_matches(['\'', '"']));

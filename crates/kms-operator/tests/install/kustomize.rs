@@ -8,7 +8,10 @@ pub(crate) fn files() -> Vec<(String, String)> {
     let mut files = Vec::new();
     for file in objects::files() {
         let objects = file.objects.iter().filter_map(settings::with_defaults);
-        let text = objects.map(|object| yaml(&object).replace(objects::PLACE, objects::NAMESPACE));
+        let namespaces = [objects::PLACE, objects::WATCHED];
+        let placed =
+            |text: String| namespaces.iter().fold(text, |text, it| text.replace(it, objects::NAMESPACE));
+        let text = objects.map(|object| placed(yaml(&object)));
         files.push((file.name.to_owned(), HEADING.to_owned() + &text.collect::<Vec<_>>().join("---\n")));
     }
     let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();

@@ -4,7 +4,7 @@ use kms_operator::api::{KeyPolicy, OsdKey};
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::settings::{IMAGE, reference};
+use crate::settings::{IMAGE, NAMESPACES, reference};
 
 /// The name of each object.
 const NAME: &str = "kms-operator";
@@ -14,6 +14,9 @@ pub(crate) const NAMESPACE: &str = "rook-ceph";
 
 /// The namespace in the objects here.
 pub(crate) const PLACE: &str = "__namespace";
+
+/// A namespace with CephClusters, in the objects that each of them has.
+pub(crate) const WATCHED: &str = "__watched";
 
 /// The port of metrics, of the page and of the probes.
 const PORT: u16 = 8080;
@@ -26,16 +29,19 @@ pub(crate) struct File {
     pub(crate) name: &'static str,
     /// The setting that the file depends on.
     pub(crate) wanted: Option<&'static str>,
+    /// Whether each watched namespace has them.
+    pub(crate) for_each: bool,
     pub(crate) objects: Vec<Value>,
 }
 
 pub(crate) fn files() -> Vec<File> {
-    let file = |name, objects| File { name, wanted: None, objects };
-    let only_if = |wanted, name, objects| File { name, wanted: Some(wanted), objects };
+    let file = |name, objects| File { name, wanted: None, for_each: false, objects };
+    let only_if = |wanted, name, objects| File { name, wanted: Some(wanted), for_each: false, objects };
     vec![
         only_if("crds.enabled", "crds.yaml", definitions()),
         file("account.yaml", vec![account()]),
         file("rights.yaml", rights()),
+        File { for_each: true, ..file("watched-rights.yaml", watched_rights()) },
         file("deployment.yaml", vec![deployment()]),
         file("service.yaml", vec![service()]),
         only_if("podDisruptionBudget.enabled", "pod-disruption-budget.yaml", vec![disruption_budget()]),
@@ -74,62 +80,81 @@ fn account() -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": placed()})
 }
 
-/// What the operator may do in all namespaces. It reads no Secret and changes no object but its own.
-fn rules() -> Value {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    json!([
-        rule("ceph.rook.io", &["cephclusters"], &["get", "list", "watch"]),
-        rule("apps", &["deployments"], &["get", "list", "watch"]),
-        rule("", &["nodes"], &["get", "list", "watch"]),
-        rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
-        rule("batch", &["cronjobs"], &["list", "delete"]),
-        rule("kms.ceph.rook.io", &["keypolicies"], &["get", "list", "watch"]),
-        rule("kms.ceph.rook.io", &["osdkeys"], &["get", "list", "watch", "create", "patch", "delete"]),
-        rule("kms.ceph.rook.io", &["osdkeys/status"], &["patch"]),
-        rule("events.k8s.io", &["events"], &["create"]),
-        rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
-        rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
-    ])
+/// The group of Roles and ClusterRoles.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+fn rule(group: &str, resource: &str, verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
 }
 
-/// What it may do in its own namespace: to hold the Lease of the replica that works.
-fn rules_here() -> Value {
-    json!([
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME],
-         "verbs": ["get", "update"]},
-    ])
+/// Rules by the name `name`, in a namespace or in all, and what gives them to the operator.
+fn granted(name: &str, place: Option<&str>, rules: &[Value]) -> [Value; 2] {
+    let kind = if place.is_some() { "Role" } else { "ClusterRole" };
+    let mut metadata = json!({"name": name});
+    if let Some(place) = place {
+        metadata["namespace"] = Value::from(place);
+    }
+    let role =
+        json!({"apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata, "rules": rules});
+    [role, binding(name, place, kind, name)]
 }
 
+/// Gives the role `role` to the operator.
+fn binding(name: &str, place: Option<&str>, kind: &str, role: &str) -> Value {
+    let mut metadata = json!({"name": name});
+    if let Some(place) = place {
+        metadata["namespace"] = Value::from(place);
+    }
+    json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": if place.is_some() { "RoleBinding" } else { "ClusterRoleBinding" },
+        "metadata": metadata,
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": PLACE}],
+    })
+}
+
+/// What the operator may do with objects of no namespace, and in its own: to hold the Lease of the replica that works, and
+/// to ask who looks at its page.
 fn rights() -> Vec<Value> {
-    let rbac = "rbac.authorization.k8s.io";
-    let version = format!("{rbac}/v1");
-    let everywhere = json!({"name": NAME, "labels": labels()});
-    let subjects = json!([{"kind": "ServiceAccount", "name": NAME, "namespace": PLACE}]);
-    let binding = |kind: &str, metadata: &Value, of: &str| {
-        json!({"apiVersion": version, "kind": kind, "metadata": metadata, "subjects": subjects,
-               "roleRef": {"apiGroup": rbac, "kind": of, "name": NAME}})
-    };
-    vec![
-        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": everywhere, "rules": rules()}),
-        binding("ClusterRoleBinding", &everywhere, "ClusterRole"),
-        json!({"apiVersion": version, "kind": "Role", "metadata": placed(), "rules": rules_here()}),
-        binding("RoleBinding", &placed(), "Role"),
-        // Readers of a namespace see the state of its keys.
-        json!({
-            "apiVersion": version,
-            "kind": "ClusterRole",
-            "metadata": {
-                "name": format!("{NAME}-view"),
-                "labels": {
-                    "app.kubernetes.io/name": NAME,
-                    "rbac.authorization.k8s.io/aggregate-to-view": "true",
-                },
-            },
-            "rules": [{"apiGroups": ["kms.ceph.rook.io"], "resources": ["keypolicies", "osdkeys"],
-                       "verbs": ["get", "list", "watch"]}],
-        }),
-    ]
+    let everywhere = format!("{NAME}.{PLACE}");
+    let cluster =
+        [rule("kms.ceph.rook.io", "keypolicies", &["list", "watch"]), rule("", "nodes", &["list", "watch"])];
+    let mut hold = rule("coordination.k8s.io", "leases", &["get", "update"]);
+    hold["resourceNames"] = json!([NAME]);
+    let lease = [rule("coordination.k8s.io", "leases", &["create"]), hold];
+    let mut rights = Vec::from(granted(&everywhere, None, &cluster));
+    rights.extend(granted(&format!("{NAME}-lease"), Some(PLACE), &lease));
+    rights.push(binding(&format!("{everywhere}-page"), None, "ClusterRole", "system:auth-delegator"));
+    // Readers of a namespace see the state of its keys.
+    rights.push(json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": "ClusterRole",
+        "metadata": {
+            "name": format!("{everywhere}-view"),
+            "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+        },
+        "rules": [
+            rule("kms.ceph.rook.io", "osdkeys", &["get", "list", "watch"]),
+            rule("kms.ceph.rook.io", "keypolicies", &["get", "list", "watch"]),
+        ],
+    }));
+    rights
+}
+
+/// What the operator may do in a namespace with CephClusters. It reads no Secret and changes no object but its own.
+fn watched_rights() -> Vec<Value> {
+    let rules = [
+        rule("ceph.rook.io", "cephclusters", &["list", "watch"]),
+        rule("apps", "deployments", &["get", "list", "watch"]),
+        rule("", "pods", &["list", "watch"]),
+        rule("batch", "jobs", &["create", "delete", "list", "watch"]),
+        rule("batch", "cronjobs", &["delete", "list", "watch"]),
+        rule("kms.ceph.rook.io", "osdkeys", &["create", "delete", "list", "patch", "watch"]),
+        rule("kms.ceph.rook.io", "osdkeys/status", &["patch"]),
+        rule("events.k8s.io", "events", &["create"]),
+    ];
+    granted(NAME, Some(WATCHED), &rules).into()
 }
 
 fn deployment() -> Value {
@@ -150,8 +175,6 @@ fn deployment() -> Value {
 
 /// The pod, as the Pod Security Standard `restricted` wants it.
 fn pod() -> Value {
-    let field =
-        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10, "timeoutSeconds": 5});
     let spread = |label: &str| {
         json!({"labelSelector": {"matchLabels": labels()}, "maxSkew": 1, "topologyKey": label,
@@ -176,8 +199,7 @@ fn pod() -> Value {
             "imagePullPolicy": reference("imagePullPolicy"),
             // The pod names the program, so that a wrong image fails at once.
             "command": ["kms"],
-            "args": ["operator", format!("--listen=[::]:{PORT}")],
-            "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
+            "args": ["operator", format!("--listen=[::]:{PORT}"), reference(NAMESPACES)],
             "ports": [{"name": "http", "containerPort": PORT}],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),

@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 /// Whether CustomResourceDefinitions outlive the release.
 pub(crate) const KEEP: &str = "crds.keep";
 
+/// The namespaces with CephClusters.
+pub(crate) const NAMESPACES: &str = "namespaces";
+
 /// The setting that has no default.
 pub(crate) const IMAGE: &str = "image";
 
@@ -43,6 +46,12 @@ pub(crate) fn all() -> Vec<Setting> {
             "When a node pulls the image.",
             json!("IfNotPresent"),
             json!({"type": "string", "enum": ["Always", "IfNotPresent", "Never"]}),
+        ),
+        setting(
+            NAMESPACES,
+            "The namespaces with CephClusters; that of the release if empty. The operator has no rights in any other one.",
+            json!([]),
+            json!({"type": "array", "items": {"type": "string", "minLength": 1}}),
         ),
         setting("imagePullSecrets", "The Secrets with credentials for the registry.", json!([]), list()),
         setting(

@@ -38,6 +38,7 @@ fn facts(policy: Value, osds: Vec<OsdFacts>) -> Facts {
         provider: Some("vault".to_owned()),
         rules: Ok(rules(policy)),
         is_paused: false,
+        escrowed: None,
         osds,
     }
 }
@@ -330,4 +331,24 @@ fn replicas_with_older_facts_create_the_same_name() {
         names.extend(plan(&facts).osds[0].start.as_ref().map(|attempt| attempt.job_name(0)));
     }
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["rook-kms-rotate-0-20261129030000-1"]);
+}
+
+#[test]
+fn a_key_is_escrowed_unless_it_is_newer_than_the_escrow() {
+    let keys = vec![rotated(0, "2026-11-20T00:00:00Z"), rotated(1, "2026-11-26T00:00:00Z"), osd(2)];
+    let states = |escrow: Option<&str>| {
+        let facts = Facts { escrowed: escrow.map(time), ..facts(json!({}), keys.clone()) };
+        let shown = plan(&facts).osds.into_iter().map(|osd| {
+            let all = osd.status.conditions.into_iter();
+            let state = all.filter(|state| state.type_ == ConditionType::Escrowed).map(|state| state.reason);
+            (state.collect::<String>(), osd.status.escrowed_at.is_some())
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let of = |states: [(&str, bool); 3]| states.map(|(reason, saved)| (reason.to_owned(), saved));
+    assert_eq!(states(None), of([("NotRecorded", false); 3]));
+    let middle = of([("Saved", true), ("ChangedSince", false), ("Saved", true)]);
+    assert_eq!(states(Some("2026-11-25T00:00:00Z")), middle);
+    // A rotation in the second of the escrow's beginning came before the KEK was read.
+    assert_eq!(states(Some("2026-11-26T00:00:00Z")), of([("Saved", true); 3]));
 }

@@ -1,14 +1,20 @@
 //! `kms operator`: keeps keys rotated until it is stopped.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    time::Duration,
+};
 
 use clap::builder::NonEmptyStringValueParser;
 use kms_core::{Error, ErrorKind, Result};
-use kms_operator::{Operator, Settings};
+use kms_operator::{LeaseTimes, Operator, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::{exit::Exit, invocation::Invocation, kubernetes::Kubernetes};
+use crate::{args::duration, exit::Exit, invocation::Invocation, kubernetes::Kubernetes};
+
+/// The shortest duration of a Lease.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -25,6 +31,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     lease_namespace: Option<String>,
 
+    /// How long the other replicas wait for one that holds the Lease and does not renew it
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "15s")]
+    lease_duration: Duration,
+
     /// The name of this replica in the Lease [default: that of the host, with a random number]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     identity: Option<String>,
@@ -32,7 +42,7 @@ pub(crate) struct Args {
 
 /// Runs the operator until it gets a signal.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit> {
-    let Args { watch_namespace, image, lease_namespace, identity } = args;
+    let Args { watch_namespace, image, lease_namespace, lease_duration, identity } = args;
     let kubernetes = Kubernetes::for_watches(&invocation.global);
     let connection = kubernetes.connection().await?.clone();
     let own = connection.kube_namespace().to_owned();
@@ -43,6 +53,10 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
     if let Some(lease_namespace) = lease_namespace {
         settings.lease_namespace = lease_namespace;
     }
+    if lease_duration < SHORTEST_LEASE {
+        return Err(Error::config("--lease-duration is shorter than a second, which a Lease cannot express"));
+    }
+    settings.lease = LeaseTimes::new(lease_duration, lease_duration / 3);
     settings.image = image;
     let listen = |kind: SignalKind| {
         signal(kind).map_err(|cause| {

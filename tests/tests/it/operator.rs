@@ -1,0 +1,291 @@
+//! The operator on a real API server. There is no kubelet and no controller of Jobs: the tests end Jobs themselves.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kms_operator::Role;
+use kms_tests::{
+    operator::{Run, Scene, condition},
+    rook::ADMIN,
+};
+use serde_json::{Value, json};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Three OSDs, two of them in one zone.
+const THREE: [(usize, &str, &str); 3] = [(0, "a", "z1"), (1, "b", "z1"), (2, "c", "z2")];
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server and kubectl: cargo xtask it operator"]
+async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
+    let scene = Scene::new(&THREE).await;
+    let cluster = &scene.cluster;
+    let _ = cluster.kms(ADMIN).run(&["cronjobs", "apply", "--beside-rook"]).want(0);
+    assert_eq!(cluster.cron_jobs().await.len(), 3);
+    // One that is not valid does not block the others.
+    let mut broken = cluster.call("GET", "apps/v1", "deployments/rook-ceph-osd-2", Value::Null).await;
+    broken["metadata"] = json!({"name": "rook-ceph-osd-9", "labels": broken["metadata"]["labels"]});
+    broken["metadata"]["labels"]["ceph.rook.io/pvc"] = json!("set1-data-9");
+    cluster.call("POST", "apps/v1", "deployments", broken).await;
+    // Not handed over: nothing happens.
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("false")).await;
+    let leader = scene.leader().await;
+    scene
+        .until("a look at the namespace", async || {
+            Ok((leader.health.reconciles() > 0 && leader.health.is_ready()).then_some(()))
+        })
+        .await;
+    assert_eq!(
+        (scene.keys().await, scene.jobs().await.len(), cluster.cron_jobs().await.len()),
+        (json!([]), 0, 3)
+    );
+
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
+    let ran = scene.rotate_all(&leader.clock, &[0, 1, 2]).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "{ran:?}");
+    assert_eq!(cluster.cron_jobs().await, Vec::<String>::new());
+    for (id, ..) in THREE {
+        let key = scene.until_ready_is(id, "UpToDate").await;
+        let owner = &key["metadata"]["ownerReferences"][0];
+        let deployment =
+            cluster.call("GET", "apps/v1", &format!("deployments/rook-ceph-osd-{id}"), Value::Null).await;
+        assert_eq!(owner["uid"], deployment["metadata"]["uid"]);
+        assert_eq!(
+            key["spec"],
+            json!({"osd": id, "cluster": "rook-ceph", "deployment": format!("rook-ceph-osd-{id}")})
+        );
+        let status = &key["status"];
+        assert_eq!(
+            (&status["provider"], &status["failedAttempts"]),
+            (&json!("kubernetes-secret"), &json!(0)),
+            "{status}"
+        );
+        assert!(status["node"].as_str().unwrap().starts_with(cluster.place.name()), "{status}");
+        assert_eq!(status["verifiedAt"], status["rotatedAt"]);
+        assert_eq!(
+            (&condition(&key, "Verified")["status"], &condition(&key, "Escrowed")["status"]),
+            (&json!("True"), &json!("Unknown"))
+        );
+        let jobs = scene.jobs().await;
+        let job = &jobs[&ran[&id][0]];
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], deployment["metadata"]["uid"]);
+        assert_eq!(
+            (&job["spec"]["backoffLimit"], &job["spec"]["template"]["spec"]["restartPolicy"]),
+            (&json!(0), &json!("Never"))
+        );
+    }
+    assert_eq!(scene.keys().await.as_array().unwrap().len(), 3, "the OSD that cannot be parsed has no key");
+    let table = cluster.kubectl("get osdkeys");
+    let mut lines = table.lines();
+    let head: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["NAME", "OSD", "PROVIDER", "READY", "REASON", "KEY-AGE", "NEXT"]);
+    let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(row[..5], ["set1-data-0", "0", "kubernetes-secret", "True", "UpToDate"]);
+
+    // The key goes with its Deployment, and nothing else does.
+    cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
+    scene.until("the OsdKey to go", async || Ok(scene.osd_key(1).await.is_null().then_some(()))).await;
+    assert_eq!(scene.keys().await.as_array().unwrap().len(), 2);
+    leader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn no_more_than_the_policy_allows_run_at_a_time_and_one_in_each_failure_domain() {
+    let osds =
+        [(0, "a", "z1"), (1, "b", "z1"), (2, "c", "z2"), (3, "d", "z2"), (4, "e", "z3"), (5, "f", "z3")];
+    let scene = Scene::new(&osds).await;
+    scene.policy(json!({"maxParallel": 2})).await;
+    let leader = scene.leader().await;
+    let zone = |osd: &usize| osds[*osd].2;
+    let mut rotated = BTreeSet::new();
+    while rotated.len() < osds.len() {
+        let running = scene
+            .until("rotations", async || {
+                let running = scene.running().await;
+                // Both places are taken while there are two zones to choose from.
+                Ok((running.len() == 2 || rotated.len() >= 4 && !running.is_empty()).then_some(running))
+            })
+            .await;
+        let zones: BTreeSet<_> = running.iter().map(zone).collect();
+        assert!(running.len() <= 2 && zones.len() == running.len(), "{running:?}");
+        // One ends, and the other goes on.
+        let first = running[0];
+        let ended =
+            scene.end_jobs(&leader.clock, |osd| if osd == first { Run::Succeeds } else { Run::Hangs }).await;
+        assert_eq!(ended.len(), 1);
+        assert!(rotated.insert(first), "OSD {first} was rotated twice");
+    }
+    leader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn rotations_wait_for_the_window_and_failures_for_an_hour() {
+    let scene = Scene::new(&[(0, "a", "z1")]).await;
+    let leader = scene.leader().await;
+    let now = || leader.clock.now().unwrap();
+    // A window that opens in three hours, give or take one.
+    let hour = (now() + jiff::SignedDuration::from_hours(3)).to_zoned(jiff::tz::TimeZone::UTC).hour();
+    scene.policy(json!({"window": {"opens": format!("0 {hour} * * *"), "duration": "20h"}})).await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
+    // It may have begun before the policy was there; then it ends now.
+    let key = scene.until("the key to wait", async || {
+        let key = scene.osd_key(0).await;
+        let waits =
+            condition(&key, "Ready")["message"].as_str().is_some_and(|text| text.contains("may begin at"));
+        Ok(waits.then_some(key))
+    });
+    let key = key.await;
+    assert_eq!(condition(&key, "Ready")["status"], json!("True"));
+    assert_eq!(scene.jobs().await.len(), 0);
+
+    leader.clock.advance(3 * HOUR);
+    let fail = async || {
+        scene
+            .until("a rotation to fail", async || {
+                Ok(scene.end_jobs(&leader.clock, |_| Run::Fails).await.into_iter().next())
+            })
+            .await
+            .0
+    };
+    let first = fail().await;
+    let key = scene.until_ready_is(0, "RotationFailed").await;
+    assert_eq!(
+        (&key["status"]["failedAttempts"], &condition(&key, "Ready")["status"]),
+        (&json!(1), &json!("False"))
+    );
+    leader.clock.advance(HOUR / 2);
+    let looks = leader.health.reconciles();
+    scene.annotate("osdkeys/set1-data-0", "test", json!("a reason to look")).await;
+    scene.until("another look", async || Ok((leader.health.reconciles() > looks).then_some(()))).await;
+    assert_eq!(scene.running().await, Vec::<usize>::new());
+    leader.clock.advance(HOUR / 2);
+    let second = fail().await;
+    assert_eq!(
+        (first.strip_suffix("-1"), second.strip_suffix("-2")),
+        (second.strip_suffix("-2"), first.strip_suffix("-1"))
+    );
+    leader.clock.advance(2 * HOUR);
+    let ran = scene.rotate_all(&leader.clock, &[0]).await;
+    assert!(ran[&0][0].ends_with("-3"), "{ran:?}");
+    let key = scene.until_ready_is(0, "UpToDate").await;
+    assert_eq!(key["status"]["failedAttempts"], json!(0));
+
+    // The next period has a Job of its own; once it has ended, those of the last one go.
+    leader.clock.advance(8 * DAY);
+    let ran = scene.rotate_all(&leader.clock, &[0]).await;
+    assert!(ran[&0][0].ends_with("-1"), "{ran:?}");
+    scene.until("the old Jobs to go", async || Ok((scene.jobs().await.len() == 1).then_some(()))).await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn a_key_is_rotated_when_asked_for_and_not_where_the_operator_is_paused_or_rook_rotates() {
+    let scene = Scene::new(&[(0, "a", "z1"), (1, "b", "z2")]).await;
+    let cluster = &scene.cluster;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/paused", json!("true")).await;
+    let leader = scene.leader().await;
+    for id in [0, 1] {
+        let key = scene.until_ready_is(id, "Paused").await;
+        assert_eq!(condition(&key, "Ready")["status"], json!("False"));
+    }
+    // Rook's own rotation: enabled, then off with a CronJob that is left.
+    cluster.set_key_rotation(true).await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/paused", Value::Null).await;
+    let key = scene.until_ready_is(0, "RookRotates").await;
+    assert!(condition(&key, "Ready")["message"].as_str().unwrap().contains("keyRotation.enabled"), "{key}");
+    let mut rooks = kms_tests::rook::fixture("vault-token", "cronjob.json");
+    kms_tests::rook::move_to(&mut rooks, cluster.place.name());
+    let name = rooks["metadata"]["name"].as_str().unwrap().to_owned();
+    let args = &mut rooks["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"];
+    args[2] = json!("set1-data-0");
+    cluster.call("POST", "batch/v1", "cronjobs", rooks).await;
+    cluster.set_key_rotation(false).await;
+    scene
+        .until("the CronJob of Rook to be seen", async || {
+            let key = scene.osd_key(0).await;
+            let message = condition(&key, "Ready")["message"].as_str().unwrap_or_default().to_owned();
+            Ok(message.contains("a CronJob of Rook rotates this key too").then_some(()))
+        })
+        .await;
+    assert_eq!((scene.jobs().await.len(), cluster.cron_jobs().await), (0, vec![name.clone()]));
+    cluster.call("DELETE", "batch/v1", &format!("cronjobs/{name}"), Value::Null).await;
+    let ran = scene.rotate_all(&leader.clock, &[0, 1]).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "{ran:?}");
+
+    // A paused key is not rotated; the other one is, once for each value.
+    scene.annotate("osdkeys/set1-data-1", "kms.ceph.rook.io/paused", json!("true")).await;
+    for id in [1, 0] {
+        scene
+            .annotate(&format!("osdkeys/set1-data-{id}"), "kms.ceph.rook.io/rotate-now", json!("first"))
+            .await;
+    }
+    let ran = scene.rotate_all(&leader.clock, &[0]).await;
+    assert!(ran.keys().eq(&[0]) && ran[&0][0].contains("-now-"), "{ran:?}");
+    scene
+        .until("the value to be recorded", async || {
+            Ok((scene.osd_key(0).await["status"]["rotateNow"] == json!("first")).then_some(()))
+        })
+        .await;
+    scene.annotate("osdkeys/set1-data-0", "kms.ceph.rook.io/rotate-now", json!("second")).await;
+    let again = scene.rotate_all(&leader.clock, &[0]).await;
+    assert_ne!(again[&0], ran[&0]);
+    assert!(!again.contains_key(&1));
+    // An orderly end releases the Lease.
+    leader.stop().await;
+    let lease = cluster.call("GET", "coordination.k8s.io/v1", "leases/kms-operator", Value::Null).await;
+    assert_eq!(lease["spec"]["holderIdentity"], Value::Null, "{lease}");
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn a_replica_takes_over_when_the_network_of_the_leader_stalls_and_the_other_stops() {
+    let scene = Scene::new(&THREE).await;
+    let server = url::host(scene.cluster.kube.url());
+    let relay = kms_testkit::servers::Relay::start(server).await.unwrap();
+    let config = scene.cluster.kubeconfig(&scene.token);
+    let text = std::fs::read_to_string(&config).unwrap().replace(scene.cluster.kube.url(), &relay.url());
+    let stalled = format!("{config}-relay");
+    std::fs::write(&stalled, text).unwrap();
+
+    let one = scene.replica_by(&stalled, "one").await;
+    scene.until("the first leader", async || Ok((one.health.role() == Role::Leading).then_some(()))).await;
+    scene.until("a rotation", async || Ok((!scene.running().await.is_empty()).then_some(()))).await;
+    let two = scene.replica_by(&config, "two").await;
+    scene.until("a standby that is ready", async || Ok(two.health.is_ready().then_some(()))).await;
+    assert_eq!(two.health.role(), Role::Standby);
+    relay.freeze(true);
+    scene.until("the other leader", async || Ok((two.health.role() == Role::Leading).then_some(()))).await;
+    assert_eq!(one.health.role(), Role::Standby, "it stops before another one begins");
+    let ran = scene.rotate_all(&two.clock, &[0, 1, 2]).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "{ran:?}");
+    relay.freeze(false);
+    // The first one sees the Lease of the other, and does nothing.
+    let looks = one.health.reconciles();
+    scene
+        .until("the first replica to look again", async || {
+            Ok((one.health.reconciles() > looks + 2).then_some(()))
+        })
+        .await;
+    assert_eq!((one.health.role(), two.health.role()), (Role::Standby, Role::Leading));
+    assert_eq!(scene.running().await, Vec::<usize>::new());
+    assert_eq!(scene.jobs().await.len(), 3);
+    two.stop().await;
+    scene
+        .until("the first replica to lead again", async || {
+            Ok((one.health.role() == Role::Leading).then_some(()))
+        })
+        .await;
+    one.stop().await;
+}
+
+mod url {
+    //! The address in a URL.
+
+    /// The address of a server on this host.
+    pub(super) fn host(url: &str) -> std::net::SocketAddr {
+        url.strip_prefix("https://").unwrap().parse().unwrap()
+    }
+}
