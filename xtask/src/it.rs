@@ -51,11 +51,7 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
-<<<<<<< HEAD
-    /// The operator, and what people install it with
-=======
-    /// The operator on an API server, with several replicas
->>>>>>> op-core
+    /// The operator on an API server with several replicas, what people install it with, and what they see of it
     Operator,
     /// CronJobs of rotation, for every provider
     Rook,

@@ -1,11 +1,75 @@
 //! What the Events at the Deployments of OSDs tell: changes of state, each once.
 
-use kms_rook::client::KeyEvent;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kms_rook::{
+    Osd,
+    client::{KeyEvent, RookNamespace, announce},
+};
+use tracing::warn;
 
 use crate::{
     api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus},
     source::time,
 };
+
+/// Creates the Events of a namespace.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    /// The name of this replica.
+    instance: String,
+    /// The last status of each key for which Events were created. A watch may show it only later, and no Event is created
+    /// twice meanwhile.
+    last: BTreeMap<String, OsdKeyStatus>,
+}
+
+impl Announcer {
+    pub(crate) const fn new(instance: String) -> Self {
+        Self { instance, last: BTreeMap::new() }
+    }
+
+    /// Creates the Events of a change of a key, which is stored already. One that cannot be created is logged and not tried
+    /// again: the status says the same.
+    pub(crate) async fn announce(
+        &mut self,
+        place: &RookNamespace,
+        osd: &Osd,
+        stored: Option<&OsdKeyStatus>,
+        new: &OsdKeyStatus,
+    ) {
+        let last = self.last.insert(osd.name.to_string(), new.clone());
+        let happened = match last.as_ref().or(stored) {
+            Some(old) => events(old, new),
+            None => events(&OsdKeyStatus::default(), new),
+        };
+        if happened.is_empty() {
+            return;
+        }
+        let deployment = ObjectMeta {
+            name: Some(osd.deployment.clone()),
+            namespace: Some(place.name().to_owned()),
+            uid: osd.uid.clone(),
+            ..ObjectMeta::default()
+        };
+        for event in happened {
+            if let Err(error) = announce(place, &deployment, &self.instance, &event).await {
+                let reason = event.reason;
+                warn!(
+                    namespace = place.name(),
+                    osd = osd.id,
+                    reason,
+                    "an Event could not be created: {error}"
+                );
+            }
+        }
+    }
+
+    /// Forgets everything: another replica creates the Events from now on.
+    pub(crate) fn forget(&mut self) {
+        self.last.clear();
+    }
+}
 
 /// The reasons of `Ready` that keep a rotation from beginning until a person changes something.
 const BLOCKED: [&str; 3] = ["Invalid", "NoNode", "RookRotates"];

@@ -201,6 +201,7 @@ impl Election {
         let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let lasts = lasts.map_or(self.times.duration, Duration::from_secs).max(self.times.duration);
         let has_ended = self.observed.as_ref().is_some_and(|observed| observed.since.elapsed() >= lasts);
+        self.health.saw_holder(holder);
         if !holder.is_empty() && holder != self.identity && !has_ended {
             return Ok(false);
         }

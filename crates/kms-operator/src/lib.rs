@@ -40,6 +40,6 @@ pub use crate::{
     lease::{LEASE, LeaseTimes},
     operator::{Operator, Settings},
     rights::{Rights, rights},
-    source::{DeploymentRef, ReplicaState, Source},
+    source::{ReplicaState, Source},
     view::{ClusterView, KeyView, Views},
 };

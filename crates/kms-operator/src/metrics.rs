@@ -7,6 +7,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, prometheus_text, text},
@@ -20,8 +21,9 @@ use prometheus_client::{
 };
 
 use crate::{
-    api::{ConditionStatus, ConditionType, OsdKey, OsdKeyStatus},
-    source::{Source, key_name, kube_namespace, time, without_key},
+    api::{ConditionStatus, ConditionType, OsdKeyStatus},
+    source::{Source, time},
+    view::{ClusterView, KeyView},
 };
 
 /// A metric: its name and its meaning. The name of a histogram lacks the ending that its series have.
@@ -65,7 +67,7 @@ pub const CONDITION: Metric = metric(
     "kms_key_condition",
     "A condition of the OsdKey with its reason: 1 if it holds, 0 if it does not, -1 if that is not known",
 );
-/// The Deployments of encrypted OSDs whose key has no object.
+/// The Deployments of encrypted OSDs that cannot be understood, so that their keys have no object.
 pub const WITHOUT_KEY: Metric =
     metric("kms_operator_osd_without_key", "1 for each Deployment of an encrypted OSD without an OsdKey");
 /// Whether this replica leads.
@@ -76,7 +78,7 @@ pub const RECONCILES: Metric =
 /// When the last reconcile ended.
 pub const LAST_RECONCILE: Metric = metric(
     "kms_operator_last_reconcile_timestamp_seconds",
-    "When this replica last ended a reconcile; before the first one, when it started",
+    "When this replica last ended a reconcile, by the clock of the API server; 0 before the first one",
 );
 
 /// All metrics.
@@ -119,51 +121,65 @@ impl Form {
     }
 }
 
-/// The metrics of one replica. Clones share them.
+/// How many reconciles there were and how long they took. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Metrics(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    registry: Registry,
-    source: Arc<dyn Source>,
-    reconciles: Family<ByResult, Histogram, fn() -> Histogram>,
-    last_reconcile: Gauge,
+pub(crate) struct Reconciles {
+    took: Family<ByResult, Histogram, fn() -> Histogram>,
+    last: Gauge,
 }
 
-impl Metrics {
-    /// The metrics of what a source knows.
-    pub fn new(source: Arc<dyn Source>) -> Self {
-        let mut registry = Registry::default();
-        let reconciles = Family::<ByResult, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+impl Reconciles {
+    pub(crate) fn new() -> Self {
+        let took = Family::<ByResult, Histogram, fn() -> Histogram>::new_with_constructor(|| {
             Histogram::new(BUCKETS)
         });
         // Both series exist from the start, so that the first error is an increase.
         for result in ["ok", "error"] {
-            drop(reconciles.get_or_create(&[("result", result)]));
+            drop(took.get_or_create(&[("result", result)]));
         }
-        registry.register(RECONCILES.name, RECONCILES.help, reconciles.clone());
-        let last_reconcile = Gauge::default();
-        last_reconcile.set(source.now().as_second());
-        registry.register(LAST_RECONCILE.name, LAST_RECONCILE.help, last_reconcile.clone());
-        registry.register_collector(Box::new(Keys(Arc::clone(&source))));
-        Self(Arc::new(Inner { registry, source, reconciles, last_reconcile }))
+        Self { took, last: Gauge::default() }
     }
 
-    /// Counts a reconcile that has ended.
-    pub fn reconciled(&self, took: Duration, succeeded: bool) {
-        let Inner { reconciles, last_reconcile, source, registry: _ } = &*self.0;
+    /// Counts a reconcile that has ended; `now` is the time of the API server.
+    pub(crate) fn ended(&self, took: Duration, succeeded: bool, now: Option<Timestamp>) {
         let result = if succeeded { "ok" } else { "error" };
-        reconciles.get_or_create(&[("result", result)]).observe(took.as_secs_f64());
-        last_reconcile.set(source.now().as_second());
+        self.took.get_or_create(&[("result", result)]).observe(took.as_secs_f64());
+        if let Some(now) = now {
+            self.last.set(now.as_second());
+        }
+    }
+}
+
+/// The metrics of one replica. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Registry>);
+
+impl Metrics {
+    /// The metrics of what a source knows, without reconciles.
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        let reconciles = Reconciles::new();
+        if let Some(now) = source.now() {
+            reconciles.last.set(now.as_second());
+        }
+        Self::with(source, &reconciles)
+    }
+
+    /// The metrics of what a source knows, and of reconciles.
+    pub(crate) fn with(source: Arc<dyn Source>, reconciles: &Reconciles) -> Self {
+        let mut registry = Registry::default();
+        let Reconciles { took, last } = reconciles.clone();
+        registry.register(RECONCILES.name, RECONCILES.help, took);
+        registry.register(LAST_RECONCILE.name, LAST_RECONCILE.help, last);
+        registry.register_collector(Box::new(Keys(source)));
+        Self(Arc::new(registry))
     }
 
     /// The text of a scrape.
     pub(crate) fn encode(&self, form: Form) -> Result<String, fmt::Error> {
         let mut scrape = String::new();
         match form {
-            Form::OpenMetrics => text::encode(&mut scrape, &self.0.registry)?,
-            Form::Prometheus => prometheus_text::encode(&mut scrape, &self.0.registry)?,
+            Form::OpenMetrics => text::encode(&mut scrape, &self.0)?,
+            Form::Prometheus => prometheus_text::encode(&mut scrape, &self.0)?,
         }
         Ok(scrape)
     }
@@ -192,34 +208,60 @@ struct Keys(Arc<dyn Source>);
 
 impl Collector for Keys {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (source, keys) = (&*self.0, self.0.keys());
+        let clusters = self.0.clusters();
+        let keys: Vec<Key<'_>> = clusters
+            .iter()
+            .flat_map(|(kube_namespace, cluster)| {
+                cluster.keys.iter().map(move |(name, key)| Key { kube_namespace, cluster, name, key })
+            })
+            .collect();
         let mut family = |metric: Metric, encode: &dyn Fn(MetricEncoder<'_>) -> fmt::Result| {
             encode(encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?)
         };
         for (metric, value) in GAUGES {
             family(metric, &|mut encoder| {
-                let valued = keys.iter().filter_map(|key| Some((key, value(key.status.as_ref()?)?)));
-                valued.into_iter().try_for_each(|(key, value)| gauge(&mut encoder, &labels(key), value))
+                let valued = keys.iter().filter_map(|key| Some((key, value(&key.key.status)?)));
+                valued.into_iter().try_for_each(|(key, value)| gauge(&mut encoder, &key.labels(), value))
             })?;
         }
         family(CONDITION, &|mut encoder| {
             keys.iter().try_for_each(|key| {
-                let conditions = key.status.iter().flat_map(|status| &status.conditions);
-                conditions.into_iter().try_for_each(|condition| {
-                    let labels =
-                        (labels(key), [("condition", name(condition.type_)), ("reason", &condition.reason)]);
-                    gauge(&mut encoder, &labels, value(condition.status))
+                key.key.status.conditions.iter().try_for_each(|condition| {
+                    let of_condition = [("condition", name(condition.type_)), ("reason", &condition.reason)];
+                    gauge(&mut encoder, &(key.labels(), of_condition), value(condition.status))
                 })
             })
         })?;
         family(WITHOUT_KEY, &|mut encoder| {
-            without_key(source, &keys).iter().try_for_each(|found| {
-                let labels =
-                    [("namespace", found.kube_namespace.as_str()), ("deployment", found.name.as_str())];
+            let faults = clusters.iter().flat_map(|(kube_namespace, cluster)| {
+                cluster.faults.keys().map(move |name| (kube_namespace, name))
+            });
+            faults.into_iter().try_for_each(|(kube_namespace, name)| {
+                let labels = [("namespace", kube_namespace.as_str()), ("deployment", name.as_str())];
                 gauge(&mut encoder, &labels, 1)
             })
         })?;
-        family(LEADER, &|encoder| ConstGauge::new(i64::from(source.state().is_leader)).encode(encoder))
+        family(LEADER, &|encoder| ConstGauge::new(i64::from(self.0.state().is_leader)).encode(encoder))
+    }
+}
+
+/// A key, and where it is.
+struct Key<'a> {
+    kube_namespace: &'a str,
+    cluster: &'a ClusterView,
+    name: &'a str,
+    key: &'a KeyView,
+}
+
+impl Key<'_> {
+    fn labels(&self) -> [(&'static str, String); 4] {
+        let Self { kube_namespace, cluster, name, key } = self;
+        [
+            ("namespace", (*kube_namespace).to_owned()),
+            ("cluster", cluster.name.clone()),
+            ("osd", key.osd.to_string()),
+            ("key", (*name).to_owned()),
+        ]
     }
 }
 
@@ -231,18 +273,8 @@ fn gauge(
     ConstGauge::new(value).encode(encoder.encode_family(labels)?)
 }
 
-/// The labels of a key.
-fn labels(key: &OsdKey) -> [(&'static str, String); 4] {
-    [
-        ("namespace", kube_namespace(key).to_owned()),
-        ("cluster", key.spec.cluster.clone()),
-        ("osd", key.spec.osd.to_string()),
-        ("key", key_name(key).to_owned()),
-    ]
-}
-
 /// The name of a condition, as in the object.
-pub(crate) const fn name(condition: ConditionType) -> &'static str {
+const fn name(condition: ConditionType) -> &'static str {
     match condition {
         ConditionType::Ready => "Ready",
         ConditionType::Rotating => "Rotating",
@@ -262,13 +294,14 @@ const fn value(status: ConditionStatus) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_data::{Fixed, key};
+    use crate::test_data::Fixed;
 
     #[test]
     fn every_metric_is_scraped_and_a_key_that_is_gone_has_no_series() {
         let source = Arc::new(Fixed::new());
-        let metrics = Metrics::new(Arc::clone(&source) as Arc<dyn Source>);
-        metrics.reconciled(Duration::from_millis(20), true);
+        let reconciles = Reconciles::new();
+        let metrics = Metrics::with(Arc::clone(&source) as Arc<dyn Source>, &reconciles);
+        reconciles.ended(Duration::from_millis(20), true, source.now());
         for form in [Form::OpenMetrics, Form::Prometheus] {
             let text = metrics.encode(form).unwrap();
             for metric in ALL {
@@ -287,13 +320,14 @@ mod tests {
                 r#"kms_operator_osd_without_key{namespace="rook-ceph",deployment="rook-ceph-osd-99"} 1"#
                     .to_owned(),
                 "kms_operator_leader 1".to_owned(),
+                "kms_operator_last_reconcile_timestamp_seconds 1796040000".to_owned(),
                 r#"kms_operator_reconcile_duration_seconds_count{result="ok"} 1"#.to_owned(),
                 r#"kms_operator_reconcile_duration_seconds_count{result="error"} 0"#.to_owned(),
             ] {
                 assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
             }
         }
-        source.parts().keys.retain(|key| key.spec.osd != 3);
+        source.parts().cluster().keys.retain(|_, key| key.osd != 3);
         let text = metrics.encode(Form::OpenMetrics).unwrap();
         assert!(!text.contains(r#"osd="3""#) && text.contains(r#"osd="2""#), "{text}");
         assert!(text.ends_with("# EOF\n"));
@@ -302,9 +336,7 @@ mod tests {
     #[test]
     fn a_name_with_quotes_stays_one_label() {
         let source = Arc::new(Fixed::new());
-        let mut odd = key(0);
-        odd.spec.cluster = "a\"} 1\nother{b=\"".to_owned();
-        source.parts().keys = vec![Arc::new(odd)];
+        source.parts().cluster().name = "a\"} 1\nother{b=\"".to_owned();
         let text = Metrics::new(source).encode(Form::OpenMetrics).unwrap();
         assert!(text.contains(r#"cluster="a\"} 1\nother{b=\"""#), "{text}");
     }

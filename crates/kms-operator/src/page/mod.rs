@@ -2,7 +2,7 @@
 
 mod row;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use jiff::{Timestamp, tz::TimeZone};
 use kms_core::clock::age;
@@ -11,9 +11,13 @@ use maud::{Markup, html};
 
 use self::row::{Row, State};
 use crate::{
-    api::{KeyPolicy, OsdKey},
-    source::{ReplicaState, Source, without_key},
+    source::{ReplicaState, Source},
+    view::ClusterView,
+    window::Window,
 };
+
+/// The clusters, by namespace.
+type Clusters = BTreeMap<String, ClusterView>;
 
 /// The headings of the table of keys: those that matter most come first, where a telephone shows them.
 const HEAD: [&str; 12] = [
@@ -30,32 +34,40 @@ const HEAD: [&str; 12] = [
     "KEY",
     "NAMESPACE",
 ];
-/// The headings of the table of policies.
-const POLICY_HEAD: [&str; 7] =
-    ["POLICY", "NAMESPACES", "SCHEDULE", "WINDOW", "MAX AGE", "AT A TIME", "PAUSED"];
+/// The headings of the table of clusters.
+const CLUSTER_HEAD: [&str; 8] =
+    ["CLUSTER", "PAUSED", "NEXT WINDOW (UTC)", "WINDOW", "SCHEDULE", "POLICY", "PROVIDER", "OBSTACLE"];
 /// The bars of the figure of next rotations: a label, and the hours until then.
 const NEXT: [(&str, i64); 4] =
     [("overdue", 0), ("in a day", 24), ("in a week", 7 * 24), ("in 4 weeks", 28 * 24)];
 
 /// The page.
 pub(crate) fn page(source: &dyn Source) -> String {
-    let (mut keys, now) = (source.keys(), source.now());
-    keys.sort_by_key(|key| (key.metadata.namespace.clone(), key.spec.osd, key.metadata.name.clone()));
-    let rows: Vec<Row<'_>> = keys.iter().map(|key| Row::of(key)).collect();
+    let (clusters, state) = (source.clusters(), source.state());
+    // Without the time of the API server nothing was read from it, so no age would be shown.
+    let now = source.now().unwrap_or_default();
+    let mut rows: Vec<Row<'_>> = clusters
+        .iter()
+        .flat_map(|(place, cluster)| {
+            cluster.keys.iter().map(move |(name, key)| Row::of(place, cluster, name, key))
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.kube_namespace, row.osd));
     let clock = SystemTime::from(now);
     let rotated = rows.iter().map(|row| row.rotated.map(SystemTime::from));
+    let of_clusters = html! { @for (place, cluster) in &*clusters { (cluster_line(place, cluster, now)) } };
     let content = html! {
-        (attention(source, &keys, &rows))
+        (attention(&clusters, &rows))
         (running(&rows, now))
         div.figures {
             (bars("age", "Age of the KEKs", &ages(rotated, clock)))
             (bars("next", "Next rotations", &next(&rows, now)))
             (stacks("nodes", "OSDs of each node by state", "No key is known.", &nodes(&rows)))
         }
-        (policies(&source.policies()))
+        (wide("clusters", "Clusters", &CLUSTER_HEAD, &of_clusters))
         (wide("keys", "Keys of OSDs", &HEAD, &html! { @for row in &rows { (line(row, now)) } }))
     };
-    kms_page::page("Keys of encrypted OSDs", &summary(&source.state(), &rows, now), &content)
+    kms_page::page("Keys of encrypted OSDs", &summary(&state, &rows, now), &content)
 }
 
 /// A time in UTC, to the minute: two pages on paper can be compared.
@@ -73,7 +85,7 @@ fn ago(then: Option<Timestamp>, now: Timestamp) -> Markup {
 }
 
 fn summary(state: &ReplicaState, rows: &[Row<'_>], now: Timestamp) -> Markup {
-    let leader = match (&state.leader, state.is_leader) {
+    let leader = match (&state.holder, state.is_leader) {
         (Some(leader), true) => format!("this replica, {leader}"),
         (None, true) => "this replica".to_owned(),
         (Some(leader), false) => leader.clone(),
@@ -102,16 +114,25 @@ fn counts(rows: &[Row<'_>]) -> Vec<(State, usize)> {
 }
 
 /// What needs a person.
-fn attention(source: &dyn Source, keys: &[Arc<OsdKey>], rows: &[Row<'_>]) -> Markup {
-    let lost = without_key(source, keys);
-    let urgent = |row: &&Row<'_>| row.state == State::NotReady;
+fn attention(clusters: &Clusters, rows: &[Row<'_>]) -> Markup {
+    let faults = || {
+        clusters.iter().flat_map(|(place, cluster)| cluster.faults.iter().map(move |fault| (place, fault)))
+    };
+    let obstacles =
+        || clusters.iter().filter_map(|(place, cluster)| Some((place, cluster, cluster.obstacle.as_ref()?)));
+    let hindered = |row: &Row<'_>| obstacles().any(|(place, ..)| place == row.kube_namespace);
+    // What holds for a whole cluster is said once.
+    let urgent = |row: &&Row<'_>| row.state == State::NotReady && !hindered(row);
     html! {
-        @if !lost.is_empty() || rows.iter().any(|row| urgent(&row)) {
+        @if faults().next().is_some() || obstacles().next().is_some() || rows.iter().any(|row| urgent(&row)) {
             section.gaps aria-labelledby="attention" {
                 h2 #attention { "Needs attention" }
                 ul {
-                    @for found in &lost {
-                        li { strong { (found.kube_namespace) "/" (found.name) } ": the OSD has no OsdKey" }
+                    @for (place, cluster, why) in obstacles() {
+                        li { strong { (place) "/" (cluster.name) } ": " (Tone::Bad.word("not rotated")) ": " (why) }
+                    }
+                    @for (place, (deployment, why)) in faults() {
+                        li { strong { (place) "/" (deployment) } ": " (Tone::Bad.word("no OsdKey")) ": " (why) }
                     }
                     @for row in rows.iter().filter(urgent) {
                         li {
@@ -182,39 +203,30 @@ fn nodes(rows: &[Row<'_>]) -> Vec<Stack> {
     names.into_iter().map(stack).collect()
 }
 
-fn policies(policies: &[Arc<KeyPolicy>]) -> Markup {
-    let rows = html! { @for policy in policies { (policy_line(policy)) } };
-    html! {
-        @if policies.is_empty() {
-            section aria-labelledby="policies" {
-                h2 #policies { "Policies" }
-                p { "There is no KeyPolicy: security.keyRotation of each CephCluster applies." }
-            }
-        } @else {
-            (wide("policies", "Policies", &POLICY_HEAD, &rows))
-        }
-    }
-}
-
-fn policy_line(policy: &KeyPolicy) -> Markup {
-    let spec = &policy.spec;
-    let namespaces = if spec.namespaces.is_empty() { "all".to_owned() } else { spec.namespaces.join(", ") };
-    let window = spec.window.as_ref().map_or_else(
-        || "always".to_owned(),
-        |window| {
+fn cluster_line(place: &str, cluster: &ClusterView, now: Timestamp) -> Markup {
+    let ClusterView { name, provider, policy, window, schedule, is_paused, obstacle, .. } = cluster;
+    let (opens, window) = match window {
+        None => ("always open".to_owned(), "-".to_owned()),
+        Some(window) => {
             let zone = window.time_zone.as_deref().unwrap_or("UTC");
-            format!("{} for {}, {zone}", window.opens, window.duration)
-        },
-    );
+            let opens = match Window::of(window) {
+                Ok(window) if window.opened(now).is_some() => "open now".to_owned(),
+                Ok(window) => window.next(now).map_or_else(|| "never".to_owned(), minute),
+                Err(_) => "not valid".to_owned(),
+            };
+            (opens, format!("{} for {}, {zone}", window.opens, window.duration))
+        }
+    };
     html! {
         tr {
-            td { (policy.metadata.name.as_deref().unwrap_or_default()) }
-            td.reason { (namespaces) }
-            td { (spec.schedule.as_deref().unwrap_or("of the CephCluster")) }
+            td { (place) "/" (name) }
+            td { @if *is_paused { (Tone::Warning.word("paused")) } @else { "no" } }
+            td { (opens) }
             td { (window) }
-            td { (spec.max_age.as_deref().unwrap_or("-")) }
-            td { (spec.max_parallel.unwrap_or(1)) }
-            td { @if spec.paused { (Tone::Warning.word("paused")) } @else { "no" } }
+            td { (schedule.as_deref().unwrap_or("-")) }
+            td { (policy.as_deref().unwrap_or("-")) }
+            td { (provider.as_deref().unwrap_or("-")) }
+            td.reason { (obstacle.as_deref().unwrap_or("-")) }
         }
     }
 }
@@ -250,10 +262,10 @@ mod tests {
         let page = page(&Fixed::new());
         for part in [
             "Leader: this replica, kms-operator-0.",
-            "<strong>rook-ceph/rook-ceph-osd-99</strong>: the OSD has no OsdKey",
-            "RotationFailed</span>: the Job ended with exit code 1 (failed attempts: 2)",
+            "<strong>rook-ceph/rook-ceph-osd-99</strong>: <span class=\"state bad\">✗ no OsdKey</span>: it has no PVC",
+            "RotationFailed</span>: 2 rotations have failed (failed attempts: 2)",
             "rotates</span> rook-ceph/osd-1 on storage-1.rack-1.example.net, Job kms-rotate-osd-1",
-            "0 2 * * 6 for 4h, Europe/Berlin",
+            "<td>2026-12-05 01:00</td><td>0 2 * * 6 for 4h, Europe/Berlin</td>",
             "<td>set1-data-0abcde</td>",
         ] {
             assert!(page.contains(part), "{part} is not in\n{page}");
@@ -262,25 +274,33 @@ mod tests {
     }
 
     #[test]
+    fn an_obstacle_of_a_cluster_is_said_once() {
+        let source = Fixed::new();
+        source.parts().cluster().obstacle = Some("keyRotation.enabled is true".to_owned());
+        let page = page(&source);
+        assert!(page.contains("not rotated</span>: keyRotation.enabled is true"), "{page}");
+        assert!(!page.contains("RotationFailed</span>"));
+    }
+
+    #[test]
     fn every_key_counts_in_one_bar_of_next_rotations() {
         let after = |hours: i64| Some(now() + SignedDuration::from_hours(hours));
         let of = |next: Option<Timestamp>| {
             let mut key = key(0);
-            key.status.get_or_insert_default().next_rotation_at = next.map(|time| time.to_string());
+            key.status.next_rotation_at = next.map(|time| time.to_string());
             key
         };
         let keys = [after(-1), after(0), after(23), after(24), after(200), after(2_000), None].map(of);
-        let rows: Vec<_> = keys.iter().map(Row::of).collect();
+        let cluster = ClusterView::default();
+        let rows: Vec<_> = keys.iter().map(|key| Row::of("a", &cluster, "b", key)).collect();
         let counts: Vec<_> = next(&rows, now()).iter().map(|bar| bar.count).collect();
         assert_eq!(counts, [1, 2, 1, 1, 1, 1]);
     }
 
     #[test]
     fn names_from_the_cluster_are_text() {
-        let mut odd = key(0);
-        odd.status.get_or_insert_default().node = Some("<img src=x>".to_owned());
         let source = Fixed::new();
-        source.parts().keys = vec![Arc::new(odd)];
+        source.parts().key(0).status.node = Some("<img src=x>".to_owned());
         let page = page(&source);
         assert!(page.contains("&lt;img src=x&gt;") && !page.contains("<img"), "{page}");
     }

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use kms_page::Tone;
 
 use crate::{
-    api::{Condition, ConditionStatus, ConditionType, OsdKey},
-    source::{key_name, kube_namespace, time},
+    api::{Condition, ConditionStatus, ConditionType},
+    source::time,
+    view::{ClusterView, KeyView},
 };
 
 /// The state of a key in a word.
@@ -74,14 +75,18 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn of(key: &'a OsdKey) -> Self {
-        let status = key.status.as_ref();
+    pub(super) fn of(
+        kube_namespace: &'a str,
+        cluster: &'a ClusterView,
+        name: &'a str,
+        key: &'a KeyView,
+    ) -> Self {
+        let status = &key.status;
         let condition = |wanted: ConditionType| -> Option<&'a Condition> {
-            status?.conditions.iter().find(|condition| condition.type_ == wanted)
+            status.conditions.iter().find(|condition| condition.type_ == wanted)
         };
         let (ready, rotating) = (condition(ConditionType::Ready), condition(ConditionType::Rotating));
         let rotating = rotating.filter(|condition| condition.status == ConditionStatus::True);
-        let failed = status.map_or(0, |status| status.failed_attempts);
         let state = match (rotating, ready.map(|condition| condition.status)) {
             (Some(_), _) => State::Rotating,
             (_, Some(ConditionStatus::False)) => State::NotReady,
@@ -89,20 +94,20 @@ impl<'a> Row<'a> {
             _ => State::Unknown,
         };
         Self {
-            kube_namespace: kube_namespace(key),
-            name: key_name(key),
-            osd: key.spec.osd,
-            node: status.and_then(|status| status.node.as_deref()),
-            provider: status.and_then(|status| status.provider.as_deref()),
-            job: status.and_then(|status| status.job.as_deref()),
+            kube_namespace,
+            name,
+            osd: key.osd,
+            node: status.node.as_deref(),
+            provider: status.provider.as_deref().or(cluster.provider.as_deref()),
+            job: status.job.as_deref(),
             state,
             reason: ready.map_or("not looked at yet", |condition| condition.reason.as_str()),
             message: ready.map_or("", |condition| condition.message.as_str()),
-            failed,
-            rotated: status.and_then(|status| time(status.rotated_at.as_ref())),
-            verified: status.and_then(|status| time(status.verified_at.as_ref())),
-            escrowed: status.and_then(|status| time(status.escrowed_at.as_ref())),
-            next: status.and_then(|status| time(status.next_rotation_at.as_ref())),
+            failed: status.failed_attempts,
+            rotated: time(status.rotated_at.as_ref()),
+            verified: time(status.verified_at.as_ref()),
+            escrowed: time(status.escrowed_at.as_ref()),
+            next: time(status.next_rotation_at.as_ref()),
             rotating_since: rotating.and_then(|condition| condition.last_transition_time.parse().ok()),
         }
     }

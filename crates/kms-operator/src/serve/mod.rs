@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod certificate;
 mod cluster;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use tracing::{debug, warn};
 use self::{access::Gate, answer::Site};
 pub use self::{
     access::{Access, Reviewer, Verdict},
+    certificate::Certificate,
     cluster::ClusterReviewer,
 };
 use crate::{metrics::Metrics, source::Source};
@@ -39,12 +41,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves until the future is dropped, which also ends every connection.
 ///
-/// `/livez` and `/readyz` are for everyone; `/metrics` and `/`, the page, for those whom `access` allows.
+/// `/livez` and `/readyz` are for everyone; `/metrics` and `/`, the page, for those whom `access` allows. Without a
+/// certificate there is no TLS, and tokens cross the network in the clear.
 pub async fn serve(
     listener: TcpListener,
     source: Arc<dyn Source>,
     metrics: Metrics,
     access: Access,
+    certificate: Option<Certificate>,
 ) -> Infallible {
     let site = Arc::new(Site::new(source, metrics, Gate::new(access)));
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
@@ -56,9 +60,16 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                let site = Arc::clone(&site);
+                let (site, acceptor) = (Arc::clone(&site), certificate.as_ref().map(Certificate::acceptor));
                 drop(connections.spawn(async move {
-                    connection(stream, site).await;
+                    match acceptor {
+                        None => connection(stream, site).await,
+                        Some(acceptor) => match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+                            Ok(Ok(stream)) => connection(stream, site).await,
+                            Ok(Err(cause)) => debug!("a TLS handshake failed: {cause}"),
+                            Err(_) => debug!("a TLS handshake took too long"),
+                        },
+                    }
                     drop(permit);
                 }));
             }

@@ -1,10 +1,10 @@
 //! Who may see metrics and page, by a real API server.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use kms_kube::{ConnectOptions, connect};
-use kms_operator::serve::{Access, ClusterReviewer};
-use kms_testkit::servers::{Kube, KubeNamespace, Scratch};
+use kms_operator::serve::{Access, Certificate, ClusterReviewer};
+use kms_testkit::servers::{Http, Kube, KubeNamespace, Pki, Scratch};
 use serde_json::json;
 
 use crate::{fixed::Fixed, served::Served};
@@ -78,4 +78,32 @@ async fn the_cluster_decides_who_sees_metrics_and_page() {
     let access = Access::Reviewed(Arc::new(ClusterReviewer::new(connection)));
     let served = Served::start(Arc::new(Fixed::new()), access).await;
     assert_eq!(served.get("/", &bearer(&tokens[0])).await.status, 503);
+}
+
+#[tokio::test]
+#[ignore = "opens connections: cargo xtask it operator"]
+async fn a_certificate_that_is_replaced_holds_from_the_next_connection() {
+    let (old, new, folder) = (Pki::new().unwrap(), Pki::new().unwrap(), Scratch::new().unwrap());
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    let write = |pki: &Pki| {
+        fs::write(&certificate, &pki.server.cert).unwrap();
+        fs::write(&key, &pki.server.key).unwrap();
+    };
+    assert!(Certificate::open(&certificate, &key).is_err(), "there are no files");
+    write(&old);
+    let opened = Certificate::open(&certificate, &key).unwrap();
+    let served = Served::start_with(Arc::new(Fixed::new()), Access::Everyone, Some(opened)).await;
+    let url = format!("https://{}", served.at);
+    let clients = [&old, &new].map(|pki| Http::new(&url, &pki.ca.cert, None).unwrap());
+    let trusted = async || {
+        let [old, new] = &clients;
+        let null = serde_json::Value::Null;
+        [old.send("GET", "/livez", &null).await.is_ok(), new.send("GET", "/livez", &null).await.is_ok()]
+    };
+    assert_eq!(trusted().await, [true, false]);
+    // While the files are of no use, the last certificate holds.
+    fs::write(&key, "nonsense").unwrap();
+    assert_eq!(trusted().await, [true, false]);
+    write(&new);
+    assert_eq!(trusted().await, [false, true]);
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::jiff::SignedDuration;
+use jiff::SignedDuration;
 use kms_operator::{
     api::{ConditionStatus, ConditionType, OsdKeyStatus},
     serve::Access,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dashboard::expressions,
-    fixed::{Fixed, Parts, key, now},
+    fixed::{Fixed, Parts, now},
     rules::rules,
     served::Served,
 };
@@ -37,20 +37,19 @@ fn source(change: impl FnOnce(&mut Parts)) -> Fixed {
     let source = Fixed::new();
     {
         let mut parts = source.parts();
-        parts.keys = HEALTHY.iter().map(|osd| Arc::new(key(*osd))).collect();
-        let known: Vec<_> = parts.keys.iter().map(|key| key.spec.deployment.clone()).collect();
-        parts.deployments.retain(|found| known.contains(&found.name));
+        parts.cluster().keys.retain(|_, key| HEALTHY.contains(&key.osd));
+        parts.cluster().faults.clear();
         change(&mut parts);
     }
     source
 }
 
 fn with_status(change: Change) -> Fixed {
-    source(|parts| {
-        let mut changed = key(HEALTHY[0]);
-        change(changed.status.as_mut().unwrap());
-        parts.keys[0] = Arc::new(changed);
-    })
+    source(|parts| change(&mut parts.key(HEALTHY[0]).status))
+}
+
+fn with_fault() -> Fixed {
+    source(|parts| drop(parts.cluster().faults.insert("rook-ceph-osd-99".to_owned(), "odd".to_owned())))
 }
 
 fn set(status: &mut OsdKeyStatus, type_: ConditionType, holds: ConditionStatus, reason: &str) {
@@ -134,7 +133,7 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
     }
     let other: [(&str, Fixed, i64); 3] = [
         ("KmsOperatorNoLeader", source(|parts| parts.state.is_leader = false), at),
-        ("KmsOsdWithoutKeyObject", source(|parts| parts.keys.truncate(1)), at),
+        ("KmsOsdWithoutKeyObject", with_fault(), at),
         // The last reconcile was an hour before the last scrape.
         ("KmsOperatorNotReconciling", source(|_| ()), at + 3600),
     ];

@@ -52,7 +52,7 @@ async fn the_status_page_is_read_on_a_telephone_on_a_desk_on_paper_in_the_dark_a
 
     // By keyboard: each table that is wider than a telephone gets the focus, and scrolls.
     browser.visit(&page, SIZES[0].1).await.unwrap();
-    for heading in ["policies", "keys"] {
+    for heading in ["clusters", "keys"] {
         browser.press(TAB).await.unwrap();
         let focused = "return document.activeElement.getAttribute('aria-labelledby')";
         assert_eq!(browser.run(focused).await.unwrap(), json!(heading));

@@ -1,14 +1,14 @@
 //! A cluster by hand: keys in every state, for tests of what people see.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp};
 use kms_operator::{
-    DeploymentRef, ReplicaState, Source,
-    api::{
-        Condition, ConditionStatus, ConditionType, KeyPolicy, KeyPolicySpec, OsdKey, OsdKeySpec,
-        OsdKeyStatus, Window,
-    },
+    ClusterView, KeyView, ReplicaState, Source,
+    api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus, Window},
 };
 
 /// The number of OSDs, and of the nodes that they are on.
@@ -21,18 +21,22 @@ pub(crate) fn now() -> Timestamp {
     "2026-11-30T12:00:00Z".parse().unwrap()
 }
 
+/// A value of a type that gets more fields: the default one, changed.
+fn made<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut value = T::default();
+    change(&mut value);
+    value
+}
+
 /// A key: 1 is rotated now, 3 failed twice, 4 is overdue, 5 was not looked at yet, 6 is rotated by
 /// Rook, 7 waits for its turn; others are ready.
-pub(crate) fn key(osd: u32) -> OsdKey {
-    let name = format!("set1-data-{osd}abcde");
-    let deployment = format!("rook-ceph-osd-{osd}");
-    let mut key = OsdKey::new(&name, OsdKeySpec { osd, cluster: "rook-ceph".to_owned(), deployment });
-    key.metadata.namespace = Some("rook-ceph".to_owned());
+pub(crate) fn key(osd: u32) -> KeyView {
+    let mut key = made::<KeyView>(|key| (key.osd, key.deployment) = (osd, format!("rook-ceph-osd-{osd}")));
     if osd == 5 {
         return key;
     }
     let (ready, reason, message, failed) = match osd {
-        3 => (ConditionStatus::False, "RotationFailed", "the Job ended with exit code 1", 2),
+        3 => (ConditionStatus::False, "RotationFailed", "2 rotations have failed", 2),
         4 => (
             ConditionStatus::False,
             "TooOld",
@@ -54,7 +58,7 @@ pub(crate) fn key(osd: u32) -> OsdKey {
     };
     let days = |days: i64| Some((now() + SignedDuration::from_hours(24 * days)).to_string());
     let next = if osd == 4 { -2 } else { i64::from(osd % 35) + 1 };
-    key.status = Some(OsdKeyStatus {
+    key.status = OsdKeyStatus {
         provider: Some("vault".to_owned()),
         node: Some(format!("storage-{}.rack-{}.example.net", osd % NODES, osd % 3)),
         key_version: Some(u64::from(osd) + 1),
@@ -75,7 +79,7 @@ pub(crate) fn key(osd: u32) -> OsdKey {
             condition(ConditionType::Verified, ConditionStatus::True, "Verified", "by the last rotation"),
             condition(ConditionType::Escrowed, ConditionStatus::Unknown, "Unknown", "no escrow is known"),
         ],
-    });
+    };
     key
 }
 
@@ -86,53 +90,47 @@ pub(crate) struct Fixed(Mutex<Parts>);
 /// The parts of a source.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// The keys.
-    pub(crate) keys: Vec<Arc<OsdKey>>,
-    /// The Deployments of OSDs.
-    pub(crate) deployments: Vec<DeploymentRef>,
+    /// The clusters, by namespace.
+    pub(crate) clusters: BTreeMap<String, ClusterView>,
     /// The replica.
     pub(crate) state: ReplicaState,
-    /// The policies.
-    pub(crate) policies: Vec<Arc<KeyPolicy>>,
-    /// The time.
-    pub(crate) now: Timestamp,
 }
 
-impl Default for Fixed {
-    fn default() -> Self {
-        Self::new()
+impl Parts {
+    /// The one cluster.
+    pub(crate) fn cluster(&mut self) -> &mut ClusterView {
+        self.clusters.get_mut("rook-ceph").unwrap()
+    }
+
+    /// The key of an OSD.
+    pub(crate) fn key(&mut self, osd: u32) -> &mut KeyView {
+        self.cluster().keys.values_mut().find(|key| key.osd == osd).unwrap()
     }
 }
 
 impl Fixed {
-    /// A leader with keys in every state, and with the OSD 99, which has no object.
+    /// A leader with keys in every state, and with the OSD 99, whose Deployment cannot be understood.
     pub(crate) fn new() -> Self {
-        let window = Window {
-            opens: "0 2 * * 6".to_owned(),
-            duration: "4h".to_owned(),
-            time_zone: Some("Europe/Berlin".to_owned()),
-        };
-        let spec = KeyPolicySpec {
-            schedule: Some("@monthly".to_owned()),
-            window: Some(window),
-            max_age: Some("2160h".to_owned()),
-            max_parallel: Some(2),
-            ..KeyPolicySpec::default()
-        };
-        let deployment = |osd| DeploymentRef {
-            kube_namespace: "rook-ceph".to_owned(),
-            name: format!("rook-ceph-osd-{osd}"),
-        };
+        let cluster = made::<ClusterView>(|cluster| {
+            cluster.name = "rook-ceph".to_owned();
+            cluster.provider = Some("vault".to_owned());
+            cluster.policy = Some("default".to_owned());
+            cluster.schedule = Some("@monthly".to_owned());
+            cluster.window = Some(Window {
+                opens: "0 2 * * 6".to_owned(),
+                duration: "4h".to_owned(),
+                time_zone: Some("Europe/Berlin".to_owned()),
+            });
+            cluster.keys = (0..OSDS).map(|osd| (format!("set1-data-{osd}abcde"), key(osd))).collect();
+            cluster.faults = [("rook-ceph-osd-99".to_owned(), "it has no PVC".to_owned())].into();
+        });
         Self(Mutex::new(Parts {
-            keys: (0..OSDS).map(|osd| Arc::new(key(osd))).collect(),
-            deployments: (0..OSDS).chain([99]).map(deployment).collect(),
+            clusters: [("rook-ceph".to_owned(), cluster)].into(),
             state: ReplicaState {
                 is_leader: true,
-                leader: Some("kms-operator-0".to_owned()),
+                holder: Some("kms-operator-0".to_owned()),
                 ..ReplicaState::default()
             },
-            policies: vec![Arc::new(KeyPolicy::new("default", spec))],
-            now: now(),
         }))
     }
 
@@ -143,23 +141,15 @@ impl Fixed {
 }
 
 impl Source for Fixed {
-    fn keys(&self) -> Vec<Arc<OsdKey>> {
-        self.parts().keys.clone()
-    }
-
-    fn policies(&self) -> Vec<Arc<KeyPolicy>> {
-        self.parts().policies.clone()
-    }
-
-    fn deployments(&self) -> Vec<DeploymentRef> {
-        self.parts().deployments.clone()
+    fn clusters(&self) -> Arc<BTreeMap<String, ClusterView>> {
+        Arc::new(self.parts().clusters.clone())
     }
 
     fn state(&self) -> ReplicaState {
         self.parts().state.clone()
     }
 
-    fn now(&self) -> Timestamp {
-        self.parts().now
+    fn now(&self) -> Option<Timestamp> {
+        Some(now())
     }
 }

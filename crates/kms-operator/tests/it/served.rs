@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use kms_operator::{
     Source,
     metrics::Metrics,
-    serve::{Access, serve},
+    serve::{Access, Certificate, serve},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -29,9 +29,17 @@ pub(crate) struct Answer {
 
 impl Served {
     pub(crate) async fn start(source: Arc<dyn Source>, access: Access) -> Self {
+        Self::start_with(source, access, None).await
+    }
+
+    pub(crate) async fn start_with(
+        source: Arc<dyn Source>,
+        access: Access,
+        certificate: Option<Certificate>,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (at, metrics) = (listener.local_addr().unwrap(), Metrics::new(Arc::clone(&source)));
-        let task = tokio::spawn(serve(listener, source, metrics, access)).abort_handle();
+        let task = tokio::spawn(serve(listener, source, metrics, access, certificate)).abort_handle();
         Self { at, task }
     }
 
