@@ -2,7 +2,12 @@
 //!
 //! There is no kubelet, so this program runs the containers of Jobs: the real program, on the image of the OSD.
 
-#![expect(clippy::print_stdout, clippy::panic, clippy::indexing_slicing, reason = "a demonstration fails by panicking")]
+#![expect(
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a demonstration fails by panicking"
+)]
 
 use std::{
     fs,
@@ -37,13 +42,17 @@ async fn main() -> Result<()> {
     let vault = OpenBao::start(OpenBaoConfig::default()).await?;
     let (cluster, _) = Cluster::on_vault(&vault).await;
     cluster.set_key_rotation(false).await;
-    println!("OpenBao and an API server are ready. The CephCluster names OpenBao, and Rook does not rotate its keys.\n");
+    println!(
+        "OpenBao and an API server are ready. The CephCluster names OpenBao, and Rook does not rotate its keys.\n"
+    );
     let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
     let demo = Demo { scene: Scene::of(cluster).await, token, disks: tempfile::tempdir()? };
     for osd in 0..OSDS {
         demo.add(osd).await?;
     }
-    println!("{OSDS} OSDs run, each on a node of its own, with its KEK in OpenBao and an image in place of a disk.\n");
+    println!(
+        "{OSDS} OSDs run, each on a node of its own, with its KEK in OpenBao and an image in place of a disk.\n"
+    );
 
     demo.kubectl("annotate cephcluster rook-ceph kms.ceph.rook.io/rotation-grace=0s");
     let operator = demo.start().await?;
@@ -143,11 +152,21 @@ impl Demo {
         let (scene, listen) = (&self.scene, format!("127.0.0.1:{}", port::free()?));
         let process = Launch::new("operator", kms, self.disks.path())
             .args(["--kubeconfig", &scene.cluster.kubeconfig(&scene.token), "operator"])
-            .args(["--watch-namespace", scene.cluster.place.name(), "--listen", &listen, "--page-auth", "off"])
+            .args([
+                "--watch-namespace",
+                scene.cluster.place.name(),
+                "--listen",
+                &listen,
+                "--page-auth",
+                "off",
+            ])
             .start()?;
         let url = format!("http://{listen}/");
         wait::until("the operator to be ready", LONG, async || {
-            Ok(reqwest::get(format!("{url}readyz")).await.is_ok_and(|answer| answer.status().is_success()).then_some(()))
+            Ok(reqwest::get(format!("{url}readyz"))
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+                .then_some(()))
         })
         .await?;
         Ok(Running { url, _process: process })

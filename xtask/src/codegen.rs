@@ -1,5 +1,5 @@
-//! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, the manifests of the operator,
-//! and the answers of Go's libraries.
+//! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, the files in `deploy/` that are
+//! made for the operator, and the answers of Go's libraries.
 //!
 //! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set. So do the tests of
 //! `kms-tls` and `kms-http` with our own answers to Go's tables. The answers to handshakes need a server in Go:
@@ -41,7 +41,7 @@ impl Codegen {
         // One call of cargo, so that both have the same features of the libraries.
         self.part(cmd!(
             sh,
-            "cargo test --quiet --package kms-cli --package kms-operator --test it --test install -- codegen:: the_files_in_deploy"
+            "cargo test --quiet --package kms-cli --package kms-operator --test it --test install -- codegen:: generated:: the_files_in_deploy"
         ))
     }
 

@@ -42,6 +42,7 @@ impl Crash {
             // The run has its own program, with a faster clock.
             kms: false,
             go_age: false,
+            go_promql: false,
             go_install: false,
             go_tls: false,
             ibm_clients: false,

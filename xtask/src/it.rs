@@ -51,11 +51,7 @@ enum Provider {
     Migrate,
     /// PyKMIP
     Kmip,
-<<<<<<< HEAD
-    /// The operator, and what people install it with
-=======
-    /// The operator on an API server, with several replicas
->>>>>>> op-core
+    /// The operator on an API server with several replicas, what people install it with, and what they see of it
     Operator,
     /// CronJobs of rotation, for every provider
     Rook,
@@ -102,11 +98,12 @@ impl It {
                 azure_clients: matches!(provider, Provider::All | Provider::Azure),
                 kms: !matches!(provider, Provider::Harness | Provider::Ibmkp | Provider::Tls),
                 go_age: matches!(provider, Provider::All | Provider::Escrow),
+                go_promql: matches!(provider, Provider::All | Provider::Operator),
                 go_install: matches!(provider, Provider::All | Provider::Operator),
                 go_tls: matches!(provider, Provider::All | Provider::Tls),
                 ibm_clients: matches!(provider, Provider::All | Provider::Ibmkp),
                 pykmip: many,
-                browser: matches!(provider, Provider::All | Provider::Rook),
+                browser: matches!(provider, Provider::All | Provider::Operator | Provider::Rook),
                 cryptsetup: many,
                 vm: matches!(provider, Provider::All | Provider::Vm),
             },

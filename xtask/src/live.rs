@@ -19,6 +19,8 @@ pub(crate) struct Needs {
     pub(crate) kms: bool,
     /// Go's own age and tar.
     pub(crate) go_age: bool,
+    /// Prometheus' own parser and engine.
+    pub(crate) go_promql: bool,
     /// Helm's and kustomize's own code.
     pub(crate) go_install: bool,
     /// Go's own TLS as a server.
@@ -44,6 +46,7 @@ impl Needs {
         browser: true,
         cryptsetup: true,
         go_age: true,
+        go_promql: true,
         go_install: true,
         go_tls: true,
         ibm_clients: true,
@@ -76,6 +79,9 @@ impl Live {
         }
         if needs.go_age {
             env.push(("KMS_IT_GO_AGE", provision::go_age(sh)?.into_os_string()));
+        }
+        if needs.go_promql {
+            env.push(("KMS_IT_GO_PROMQL", provision::go_promql(sh)?.into_os_string()));
         }
         if needs.go_install {
             env.push(("KMS_IT_GO_INSTALL", provision::go_install(sh)?.into_os_string()));

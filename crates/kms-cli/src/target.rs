@@ -174,11 +174,16 @@ impl Target {
     /// Records at the CephCluster that an escrow of all keys was made, if the user has named its Kubernetes. The escrow is
     /// there already, so a failure is a warning.
     pub(crate) async fn record_escrow(&self, made: &str) {
-        let Some(cluster) = self.settings.cluster().filter(|cluster| !cluster.name.is_empty()) else { return };
+        let Some(cluster) = self.settings.cluster().filter(|cluster| !cluster.name.is_empty()) else {
+            return;
+        };
         if self.has_kubernetes
             && let Err(error) = self.kubernetes.record_escrow(cluster, made).await
         {
-            warn!("the escrow is not recorded at the CephCluster, where the operator looks: {}", chain(&error));
+            warn!(
+                "the escrow is not recorded at the CephCluster, where the operator looks: {}",
+                chain(&error)
+            );
         }
     }
 

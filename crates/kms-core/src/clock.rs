@@ -1,4 +1,4 @@
-//! How far the clock of this host is from that of a server.
+//! How far the clock of this host is from that of a server, and ages in words.
 
 use std::{
     fmt,
@@ -35,6 +35,18 @@ impl fmt::Display for ClockDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.is_ahead { "ahead of" } else { "behind" };
         write!(f, "{} s {direction}", self.seconds)
+    }
+}
+
+/// The time between two moments, in its largest unit: `12s`, `5m`, `7h`, `40d`.
+pub fn age(now: SystemTime, then: SystemTime) -> String {
+    // Our clock and the server's may differ: a time in the future counts as now.
+    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
     }
 }
 
@@ -78,6 +90,15 @@ impl ServerClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_has_one_unit() {
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_199, "1h"), (86_400 * 40, "40d")] {
+            assert_eq!(age(then + Duration::from_secs(seconds), then), text);
+        }
+        assert_eq!(age(then, then + Duration::from_secs(5)), "0s");
+    }
 
     #[test]
     fn a_wrong_clock_is_named_with_its_direction() {

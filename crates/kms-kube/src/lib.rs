@@ -10,7 +10,7 @@ mod lenient;
 pub use crate::client::{
     Base64, Cause, ConnectOptions, Connection, FIELD_MANAGER, Failure, KUBERNETES, KubernetesSecretSource,
     LIST_ROUNDS, Object, Objects, Owner, Page, Secret, Secrets, WARNINGS, Write, ceph_cluster, ceph_clusters,
-    check_object, connect, is_subdomain, pod_security, retry, service_account_may,
+    check_object, connect, is_subdomain, pod_security, retry, service_account_may, token_user, user_may_get,
 };
 pub use crate::{
     ceph_cluster::{CephCluster, CephClusterSpec, DeviceSet, did_you_mean, misspelt},

@@ -21,11 +21,13 @@ use crate::{
     api::OsdKey,
     clock::Clock,
     copies::in_words,
+    events::Announcer,
     facts::{Facts, Obstacle, OsdFacts},
     health::Health,
     job::{Attempt, JobFacts, JobState},
     keys,
     lease::Leadership,
+    metrics::Reconciles,
     outlook::Outlook,
     place::{Copies, Ours, Shared, Sight},
     plan::{self, Plan, plan},
@@ -74,6 +76,8 @@ pub(crate) struct Controller {
     pub(crate) leadership: Leadership,
     pub(crate) health: Health,
     pub(crate) publisher: Publisher,
+    pub(crate) reconciles: Reconciles,
+    pub(crate) announcer: Announcer,
     pub(crate) image: Option<String>,
     pub(crate) pace: Pace,
     /// The Jobs that this replica has created and no watch has shown.
@@ -90,7 +94,10 @@ impl Controller {
         loop {
             changed.mark_unchanged();
             let was_leading = self.leadership.holds();
-            let pause = match self.reconcile().await {
+            let began = Instant::now();
+            let result = self.reconcile().await;
+            self.reconciles.ended(began.elapsed(), result.is_ok(), self.clock.now());
+            let pause = match result {
                 Ok(next) => self.until(next),
                 Err(error) => {
                     let text = in_words(&error);
@@ -133,6 +140,7 @@ impl Controller {
         self.publisher.publish(&kube_namespace, sight.ours.as_ref().zip(planned.as_ref()).map(view));
         self.log_faults(&sight);
         if !self.leadership.holds() {
+            self.announcer.forget();
             return Ok(planned.and_then(|plan| plan.next));
         }
         let (Some(ours), Some(mut plan)) = (&mut sight.ours, planned) else {
@@ -220,7 +228,7 @@ impl Controller {
     }
 
     /// Creates the `OsdKey`s that are missing, and writes each status that has changed. One that fails does not block the others.
-    async fn write_keys(&self, sight: &Sight, plan: &Plan) -> Result<()> {
+    async fn write_keys(&mut self, sight: &Sight, plan: &Plan) -> Result<()> {
         let Some(ours) = &sight.ours else { return Ok(()) };
         let mut result = Ok(());
         for (osd, osd_plan) in ours.osds.iter().zip(&plan.osds) {
@@ -228,8 +236,12 @@ impl Controller {
                 break;
             }
             let stored = sight.keys.get(osd.name.as_str());
-            let written =
-                keys::write(&self.keys, &self.place, &ours.name, osd, stored, &osd_plan.status).await;
+            let status = &osd_plan.status;
+            let written = keys::write(&self.keys, &self.place, &ours.name, osd, stored, status).await;
+            if written.is_ok() {
+                let stored = stored.map(|stored| &stored.status);
+                self.announcer.announce(&self.place, osd, stored, status).await;
+            }
             result = result.and(written);
         }
         result
@@ -338,6 +350,7 @@ fn view((ours, plan): (&Ours, &Plan)) -> ClusterView {
         name: ours.name.clone(),
         provider: provider.clone(),
         policy: ours.policy.clone(),
+        window: ours.window.clone(),
         schedule: rules.as_ref().ok().map(|rules| rules.schedule.to_string()),
         is_paused: *is_paused,
         obstacle: rules.as_ref().err().map(|obstacle| match obstacle {

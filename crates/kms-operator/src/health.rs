@@ -33,6 +33,7 @@ struct State {
     reconciled: BTreeMap<String, Instant>,
     reconciles: u64,
     last_error: Option<String>,
+    holder: Option<String>,
 }
 
 impl Health {
@@ -45,6 +46,7 @@ impl Health {
             reconciled: BTreeMap::new(),
             reconciles: 0,
             last_error: None,
+            holder: None,
         };
         Self { state: Arc::new(Mutex::new(state)), limit }
     }
@@ -73,6 +75,11 @@ impl Health {
         self.state().reconciles
     }
 
+    /// The replica that held the Lease when this one last looked.
+    pub fn holder(&self) -> Option<String> {
+        self.state().holder.clone()
+    }
+
     /// The last error. It holds no secrets.
     pub fn last_error(&self) -> Option<String> {
         self.state().last_error.clone()
@@ -96,6 +103,10 @@ impl Health {
         let mut state = self.state();
         state.polled = Instant::now();
         state.role = role;
+    }
+
+    pub(crate) fn saw_holder(&self, holder: &str) {
+        self.state().holder = (!holder.is_empty()).then(|| holder.to_owned());
     }
 
     pub(crate) fn reconciled(&self, kube_namespace: &str) {

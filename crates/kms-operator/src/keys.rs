@@ -47,7 +47,7 @@ pub(crate) async fn write(
         let mut write = Write::default();
         // No other program writes these fields on purpose.
         write.force = true;
-        let apply = || async { keys.apply::<serde_json::Value>(name, &object, write).await.map(drop) };
+        let apply = || async { keys.apply(name, &object, write).await.map(drop) };
         retry(&RetryPolicy::default(), "apply an OsdKey", apply).await?;
     }
     if stored.is_none_or(|stored| stored.status != *status) {

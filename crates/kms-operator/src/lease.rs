@@ -201,12 +201,12 @@ impl Election {
         let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let lasts = lasts.map_or(self.times.duration, Duration::from_secs).max(self.times.duration);
         let has_ended = self.observed.as_ref().is_some_and(|observed| observed.since.elapsed() >= lasts);
+        self.health.saw_holder(holder);
         if !holder.is_empty() && holder != self.identity && !has_ended {
             return Ok(false);
         }
         // The resource version is that of the Lease as read, so another replica that was faster wins.
-        let replaced =
-            self.leases.replace(LEASE, &Lease { spec: Some(self.spec(&spec)), ..lease }).await;
+        let replaced = self.leases.replace(LEASE, &Lease { spec: Some(self.spec(&spec)), ..lease }).await;
         held(replaced.map(|stored| {
             let version = stored.resource_version.unwrap_or_default();
             self.observed = Some(Observed { version, since: Instant::now() });

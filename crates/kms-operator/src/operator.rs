@@ -1,6 +1,6 @@
 //! The operator: its watches, its loops and its part in the election.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::{
@@ -27,10 +27,13 @@ use crate::{
     clock::Clock,
     controller::{Controller, Pace},
     copies::{self, ClusterCopy, Deployed, KeyCopy},
+    events::Announcer,
     health::Health,
     lease::{Election, Leadership, LeaseTimes},
+    metrics::{Metrics, Reconciles},
     mirror::{Mirror, Reports},
     place::{Copies, Shared},
+    source::{Replica, Source},
     view::{Publisher, Views},
 };
 
@@ -79,6 +82,7 @@ pub struct Operator {
     health: Health,
     publisher: Publisher,
     views: Views,
+    reconciles: Reconciles,
 }
 
 impl Operator {
@@ -94,7 +98,19 @@ impl Operator {
             health: Health::new(limit),
             publisher,
             views,
+            reconciles: Reconciles::new(),
         }
+    }
+
+    /// What its HTTP server shows, as of the moment of a request.
+    pub fn source(&self) -> Arc<dyn Source> {
+        let Self { views, health, clock, .. } = self;
+        Arc::new(Replica { views: views.clone(), health: health.clone(), clock: clock.clone() })
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::with(self.source(), &self.reconciles)
     }
 
     /// Its health.
@@ -118,7 +134,7 @@ impl Operator {
     ///
     /// `ConfigInvalid` if a setting cannot be the name of a namespace. `Unexpected` if a task has ended.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Self { connection, settings, clock, health, publisher, views: _ } = self;
+        let Self { connection, settings, clock, health, publisher, views: _, reconciles } = self;
         let (election, leadership) = Election::new(
             connection.clone(),
             &settings.lease_namespace,
@@ -143,6 +159,8 @@ impl Operator {
                 leadership: Leadership::clone(&leadership),
                 health: health.clone(),
                 publisher: publisher.clone(),
+                reconciles: reconciles.clone(),
+                announcer: Announcer::new(settings.identity.clone()),
                 image: settings.image.clone(),
                 pace: settings.pace,
                 begun: BTreeMap::new(),

@@ -14,7 +14,7 @@ use kms_rook::{
 };
 
 use crate::{
-    api::KeyPolicySpec,
+    api::{KeyPolicySpec, Window},
     copies::{ClusterCopy, Deployed, KeyCopy, in_words},
     facts::{Facts, Obstacle, OsdFacts},
     job::JobFacts,
@@ -59,6 +59,8 @@ pub(crate) struct Sight {
 pub(crate) struct Ours {
     pub(crate) name: String,
     pub(crate) policy: Option<String>,
+    /// The window of the policy.
+    pub(crate) window: Option<Window>,
     /// The cluster and the options of its Jobs, if they are valid.
     pub(crate) settings: Option<(Arc<CephCluster>, JobOptions)>,
     /// The OSDs, in the order of `facts`.
@@ -159,6 +161,7 @@ impl Copies {
         let ours = Ours {
             name,
             policy: policy.map(|(name, _)| name.clone()),
+            window: policy.and_then(|(_, spec)| spec.window.clone()),
             settings: settings.ok(),
             osds: osds.into_iter().map(|(osd, _)| osd).collect(),
             facts,

@@ -20,7 +20,8 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub struct Rights {
     /// The account.
     pub account: ServiceAccount,
-    /// What it may do with objects that belong to no namespace: to read KeyPolicies and nodes.
+    /// What it may do with objects that belong to no namespace: to read KeyPolicies and nodes, and to ask whose a
+    /// token is and what its owner may do.
     pub cluster_role: ClusterRole,
     /// Gives `cluster_role` to the account.
     pub cluster_binding: ClusterRoleBinding,
@@ -95,6 +96,9 @@ fn of_cluster() -> Vec<PolicyRule> {
     vec![
         rule(GROUP, "keypolicies", &["list", "watch"], Vec::new()),
         rule("", "nodes", &["list", "watch"], Vec::new()),
+        // Whose a token is, and whether its owner may see metrics and page.
+        rule("authentication.k8s.io", "tokenreviews", &["create"], Vec::new()),
+        rule("authorization.k8s.io", "subjectaccessreviews", &["create"], Vec::new()),
     ]
 }
 
@@ -130,7 +134,7 @@ mod tests {
         let roles = rights.watched.iter().map(|(role, _)| role).chain([&rights.lease_role]);
         let rules = roles.flat_map(|role| role.rules.iter().flatten());
         let rules: Vec<_> = rules.chain(rights.cluster_role.rules.iter().flatten()).collect();
-        assert_eq!(rules.len(), 2 * 8 + 2 + 2);
+        assert_eq!(rules.len(), 2 * 8 + 2 + 4);
         for rule in rules {
             let resources = rule.resources.iter().flatten();
             let texts: Vec<_> =

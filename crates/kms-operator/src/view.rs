@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 
-use crate::api::OsdKeyStatus;
+use crate::api::{OsdKeyStatus, Window};
 
 /// The clusters that the operator has taken over, by namespace. A reader gets the newest one from the channel.
 pub type Views = watch::Receiver<Arc<BTreeMap<String, ClusterView>>>;
@@ -19,6 +19,8 @@ pub struct ClusterView {
     pub provider: Option<String>,
     /// The name of the KeyPolicy that holds for it.
     pub policy: Option<String>,
+    /// When rotations may begin there, as the KeyPolicy says; `None` for always.
+    pub window: Option<Window>,
     /// The schedule of its rotations, unless an obstacle keeps it from being known.
     pub schedule: Option<String>,
     /// Whether every action is stopped there.

@@ -1,9 +1,12 @@
-//! A client certificate with its private key.
+//! A certificate with its private key.
 
 use std::{fmt, sync::Arc};
 
-use kms_core::{Error, Result};
-use rustls::sign::{CertifiedKey, SigningKey};
+use kms_core::{Error, ErrorKind, Result};
+use rustls::{
+    ServerConfig,
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
+};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
@@ -14,7 +17,7 @@ use crate::{
     pem::{Block, blocks, certificates},
 };
 
-/// A client certificate with its key, ready to sign.
+/// A certificate with its key, ready to sign: of a client, or of a server.
 #[derive(Clone)]
 pub struct Identity(pub(crate) Arc<CertifiedKey>);
 
@@ -45,6 +48,21 @@ impl Identity {
             )),
             Err(cause) => Err(Error::config("the client certificate cannot be read").source(cause)),
         }
+    }
+
+    /// The configuration of a server with this certificate, for clients that show none.
+    ///
+    /// # Errors
+    ///
+    /// `Unexpected` if the crypto provider has no protocol version in common with rustls.
+    pub fn server(&self) -> Result<ServerConfig> {
+        let builder =
+            ServerConfig::builder_with_provider(crypto::provider()).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|cause| {
+            Error::new(ErrorKind::Unexpected, "TLS cannot be set up for a server").source(cause)
+        })?;
+        let certificate = SingleCertAndKey::from(Arc::clone(&self.0));
+        Ok(builder.with_no_client_auth().with_cert_resolver(Arc::new(certificate)))
     }
 
     /// The certificate itself, without its chain.

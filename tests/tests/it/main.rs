@@ -14,11 +14,8 @@ mod kmip_habits;
 mod luks_cli;
 mod migrate;
 mod migrate_cluster;
-<<<<<<< HEAD
-mod operator_install;
-=======
 mod operator;
->>>>>>> op-core
+mod operator_install;
 mod recover_cli;
 mod rook_cli;
 mod rook_doctor;

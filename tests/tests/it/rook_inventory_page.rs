@@ -1,49 +1,18 @@
 //! The page of `kms inventory -o html` in a browser: on a telephone, on a desk and on paper, by keyboard, without colours.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use kms_testkit::servers::{Browser, OpenBao, OpenBaoConfig, optional_setting};
+use kms_testkit::servers::{
+    Browser, OpenBao, OpenBaoConfig,
+    browser::{RIGHT, SIZES, TAB, keep, looks_right},
+};
 use kms_tests::{Kms, rook::fixture};
 use serde_json::{Value, json};
 
-/// The widths of a telephone and of a desk.
-const SIZES: [(&str, [u32; 2]); 2] = [("phone", [390, 844]), ("desk", [1280, 900])];
 /// The number of OSDs, of nodes, and of OSDs that have no key.
 const OSDS: u32 = 42;
 const NODES: u32 = 9;
 const WITHOUT_KEY: u32 = 2;
-/// The key of WebDriver's keyboard that goes to the next thing.
-const TAB: char = '\u{E004}';
-const RIGHT: char = '\u{E014}';
-
-/// What may look wrong in a page, each with what it found: empty lists if nothing does.
-const LOOK: &str = r#"
-const seen = (all) => [...all].filter((one) => one.getClientRects().length);
-const box = (one) => one.getBoundingClientRect();
-const rows = document.querySelectorAll("tbody tr").length;
-const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-const small = seen(document.querySelectorAll("svg text")).filter((text) => box(text).height < 9);
-const outside = [...document.querySelectorAll("svg")].flatMap((svg) => seen(svg.querySelectorAll("text, rect"))
-  .filter((part) => box(part).right > box(svg).right + 1 || box(part).left < box(svg).left - 1
-    || box(part).bottom > box(svg).bottom + 1)
-  .map((part) => part.outerHTML));
-const texts = [...document.querySelectorAll("svg")].map((svg) => seen(svg.querySelectorAll("text:not(.inside)")));
-const overlaps = texts.flatMap((all) => all.flatMap((a, at) => all.slice(at + 1).filter((b) =>
-  box(a).left < box(b).right - 1 && box(b).left < box(a).right - 1
-    && box(a).top < box(b).bottom - 4 && box(b).top < box(a).bottom - 4)
-  .map((b) => a.textContent + " | " + b.textContent)));
-const unnamed = [...document.querySelectorAll("svg")].filter((svg) => !svg.getAttribute("aria-labelledby")
-  || !document.getElementById(svg.getAttribute("aria-labelledby")).textContent
-  || !svg.querySelector("desc").textContent).length;
-const luminance = (color) => color.match(/\d+/g).slice(0, 3).map((part) => part / 255)
-  .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
-const faint = seen(document.querySelectorAll("h1, h2, p, li, td, th, .state, figcaption"))
-  .filter((one) => 1.05 / (luminance(getComputedStyle(one).color) + 0.05) < 4.5).map((one) => one.outerHTML);
-const signless = seen(document.querySelectorAll(".state")).filter((one) => !/^[✓✗!?] \w/.test(one.textContent)).length;
-const scripts = document.querySelectorAll("script, link, img, iframe, object, [onclick], [onload]").length;
-return {rows, wide, small: small.map((text) => text.textContent), outside, overlaps, unnamed, faint, signless, scripts};
-"#;
 
 /// What `kubectl get` prints: the Deployments, PVCs and pods of OSDs on some nodes. The last rotations are spread over a year.
 fn objects() -> String {
@@ -76,13 +45,6 @@ fn name(id: u32) -> String {
     format!("set1-data-{id}abcde")
 }
 
-/// Keeps a picture for people.
-fn keep(name: &str, bytes: &[u8]) {
-    if let Some(folder) = optional_setting(kms_testkit::servers::PICTURES) {
-        fs::write(folder.join(name), bytes).unwrap();
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs OpenBao and Chromium: cargo xtask it rook"]
 async fn the_page_is_read_on_a_telephone_on_a_desk_on_paper_and_without_colours() {
@@ -99,13 +61,9 @@ async fn the_page_is_read_on_a_telephone_on_a_desk_on_paper_and_without_colours(
     let browser = Browser::start().await.unwrap();
     for (name, size) in SIZES {
         browser.open(&page, size).await.unwrap();
-        let found = browser.run(LOOK).await.unwrap();
-        let expected = json!({
-            "rows": OSDS + 1, "wide": 0, "small": [], "outside": [], "overlaps": [], "unnamed": 0, "faint": [],
-            "signless": 0, "scripts": 0,
-        });
-        keep(&format!("inventory-{name}.png"), &browser.screenshot().await.unwrap());
-        assert_eq!(found, expected, "{name}");
+        let found = browser.look().await.unwrap();
+        keep(&format!("inventory-{name}.png"), &browser.screenshot().await.unwrap()).unwrap();
+        assert_eq!(found, looks_right(OSDS + 1), "{name}");
     }
 
     // By keyboard: the table is wider than a telephone, gets the focus, and scrolls.
@@ -123,13 +81,13 @@ async fn the_page_is_read_on_a_telephone_on_a_desk_on_paper_and_without_colours(
         .devtools("Emulation.setEmulatedVisionDeficiency", &json!({"type": "achromatopsia"}))
         .await
         .unwrap();
-    keep("inventory-grey.png", &browser.screenshot().await.unwrap());
+    keep("inventory-grey.png", &browser.screenshot().await.unwrap()).unwrap();
     let signs = "return [...new Set([...document.querySelectorAll('svg .inside')].map((text) => text.textContent))].sort()";
     assert_eq!(browser.run(signs).await.unwrap(), json!(["✓", "✗"]));
 
     // On paper nothing is cut off, and the table goes on with its heading.
     let paper = browser.print().await.unwrap();
-    keep("inventory.pdf", &paper);
+    keep("inventory.pdf", &paper).unwrap();
     assert!(paper.starts_with(b"%PDF-"));
     browser.devtools("Emulation.setEmulatedMedia", &json!({"media": "print"})).await.unwrap();
     let width = json!({"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": false});

@@ -30,6 +30,8 @@ impl Provision {
             eprintln!("no virtual machine on this machine: {error:#}");
         }
         super::kube(sh)?;
+        // Most of Prometheus is compiled the first time.
+        super::go_promql(sh)?;
         // After the API server, with whose build it shares libraries.
         super::go_install(sh)?;
         Ok(())

@@ -121,6 +121,11 @@ pub(crate) fn go_age(sh: &Shell) -> Result<PathBuf> {
     go_program(sh, "age")
 }
 
+/// Prometheus' own parser and engine.
+pub(crate) fn go_promql(sh: &Shell) -> Result<PathBuf> {
+    go_program(sh, "promql")
+}
+
 /// Helm's and kustomize's own code.
 pub(crate) fn go_install(sh: &Shell) -> Result<PathBuf> {
     go_program(sh, "install")

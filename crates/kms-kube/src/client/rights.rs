@@ -2,20 +2,22 @@
 
 use k8s_openapi::{
     api::{
-        authentication::v1::SelfSubjectReview,
+        authentication::v1::{SelfSubjectReview, TokenReview, TokenReviewStatus, UserInfo},
         authorization::v1::{
-            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
-            SelfSubjectRulesReviewSpec, SubjectAccessReview, SubjectAccessReviewSpec,
+            NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+            SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectAccessReview, SubjectAccessReviewSpec,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde::Deserialize;
+use kms_core::{ExposeSecret as _, SecretString};
+use kube::core::{Resource as _, params::PostParams};
+use serde::{Deserialize, Serialize};
 
 use super::{
     connect::Connection,
     error::{Failure, Target},
-    exchange::{read, review},
+    exchange::{exchange, json, read, review},
     names::check_object,
     secrets::Secrets,
 };
@@ -88,6 +90,70 @@ pub async fn service_account_may(
             ]),
             resource_attributes: Some(what),
             ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let about = target("create", "authorization.k8s.io", "subjectaccessreviews");
+    Ok(review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed))
+}
+
+/// Asks whose a token is. `None` if it is not a token of the cluster, or has expired.
+///
+/// The token is in the request alone: it is wiped with the request's buffer.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the account of the connection may not ask; otherwise errors of the connection.
+pub async fn token_user(connection: &Connection, token: &SecretString) -> Result<Option<UserInfo>, Failure> {
+    // The types of `k8s-openapi` would keep copies of the token.
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Question<'a> {
+        api_version: &'static str,
+        kind: &'static str,
+        spec: Spec<'a>,
+    }
+    #[derive(Serialize)]
+    struct Spec<'a> {
+        token: &'a str,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        status: TokenReviewStatus,
+    }
+
+    let question = Question {
+        api_version: "authentication.k8s.io/v1",
+        kind: "TokenReview",
+        spec: Spec { token: token.expose_secret() },
+    };
+    let request = kube::core::Request::new(TokenReview::url_path(&(), None));
+    let request = request.create(&PostParams::default(), Vec::new());
+    let about = target("create", "authentication.k8s.io", "tokenreviews");
+    let Answer { status } = exchange(connection, request, Some(json(&question)?), &about).await?;
+    let TokenReviewStatus { authenticated, user, .. } = status;
+    Ok(user.filter(|_| authenticated == Some(true)))
+}
+
+/// Asks whether a user may GET a path that is not of a resource.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the account of the connection may not ask; otherwise errors of the connection.
+pub async fn user_may_get(connection: &Connection, user: UserInfo, path: &str) -> Result<bool, Failure> {
+    let UserInfo { extra, groups, uid, username } = user;
+    let question = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            extra,
+            groups,
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some(path.to_owned()),
+                verb: Some("get".to_owned()),
+            }),
+            resource_attributes: None,
+            uid,
+            user: username,
         },
         ..SubjectAccessReview::default()
     };

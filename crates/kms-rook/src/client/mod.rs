@@ -2,6 +2,7 @@
 
 mod apply;
 mod escrow;
+mod events;
 mod status;
 mod switch;
 mod uses;
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
+    events::{KeyEvent, announce},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,
     uses::{OsdPod, nodes_of},

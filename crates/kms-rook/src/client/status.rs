@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::ObjectReference, events::v1::Event},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use kms_core::{Error, ErrorKind, KeyName, Result};
-use kms_kube::{FIELD_MANAGER, Objects};
+use kms_kube::Objects;
 use serde_json::json;
 
-use super::RookNamespace;
+use super::{
+    RookNamespace,
+    events::{KeyEvent, announce},
+};
 use crate::names::{APP, OSD_APP, PVC_LABEL};
 
 /// When the KEK was last replaced, in RFC 3339.
@@ -20,9 +19,6 @@ const ROTATED_AT: &str = "kms.ceph.rook.io/key-rotated-at";
 const GENERATION: &str = "kms.ceph.rook.io/key-generation";
 /// The outcome of the last run.
 const OUTCOME: &str = "kms.ceph.rook.io/key-rotation-outcome";
-
-/// The longest note of an Event, in bytes.
-const MAX_NOTE: usize = 1024;
 
 /// The outcome of a rotation.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -130,16 +126,13 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
     let deployment_name = deployment.name.as_deref().unwrap_or_default();
     let change = json!({"metadata": {"annotations": annotations(status)}});
     let annotated = place.retry("change", || objects.merge(deployment_name, &change)).await;
-    let event = event(deployment, status, Timestamp::now());
-    let event_name = event.metadata.name.as_deref().unwrap_or_default();
-    let events: Objects<Event> = place.objects()?;
-    let created = place.retry("create", || events.create(event_name, &event)).await;
-    // An earlier try whose response was lost may have created it.
-    let created = match created {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+    let event = if status.failed {
+        KeyEvent::warning("KeyRotationFailed", &status.message)
+    } else {
+        KeyEvent::normal("KeyRotation", &status.message)
     };
-    annotated.and(created)
+    let announced = announce(place, deployment, "kms", &event).await;
+    annotated.and(announced)
 }
 
 fn annotations(status: &RotationStatus) -> BTreeMap<&'static str, String> {
@@ -152,41 +145,6 @@ fn annotations(status: &RotationStatus) -> BTreeMap<&'static str, String> {
         all.insert(GENERATION, generation.to_string());
     }
     all
-}
-
-fn event(deployment: &ObjectMeta, status: &RotationStatus, now: Timestamp) -> Event {
-    let ObjectMeta { name, namespace, uid, .. } = deployment;
-    let about = name.as_deref().unwrap_or_default();
-    let note: String = status
-        .message
-        .char_indices()
-        .take_while(|(at, c)| at + c.len_utf8() <= MAX_NOTE)
-        .map(|(_, c)| c)
-        .collect();
-    Event {
-        // The form of the names that the components of Kubernetes give their Events.
-        metadata: ObjectMeta {
-            name: Some(format!("{about}.{:x}", now.as_nanosecond())),
-            namespace: namespace.clone(),
-            ..ObjectMeta::default()
-        },
-        action: Some("RotateKey".to_owned()),
-        event_time: Some(MicroTime(now)),
-        note: Some(note),
-        reason: Some(if status.failed { "KeyRotationFailed" } else { "KeyRotation" }.to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
-            kind: Some("Deployment".to_owned()),
-            name: name.clone(),
-            namespace: namespace.clone(),
-            uid: uid.clone(),
-            ..ObjectReference::default()
-        }),
-        reporting_controller: Some(FIELD_MANAGER.to_owned()),
-        reporting_instance: Some("kms".to_owned()),
-        type_: Some(if status.failed { "Warning" } else { "Normal" }.to_owned()),
-        ..Event::default()
-    }
 }
 
 #[cfg(test)]
@@ -207,15 +165,5 @@ mod tests {
         assert_eq!(LastRotation::of(&BTreeMap::new()), None);
         // A failure keeps the record of the last success.
         assert_eq!(annotations(&RotationStatus::new("failed", "x").with_failure()).len(), 1);
-    }
-
-    #[test]
-    fn an_event_has_a_name_and_a_note_that_fit() {
-        let deployment = ObjectMeta { name: Some("rook-ceph-osd-1".to_owned()), ..ObjectMeta::default() };
-        let status = RotationStatus::new("failed", "\u{e4}".repeat(2000)).with_failure();
-        let event = event(&deployment, &status, Timestamp::UNIX_EPOCH);
-        assert_eq!(event.note.unwrap().len(), MAX_NOTE);
-        assert_eq!(event.metadata.name.as_deref(), Some("rook-ceph-osd-1.0"));
-        assert_eq!(event.type_.as_deref(), Some("Warning"));
     }
 }

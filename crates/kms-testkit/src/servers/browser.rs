@@ -13,6 +13,14 @@ use crate::servers::{
     wait,
 };
 
+/// The sizes of a telephone and of a desk, in pixels of CSS.
+pub const SIZES: [(&str, [u32; 2]); 2] = [("phone", [390, 844]), ("desk", [1280, 900])];
+
+/// The key of the keyboard that goes to the next thing, as a code of WebDriver.
+pub const TAB: char = '\u{E004}';
+/// The key with the arrow to the right.
+pub const RIGHT: char = '\u{E014}';
+
 /// The words before the port in the log of chromedriver.
 const LISTENING: &str = "started successfully on port ";
 
@@ -74,10 +82,19 @@ impl Browser {
     /// # Errors
     ///
     /// If the page does not load.
-    pub async fn open(&self, file: &Path, [width, height]: [u32; 2]) -> Result<()> {
+    pub async fn open(&self, file: &Path, size: [u32; 2]) -> Result<()> {
+        self.visit(&format!("file://{}", file.display()), size).await
+    }
+
+    /// Opens an address in a window of this size, in pixels of CSS.
+    ///
+    /// # Errors
+    ///
+    /// If the page does not load.
+    pub async fn visit(&self, url: &str, [width, height]: [u32; 2]) -> Result<()> {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", &size).await?;
-        self.call("url", &json!({"url": format!("file://{}", file.display())})).await?;
+        self.call("url", &json!({"url": url})).await?;
         Ok(())
     }
 
@@ -88,6 +105,17 @@ impl Browser {
     /// If the script throws.
     pub async fn run(&self, script: &str) -> Result<Value> {
         self.call("execute/sync", &json!({"script": script, "args": []})).await
+    }
+
+    /// Finds what may look wrong in the page that is open: text that is faint, small, outside of its figure, over another one or
+    /// the same as another label, a page that is wider than its window, figures without a name, states without a sign, scripts. The result equals
+    /// [`looks_right`] if nothing does.
+    ///
+    /// # Errors
+    ///
+    /// If the page is not one of this project.
+    pub async fn look(&self) -> Result<Value> {
+        self.run(include_str!("look.js")).await
     }
 
     /// Presses a key, as a person would. `key` is a character, or a code of WebDriver for other keys.
@@ -121,4 +149,23 @@ impl Browser {
         let printed = self.call("print", &json!({})).await?;
         STANDARD.decode(printed.as_str().context("a document")?).context("a document in base64")
     }
+}
+
+/// What [`Browser::look`] finds in a page with this number of rows in its tables that looks right.
+#[must_use]
+pub fn looks_right(rows: u32) -> Value {
+    json!({
+        "rows": rows, "wide": 0, "small": [], "outside": [], "overlaps": [], "alike": [], "unnamed": 0, "faint": [], "unstyled": 0,
+        "signless": 0, "scripts": 0,
+    })
+}
+
+/// Keeps a picture for people, if the run wants pictures.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn keep(name: &str, bytes: &[u8]) -> Result<()> {
+    let Some(folder) = crate::servers::optional_setting(crate::servers::PICTURES) else { return Ok(()) };
+    std::fs::write(folder.join(name), bytes).with_context(|| format!("keep the picture {name}"))
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use kms_core::{KmsProvider, Result};
+use kms_core::{KmsProvider, Result, clock::age};
 use kms_escrow::{Drill, Escrow, HeaderReport, KekState, KeyReport, LiveHeader};
 use kms_luks::Cryptsetup;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::{
     args::Files,
     exit::Exit,
     output::{ErrorDocument, Format, Output, Tone, chain, table},
-    time::{age, rfc3339},
+    time::rfc3339,
 };
 
 /// The arguments.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use kms_core::Result;
+use kms_core::{Result, clock::age};
 use kms_escrow::{DrillRecord, Sidecar};
 use serde::Serialize;
 
@@ -10,7 +10,6 @@ use super::document::EscrowDocument;
 use crate::{
     exit::Exit,
     output::{Format, Output, table},
-    time::age,
 };
 
 /// The arguments.

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
-use kms_core::{Error, ErrorKind, KeyInfo, KeyState, KmsProvider, Result};
+use kms_core::{Error, ErrorKind, KeyInfo, KeyState, KmsProvider, Result, clock::age};
 use serde::Serialize;
 use tracing::warn;
 
@@ -11,7 +11,7 @@ use crate::{
     args::Files,
     exit::Exit,
     output::{Format, Output, Tone, chain, table},
-    time::{age, rfc3339},
+    time::rfc3339,
 };
 
 /// The arguments.

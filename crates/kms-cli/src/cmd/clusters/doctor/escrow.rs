@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kms_core::KeyInfo;
+use kms_core::{KeyInfo, clock::age};
 use kms_escrow::{DrillRecord, Escrow};
 use kms_rook::doctor::Finding;
 
@@ -13,7 +13,7 @@ use super::{
     Doctor,
     catalogue::saved::{BEHIND, DRILL, FILES, PLACE},
 };
-use crate::{target::Target, time::age};
+use crate::target::Target;
 
 impl Doctor<'_> {
     /// Checks the escrow in a folder. `keys` is `None` if they could not be listed.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use kms_core::Result;
+use kms_core::{Result, clock::age};
 use kms_rook::inventory::{Gap, Inventory, Row, State};
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::sources::Devices;
 use crate::{
     cmd::devices::verify::DeviceDocument,
     output::{ErrorDocument, Format, Output, Tone, table},
-    time::{age, rfc3339},
+    time::rfc3339,
 };
 
 /// The headings of the table.

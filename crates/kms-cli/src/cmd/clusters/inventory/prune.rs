@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kms_core::{DeleteMode, Error, ErrorKind, Freshness, KeyName, KmsProvider, Result};
+use kms_core::{DeleteMode, Error, ErrorKind, Freshness, KeyName, KmsProvider, Result, clock::age};
 use kms_escrow::{Recipients, SavedKey, save};
 use kms_rook::inventory::{Inventory, Orphan};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::{
     invocation::Invocation,
     output::{ErrorDocument, Format, Output, Tone},
     target::Target,
-    time::{age, rfc3339},
+    time::rfc3339,
 };
 
 /// The arguments.

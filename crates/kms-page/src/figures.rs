@@ -1,13 +1,10 @@
 //! The figures in SVG.
 //!
-//! Each is an image with a name and a text for those who do not see it; the tables of the page have every number.
+//! Each is an image with a name and a text for those who do not see it; a page has a table with the same numbers.
 
-use std::collections::BTreeMap;
-
-use kms_rook::inventory::State;
 use maud::{Markup, html};
 
-use super::{class, numbers::Bar, sign};
+use crate::tone::Tone;
 
 /// The width of a figure in its own units; a unit is about a pixel on a telephone.
 const WIDTH: usize = 360;
@@ -18,16 +15,73 @@ const LABEL: usize = 114;
 const NUMBER: usize = 40;
 /// The height of the bars of a figure whose bars stand.
 const HEIGHT: usize = 100;
-/// The longest label of a node that fits beside its bar.
-const NODE: usize = 15;
+/// The longest label of a stack that fits beside its bar.
+const LONGEST: usize = 15;
 
-/// The ages of keys: one lying bar for each range.
-pub(super) fn ages(bars: &[Bar]) -> Markup {
+/// A label and a number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Bar {
+    /// The label.
+    pub label: String,
+    /// The number.
+    pub count: usize,
+}
+
+impl Bar {
+    /// A bar.
+    pub fn new(label: impl Into<String>, count: usize) -> Self {
+        Self { label: label.into(), count }
+    }
+}
+
+/// A bar with a part for each state.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Stack {
+    /// The label, such as the name of a node.
+    pub label: String,
+    /// The parts, in the order in which they are drawn.
+    pub parts: Vec<Part>,
+}
+
+impl Stack {
+    /// A stack.
+    pub fn new(label: impl Into<String>, parts: Vec<Part>) -> Self {
+        Self { label: label.into(), parts }
+    }
+
+    fn count(&self) -> usize {
+        self.parts.iter().map(|part| part.count).sum()
+    }
+}
+
+/// The number of things in one state.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Part {
+    /// What the state means.
+    pub tone: Tone,
+    /// Its word.
+    pub word: String,
+    /// The number.
+    pub count: usize,
+}
+
+impl Part {
+    /// A part.
+    pub fn new(tone: Tone, word: impl Into<String>, count: usize) -> Self {
+        Self { tone, word: word.into(), count }
+    }
+}
+
+/// One lying bar for each label. `id` is that of the caption in the page.
+pub fn bars(id: &str, caption: &str, bars: &[Bar]) -> Markup {
     let most = most(bars);
     let said: Vec<_> = bars.iter().map(|bar| format!("{}: {}", bar.label, bar.count)).collect();
     figure(
-        "age",
-        "Age of the stored KEKs",
+        id,
+        caption,
         &said.join(", "),
         bars.len() * LINE,
         &html! {
@@ -41,18 +95,10 @@ pub(super) fn ages(bars: &[Bar]) -> Markup {
     )
 }
 
-/// The last rotation of each OSD over time: standing bars.
-pub(super) fn rotations(bars: &[Bar]) -> Markup {
+/// Numbers over time: standing bars, of which the last ends now. Without bars the figure says `empty`.
+pub fn columns(id: &str, caption: &str, empty: &str, bars: &[Bar]) -> Markup {
     let (Some(first), most) = (bars.first(), most(bars)) else {
-        return figure(
-            "rotations",
-            "Last rotation of each OSD",
-            "No OSD records a rotation.",
-            LINE,
-            &html! {
-                text x="0" y="15" { "No OSD records a rotation." }
-            },
-        );
+        return figure(id, caption, empty, LINE, &html! { text x="0" y="15" { (empty) } });
     };
     let step = WIDTH / bars.len();
     let said: Vec<_> = bars
@@ -61,8 +107,8 @@ pub(super) fn rotations(bars: &[Bar]) -> Markup {
         .map(|bar| format!("from {}: {}", bar.label, bar.count))
         .collect();
     figure(
-        "rotations",
-        "Last rotation of each OSD",
+        id,
+        caption,
         &said.join(", "),
         HEIGHT + 36,
         &html! {
@@ -80,45 +126,47 @@ pub(super) fn rotations(bars: &[Bar]) -> Markup {
     )
 }
 
-/// The states of the OSDs of each node: one bar for each node, with a part for each state.
-pub(super) fn nodes(nodes: &BTreeMap<&str, BTreeMap<State, usize>>) -> Markup {
-    let of_node = |states: &BTreeMap<State, usize>| states.values().sum::<usize>();
-    let most = nodes.values().map(of_node).max().unwrap_or_default();
-    let words = |states: &BTreeMap<State, usize>| {
-        let words: Vec<_> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+/// One lying bar for each stack, with a part for each state. Without stacks the figure says `empty`.
+pub fn stacks(id: &str, caption: &str, empty: &str, stacks: &[Stack]) -> Markup {
+    let most = stacks.iter().map(Stack::count).max().unwrap_or_default();
+    let words = |stack: &Stack| {
+        let words: Vec<_> = stack.parts.iter().map(|part| format!("{} {}", part.count, part.word)).collect();
         words.join(", ")
     };
-    let said: Vec<_> = nodes.iter().map(|(node, states)| format!("{node}: {}", words(states))).collect();
-    let domain = domain(nodes.keys().copied());
+    let said: Vec<_> = stacks.iter().map(|stack| format!("{}: {}", stack.label, words(stack))).collect();
+    // A label with a space, such as "node unknown", is not the name of a host, and has no domain.
+    let hosts = stacks.iter().map(|stack| stack.label.as_str()).filter(|label| !label.contains(' '));
+    let domain = domain(hosts);
     figure(
-        "nodes",
-        "OSDs of each node by state",
-        &said.join("; "),
-        nodes.len().max(1) * LINE,
+        id,
+        caption,
+        if stacks.is_empty() { empty.to_owned() } else { said.join("; ") }.as_str(),
+        stacks.len().max(1) * LINE,
         &html! {
-            @for (y, (node, states)) in (0..).step_by(LINE).zip(nodes) {
-                text x="0" y=(y + 15) { (shortened(node.strip_suffix(domain).unwrap_or(node))) title { (node) } }
-                @for (state, x, width) in parts(states, most) {
-                    rect.(class(state)) x=(x) y=(y + 3) width=(width) height=(LINE - 6) {}
-                    @if width >= 10 { text.inside x=(x + width / 2) y=(y + 15) { (sign(state)) } }
+            @for (y, stack) in (0..).step_by(LINE).zip(stacks) {
+                @let label = stack.label.strip_suffix(domain).unwrap_or(&stack.label);
+                text x="0" y=(y + 15) { (shortened(label)) title { (stack.label) } }
+                @for (tone, x, width) in placed(&stack.parts, most) {
+                    rect.(tone.class()) x=(x) y=(y + 3) width=(width) height=(LINE - 6) {}
+                    @if width >= 10 { text.inside x=(x + width / 2) y=(y + 15) { (tone.sign()) } }
                 }
-                text x=(WIDTH - NUMBER + 6) y=(y + 15) { (of_node(states)) }
+                text x=(WIDTH - NUMBER + 6) y=(y + 15) { (stack.count()) }
             }
-            @if nodes.is_empty() { text x="0" y="15" { "No OSD is known." } }
+            @if stacks.is_empty() { text x="0" y="15" { (empty) } }
         },
     )
 }
 
-/// The parts of the bar of one node: the state, where it begins and its width.
-fn parts(states: &BTreeMap<State, usize>, most: usize) -> Vec<(State, usize, usize)> {
+/// The parts of a bar: what each means, where it begins and its width.
+fn placed(parts: &[Part], most: usize) -> Vec<(Tone, usize, usize)> {
     let mut before = 0;
     let place = |count| LABEL + share(count, most, WIDTH - LABEL - NUMBER);
-    let part = |(state, count): (&State, &usize)| {
+    let part = |part: &Part| {
         let begin = place(before);
-        before += count;
-        (*state, begin, place(before) - begin)
+        before += part.count;
+        (part.tone, begin, place(before) - begin)
     };
-    states.iter().map(part).collect()
+    parts.iter().map(part).collect()
 }
 
 /// A figure with its caption.
@@ -159,10 +207,10 @@ fn domain<'a>(mut names: impl Iterator<Item = &'a str>) -> &'a str {
 /// The end of a long name, which tells nodes of one pool apart.
 fn shortened(name: &str) -> String {
     let length = name.chars().count();
-    if length <= NODE {
+    if length <= LONGEST {
         return name.to_owned();
     }
-    std::iter::once('…').chain(name.chars().skip(length - NODE + 1)).collect()
+    std::iter::once('…').chain(name.chars().skip(length - LONGEST + 1)).collect()
 }
 
 #[cfg(test)]
@@ -182,6 +230,14 @@ mod tests {
         }
         assert_eq!(shortened("storage-0.rack-0"), "…orage-0.rack-0");
         assert_eq!(shortened("storage-0"), "storage-0");
+    }
+
+    #[test]
+    fn a_label_that_is_no_host_leaves_those_of_hosts_apart() {
+        let stack = |label: &str| Stack::new(label, vec![Part::new(Tone::Good, "ready", 1)]);
+        let names = ["node unknown", "storage-0.rack-0.example.net", "storage-1.rack-0.example.net"];
+        let drawn = stacks("a", "b", "c", &names.map(stack)).into_string();
+        assert!(drawn.contains(">storage-0<") && drawn.contains(">storage-1<"), "{drawn}");
     }
 
     #[test]
