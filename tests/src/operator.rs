@@ -13,7 +13,7 @@ use kms_operator::{
     api::{KeyPolicy, OsdKey},
     rights,
 };
-use kms_testkit::servers::wait;
+use kms_testkit::servers::{Kube, wait};
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -65,8 +65,17 @@ impl Scene {
     /// Creates a cluster that the operator is to take over, with OSDs on these nodes. Each node is in the zone of its second
     /// name. All keys are due.
     pub async fn new(osds: &[(usize, &str, &str)]) -> Self {
+        Self::on(Kube::for_tests().await.expect("an API server"), osds).await
+    }
+
+    /// Creates the same, on this server.
+    pub async fn on(kube: Kube, osds: &[(usize, &str, &str)]) -> Self {
         let security = json!({"keyRotation": {"enabled": false, "schedule": "0 3 * * 0"}});
-        let cluster = Cluster::new(security).await;
+        Self::of(Cluster::with_image(Cluster::on(kube, security).await).await, osds).await
+    }
+
+    /// Hands a cluster over to the operator, with further OSDs.
+    pub async fn of(cluster: Cluster, osds: &[(usize, &str, &str)]) -> Self {
         define(&cluster, serde_json::to_value(OsdKey::crd()).expect("JSON")).await;
         define(&cluster, serde_json::to_value(KeyPolicy::crd()).expect("JSON")).await;
         let token = operator_account(&cluster).await;

@@ -46,7 +46,11 @@ pub fn deployed(file: &str) -> Vec<Value> {
 impl Cluster {
     /// Creates a namespace with a CephCluster that has this `security` block, and records an image for rotation jobs.
     pub async fn new(security: Value) -> Self {
-        let cluster = Self::bare(security).await;
+        Self::with_image(Self::bare(security).await).await
+    }
+
+    /// Records an image for rotation jobs.
+    pub async fn with_image(cluster: Self) -> Self {
         let image = json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-image": "mine:0"}}});
         cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &image).await;
         cluster
@@ -82,7 +86,11 @@ impl Cluster {
 
     /// Creates the same, without options for rotation jobs.
     pub async fn bare(security: Value) -> Self {
-        let kube = Kube::for_tests().await.expect("an API server");
+        Self::on(Kube::for_tests().await.expect("an API server"), security).await
+    }
+
+    /// Creates the same, on a server of its own.
+    pub async fn on(kube: Kube, security: Value) -> Self {
         let place = kube.create_namespace("rook-ceph").await.expect("a namespace");
         place.create_ceph_cluster("rook-ceph", security).await.expect("a CephCluster");
         Self { kube, place, folder: tempfile::tempdir().expect("a folder") }

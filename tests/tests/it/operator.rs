@@ -7,6 +7,7 @@ use std::{
 };
 
 use kms_operator::Role;
+use kms_testkit::servers::Kube;
 use kms_tests::{
     crash::Dice,
     operator::{Run, Scene, condition},
@@ -377,6 +378,24 @@ async fn a_replica_takes_over_when_the_network_of_the_leader_stalls_and_the_othe
         })
         .await;
     one.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn a_restart_of_the_api_server_and_expired_watches_are_survived() {
+    let programs = kms_testkit::servers::setting(kms_testkit::servers::KUBE_BIN).unwrap();
+    let mut scene = Scene::on(Kube::start(&programs).await.unwrap(), &THREE).await;
+    let leader = scene.leader().await;
+    scene.until("a rotation", async || Ok((!scene.running().await.is_empty()).then_some(()))).await;
+    scene.cluster.kube.restart_without_history().await.unwrap();
+    let ran = scene.rotate_all(&leader.clock, &[0, 1, 2]).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "{ran:?}");
+    for (id, ..) in THREE {
+        let _key = scene.until_ready_is(id, "UpToDate").await;
+    }
+    let expired = leader.health.errors().iter().any(|error| error.contains("HTTP status 410"));
+    assert!(expired, "no watch has expired: {:?}", leader.health.errors());
+    leader.stop().await;
 }
 
 mod url {
