@@ -55,6 +55,8 @@ pub struct Replica {
 pub enum Run {
     /// The rotation succeeds, and is recorded at the Deployment.
     Succeeds,
+    /// It succeeds, and has recorded itself.
+    Ends,
     /// It fails.
     Fails,
     /// It goes on.
@@ -70,7 +72,10 @@ impl Scene {
 
     /// Creates the same, on this server.
     pub async fn on(kube: Kube, osds: &[(usize, &str, &str)]) -> Self {
-        let security = json!({"keyRotation": {"enabled": false, "schedule": "0 3 * * 0"}});
+        // Two days ago, so that no period ends during a test.
+        let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday().wrapping_sub(2);
+        let schedule = format!("0 0 * * {}", day.to_sunday_zero_offset());
+        let security = json!({"keyRotation": {"enabled": false, "schedule": schedule}});
         Self::of(Cluster::with_image(Cluster::on(kube, security).await).await, osds).await
     }
 
@@ -250,13 +255,15 @@ impl Scene {
             let now = clock.now().expect("a response").to_string();
             let now = format!("{}Z", now.split(['.', 'Z']).next().expect("a time"));
             let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": now, "reason": "Test"});
-            let status = if run(osd) == Run::Succeeds {
+            if run(osd) == Run::Succeeds {
                 let deployment = format!("deployments/rook-ceph-osd-{osd}");
                 self.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(now)).await;
+            }
+            let status = if run(osd) == Run::Fails {
+                json!({"startTime": now, "failed": 1, "conditions": [condition("FailureTarget"), condition("Failed")]})
+            } else {
                 json!({"startTime": now, "completionTime": now, "succeeded": 1,
                        "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]})
-            } else {
-                json!({"startTime": now, "failed": 1, "conditions": [condition("FailureTarget"), condition("Failed")]})
             };
             let path = format!("/apis/batch/v1/namespaces/{}/jobs/{name}/status", self.kube_namespace());
             self.patch(&path, &json!({"status": status})).await;

@@ -193,7 +193,12 @@ impl Cluster {
     /// has `program` as `kms`.
     pub async fn run_container(&self, program: &str, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
-        let container = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        self.run_job(program, &job["spec"]["jobTemplate"], token, devices).await
+    }
+
+    /// Runs the container of a Job, or of the template of one, in the same way.
+    pub async fn run_job(&self, program: &str, job: &Value, token: &str, devices: &Path) -> Ran {
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["command"], json!(["kms"]));
         let mount = container["volumeMounts"].as_array().expect("mounts").iter();
         let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");
