@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
         .tls_backend_preconfigured(Pki::client_config(&vault.pki().ca.cert, None)?)
         .no_proxy()
         .build()?;
-    let demo = Demo { scene: Scene::of(cluster).await, token, client, disks: tempfile::tempdir()? };
+    let demo = Demo { scene: Scene::prepare(cluster).await, token, client, disks: tempfile::tempdir()? };
     for osd in 0..OSDS {
         demo.add(osd).await?;
     }
@@ -152,7 +152,8 @@ impl Demo {
     fn escrow(&self) -> Result<()> {
         let recipients = self.disks.path().join("recipients.txt");
         fs::write(&recipients, Pair::generate().recipient)?;
-        let [folder, recipients] = [self.disks.path().join("saved"), recipients].map(|path| path.display().to_string());
+        let [folder, recipients] =
+            [self.disks.path().join("saved"), recipients].map(|path| path.display().to_string());
         println!("$ kms escrow create saved -R recipients.txt --cluster rook-ceph");
         let ran = self.admin(&["escrow", "create", &folder, "-R", &recipients]);
         println!("    {}\n", ran.stdout.lines().last().unwrap_or_default());
@@ -211,8 +212,8 @@ impl Demo {
         let (kms, cluster) = (kms.display().to_string(), &self.scene.cluster);
         let jobs = self.scene.active_jobs().await;
         for (name, job) in &jobs {
-            let (osd, pod) = (osd_of(job), &job["spec"]["template"]["spec"]);
-            let ran = cluster.run_pod(&kms, pod, &self.token, &self.folder(osd)).await;
+            let osd = osd_of(job);
+            let ran = cluster.run_job(&kms, job, &self.token, &self.folder(osd)).await;
             println!("    ({name} runs on node-{osd}: {})", ran.text().lines().last().unwrap_or_default());
             self.scene.end_job(name, Timestamp::now(), ran.code == 0).await;
         }
