@@ -16,6 +16,7 @@ mod migrate;
 mod migrate_cluster;
 mod operator;
 mod operator_install;
+mod operator_page;
 mod recover_cli;
 mod rook_cli;
 mod rook_doctor;

@@ -131,7 +131,9 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit>
 async fn listener(args: &Args) -> Result<Option<TcpListener>> {
     let Some(address) = args.listen else { return Ok(None) };
     let listener = TcpListener::bind(address).await.map_err(|cause| {
-        Error::config("the address of --listen cannot be used").context("address", address).source(cause)
+        Error::config("the address of --listen cannot be used")
+            .context("address", address.to_string())
+            .source(cause)
     })?;
     info!(%address, "metrics, probes and the status page are served");
     Ok(Some(listener))
