@@ -8,6 +8,7 @@ mod codegen;
 mod crash;
 mod demo;
 mod deny;
+mod dist;
 mod features;
 mod it;
 mod live;
@@ -35,6 +36,7 @@ enum Task {
     Crash(crash::Crash),
     Demo(demo::Demo),
     Deny(deny::Deny),
+    Dist(dist::Dist),
     Features(features::Features),
     It(it::It),
     Provision(provision::Provision),
@@ -63,6 +65,7 @@ fn run(task: Task) -> Result<()> {
         Task::Crash(task) => task.run(&sh),
         Task::Demo(task) => task.run(&sh),
         Task::Deny(task) => task.run(&sh),
+        Task::Dist(task) => task.run(&sh),
         Task::Features(task) => task.run(&sh),
         Task::It(task) => task.run(&sh),
         Task::Provision(task) => task.run(&sh),
