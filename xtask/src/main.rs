@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod dist;
 mod features;
+mod image;
 mod it;
 mod live;
 mod manifests;
@@ -38,6 +39,7 @@ enum Task {
     Deny(deny::Deny),
     Dist(dist::Dist),
     Features(features::Features),
+    Image(image::Image),
     It(it::It),
     Provision(provision::Provision),
     Servers(servers::Servers),
@@ -67,6 +69,7 @@ fn run(task: Task) -> Result<()> {
         Task::Deny(task) => task.run(&sh),
         Task::Dist(task) => task.run(&sh),
         Task::Features(task) => task.run(&sh),
+        Task::Image(task) => task.run(&sh),
         Task::It(task) => task.run(&sh),
         Task::Provision(task) => task.run(&sh),
         Task::Servers(task) => task.run(&sh),

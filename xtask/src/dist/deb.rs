@@ -5,18 +5,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
 
-use super::NAME;
+use super::{NAME, Profile, VERSION};
 use crate::{provision, run::run};
 
 /// Packs `root`, which has the folder `usr`, into a package in `folder`. Changes `root`.
-pub(super) fn build(
-    sh: &Shell,
-    root: &Path,
-    version: &str,
-    level: &str,
-    epoch: &str,
-    folder: &Path,
-) -> Result<()> {
+pub(super) fn build(sh: &Shell, root: &Path, profile: Profile, epoch: &str, folder: &Path) -> Result<()> {
     let machine = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
     let depends = depends(sh, &root.join("usr/bin/kms"))?;
     // Debian's policy wants manual pages and the changelog compressed.
@@ -35,7 +28,7 @@ pub(super) fn build(
         control.join("control"),
         format!(
             "Package: {NAME}
-Version: {version}
+Version: {VERSION}
 Architecture: {machine}
 Maintainer: rook-kms ({homepage})
 Depends: {depends}
@@ -51,10 +44,14 @@ Description: keys of encrypted Ceph OSDs
     )?;
     run(cmd!(sh, "chmod --recursive u=rwX,go=rX {root}"))?;
     run(cmd!(sh, "chmod --recursive u=rwX,go= {etc}"))?;
-    let package = folder.join(format!("{NAME}_{version}_{machine}.deb"));
+    let package = folder.join(format!("{NAME}_{VERSION}_{machine}.deb"));
+    let (compression, level) = (profile.compression(), profile.level());
     // One thread, since the number of threads changes the bytes.
-    run(cmd!(sh, "dpkg-deb --root-owner-group --threads-max=1 -Zxz -z{level} --build {root} {package}")
-        .env("SOURCE_DATE_EPOCH", epoch))
+    run(cmd!(
+        sh,
+        "dpkg-deb --root-owner-group --threads-max=1 -Z{compression} -z{level} --build {root} {package}"
+    )
+    .env("SOURCE_DATE_EPOCH", epoch))
 }
 
 /// The packages with the libraries that the program is linked to.

@@ -21,6 +21,8 @@ use crate::{
 /// The name of the package and of the archives.
 const NAME: &str = "rook-kms";
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Make the files of a release: archive, Debian package, chart, manifests, bill of materials, checksums
 #[derive(Args, Debug)]
 pub(crate) struct Dist {
@@ -66,9 +68,14 @@ impl Profile {
         Ok(())
     }
 
-    /// The level of gzip and xz.
+    /// The level of compression.
     fn level(self) -> &'static str {
         if self == Self::Dev { "1" } else { "9" }
+    }
+
+    /// The compression of the Debian package.
+    fn compression(self) -> &'static str {
+        if self == Self::Dev { "gzip" } else { "xz" }
     }
 }
 
@@ -115,7 +122,6 @@ impl Release<'_> {
     /// Makes all files in `folder`, which is emptied first.
     fn make(&self, folder: &Path) -> Result<()> {
         let sh = self.sh;
-        let version = env!("CARGO_PKG_VERSION");
         sh.remove_path(folder)?;
         sh.create_dir(folder)?;
         let place = sh.create_temp_dir()?;
@@ -124,43 +130,43 @@ impl Release<'_> {
         let machine = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
         self.archive(
             &usr,
-            &format!("{NAME}-{version}"),
-            &folder.join(format!("{NAME}-{version}-{machine}.tar.gz")),
+            &format!("{NAME}-{VERSION}"),
+            &folder.join(format!("{NAME}-{VERSION}-{machine}.tar.gz")),
         )?;
         let deploy = root().join("deploy");
         let chart = deploy.join("helm/kms-operator");
-        self.archive(&chart, "kms-operator", &folder.join(format!("kms-operator-{version}.tgz")))?;
+        self.archive(&chart, "kms-operator", &folder.join(format!("kms-operator-{VERSION}.tgz")))?;
         self.archive(
             &deploy,
             &format!("{NAME}-deploy"),
-            &folder.join(format!("{NAME}-deploy-{version}.tar.gz")),
+            &folder.join(format!("{NAME}-deploy-{VERSION}.tar.gz")),
         )?;
-        deb::build(sh, place.path(), version, self.profile.level(), &self.source.epoch, folder)?;
-        self.profile.materials(sh, self.kms, &folder.join(format!("{NAME}-{version}.cdx.json")))?;
+        deb::build(sh, place.path(), self.profile, &self.source.epoch, folder)?;
+        self.profile.materials(sh, self.kms, &folder.join(format!("{NAME}-{VERSION}.cdx.json")))?;
         sh.write_file(folder.join(SUMS), sums(sh, folder)?)?;
         Ok(())
     }
 
     /// Packs a folder under the name `inside`.
     fn archive(&self, from: &Path, inside: &str, to: &Path) -> Result<()> {
-        let Self { sh, source: Source { epoch, .. }, profile, .. } = self;
-        let Some((tar, level)) =
-            to.to_str().and_then(|to| to.rsplit_once('.')).map(|(tar, _)| (tar, profile.level()))
-        else {
-            bail!("{} is not a name for an archive", to.display());
-        };
-        let part = format!("{tar}.part");
-        let name = format!("s,^\\.,{inside},SH");
-        run(cmd!(
-            sh,
-            "tar --create --file {part} --directory {from} --transform {name} --sort=name --format=ustar
-            --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@{epoch} ."
-        ))?;
+        let Self { sh, source, profile, .. } = self;
+        let (part, level) = (to.with_extension("part"), profile.level());
+        tar(sh, from, inside, &source.epoch, &part)?;
         let packed = cmd!(sh, "gzip --no-name -{level} --stdout {part}").output()?.stdout;
         sh.write_file(to, packed)?;
         sh.remove_path(part)?;
         Ok(())
     }
+}
+
+/// Packs a folder under the name `inside`, without compression.
+pub(crate) fn tar(sh: &Shell, from: &Path, inside: &str, epoch: &str, to: &Path) -> Result<()> {
+    let name = format!("s,^\\.,{inside},SH");
+    run(cmd!(
+        sh,
+        "tar --create --file {to} --directory {from} --transform {name} --sort=name --format=ustar --owner=0 --group=0
+        --numeric-owner --mode=u=rwX,go=rX --mtime=@{epoch} ."
+    ))
 }
 
 /// The checksums of the files in a folder, as `sha256sum --check` reads them.
@@ -209,8 +215,7 @@ mod tests {
         let _folder = sh.push_dir(&one);
         cmd!(sh, "sha256sum --check --strict --quiet {SUMS}").run().unwrap();
 
-        let version = env!("CARGO_PKG_VERSION");
-        let chart = format!("kms-operator-{version}.tgz");
+        let chart = format!("kms-operator-{VERSION}.tgz");
         let go = servers::setting("KMS_IT_GO_INSTALL").unwrap();
         let values = r#"{"image": "mirror.example.com/kms:v9"}"#;
         let objects = cmd!(sh, "{go} helm {chart} storage {values}").read().unwrap();
@@ -219,13 +224,13 @@ mod tests {
         let package = sh.read_dir(".").unwrap();
         let package = package.iter().find(|path| path.extension().is_some_and(|end| end == "deb")).unwrap();
         let field = |field: &str| cmd!(sh, "dpkg-deb --field {package} {field}").read().unwrap();
-        assert_eq!((field("Package"), field("Version")), (NAME.to_owned(), version.to_owned()));
+        assert_eq!((field("Package"), field("Version")), (NAME.to_owned(), VERSION.to_owned()));
         assert!(field("Depends").contains("libc6 (>= "), "{}", field("Depends"));
         let root = sh.create_temp_dir().unwrap();
         let root = root.path();
         cmd!(sh, "dpkg-deb --extract {package} {root}").run().unwrap();
         let said = cmd!(sh, "{root}/usr/bin/kubectl-kms version").read().unwrap();
-        assert_eq!(said, format!("kms {version}"));
+        assert_eq!(said, format!("kms {VERSION}"));
         for path in [
             "usr/share/man/man1/kms-open.1.gz",
             "usr/share/bash-completion/completions/kms",

@@ -8,9 +8,8 @@ const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
 
 fn takes<'a>(from: &str, args: impl IntoIterator<Item = &'a str>) {
     let args: Vec<&str> = ["kms"].into_iter().chain(args).collect();
-    if let Err(error) = kms_cli::command().try_get_matches_from(&args) {
-        panic!("{from}: {args:?}\n{error}");
-    }
+    let error = kms_cli::command().try_get_matches_from(&args).err();
+    assert!(error.is_none(), "{from}: {args:?}\n{error:?}");
 }
 
 /// The containers of an object, wherever they are in it.
