@@ -131,7 +131,6 @@ fn measure(sh: &Shell, what: What) -> Result<()> {
         go_promql: false,
         go_age: false,
         go_install: false,
-        go_promql: false,
         go_tls: false,
         ibm_clients: false,
         pykmip: false,
