@@ -258,11 +258,14 @@ impl Controller {
         let writes: Vec<_> = writes.buffer_unordered(WRITES_PARALLEL).collect().await;
         let mut result = Ok(());
         for (osd, stored, status, written) in writes {
-            if matches!(written, Ok(true)) {
-                let stored = stored.map(|stored| &stored.status);
-                self.announcer.announce(&self.place, &osd, stored, &status).await;
+            match written {
+                Ok(true) => {
+                    let stored = stored.map(|stored| &stored.status);
+                    self.announcer.announce(&self.place, &osd, stored, &status).await;
+                }
+                Ok(false) => {}
+                Err(error) => result = result.and(Err(error)),
             }
-            result = result.and(written.map(drop));
         }
         result
     }
