@@ -1,6 +1,10 @@
 //! The operator: its watches, its loops and its part in the election.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::{
@@ -131,7 +135,9 @@ impl Operator {
         let mut tasks =
             Tasks { set: JoinSet::new(), connection: connection.clone(), changed, health: health.clone() };
         let shared = tasks.watch_shared();
-        for kube_namespace in &settings.namespaces {
+        // Each once: two loops of one namespace would both act.
+        let namespaces: BTreeSet<&String> = settings.namespaces.iter().collect();
+        for kube_namespace in namespaces {
             let controller = Controller {
                 place: RookNamespace::new(connection.clone(), kube_namespace),
                 copies: tasks.watch_namespace(kube_namespace),

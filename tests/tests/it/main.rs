@@ -15,6 +15,7 @@ mod luks_cli;
 mod migrate;
 mod migrate_cluster;
 mod operator;
+mod operator_fleet;
 mod recover_cli;
 mod rook_cli;
 mod rook_doctor;
