@@ -19,7 +19,7 @@ use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::rook::{Cluster, fixture, move_to, rename};
+use crate::rook::{ADMIN, Cluster, fixture, move_to, rename};
 
 /// The longest wait for anything that the operator does, on a machine that compiles at the same time.
 const LONG: Duration = Duration::from_secs(60);
@@ -177,9 +177,19 @@ impl Scene {
 
     /// Starts a replica in this process, which reaches the API server by this kubeconfig.
     pub async fn replica_by(&self, kubeconfig: &str, identity: &str) -> Replica {
+        self.replica(kubeconfig, identity, self.kube_namespace()).await
+    }
+
+    /// Starts a replica whose Lease is in another namespace, so that it leads beside the others.
+    pub async fn second_leader(&self, lease_namespace: &str) -> Replica {
+        self.replica(&self.cluster.kubeconfig(ADMIN), "other", lease_namespace).await
+    }
+
+    async fn replica(&self, kubeconfig: &str, identity: &str, lease_namespace: &str) -> Replica {
         let options = ConnectOptions::new().with_kubeconfig(kubeconfig).with_watches();
         let connection = connect(options).await.expect("a connection");
         let mut settings = Settings::new(self.kube_namespace(), identity);
+        lease_namespace.clone_into(&mut settings.lease_namespace);
         settings.lease = LeaseTimes::new(Duration::from_millis(1500), Duration::from_millis(300));
         settings.pace =
             Pace::new(Duration::from_millis(20), Duration::from_millis(500), Duration::from_secs(5));

@@ -41,9 +41,12 @@ impl ClusterCopy {
         let ObjectMeta { generation, annotations, deletion_timestamp, .. } = &object.metadata;
         let version = (*generation, annotations.clone(), deletion_timestamp.is_some());
         let read = || {
-            let value = serde_json::to_value(&object).map_err(|_cause| "it cannot be read".to_owned())?;
-            let cluster: CephCluster = serde_json::from_value(value)
-                .map_err(|cause| format!("the CephCluster cannot be read: {cause}"))?;
+            // The cause may quote a setting, and so a credential in clear.
+            let value = serde_json::to_value(&object).and_then(serde_json::from_value);
+            let cluster: CephCluster = value.map_err(|_cause| {
+                "spec.security of the CephCluster has a field of the wrong type: kms check names it"
+                    .to_owned()
+            })?;
             cluster.spec.check_spelling().map_err(|error| in_words(&error))?;
             let options =
                 JobOptions::of_annotations(&cluster.annotations).map_err(|error| in_words(&error))?;
@@ -163,4 +166,53 @@ pub(crate) fn in_words(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster(object: Value) -> ClusterCopy {
+        ClusterCopy::of(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_cluster_that_is_not_valid_is_no_other_and_its_settings_are_not_quoted() {
+        let of = |spec: Value| {
+            cluster(json!({
+                "metadata": {"name": "a", "annotations": {OPERATOR: "true", PAUSED: " True "}}, "spec": spec,
+            }))
+        };
+        let good = of(json!({"security": {"keyRotation": {"enabled": false}}}));
+        assert!(good.is_ours && good.is_paused && good.settings.is_ok());
+        let bad = of(json!({"security": {"kms": {"connectionDetails": "canary"}}}));
+        assert!(bad.is_ours && !format!("{bad:?}").contains("canary"), "{bad:?}");
+        assert!(bad.settings.is_err());
+        let option = cluster(json!({
+            "metadata": {"name": "a", "annotations": {"kms.ceph.rook.io/rotation-grace": "long"}},
+        }));
+        assert!(!option.is_ours && option.settings.unwrap_err().contains("rotation-grace"));
+    }
+
+    #[test]
+    fn the_status_of_a_cluster_is_no_change_of_it() {
+        let of = |generation: i64, phase: &str| {
+            cluster(json!({"metadata": {"name": "a", "generation": generation}, "status": {"phase": phase}}))
+        };
+        assert!(of(1, "Ready") == of(1, "Progressing") && of(1, "Ready") != of(2, "Ready"));
+    }
+
+    #[test]
+    fn a_key_and_a_policy_that_are_not_valid_are_the_safe_ones() {
+        let key = KeyCopy::of(
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": 1, "status": 2})).unwrap(),
+        );
+        assert_eq!((key.spec, key.status), (None, OsdKeyStatus::default()));
+        let paused = |spec: Value| {
+            policy(serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()).paused
+        };
+        assert!(paused(json!({"maxParallel": "many"})) && !paused(json!({"maxParallel": 2})));
+    }
 }

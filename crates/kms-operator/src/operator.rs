@@ -1,6 +1,11 @@
 //! The operator: its watches, its loops and its part in the election.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::{
@@ -147,7 +152,9 @@ impl Operator {
         let mut tasks =
             Tasks { set: JoinSet::new(), connection: connection.clone(), changed, health: health.clone() };
         let shared = tasks.watch_shared();
-        for kube_namespace in &settings.namespaces {
+        // Each once: two loops of one namespace would both act.
+        let namespaces: BTreeSet<&String> = settings.namespaces.iter().collect();
+        for kube_namespace in namespaces {
             let controller = Controller {
                 place: RookNamespace::new(connection.clone(), kube_namespace),
                 copies: tasks.watch_namespace(kube_namespace),

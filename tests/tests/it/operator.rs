@@ -305,6 +305,15 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Sends SIGTERM, and returns the exit code.
+    fn terminate(mut self) -> Option<i32> {
+        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.0.wait().unwrap().code()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // SIGKILL; it may have ended already.
@@ -377,7 +386,45 @@ async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
     scene.until_ready_is(last, "UpToDate").await;
     assert!(ran.values().all(|jobs| jobs.len() == 1), "an OSD was rotated twice: {ran:?}");
     assert_eq!(scene.jobs().await.len(), all.len());
-    drop(survivor);
+    drop(replicas);
+    scene
+        .until("the survivor to lead", async || {
+            Ok((holder().await?.as_deref() == Some("survivor")).then_some(()))
+        })
+        .await;
+    assert_eq!(survivor.terminate(), Some(0));
+    assert_eq!(holder().await.unwrap(), None, "the Lease is released");
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn two_leaders_at_once_rotate_no_osd_twice() {
+    let names: Vec<String> = (0..12).map(|id| format!("n{id}")).collect();
+    let osds: Vec<_> =
+        names.iter().enumerate().map(|(id, name)| (id, name.as_str(), name.as_str())).collect();
+    let scene = Scene::new(&osds).await;
+    scene.policy(json!({"maxParallel": 4})).await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/paused", json!("true")).await;
+    let lease = scene.cluster.kube.create_namespace("other-lease").await.unwrap();
+    let (one, two) = (scene.leader().await, scene.second_leader(lease.name()).await);
+    scene
+        .until("both to lead", async || {
+            let lead = [&one, &two]
+                .map(|replica| replica.health.role() == Role::Leading && replica.health.is_ready());
+            Ok((lead == [true; 2]).then_some(()))
+        })
+        .await;
+    // Both get the event at the same moment.
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/paused", Value::Null).await;
+    let all: Vec<usize> = (0..osds.len()).collect();
+    let ran = scene.rotate_all(&one.clock, &all).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "an OSD was rotated twice: {ran:?}");
+    for id in all {
+        let _key = scene.until_ready_is(id, "UpToDate").await;
+    }
+    assert_eq!(scene.jobs().await.len(), osds.len());
+    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Keep the keys of encrypted OSDs rotated, and show their state in Kubernetes
     ///
     /// kms runs until it gets SIGTERM or SIGINT. It acts on CephClusters with the annotation kms.ceph.rook.io/operator=true and
-    /// on no others. Several replicas may run; one of them acts. README.md says how to install, watch, pause and remove it.
+    /// on no others. Several replicas may run; one of them acts. deploy/README.md says how to install, watch, pause and remove it.
     #[cfg(feature = "operator")]
     Operator(operator::Args),
     /// Print what a pod needs for a security block
