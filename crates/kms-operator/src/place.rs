@@ -6,7 +6,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kms_kube::CephCluster;
+use kms_dispatch::Provider;
+use kms_kube::{CephCluster, KUBERNETES};
 use kms_rook::{
     JobMaker, JobOptions, Naming, Osd,
     client::{LastRotation, OsdPod, nodes_of},
@@ -121,7 +122,7 @@ impl Copies {
             Ok((cluster, options)) => rules(cluster, options, policy),
         };
         let security = settings.as_ref().ok().map(|(cluster, _)| &cluster.spec.security);
-        let provider = security.and_then(|security| kms_dispatch::Provider::of(security).ok());
+        let provider = security.and_then(|security| Provider::of(security).ok());
         let domain_label = rules.as_ref().map(|rules| rules.domain_label.clone()).unwrap_or_default();
         let domain_of = |node: &String| match labels.get(node).and_then(|labels| labels.get(&domain_label)) {
             Some(value) => format!("{domain_label}={value}"),
@@ -148,7 +149,10 @@ impl Copies {
         };
         let facts = Facts {
             now,
-            provider: provider.map(|provider| provider.as_str().to_owned()),
+            provider: provider.map(|provider| match provider {
+                Provider::KubernetesSecret => KUBERNETES.to_owned(),
+                provider => provider.as_str().to_owned(),
+            }),
             rules,
             is_paused: cluster.is_paused || pauses(&policies, kube_namespace),
             escrowed: cluster.escrowed,

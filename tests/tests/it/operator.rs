@@ -1,9 +1,14 @@
 //! The operator on a real API server. There is no kubelet and no controller of Jobs: the tests end Jobs themselves.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use kms_operator::Role;
 use kms_tests::{
+    crash::Dice,
     operator::{Run, Scene, condition},
     rook::ADMIN,
 };
@@ -25,7 +30,9 @@ async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
     // One that is not valid does not block the others.
     let mut broken = cluster.call("GET", "apps/v1", "deployments/rook-ceph-osd-2", Value::Null).await;
     broken["metadata"] = json!({"name": "rook-ceph-osd-9", "labels": broken["metadata"]["labels"]});
-    broken["metadata"]["labels"]["ceph.rook.io/pvc"] = json!("set1-data-9");
+    for (label, value) in [("ceph.rook.io/pvc", "set1-data-9"), ("ceph-osd-id", "9")] {
+        broken["metadata"]["labels"][label] = json!(value);
+    }
     cluster.call("POST", "apps/v1", "deployments", broken).await;
     // Not handed over: nothing happens.
     scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("false")).await;
@@ -57,7 +64,7 @@ async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
         let status = &key["status"];
         assert_eq!(
             (&status["provider"], &status["failedAttempts"]),
-            (&json!("kubernetes-secret"), &json!(0)),
+            (&json!("kubernetes"), &json!(0)),
             "{status}"
         );
         assert!(status["node"].as_str().unwrap().starts_with(cluster.place.name()), "{status}");
@@ -80,7 +87,7 @@ async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
     let head: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     assert_eq!(head, ["NAME", "OSD", "PROVIDER", "READY", "REASON", "KEY-AGE", "NEXT"]);
     let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
-    assert_eq!(row[..5], ["set1-data-0", "0", "kubernetes-secret", "True", "UpToDate"]);
+    assert_eq!(row[..5], ["set1-data-0", "0", "kubernetes", "True", "UpToDate"]);
 
     // The key goes with its Deployment, and nothing else does.
     cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
@@ -237,6 +244,97 @@ async fn a_key_is_rotated_when_asked_for_and_not_where_the_operator_is_paused_or
     leader.stop().await;
     let lease = cluster.call("GET", "coordination.k8s.io/v1", "leases/kms-operator", Value::Null).await;
     assert_eq!(lease["spec"]["holderIdentity"], Value::Null, "{lease}");
+}
+
+/// A replica as a process of its own, which ends with its owner.
+struct Process(Child);
+
+impl Process {
+    fn start(scene: &Scene, identity: &str) -> Self {
+        let kms = kms_testkit::servers::setting(kms_testkit::servers::KMS).unwrap();
+        let config = scene.cluster.kubeconfig(&scene.token);
+        let child = Command::new(kms)
+            .args(["--kubeconfig", &config, "operator", "--lease-duration", "1s", "--identity", identity])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL; it may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
+    let kills =
+        if kms_testkit::servers::optional_setting(kms_testkit::servers::SWEEP).is_some() { 50 } else { 10 };
+    let names: Vec<(usize, String)> = (0..2 * kills).map(|id| (id, format!("n{id}"))).collect();
+    let osds: Vec<_> = names.iter().map(|(id, name)| (*id, name.as_str(), name.as_str())).collect();
+    let scene = Scene::new(&osds).await;
+    scene.policy(json!({"maxParallel": 2})).await;
+    let watched = scene.replica_by(&scene.cluster.kubeconfig(&scene.token), "watcher").await;
+    let clock = watched.clock.clone();
+    let holder = async || {
+        let path = format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{}/leases/kms-operator",
+            scene.cluster.place.name()
+        );
+        let lease = scene.cluster.kube.request("GET", &path, Value::Null).await?;
+        Ok::<_, anyhow::Error>(
+            lease.ok().ok().and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned)),
+        )
+    };
+    scene.until("a first response", async || Ok(clock.now())).await;
+    watched.kill().await;
+
+    let mut dice = Dice::new(7);
+    let mut ran: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut replicas: BTreeMap<String, Process> = BTreeMap::new();
+    let mut started = 0;
+    for kill in 0..kills {
+        while replicas.len() < 2 {
+            started += 1;
+            let identity = format!("replica-{started}");
+            replicas.insert(identity.clone(), Process::start(&scene, &identity));
+        }
+        // Some rotations end while the leader lives, and others after it has been killed.
+        let leader = scene
+            .until("a leader", async || {
+                for (name, osd) in scene
+                    .end_jobs(&clock, |osd| if (osd + kill) % 3 == 0 { Run::Hangs } else { Run::Succeeds })
+                    .await
+                {
+                    ran.entry(osd).or_default().push(name);
+                }
+                Ok(holder().await?.filter(|holder| replicas.contains_key(holder)))
+            })
+            .await;
+        tokio::time::sleep(Duration::from_millis(dice.below(600).try_into().unwrap())).await;
+        drop(replicas.remove(&leader));
+    }
+    let survivor = Process::start(&scene, "survivor");
+    let all: Vec<usize> = osds.iter().map(|(id, ..)| *id).collect();
+    scene
+        .until("every OSD to be rotated", async || {
+            for (name, osd) in scene.end_jobs(&clock, |_| Run::Succeeds).await {
+                ran.entry(osd).or_default().push(name);
+            }
+            Ok(all.iter().all(|osd| ran.contains_key(osd)).then_some(()))
+        })
+        .await;
+    // The last one has ended; nothing more begins.
+    let last = all.iter().max().copied().unwrap();
+    scene.until_ready_is(last, "UpToDate").await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "an OSD was rotated twice: {ran:?}");
+    assert_eq!(scene.jobs().await.len(), all.len());
+    drop(survivor);
 }
 
 #[tokio::test]
