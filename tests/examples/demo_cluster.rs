@@ -2,12 +2,7 @@
 //!
 //! There is no kubelet, so this program runs the containers of Jobs: the real program, on the image of the OSD.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a demonstration fails by panicking"
-)]
+#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "a program for people at a terminal")]
 
 use std::{
     fs,
@@ -18,12 +13,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use kms_testkit::servers::{
-    self, OpenBao, OpenBaoConfig, port,
+    self, OpenBao, OpenBaoConfig, Pki, port,
     process::{Launch, Process},
     wait,
 };
 use kms_tests::{
     Ran,
+    age::Pair,
     operator::{Scene, condition, osd_of},
     rook::{ADMIN, Cluster},
 };
@@ -46,7 +42,11 @@ async fn main() -> Result<()> {
         "OpenBao and an API server are ready. The CephCluster names OpenBao, and Rook does not rotate its keys.\n"
     );
     let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
-    let demo = Demo { scene: Scene::of(cluster).await, token, disks: tempfile::tempdir()? };
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(Pki::client_config(&vault.pki().ca.cert, None)?)
+        .no_proxy()
+        .build()?;
+    let demo = Demo { scene: Scene::prepare(cluster).await, token, client, disks: tempfile::tempdir()? };
     for osd in 0..OSDS {
         demo.add(osd).await?;
     }
@@ -75,11 +75,19 @@ async fn main() -> Result<()> {
         Ok(demo.scene.osd_key(3).await["status"]["rotateNow"] == "today" && demo.are(OSDS, "UpToDate").await)
     })
     .await?;
-    demo.kubectl(&format!("get osdkey {} -o jsonpath={{.status}}", Scene::key(3)));
+    println!("An escrow of all keys is noted at the CephCluster, where the operator sees it:\n");
+    demo.escrow()?;
+    demo.until("the escrow to be seen", async || {
+        Ok(condition(&demo.scene.osd_key(3).await, "Escrowed")["status"] == "True")
+    })
+    .await?;
+    let path = r#"{range .status.conditions[*]}{.type}{"\t"}{.status}{"\t"}{.message}{"\n"}{end}"#;
+    demo.kubectl(&format!("get osdkey {} -o jsonpath='{path}'", Scene::key(3)));
     ensure!(demo.kek(3)? != before, "the KEK was not replaced");
     let _ = demo.admin(&["verify", &Scene::key(3), &demo.image(3).display().to_string()]);
 
-    fs::write(&page, operator.page().await?).with_context(|| page.display().to_string())?;
+    let status = demo.client.get(&operator.url).send().await?.error_for_status()?.text().await?;
+    fs::write(&page, status).with_context(|| page.display().to_string())?;
     println!("The status page of the operator is in {}.", page.display());
     println!("Shown in {:.0} s.", begin.elapsed().as_secs_f64());
     Ok(())
@@ -90,6 +98,7 @@ struct Demo {
     scene: Scene,
     /// A token of the account of Jobs.
     token: String,
+    client: reqwest::Client,
     disks: tempfile::TempDir,
 }
 
@@ -97,13 +106,6 @@ struct Demo {
 struct Running {
     url: String,
     _process: Process,
-}
-
-impl Running {
-    /// The status page.
-    async fn page(&self) -> Result<String> {
-        Ok(reqwest::get(&self.url).await?.error_for_status()?.text().await?)
-    }
 }
 
 impl Demo {
@@ -146,6 +148,18 @@ impl Demo {
         Ok(())
     }
 
+    /// Saves all keys for an identity of age.
+    fn escrow(&self) -> Result<()> {
+        let recipients = self.disks.path().join("recipients.txt");
+        fs::write(&recipients, Pair::generate().recipient)?;
+        let [folder, recipients] =
+            [self.disks.path().join("saved"), recipients].map(|path| path.display().to_string());
+        println!("$ kms escrow create saved -R recipients.txt --cluster rook-ceph");
+        let ran = self.admin(&["escrow", "create", &folder, "-R", &recipients]);
+        println!("    {}\n", ran.stdout.lines().last().unwrap_or_default());
+        Ok(())
+    }
+
     /// Starts the operator with its own account.
     async fn start(&self) -> Result<Running> {
         let kms: PathBuf = servers::setting(servers::KMS)?;
@@ -163,7 +177,10 @@ impl Demo {
             .start()?;
         let url = format!("http://{listen}/");
         wait::until("the operator to be ready", LONG, async || {
-            Ok(reqwest::get(format!("{url}readyz"))
+            Ok(self
+                .client
+                .get(format!("{url}readyz"))
+                .send()
                 .await
                 .is_ok_and(|answer| answer.status().is_success())
                 .then_some(()))
@@ -195,9 +212,9 @@ impl Demo {
         let (kms, cluster) = (kms.display().to_string(), &self.scene.cluster);
         let jobs = self.scene.active_jobs().await;
         for (name, job) in &jobs {
-            let (osd, pod) = (osd_of(job), &job["spec"]["template"]["spec"]);
-            let ran = cluster.run_pod(&kms, pod, &self.token, &self.folder(osd)).await;
-            println!("    ({name} runs on node-{osd}: {})", ran.stdout.lines().last().unwrap_or_default());
+            let osd = osd_of(job);
+            let ran = cluster.run_job(&kms, job, &self.token, &self.folder(osd)).await;
+            println!("    ({name} runs on node-{osd}: {})", ran.text().lines().last().unwrap_or_default());
             self.scene.end_job(name, Timestamp::now(), ran.code == 0).await;
         }
         Ok(jobs.len())

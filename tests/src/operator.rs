@@ -14,7 +14,7 @@ use kms_operator::{
     api::{KeyPolicy, OsdKey},
     rights,
 };
-use kms_testkit::servers::wait;
+use kms_testkit::servers::{Kube, wait};
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -56,6 +56,8 @@ pub struct Replica {
 pub enum Run {
     /// The rotation succeeds, and is recorded at the Deployment.
     Succeeds,
+    /// It succeeds, and has recorded itself.
+    Ends,
     /// It fails.
     Fails,
     /// It goes on.
@@ -66,8 +68,21 @@ impl Scene {
     /// Creates a cluster that the operator is to take over, with OSDs on these nodes. Each node is in the zone of its second
     /// name. All keys are due.
     pub async fn new(osds: &[(usize, &str, &str)]) -> Self {
-        let security = json!({"keyRotation": {"enabled": false, "schedule": "0 3 * * 0"}});
-        let scene = Self::of(Cluster::new(security).await).await;
+        Self::on(Kube::for_tests().await.expect("an API server"), osds).await
+    }
+
+    /// Creates the same, on this server.
+    pub async fn on(kube: Kube, osds: &[(usize, &str, &str)]) -> Self {
+        // Two days ago, so that no period ends during a test.
+        let day = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday().wrapping_sub(2);
+        let schedule = format!("0 0 * * {}", day.to_sunday_zero_offset());
+        let security = json!({"keyRotation": {"enabled": false, "schedule": schedule}});
+        Self::of(Cluster::with_image(Cluster::on(kube, security).await).await, osds).await
+    }
+
+    /// Hands a cluster over to the operator, with further OSDs.
+    pub async fn of(cluster: Cluster, osds: &[(usize, &str, &str)]) -> Self {
+        let scene = Self::prepare(cluster).await;
         for (id, node, zone) in osds {
             scene.add_osd(*id, node, zone).await;
         }
@@ -76,7 +91,7 @@ impl Scene {
     }
 
     /// Installs the custom resources and the account of the operator, and hands nothing over.
-    pub async fn of(cluster: Cluster) -> Self {
+    pub async fn prepare(cluster: Cluster) -> Self {
         define(&cluster, serde_json::to_value(OsdKey::crd()).expect("JSON")).await;
         define(&cluster, serde_json::to_value(KeyPolicy::crd()).expect("JSON")).await;
         let token = operator_account(&cluster).await;
@@ -254,7 +269,7 @@ impl Scene {
                 let deployment = format!("deployments/rook-ceph-osd-{osd}");
                 self.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(seconds(now))).await;
             }
-            self.end_job(&name, now, run(osd) == Run::Succeeds).await;
+            self.end_job(&name, now, run(osd) != Run::Fails).await;
             ended.push((name, osd));
         }
         ended

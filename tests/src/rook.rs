@@ -46,7 +46,11 @@ pub fn deployed(file: &str) -> Vec<Value> {
 impl Cluster {
     /// Creates a namespace with a CephCluster that has this `security` block, and records an image for rotation jobs.
     pub async fn new(security: Value) -> Self {
-        let cluster = Self::bare(security).await;
+        Self::with_image(Self::bare(security).await).await
+    }
+
+    /// Records an image for rotation jobs.
+    pub async fn with_image(cluster: Self) -> Self {
         let image = json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-image": "mine:0"}}});
         cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &image).await;
         cluster
@@ -82,7 +86,11 @@ impl Cluster {
 
     /// Creates the same, without options for rotation jobs.
     pub async fn bare(security: Value) -> Self {
-        let kube = Kube::for_tests().await.expect("an API server");
+        Self::on(Kube::for_tests().await.expect("an API server"), security).await
+    }
+
+    /// Creates the same, on a server of its own.
+    pub async fn on(kube: Kube, security: Value) -> Self {
         let place = kube.create_namespace("rook-ceph").await.expect("a namespace");
         place.create_ceph_cluster("rook-ceph", security).await.expect("a CephCluster");
         Self { kube, place, folder: tempfile::tempdir().expect("a folder") }
@@ -183,14 +191,12 @@ impl Cluster {
     /// Runs the container of a CronJob as the kubelet would, as [`run_pod`](Self::run_pod) does.
     pub async fn run_container(&self, program: &str, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
-        self.run_pod(program, &job["spec"]["jobTemplate"]["spec"]["template"]["spec"], token, devices).await
+        self.run_job(program, &job["spec"]["jobTemplate"], token, devices).await
     }
 
-    /// Runs the container of a pod as the kubelet would: with its command, arguments and environment, and with the
-    /// folder `devices` in place of the OSD's mounted folder. The container finds its account through a kubeconfig, and
-    /// has `program` as `kms`.
-    pub async fn run_pod(&self, program: &str, pod: &Value, token: &str, devices: &Path) -> Ran {
-        let container = &pod["containers"][0];
+    /// Runs the container of a Job, or of the template of one, in the same way.
+    pub async fn run_job(&self, program: &str, job: &Value, token: &str, devices: &Path) -> Ran {
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["command"], json!(["kms"]));
         let mount = container["volumeMounts"].as_array().expect("mounts").iter();
         let inside = mount.clone().find(|mount| mount["name"] == "bridge").expect("the devices");

@@ -154,6 +154,10 @@ fn selections(sh: &Shell, provider: Provider) -> Result<Vec<Selection>> {
         // Tests that compare the output of `kms rotate` with its documentation.
         selections.push(whole("--package kms-cli --bins"));
     }
+    if provider == Provider::Operator {
+        // The files of a release.
+        selections.push(whole("--package xtask --bins"));
+    }
     let others: Vec<&str> = Provider::value_variants()
         .iter()
         .filter(|other| **other != provider)

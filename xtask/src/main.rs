@@ -8,7 +8,9 @@ mod codegen;
 mod crash;
 mod demo;
 mod deny;
+mod dist;
 mod features;
+mod image;
 mod it;
 mod live;
 mod manifests;
@@ -35,7 +37,9 @@ enum Task {
     Crash(crash::Crash),
     Demo(demo::Demo),
     Deny(deny::Deny),
+    Dist(dist::Dist),
     Features(features::Features),
+    Image(image::Image),
     It(it::It),
     Provision(provision::Provision),
     Servers(servers::Servers),
@@ -63,7 +67,9 @@ fn run(task: Task) -> Result<()> {
         Task::Crash(task) => task.run(&sh),
         Task::Demo(task) => task.run(&sh),
         Task::Deny(task) => task.run(&sh),
+        Task::Dist(task) => task.run(&sh),
         Task::Features(task) => task.run(&sh),
+        Task::Image(task) => task.run(&sh),
         Task::It(task) => task.run(&sh),
         Task::Provision(task) => task.run(&sh),
         Task::Servers(task) => task.run(&sh),

@@ -34,12 +34,17 @@ use crate::{
 /// - `rustify` logs the bodies of requests and of answers;
 /// - `hyper`, `hyper_util`, `h2` and `reqwest` log headers (`X-Vault-Token`, `Authorization`) and frames;
 /// - `kube_client` and `tower_http` log requests, and so the Secrets in their bodies; what `kube_client` logs as an
-///   error comes back to kms as an error, which kms reports once, in its own words;
+///   error comes back to kms as an error, which kms reports once, in its own words; so does what `kube_runtime` logs;
 /// - `rustls` logs handshake messages, and can log the secrets of a session.
 ///
 /// A crate that is not in the list has the limit of the last entry.
-const LIMITS: [(&str, Option<Level>); 4] =
-    [("kube_client", None), ("rustify", None), ("vaultrs", None), ("", Some(Level::WARN))];
+const LIMITS: [(&str, Option<Level>); 5] = [
+    ("kube_client", None),
+    ("kube_runtime", None),
+    ("rustify", None),
+    ("vaultrs", None),
+    ("", Some(Level::WARN)),
+];
 
 /// Whether this may be logged at all. This check comes before the user's own filter.
 fn is_safe(metadata: &Metadata<'_>) -> bool {

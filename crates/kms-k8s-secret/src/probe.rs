@@ -1,5 +1,6 @@
 //! The probe of the server, the account and its rights, which `kms check` shows.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
 use kms_kube::{Failure, Secrets};
 
@@ -9,6 +10,9 @@ use crate::{
 };
 
 const PERMISSIONS: &str = "permissions";
+
+/// How many keys are asked about at a time: a cluster may have a thousand.
+const PARALLEL: usize = 8;
 
 /// The verbs on Secrets, and what fails without each. Opening a device needs the first verb only.
 const VERBS: [(&str, &str); 5] = [
@@ -68,13 +72,13 @@ enum May {
 /// Asks whether an update of these keys would succeed: whether the account has the right, and whether each Secret can
 /// change. An access review does not know of `immutable: true`.
 pub(crate) async fn may_update(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-    let mut rights = rights(secrets, names).await?;
-    for (name, right) in names.iter().zip(&mut rights) {
-        if *right != UpdateRight::Denied && is_fixed(secrets, name).await {
-            *right = UpdateRight::Denied;
-        }
-    }
-    Ok(rights)
+    let rights = rights(secrets, names).await?;
+    let asked = names.iter().zip(rights).map(|(name, right)| async move {
+        let is_denied = right == UpdateRight::Denied || is_fixed(secrets, name).await;
+        if is_denied { UpdateRight::Denied } else { right }
+    });
+    let asked: Vec<_> = asked.collect();
+    Ok(stream::iter(asked).buffered(PARALLEL).collect().await)
 }
 
 /// Whether this provider refuses to write to the Secret of a key. `false` if the Secret cannot be read: a rotation reads
@@ -89,11 +93,13 @@ async fn is_fixed(secrets: &Secrets, name: &KeyName) -> bool {
 
 /// Asks whether the account may update the Secrets of these keys: once for all Secrets, and if that is denied, for each.
 async fn rights(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
-    let ask = async |name: Option<String>| match secrets.is_allowed("update", name).await {
-        Ok(true) => Ok(UpdateRight::Granted),
-        Ok(false) => Ok(UpdateRight::Denied),
-        Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => Ok(UpdateRight::Unknown),
-        Err(failure) => Err(failure.error),
+    let ask = |name: Option<String>| async move {
+        match secrets.is_allowed("update", name).await {
+            Ok(true) => Ok(UpdateRight::Granted),
+            Ok(false) => Ok(UpdateRight::Denied),
+            Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => Ok(UpdateRight::Unknown),
+            Err(failure) => Err(failure.error),
+        }
     };
     if names.is_empty() {
         return Ok(Vec::new());
@@ -102,11 +108,8 @@ async fn rights(secrets: &Secrets, names: &[KeyName]) -> Result<Vec<UpdateRight>
     if all != UpdateRight::Denied {
         return Ok(vec![all; names.len()]);
     }
-    let mut rights = Vec::with_capacity(names.len());
-    for name in names {
-        rights.push(ask(Some(Names::of(name).secret)).await?);
-    }
-    Ok(rights)
+    let each: Vec<_> = names.iter().map(|name| ask(Some(Names::of(name).secret))).collect();
+    stream::iter(each).buffered(PARALLEL).try_collect().await
 }
 
 async fn may(secrets: &Secrets, verb: &str) -> Result<May, Failure> {

@@ -39,3 +39,34 @@ impl Clock {
         shown.checked_add(SignedDuration::from_secs(self.shift.load(Ordering::SeqCst))).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// The files of Rust code below a folder.
+    fn sources(folder: &Path) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(sources(&path));
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn no_code_of_the_operator_reads_the_time_of_the_host() {
+        let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        assert!(files.len() > 15, "{}", files.len());
+        for (file, text) in files {
+            for reader in ["SystemTime", "Timestamp", "Zoned", "Utc", "Local"] {
+                let call = format!("{reader}::now(");
+                assert!(!text.contains(&call), "{file} calls {call}): decide by Clock::now");
+            }
+        }
+    }
+}

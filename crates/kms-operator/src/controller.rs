@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
 use kms_core::{ErrorKind, KeyName, Result};
@@ -30,12 +31,15 @@ use crate::{
     metrics::Reconciles,
     outlook::Outlook,
     place::{Copies, Ours, Shared, Sight},
-    plan::{self, Plan, plan},
+    plan::{self, OsdPlan, Plan, plan},
     view::{ClusterView, KeyView, Publisher},
 };
 
 /// How long a Job that was created counts although no watch has shown it.
 const UNSEEN: Duration = Duration::from_secs(60);
+
+/// How many `OsdKey`s are written at a time.
+const WRITES_PARALLEL: usize = 8;
 
 /// How often the loops work.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +153,17 @@ impl Controller {
         };
         if self.asks_rook(&sight.cron_jobs, &ours.facts, &plan) {
             let names: Vec<&KeyName> = ours.osds.iter().map(|osd| &osd.name).collect();
-            self.rook =
-                self.place.rook_rotation(false).await?.check(&names).err().map(|error| in_words(&error));
-            if let Some(why) = &self.rook {
-                ours.facts.rules = Err(Obstacle::RookRotates(why.clone()));
-                plan = plan::plan(&ours.facts);
-                self.publisher.publish(&kube_namespace, Some(view((ours, &plan))));
+            let found = self.place.rook_rotation(false).await?.check(&names).err();
+            let before = std::mem::replace(&mut self.rook, found.map(|error| in_words(&error)));
+            match &self.rook {
+                // This pass still has the obstacle that is gone.
+                None if before.is_some() => return Ok(Some(now)),
+                None => {}
+                Some(why) => {
+                    ours.facts.rules = Err(Obstacle::RookRotates(why.clone()));
+                    plan = plan::plan(&ours.facts);
+                    self.publisher.publish(&kube_namespace, Some(view((ours, &plan))));
+                }
             }
         }
         let acts = ours.facts.rules.is_ok() && !ours.facts.is_paused;
@@ -230,19 +239,30 @@ impl Controller {
     /// Creates the `OsdKey`s that are missing, and writes each status that has changed. One that fails does not block the others.
     async fn write_keys(&mut self, sight: &Sight, plan: &Plan) -> Result<()> {
         let Some(ours) = &sight.ours else { return Ok(()) };
-        let mut result = Ok(());
-        for (osd, osd_plan) in ours.osds.iter().zip(&plan.osds) {
-            if !self.leadership.holds() {
-                break;
-            }
+        let this = &*self;
+        let write = |(osd, osd_plan): (&Arc<Osd>, &OsdPlan)| {
+            let (osd, status) = (Arc::clone(osd), osd_plan.status.clone());
             let stored = sight.keys.get(osd.name.as_str());
-            let status = &osd_plan.status;
-            let written = keys::write(&self.keys, &self.place, &ours.name, osd, stored, status).await;
-            if written.is_ok() {
-                let stored = stored.map(|stored| &stored.status);
-                self.announcer.announce(&self.place, osd, stored, status).await;
+            async move {
+                let written = if this.leadership.holds() {
+                    let written =
+                        keys::write(&this.keys, &this.place, &ours.name, &osd, stored, &status).await;
+                    written.map(|()| true)
+                } else {
+                    Ok(false)
+                };
+                (osd, stored, status, written)
             }
-            result = result.and(written);
+        };
+        let writes = stream::iter(ours.osds.iter().zip(&plan.osds).map(write));
+        let writes: Vec<_> = writes.buffer_unordered(WRITES_PARALLEL).collect().await;
+        let mut result = Ok(());
+        for (osd, stored, status, written) in writes {
+            if matches!(written, Ok(true)) {
+                let stored = stored.map(|stored| &stored.status);
+                self.announcer.announce(&self.place, &osd, stored, &status).await;
+            }
+            result = result.and(written.map(drop));
         }
         result
     }
@@ -336,7 +356,7 @@ impl Controller {
 /// What people and metrics see of a cluster.
 fn view((ours, plan): (&Ours, &Plan)) -> ClusterView {
     let Facts { provider, rules, is_paused, osds, .. } = &ours.facts;
-    let key = |((osd, facts), plan): ((&Arc<Osd>, &OsdFacts), &plan::OsdPlan)| {
+    let key = |((osd, facts), plan): ((&Arc<Osd>, &OsdFacts), &OsdPlan)| {
         let view = KeyView {
             osd: osd.id,
             deployment: osd.deployment.clone(),

@@ -1,10 +1,13 @@
 //! Whether the operator works: what its HTTP server, its tests and its logs look at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+/// The number of errors that are kept.
+const ERRORS: usize = 16;
 
 /// Whether this replica acts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -32,8 +35,9 @@ struct State {
     polled: Instant,
     reconciled: BTreeMap<String, Instant>,
     reconciles: u64,
-    last_error: Option<String>,
     holder: Option<String>,
+    /// The last errors, each once, the newest at the end.
+    errors: VecDeque<String>,
 }
 
 impl Health {
@@ -45,8 +49,8 @@ impl Health {
             polled: Instant::now(),
             reconciled: BTreeMap::new(),
             reconciles: 0,
-            last_error: None,
             holder: None,
+            errors: VecDeque::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), limit }
     }
@@ -82,7 +86,12 @@ impl Health {
 
     /// The last error. It holds no secrets.
     pub fn last_error(&self) -> Option<String> {
-        self.state().last_error.clone()
+        self.state().errors.back().cloned()
+    }
+
+    /// The last errors, each once, the newest at the end.
+    pub fn errors(&self) -> Vec<String> {
+        self.state().errors.iter().cloned().collect()
     }
 
     /// The stores that lack a complete list, such as `osdkeys of rook-ceph`.
@@ -116,7 +125,12 @@ impl Health {
     }
 
     pub(crate) fn failed(&self, error: impl Into<String>) {
-        self.state().last_error = Some(error.into());
+        let (error, mut state) = (error.into(), self.state());
+        state.errors.retain(|known| *known != error);
+        state.errors.push_back(error);
+        if state.errors.len() > ERRORS {
+            state.errors.pop_front();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,6 +153,18 @@ mod tests {
         health.store_synced("b");
         assert!(health.is_ready());
         assert_eq!(health.role(), Role::Standby);
+    }
+
+    #[test]
+    fn the_last_errors_are_kept_each_once() {
+        let health = Health::new(Duration::from_secs(60));
+        assert_eq!(health.last_error(), None);
+        for number in 0..ERRORS + 4 {
+            health.failed(number.to_string());
+            health.failed("again");
+        }
+        assert_eq!((health.errors().len(), health.last_error().as_deref()), (ERRORS, Some("again")));
+        assert_eq!(health.errors().iter().filter(|error| *error == "again").count(), 1);
     }
 
     #[test]

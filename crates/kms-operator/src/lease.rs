@@ -143,7 +143,7 @@ impl Election {
             }
             was_leading = leads;
             self.health.polled(if leads { Role::Leading } else { Role::Standby });
-            let stopped = tokio::time::timeout(self.pause(leads), stop.wait_for(|stop| *stop)).await;
+            let stopped = tokio::time::timeout(self.pause(leads, failing), stop.wait_for(|stop| *stop)).await;
             if matches!(stopped, Ok(Err(_))) {
                 break;
             }
@@ -165,11 +165,13 @@ impl Election {
     }
 
     /// The time until the next step, a tenth more or less, so that replicas do not meet.
-    fn pause(&self, leads: bool) -> Duration {
-        let tenth = self.times.renew / 10;
+    fn pause(&self, leads: bool, failing: bool) -> Duration {
+        // A request that failed leaves little time until the Lease is lost.
+        let renew = if failing { self.times.renew / 5 } else { self.times.renew };
+        let tenth = renew / 10;
         let random = RandomState::new().build_hasher().finish();
         let part = u32::try_from(random % 200).unwrap_or_default();
-        let pause = self.times.renew - tenth + tenth * part / 100;
+        let pause = renew - tenth + tenth * part / 100;
         let ends = self.observed.as_ref().filter(|_| !leads).map(|seen| seen.since + self.times.duration);
         let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
         match left {

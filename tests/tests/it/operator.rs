@@ -6,11 +6,16 @@ use std::{
     time::Duration,
 };
 
+use kms_core::Kek;
 use kms_operator::Role;
+use kms_testkit::{
+    luks::Image,
+    servers::{Kube, OpenBao, OpenBaoConfig},
+};
 use kms_tests::{
     crash::Dice,
     operator::{Run, Scene, condition},
-    rook::ADMIN,
+    rook::{ADMIN, Cluster},
 };
 use serde_json::{Value, json};
 
@@ -93,6 +98,44 @@ async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
     cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
     scene.until("the OsdKey to go", async || Ok(scene.osd_key(1).await.is_null().then_some(()))).await;
     assert_eq!(scene.keys().await.as_array().unwrap().len(), 2);
+    leader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it operator"]
+async fn a_job_rotates_a_key_in_vault_and_the_osd_key_shows_it() {
+    let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let (cluster, _) = Cluster::on_vault(&vault).await;
+    cluster.set_key_rotation(false).await;
+    let scene = Scene::of(cluster, &[(1, "a", "z1")]).await;
+    let cluster = &scene.cluster;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/rotation-grace", json!("0s")).await;
+    let name = Scene::key(1);
+    let admin = cluster.kms(ADMIN);
+    let _ = admin.run(&["create", &name]).want(0);
+    let kek = || Kek::parse(admin.run(&["get", &name]).want(0).stdout).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let old = kek();
+    let device = Image::luks2(&old).copy(folder.path().join("block-tmp"));
+    let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
+
+    let leader = scene.leader().await;
+    let job = scene.until("the Job", async || Ok(scene.jobs().await.into_values().next())).await;
+    let ran = cluster.run_job(env!("CARGO_BIN_EXE_kms-hurried"), &job, &token, folder.path()).await.want(0);
+    let new = kek();
+    assert!(device.opens(&new) && !device.opens(&old), "{}", ran.text());
+    let ended = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
+    assert_eq!(ended.len(), 1);
+    let key = scene.until_ready_is(1, "UpToDate").await;
+    let deployment = cluster.call("GET", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
+    let recorded =
+        |name: &str| deployment["metadata"]["annotations"][format!("kms.ceph.rook.io/key-{name}")].clone();
+    assert_eq!(recorded("rotation-outcome"), json!("rotated"));
+    assert_eq!(key["status"]["provider"], json!("vault"));
+    let (rotated, stored) = (key["status"]["rotatedAt"].as_str().unwrap(), recorded("rotated-at"));
+    // The Job ends after the KEK was stored.
+    assert!(rotated >= stored.as_str().unwrap(), "{rotated} {stored}");
+    assert_eq!(scene.running().await, Vec::<usize>::new());
     leader.stop().await;
 }
 
@@ -377,6 +420,24 @@ async fn a_replica_takes_over_when_the_network_of_the_leader_stalls_and_the_othe
         })
         .await;
     one.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn a_restart_of_the_api_server_and_expired_watches_are_survived() {
+    let programs = kms_testkit::servers::setting(kms_testkit::servers::KUBE_BIN).unwrap();
+    let mut scene = Scene::on(Kube::start(&programs).await.unwrap(), &THREE).await;
+    let leader = scene.leader().await;
+    scene.until("a rotation", async || Ok((!scene.running().await.is_empty()).then_some(()))).await;
+    scene.cluster.kube.restart_without_history().await.unwrap();
+    let ran = scene.rotate_all(&leader.clock, &[0, 1, 2]).await;
+    assert!(ran.values().all(|jobs| jobs.len() == 1), "{ran:?}");
+    for (id, ..) in THREE {
+        let _key = scene.until_ready_is(id, "UpToDate").await;
+    }
+    let expired = leader.health.errors().iter().any(|error| error.contains("HTTP status 410"));
+    assert!(expired, "no watch has expired: {:?}", leader.health.errors());
+    leader.stop().await;
 }
 
 mod url {

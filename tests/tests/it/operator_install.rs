@@ -94,6 +94,7 @@ fn every_value() -> Value {
             {"matchExpressions": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]},
         ]}}},
         "podAnnotations": {"example.com/note": "12", "example.com/other": "x: y"},
+        "page": {"auth": false, "tlsSecret": "operator-tls"},
         "crds": {"enabled": true, "keep": false},
         "podDisruptionBudget": {"enabled": false},
         "networkPolicy": {
@@ -151,8 +152,19 @@ fn each_value_of_the_chart_has_its_effect_and_wrong_ones_are_refused() {
     }
     assert_eq!(
         container["args"].as_array().unwrap().iter().skip(2).collect::<Vec<_>>(),
-        ["--watch-namespace=rook-ceph", "--watch-namespace=other"]
+        [
+            "--watch-namespace=rook-ceph",
+            "--watch-namespace=other",
+            "--page-auth=off",
+            "--listen-certificate=/etc/kms/tls/tls.crt",
+            "--listen-key=/etc/kms/tls/tls.key",
+        ]
     );
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], "operator-tls");
+    assert_eq!(container["volumeMounts"][0]["mountPath"], "/etc/kms/tls");
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["scheme"], "HTTPS", "{probe}");
+    }
     let watched = objects.iter().filter(|object| {
         ["Role", "RoleBinding"].map(Value::from).contains(&object["kind"])
             && object["metadata"]["name"] == "kms-operator"

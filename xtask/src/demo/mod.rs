@@ -71,6 +71,7 @@ fn cluster(sh: &Shell) -> Result<()> {
         browser: false,
         go_age: false,
         go_install: false,
+        go_promql: false,
         go_tls: false,
         ibm_clients: false,
         kms: true,

@@ -277,23 +277,17 @@ pub(crate) fn target_dir(sh: &Shell) -> PathBuf {
 /// Installs one of cargo's tools in a fixed version.
 pub(crate) fn cargo_tool(sh: &Shell, name: &str, version: &str) -> Result<PathBuf> {
     let tools = root().join("target/tools");
-    let tool = tools.join("bin").join(name);
-    // Each tool is also a subcommand of cargo, and is called as one.
-    let subcommand = name.trim_start_matches("cargo-");
-    let answer = if tool.exists() {
-        cmd!(sh, "{tool} {subcommand} --version").quiet().read().unwrap_or_default()
-    } else {
-        String::new()
-    };
-    if !answer.contains(version) {
+    // Cargo keeps a list of what it has installed there.
+    let installed = sh.read_file(tools.join(".crates.toml")).unwrap_or_default();
+    if !installed.contains(&format!("\"{name} {version} ")) {
         eprintln!("installing {name} {version}, once");
         run(cmd!(sh, "cargo install --locked --quiet --root {tools} {name}@{version}"))?;
     }
-    Ok(tool)
+    Ok(tools.join("bin").join(name))
 }
 
 /// Checks that `program` runs; if not, installs `packages` if it may.
-fn need(sh: &Shell, program: &str, args: &[&str], packages: &[&str]) -> Result<()> {
+pub(crate) fn need(sh: &Shell, program: &str, args: &[&str], packages: &[&str]) -> Result<()> {
     if cmd!(sh, "{program} {args...}").quiet().ignore_stderr().read().is_ok() {
         return Ok(());
     }

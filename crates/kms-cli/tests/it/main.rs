@@ -6,6 +6,7 @@ mod check;
 mod cmd;
 mod codegen;
 mod color;
+mod deploy;
 mod doctor;
 mod exports;
 mod kubernetes;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     HEADING,
     objects::{self, File},
-    settings::{self, Setting},
+    settings::{self, Fragment, Setting},
     yaml,
 };
 
@@ -92,13 +92,11 @@ fn template(file: &File) -> String {
 fn object_template(object: &Value, file: &File) -> String {
     let mut text = String::new();
     for line in yaml(object).lines() {
-        // The arguments for the namespaces.
-        let namespaces = format!("- {}", settings::reference(settings::NAMESPACES).as_str().unwrap());
-        if let Some(pad) = line.strip_suffix(namespaces.as_str()) {
-            text.push_str(&format!(
-                "{pad}{{{{- range .Values.{} }}}}\n{pad}- {{{{ printf \"--watch-namespace=%s\" . | quote }}}}\n{pad}{{{{- end }}}}\n",
-                settings::NAMESPACES
-            ));
+        let indented = line.len() - line.trim_start().len();
+        if let Some(fragment) = line.rsplit(' ').next().and_then(as_fragment) {
+            for part in fragment.template.lines() {
+                text.push_str(&format!("{}{part}\n", " ".repeat(indented)));
+            }
             continue;
         }
         // A reference is the whole value of a field.
@@ -118,6 +116,11 @@ fn object_template(object: &Value, file: &File) -> String {
         }
     }
     text
+}
+
+/// The fragment that the end of a line is.
+fn as_fragment(end: &str) -> Option<&'static Fragment> {
+    settings::fragment_of(&Value::from(end.trim_matches(['\'', '"'])))
 }
 
 /// A field whose value is a setting. `name` has the field's indentation.

@@ -4,7 +4,7 @@ use kms_operator::api::{KeyPolicy, OsdKey};
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::settings::{IMAGE, NAMESPACES, reference};
+use crate::settings::{IMAGE, fragment, reference};
 
 /// The name of each object.
 const NAME: &str = "kms-operator";
@@ -175,7 +175,10 @@ fn deployment() -> Value {
 
 /// The pod, as the Pod Security Standard `restricted` wants it.
 fn pod() -> Value {
-    let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10, "timeoutSeconds": 5});
+    let probe = |path: &str| {
+        json!({"httpGet": {"path": path, "port": "http", "scheme": fragment("scheme")}, "periodSeconds": 10,
+               "timeoutSeconds": 5})
+    };
     let spread = |label: &str| {
         json!({"labelSelector": {"matchLabels": labels()}, "maxSkew": 1, "topologyKey": label,
                "whenUnsatisfiable": "ScheduleAnyway"})
@@ -186,6 +189,7 @@ fn pod() -> Value {
         "nodeSelector": reference("nodeSelector"),
         "tolerations": reference("tolerations"),
         "affinity": reference("affinity"),
+        "volumes": fragment("volumes"),
         "topologySpreadConstraints": [spread("kubernetes.io/hostname"), spread("topology.kubernetes.io/zone")],
         "securityContext": {
             "runAsNonRoot": true,
@@ -199,11 +203,12 @@ fn pod() -> Value {
             "imagePullPolicy": reference("imagePullPolicy"),
             // The pod names the program, so that a wrong image fails at once.
             "command": ["kms"],
-            "args": ["operator", format!("--listen=[::]:{PORT}"), reference(NAMESPACES)],
+            "args": ["operator", format!("--listen=[::]:{PORT}"), fragment("arguments")],
             "ports": [{"name": "http", "containerPort": PORT}],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),
             "resources": reference("resources"),
+            "volumeMounts": fragment("volumeMounts"),
             "securityContext": {
                 "allowPrivilegeEscalation": false,
                 "capabilities": {"drop": ["ALL"]},

@@ -14,6 +14,64 @@ pub(crate) const IMAGE: &str = "image";
 /// The image in files for kustomize, where an overlay names another one. The domain is one that no registry has.
 pub(crate) const IMAGE_IN_BASE: &str = "registry.example.com/kms:v0.1.0";
 
+/// A part of an object that only the chart has, and only with a value.
+#[derive(Debug)]
+pub(crate) struct Fragment {
+    pub(crate) name: &'static str,
+    /// The settings that decide.
+    pub(crate) paths: &'static [&'static str],
+    /// The lines of the template.
+    pub(crate) template: &'static str,
+}
+
+/// All fragments.
+pub(crate) const FRAGMENTS: [Fragment; 4] = [
+    Fragment {
+        name: "arguments",
+        paths: &[NAMESPACES, "page.auth", TLS],
+        template: r#"{{- range .Values.namespaces }}
+- {{ printf "--watch-namespace=%s" . | quote }}
+{{- end }}
+{{- if not .Values.page.auth }}
+- --page-auth=off
+{{- end }}
+{{- if .Values.page.tlsSecret }}
+- --listen-certificate=/etc/kms/tls/tls.crt
+- --listen-key=/etc/kms/tls/tls.key
+{{- end }}"#,
+    },
+    Fragment {
+        name: "scheme",
+        paths: &[TLS],
+        template: "{{- if .Values.page.tlsSecret }}\nscheme: HTTPS\n{{- end }}",
+    },
+    Fragment {
+        name: "volumes",
+        paths: &[TLS],
+        template: "{{- with .Values.page.tlsSecret }}\nvolumes:\n- name: tls\n  secret:\n    secretName: {{ . | quote }}\n{{- end }}",
+    },
+    Fragment {
+        name: "volumeMounts",
+        paths: &[TLS],
+        template: "{{- if .Values.page.tlsSecret }}\nvolumeMounts:\n- mountPath: /etc/kms/tls\n  name: tls\n  readOnly: true\n{{- end }}",
+    },
+];
+
+/// The Secret with the server's certificate.
+const TLS: &str = "page.tlsSecret";
+
+/// How an object has a fragment: as an item of a list, or as a field of any name.
+pub(crate) fn fragment(name: &str) -> Value {
+    Value::from(format!("<{name}>"))
+}
+
+/// The fragment that a value is.
+pub(crate) fn fragment_of(value: &Value) -> Option<&'static Fragment> {
+    let name = value.as_str()?.strip_prefix('<')?.strip_suffix('>')?;
+    let found = FRAGMENTS.iter().find(|fragment| fragment.name == name);
+    Some(found.unwrap_or_else(|| panic!("there is no fragment {name}")))
+}
+
 /// A value of the chart.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -71,6 +129,18 @@ pub(crate) fn all() -> Vec<Setting> {
         setting("affinity", "Further rules of placement.", json!({}), object()),
         setting("podAnnotations", "Further annotations of the pods.", json!({}), strings()),
         setting(
+            "page.auth",
+            "Shows metrics and the status page to users whom the cluster allows it, by their tokens; otherwise to all who can connect.",
+            json!(true),
+            yes_or_no(),
+        ),
+        setting(
+            TLS,
+            "The Secret of the type kubernetes.io/tls with the certificate of metrics and page. Without it tokens cross the network in the clear.",
+            json!(""),
+            json!({"type": "string"}),
+        ),
+        setting(
             "crds.enabled",
             "Installs the CustomResourceDefinitions. Without them the operator is not ready.",
             json!(true),
@@ -126,7 +196,11 @@ pub(crate) fn used(object: &Value, paths: &mut Vec<String>) {
     match object {
         Value::Array(items) => items.iter().for_each(|item| used(item, paths)),
         Value::Object(fields) => fields.values().for_each(|value| used(value, paths)),
-        other => paths.extend(referred(other).map(|setting| setting.path.to_owned())),
+        other => {
+            let fragment = fragment_of(other).into_iter().flat_map(|fragment| fragment.paths);
+            paths.extend(fragment.map(|path| (*path).to_owned()));
+            paths.extend(referred(other).map(|setting| setting.path.to_owned()));
+        }
     }
 }
 
@@ -139,6 +213,7 @@ pub(crate) fn with_defaults(object: &Value) -> Option<Value> {
             .filter_map(|(name, value)| Some((name.clone(), with_defaults(value)?)))
             .collect::<Map<_, _>>()
             .into(),
+        other if fragment_of(other).is_some() => return None,
         other => match referred(other) {
             None => other.clone(),
             Some(setting) if setting.path == IMAGE => Value::from(IMAGE_IN_BASE),

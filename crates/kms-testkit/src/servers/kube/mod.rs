@@ -44,6 +44,8 @@ pub struct Kube {
     http: Http,
     ca: String,
     took: Duration,
+    /// The programs, and the URL of etcd; `None` for an attached server.
+    origin: Option<(PathBuf, String)>,
     folder: Scratch,
 }
 
@@ -86,10 +88,16 @@ impl Kube {
         let admin = format!("{ADMIN_TOKEN},admin,admin-uid,\"system:masters\"\n");
         write_private(&path.join("tokens.csv"), &admin)?;
         let (etcd, store) = start_etcd(programs, path).await?;
-        let (apiserver, http) = start_apiserver(programs, path, &store, &pki).await?;
+        let (apiserver, http) = start_apiserver(programs, path, &store, &pki.ca.cert, None).await?;
         fs::write(path.join("url"), http.base()).context("write the URL")?;
-        let mut kube =
-            Self { children: vec![apiserver, etcd], http, ca: pki.ca.cert, took: Duration::ZERO, folder };
+        let mut kube = Self {
+            children: vec![apiserver, etcd],
+            http,
+            ca: pki.ca.cert,
+            took: Duration::ZERO,
+            origin: Some((programs.to_owned(), store)),
+            folder,
+        };
         kube.write_kubeconfig(&path_of(&kube.folder, "kubeconfig"), "default", ADMIN_TOKEN)?;
         kube.define_ceph_cluster().await?;
         kube.took = begin.elapsed();
@@ -108,7 +116,37 @@ impl Kube {
         };
         let (url, ca) = (read("url")?, read("ca.crt")?);
         let http = admin_client(&url, &ca)?;
-        Ok(Self { children: Vec::new(), http, ca, took: Duration::ZERO, folder: Scratch::kept(folder)? })
+        let origin = None;
+        Ok(Self {
+            children: Vec::new(),
+            http,
+            ca,
+            took: Duration::ZERO,
+            origin,
+            folder: Scratch::kept(folder)?,
+        })
+    }
+
+    /// Kills the API server, removes the history of all objects from etcd, and starts the API server again at its address. A
+    /// watch that goes on from before gets the status 410.
+    ///
+    /// # Errors
+    ///
+    /// If the server is one that tests share, or does not come up.
+    pub async fn restart_without_history(&mut self) -> Result<()> {
+        let (programs, store) = self.origin.clone().context("a server of this test alone")?;
+        self.children.remove(0).kill();
+        let etcd = reqwest_plain(&store)?;
+        let status = etcd.send("POST", "/v3/maintenance/status", &json!({})).await?.ok()?;
+        let revision = status["header"]["revision"].clone();
+        etcd.send("POST", "/v3/kv/compaction", &json!({"revision": revision, "physical": true}))
+            .await?
+            .ok()?;
+        let port = self.url().rsplit(':').next().and_then(|port| port.parse().ok());
+        let (process, http) = start_apiserver(&programs, self.folder.path(), &store, &self.ca, port).await?;
+        self.children.insert(0, process);
+        self.http = http;
+        Ok(())
     }
 
     /// Its URL, with an address that is in its certificate.
@@ -291,12 +329,22 @@ fn reqwest_plain(base: &str) -> Result<Http> {
     Http::new(base, "", None)
 }
 
-async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki) -> Result<(Process, Http)> {
+/// Starts the API server, at this port if one is given.
+async fn start_apiserver(
+    programs: &Path,
+    folder: &Path,
+    store: &str,
+    ca: &str,
+    port: Option<u16>,
+) -> Result<(Process, Http)> {
     let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
     let mut attempt = 1;
     loop {
         // The API server does not take port 0.
-        let port = port::free()?;
+        let port = match port {
+            Some(port) => port,
+            None => port::free()?,
+        };
         let mut process = Launch::new("kube-apiserver", programs.join("kube-apiserver"), folder)
             .args([format!("--etcd-servers={store}"), format!("--secure-port={port}")])
             .args([
@@ -322,7 +370,7 @@ async fn start_apiserver(programs: &Path, folder: &Path, store: &str, pki: &Pki)
             // An orderly shutdown takes seconds and saves nothing.
             .stop(Stop::Kill)
             .start()?;
-        let http = admin_client(&url("https", port), &pki.ca.cert)?;
+        let http = admin_client(&url("https", port), ca)?;
         match ready(&mut process, &http, "/readyz").await {
             Ok(()) => return Ok((process, http)),
             Err(_) if attempt < ATTEMPTS && process.log().contains("address already in use") => attempt += 1,

@@ -1,0 +1,160 @@
+//! `cargo xtask image`: makes the image with kms and cryptsetup, without a daemon and without a base image.
+//!
+//! mmdebstrap makes a Debian tree, umoci packs it and kms as two layers, skopeo reads the result. Two runs make the same
+//! digest while Debian's archive stays the same: every time is that of the commit.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use xshell::{Shell, cmd};
+
+use crate::{
+    dist::{self, Profile, Source},
+    provision::{need, target_dir},
+    run::run,
+};
+
+/// The packages beside the essential ones: the program that works on LUKS devices, and the roots of public certificates.
+const PACKAGES: &str = "ca-certificates,cryptsetup-bin";
+
+/// Files that the image does without. The copyrights stay.
+const EXCLUDED: [&str; 6] = [
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/lintian/*",
+];
+
+/// Files that differ from run to run. mmdebstrap removes the lists and packages of apt itself.
+const REMOVED: &str = "rm -rf \"$1\"/var/log/* \"$1\"/var/cache/* \"$1\"/etc/*- \"$1\"/var/lib/dpkg/*-old";
+
+/// The user of the image. Jobs that open devices say themselves that they are root.
+const USER: &str = "65532:65532";
+
+/// The program in the image.
+const PROGRAM: &str = "/usr/local/bin/kms";
+
+/// Where the image looks for programs. A pod names `kms` without a path.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Make the image with kms and cryptsetup without a container engine, as an OCI layout in target/image
+#[derive(Args, Debug)]
+pub(crate) struct Image {
+    /// How to build kms
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+    /// Make the image twice, and fail if the digests differ
+    #[arg(long)]
+    twice: bool,
+}
+
+impl Image {
+    pub(crate) fn run(self, sh: &Shell) -> Result<()> {
+        for program in ["mmdebstrap", "umoci", "skopeo"] {
+            need(sh, program, &["--version"], &[program])?;
+        }
+        let source = Source::of_commit(sh)?;
+        let kms = self.profile.build(sh, &source)?;
+        let layout = target_dir(sh).join("image");
+        let make = || make(sh, self.profile, &kms, &source, &layout);
+        let digest = make()?;
+        if self.twice {
+            let second = make()?;
+            if second != digest {
+                bail!("the digests of two runs differ: {digest} and {second}");
+            }
+        }
+        println!("oci:{}:{VERSION} {digest}", layout.display());
+        Ok(())
+    }
+}
+
+/// Makes the image as the folder `layout`, and returns its digest.
+fn make(sh: &Shell, profile: Profile, kms: &Path, source: &Source, layout: &Path) -> Result<String> {
+    let place = sh.create_temp_dir()?;
+    let place = place.path();
+    let Source { commit, epoch } = source;
+    let (debian, ours) = (place.join("debian.tar"), place.join("kms.tar"));
+    tree(sh, epoch, &debian)?;
+    program(sh, profile, kms, &place.join("kms"))?;
+    dist::tar(sh, &place.join("kms"), ".", epoch, &ours)?;
+    sh.remove_path(layout)?;
+    let image = format!("{}:{VERSION}", layout.display());
+    run(cmd!(sh, "umoci init --layout {layout}"))?;
+    run(cmd!(sh, "umoci new --image {image}"))?;
+    let created = cmd!(sh, "date --utc --date=@{epoch} +%Y-%m-%dT%H:%M:%SZ").quiet().read()?;
+    for (layer, by) in [(&debian, "mmdebstrap"), (&ours, "cargo xtask image")] {
+        run(cmd!(
+            sh,
+            "umoci raw add-layer --image {image} --history.created {created} --history.created_by {by} {layer}"
+        ))?;
+    }
+    let labels = [
+        ("title", "rook-kms"),
+        ("version", VERSION),
+        ("revision", commit),
+        ("source", env!("CARGO_PKG_REPOSITORY")),
+        ("licenses", env!("CARGO_PKG_LICENSE")),
+    ];
+    let labels =
+        labels.map(|(name, value)| format!("--config.label=org.opencontainers.image.{name}={value}"));
+    run(cmd!(
+        sh,
+        "umoci config --no-history --image {image} --created {created} --os linux --config.user {USER}
+        --config.entrypoint {PROGRAM} --config.workingdir / --config.env {PATH} {labels...}"
+    ))?;
+    // Removes what the steps have left behind.
+    run(cmd!(sh, "umoci gc --layout {layout}"))?;
+    check(sh, &image)?;
+    let digest = "{{.Digest}}";
+    Ok(cmd!(sh, "skopeo inspect --format {digest} oci:{image}").read()?)
+}
+
+/// Makes the Debian tree of this machine's own release, so that kms finds the libc that it was linked to.
+fn tree(sh: &Shell, epoch: &str, tar: &Path) -> Result<()> {
+    let about = sh.read_file("/etc/os-release")?;
+    let suite = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let suite =
+        suite.context("this machine runs no release of Debian, so there is no tree that fits its libc")?;
+    let excluded = EXCLUDED.map(|option| format!("--dpkgopt={option}"));
+    run(cmd!(
+        sh,
+        "mmdebstrap --quiet --variant=essential --format=tar --include={PACKAGES} {excluded...}
+        --customize-hook={REMOVED} {suite} {tar}"
+    )
+    .env("SOURCE_DATE_EPOCH", epoch))
+}
+
+/// Lays kms, its licence and its bill of materials into the folder `root`.
+fn program(sh: &Shell, profile: Profile, kms: &Path, root: &Path) -> Result<()> {
+    let program = root.join(PROGRAM.trim_start_matches('/'));
+    let doc = root.join("usr/share/doc/rook-kms");
+    for folder in [program.parent().unwrap_or(root), &doc] {
+        sh.create_dir(folder)?;
+    }
+    run(cmd!(sh, "strip -o {program} {kms}"))?;
+    sh.copy_file("LICENSE", doc.join("copyright"))?;
+    profile.materials(sh, kms, &doc.join("sbom.cdx.json"))
+}
+
+/// Unpacks the image and runs kms in it, which says its version and which cryptsetup it finds.
+fn check(sh: &Shell, image: &str) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("warning: only root can run kms in the image, so nothing has");
+        return Ok(());
+    }
+    let place = sh.create_temp_dir()?;
+    let bundle = place.path().join("bundle");
+    run(cmd!(sh, "umoci unpack --image {image} {bundle}"))?;
+    let said = cmd!(sh, "chroot --userspec={USER} {bundle}/rootfs {PROGRAM} version -v").read()?;
+    eprintln!("{said}");
+    if !said.contains(&format!("kms {VERSION}")) || !said.contains("\ncryptsetup  2.") {
+        bail!("kms does not run in the image, or finds no cryptsetup");
+    }
+    Ok(())
+}
