@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
 use kms_core::{ErrorKind, KeyName, Result};
-use kms_kube::Objects;
+use kms_kube::{Objects, Trace};
 use kms_rook::{
     Found, JobMaker, Naming, Osd, ROTATION_LABEL,
     client::{ApplyOptions, LastRotation, Reason, RookNamespace, prune},
@@ -98,14 +98,14 @@ impl Controller {
         loop {
             changed.mark_unchanged();
             let was_leading = self.leadership.holds();
-            let began = Instant::now();
-            let result = self.reconcile().await;
+            let (began, trace) = (Instant::now(), Trace::random());
+            let result = trace.run(self.reconcile()).await;
             self.reconciles.ended(began.elapsed(), result.is_ok(), self.clock.now());
             let pause = match result {
                 Ok(next) => self.until(next),
                 Err(error) => {
                     let text = in_words(&error);
-                    warn!(namespace = self.place.name(), "the keys could not be looked after: {text}");
+                    warn!(namespace = self.place.name(), %trace, "the keys could not be looked after: {text}");
                     self.health.failed(text);
                     self.pace.retry
                 }

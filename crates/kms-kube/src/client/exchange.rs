@@ -19,6 +19,7 @@ use super::{
     error::{Failure, Refusal, Target, is_page, refused, unreadable, unrefused},
     headers::retry_after,
     names::FIELD_MANAGER,
+    trace,
 };
 
 /// The largest response that is read, in bytes. A Secret has at most 1 MiB, and a page of a list is far smaller than
@@ -129,7 +130,8 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let request = request
         .map_err(|cause| Error::new(ErrorKind::Unexpected, "the request could not be built").source(cause))?;
-    let request = request.map(|own| body.map_or_else(|| Body::from(own), Body::from));
+    let mut request = request.map(|own| body.map_or_else(|| Body::from(own), Body::from));
+    trace::mark(request.headers_mut());
     let response = connection.client().send(request).await.map_err(|error| {
         let Failure { cause, error } = unrefused(error, target);
         let error = match connection.server() {
