@@ -57,10 +57,11 @@ impl Figures {
 type Section = fn(&Figures, &mut String) -> Result<String>;
 
 /// The sections, with the names of their pictures and what they need.
-const SECTIONS: [(&str, &[What], Section); 4] = [
+const SECTIONS: [(&str, &[What], Section); 5] = [
     ("providers", &[What::Vault, What::Kmip], providers),
     ("rotation", &[What::Rotate, What::Boot], rotation),
-    ("fleet", &[What::Rotate, What::Fleet, What::Migrate], fleet),
+    ("fleet", &[What::Rotate, What::Fleet], fleet),
+    ("migration", &[What::Migrate], migration),
     ("builds", &[What::Builds], builds),
 ];
 
@@ -112,8 +113,12 @@ fn head(sh: &Shell) -> Result<String> {
 }
 
 fn ratio(row: &Value) -> String {
-    let at = |pointer: &str| number(row.pointer(pointer).and_then(Value::as_f64).unwrap_or_default());
-    format!("{} ({} to {})", at("/ratio"), at("/quartiles/0"), at("/quartiles/1"))
+    let at = |pointer: &str| row.pointer(pointer).and_then(Value::as_f64).map(number);
+    let median = at("/ratio").unwrap_or_default();
+    match (at("/quartiles/0"), at("/quartiles/1")) {
+        (Some(from), Some(to)) => format!("{median} ({from} to {to})"),
+        _ => median,
+    }
 }
 
 fn text<'a>(row: &'a Value, field: &str) -> &'a str {
@@ -235,8 +240,15 @@ fn fleet(figures: &Figures, page: &mut String) -> Result<String> {
             number(float(row, "peak_kib") / 1024.0),
         );
     }
+    let series = [("seconds".to_owned(), seconds), ("peak MiB".to_owned(), memory)];
+    Ok(lines("kms rotate --all, by the number of OSDs", "OSDs", &series))
+}
+
+fn migration(figures: &Figures, page: &mut String) -> Result<String> {
+    let mut plotted = Vec::new();
     page.push_str(
-        "\nA migration from Kubernetes Secrets to OpenBao, beside the least loop that reads each Secret and writes it.\n\n| keys \
+        "\n## Migrations\n\nFrom Kubernetes Secrets to OpenBao, beside the least loop that reads each Secret and writes \
+         it.\n\n![Migrations](performance/migration.svg)\n\n| keys \
          | step | seconds | requests a key | peak MiB | beside the loop |\n| ---: | --- | ---: | ---: | ---: | ---: |\n",
     );
     for row in figures.rows(What::Migrate, "/rows")? {
@@ -252,9 +264,9 @@ fn fleet(figures: &Figures, page: &mut String) -> Result<String> {
             shown("peak_mib"),
             shown("beside_bare"),
         );
+        plotted.push((format!("{} keys, {}", float(row, "keys"), text(row, "step")), float(row, "seconds")));
     }
-    let series = [("seconds".to_owned(), seconds), ("peak MiB".to_owned(), memory)];
-    Ok(lines("kms rotate --all, by the number of OSDs", "OSDs", &series))
+    Ok(bars("A migration, in seconds", &plotted, None, " s"))
 }
 
 fn builds(figures: &Figures, page: &mut String) -> Result<String> {
