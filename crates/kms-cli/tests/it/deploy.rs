@@ -47,7 +47,7 @@ fn the_units_give_arguments_that_the_program_takes() {
 
 #[test]
 fn the_manifests_give_arguments_that_the_program_takes() {
-    for file in ["cronjob-manager.yaml"] {
+    for file in ["cronjob-manager.yaml", "kustomize/base/deployment.yaml"] {
         let text = fs::read_to_string(Path::new(DEPLOY).join(file)).unwrap();
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         let containers: Vec<&Value> = objects.iter().flat_map(containers).collect();

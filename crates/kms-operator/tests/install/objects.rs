@@ -1,7 +1,13 @@
 //! The objects of an installation.
 
-use kms_operator::api::{KeyPolicy, OsdKey};
+use k8s_openapi::{Resource, api::rbac::v1::ClusterRole};
+use kms_operator::{
+    Rights,
+    api::{GROUP, KeyPolicy, OsdKey},
+    rights,
+};
 use kube::CustomResourceExt as _;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::settings::{IMAGE, fragment, reference};
@@ -37,11 +43,11 @@ pub(crate) struct File {
 pub(crate) fn files() -> Vec<File> {
     let file = |name, objects| File { name, wanted: None, for_each: false, objects };
     let only_if = |wanted, name, objects| File { name, wanted: Some(wanted), for_each: false, objects };
+    let rights = rights(NAME, PLACE, &[WATCHED]);
     vec![
         only_if("crds.enabled", "crds.yaml", definitions()),
-        file("account.yaml", vec![account()]),
-        file("rights.yaml", rights()),
-        File { for_each: true, ..file("watched-rights.yaml", watched_rights()) },
+        file("account.yaml", account(&rights)),
+        File { for_each: true, ..file("watched-rights.yaml", watched(&rights)) },
         file("deployment.yaml", vec![deployment()]),
         file("service.yaml", vec![service()]),
         only_if("podDisruptionBudget.enabled", "pod-disruption-budget.yaml", vec![disruption_budget()]),
@@ -76,85 +82,41 @@ fn placed() -> Value {
     json!({"name": NAME, "namespace": PLACE, "labels": labels()})
 }
 
-fn account() -> Value {
-    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": placed()})
+/// An object with its version and kind.
+fn object<K: Resource + Serialize>(object: &K) -> Value {
+    let mut value = serde_json::to_value(object).unwrap();
+    value["apiVersion"] = Value::from(K::API_VERSION);
+    value["kind"] = Value::from(K::KIND);
+    value
 }
 
-/// The group of Roles and ClusterRoles.
-const RBAC: &str = "rbac.authorization.k8s.io";
-
-fn rule(group: &str, resource: &str, verbs: &[&str]) -> Value {
-    json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
-}
-
-/// Rules by the name `name`, in a namespace or in all, and what gives them to the operator.
-fn granted(name: &str, place: Option<&str>, rules: &[Value]) -> [Value; 2] {
-    let kind = if place.is_some() { "Role" } else { "ClusterRole" };
-    let mut metadata = json!({"name": name});
-    if let Some(place) = place {
-        metadata["namespace"] = Value::from(place);
-    }
-    let role =
-        json!({"apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata, "rules": rules});
-    [role, binding(name, place, kind, name)]
-}
-
-/// Gives the role `role` to the operator.
-fn binding(name: &str, place: Option<&str>, kind: &str, role: &str) -> Value {
-    let mut metadata = json!({"name": name});
-    if let Some(place) = place {
-        metadata["namespace"] = Value::from(place);
-    }
-    json!({
-        "apiVersion": format!("{RBAC}/v1"),
-        "kind": if place.is_some() { "RoleBinding" } else { "ClusterRoleBinding" },
-        "metadata": metadata,
-        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": PLACE}],
-    })
-}
-
-/// What the operator may do with objects of no namespace, and in its own: to hold the Lease of the replica that works, and
-/// to ask who looks at its page.
-fn rights() -> Vec<Value> {
-    let everywhere = format!("{NAME}.{PLACE}");
-    let cluster =
-        [rule("kms.ceph.rook.io", "keypolicies", &["list", "watch"]), rule("", "nodes", &["list", "watch"])];
-    let mut hold = rule("coordination.k8s.io", "leases", &["get", "update"]);
-    hold["resourceNames"] = json!([NAME]);
-    let lease = [rule("coordination.k8s.io", "leases", &["create"]), hold];
-    let mut rights = Vec::from(granted(&everywhere, None, &cluster));
-    rights.extend(granted(&format!("{NAME}-lease"), Some(PLACE), &lease));
-    rights.push(binding(&format!("{everywhere}-page"), None, "ClusterRole", "system:auth-delegator"));
+/// The account, with the rights outside of the namespaces that the operator watches.
+fn account(
+    Rights { account, cluster_role, cluster_binding, lease_role, lease_binding, .. }: &Rights,
+) -> Vec<Value> {
     // Readers of a namespace see the state of its keys.
-    rights.push(json!({
-        "apiVersion": format!("{RBAC}/v1"),
-        "kind": "ClusterRole",
+    let view = json!({
+        "apiVersion": ClusterRole::API_VERSION,
+        "kind": ClusterRole::KIND,
         "metadata": {
-            "name": format!("{everywhere}-view"),
+            "name": format!("{NAME}.{PLACE}-view"),
             "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
         },
-        "rules": [
-            rule("kms.ceph.rook.io", "osdkeys", &["get", "list", "watch"]),
-            rule("kms.ceph.rook.io", "keypolicies", &["get", "list", "watch"]),
-        ],
-    }));
-    rights
+        "rules": [{"apiGroups": [GROUP], "resources": ["keypolicies", "osdkeys"], "verbs": ["get", "list", "watch"]}],
+    });
+    vec![
+        object(account),
+        object(cluster_role),
+        object(cluster_binding),
+        object(lease_role),
+        object(lease_binding),
+        view,
+    ]
 }
 
-/// What the operator may do in a namespace with CephClusters. It reads no Secret and changes no object but its own.
-fn watched_rights() -> Vec<Value> {
-    let rules = [
-        rule("ceph.rook.io", "cephclusters", &["list", "watch"]),
-        rule("apps", "deployments", &["get", "list", "watch"]),
-        rule("", "pods", &["list", "watch"]),
-        rule("batch", "jobs", &["create", "delete", "list", "watch"]),
-        rule("batch", "cronjobs", &["delete", "list", "watch"]),
-        rule("kms.ceph.rook.io", "osdkeys", &["create", "delete", "list", "patch", "watch"]),
-        rule("kms.ceph.rook.io", "osdkeys/status", &["patch"]),
-        rule("events.k8s.io", "events", &["create"]),
-    ];
-    granted(NAME, Some(WATCHED), &rules).into()
+/// The rights in one watched namespace.
+fn watched(rights: &Rights) -> Vec<Value> {
+    rights.watched.iter().flat_map(|(role, binding)| [object(role), object(binding)]).collect()
 }
 
 fn deployment() -> Value {
