@@ -165,7 +165,9 @@ fn pod() -> Value {
             "imagePullPolicy": reference("imagePullPolicy"),
             // The pod names the program, so that a wrong image fails at once.
             "command": ["kms"],
-            "args": ["operator", format!("--listen=[::]:{PORT}"), fragment("arguments")],
+            "args": ["operator", "--log-format=json", format!("--listen=[::]:{PORT}"), fragment("arguments")],
+            // What it begins and ends, and no requests.
+            "env": [{"name": "RUST_LOG", "value": "warn,kms_operator=info"}],
             "ports": [{"name": "http", "containerPort": PORT}],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),
