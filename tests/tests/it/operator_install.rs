@@ -151,7 +151,7 @@ fn each_value_of_the_chart_has_its_effect_and_wrong_ones_are_refused() {
         assert_eq!(container[field], values[field], "{field}");
     }
     assert_eq!(
-        container["args"].as_array().unwrap().iter().skip(2).collect::<Vec<_>>(),
+        container["args"].as_array().unwrap().iter().skip(3).collect::<Vec<_>>(),
         [
             "--watch-namespace=rook-ceph",
             "--watch-namespace=other",
