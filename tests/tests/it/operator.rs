@@ -173,20 +173,20 @@ async fn no_more_than_the_policy_allows_run_at_a_time_and_one_in_each_failure_do
 #[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
 async fn rotations_wait_for_the_window_and_failures_for_an_hour() {
     let scene = Scene::new(&[(0, "a", "z1")]).await;
-    let leader = scene.leader().await;
-    let now = || leader.clock.now().unwrap();
-    // A window that opens in three hours, give or take one.
-    let hour = (now() + jiff::SignedDuration::from_hours(3)).to_zoned(jiff::tz::TimeZone::UTC).hour();
+    // A window that opens in two to three hours. The policy is there before the operator is.
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(3);
+    let hour = soon.to_zoned(jiff::tz::TimeZone::UTC).hour();
     scene.policy(json!({"window": {"opens": format!("0 {hour} * * *"), "duration": "20h"}})).await;
-    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
-    // It may have begun before the policy was there; then it ends now.
-    let key = scene.until("the key to wait", async || {
-        let key = scene.osd_key(0).await;
-        let waits =
-            condition(&key, "Ready")["message"].as_str().is_some_and(|text| text.contains("may begin at"));
-        Ok(waits.then_some(key))
-    });
-    let key = key.await;
+    let leader = scene.leader().await;
+    let key = scene
+        .until("the key to wait", async || {
+            let key = scene.osd_key(0).await;
+            let waits = condition(&key, "Ready")["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("may begin at"));
+            Ok(waits.then_some(key))
+        })
+        .await;
     assert_eq!(condition(&key, "Ready")["status"], json!("True"));
     assert_eq!(scene.jobs().await.len(), 0);
 
