@@ -85,6 +85,8 @@ pub(crate) struct Election {
     health: Health,
     held_until: watch::Sender<Option<Instant>>,
     observed: Option<Observed>,
+    /// The Lease as this replica has written it, if it holds the Lease.
+    own: Option<Lease>,
 }
 
 /// The Lease, as it was last seen to change.
@@ -109,7 +111,7 @@ impl Election {
         let leases = Objects::new(connection, kube_namespace)?;
         let (held_until, receiver) = watch::channel(None);
         Ok((
-            Self { leases, identity, times, clock, health, held_until, observed: None },
+            Self { leases, identity, times, clock, health, held_until, observed: None, own: None },
             Leadership(receiver),
         ))
     }
@@ -182,7 +184,12 @@ impl Election {
 
     /// Takes or renews the Lease if that is possible. Returns whether this replica holds it.
     async fn step(&mut self) -> Result<bool> {
-        let lease = match self.leases.read::<Lease>(LEASE).await {
+        // A holder knows the Lease as it has written it; if that is not so any more, the write fails.
+        let known = match self.own.take() {
+            Some(lease) => Ok(lease),
+            None => self.leases.read::<Lease>(LEASE).await,
+        };
+        let lease = match known {
             Ok(lease) => lease,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let lease = Lease {
@@ -208,10 +215,12 @@ impl Election {
             return Ok(false);
         }
         // The resource version is that of the Lease as read, so another replica that was faster wins.
-        let replaced = self.leases.replace(LEASE, &Lease { spec: Some(self.spec(&spec)), ..lease }).await;
+        let lease = Lease { spec: Some(self.spec(&spec)), ..lease };
+        let replaced = self.leases.replace(LEASE, &lease).await;
         held(replaced.map(|stored| {
-            let version = stored.resource_version.unwrap_or_default();
+            let version = stored.resource_version.clone().unwrap_or_default();
             self.observed = Some(Observed { version, since: Instant::now() });
+            self.own = Some(Lease { metadata: stored, ..lease });
         }))
     }
 
