@@ -188,13 +188,15 @@ impl Cluster {
         names.map(|job| job["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// Runs the container of a CronJob as the kubelet would, as [`run_pod`](Self::run_pod) does.
+    /// Runs the container of a CronJob as the kubelet would, as [`run_job`](Self::run_job) does.
     pub async fn run_container(&self, program: &str, cron_job: &str, token: &str, devices: &Path) -> Ran {
         let job = self.call("GET", "batch/v1", &format!("cronjobs/{cron_job}"), Value::Null).await;
         self.run_job(program, &job["spec"]["jobTemplate"], token, devices).await
     }
 
-    /// Runs the container of a Job, or of the template of one, in the same way.
+    /// Runs the container of a Job, or of the template of one, as the kubelet would: with its command, arguments and
+    /// environment, and with the folder `devices` in place of the OSD's mounted folder. The container finds its account
+    /// through a kubeconfig, and has `program` as `kms`.
     pub async fn run_job(&self, program: &str, job: &Value, token: &str, devices: &Path) -> Ran {
         let container = &job["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["command"], json!(["kms"]));
