@@ -73,7 +73,6 @@ pub(crate) struct Pod {
     pub(crate) dns_policy: Option<String>,
     pub(crate) service_account_name: Option<String>,
     /// The settings of the KMS in the container that fetches the KEK. Empty if the KEK comes from a mounted Secret.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "the doctor and a migration read it"))]
     pub(crate) kms: Vec<EnvVar>,
 }
 
