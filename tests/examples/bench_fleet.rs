@@ -14,7 +14,7 @@ use kms_tests::{
     Kms,
     age::Pair,
     measure::{MEASURE, cost, f64_of, measured, words_of},
-    rook::{ADMIN, Cluster, osd_on_vault},
+    rook::{ADMIN, Cluster, ceph_cluster, ceph_cluster_on_vault, osd_on_vault},
 };
 use serde_json::{Value, json};
 
@@ -96,27 +96,10 @@ async fn all(out: &Path, osds: usize) -> Result<()> {
 /// The program with the files of a migration of this cluster to Kubernetes Secrets.
 async fn mover(vault: &OpenBao, cluster: &Cluster) -> Result<Kms> {
     let place = cluster.place.name();
-    let object = |security: Value| {
-        json!({
-            "kind": "CephCluster", "metadata": {"name": "rook-ceph", "namespace": place},
-            "spec": {"security": security},
-        })
-        .to_string()
-    };
-    let details = json!({
-        "KMS_PROVIDER": "vault", "VAULT_ADDR": vault.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
-    });
-    let secret = |name: &str, key: &str, value: &str| {
-        json!({"kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}}).to_string()
-    };
-    let from = [
-        object(json!({"kms": {"connectionDetails": details, "tokenSecretName": "token"}})),
-        secret("token", "token", &vault.admin().rook_token().await?),
-        secret("ca", "cert", &vault.pki().ca.cert),
-    ];
+    let token = vault.admin().rook_token().await?;
     let kms = Kms::new().global(&["--kubeconfig", &cluster.kubeconfig(ADMIN)]);
-    kms.file("from.yaml", &from.join("\n---\n"));
-    kms.file("to.yaml", &object(json!({})));
+    kms.file("from.yaml", &ceph_cluster_on_vault(place, vault, &token));
+    kms.file("to.yaml", &ceph_cluster(place, &json!({})));
     Ok(kms)
 }
 

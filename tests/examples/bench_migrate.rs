@@ -16,7 +16,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kms_core::Kek;
 use kms_testkit::servers::{Kube, OpenBao, OpenBaoConfig, Pki, kube::KubeNamespace};
-use kms_tests::{Kms, measure::median};
+use kms_tests::{
+    Kms,
+    measure::median,
+    rook::{ceph_cluster, ceph_cluster_on_vault},
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -78,22 +82,8 @@ impl Scene {
         let bao = OpenBao::start(OpenBaoConfig::default()).await?;
         let token = bao.admin().rook_token().await?;
         let kms = Kms::new();
-        let cluster = |kms: Value| {
-            json!({
-                "kind": "CephCluster", "metadata": {"name": "rook-ceph", "namespace": place.name()},
-                "spec": {"security": {"kms": kms}},
-            })
-            .to_string()
-        };
-        let secret = |name: &str, key: &str, value: &str| {
-            json!({"kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}}).to_string()
-        };
-        let vault = cluster(json!({"tokenSecretName": "token", "connectionDetails": {
-            "KMS_PROVIDER": "vault", "VAULT_ADDR": bao.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
-        }}));
-        let to = [vault, secret("token", "token", &token), secret("ca", "cert", &bao.pki().ca.cert)];
-        kms.file("from.yaml", &cluster(json!({})));
-        kms.file("to.yaml", &to.join("\n---\n"));
+        kms.file("from.yaml", &ceph_cluster(place.name(), &json!({})));
+        kms.file("to.yaml", &ceph_cluster_on_vault(place.name(), &bao, &token));
         kube.write_kubeconfig(&kms.folder().join("kubeconfig"), place.name(), "admintoken")?;
         // One client trusts both servers.
         let authorities = format!("{}\n{}", kube.ca(), bao.pki().ca.cert);

@@ -43,6 +43,32 @@ pub fn deployed(file: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&std::fs::read_to_string(path).expect("a file of deploy/")).expect("YAML")
 }
 
+/// The CephCluster of a namespace with this `security` block, as users write it.
+pub fn ceph_cluster(kube_namespace: &str, security: &Value) -> String {
+    json!({
+        "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
+        "metadata": {"name": "rook-ceph", "namespace": kube_namespace}, "spec": {"security": security},
+    })
+    .to_string()
+}
+
+/// The same with its keys on the mount `rookv2` of a server, and the Secrets that it names.
+pub fn ceph_cluster_on_vault(kube_namespace: &str, server: &OpenBao, token: &str) -> String {
+    let secret = |name: &str, key: &str, value: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}})
+            .to_string()
+    };
+    let security = json!({"kms": {"tokenSecretName": "token", "connectionDetails": {
+        "KMS_PROVIDER": "vault", "VAULT_ADDR": server.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
+    }}});
+    let documents = [
+        ceph_cluster(kube_namespace, &security),
+        secret("token", "token", token),
+        secret("ca", "cert", &server.pki().ca.cert),
+    ];
+    documents.join("\n---\n")
+}
+
 impl Cluster {
     /// Creates a namespace with a CephCluster that has this `security` block, and records an image for rotation jobs.
     pub async fn new(security: Value) -> Self {

@@ -195,8 +195,8 @@ impl Controller {
 
     /// Drops the Jobs that a watch has shown, or that none shows any more.
     fn forget_begun(&mut self) {
-        let seen = self.copies.jobs.objects().unwrap_or_default();
-        self.begun.retain(|name, (since, _)| !seen.contains_key(name) && since.elapsed() < UNSEEN);
+        let seen = &self.copies.jobs;
+        self.begun.retain(|name, (since, _)| !seen.has(name) && since.elapsed() < UNSEEN);
     }
 
     /// Whether Rook's CronJobs, Jobs and pods have to be looked at: before a rotation begins, and while Rook has CronJobs or had

@@ -1,6 +1,5 @@
 //! Writes `OsdKey`s.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kms_core::{Error, ErrorKind, Result, layer::RetryPolicy};
 use kms_kube::{Objects, Write, retry};
 use kms_rook::{Osd, client::RookNamespace};
@@ -29,18 +28,11 @@ pub(crate) async fn write(
     let is_right =
         stored.is_some_and(|stored| stored.spec.as_ref() == Some(&spec) && stored.owner == osd.uid);
     if !is_right {
-        let owner = osd.uid.clone().map(|uid| OwnerReference {
-            api_version: "apps/v1".to_owned(),
-            kind: "Deployment".to_owned(),
-            name: osd.deployment.clone(),
-            uid,
-            ..OwnerReference::default()
-        });
         let object = json!({
             "metadata": {
                 "name": name,
                 "namespace": place.name(),
-                "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
+                "ownerReferences": osd.owner().into_iter().collect::<Vec<_>>(),
             },
             "spec": spec,
         });

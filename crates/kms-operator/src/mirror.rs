@@ -49,6 +49,11 @@ impl<T: Clone + PartialEq> Mirror<T> {
         state.is_synced.then(|| state.objects.clone())
     }
 
+    /// Whether an object of this name is among the copies.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.state().objects.contains_key(name)
+    }
+
     /// Follows a watch until it ends, which it does not by itself. `read` makes the copy of an object, and `None` of one that does
     /// not concern the operator.
     pub(crate) async fn follow<K: ResourceExt + fmt::Debug>(

@@ -7,7 +7,7 @@ use k8s_openapi::{
         batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec},
         core::v1::{PodSecurityContext, PodSpec, PodTemplateSpec},
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kms_core::{Capability, Error, ErrorKind, Guarantee, Result};
 use kms_dispatch::Provider;
@@ -157,7 +157,7 @@ impl<'a> JobMaker<'a> {
                 namespace: Some(osd.kube_namespace.clone()),
                 labels: Some(labels),
                 annotations: some(annotations),
-                owner_references: osd.uid.clone().map(|uid| vec![owner(osd, uid)]),
+                owner_references: osd.owner().map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             spec: CronJobSpec {
@@ -196,18 +196,6 @@ pub(crate) fn keeps_objects(provider: Provider) -> bool {
 fn run_seconds(grace: Option<Duration>) -> i64 {
     let grace = grace.map_or(0, |grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
     RUN_SECONDS.saturating_add(grace)
-}
-
-/// The reference to the Deployment, so that Kubernetes deletes the CronJob together with it.
-fn owner(osd: &Osd, uid: String) -> OwnerReference {
-    OwnerReference {
-        api_version: "apps/v1".to_owned(),
-        kind: "Deployment".to_owned(),
-        name: osd.deployment.clone(),
-        uid,
-        controller: None,
-        block_owner_deletion: None,
-    }
 }
 
 /// The user's labels or annotations, and ours. Ours win, as in Rook; the CronJobs are found by their labels.

@@ -7,7 +7,7 @@ use k8s_openapi::{
         apps::v1::Deployment,
         core::v1::{Container, EnvFromSource, EnvVar, PodSpec, Toleration, Volume},
     },
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference},
 };
 use kms_core::{Error, KeyName, Result};
 
@@ -147,6 +147,18 @@ impl Osd {
     pub fn service_account(&self) -> &str {
         // The account of a pod that names none.
         self.pod.service_account_name.as_deref().unwrap_or("default")
+    }
+
+    /// The reference to its Deployment, so that Kubernetes deletes an object together with it; `None` without a UID.
+    pub fn owner(&self) -> Option<OwnerReference> {
+        Some(OwnerReference {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: self.deployment.clone(),
+            uid: self.uid.clone()?,
+            controller: None,
+            block_owner_deletion: None,
+        })
     }
 
     /// Checks that a list of this many LUKS devices can be the whole list: data, metadata, write-ahead log.

@@ -12,7 +12,7 @@ use kms_testkit::{
 use kms_tests::{
     Kms, Ran,
     age::Pair,
-    rook::{ADMIN, Cluster, fixture, move_to},
+    rook::{ADMIN, Cluster, ceph_cluster, ceph_cluster_on_vault, fixture, move_to},
 };
 use serde_json::{Value, json};
 
@@ -48,25 +48,9 @@ impl Move {
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
         let token = server.admin().rook_token().await.unwrap();
         let place = cluster.place.name().to_owned();
-        let object = |security: Value| {
-            json!({
-                "apiVersion": "ceph.rook.io/v1", "kind": "CephCluster",
-                "metadata": {"name": "rook-ceph", "namespace": place}, "spec": {"security": security},
-            })
-            .to_string()
-        };
-        let secret = |name: &str, key: &str, value: &str| {
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}})
-                .to_string()
-        };
-        let vault = json!({"kms": {"tokenSecretName": "token", "connectionDetails": {
-            "KMS_PROVIDER": "vault", "VAULT_ADDR": server.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
-        }}});
-        let to =
-            [object(vault), secret("token", "token", &token), secret("ca", "cert", &server.pki().ca.cert)];
         let kms = Kms::new();
-        kms.file("from.yaml", &object(json!({})));
-        kms.file("to.yaml", &to.join("\n---\n"));
+        kms.file("from.yaml", &ceph_cluster(&place, &json!({})));
+        kms.file("to.yaml", &ceph_cluster_on_vault(&place, &server, &token));
         let config = cluster.kubeconfig(ADMIN);
         let named = format!("{}/rook-ceph", cluster.place.name());
         let arguments =
