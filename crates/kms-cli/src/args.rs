@@ -18,7 +18,7 @@ pub(crate) struct Files {
     /// YAML or JSON with a CephCluster or its security block, and the Secrets that it names; `-` reads standard input
     ///
     /// A file may hold several documents, and the option may be repeated. Documents of other kinds are ignored.
-    #[arg(short, long = "file", value_name = "FILE", help_heading = KMS)]
+    #[arg(short, long = "file", value_name = "FILE", help_heading = KMS, display_order = 0)]
     pub(crate) files: Vec<PathBuf>,
 }
 
@@ -38,14 +38,14 @@ pub(crate) struct Global {
     #[arg(skip)]
     pub(crate) proxies: ProxyRules,
 
+    /// The folder where Secrets are mounted: DIR/SECRET/KEY, or the files that Rook mounts (vault.ca, ca.crt ...)
+    #[arg(long, value_name = "DIR", global = true, help_heading = KMS, hide_short_help = true)]
+    pub(crate) secrets_dir: Option<PathBuf>,
+
     /// Read the CephCluster and its Secrets from Kubernetes; the NAMESPACE alone is enough if it has one CephCluster
     #[arg(long, short = 'n', alias = "namespace", value_name = "NAMESPACE[/NAME]", global = true, value_parser = cluster)]
     #[arg(help_heading = KUBERNETES)]
     pub(crate) cluster: Option<ClusterRef>,
-
-    /// The folder where Secrets are mounted: DIR/SECRET/KEY, or the files that Rook mounts (vault.ca, ca.crt ...)
-    #[arg(long, value_name = "DIR", global = true, help_heading = KMS, hide_short_help = true)]
-    pub(crate) secrets_dir: Option<PathBuf>,
 
     /// The kubeconfig to use [default: the one that kubectl uses, otherwise the service account of the pod]
     #[arg(long, value_name = "FILE", global = true, help_heading = KUBERNETES, hide_short_help = true)]

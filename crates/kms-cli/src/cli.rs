@@ -8,6 +8,7 @@ use crate::{
     cmd::{clusters, devices, escrow, keys, program},
     exit::Exit,
     invocation::Invocation,
+    lazy::Lazy,
     output::Output,
 };
 
@@ -39,7 +40,7 @@ pub(crate) enum Command {
     ///
     /// An escrow is a folder. Its archives are in the age format over tar, so that `age -d | tar x` reads them without kms;
     /// escrow.json in it has dates and recipients, and no secret.
-    Escrow(escrow::Args),
+    Escrow(Lazy<escrow::Args>),
     #[command(flatten)]
     Program(program::Command),
 }
@@ -85,7 +86,7 @@ pub(crate) async fn run(
         Command::Keys(command) => keys::run(command, invocation, output).await,
         Command::Devices(command) => devices::run(command, invocation, output).await,
         Command::Clusters(command) => clusters::run(command, invocation, output).await,
-        Command::Escrow(args) => escrow::run(args, invocation, output).await,
+        Command::Escrow(Lazy(args)) => escrow::run(args, invocation, output).await,
         Command::Program(command) => {
             program::run(command, <Cli as clap::CommandFactory>::command(), invocation, output).await
         }

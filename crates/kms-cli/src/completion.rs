@@ -46,7 +46,10 @@ fn program() -> Command {
             })
             .mut_subcommands(fill_in)
     }
-    fill_in(Cli::command())
+    let mut program = Cli::command();
+    // Commands describe their arguments only now.
+    program.build();
+    fill_in(program)
 }
 
 fn candidates(current: &OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {

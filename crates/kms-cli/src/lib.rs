@@ -14,6 +14,7 @@ mod hygiene;
 mod input;
 mod invocation;
 mod kubernetes;
+mod lazy;
 mod logging;
 mod output;
 mod output_file;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{Cli, Command},
     cmd::{clusters, devices, escrow, keys, program},
+    lazy::Lazy,
     osd_host::Host,
     output::{ErrorDocument, Failure, Format, Output},
 };
@@ -103,28 +104,28 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
     let cryptsetup = host.cryptsetup();
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
     match command {
-        Command::Devices(devices::Command::Slots(args)) => {
+        Command::Devices(devices::Command::Slots(Lazy(args))) => {
             devices::slots::run(args, cryptsetup, &mut output).await
         }
-        Command::Devices(devices::Command::Format(args)) => {
+        Command::Devices(devices::Command::Format(Lazy(args))) => {
             devices::format::run(args, cryptsetup, connect, &mut output).await
         }
-        Command::Devices(devices::Command::Recover(args)) => {
+        Command::Devices(devices::Command::Recover(Lazy(args))) => {
             devices::recover::run(args, cryptsetup, &crate::rook::Rook::new(None), connect, &mut output).await
         }
-        Command::Devices(devices::Command::Open(args)) => {
+        Command::Devices(devices::Command::Open(Lazy(args))) => {
             devices::open::run(args, cryptsetup, connect, &mut output).await
         }
-        Command::Devices(devices::Command::Close(args)) => {
+        Command::Devices(devices::Command::Close(Lazy(args))) => {
             devices::close::run(args, cryptsetup, &mut output).await
         }
-        Command::Devices(devices::Command::Status(args)) => {
+        Command::Devices(devices::Command::Status(Lazy(args))) => {
             devices::status::run(args, cryptsetup, &mut output)
         }
-        Command::Devices(devices::Command::Resize(args)) => {
+        Command::Devices(devices::Command::Resize(Lazy(args))) => {
             devices::resize::run(args, cryptsetup, &mut output).await
         }
-        Command::Escrow(args) => match args.command {
+        Command::Escrow(Lazy(args)) => match args.command {
             escrow::Escrow::Create(args) => {
                 let about = kms_escrow::About::new("memory", None, None);
                 let nowhere = async |_made| ();
@@ -178,7 +179,7 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
     let cryptsetup = kms_luks::Cryptsetup::new();
     let connect = async || Ok(Arc::clone(kms) as Arc<dyn KmsProvider>);
     let exit = match command {
-        Command::Devices(devices::Command::Rotate(args)) => {
+        Command::Devices(devices::Command::Rotate(Lazy(args))) => {
             let rook = crate::rook::Rook::new(None);
             let host = devices::rotate::Host {
                 cryptsetup,
@@ -190,7 +191,7 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
             };
             devices::rotate::run(args, host, connect, &mut output).await
         }
-        Command::Devices(devices::Command::Verify(args)) => {
+        Command::Devices(devices::Command::Verify(Lazy(args))) => {
             devices::verify::run(args, cryptsetup, connect, &mut output).await
         }
         other => panic!("{other:?} is not run here"),
@@ -320,19 +321,23 @@ async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
     let (global, command) = cli.into_parts();
     let mut output = Output::to(global.output, &mut bytes);
     match command {
-        Command::Keys(keys::Command::Create(args)) => keys::create::run(args, kms, &mut output).await,
-        Command::Keys(keys::Command::Delete(args)) => keys::delete::run(args, kms, &mut output).await,
-        Command::Keys(keys::Command::Undelete(args)) => keys::undelete::run(args, kms, &mut output).await,
-        Command::Keys(keys::Command::Get(args)) => keys::get::run(args, kms, &mut output).await,
-        Command::Keys(keys::Command::List(args)) => {
+        Command::Keys(keys::Command::Create(Lazy(args))) => keys::create::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Delete(Lazy(args))) => keys::delete::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::Undelete(Lazy(args))) => {
+            keys::undelete::run(args, kms, &mut output).await
+        }
+        Command::Keys(keys::Command::Get(Lazy(args))) => keys::get::run(args, kms, &mut output).await,
+        Command::Keys(keys::Command::List(Lazy(args))) => {
             keys::list::run(args, kms, SystemTime::now(), &mut output).await
         }
-        Command::Program(program::Command::Providers(args)) => program::providers::run(args, &mut output),
-        Command::Program(program::Command::Explain(args)) => program::explain::run(args, &mut output),
-        Command::Program(program::Command::Version(args)) => {
+        Command::Program(program::Command::Providers(Lazy(args))) => {
+            program::providers::run(args, &mut output)
+        }
+        Command::Program(program::Command::Explain(Lazy(args))) => program::explain::run(args, &mut output),
+        Command::Program(program::Command::Version(Lazy(args))) => {
             program::version::run(args, false, &kms_luks::Cryptsetup::new(), &mut output).await
         }
-        Command::Keys(keys::Command::Put(args)) => {
+        Command::Keys(keys::Command::Put(Lazy(args))) => {
             let kek = keys::put::read(&args).unwrap();
             keys::put::run(args, &kek, kms, &mut output).await
         }
@@ -428,10 +433,10 @@ async fn rook() {
         let mut bytes = Vec::new();
         let mut output = Output::to(global.output, &mut bytes);
         match command {
-            Command::Clusters(clusters::Command::Cronjobs(args)) => {
+            Command::Clusters(clusters::Command::Cronjobs(Lazy(args))) => {
                 clusters::cronjobs::run(args, &global, &mut output).await.unwrap()
             }
-            Command::Clusters(clusters::Command::Render(args)) => {
+            Command::Clusters(clusters::Command::Render(Lazy(args))) => {
                 clusters::render::run(args, &global, &mut output).await.unwrap()
             }
             other => panic!("{other:?}"),

@@ -18,7 +18,7 @@ pub(crate) mod source;
 use clap::Subcommand;
 use kms_core::Result;
 
-use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+use crate::{args::Files, exit::Exit, invocation::Invocation, lazy::Lazy, output::Output};
 
 /// The commands, in the order of the help text.
 #[derive(Debug, Subcommand)]
@@ -28,14 +28,14 @@ pub(crate) enum Command {
     /// security.keyRotation of the CephCluster says whether and when. The CronJobs have the names that Rook uses, and
     /// run kms instead of rook.
     #[cfg(feature = "k8s-secret")]
-    Cronjobs(cronjobs::Args),
+    Cronjobs(Lazy<cronjobs::Args>),
     /// Make every check of the KMS, the cluster and this host, and say what to do
     ///
     /// Each finding has a code with a page in docs/doctor/, a state, the object, and the next command. No finding ends the
     /// run; what could not be checked names the finding that is the reason. If all is well, kms prints one line; -v shows
     /// every check. kms stores nothing. kms check is the short form for one connection, and tries a test key too.
     #[cfg(feature = "k8s-secret")]
-    Doctor(doctor::Args),
+    Doctor(Lazy<doctor::Args>),
     /// Show every OSD beside its key, and what is wrong with them
     ///
     /// The OSDs come from Kubernetes with --cluster, else from Deployments in the files, else from Rook's folders on this
@@ -43,24 +43,24 @@ pub(crate) enum Command {
     /// key without an OSD and without a PVC), stale, unknown (a source does not tell enough), ok. Where clusters share one
     /// place in the KMS, the keys of the other clusters appear as orphans too.
     #[cfg(feature = "k8s-secret")]
-    Inventory(inventory::Args),
+    Inventory(Lazy<inventory::Args>),
     /// Move the keys of a cluster from one KMS to another
     ///
     /// The steps are plan, copy, verify, cutover and finish; abort takes a migration back at any point before finish. Both
     /// sides are files with a CephCluster, or its security block, and Secrets. The journal makes every step resumable.
-    Migrate(migrate::Args),
+    Migrate(Lazy<migrate::Args>),
     /// Keep the keys of encrypted OSDs rotated, and show their state in Kubernetes
     ///
     /// kms runs until it gets SIGTERM or SIGINT. It acts on CephClusters with the annotation kms.ceph.rook.io/operator=true and
     /// on no others. Several replicas may run; one of them acts. deploy/README.md says how to install, watch, pause and remove it.
     #[cfg(feature = "operator")]
-    Operator(operator::Args),
+    Operator(Lazy<operator::Args>),
     /// Print what a pod needs for a security block
     #[cfg(feature = "k8s-secret")]
-    Render(render::Args),
+    Render(Lazy<render::Args>),
     /// Replace `rook key-management`
     #[command(hide = true)]
-    KeyManagement(key_management::Args),
+    KeyManagement(Lazy<key_management::Args>),
 }
 
 impl Command {
@@ -100,17 +100,17 @@ pub(crate) async fn run(
 ) -> Result<Exit> {
     match command {
         #[cfg(feature = "k8s-secret")]
-        Command::Cronjobs(args) => cronjobs::run(args, &invocation.global, output).await,
+        Command::Cronjobs(Lazy(args)) => cronjobs::run(args, &invocation.global, output).await,
         #[cfg(feature = "k8s-secret")]
-        Command::Doctor(args) => doctor::run(args, invocation, output).await,
+        Command::Doctor(Lazy(args)) => doctor::run(args, invocation, output).await,
         #[cfg(feature = "k8s-secret")]
-        Command::Inventory(args) => inventory::run(args, invocation, output).await,
-        Command::Migrate(args) => migrate::run(args, invocation, output).await,
+        Command::Inventory(Lazy(args)) => inventory::run(args, invocation, output).await,
+        Command::Migrate(Lazy(args)) => migrate::run(args, invocation, output).await,
         #[cfg(feature = "operator")]
-        Command::Operator(args) => operator::run(args, invocation).await,
+        Command::Operator(Lazy(args)) => operator::run(args, invocation).await,
         #[cfg(feature = "k8s-secret")]
-        Command::Render(args) => render::run(args, &invocation.global, output).await,
-        Command::KeyManagement(args) => key_management::run(args, invocation).await,
+        Command::Render(Lazy(args)) => render::run(args, &invocation.global, output).await,
+        Command::KeyManagement(Lazy(args)) => key_management::run(args, invocation).await,
     }
 }
 

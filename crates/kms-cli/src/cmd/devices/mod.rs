@@ -17,7 +17,7 @@ use kms_luks::Identity;
 use tracing::warn;
 
 pub(crate) use self::device_list::compared;
-use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+use crate::{args::Files, exit::Exit, invocation::Invocation, lazy::Lazy, output::Output};
 
 /// The folder where Rook keeps the data of OSDs on a host, unless `dataDirHostPath` of the CephCluster is another one.
 pub(crate) const DATA_DIR: &str = "/var/lib/rook";
@@ -28,32 +28,32 @@ pub(crate) enum Command {
     /// Show the key slots of a LUKS device, and what each one costs to open
     ///
     /// The KEK and its rotation use slots 0 and 1. kms changes no other slot, but for the recovery keys of kms escrow slot.
-    Slots(slots::Args),
+    Slots(Lazy<slots::Args>),
     /// Make an empty device a LUKS device that the KEK opens; create the KEK if it is absent
     ///
     /// A device that the KEK opens already stays as it is, so a run that was stopped can be repeated.
-    Format(format::Args),
+    Format(Lazy<format::Args>),
     /// Give a new KEK to one OSD, or to all OSDs of this host
     ///
     /// The KEK that the KMS returns opens every device at every moment. The next run completes an interrupted rotation.
     #[command(
         override_usage = "kms rotate [OPTIONS] <NAME> <DEVICE> [METADATA] [WAL]\n       kms rotate [OPTIONS] --all"
     )]
-    Rotate(rotate::Args),
+    Rotate(Lazy<rotate::Args>),
     /// Check that the KEK in the KMS opens the devices; change nothing
-    Verify(verify::Args),
+    Verify(Lazy<verify::Args>),
     /// Find the KEK that opens the devices, among all that the KMS still has; change nothing without --write
-    Recover(recover::Args),
+    Recover(Lazy<recover::Args>),
     /// Open the devices of an OSD with its KEK
     ///
     /// Devices that are already open stay as they are. If all are open, kms does not contact the KMS.
-    Open(open::Args),
+    Open(Lazy<open::Args>),
     /// Close an open device
-    Close(close::Args),
+    Close(Lazy<close::Args>),
     /// Show the state of an open device; fail if the disk below it is gone
-    Status(status::Args),
+    Status(Lazy<status::Args>),
     /// Grow an open device to the size of the disk below it
-    Resize(resize::Args),
+    Resize(Lazy<resize::Args>),
 }
 
 impl Command {
@@ -79,11 +79,11 @@ pub(crate) async fn run(
     let cryptsetup = invocation.cryptsetup();
     let connect = async || invocation.connect().await;
     match command {
-        Command::Slots(args) => slots::run(args, cryptsetup, output).await,
-        Command::Format(args) => {
+        Command::Slots(Lazy(args)) => slots::run(args, cryptsetup, output).await,
+        Command::Format(Lazy(args)) => {
             format::run(args, cryptsetup, async || invocation.connect_to_write().await, output).await
         }
-        Command::Rotate(args) => {
+        Command::Rotate(Lazy(args)) => {
             let target = invocation.target().await?;
             let host = rotate::Host {
                 cryptsetup,
@@ -95,18 +95,18 @@ pub(crate) async fn run(
             };
             rotate::run(args, host, async || target.connect().await, output).await
         }
-        Command::Recover(args) => {
+        Command::Recover(Lazy(args)) => {
             let target = invocation.target().await?;
             let writes = args.write;
             let connect =
                 async || if writes { target.connect_to_write().await } else { target.connect().await };
             recover::run(args, cryptsetup, &target.rook(&invocation.global), connect, output).await
         }
-        Command::Verify(args) => verify::run(args, cryptsetup, connect, output).await,
-        Command::Open(args) => open::run(args, cryptsetup, connect, output).await,
-        Command::Close(args) => close::run(args, cryptsetup, output).await,
-        Command::Status(args) => status::run(args, cryptsetup, output),
-        Command::Resize(args) => resize::run(args, cryptsetup, output).await,
+        Command::Verify(Lazy(args)) => verify::run(args, cryptsetup, connect, output).await,
+        Command::Open(Lazy(args)) => open::run(args, cryptsetup, connect, output).await,
+        Command::Close(Lazy(args)) => close::run(args, cryptsetup, output).await,
+        Command::Status(Lazy(args)) => status::run(args, cryptsetup, output),
+        Command::Resize(Lazy(args)) => resize::run(args, cryptsetup, output).await,
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use clap::Subcommand;
 use kms_core::Result;
 
-use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+use crate::{args::Files, exit::Exit, invocation::Invocation, lazy::Lazy, output::Output};
 
 /// The commands, in the order of the help text.
 #[derive(Debug, Subcommand)]
@@ -24,22 +24,22 @@ pub(crate) enum Command {
     ///
     /// Unless --read-only is given, kms also stores a test key, reads it back, compares it, updates it and
     /// deletes it.
-    Check(check::Args),
+    Check(Lazy<check::Args>),
     /// Generate a KEK and store it
-    Create(create::Args),
+    Create(Lazy<create::Args>),
     /// Store an existing KEK
-    Put(put::Args),
+    Put(Lazy<put::Args>),
     /// Write a KEK to standard output or to a file
-    Get(get::Args),
+    Get(Lazy<get::Args>),
     /// Delete a KEK so that it can be brought back, or destroy it
     ///
     /// kms refuses to delete a key that is in use: by a Deployment or a PVC of the cluster given with --cluster, by a
     /// device in Rook's folders on this host, or by an open device of this host. It cannot see other hosts.
-    Delete(delete::Args),
+    Delete(Lazy<delete::Args>),
     /// Bring back a deleted KEK
-    Undelete(undelete::Args),
+    Undelete(Lazy<undelete::Args>),
     /// List the names of the keys, never their KEKs
-    List(list::Args),
+    List(Lazy<list::Args>),
 }
 
 impl Command {
@@ -64,26 +64,28 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     match command {
-        Command::Check(args) => check::run(args, invocation, output).await,
-        Command::Create(args) => create::run(args, &*invocation.connect_to_write().await?, output).await,
-        Command::Put(args) => {
+        Command::Check(Lazy(args)) => check::run(args, invocation, output).await,
+        Command::Create(Lazy(args)) => {
+            create::run(args, &*invocation.connect_to_write().await?, output).await
+        }
+        Command::Put(Lazy(args)) => {
             // Reads the KEK first: if it is invalid, no connection is needed.
             let kek = put::read(&args)?;
             put::run(args, &kek, &*invocation.connect_to_write().await?, output).await
         }
-        Command::Get(args) => {
+        Command::Get(Lazy(args)) => {
             get::check(&args)?;
             get::run(args, &*invocation.connect().await?, output).await
         }
-        Command::Delete(args) => {
+        Command::Delete(Lazy(args)) => {
             let target = invocation.target().await?;
             if !args.in_use {
                 in_use::refuse_if_in_use(&args.key.arg.name, &args.data_dir, &target, invocation).await?;
             }
             delete::run(args, &*target.connect().await?, output).await
         }
-        Command::Undelete(args) => undelete::run(args, &*invocation.connect().await?, output).await,
-        Command::List(args) => {
+        Command::Undelete(Lazy(args)) => undelete::run(args, &*invocation.connect().await?, output).await,
+        Command::List(Lazy(args)) => {
             list::run(args, &*invocation.connect().await?, SystemTime::now(), output).await
         }
     }

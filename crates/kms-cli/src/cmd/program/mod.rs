@@ -9,21 +9,21 @@ pub(crate) mod version;
 use clap::Subcommand;
 use kms_core::Result;
 
-use crate::{exit::Exit, invocation::Invocation, output::Output};
+use crate::{exit::Exit, invocation::Invocation, lazy::Lazy, output::Output};
 
 /// The commands, in the order of the help text.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the providers, and which of them this build has
-    Providers(providers::Args),
+    Providers(Lazy<providers::Args>),
     /// Tell what a setting means
-    Explain(explain::Args),
+    Explain(Lazy<explain::Args>),
     /// Print the version; with -v what it was built with and what it finds on this host
-    Version(version::Args),
+    Version(Lazy<version::Args>),
     /// Print a completion script for a shell
-    Completions(completions::Args),
+    Completions(Lazy<completions::Args>),
     /// Print the manual page
-    Man(man::Args),
+    Man(Lazy<man::Args>),
 }
 
 /// Runs a command. `program` describes the whole command line.
@@ -34,12 +34,12 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     match command {
-        Command::Providers(args) => providers::run(args, output),
-        Command::Explain(args) => explain::run(args, output),
-        Command::Version(args) => {
+        Command::Providers(Lazy(args)) => providers::run(args, output),
+        Command::Explain(Lazy(args)) => explain::run(args, output),
+        Command::Version(Lazy(args)) => {
             version::run(args, invocation.global.verbose > 0, &invocation.cryptsetup(), output).await
         }
-        Command::Completions(args) => completions::run(args, output),
-        Command::Man(args) => man::run(args, program, output),
+        Command::Completions(Lazy(args)) => completions::run(args, output),
+        Command::Man(Lazy(args)) => man::run(args, program, output),
     }
 }

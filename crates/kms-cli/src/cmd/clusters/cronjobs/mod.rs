@@ -132,7 +132,10 @@ mod tests {
     use kms_rook::{JobMaker, JobOptions, Osd};
 
     use super::*;
-    use crate::cmd::clusters::{Command, tests::parsed};
+    use crate::{
+        cmd::clusters::{Command, tests::parsed},
+        lazy::Lazy,
+    };
 
     fn fixture<T: serde::de::DeserializeOwned>(case: &str, file: &str) -> T {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kms-rook/tests/fixtures/rook");
@@ -167,7 +170,10 @@ mod tests {
         let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
         let line: Vec<_> = std::iter::once("kms").chain(args).map(str::to_owned).collect();
         let command = parsed(&line).unwrap();
-        assert!(matches!(command, Command::Cronjobs(Args { command: Cronjobs::Apply(_) })), "{command:?}");
+        assert!(
+            matches!(command, Command::Cronjobs(Lazy(Args { command: Cronjobs::Apply(_) }))),
+            "{command:?}"
+        );
         // The one source of options is the CephCluster, and the registry is one that can belong to no attacker.
         let text = format!("{command:?}");
         assert!(text.contains("image: None") && text.contains("service_account: None"), "{text}");
