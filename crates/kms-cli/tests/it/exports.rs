@@ -54,21 +54,32 @@ fn the_commands_about_clusters_find_the_cluster_and_its_osd_in_an_export() {
 }
 
 #[test]
-fn the_commands_about_keys_find_settings_and_secrets_in_an_export() {
+fn the_commands_about_keys_devices_and_escrows_find_settings_and_secrets_in_an_export() {
+    // The server is away, so the settings and the Secrets have been accepted.
+    let away = (5, "127.0.0.1:1");
+    let folder = tempfile::tempdir().unwrap();
+    let recipients = folder.path().join("recipients");
+    std::fs::write(&recipients, "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n").unwrap();
+    let [escrow, recipients] =
+        [&folder.path().join("escrow"), &recipients].map(|path| path.to_str().unwrap().to_owned());
     for export in EXPORTS {
-        for args in [
-            &["check"][..],
-            &["get", "a"],
-            &["list"],
-            &["create", "a"],
-            &["put", "a", "--from", "/dev/null"],
-            &["delete", "a"],
-            &["undelete", "a"],
+        for (args, (code, words)) in [
+            (&["check"][..], away),
+            (&["get", "a"], away),
+            (&["list"], away),
+            (&["create", "a"], away),
+            // An empty KEK is refused before.
+            (&["put", "a", "--from", "/dev/null"], (2, "the KEK is empty")),
+            (&["delete", "a"], away),
+            (&["undelete", "a"], away),
+            (&["verify", "a", "/dev/null"], away),
+            // The CephCluster in the export says so.
+            (&["rotate", "a", "/dev/null"], (2, "keyRotation.enabled is true")),
+            (&["inventory"], away),
+            (&["escrow", "create", &escrow, "-R", &recipients], away),
         ] {
             let ran = kms(export, args);
             let text = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-            // The server is away, so the settings and the Secrets have been accepted; an empty KEK is refused before.
-            let (code, words) = if args[0] == "put" { (2, "the KEK is empty") } else { (5, "127.0.0.1:1") };
             assert_eq!(ran.status.code(), Some(code), "{export}: {args:?}: {text}");
             assert!(text.contains(words), "{export}: {args:?}: {text}");
         }
