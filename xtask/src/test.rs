@@ -1,5 +1,7 @@
 //! `cargo xtask test`: runs every test.
 
+use std::thread::available_parallelism;
+
 use anyhow::Result;
 use clap::Args;
 use kms_testkit::servers;
@@ -35,10 +37,12 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
     live.set(servers::KMS, provision::target_dir(sh).join("debug/kms"));
     steps.step("test: real servers", || {
         let vm = vm::MODULE;
+        // A test waits for servers for two thirds of its time, so twice as many keep the processors busy.
+        let threads = (2 * available_parallelism()?.get()).to_string();
         // Without documentation tests: there, `ignored` has another meaning.
         run(live.apply(cmd!(
             sh,
-            "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --skip {vm}"
+            "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --test-threads {threads} --skip {vm}"
         )))
     })?;
     vm::step(sh, &mut live, steps)
