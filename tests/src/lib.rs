@@ -12,6 +12,7 @@
 pub mod age;
 pub mod clock;
 pub mod crash;
+pub mod documents;
 pub mod gateway;
 pub mod machine;
 pub mod measure;
@@ -162,7 +163,9 @@ impl Kms {
 
     /// Runs a command.
     pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(&self.command(args).stdin(Stdio::null()).output().expect("run kms"))
+        let ran = Ran::of(&self.command(args).stdin(Stdio::null()).output().expect("run kms"));
+        documents::keep_output(args, &ran);
+        ran
     }
 
     /// Runs a command with this standard input.

@@ -1,5 +1,5 @@
 //! `cargo xtask codegen`: writes the parts of Markdown files that are generated from the code, the files in `deploy/` that are
-//! made for the operator, and the answers of Go's libraries.
+//! made for the operator, the schemas in `docs/schema`, and the answers of Go's libraries.
 //!
 //! A test of `kms-cli` compares the parts with the program, and writes them when `KMS_CODEGEN` is set. So do the tests of
 //! `kms-tls` and `kms-http` with our own answers to Go's tables. The answers to handshakes need a server in Go:
@@ -17,7 +17,7 @@ use crate::{provision::need_go, run};
 /// time.
 const TABLES: [&str; 3] = ["tests/go/httpproxy", "tests/go/duration", "tests/go/tls"];
 
-/// Write the generated parts of the documentation, the manifests in deploy/, and the answers of Go's libraries
+/// Write the generated parts of the documentation, its schemas, the manifests in deploy/, and the answers of Go's libraries
 #[derive(Args, Debug)]
 pub(crate) struct Codegen {
     /// Change nothing; fail if a part is out of date
@@ -38,6 +38,10 @@ impl Codegen {
         for (package, tests) in answers {
             self.part(cmd!(sh, "cargo test --quiet --package {package} --lib -- {tests}"))?;
         }
+        self.part(cmd!(
+            sh,
+            "cargo test --quiet --package kms-cli --package kms-escrow --package kms-migrate --lib -- the_schema"
+        ))?;
         // One call of cargo, so that both have the same features of the libraries.
         self.part(cmd!(
             sh,

@@ -125,7 +125,7 @@ impl It {
             run(live
                 .apply(cmd!(sh, "cargo test {tests...} -- --ignored {skip...} {filter...} {nocapture...}")))?;
         }
-        Ok(())
+        live.validate(sh)
     }
 }
 

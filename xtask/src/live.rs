@@ -4,11 +4,11 @@ use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use kms_testkit::servers::{self, Kube, Scratch, process};
-use xshell::{Cmd, Shell};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::{
     provision::{self, Vm, target_dir},
-    run::{block_on, clock, servers_dir},
+    run::{block_on, clock, root, run, servers_dir},
     vm,
 };
 
@@ -61,6 +61,7 @@ impl Needs {
 pub(crate) struct Live {
     env: Vec<(&'static str, OsString)>,
     ids: PathBuf,
+    documents: PathBuf,
     // Fields are dropped in this order: the API server has its files in the folder.
     _kube: Kube,
     _folder: Scratch,
@@ -112,12 +113,13 @@ impl Live {
         }
         let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
-        let (ids, temp) = (folder.path().join("pids"), folder.path().join("tmp"));
-        for path in [&ids, &temp] {
+        let [ids, temp, documents] = ["pids", "tmp", "documents"].map(|name| folder.path().join(name));
+        for path in [&ids, &temp, &documents] {
             sh.create_dir(path)?;
         }
         process::sweep_on_exit(&ids);
         env.push((servers::PIDS, ids.clone().into_os_string()));
+        env.push((servers::DOCUMENTS, documents.clone().into_os_string()));
         // Files of a killed test are removed with the folder.
         env.push(("TMPDIR", temp.into_os_string()));
         let place = folder.path().join("kube");
@@ -125,7 +127,7 @@ impl Live {
             block_on(Kube::start_in(&programs, Scratch::kept(&place)?))?.context("start the API server")?;
         eprintln!("kube-apiserver is ready after {}", clock(kube.took()));
         env.push((servers::KUBE, place.into_os_string()));
-        let mut live = Self { env, ids, _kube: kube, _folder: folder };
+        let mut live = Self { env, ids, documents, _kube: kube, _folder: folder };
         vm.into_iter().for_each(|vm| live.add_vm(vm));
         Ok(live)
     }
@@ -139,6 +141,16 @@ impl Live {
     /// Sets a variable in the environment of the tests.
     pub(crate) fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.env.push((name, value.into()));
+    }
+
+    /// Validates the documents that `kms` has written in tests by the schemas in `docs/schema`.
+    pub(crate) fn validate(&self, sh: &Shell) -> Result<()> {
+        let python = provision::jsonschema(sh)?;
+        let (program, schemas) =
+            (root().join("tests/clients/jsonschema/validate.py"), root().join("docs/schema"));
+        let documents = &self.documents;
+        run(cmd!(sh, "{python} {program} {schemas} {documents}"))
+            .context("output of kms is not as docs/schema says (cargo xtask codegen)")
     }
 
     /// Adds the settings that tests read to a command.

@@ -43,7 +43,8 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
         run(live.apply(cmd!(
             sh,
             "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --test-threads {threads} --skip {vm}"
-        )))
+        )))?;
+        live.validate(sh)
     })?;
     vm::step(sh, &mut live, steps)
 }

@@ -28,6 +28,9 @@ mod time;
 #[path = "../tests/unit/json_docs.rs"]
 mod json_docs;
 #[cfg(test)]
+#[path = "../tests/unit/json_schema.rs"]
+mod json_schema;
+#[cfg(test)]
 #[path = "../tests/unit/osd_host.rs"]
 mod osd_host;
 

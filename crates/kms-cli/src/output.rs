@@ -249,6 +249,7 @@ pub(crate) fn chain(error: &Error) -> String {
 
 /// An error in JSON.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ErrorDocument {
     kind: &'static str,
     message: String,
@@ -276,8 +277,23 @@ impl ErrorDocument {
 
 /// The document on standard error.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Failure {
     pub(crate) error: ErrorDocument,
+}
+
+/// A line on standard error that shows to programs how far a run is.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ProgressLine<T> {
+    pub(crate) progress: T,
+}
+
+impl<T: Serialize> ProgressLine<T> {
+    /// One line of JSON, as `docs/json-output.md` describes it.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// Reports on standard error why the program failed.

@@ -18,6 +18,7 @@ const MOST_UUID: usize = 40;
 
 /// The KMS and the cluster that an escrow is of.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct About {
     /// The name of the provider, such as `vault`.
@@ -37,12 +38,14 @@ impl About {
 
 /// The manifest of an archive.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Manifest {
     schema: u32,
     /// The random id of the escrow, which all its files have.
     pub id: String,
     /// When the escrow was made.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub created: Timestamp,
     /// The KMS and the cluster.
     #[serde(flatten)]
@@ -57,18 +60,22 @@ pub struct Manifest {
 
 /// A KEK in an archive.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct KeyEntry {
     /// The name of the key.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub name: KeyName,
     /// Its file in the archive: the bytes of the passphrase and nothing else.
     pub(crate) file: String,
     /// The version in the KMS.
     pub version: String,
     /// When the key was first stored, if the KMS knows.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub created: Option<Timestamp>,
     /// When this version was stored, if the KMS knows.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub updated: Option<Timestamp>,
 }
 
@@ -85,10 +92,12 @@ impl KeyEntry {
 
 /// A LUKS header in an archive.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HeaderEntry {
     /// The name of the key of its OSD.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub name: KeyName,
     /// The device that it was read from.
     pub device: String,
@@ -198,6 +207,15 @@ fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyName, D::E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_schemas_of_the_documents_are_up_to_date() {
+        use crate::sidecar::{DrillRecord, Sidecar};
+        use kms_testkit::schema::{check, of};
+        check("escrow-manifest", &of::<Manifest>("manifest.json of an escrow"));
+        check("escrow-sidecar", &of::<Sidecar>("escrow.json of an escrow"));
+        check("escrow-drill-record", &of::<DrillRecord>("drill.json of an escrow"));
+    }
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new("id", Timestamp::UNIX_EPOCH, &About::new("vault", None, None));

@@ -23,12 +23,14 @@ pub(crate) const HEADERS: &str = "headers.tar.age";
 /// The document that names the recipients and dates of an escrow. It has no secret, no name of a key and no digest of a
 /// KEK.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Sidecar {
     pub(crate) schema: u32,
     /// The random id of the escrow.
     pub id: String,
     /// When the escrow was made.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub created: Timestamp,
     /// The KMS and the cluster.
     #[serde(flatten)]
@@ -41,6 +43,7 @@ pub struct Sidecar {
 
 /// An archive of an escrow.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Archive {
     /// The name of the file.
@@ -91,12 +94,14 @@ impl Sidecar {
 
 /// The result of the last drill, beside the archives.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct DrillRecord {
     schema: u32,
     /// The id of the escrow.
     pub id: String,
     /// When the drill ended.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub drilled: Timestamp,
     /// Whether everything would come back.
     pub ok: bool,

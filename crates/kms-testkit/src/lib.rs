@@ -5,6 +5,7 @@
 //!   servers, and an HTTP server that sends scripted bytes.
 //! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
 //! - `luks`: images with real LUKS headers, and Rook's rotation on them (feature `servers`).
+//! - [`schema`]: JSON Schemas of documents, compared with `docs/schema`.
 //! - [`warnings`]: the warnings that an operation logs.
 //! - `servers`: real servers, certificates and processes (feature `servers`).
 
@@ -24,6 +25,7 @@ pub mod fake;
 pub mod ledger;
 #[cfg(feature = "servers")]
 pub mod luks;
+pub mod schema;
 #[cfg(feature = "servers")]
 pub mod servers;
 pub mod warnings;

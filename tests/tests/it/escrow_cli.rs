@@ -13,7 +13,7 @@ use kms_testkit::{
     luks::{Image, Wrapper},
     servers::openbao::{OpenBao, OpenBaoConfig},
 };
-use kms_tests::{Kms, age::Pair};
+use kms_tests::{Kms, age::Pair, documents::keep_file};
 use serde_json::{Value, json};
 
 /// A way to make a device that a KEK opens.
@@ -289,6 +289,13 @@ async fn the_age_of_go_reads_what_kms_writes_and_kms_reads_what_go_writes() {
     let headers = files(&go(&["read", "headers.id"], folder, &archive("headers.tar.age")));
     assert_eq!((headers.len(), headers[3].0.as_str()), (4, "manifest.json"));
     let manifest: Value = serde_json::from_slice(&headers[3].1).unwrap();
+    for (schema, text) in [
+        ("escrow-manifest", keks[0].1.clone()),
+        ("escrow-manifest", headers[3].1.clone()),
+        ("escrow-sidecar", archive("escrow.json")),
+    ] {
+        keep_file(schema, std::str::from_utf8(&text).unwrap(), false);
+    }
     for (at, (_, kek, image)) in osds.iter().enumerate() {
         let (entry, (file, bytes)) = (&manifest["headers"][at], &headers[at]);
         assert_eq!((&entry["file"], &entry["bytes"]), (&json!(file), &json!(bytes.len())));

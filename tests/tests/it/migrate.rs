@@ -17,6 +17,7 @@ use kms_testkit::servers;
 use kms_tests::{
     Kms, Ran,
     crash::{Dice, End},
+    documents::keep_file,
     stores::{self, Store, Which},
 };
 use tokio::{sync::Mutex, task::block_in_place};
@@ -183,6 +184,7 @@ async fn pair(from: &Side, to: &Side, keys: usize, kills: usize, seed: u64) -> u
     assert_eq!((&verified["outcomes"]["equal"], &verified["phase"]), (&keys.into(), &"verified".into()));
     migration.assert_equal("without a kill").await;
     let journal = std::fs::read_to_string(migration.journal()).unwrap();
+    keep_file("migrate-journal", &journal, true);
     assert!(journal.contains("\"state\":\"verified\"") && !journal.contains("fingerprint"), "{journal}");
     migration.take_back().await;
 

@@ -7,6 +7,7 @@ use kms_testkit::{
 use kms_tests::{
     Kms, Ran,
     age::Pair,
+    documents::keep_file,
     gateway::Gateway,
     rook::{ADMIN, Cluster, osd_on_vault},
 };
@@ -521,6 +522,8 @@ async fn an_escrow_is_whole_newer_than_the_keys_and_proven_by_a_drill() {
     assert_eq!(look(), [is("KMS0904", "warning")]);
     let drill = ["escrow", "drill", "saved", "-i", "identity.txt"];
     let _ = kms.run(&drill).want(0);
+    let record = std::fs::read_to_string(kms.folder().join("saved/drill.json")).unwrap();
+    keep_file("escrow-drill-record", &record, false);
     assert_eq!(look(), []);
     // One more key, and no OSD for it.
     let _ = kms.run(&["create", "new"]).want(0);

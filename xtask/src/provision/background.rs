@@ -21,6 +21,7 @@ impl Provision {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         super::bao(sh)?;
         super::pykmip(sh)?;
+        super::jsonschema(sh)?;
         super::kmip_go(sh)?;
         super::cryptsetup(sh)?;
         super::chromedriver(sh)?;

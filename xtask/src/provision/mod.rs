@@ -24,6 +24,7 @@ const KUBERNETES: &str = "1.36.3";
 const AZURE_NODE: [&str; 2] = ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2"];
 const AZURE_PYTHON: [&str; 2] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0"];
 const IBM_PYTHON: &str = "keyprotect==3.0.1";
+const JSONSCHEMA: &str = "jsonschema==4.25.1";
 const PYKMIP: &str = "pykmip==0.11.0";
 const IBM_NODE: &str = "@ibm-cloud/ibm-key-protect@0.1.2";
 
@@ -61,6 +62,11 @@ fn venv(sh: &Shell, name: &str, packages: &[&str]) -> Result<PathBuf> {
 /// A Python that has PyKMIP, the server and its client.
 pub(crate) fn pykmip(sh: &Shell) -> Result<PathBuf> {
     Ok(venv(sh, "pykmip", &[PYKMIP])?.join("bin/python"))
+}
+
+/// A Python that validates JSON by schemas.
+pub(crate) fn jsonschema(sh: &Shell) -> Result<PathBuf> {
+    Ok(venv(sh, "jsonschema", &[JSONSCHEMA])?.join("bin/python"))
 }
 
 /// The KMIP server on OVHcloud's Go library, built anew when its source has changed.

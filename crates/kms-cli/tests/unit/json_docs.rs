@@ -18,14 +18,22 @@ use crate::{
 
 const PAGE: &str = include_str!("../../../../docs/json-output.md");
 
-/// The documented fields of a section, with their types.
-fn documented(section: &str) -> BTreeMap<String, String> {
+/// A row of the page.
+pub(crate) struct Row {
+    /// The type.
+    pub(crate) kind: String,
+    pub(crate) meaning: String,
+}
+
+/// The documented fields of a section.
+pub(crate) fn documented(section: &str) -> BTreeMap<String, Row> {
     let start = PAGE.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
     let text = PAGE[start + 4..].split("\n## ").next().unwrap();
     let row = |line: &str| {
         let mut cells = line.strip_prefix("| `")?.split('|');
         let field = cells.next()?.trim().trim_end_matches('`').to_owned();
-        Some((field, cells.next()?.trim().to_owned()))
+        let (kind, meaning) = (cells.next()?.trim().to_owned(), cells.next()?.trim().to_owned());
+        Some((field, Row { kind, meaning }))
     };
     text.lines().filter_map(row).collect()
 }
@@ -51,14 +59,9 @@ fn fits(value: &Value, documented: &str) -> bool {
 }
 
 /// Walks through a document, and counts each field.
-fn compare(
-    value: &Value,
-    path: &str,
-    documented: &BTreeMap<String, String>,
-    met: &mut BTreeMap<String, usize>,
-) {
+fn compare(value: &Value, path: &str, documented: &BTreeMap<String, Row>, met: &mut BTreeMap<String, usize>) {
     if !path.is_empty() && !path.ends_with("[]") {
-        let kind = documented.get(path).unwrap_or_else(|| panic!("{path} is not documented"));
+        let Row { kind, .. } = documented.get(path).unwrap_or_else(|| panic!("{path} is not documented"));
         assert!(fits(value, kind), "{path} is {value}, and documented as {kind}");
         *met.entry(path.to_owned()).or_default() += 1;
         if kind.contains(" of ") {

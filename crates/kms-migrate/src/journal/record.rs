@@ -12,6 +12,7 @@ pub(super) const FORM: &str = "kms-migrate/1";
 ///
 /// It has no credentials, so that new credentials do not make a new place.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Place {
     /// The provider, by its Cargo feature.
@@ -56,6 +57,7 @@ impl Place {
 
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -95,6 +97,7 @@ impl Phase {
 
 /// What a line says of a key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum Mark {
@@ -146,6 +149,7 @@ pub(crate) fn recorded(stored: &Stored) -> Option<String> {
 
 /// A line.
 #[derive(Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, untagged)]
 pub(super) enum Line {
     Header(Header),
@@ -155,6 +159,7 @@ pub(super) enum Line {
 
 /// The first line.
 #[derive(Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Header {
     pub(super) journal: String,
@@ -166,6 +171,7 @@ pub(super) struct Header {
 
 /// A line about a key.
 #[derive(Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyLine {
     pub(super) name: String,
@@ -176,6 +182,7 @@ pub(super) struct KeyLine {
 
 /// A line about the whole migration.
 #[derive(Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct PhaseLine {
     pub(super) phase: Phase,
@@ -227,6 +234,12 @@ mod tests {
     use kms_core::{Kek, KeyVersion};
 
     use super::*;
+
+    #[test]
+    fn the_schema_of_a_line_is_up_to_date() {
+        let title = "A line of the journal of kms migrate";
+        kms_testkit::schema::check("migrate-journal", &kms_testkit::schema::of::<Line>(title));
+    }
 
     #[test]
     fn a_version_that_shows_the_fingerprint_of_its_kek_is_not_recorded() {

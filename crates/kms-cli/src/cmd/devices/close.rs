@@ -23,7 +23,8 @@ pub(crate) struct Args {
 
 /// The result for the device.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     mapper: String,
     outcome: &'static str,
 }

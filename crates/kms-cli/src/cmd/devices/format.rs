@@ -39,7 +39,8 @@ pub(crate) struct Args {
 
 /// The device that the KEK opens now.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     outcome: &'static str,
     version: String,

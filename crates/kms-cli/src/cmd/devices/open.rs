@@ -70,7 +70,8 @@ struct Plan {
 
 /// The devices that were opened. Version and fingerprint are those of the KEK, if it was needed.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     version: Option<String>,
     fingerprint: Option<String>,
@@ -79,6 +80,7 @@ struct Document {
 
 /// A device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Entry {
     device: String,
     mapper: String,

@@ -53,7 +53,8 @@ pub(crate) struct Args {
 
 /// The result.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     name: String,
     outcome: &'static str,
@@ -63,6 +64,7 @@ struct Document {
 
 /// A KEK that was tried.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Entry {
     version: Option<String>,
     file: Option<String>,

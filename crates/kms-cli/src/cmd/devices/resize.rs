@@ -19,7 +19,8 @@ pub(crate) struct Args {
 
 /// The new size of the device.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     mapper: String,
     bytes_before: u64,
     bytes: u64,

@@ -21,7 +21,8 @@ pub(crate) struct Args {
 
 /// The header of a device.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     device: String,
     luks_version: u8,
     uuid: String,
@@ -33,6 +34,7 @@ struct Document {
 
 /// A key slot in use.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Entry {
     slot: u8,
     owner: String,

@@ -19,7 +19,8 @@ pub(crate) struct Args {
 
 /// An open device.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     mapper: String,
     node: String,
     kernel_name: String,

@@ -29,7 +29,8 @@ pub(crate) struct Args {
 
 /// The result for all devices.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     name: String,
     version: String,
@@ -40,6 +41,7 @@ struct Document {
 
 /// The result for one device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DeviceDocument {
     path: String,
     opens: bool,

@@ -68,7 +68,8 @@ pub(crate) struct Args {
 
 /// What was saved.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     #[serde(flatten)]
     escrow: EscrowDocument,
@@ -79,6 +80,7 @@ struct Document {
 
 /// A device whose header was to be saved.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DeviceDocument {
     name: String,
     device: String,

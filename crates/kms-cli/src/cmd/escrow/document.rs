@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// An escrow, as its document without secrets shows it.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct EscrowDocument {
     pub(super) escrow: String,
     pub(super) id: String,
@@ -22,6 +23,7 @@ pub(super) struct EscrowDocument {
 
 /// An archive of an escrow.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ArchiveDocument {
     pub(super) file: String,
     pub(super) recipients: Vec<String>,

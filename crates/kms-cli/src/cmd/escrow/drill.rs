@@ -47,7 +47,8 @@ pub(crate) struct Args {
 
 /// What would come back.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     #[serde(flatten)]
     escrow: EscrowDocument,
@@ -57,6 +58,7 @@ struct Document {
 
 /// A key of the escrow or of the KMS.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct KeyDocument {
     name: String,
     version: Option<String>,
@@ -68,6 +70,7 @@ struct KeyDocument {
 
 /// A saved header.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HeaderDocument {
     device: String,
     luks: u8,
@@ -79,6 +82,7 @@ struct HeaderDocument {
 
 /// A device of this host.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct LiveDocument {
     device: String,
     header: &'static str,

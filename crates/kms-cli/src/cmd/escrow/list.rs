@@ -22,7 +22,8 @@ pub(crate) struct Args {
 
 /// The escrows.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     escrows: Vec<EscrowDocument>,
 }
 

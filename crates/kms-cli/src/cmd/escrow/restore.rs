@@ -53,7 +53,8 @@ pub(crate) struct Args {
 
 /// What was brought back.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     keys: Vec<KeyDocument>,
     header: Option<HeaderDocument>,
@@ -61,6 +62,7 @@ struct Document {
 
 /// A header that was put back.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HeaderDocument {
     device: String,
     uuid: String,
@@ -70,6 +72,7 @@ struct HeaderDocument {
 
 /// A key.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct KeyDocument {
     name: String,
     outcome: &'static str,

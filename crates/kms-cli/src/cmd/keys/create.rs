@@ -22,6 +22,7 @@ pub(crate) struct Args {
 
 /// The key that is now stored.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) name: String,
     pub(crate) version: String,

@@ -41,6 +41,7 @@ pub(crate) struct Args {
 
 /// What is left of the key.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) name: String,
     pub(crate) outcome: &'static str,

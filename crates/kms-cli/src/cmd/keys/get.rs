@@ -43,7 +43,8 @@ pub(crate) struct Args {
 
 /// The key that was read. It contains the KEK only if the KEK was not written to a file.
 #[derive(Serialize)]
-struct Document<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document<'a> {
     name: &'a str,
     version: &'a str,
     fingerprint: String,

@@ -23,6 +23,7 @@ pub(crate) struct Args {
 
 /// The keys.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) keys: Vec<Key>,
     pub(crate) complete: bool,
@@ -31,6 +32,7 @@ pub(crate) struct Document {
 
 /// One key.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Key {
     pub(crate) name: String,
     pub(crate) version: Option<String>,

@@ -18,7 +18,8 @@ pub(crate) struct Args {
 
 /// The key that is back.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     outcome: &'static str,
     version: String,

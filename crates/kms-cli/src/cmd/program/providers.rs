@@ -15,12 +15,14 @@ pub(crate) struct Args {}
 
 /// The providers.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) providers: Vec<Entry>,
 }
 
 /// One provider.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Entry {
     pub(crate) title: &'static str,
     pub(crate) kms_provider: &'static str,
@@ -33,6 +35,7 @@ pub(crate) struct Entry {
 
 /// The abilities of a provider at best; `kms check` shows those in its present configuration.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Abilities {
     pub(crate) create: &'static str,
     pub(crate) update: &'static str,

@@ -16,6 +16,7 @@ pub(crate) struct Args {}
 
 /// The version.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) version: &'static str,
     /// The commit, if the build recorded it.

@@ -58,6 +58,7 @@ pub(crate) struct PruneArgs {
 
 /// The changes that were made.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     dry_run: bool,
     cron_jobs: Vec<Entry>,
@@ -67,6 +68,7 @@ pub(crate) struct Document {
 
 /// One CronJob.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Entry {
     name: String,
     osd: u32,
@@ -81,6 +83,7 @@ struct Entry {
 
 /// A Deployment that kms could not parse.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct FaultEntry {
     deployment: String,
     osd: Option<u32>,

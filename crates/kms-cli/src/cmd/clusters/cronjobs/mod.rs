@@ -92,10 +92,12 @@ fn value(object: &impl Serialize) -> Result<Value> {
 
 /// A list of Kubernetes objects.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct List {
     api_version: &'static str,
     kind: &'static str,
+    #[cfg_attr(test, schemars(with = "Vec<serde_json::Map<String, Value>>"))]
     items: Vec<Value>,
 }
 

@@ -30,6 +30,7 @@ pub(super) struct Shown {
 
 /// The whole diagnosis.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     ok: bool,
     provider: Option<&'static str>,
@@ -41,6 +42,7 @@ pub(crate) struct Document {
 
 /// What a check says about one object.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct FindingDocument {
     code: String,
     area: &'static str,

@@ -8,7 +8,7 @@ mod catalogue;
 mod cluster;
 mod connection;
 mod devices;
-mod document;
+pub(crate) mod document;
 mod escrow;
 
 use std::{

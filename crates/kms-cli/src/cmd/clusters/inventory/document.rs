@@ -18,17 +18,20 @@ pub(super) const HEAD: [&str; 7] = ["OSD", "NAME", "NODE", "VERSION", "AGE", "RO
 
 /// The whole inventory.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document<'a> {
     pub(super) cluster: Option<&'a str>,
     pub(super) provider: &'static str,
     complete: bool,
     pub(super) gaps: Vec<GapDocument<'a>>,
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, usize>"))]
     pub(super) counts: BTreeMap<State, usize>,
     rows: Vec<RowDocument<'a>>,
 }
 
 /// What is not known.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct GapDocument<'a> {
     pub(super) source: &'static str,
     pub(super) reason: &'a str,
@@ -37,6 +40,7 @@ pub(super) struct GapDocument<'a> {
 
 /// An OSD and its key.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct RowDocument<'a> {
     name: Option<&'a str>,
     osd: Option<u32>,
@@ -48,6 +52,7 @@ struct RowDocument<'a> {
     updated: Option<String>,
     rotated: Option<String>,
     outcome: Option<&'a str>,
+    #[cfg_attr(test, schemars(with = "String"))]
     state: State,
     reason: Option<&'a str>,
     devices: Option<&'a [DeviceDocument]>,

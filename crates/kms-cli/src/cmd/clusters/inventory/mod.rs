@@ -1,6 +1,6 @@
 //! `kms inventory`: shows every OSD beside its key, and what is wrong with them.
 
-mod document;
+pub(crate) mod document;
 mod html;
 pub(crate) mod prune;
 mod sources;

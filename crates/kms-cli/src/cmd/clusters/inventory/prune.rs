@@ -63,6 +63,7 @@ pub(crate) struct Args {
 
 /// What was done.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     ok: bool,
     dry_run: bool,
@@ -72,6 +73,7 @@ pub(crate) struct Document {
 
 /// An orphan.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct KeyDocument {
     name: String,
     version: Option<String>,

@@ -13,6 +13,7 @@ use crate::{
 
 /// The result of a step.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     step: &'static str,
     ok: bool,
@@ -31,6 +32,7 @@ pub(crate) struct Document {
 
 /// A key that failed.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct FailedDocument {
     name: String,
     error: ErrorDocument,

@@ -6,7 +6,7 @@ use kms_core::{Error, KeyName, Result};
 use kms_migrate::Observer;
 use serde::Serialize;
 
-use crate::output::{Format, Tone, chain, on_stderr};
+use crate::output::{Format, ProgressLine, Tone, chain, on_stderr};
 
 /// How many lines a run without failures shows, about.
 const LINES: usize = 10;
@@ -18,14 +18,10 @@ pub(super) struct Lines {
     format: Format,
 }
 
-/// One line for programs, as `docs/json-output.md` describes it.
+/// How far a step is.
 #[derive(Serialize)]
-struct Line {
-    progress: Reached,
-}
-
-#[derive(Serialize)]
-struct Reached {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Reached {
     done: usize,
     keys: usize,
 }
@@ -45,7 +41,7 @@ fn is_due(done: usize, total: usize) -> bool {
 
 /// The line of progress for programs.
 pub(crate) fn json(done: usize, keys: usize) -> String {
-    serde_json::to_string(&Line { progress: Reached { done, keys } }).unwrap_or_default()
+    ProgressLine { progress: Reached { done, keys } }.json()
 }
 
 impl Observer for Lines {

@@ -34,7 +34,8 @@ pub(super) struct All<'a> {
 
 /// The result of the run.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     osds: usize,
     skipped: usize,
@@ -44,6 +45,7 @@ struct Document {
 
 /// An OSD that failed.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Failed {
     name: String,
     error: ErrorDocument,

@@ -13,7 +13,8 @@ use crate::{
 
 /// A rotation.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     outcome: &'static str,
     from_version: String,
@@ -32,6 +33,7 @@ struct Document {
 
 /// A device of the rotation.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DeviceDocument {
     path: String,
     slot: u8,

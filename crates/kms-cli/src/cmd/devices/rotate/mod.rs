@@ -1,7 +1,7 @@
 //! `kms rotate`: a new KEK for one OSD, or for all that this host has.
 
-mod all;
-mod document;
+pub(crate) mod all;
+pub(crate) mod document;
 mod find;
 mod journal;
 #[cfg(feature = "k8s-secret")]

@@ -13,7 +13,7 @@ use kms_rotation::{Observer, Phase, Step};
 use serde::Serialize;
 use tracing::{debug, info};
 
-use crate::output::{ErrorDocument, Format, Tone, on_stderr};
+use crate::output::{ErrorDocument, Format, ProgressLine, Tone, on_stderr};
 
 /// The interval of messages about the wait. The first one comes when the wait begins.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -58,6 +58,7 @@ impl Progress {
 
 /// The end of the rotation of one OSD of many.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct OsdEnded<'a> {
     pub(crate) name: &'a str,
     /// How many OSDs have ended, with those that a resumed run has skipped.
@@ -69,7 +70,7 @@ pub(crate) struct OsdEnded<'a> {
 impl OsdEnded<'_> {
     /// One line, as `docs/json-output.md` describes it.
     pub(crate) fn json(&self) -> String {
-        serde_json::to_string(&BTreeMap::from([("progress", self)])).unwrap_or_default()
+        ProgressLine { progress: self }.json()
     }
 
     fn text(&self) -> String {

@@ -41,7 +41,8 @@ pub(crate) struct Args {
 
 /// The result.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     page: String,
     recipients: Vec<String>,
@@ -50,6 +51,7 @@ struct Document {
 
 /// A device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DeviceDocument {
     device: String,
     uuid: String,

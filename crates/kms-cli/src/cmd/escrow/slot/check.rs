@@ -39,13 +39,15 @@ pub(crate) struct Args {
 
 /// The result.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     ok: bool,
     devices: Vec<DeviceDocument>,
 }
 
 /// A device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DeviceDocument {
     device: String,
     uuid: String,

@@ -26,13 +26,15 @@ pub(crate) struct Args {
 
 /// The result.
 #[derive(Serialize)]
-struct Document {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
     name: String,
     devices: Vec<DeviceDocument>,
 }
 
 /// A device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DeviceDocument {
     device: String,
     removed: Vec<u8>,

@@ -41,6 +41,7 @@ pub(crate) struct Args {
 
 /// The result of the check.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
     pub(crate) ok: bool,
     pub(crate) provider: &'static str,
@@ -51,6 +52,7 @@ pub(crate) struct Document {
 
 /// One step.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct StepDocument {
     pub(crate) step: String,
     pub(crate) state: &'static str,
