@@ -32,7 +32,8 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
     steps.step("test: servers are provisioned", || servers.wait())?;
     let mut live = Live::start(sh, Needs::ALL)?;
     // The first step has built this program.
-    live.set(servers::KMS, provision::target_dir(sh).join("debug/kms"));
+    let kms = provision::target_dir(sh).join("debug/kms");
+    live.set(servers::KMS, kms.clone());
     steps.step("test: real servers", || {
         let vm = vm::MODULE;
         // Without documentation tests: there, `ignored` has another meaning.
@@ -41,7 +42,7 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
             "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored --skip {vm}"
         )))
     })?;
-    vm::step(sh, &mut live, steps)
+    vm::step(sh, &mut live, &kms, steps)
 }
 
 /// Tests the crates that use ours as an outside crate would. Each has its own lock file.
