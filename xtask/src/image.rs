@@ -3,33 +3,17 @@
 //! mmdebstrap makes a Debian tree, umoci packs it and kms as two layers, skopeo reads the result. Two runs make the same
 //! digest while Debian's archive stays the same: every time is that of the commit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use xshell::{Shell, cmd};
 
 use crate::{
     dist::{self, Profile, Source},
-    provision::{need, target_dir},
+    provision::{debian, need, target_dir},
     run::run,
 };
-
-/// The packages beside the essential ones: the program that works on LUKS devices, and the roots of public certificates.
-const PACKAGES: &str = "ca-certificates,cryptsetup-bin";
-
-/// Files that the image does without. The copyrights stay.
-const EXCLUDED: [&str; 6] = [
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/lintian/*",
-];
-
-/// Files that differ from run to run. mmdebstrap removes the lists and packages of apt itself.
-const REMOVED: &str = "rm -rf \"$1\"/var/log/* \"$1\"/var/cache/* \"$1\"/etc/*- \"$1\"/var/lib/dpkg/*-old";
 
 /// The user of the image. Jobs that open devices say themselves that they are root.
 const USER: &str = "65532:65532";
@@ -55,7 +39,7 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        for program in ["mmdebstrap", "umoci", "skopeo"] {
+        for program in ["umoci", "skopeo"] {
             need(sh, program, &["--version"], &[program])?;
         }
         let source = Source::of_commit(sh)?;
@@ -74,13 +58,41 @@ impl Image {
     }
 }
 
-/// Makes the image as the folder `layout`, and returns its digest.
+/// Makes the image of this development build in the empty folder `place`, and returns its unpacked root. Debian's tree is that
+/// of the first run.
+pub(crate) fn unpacked(sh: &Shell, kms: &Path, place: &Path) -> Result<PathBuf> {
+    need(sh, "umoci", &["--version"], &["umoci"])?;
+    let (debian, layout) = (debian::kept(sh)?, place.join("layout"));
+    let image = pack(sh, Profile::Dev, kms, &Source::of_commit(sh)?, &debian, &layout)?;
+    let root = unpack(sh, &image, &place.join("bundle"))?;
+    sh.remove_path(layout)?;
+    Ok(root)
+}
+
+/// Makes the image as the folder `layout`, runs kms in it, and returns its digest.
 fn make(sh: &Shell, profile: Profile, kms: &Path, source: &Source, layout: &Path) -> Result<String> {
+    let place = sh.create_temp_dir()?;
+    let debian = place.path().join("debian.tar");
+    debian::tree(sh, &source.epoch, &debian)?;
+    let image = pack(sh, profile, kms, source, &debian, layout)?;
+    check(sh, &image)?;
+    let digest = "{{.Digest}}";
+    Ok(cmd!(sh, "skopeo inspect --format {digest} oci:{image}").read()?)
+}
+
+/// Packs Debian's tree and kms as the folder `layout`, and returns the name that umoci has for the image.
+fn pack(
+    sh: &Shell,
+    profile: Profile,
+    kms: &Path,
+    source: &Source,
+    debian: &Path,
+    layout: &Path,
+) -> Result<String> {
     let place = sh.create_temp_dir()?;
     let place = place.path();
     let Source { commit, epoch } = source;
-    let (debian, ours) = (place.join("debian.tar"), place.join("kms.tar"));
-    tree(sh, epoch, &debian)?;
+    let ours = place.join("kms.tar");
     program(sh, profile, kms, &place.join("kms"))?;
     dist::tar(sh, &place.join("kms"), ".", epoch, &ours)?;
     sh.remove_path(layout)?;
@@ -88,7 +100,7 @@ fn make(sh: &Shell, profile: Profile, kms: &Path, source: &Source, layout: &Path
     run(cmd!(sh, "umoci init --layout {layout}"))?;
     run(cmd!(sh, "umoci new --image {image}"))?;
     let created = cmd!(sh, "date --utc --date=@{epoch} +%Y-%m-%dT%H:%M:%SZ").quiet().read()?;
-    for (layer, by) in [(&debian, "mmdebstrap"), (&ours, "cargo xtask image")] {
+    for (layer, by) in [(debian, "mmdebstrap"), (&ours, "cargo xtask image")] {
         run(cmd!(
             sh,
             "umoci raw add-layer --image {image} --history.created {created} --history.created_by {by} {layer}"
@@ -110,24 +122,15 @@ fn make(sh: &Shell, profile: Profile, kms: &Path, source: &Source, layout: &Path
     ))?;
     // Removes what the steps have left behind.
     run(cmd!(sh, "umoci gc --layout {layout}"))?;
-    check(sh, &image)?;
-    let digest = "{{.Digest}}";
-    Ok(cmd!(sh, "skopeo inspect --format {digest} oci:{image}").read()?)
+    Ok(image)
 }
 
-/// Makes the Debian tree of this machine's own release, so that kms finds the libc that it was linked to.
-fn tree(sh: &Shell, epoch: &str, tar: &Path) -> Result<()> {
-    let about = sh.read_file("/etc/os-release")?;
-    let suite = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let suite =
-        suite.context("this machine runs no release of Debian, so there is no tree that fits its libc")?;
-    let excluded = EXCLUDED.map(|option| format!("--dpkgopt={option}"));
-    run(cmd!(
-        sh,
-        "mmdebstrap --quiet --variant=essential --format=tar --include={PACKAGES} {excluded...}
-        --customize-hook={REMOVED} {suite} {tar}"
-    )
-    .env("SOURCE_DATE_EPOCH", epoch))
+/// Unpacks the image into the folder `bundle`, and returns the folder with its root. Only root can give files to other users.
+fn unpack(sh: &Shell, image: &str, bundle: &Path) -> Result<PathBuf> {
+    let rootless = (!rustix::process::geteuid().is_root()).then_some("--rootless");
+    let rootless = rootless.as_slice();
+    run(cmd!(sh, "umoci unpack {rootless...} --image {image} {bundle}"))?;
+    Ok(bundle.join("rootfs"))
 }
 
 /// Lays kms, its licence and its bill of materials into the folder `root`.
@@ -149,9 +152,8 @@ fn check(sh: &Shell, image: &str) -> Result<()> {
         return Ok(());
     }
     let place = sh.create_temp_dir()?;
-    let bundle = place.path().join("bundle");
-    run(cmd!(sh, "umoci unpack --image {image} {bundle}"))?;
-    let said = cmd!(sh, "chroot --userspec={USER} {bundle}/rootfs {PROGRAM} version -v").read()?;
+    let root = unpack(sh, image, &place.path().join("bundle"))?;
+    let said = cmd!(sh, "chroot --userspec={USER} {root} {PROGRAM} version -v").read()?;
     eprintln!("{said}");
     if !said.contains(&format!("kms {VERSION}")) || !said.contains("\ncryptsetup  2.") {
         bail!("kms does not run in the image, or finds no cryptsetup");

@@ -1,12 +1,16 @@
 //! The environment of live tests: programs, one shared API server, and a folder for temporary files.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use kms_testkit::servers::{self, Kube, Scratch, process};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::{
+    image,
     provision::{self, Vm, target_dir},
     run::{block_on, clock, root, run, servers_dir},
     vm,
@@ -64,7 +68,7 @@ pub(crate) struct Live {
     documents: PathBuf,
     // Fields are dropped in this order: the API server has its files in the folder.
     _kube: Kube,
-    _folder: Scratch,
+    folder: Scratch,
 }
 
 impl Live {
@@ -111,7 +115,7 @@ impl Live {
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;
         }
-        let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
+        let vm = if needs.vm { Some((provision::vm(sh)?, provision::kms_dev(sh)?)) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
         let [ids, temp, documents] = ["pids", "tmp", "documents"].map(|name| folder.path().join(name));
         for path in [&ids, &temp, &documents] {
@@ -127,8 +131,11 @@ impl Live {
             block_on(Kube::start_in(&programs, Scratch::kept(&place)?))?.context("start the API server")?;
         eprintln!("kube-apiserver is ready after {}", clock(kube.took()));
         env.push((servers::KUBE, place.into_os_string()));
-        let mut live = Self { env, ids, documents, _kube: kube, _folder: folder };
-        vm.into_iter().for_each(|vm| live.add_vm(vm));
+        let mut live = Self { env, ids, documents, _kube: kube, folder };
+        if let Some((vm, kms)) = vm {
+            live.add_vm(vm);
+            live.add_image(sh, &kms)?;
+        }
         Ok(live)
     }
 
@@ -136,6 +143,19 @@ impl Live {
     pub(crate) fn add_vm(&mut self, vm: Vm) {
         self.env.push((vm::QEMU, vm.qemu.into_os_string()));
         self.env.push((vm::FOLDER, vm.folder.into_os_string()));
+    }
+
+    /// Adds the image with this program, as a folder.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot make the image.
+    pub(crate) fn add_image(&mut self, sh: &Shell, kms: &Path) -> Result<()> {
+        let place = self.folder.path().join("image");
+        sh.create_dir(&place)?;
+        let root = image::unpacked(sh, kms, &place)?;
+        self.env.push((vm::IMAGE, root.into_os_string()));
+        Ok(())
     }
 
     /// Sets a variable in the environment of the tests.

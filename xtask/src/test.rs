@@ -34,7 +34,8 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
     steps.step("test: servers are provisioned", || servers.wait())?;
     let mut live = Live::start(sh, Needs::ALL)?;
     // The first step has built this program.
-    live.set(servers::KMS, provision::target_dir(sh).join("debug/kms"));
+    let kms = provision::target_dir(sh).join("debug/kms");
+    live.set(servers::KMS, kms.clone());
     steps.step("test: real servers", || {
         let vm = vm::MODULE;
         // A test waits for servers for two thirds of its time, so twice as many keep the processors busy.
@@ -46,7 +47,7 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
         )))?;
         live.validate(sh)
     })?;
-    vm::step(sh, &mut live, steps)
+    vm::step(sh, &mut live, &kms, steps)
 }
 
 /// Tests the crates that use ours as an outside crate would. Each has its own lock file.

@@ -90,11 +90,11 @@ impl Archive {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Name, mode and content of each entry.
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+    pub(in crate::machine) fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut entries = Vec::new();
         loop {
             assert_eq!(&bytes[..6], b"070701");

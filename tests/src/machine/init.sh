@@ -1,17 +1,18 @@
-#!/bin/sh
+#!/harness/busybox sh
 # The guest's first process. It takes commands from the host on the second serial line and answers there; the first one
-# is the kernel's console.
+# is the kernel's console. The parts of the harness are in /harness, so that the rest of the file system can be an image's,
+# whose programs are found first.
 #   host:   NUMBER COMMAND           a line for the shell
 #   guest:  its output, then "@done NUMBER STATUS"
 # `job NAME COMMAND` runs a command beside the others; its lines are "@NAME TEXT", the last one "@NAME exit STATUS".
-/bin/busybox mount -t proc proc /proc
-/bin/busybox --install -s /bin
+/harness/busybox mount -t proc proc /proc
+/harness/busybox --install -s /harness/bin
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/bin:/sbin:/harness/bin LC_ALL=C HOME=/tmp
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /run
 ln -s /proc/self/fd /dev/fd
-export PATH=/bin:/sbin LC_ALL=C HOME=/tmp
-for module in /modules/*; do insmod "$module"; done
+for module in /harness/modules/*; do insmod "$module"; done
 ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0

@@ -1,9 +1,10 @@
-//! The file system of a guest: busybox, kernel modules, our init, and programs of this machine with their shared
-//! libraries.
+//! The file system of a guest: busybox, kernel modules, our init, and either programs of this machine with their shared
+//! libraries or the tree of an image.
 
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -33,9 +34,26 @@ impl Initramfs {
         for path in ["dev", "mnt", "proc", "run", "sys", "tmp"] {
             archive.folder(path);
         }
+        archive.link("bin/sh", "/harness/busybox");
+        Self::with_harness(archive, folder)
+    }
+
+    /// Returns a file system with everything in `tree`, which is that of an image, and with the harness in `/harness`. All
+    /// files belong to root. The kernel makes the devices, so those of the tree are left out.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, or is missing in `folder`, which xtask has provisioned.
+    pub fn of_image(folder: &Path, tree: &Path) -> Result<Self> {
+        let mut archive = Archive::default();
+        add(&mut archive, tree, tree)?;
+        Self::with_harness(archive, folder)
+    }
+
+    fn with_harness(mut archive: Archive, folder: &Path) -> Result<Self> {
         archive.file("init", 0o755, INIT.as_bytes());
-        archive.file("bin/busybox", 0o755, &read(&folder.join("busybox"))?);
-        archive.link("bin/sh", "busybox");
+        archive.file("harness/busybox", 0o755, &read(&folder.join("busybox"))?);
+        archive.folder("harness/bin");
         let modules = folder.join("modules");
         let mut names = Vec::new();
         for entry in fs::read_dir(&modules).with_context(|| format!("read {}", modules.display()))? {
@@ -43,7 +61,7 @@ impl Initramfs {
         }
         for name in names {
             let content = read(&modules.join(&name))?;
-            archive.file(&format!("modules/{}", name.to_string_lossy()), 0o644, &content);
+            archive.file(&format!("harness/modules/{}", name.to_string_lossy()), 0o644, &content);
         }
         Ok(Self { archive, libraries: BTreeSet::new() })
     }
@@ -75,6 +93,28 @@ impl Initramfs {
     }
 }
 
+/// Adds everything in `folder`, under its path below `tree`.
+fn add(archive: &mut Archive, tree: &Path, folder: &Path) -> Result<()> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        paths.push(entry.with_context(|| format!("read {}", folder.display()))?.path());
+    }
+    paths.sort();
+    for path in paths {
+        let name = path.strip_prefix(tree)?.to_str().with_context(|| path.display().to_string())?;
+        let about = path.symlink_metadata().with_context(|| path.display().to_string())?;
+        if about.is_symlink() {
+            archive.link(name, &fs::read_link(&path)?.to_string_lossy());
+        } else if about.is_dir() {
+            archive.folder(name);
+            add(archive, tree, &path)?;
+        } else if about.is_file() {
+            archive.file(name, about.permissions().mode() & 0o7777, &read(&path)?);
+        }
+    }
+    Ok(())
+}
+
 /// Finds a program by its name in `/usr/sbin`, `/sbin`, `/usr/bin` or `/bin`.
 ///
 /// # Errors
@@ -103,7 +143,33 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::cpio::tests::read as read_entries, *};
+
+    #[test]
+    fn an_image_keeps_its_links_and_modes_beside_the_harness() {
+        let place = tempfile::tempdir().unwrap();
+        let (harness, tree) = (place.path().join("harness"), place.path().join("tree"));
+        fs::create_dir_all(harness.join("modules")).unwrap();
+        fs::write(harness.join("busybox"), "harness").unwrap();
+        fs::create_dir_all(tree.join("usr/bin")).unwrap();
+        fs::write(tree.join("usr/bin/kms"), "kms").unwrap();
+        fs::set_permissions(tree.join("usr/bin/kms"), fs::Permissions::from_mode(0o750)).unwrap();
+        std::os::unix::fs::symlink("usr/bin", tree.join("bin")).unwrap();
+        let _special = std::os::unix::net::UnixListener::bind(tree.join("usr/socket")).unwrap();
+        let entries = read_entries(&Initramfs::of_image(&harness, &tree).unwrap().into_bytes());
+        let entries: Vec<_> = entries.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
+        let expected = [
+            ("bin", 0o120_777),
+            ("usr", 0o040_755),
+            ("usr/bin", 0o040_755),
+            ("usr/bin/kms", 0o100_750),
+            ("init", 0o100_755),
+            ("harness", 0o040_755),
+            ("harness/busybox", 0o100_755),
+            ("harness/bin", 0o040_755),
+        ];
+        assert_eq!(entries, expected);
+    }
 
     #[test]
     fn a_program_brings_its_loader_and_its_libraries() {

@@ -36,6 +36,9 @@ pub const HOST: &str = "10.0.2.2";
 /// The folder with `vmlinuz`, `busybox` and `modules` that xtask has provisioned.
 pub const FOLDER: &str = "KMS_IT_VM";
 
+/// The tree of the image that `cargo xtask image` makes, of the development build.
+pub const IMAGE: &str = "KMS_IT_IMAGE";
+
 /// The emulator.
 pub const QEMU: &str = "KMS_IT_QEMU";
 
@@ -56,6 +59,13 @@ impl<'a> Boot<'a> {
     #[must_use]
     pub fn new(initramfs: Initramfs, folder: &'a Path) -> Self {
         Self { initramfs, disks: Vec::new(), memory: 512, folder }
+    }
+
+    /// Sets the memory, in MiB. The first file system is there twice while the guest unpacks it.
+    #[must_use]
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
     }
 
     /// Adds a disk whose cache is lost with the power: `/dev/vda`, then `/dev/vdb` …
@@ -449,6 +459,15 @@ pub fn osd_host(program: &Path) -> Result<Initramfs> {
     }
     initramfs.program(&stripped)?;
     Ok(initramfs)
+}
+
+/// The file system of the image.
+///
+/// # Errors
+///
+/// If a part that xtask provisions is missing.
+pub fn image() -> Result<Initramfs> {
+    Initramfs::of_image(&setting(FOLDER)?, &setting(IMAGE)?)
 }
 
 /// Creates a folder for one machine.

@@ -29,6 +29,8 @@ impl Provision {
         super::ibm_clients(sh)?;
         if let Err(error) = super::vm(sh) {
             eprintln!("no virtual machine on this machine: {error:#}");
+        } else if let Err(error) = super::debian::kept(sh) {
+            eprintln!("no image on this machine: {error:#}");
         }
         super::kube(sh)?;
         // Most of Prometheus is compiled the first time.

@@ -3,6 +3,7 @@
 //! They are kept under `target/`; each is built once.
 
 mod background;
+pub(crate) mod debian;
 mod modules;
 mod vm;
 

@@ -1,11 +1,12 @@
 //! The host of OSDs: a guest with `kms`. It fetches its keys over TLS from an OpenBao on this machine.
 //!
-//! The guest's `kms` has a clock on which a minute of a grace period takes half a second.
+//! The guest's `kms` has a clock on which a minute of a grace period takes half a second. That of the image has not.
 
 #![allow(clippy::print_stdout, reason = "figures of each cut, and the seed that repeats them")]
 
 mod cuts;
 mod data;
+mod image;
 mod mapper;
 mod race;
 
@@ -38,6 +39,13 @@ struct Host {
 impl Host {
     /// Returns a host with its keys in KV version 1 or 2.
     async fn new(kv: u64) -> Self {
+        let mut initramfs = machine::osd_host(Path::new(env!("CARGO_BIN_EXE_kms-hurried"))).unwrap();
+        initramfs.file("bin/kms", 0o755, KMS);
+        Self::with(initramfs, kv).await
+    }
+
+    /// Returns a host with this file system, to which it adds the settings.
+    async fn with(mut initramfs: Initramfs, kv: u64) -> Self {
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
         let token = server.admin().rook_token().await.unwrap();
         let addr = format!("https://{}:{}", machine::HOST, server.port());
@@ -47,8 +55,6 @@ impl Host {
             ("VAULT_BACKEND", if kv == 1 { "v1" } else { "v2" }),
             ("VAULT_CACERT", "vault-ca"),
         ]);
-        let mut initramfs = machine::osd_host(Path::new(env!("CARGO_BIN_EXE_kms-hurried"))).unwrap();
-        initramfs.file("bin/kms", 0o755, KMS);
         initramfs.file("etc/kms/cluster.yaml", 0o600, security);
         initramfs.file("etc/kms/token.yaml", 0o600, secret("vault-token", &[("token", &token)]));
         initramfs.file("etc/kms/ca.yaml", 0o600, secret("vault-ca", &[("cert", &server.pki().ca.cert)]));
