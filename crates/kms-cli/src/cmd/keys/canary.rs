@@ -77,7 +77,7 @@ fn kept(name: &KeyName, deleted: Deleted) -> Option<String> {
                 |until| format!(" until {until}, unless it is purged there before"),
             );
             Some(format!(
-                "the canary key {name} is deleted, and could not be purged: the KMS keeps it{until}"
+                "the canary key {name} is deleted, and could not be purged: the KMS keeps it{until}; --read-only stores none"
             ))
         }
         _ => None,
@@ -124,7 +124,9 @@ mod tests {
         let name: KeyName = "kms-check-1".parse().unwrap();
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(90 * 86_400);
         let text = kept(&name, Deleted::Recoverable { until: Some(until) }).unwrap();
-        assert!(text.contains("kms-check-1") && text.contains("until 1970-04-01T00:00:00Z"), "{text}");
+        for part in ["kms-check-1", "until 1970-04-01T00:00:00Z", "--read-only"] {
+            assert!(text.contains(part), "{text}");
+        }
         assert!(kept(&name, Deleted::Recoverable { until: None }).unwrap().contains("kms-check-1"));
         assert_eq!(kept(&name, Deleted::Destroyed), None);
     }
