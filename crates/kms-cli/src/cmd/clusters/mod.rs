@@ -110,7 +110,7 @@ pub(crate) async fn run(
         Command::Operator(args) => operator::run(args, invocation).await,
         #[cfg(feature = "k8s-secret")]
         Command::Render(args) => render::run(args, &invocation.global, output).await,
-        Command::KeyManagement(args) => key_management::run(args, invocation).await,
+        Command::KeyManagement(args) => key_management::run(args, invocation, output).await,
     }
 }
 
