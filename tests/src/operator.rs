@@ -56,7 +56,7 @@ pub struct Replica {
 pub enum Run {
     /// The rotation succeeds, and is recorded at the Deployment.
     Succeeds,
-    /// It succeeds, and has recorded itself.
+    /// It succeeds, and has recorded itself, or has nothing to record.
     Ends,
     /// It fails.
     Fails,
@@ -275,7 +275,7 @@ impl Scene {
                 continue;
             }
             let now = clock.now().expect("a response");
-            if run(osd) == Run::Succeeds {
+            if run(osd) == Run::Succeeds && !is_verification(&job) {
                 let deployment = format!("deployments/rook-ceph-osd-{osd}");
                 self.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(seconds(now))).await;
             }
@@ -348,6 +348,11 @@ fn text(value: &Value) -> String {
 /// The number of the OSD of a Job.
 pub fn osd_of(job: &Value) -> usize {
     text(&job["metadata"]["labels"]["kms.ceph.rook.io/rotation"]).parse().expect("a number")
+}
+
+/// Whether a Job tries the KEK, and rotates nothing.
+pub fn is_verification(job: &Value) -> bool {
+    job["metadata"]["annotations"]["kms.ceph.rook.io/verify-due"].is_string()
 }
 
 fn has_ended(job: &Value) -> bool {

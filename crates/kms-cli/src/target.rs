@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::{
     args::Global,
     environment::{Environment, is_about_proxies},
-    kubernetes::Kubernetes,
+    kubernetes::{Kubernetes, Record},
     output::chain,
     rook::Rook,
     settings::{self, Settings},
@@ -171,17 +171,21 @@ impl Target {
         self.kubernetes.uses(kube_namespace, key).await
     }
 
-    /// Records at the CephCluster that an escrow of all keys was made, if the user has named its Kubernetes. The escrow is
-    /// there already, so a failure is a warning.
-    pub(crate) async fn record_escrow(&self, made: &str) {
+    /// Records at the CephCluster when an escrow of all keys was made or a drill has succeeded, if the user has named its
+    /// Kubernetes. That is done already, so a failure is a warning.
+    pub(crate) async fn record(&self, record: Record, at: &str) {
         let Some(cluster) = self.settings.cluster().filter(|cluster| !cluster.name.is_empty()) else {
             return;
         };
         if self.has_kubernetes
-            && let Err(error) = self.kubernetes.record_escrow(cluster, made).await
+            && let Err(error) = self.kubernetes.record(cluster, record, at).await
         {
+            let what = match record {
+                Record::Drill => "drill",
+                Record::Escrow => "escrow",
+            };
             warn!(
-                "the escrow is not recorded at the CephCluster, where the operator looks: {}",
+                "the {what} is not recorded at the CephCluster, where the operator looks: {}",
                 chain(&error)
             );
         }

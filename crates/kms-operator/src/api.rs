@@ -133,7 +133,7 @@ pub enum ConditionType {
     Ready,
     /// A Job rotates the key.
     Rotating,
-    /// The KEK was seen to open every device of the OSD.
+    /// The KEK was seen to open every device of the OSD, and no later verification has failed.
     Verified,
     /// The current KEK is in an escrow.
     Escrowed,
@@ -194,6 +194,35 @@ pub struct KeyPolicySpec {
     #[schemars(length(max = 317))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_domain: Option<String>,
+    /// How often the KEK of today is tried on the devices of an OSD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+}
+
+/// How often the KEK of today is tried on the devices of an OSD. A rotation counts too: it ends with that proof.
+///
+/// Verifications begin in the window only, and count in `maxParallel` and in failure domains as rotations do.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Verify {
+    /// Whether Jobs verify keys; true by default.
+    pub enabled: bool,
+    /// A proof that is older is made again: an hour or longer, such as `168h`; 30 days by default.
+    #[schemars(
+        regex(pattern = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$"),
+        length(max = 32),
+        extend("x-kubernetes-validations" = [
+            {"rule": "duration(self) >= duration('1h')", "message": "a verification takes a Job, so maxAge is an hour or longer"}
+        ])
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<String>,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { enabled: true, max_age: None }
+    }
 }
 
 /// When rotations may begin.

@@ -284,7 +284,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Begins the rotations of the plan.
+    /// Begins the rotations and verifications of the plan.
     async fn begin(&mut self, sight: &Sight, plan: &Plan) -> Result<()> {
         let Some(ours) = &sight.ours else { return Ok(()) };
         let Some((cluster, options)) = &ours.settings else { return Ok(()) };
@@ -333,7 +333,8 @@ impl Controller {
             Err(error) => return Err(error),
         };
         if is_new {
-            info!(namespace = self.place.name(), osd = osd.id, job = %name, "a rotation begins");
+            let what = if attempt.cause.is_verification() { "verification" } else { "rotation" };
+            info!(namespace = self.place.name(), osd = osd.id, job = %name, "a {what} begins");
         }
         let facts = JobFacts {
             name: name.clone(),

@@ -97,6 +97,18 @@ pub fn events(old: &OsdKeyStatus, new: &OsdKeyStatus) -> Vec<KeyEvent> {
         let note = format!("failed attempts in a row: {}; {message}", new.failed_attempts);
         events.push(KeyEvent::warning("KeyRotationFailed", note));
     }
+    let verified = |status: &OsdKeyStatus| of_type(status, ConditionType::Verified).map(|now| now.status);
+    if let Some(now) = of_type(new, ConditionType::Verified).filter(|now| Some(now.status) != verified(old)) {
+        match (now.status, verified(old)) {
+            (ConditionStatus::False, _) => {
+                events.push(KeyEvent::warning("KeyVerificationFailed", &now.message));
+            }
+            (ConditionStatus::True, Some(ConditionStatus::False)) => {
+                events.push(KeyEvent::normal("KeyVerified", &now.message));
+            }
+            _ => {}
+        }
+    }
     // A reason that stays is an old state, whatever its message says.
     if let Some(ready) = now.filter(|now| {
         now.status == ConditionStatus::False && before.is_none_or(|before| before.reason != now.reason)
@@ -111,7 +123,11 @@ pub fn events(old: &OsdKeyStatus, new: &OsdKeyStatus) -> Vec<KeyEvent> {
 }
 
 fn ready(status: &OsdKeyStatus) -> Option<&Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready)
+    of_type(status, ConditionType::Ready)
+}
+
+fn of_type(status: &OsdKeyStatus, type_: ConditionType) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 #[cfg(test)]
@@ -172,6 +188,28 @@ mod tests {
         let first = OsdKeyStatus::default();
         assert_eq!(reasons(&first, &status("UpToDate", |_| ())), []);
         assert_eq!(reasons(&first, &status("TooOld", |_| ())), [("KeyOverdue", true)]);
+    }
+
+    #[test]
+    fn a_verification_that_fails_is_one_event_and_so_is_the_next_proof() {
+        let verified = |verified: ConditionStatus| {
+            status("UpToDate", |status| {
+                let ready = status.conditions[0].clone();
+                status.conditions.push(Condition {
+                    type_: ConditionType::Verified,
+                    status: verified,
+                    ..ready
+                });
+            })
+        };
+        let [holds, fails, unknown] =
+            [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown].map(verified);
+        assert_eq!(reasons(&holds, &fails), [("KeyVerificationFailed", true)]);
+        assert_eq!(reasons(&fails, &holds), [("KeyVerified", false)]);
+        assert_eq!(reasons(&OsdKeyStatus::default(), &fails), [("KeyVerificationFailed", true)]);
+        for (old, new) in [(&fails, &fails), (&unknown, &holds), (&holds, &holds)] {
+            assert_eq!(reasons(old, new), []);
+        }
     }
 
     #[test]

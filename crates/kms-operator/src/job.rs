@@ -1,4 +1,7 @@
-//! The Jobs of rotations: their names, which are what keeps an OSD from being rotated twice, and what they tell.
+//! The Jobs of rotations and verifications: their names, which are what keeps an OSD from being rotated twice, and what they
+//! tell.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -6,25 +9,41 @@ use kms_rook::{JobMaker, Osd, ROTATION_LABEL, spread};
 
 /// The annotation of a Job with the time at which the rotation became due, in RFC 3339.
 const DUE: &str = "kms.ceph.rook.io/due";
+/// The annotation of a Job with the time at which a verification became due, in RFC 3339. It is another one than that of a
+/// rotation, so that no version of the operator takes a verification for a rotation.
+const VERIFY: &str = "kms.ceph.rook.io/verify-due";
 /// The annotation of a Job with the value of `rotate-now` that asked for it.
 const ASKED: &str = "kms.ceph.rook.io/asked";
-/// The annotation of a Job with its number among those since the last rotation that succeeded.
+/// The annotation of a Job with its number among those of its kind since the last one that succeeded.
 const ATTEMPT: &str = "kms.ceph.rook.io/attempt";
 
-/// Why a rotation is due.
+/// The wait after the first failure. Each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_secs(3600);
+/// The longest wait after a failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a rotation or a verification is due.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Cause {
     /// The schedule or the greatest age says so, since this time.
     Due(Timestamp),
     /// A new value of the annotation `rotate-now` asks for it.
     Asked(String),
+    /// The proof that the KEK opens the devices is too old since this time. Nothing is changed.
+    Verify(Timestamp),
 }
 
-/// One try of a rotation.
+impl Cause {
+    pub(crate) const fn is_verification(&self) -> bool {
+        matches!(self, Self::Verify(_))
+    }
+}
+
+/// One try of a rotation or a verification.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Attempt {
     pub(crate) cause: Cause,
-    /// 1 for the first one since the last rotation that succeeded.
+    /// 1 for the first one of its kind since the last one that succeeded.
     pub(crate) number: u32,
 }
 
@@ -35,9 +54,8 @@ impl Attempt {
     /// attempt create the same name, and the API server accepts one of them.
     pub(crate) fn job_name(&self, osd: u32) -> String {
         match &self.cause {
-            Cause::Due(due) => {
-                format!("rook-kms-rotate-{osd}-{}-{}", due.strftime("%Y%m%d%H%M%S"), self.number)
-            }
+            Cause::Due(due) => dated("rotate", osd, *due, self.number),
+            Cause::Verify(due) => dated("verify", osd, *due, self.number),
             // A value asks once, so the number is not part of the name.
             Cause::Asked(value) => format!("rook-kms-rotate-{osd}-now-{:016x}", spread(value)),
         }
@@ -45,16 +63,21 @@ impl Attempt {
 
     /// The Job.
     pub(crate) fn job(&self, maker: &JobMaker<'_>, osd: &Osd) -> Job {
-        let mut job = maker.job(osd);
+        let mut job = if self.cause.is_verification() { maker.verification(osd) } else { maker.job(osd) };
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.insert(ATTEMPT.to_owned(), self.number.to_string());
         match &self.cause {
             Cause::Due(due) => annotations.insert(DUE.to_owned(), due.to_string()),
             Cause::Asked(value) => annotations.insert(ASKED.to_owned(), value.clone()),
+            Cause::Verify(due) => annotations.insert(VERIFY.to_owned(), due.to_string()),
         };
         job.metadata.name = Some(self.job_name(osd.id));
         job
     }
+}
+
+fn dated(what: &str, osd: u32, due: Timestamp, number: u32) -> String {
+    format!("rook-kms-{what}-{osd}-{}-{number}", due.strftime("%Y%m%d%H%M%S"))
 }
 
 /// How far a Job is.
@@ -84,9 +107,10 @@ impl JobFacts {
         let metadata = &job.metadata;
         let osd = metadata.labels.as_ref()?.get(ROTATION_LABEL)?.parse().ok()?;
         let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(String::as_str);
-        let cause = match annotation(ASKED) {
-            Some(value) => Cause::Asked(value.to_owned()),
-            None => Cause::Due(annotation(DUE)?.parse().ok()?),
+        let cause = match (annotation(ASKED), annotation(VERIFY)) {
+            (Some(value), _) => Cause::Asked(value.to_owned()),
+            (None, Some(due)) => Cause::Verify(due.parse().ok()?),
+            (None, None) => Cause::Due(annotation(DUE)?.parse().ok()?),
         };
         let number = annotation(ATTEMPT)?.parse().ok()?;
         Some(Self {
@@ -105,6 +129,18 @@ impl JobFacts {
             JobState::Succeeded(at) | JobState::Failed(at) => Some(at),
         }
     }
+}
+
+/// The wait after this many failures.
+pub(crate) fn wait(failures: u32) -> Duration {
+    let doubled =
+        2_u32.checked_pow(failures.saturating_sub(1)).and_then(|times| FIRST_WAIT.checked_mul(times));
+    doubled.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT))
+}
+
+/// The Job that ended last.
+pub(crate) fn last_ended<'a>(jobs: impl Iterator<Item = &'a JobFacts>) -> Option<&'a JobFacts> {
+    jobs.filter(|job| job.ended().is_some()).max_by_key(|job| job.ended())
 }
 
 /// How far a Job is, by its conditions.
@@ -145,6 +181,8 @@ mod tests {
         assert_eq!(asked("1", 1).job_name(3), "rook-kms-rotate-3-now-af63ac4c296236b0");
         assert_eq!(asked("1", 4).job_name(3), asked("1", 1).job_name(3));
         assert_ne!(asked("2", 1).job_name(3), asked("1", 1).job_name(3));
+        let verify = Attempt { cause: Cause::Verify(time("2026-11-29T11:10:00Z")), number: 1 };
+        assert_eq!(verify.job_name(3), "rook-kms-verify-3-20261129111000-1");
         let longest = due("2026-11-29T11:10:00Z", u32::MAX).job_name(u32::MAX);
         assert!(longest.len() <= 63, "{longest}");
     }
@@ -182,6 +220,11 @@ mod tests {
             assert_eq!(facts.state, expected);
             assert_eq!(facts.attempt.job_name(facts.osd), facts.name);
         }
+        let mut verification = job(json!({}));
+        let annotations = verification.metadata.annotations.as_mut().unwrap();
+        let due = annotations.remove(DUE).unwrap();
+        annotations.insert(VERIFY.to_owned(), due.clone());
+        assert_eq!(JobFacts::of(&verification).unwrap().attempt.cause, Cause::Verify(time(&due)));
         let mut other = job(json!({}));
         other.metadata.annotations = None;
         assert_eq!(JobFacts::of(&other), None);

@@ -21,6 +21,7 @@ mod outlook;
 mod page;
 mod place;
 mod plan;
+mod proof;
 mod rights;
 mod rules;
 pub mod serve;

@@ -1,20 +1,13 @@
 //! What concerns one OSD: since when its key is due, and when the next rotation may begin, before the limits of its cluster.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::{
     facts::{Facts, OsdFacts},
-    job::{Attempt, Cause, JobState},
-    rules::Rules,
+    job::{Attempt, Cause, JobState, last_ended, wait},
+    proof::Proof,
     window::Recurrence,
 };
-
-/// The wait after the first failure. Each further one doubles it.
-const FIRST_WAIT: Duration = Duration::from_secs(3600);
-/// The longest wait after a failure.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What concerns one OSD, before the limits of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +16,7 @@ pub(crate) struct Outlook {
     pub(crate) rotated: Option<Timestamp>,
     /// The rotations that failed since.
     pub(crate) failures: u32,
-    /// The Job that runs.
+    /// The Job of a rotation that runs.
     pub(crate) active: Option<String>,
     /// Since when a rotation is due.
     pub(crate) due: Option<Timestamp>,
@@ -37,20 +30,22 @@ pub(crate) struct Outlook {
     pub(crate) answered: Option<String>,
     /// When the schedule makes the next rotation due.
     pub(crate) next_due: Option<Timestamp>,
+    /// The proof that the KEK opens the devices.
+    pub(crate) proof: Proof,
 }
 
 impl Outlook {
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts) -> Self {
         let now = facts.now;
         let recorded = osd.last.as_ref().and_then(|last| last.rotated_at.as_deref()?.parse().ok());
-        let succeeded = osd.jobs.iter().filter_map(|job| match job.state {
+        let jobs = || osd.jobs.iter().filter(|job| !job.attempt.cause.is_verification());
+        let succeeded = jobs().filter_map(|job| match job.state {
             JobState::Succeeded(at) => Some(at),
             _ => None,
         });
         // The time that a node has recorded may be ahead of the API server's.
         let rotated = recorded.into_iter().chain(succeeded).max().map(|at: Timestamp| at.min(now));
-        let last_ended = osd.jobs.iter().filter(|job| job.ended().is_some()).max_by_key(|job| job.ended());
-        let failed = last_ended.and_then(|job| match job.state {
+        let failed = last_ended(jobs()).and_then(|job| match job.state {
             JobState::Failed(at) if rotated.is_none_or(|rotated| rotated < at) => {
                 Some((at, job.attempt.number))
             }
@@ -64,9 +59,10 @@ impl Outlook {
         let outlook = Self {
             rotated,
             failures: failed.map_or(0, |(_, number)| number),
-            active: osd.jobs.iter().find(|job| job.state == JobState::Active).map(|job| job.name.clone()),
+            active: jobs().find(|job| job.state == JobState::Active).map(|job| job.name.clone()),
             asked: osd.asked.clone().filter(|value| !value.is_empty() && !answered(value)),
             answered: was_answered.or_else(|| osd.status.rotate_now.clone()),
+            proof: Proof::of(osd, facts, rotated),
             ..Self::default()
         };
         let Ok(rules) = &facts.rules else { return outlook };
@@ -81,37 +77,25 @@ impl Outlook {
             Some(due) => retry.map_or(due, |retry| retry.max(due)),
             None => next_due.unwrap_or(Timestamp::MAX),
         };
-        Self { due, next_due, too_old, earliest: earliest(rules, from, now), ..outlook }
+        Self { due, next_due, too_old, earliest: rules.earliest(from, now), ..outlook }
     }
 
-    /// The attempt that may begin now, but for the limits of the cluster.
+    /// Whether a Job works on the key now.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.active.is_some() || self.proof.active.is_some()
+    }
+
+    /// The attempt that may begin now, but for the limits of the cluster: a rotation, which is a verification too, before a
+    /// verification.
     pub(crate) fn attempt(&self, osd: &OsdFacts, facts: &Facts) -> Option<Attempt> {
-        if self.active.is_some() || osd.is_paused || osd.domain.is_none() {
+        if self.is_busy() || osd.is_paused || osd.domain.is_none() {
             return None;
         }
         let cause = match (&self.asked, self.due) {
             (Some(value), _) => Cause::Asked(value.clone()),
             (None, Some(due)) if self.earliest.is_some_and(|at| at <= facts.now) => Cause::Due(due),
-            _ => return None,
+            _ => return self.proof.attempt(facts.now),
         };
         Some(Attempt { cause, number: self.failures.saturating_add(1) })
     }
-}
-
-/// The first moment from `from` on at which a rotation may begin. If that moment has passed, it is the moment since which a
-/// rotation may begin.
-fn earliest(rules: &Rules, from: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let Some(window) = &rules.window else { return Some(from).filter(|from| *from != Timestamp::MAX) };
-    let at = from.max(now);
-    match window.opened(at) {
-        Some(opened) => Some(from.max(opened)),
-        None => window.next(at),
-    }
-}
-
-/// The wait after this many failures.
-pub(crate) fn wait(failures: u32) -> Duration {
-    let doubled =
-        2_u32.checked_pow(failures.saturating_sub(1)).and_then(|times| FIRST_WAIT.checked_mul(times));
-    doubled.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT))
 }

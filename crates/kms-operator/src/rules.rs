@@ -2,14 +2,26 @@
 
 use std::time::Duration;
 
-use kms_core::{Result, config::parse_duration};
+use jiff::Timestamp;
+use kms_core::{Error, Result, config::parse_duration};
 use kms_kube::CephCluster;
 use kms_rook::Schedule;
 
-use crate::{api::KeyPolicySpec, window::Window};
+use crate::{
+    api::{KeyPolicySpec, Verify},
+    window::Window,
+};
 
 /// The label of nodes that names the failure domain, unless a policy names another one.
 const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// How old the proof that the KEK opens the devices may become, unless a policy says so: 30 days.
+///
+/// Verifications are on without a policy: that a KEK does not open a device shows otherwise when the OSD starts again, and
+/// then the data is away. Where keys are rotated in that time, a verification never begins.
+const PROOF_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The least age of a proof: each one is a Job.
+const LEAST_PROOF_AGE: Duration = Duration::from_secs(3600);
 
 /// The KeyPolicies, by name.
 pub(crate) type Policies<'a> = &'a [(String, KeyPolicySpec)];
@@ -23,6 +35,8 @@ pub(crate) struct Rules {
     pub(crate) max_parallel: usize,
     /// The label of nodes that names the failure domain.
     pub(crate) domain_label: String,
+    /// How old the proof that the KEK opens the devices may become; `None` if nothing but rotations makes one.
+    pub(crate) proof_age: Option<Duration>,
 }
 
 impl Rules {
@@ -36,21 +50,18 @@ impl Rules {
             Some((name, spec)) => (Some(name), spec.clone()),
             None => (None, KeyPolicySpec::default()),
         };
-        let KeyPolicySpec { schedule, window, max_age, max_parallel, failure_domain, .. } = spec;
+        let KeyPolicySpec { schedule, window, max_age, max_parallel, failure_domain, verify, .. } = spec;
         let of_cluster = &cluster.spec.security.key_rotation.schedule;
         let read = || {
             Ok(Self {
                 schedule: Schedule::parse(schedule.as_deref().unwrap_or(of_cluster))?,
-                max_age: max_age
-                    .as_deref()
-                    .map(parse_duration)
-                    .transpose()
-                    .map_err(|why| kms_core::Error::config(format!("maxAge is {why}")))?,
+                max_age: max_age.as_deref().map(|age| duration("maxAge", age)).transpose()?,
                 window: window.as_ref().map(Window::of).transpose()?,
                 max_parallel: max_parallel.and_then(|most| usize::try_from(most).ok()).unwrap_or(1).max(1),
                 domain_label: failure_domain
                     .filter(|label| !label.is_empty())
                     .unwrap_or_else(|| ZONE.to_owned()),
+                proof_age: proof_age(verify.unwrap_or_default())?,
             })
         };
         let rules: Result<Self> = read();
@@ -59,6 +70,30 @@ impl Rules {
             None => error,
         })
     }
+
+    /// The first moment from `from` on at which a Job may begin. If that moment has passed, it is the moment since which one
+    /// may begin. `Timestamp::MAX` stands for no moment.
+    pub(crate) fn earliest(&self, from: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let Some(window) = &self.window else { return Some(from).filter(|from| *from != Timestamp::MAX) };
+        let at = from.max(now);
+        match window.opened(at) {
+            Some(opened) => Some(from.max(opened)),
+            None => window.next(at),
+        }
+    }
+}
+
+fn duration(setting: &str, text: &str) -> Result<Duration> {
+    parse_duration(text).map_err(|why| Error::config(format!("{setting} is {why}")))
+}
+
+fn proof_age(verify: Verify) -> Result<Option<Duration>> {
+    let Verify { enabled, max_age } = verify;
+    let age = max_age.map_or(Ok(PROOF_AGE), |age| duration("verify.maxAge", &age))?;
+    if age < LEAST_PROOF_AGE {
+        return Err(Error::config("verify.maxAge is shorter than an hour: set a longer one"));
+    }
+    Ok(enabled.then_some(age))
 }
 
 /// The policy for a namespace: one that names the namespace before one for all, then the first by name.
@@ -112,6 +147,7 @@ mod tests {
         let rules = Rules::of(&cluster, None).unwrap();
         assert_eq!((rules.schedule.as_str(), rules.max_parallel, rules.max_age), ("@daily", 1, None));
         assert!(rules.window.is_none());
+        assert_eq!(rules.proof_age, Some(PROOF_AGE));
         assert_eq!(rules.domain_label, ZONE);
         let set = policy(
             "p",
@@ -123,8 +159,24 @@ mod tests {
             ("0 3 * * 0", 4, "rack")
         );
         assert_eq!(rules.max_age, Some(Duration::from_secs(2160 * 3600)));
-        let wrong = policy("p", json!({"schedule": "often"}));
-        let error = Rules::of(&cluster, Some(&wrong)).unwrap_err();
-        assert!(error.to_string().contains("is not a cron schedule"), "{error}");
+        for (wrong, expected) in [
+            (json!({"schedule": "often"}), "is not a cron schedule"),
+            (json!({"maxAge": "long"}), "maxAge is "),
+            (json!({"verify": {"maxAge": "59m"}}), "verify.maxAge is shorter than an hour"),
+        ] {
+            let error = Rules::of(&cluster, Some(&policy("p", wrong))).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn verifications_are_on_unless_a_policy_turns_them_off() {
+        let of = |verify: serde_json::Value| {
+            let policy = policy("p", json!({"verify": verify}));
+            Rules::of(&CephCluster::default(), Some(&policy)).unwrap().proof_age
+        };
+        assert_eq!(of(json!({})), Some(PROOF_AGE));
+        assert_eq!(of(json!({"maxAge": "168h"})), Some(Duration::from_secs(168 * 3600)));
+        assert_eq!(of(json!({"enabled": false, "maxAge": "168h"})), None);
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     },
     facts::{Facts, Obstacle, OsdFacts},
     outlook::Outlook,
+    proof::{Proof, VERIFICATION_FAILED},
 };
 
 /// A state, why in one word, and why in a sentence.
@@ -30,8 +31,7 @@ pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStat
         node: osd.node.clone(),
         key_version: osd.last.as_ref().and_then(|last| last.generation),
         rotated_at: outlook.rotated.map(text),
-        // A rotation ends with success only after the new KEK has opened every device.
-        verified_at: outlook.rotated.map(text),
+        verified_at: outlook.proof.made.map(text),
         escrowed_at: facts.escrowed.filter(|at| !is_newer(osd, outlook, *at)).map(text),
         next_rotation_at: outlook.earliest.filter(|_| !stopped).map(text),
         failed_attempts: outlook.failures,
@@ -70,6 +70,9 @@ fn ready(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
     let at = |time: &Option<Timestamp>| {
         time.map_or_else(|| "an unknown time".to_owned(), |time| whole_seconds(time).to_string())
     };
+    if let Some(why) = refused(&outlook.proof) {
+        return (False, VERIFICATION_FAILED, why);
+    }
     let waits = earliest.is_some_and(|earliest| earliest > facts.now);
     if *failures > 0 {
         let next = if waits {
@@ -116,14 +119,31 @@ fn rotating(outlook: &Outlook) -> State {
 }
 
 fn verified(outlook: &Outlook) -> State {
-    match outlook.rotated {
-        Some(at) => {
-            let message =
-                format!("the rotation of {} has opened every device with the new KEK", whole_seconds(at));
-            (True, "RotationSucceeded", message)
-        }
-        None => (Unknown, "NotRotated", "no rotation is recorded, and nothing else verifies keys".to_owned()),
+    let Outlook { rotated, proof, .. } = outlook;
+    if let Some(why) = refused(proof) {
+        return (False, VERIFICATION_FAILED, why);
     }
+    let Some(made) = proof.made.map(whole_seconds) else {
+        return (Unknown, "NotVerified", "no rotation and no verification is recorded".to_owned());
+    };
+    // A rotation ends with success only after the new KEK has opened every device.
+    if rotated.is_some_and(|rotated| whole_seconds(rotated) >= made) {
+        return (
+            True,
+            "RotationSucceeded",
+            format!("the rotation of {made} has opened every device with the new KEK"),
+        );
+    }
+    (True, "VerificationSucceeded", format!("the verification of {made} has opened every device"))
+}
+
+/// Why the proof that the KEK opens the devices does not hold, if the last verification has failed.
+fn refused(proof: &Proof) -> Option<String> {
+    let (at, _) = proof.failed?;
+    let at = whole_seconds(at);
+    Some(format!(
+        "the verification of {at} has failed, see the log of its Job; do not restart the OSD before the KEK opens its devices"
+    ))
 }
 
 fn escrowed(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {

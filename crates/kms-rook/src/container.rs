@@ -23,6 +23,9 @@ pub(crate) const PROGRAM: &str = "kms";
 /// The subcommand of `key-management` that rotates a key.
 pub(crate) const ROTATE_KEY: &str = "rotate-key";
 
+/// The subcommand of `key-management` that tries the KEK on the devices.
+const VERIFY_KEY: &str = "verify-key";
+
 /// The argument of a job with the grace period.
 pub(crate) const GRACE: &str = "--grace";
 /// The argument of a job that destroys superseded KEKs.
@@ -52,16 +55,33 @@ const AFTER_SECRETS: [&str; 4] =
 /// The Secret of the monitors, which names the Ceph cluster.
 const MONITORS: &str = "rook-ceph-mon";
 
+/// What a job does with the key of its OSD.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Task {
+    /// Stores a new KEK.
+    Rotate {
+        /// Whether superseded KEKs are destroyed.
+        destroy_superseded: bool,
+    },
+    /// Tries the KEK on the devices, and changes nothing.
+    Verify,
+}
+
 /// The arguments: Rook's own (rook-behaviour §11), the grace period if one is set, what happens to superseded KEKs, and
 /// that the job does not replace Rook's.
-fn arguments(osd: &Osd, options: &JobOptions, destroy_superseded: bool) -> Vec<String> {
-    let mut args = vec!["key-management".to_owned(), ROTATE_KEY.to_owned(), osd.name.to_string()];
+fn arguments(osd: &Osd, options: &JobOptions, task: Task) -> Vec<String> {
+    let command = match task {
+        Task::Rotate { .. } => ROTATE_KEY,
+        Task::Verify => VERIFY_KEY,
+    };
+    let mut args = vec!["key-management".to_owned(), command.to_owned(), osd.name.to_string()];
     let devices = [
         (true, "block-tmp"),
         (osd.metadata_pvc.is_some(), "block.db-tmp"),
         (osd.wal_pvc.is_some(), "block.wal-tmp"),
     ];
     args.extend(devices.iter().filter(|(there, _)| *there).map(|(_, name)| format!("{DEVICES}{name}")));
+    let Task::Rotate { destroy_superseded } = task else { return args };
     if let Some(grace) = options.grace {
         args.extend([GRACE.to_owned(), format!("{}s", grace.as_secs())]);
     }
@@ -82,7 +102,7 @@ pub(crate) fn container(
     osd: &Osd,
     kms: Vec<EnvVar>,
     mounted: Option<&Mounted>,
-    destroy_superseded: bool,
+    task: Task,
 ) -> Container {
     let mut mounts = vec![mount("devices", "/dev"), mount("udev", "/run/udev"), mount("bridge", DEVICES)];
     mounts.extend(mounted.map(|mounted| mounted.mount.clone()));
@@ -90,7 +110,7 @@ pub(crate) fn container(
         name: name.to_owned(),
         image: options.image.clone(),
         command: Some(vec![PROGRAM.to_owned()]),
-        args: Some(arguments(osd, options, destroy_superseded)),
+        args: Some(arguments(osd, options, task)),
         env: Some(environment(osd, kms)),
         env_from: osd.pod.env_from.clone(),
         resources: Some(resources()),

@@ -14,7 +14,7 @@ use kms_dispatch::Provider;
 use kms_kube::CephClusterSpec;
 
 use crate::{
-    container::{container, volumes},
+    container::{Task, container, volumes},
     env::env,
     names::{APP, CLUSTER_LABEL, ROTATION_LABEL},
     networks::{ANNOTATION, selection},
@@ -96,7 +96,18 @@ impl<'a> JobMaker<'a> {
     /// A Job that rotates the key of an OSD once, and that Kubernetes does not try again. It has the label
     /// [`ROTATION_LABEL`]; the caller adds the name.
     pub fn job(&self, osd: &Osd) -> Job {
-        let CronJob { metadata, spec, .. } = self.cron_job(osd);
+        Self::once(self.cron_job(osd), osd)
+    }
+
+    /// A Job that tries the KEK of an OSD on its devices once and changes nothing, with the pod of [`job`](Self::job). The
+    /// caller adds the name.
+    pub fn verification(&self, osd: &Osd) -> Job {
+        Self::once(self.cron_job_of(osd, Task::Verify), osd)
+    }
+
+    /// The Job of a CronJob, as one that Kubernetes does not try again.
+    fn once(job: CronJob, osd: &Osd) -> Job {
+        let CronJob { metadata, spec, .. } = job;
         let mut spec = spec.job_template.spec.unwrap_or_default();
         spec.backoff_limit = Some(0);
         if let Some(pod) = &mut spec.template.spec {
@@ -110,7 +121,11 @@ impl<'a> JobMaker<'a> {
 
     /// The CronJob of an OSD. The result depends on the OSD, the cluster and the options only.
     pub fn cron_job(&self, osd: &Osd) -> CronJob {
-        let Self { cluster, options, schedule, env, mounted, destroy_superseded } = self;
+        self.cron_job_of(osd, Task::Rotate { destroy_superseded: self.destroy_superseded })
+    }
+
+    fn cron_job_of(&self, osd: &Osd, task: Task) -> CronJob {
+        let Self { cluster, options, schedule, env, mounted, .. } = self;
         let app = options.naming.app();
         let labels = with(&cluster.job_labels, [(APP, app), (CLUSTER_LABEL, &osd.kube_namespace)]);
         let networks = cluster.public_network.as_deref();
@@ -127,7 +142,7 @@ impl<'a> JobMaker<'a> {
                 osd,
                 env.vars.clone(),
                 mounted.as_ref(),
-                *destroy_superseded,
+                task,
             )],
             restart_policy: Some("OnFailure".to_owned()),
             dns_policy: osd.pod.dns_policy.clone(),

@@ -34,7 +34,7 @@ pub use crate::{
     cronjob::JobMaker,
     discover::{Discovery, Found, InvalidDeployment, discover},
     env::{KmsEnv, env},
-    names::{ESCROWED_AT, Naming, ROTATION_LABEL},
+    names::{DRILLED_AT, ESCROWED_AT, Naming, ROTATION_LABEL},
     options::JobOptions,
     osd::Osd,
     rotation::{RookRotation, rook_rotates},

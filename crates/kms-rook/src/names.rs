@@ -15,7 +15,11 @@ pub(crate) const OSD_ID_LABEL: &str = "ceph-osd-id";
 /// that escrow.
 pub const ESCROWED_AT: &str = "kms.ceph.rook.io/escrowed-at";
 
-/// The label of a Job that `kms` itself has made; its value is the number of the OSD. Jobs of CronJobs do not have it.
+/// The annotation of a CephCluster with the time of the last drill of an escrow that has succeeded, in RFC 3339.
+pub const DRILLED_AT: &str = "kms.ceph.rook.io/drilled-at";
+
+/// The label of a Job that `kms` itself has made for a key, to rotate or to verify it; its value is the number of the OSD.
+/// Jobs of CronJobs do not have it.
 pub const ROTATION_LABEL: &str = "kms.ceph.rook.io/rotation";
 
 /// The names and labels of CronJobs.

@@ -52,14 +52,22 @@ async fn a_cluster_that_was_made_anew_has_its_keys_from_the_escrow() {
     let named = format!("{}/rook-ceph", cluster.place.name());
     assert_eq!((&made["cluster"], &made["keks"]["entries"]), (&json!(named), &json!(3)));
     // The CephCluster says when; an escrow of some keys does not count.
-    let recorded = || {
-        let path = "{.metadata.annotations.kms\\.ceph\\.rook\\.io/escrowed-at}";
+    let recorded = |what: &str| {
+        let path = format!("{{.metadata.annotations.kms\\.ceph\\.rook\\.io/{what}-at}}");
         cluster.kubectl(&format!("get cephclusters rook-ceph -o 'jsonpath={path}'"))
     };
-    assert_eq!(recorded(), made["created"].as_str().unwrap());
+    assert_eq!(recorded("escrowed"), made["created"].as_str().unwrap());
     cluster.kubectl("annotate cephclusters rook-ceph kms.ceph.rook.io/escrowed-at-");
     let _ = kms.run(&["escrow", "create", "some", "-R", "keks.txt", &osds[0].0]).want(0);
-    assert_eq!(recorded(), "");
+    assert_eq!(recorded("escrowed"), "");
+    // A drill counts if it brings back every key that the KMS has.
+    let _ = kms.run(&["escrow", "drill", "some", "-i", "keks.id"]).want(1);
+    let _ = kms.run(&["escrow", "drill", "backup", "-i", "keks.id", "--offline"]).want(0);
+    assert_eq!(recorded("drilled"), "");
+    let _ = kms.run(&["escrow", "drill", "backup", "-i", "keks.id"]).want(0);
+    let noted: Value =
+        serde_json::from_slice(&std::fs::read(kms.folder().join("backup/drill.json")).unwrap()).unwrap();
+    assert_eq!(recorded("drilled"), noted["drilled"].as_str().unwrap());
 
     // Everything is gone: the CephCluster, and all Secrets of the namespace.
     cluster.kubectl("delete cephclusters rook-ceph");

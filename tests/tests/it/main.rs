@@ -17,6 +17,7 @@ mod migrate_cluster;
 mod operator;
 mod operator_fleet;
 mod operator_install;
+mod operator_jobs;
 mod operator_page;
 mod recover_cli;
 mod rook_cli;

@@ -176,7 +176,9 @@ async fn rotations_wait_for_the_window_and_failures_for_an_hour() {
     let scene = Scene::new(&[(0, "a", "z1")]).await;
     // A window that opens in three hours, give or take one.
     let hour = (Timestamp::now() + SignedDuration::from_hours(3)).to_zoned(TimeZone::UTC).hour();
-    scene.policy(json!({"window": {"opens": format!("0 {hour} * * *"), "duration": "20h"}})).await;
+    let window = json!({"opens": format!("0 {hour} * * *"), "duration": "20h"});
+    // A verification could begin while a rotation waits.
+    scene.policy(json!({"window": window, "verify": {"enabled": false}})).await;
     let leader = scene.leader().await;
     let key = scene.until("the key to wait", async || {
         let key = scene.osd_key(0).await;

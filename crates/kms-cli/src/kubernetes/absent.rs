@@ -6,6 +6,7 @@ use kms_core::{Error, ErrorKind, KeyName, Result, SecretSource};
 use kms_dispatch::{Options, Provider};
 use kms_kube::{CephCluster, ClusterRef};
 
+use super::Record;
 use crate::args::Global;
 
 /// Stands in for the connection.
@@ -46,7 +47,7 @@ impl Kubernetes {
     /// # Errors
     ///
     /// Always `Disabled`.
-    pub(crate) async fn record_escrow(&self, cluster: &ClusterRef, _made: &str) -> Result<()> {
+    pub(crate) async fn record(&self, cluster: &ClusterRef, _record: Record, _at: &str) -> Result<()> {
         self.cluster(cluster).await.map(drop)
     }
 

@@ -12,9 +12,10 @@ use kms_kube::{
     CephCluster, ClusterRef, ConnectOptions, Connection, KubernetesSecretSource, ceph_cluster, ceph_clusters,
     connect, retry,
 };
-use kms_rook::client::RookNamespace;
+use kms_rook::client::{ClusterRecord, RookNamespace};
 use tokio::sync::OnceCell;
 
+use super::Record;
 use crate::args::Global;
 
 /// The connection. The CephCluster, the Secrets and the provider share it.
@@ -104,9 +105,13 @@ impl Kubernetes {
         RookNamespace::new(connection, kube_namespace).with_policy(self.policy).uses(key).await
     }
 
-    /// Records at a CephCluster when an escrow of all its keys was made.
-    pub(crate) async fn record_escrow(&self, cluster: &ClusterRef, made: &str) -> Result<()> {
-        self.rook(&cluster.kube_namespace).await?.record_escrow(&cluster.name, made).await
+    /// Records at a CephCluster when something of this kind happened.
+    pub(crate) async fn record(&self, cluster: &ClusterRef, record: Record, at: &str) -> Result<()> {
+        let record = match record {
+            Record::Escrow => ClusterRecord::Escrow,
+            Record::Drill => ClusterRecord::Drill,
+        };
+        self.rook(&cluster.kube_namespace).await?.record_at_cluster(&cluster.name, record, at).await
     }
 
     /// The Secrets of a namespace. The first read of a Secret makes the connection.

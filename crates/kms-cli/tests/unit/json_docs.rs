@@ -136,7 +136,8 @@ async fn run_on(host: &Host, kms: &Arc<Memory>, args: &[&str]) -> String {
             }
             escrow::Escrow::Drill(args) => {
                 let connect = async || Ok((Arc::clone(kms) as Arc<dyn KmsProvider>, None));
-                escrow::drill::run(args, cryptsetup, connect, &mut output).await
+                let nowhere = async |_at| ();
+                escrow::drill::run(args, cryptsetup, (connect, nowhere), &mut output).await
             }
             escrow::Escrow::List(args) => escrow::list::run(args, SystemTime::now(), &mut output),
             escrow::Escrow::Slot(escrow::slot::SlotCommand::Check(args)) => {

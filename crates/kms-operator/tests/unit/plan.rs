@@ -10,21 +10,24 @@ use super::*;
 use crate::{
     api::{ConditionStatus, ConditionType, KeyPolicySpec},
     facts::Obstacle,
-    job::JobState,
-    outlook::wait,
+    job::{JobState, wait},
     rules::Rules,
 };
 
 /// A Monday. The schedule of the tests makes keys due on Sundays at 03:00.
-const NOW: &str = "2026-11-30T12:00:00Z";
+pub(crate) const NOW: &str = "2026-11-30T12:00:00Z";
 const DUE: &str = "2026-11-29T03:00:00Z";
-const NONE: [u32; 0] = [];
+pub(crate) const NONE: [u32; 0] = [];
 
-fn time(text: &str) -> Timestamp {
+pub(crate) fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn rules(policy: Value) -> Rules {
+/// The rules of a policy. Nothing is verified unless it says so.
+fn rules(mut policy: Value) -> Rules {
+    if policy["verify"].is_null() {
+        policy["verify"] = json!({"enabled": false});
+    }
     let cluster: CephCluster =
         serde_json::from_value(json!({"spec": {"security": {"keyRotation": {"schedule": "0 3 * * 0"}}}}))
             .unwrap();
@@ -32,7 +35,7 @@ fn rules(policy: Value) -> Rules {
     Rules::of(&cluster, Some(&("p".to_owned(), spec))).unwrap()
 }
 
-fn facts(policy: Value, osds: Vec<OsdFacts>) -> Facts {
+pub(crate) fn facts(policy: Value, osds: Vec<OsdFacts>) -> Facts {
     Facts {
         now: time(NOW),
         provider: Some("vault".to_owned()),
@@ -44,7 +47,7 @@ fn facts(policy: Value, osds: Vec<OsdFacts>) -> Facts {
 }
 
 /// An OSD on a node of its own that was created long ago.
-fn osd(id: u32) -> OsdFacts {
+pub(crate) fn osd(id: u32) -> OsdFacts {
     OsdFacts {
         id,
         key: format!("set1-data-{id}").parse().unwrap(),
@@ -60,12 +63,12 @@ fn osd(id: u32) -> OsdFacts {
     }
 }
 
-fn rotated(id: u32, at: &str) -> OsdFacts {
+pub(crate) fn rotated(id: u32, at: &str) -> OsdFacts {
     let annotations = [("kms.ceph.rook.io/key-rotated-at".to_owned(), at.to_owned())].into();
     OsdFacts { last: LastRotation::of(&annotations), ..osd(id) }
 }
 
-fn job(osd: u32, cause: Cause, number: u32, state: JobState) -> JobFacts {
+pub(crate) fn job(osd: u32, cause: Cause, number: u32, state: JobState) -> JobFacts {
     let attempt = Attempt { cause, number };
     JobFacts { name: attempt.job_name(osd), uid: None, osd, attempt, state }
 }
@@ -74,8 +77,8 @@ fn due_job(osd: u32, due: &str, number: u32, state: JobState) -> JobFacts {
     job(osd, Cause::Due(time(due)), number, state)
 }
 
-/// The OSDs whose rotation begins.
-fn begun(facts: &Facts) -> Vec<u32> {
+/// The OSDs whose rotation or verification begins.
+pub(crate) fn begun(facts: &Facts) -> Vec<u32> {
     let plan = plan(facts);
     facts
         .osds

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
+    escrow::ClusterRecord,
     events::{KeyEvent, announce},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,

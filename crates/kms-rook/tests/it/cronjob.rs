@@ -234,6 +234,28 @@ fn a_grace_time_of_its_own_can_be_given_and_the_run_may_last_longer_then() {
 }
 
 #[test]
+fn a_verification_is_the_pod_of_a_rotation_with_another_command() {
+    for case in CASES {
+        let cluster = CephClusterSpec::new(security(case));
+        let options =
+            JobOptions::new(IMAGE).with_grace(Duration::from_secs(90)).with_destroy_superseded(true);
+        let options = options.with_naming(Naming::BesideRook);
+        let maker = JobMaker::with_capability(&cluster, &options, Capability::full()).unwrap();
+        let [mut rotation, mut verification] = [maker.job(&osd(case)), maker.verification(&osd(case))];
+        let args = |job: &mut k8s_openapi::api::batch::v1::Job| {
+            let pod = job.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+            pod.containers[0].args.take().unwrap()
+        };
+        let (mut wanted, found) = (args(&mut rotation), args(&mut verification));
+        assert_eq!(rotation, verification, "{case}");
+        wanted[1] = "verify-key".to_owned();
+        let options = wanted.iter().position(|arg| arg.starts_with("--")).unwrap();
+        wanted.truncate(options);
+        assert_eq!(found, wanted, "{case}");
+    }
+}
+
+#[test]
 fn nothing_of_the_osds_placement_can_keep_the_job_from_its_node() {
     let job = made_with("default", |deployment| {
         let pod = deployment.pointer_mut("/spec/template/spec").unwrap();

@@ -16,11 +16,11 @@ use tracing::warn;
 
 use crate::{
     args::{Files, Global, NameArg, duration},
-    cmd::devices::{compared, rotate},
+    cmd::devices::{compared, rotate, verify},
     exit::Exit,
     invocation::Invocation,
     kubernetes::Kubernetes,
-    output::chain,
+    output::{Output, chain},
     output_file,
     rook::Rook,
     settings::{ClusterSettings, PodSettings, pod_environment},
@@ -56,11 +56,15 @@ enum KeyManagement {
     ///
     /// Unlike with Rook, the old KEK stays valid for ten minutes, and the command waits that long.
     RotateKey(RotateKey),
+    /// Check that the KEK of an OSD opens its devices; change nothing
+    ///
+    /// Rook has no such command. It takes the KEK from where an OSD takes it, and reports to the kubelet.
+    VerifyKey(OsdArgs),
 }
 
-/// The arguments of `rotate-key`.
+/// A key and the devices of its OSD.
 #[derive(clap::Args, Debug)]
-struct RotateKey {
+struct OsdArgs {
     #[command(flatten)]
     name: NameArg,
 
@@ -75,6 +79,21 @@ struct RotateKey {
     /// The device of the write-ahead log
     #[arg(value_name = "WAL")]
     wal: Option<PathBuf>,
+}
+
+impl OsdArgs {
+    fn osd(self, invocation: &Invocation<'_>) -> Result<Osd> {
+        let Self { name: NameArg { name }, device, metadata, wal } = self;
+        let paths = [Some(device), metadata, wal].into_iter().flatten();
+        Osd::new(name, invocation.cryptsetup().devices(paths))
+    }
+}
+
+/// The arguments of `rotate-key`.
+#[derive(clap::Args, Debug)]
+struct RotateKey {
+    #[command(flatten)]
+    osd: OsdArgs,
 
     /// How long the old KEK stays valid; Rook has no such option
     #[arg(long, value_name = "D", value_parser = duration)]
@@ -94,10 +113,11 @@ struct RotateKey {
 }
 
 /// Runs the command. If it fails, reports the error to the kubelet.
-pub(crate) async fn run(args: Args, invocation: &Invocation<'_>) -> Result<Exit> {
+pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let result = match args.command {
         KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
         KeyManagement::RotateKey(args) => rotate_key(args, invocation).await,
+        KeyManagement::VerifyKey(args) => verify_key(args, invocation, output).await,
     };
     if let Err(error) = &result {
         // As Rook does. In a pod the file exists; elsewhere kms must not create it.
@@ -116,18 +136,9 @@ async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result
 }
 
 async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> {
-    let RotateKey {
-        name: NameArg { name },
-        device,
-        metadata,
-        wal,
-        grace,
-        destroy_superseded,
-        beside_rook,
-        even_if_rook_rotates,
-    } = args;
-    let paths = [Some(device), metadata, wal].into_iter().flatten();
-    let osd = Osd::new(name.clone(), invocation.cryptsetup().devices(paths))?;
+    let RotateKey { osd, grace, destroy_superseded, beside_rook, even_if_rook_rotates } = args;
+    let osd = osd.osd(invocation)?;
+    let name = osd.name().clone();
     let mut options = invocation.rotation.clone();
     options.inherit_grace = grace.is_none();
     options.grace = grace.unwrap_or(options.grace);
@@ -161,6 +172,14 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         .context("key", report.name.as_str())),
         _ => Ok(()),
     }
+}
+
+async fn verify_key(args: OsdArgs, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<()> {
+    let osd = args.osd(invocation)?;
+    let (kms, rook) = connect(invocation).await?;
+    let deployments = rook.deployments(Some(osd.name())).await;
+    let osd = compared(osd, &deployments, &[])?;
+    verify::check(&*kms, &osd, output).await?.map_or(Ok(()), Err)
 }
 
 /// Connects with the settings of the CephCluster, as Rook reads them. Also returns the cluster, as far as it can be read.

@@ -110,7 +110,7 @@ pub(crate) async fn run(
         Command::Operator(Lazy(args)) => operator::run(args, invocation).await,
         #[cfg(feature = "k8s-secret")]
         Command::Render(Lazy(args)) => render::run(args, &invocation.global, output).await,
-        Command::KeyManagement(Lazy(args)) => key_management::run(args, invocation).await,
+        Command::KeyManagement(Lazy(args)) => key_management::run(args, invocation, output).await,
     }
 }
 

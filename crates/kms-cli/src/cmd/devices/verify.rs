@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kms_core::{KmsProvider, Result};
+use kms_core::{Error, KmsProvider, Result};
 use kms_luks::{Cryptsetup, Slot};
 use kms_rotation::{DeviceCheck, Osd, Silent, Verified, verify};
 use serde::Serialize;
@@ -95,11 +95,21 @@ pub(crate) async fn run(
     let osd = Osd::new(args.key.arg.name, cryptsetup.devices(args.devices))?;
     let osd = compared(osd, &Deployments::default(), &[PathBuf::from(DATA_DIR)])?;
     let kms = connect().await?;
-    let found = verify(&*kms, &osd, &Silent).await?;
-    let exit = found.failure().map_or(Exit::Done, Exit::of);
+    Ok(check(&*kms, &osd, output).await?.as_ref().map_or(Exit::Done, Exit::of))
+}
+
+/// Tries the KEK on each device of an OSD, and shows the result. Returns the error of the first device that the KEK does not
+/// open.
+pub(crate) async fn check(
+    kms: &dyn KmsProvider,
+    osd: &Osd,
+    output: &mut Output<'_>,
+) -> Result<Option<Error>> {
+    let found = verify(kms, osd, &Silent).await?;
+    let failure = found.failure().cloned();
     let Verified { name, version, fingerprint, stored, devices, .. } = &found;
     let document = Document {
-        ok: exit == Exit::Done,
+        ok: failure.is_none(),
         name: name.to_string(),
         version: version.to_string(),
         fingerprint: fingerprint.clone(),
@@ -116,5 +126,5 @@ pub(crate) async fn run(
             })?;
         }
     }
-    Ok(exit)
+    Ok(failure)
 }

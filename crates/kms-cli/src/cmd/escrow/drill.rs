@@ -128,11 +128,15 @@ impl KeyDocument {
     }
 }
 
-/// Drills, and shows the result. `connect` also returns the namespace of the cluster.
+/// Drills, and shows the result. `connect` also returns the namespace of the cluster. `record` gets the time of a drill that has
+/// succeeded and was compared with the KMS.
 pub(crate) async fn run(
     args: Args,
     cryptsetup: Cryptsetup,
-    connect: impl AsyncFnOnce() -> Result<(Arc<dyn KmsProvider>, Option<String>)>,
+    (connect, record_at): (
+        impl AsyncFnOnce() -> Result<(Arc<dyn KmsProvider>, Option<String>)>,
+        impl AsyncFnOnce(String),
+    ),
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let identities = args.identities.required()?;
@@ -155,6 +159,9 @@ pub(crate) async fn run(
         warn!("the date of the drill was not noted: {}", chain(&error));
         drill.result()
     });
+    if record.ok && !args.offline {
+        record_at(record.drilled.to_string()).await;
+    }
     let document = Document {
         ok: record.ok,
         escrow: EscrowDocument::of(&args.folder, drill.escrow().sidecar(), Some(&record)),

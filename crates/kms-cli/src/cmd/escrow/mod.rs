@@ -11,11 +11,12 @@ pub(crate) mod slot;
 
 use clap::Subcommand;
 use kms_core::Result;
+use tokio::sync::OnceCell;
 
 pub(crate) use self::files::IdentityArgs;
 #[cfg(feature = "k8s-secret")]
 pub(crate) use self::files::recipients;
-use crate::{args::Files, exit::Exit, invocation::Invocation, output::Output};
+use crate::{args::Files, exit::Exit, invocation::Invocation, kubernetes::Record, output::Output};
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -38,7 +39,8 @@ pub(crate) enum Escrow {
     /// Prove what an escrow would bring back; change nothing but the date of the drill in its folder
     ///
     /// kms decrypts the archives, restores each header to memory and tries its KEK on it, and compares every KEK with the
-    /// KMS. The exit code is 1 if something would not come back.
+    /// KMS. The exit code is 1 if something would not come back. With --cluster, a drill that succeeds is recorded at the
+    /// CephCluster.
     Drill(drill::Args),
     /// Show the dates and recipients of escrows; needs no identity
     List(list::Args),
@@ -73,15 +75,22 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             let target = invocation.target().await?;
             let cluster = (target.about()?, target.kube_namespace());
             let connect = async || target.connect().await;
-            let record = async |made: String| target.record_escrow(&made).await;
+            let record = async |made: String| target.record(Record::Escrow, &made).await;
             create::run(args, cluster, invocation.cryptsetup(), (connect, record), output).await
         }
         Escrow::Drill(args) => {
+            // A drill that is offline has none.
+            let found = OnceCell::new();
             let connect = async || {
-                let target = invocation.target().await?;
+                let target = found.get_or_try_init(|| invocation.target()).await?;
                 Ok((target.connect().await?, target.kube_namespace().map(ToOwned::to_owned)))
             };
-            drill::run(args, invocation.cryptsetup(), connect, output).await
+            let record = async |at: String| {
+                if let Some(target) = found.get() {
+                    target.record(Record::Drill, &at).await;
+                }
+            };
+            drill::run(args, invocation.cryptsetup(), (connect, record), output).await
         }
         Escrow::List(args) => list::run(args, std::time::SystemTime::now(), output),
         Escrow::Slot(command) => {

@@ -1,0 +1,117 @@
+//! The Jobs of the operator that rotate nothing, run as a kubelet runs them, on a real API server.
+
+use std::{path::Path, time::Duration};
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use kms_core::Kek;
+use kms_testkit::{
+    luks::Image,
+    servers::{self, OpenBao, OpenBaoConfig},
+};
+use kms_tests::{
+    operator::{Run, Scene, condition, is_verification},
+    rook::{ADMIN, Cluster},
+};
+use serde_json::{Value, json};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A cluster on this server with two OSDs, each on a node of its own, whose keys were rotated two hours ago and are not due.
+async fn rotated_cluster(vault: &OpenBao) -> Scene {
+    let (cluster, _) = Cluster::on_vault(vault).await;
+    cluster.set_key_rotation(false).await;
+    let admin = cluster.kms(ADMIN);
+    for id in [0, 1] {
+        let _ = admin.run(&["create", &Scene::key(id)]).want(0);
+    }
+    let scene = Scene::prepare(cluster).await;
+    let before = |hours| Timestamp::now() - SignedDuration::from_hours(hours);
+    for (id, node) in [(0, "a"), (1, "b")] {
+        scene.add_osd(id, node, node).await;
+        let at = Timestamp::from_second(before(2).as_second()).unwrap().to_string();
+        let deployment = format!("deployments/rook-ceph-osd-{id}");
+        scene.annotate(&deployment, "kms.ceph.rook.io/key-rotated-at", json!(at)).await;
+    }
+    scene
+}
+
+/// A schedule whose last time was two days ago, and whose next one is in a year.
+fn yearly() -> String {
+    let day = (Timestamp::now() - SignedDuration::from_hours(48)).to_zoned(TimeZone::UTC);
+    format!("0 0 {} {} *", day.day(), day.month())
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it operator"]
+async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
+    let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let scene = rotated_cluster(&vault).await;
+    let cluster = &scene.cluster;
+    let admin = cluster.kms(ADMIN);
+    let stored = |id| Kek::parse(admin.run(&["get", &Scene::key(id)]).want(0).stdout).unwrap();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let device = |id: usize| folders[id].path().join("block-tmp");
+    let right = Image::luks2(&stored(0)).copy(device(0));
+    // The device of the OSD 1 has the KEK of another time.
+    let wrong = Image::luks2(&Kek::generate().unwrap()).copy(device(1));
+    let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
+    let kms = servers::setting(servers::KMS).unwrap();
+
+    let policy = json!({"schedule": yearly(), "maxParallel": 2, "verify": {"maxAge": "1h"}});
+    scene.policy(policy).await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
+    let leader = scene.leader().await;
+    let two = async || {
+        let jobs = scene.active_jobs().await;
+        Ok((jobs.len() == 2).then_some(jobs))
+    };
+    let jobs = scene.until("two verifications", two).await;
+    let run = async |id: usize, folder: &Path| {
+        let prefix = format!("rook-kms-verify-{id}-");
+        let (name, job) = jobs.iter().find(|(name, _)| name.starts_with(&prefix)).unwrap();
+        assert!(is_verification(job) && name.ends_with("-1"), "{job}");
+        cluster.run_job(&kms.display().to_string(), job, &token, folder).await
+    };
+    let ran = run(0, folders[0].path()).await.want(0);
+    assert!(ran.stdout.contains("ok ") && right.opens(&stored(0)), "{}", ran.text());
+    let ran = run(1, folders[1].path()).await.want(1);
+    assert!(ran.text().contains("opens no key slot") && !wrong.opens(&stored(1)), "{}", ran.text());
+    let ended = scene.end_jobs(&leader.clock, |id| if id == 0 { Run::Ends } else { Run::Fails }).await;
+    assert_eq!(ended.len(), 2);
+
+    let failed = scene.until_ready_is(1, "VerificationFailed").await;
+    let verified = condition(&failed, "Verified");
+    assert_eq!((&verified["status"], &verified["reason"]), (&json!("False"), &json!("VerificationFailed")));
+    let key = scene
+        .until("the proof to be shown", async || {
+            let key = scene.osd_key(0).await;
+            Ok((condition(&key, "Verified")["reason"] == json!("VerificationSucceeded")).then_some(key))
+        })
+        .await;
+    let [proven, rotated] = ["verifiedAt", "rotatedAt"].map(|field| key["status"][field].as_str().unwrap());
+    assert!(proven > rotated, "{key}");
+    assert_eq!(condition(&key, "Ready")["reason"], json!("UpToDate"));
+    let told = async || {
+        let events = cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
+        let told = events["items"].as_array().unwrap().iter().find(|event| {
+            event["reason"] == json!("KeyVerificationFailed")
+                && event["regarding"]["name"] == json!("rook-ceph-osd-1")
+        });
+        Ok(told.cloned())
+    };
+    assert_eq!(scene.until("the Event", told).await["type"], json!("Warning"));
+
+    // After an hour it is tried again; by then the device is the right one.
+    let mended = Image::luks2(&stored(1)).copy(device(1));
+    leader.clock.advance(HOUR);
+    let again = async || {
+        let mut jobs = scene.active_jobs().await.into_iter();
+        Ok(jobs.find(|(name, _)| name.starts_with("rook-kms-verify-1-") && name.ends_with("-2")))
+    };
+    let (_, job) = scene.until("the second attempt", again).await;
+    let ran = cluster.run_job(&kms.display().to_string(), &job, &token, folders[1].path()).await.want(0);
+    assert!(ran.stdout.contains("ok ") && mended.opens(&stored(1)), "{}", ran.text());
+    let _ = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
+    let _key = scene.until_ready_is(1, "UpToDate").await;
+    leader.stop().await;
+}
