@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod machine;
 pub mod measure;
 pub mod operator;
+pub mod process;
 pub mod rook;
 pub mod stores;
 

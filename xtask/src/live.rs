@@ -35,6 +35,8 @@ pub(crate) struct Needs {
     pub(crate) browser: bool,
     /// The program that works on LUKS devices.
     pub(crate) cryptsetup: bool,
+    /// The library for wrong clocks.
+    pub(crate) faketime: bool,
     /// A virtual machine.
     pub(crate) vm: bool,
 }
@@ -45,6 +47,7 @@ impl Needs {
         azure_clients: true,
         browser: true,
         cryptsetup: true,
+        faketime: true,
         go_age: true,
         go_promql: true,
         go_install: true,
@@ -109,6 +112,9 @@ impl Live {
         }
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;
+        }
+        if needs.faketime {
+            env.push((servers::FAKETIME, provision::faketime(sh)?.into_os_string()));
         }
         let vm = if needs.vm { Some(provision::vm(sh)?) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;
