@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod machine;
 pub mod measure;
 pub mod operator;
+pub mod process;
 pub mod rook;
 pub mod stores;
 

@@ -118,13 +118,18 @@ impl Scene {
         rename(&mut osd, id, &Self::key(id));
         osd["metadata"]["annotations"]["kms.ceph.rook.io/key-rotated-at"] = json!(LONG_AGO);
         let labels = osd["metadata"]["labels"].clone();
+        let claim = json!({
+            "metadata": {"name": Self::key(id)},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        });
+        let place = &self.cluster.place;
+        place.call("POST", &place.path("persistentvolumeclaims"), claim).await.expect("a PVC");
         self.cluster.call("POST", "apps/v1", "deployments", osd).await;
         let name = format!("rook-ceph-osd-{id}-pod");
         let pod = json!({
             "metadata": {"name": name, "labels": labels},
             "spec": {"nodeName": node, "containers": [{"name": "osd", "image": "ceph:0"}]},
         });
-        let place = &self.cluster.place;
         place.call("POST", &place.path("pods"), pod).await.expect("a pod");
         let status = json!({"status": {"phase": "Running"}});
         self.patch(&place.path(&format!("pods/{name}/status")), &status).await;
@@ -244,6 +249,18 @@ impl Scene {
             Ok((condition(&key, "Ready")["reason"] == json!(reason)).then_some(key))
         })
         .await
+    }
+
+    /// The replica that holds the Lease.
+    ///
+    /// # Errors
+    ///
+    /// An error of the connection.
+    pub async fn holder(&self) -> anyhow::Result<Option<String>> {
+        let place = self.kube_namespace();
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{place}/leases/kms-operator");
+        let lease = self.cluster.kube.request("GET", &path, Value::Null).await?.ok().ok();
+        Ok(lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned)))
     }
 
     /// The Jobs of the operator, by name.

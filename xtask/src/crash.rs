@@ -48,6 +48,7 @@ impl Crash {
             ibm_clients: false,
             pykmip: true,
             cryptsetup: true,
+            faketime: false,
             vm: false,
         };
         let mut live = Live::start(sh, needs)?;

@@ -105,6 +105,7 @@ impl It {
                 pykmip: many,
                 browser: matches!(provider, Provider::All | Provider::Operator | Provider::Rook),
                 cryptsetup: many,
+                faketime: matches!(provider, Provider::All | Provider::Operator),
                 vm: matches!(provider, Provider::All | Provider::Vm),
             },
         )?;

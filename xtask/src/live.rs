@@ -39,6 +39,8 @@ pub(crate) struct Needs {
     pub(crate) browser: bool,
     /// The program that works on LUKS devices.
     pub(crate) cryptsetup: bool,
+    /// The library for wrong clocks.
+    pub(crate) faketime: bool,
     /// A virtual machine.
     pub(crate) vm: bool,
 }
@@ -49,6 +51,7 @@ impl Needs {
         azure_clients: true,
         browser: true,
         cryptsetup: true,
+        faketime: true,
         go_age: true,
         go_promql: true,
         go_install: true,
@@ -114,6 +117,9 @@ impl Live {
         }
         if needs.cryptsetup {
             provision::cryptsetup(sh)?;
+        }
+        if needs.faketime {
+            env.push((servers::FAKETIME, provision::faketime(sh)?.into_os_string()));
         }
         let vm = if needs.vm { Some((provision::vm(sh)?, provision::kms_dev(sh)?)) } else { None };
         let folder = Scratch::at(servers_dir().join(format!("run-{}", std::process::id())))?;

@@ -197,6 +197,49 @@ pub struct KeyPolicySpec {
     /// How often the KEK of today is tried on the devices of an OSD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// How many Jobs may run at a time for a KMS, over all clusters of the operator. The least number of all policies counts,
+    /// also of those that hold for other namespaces.
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["provider"])
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<ProviderLimit>,
+    /// When all KEKs are saved in an escrow, and for whom; absent for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escrow: Option<Escrow>,
+}
+
+/// How many Jobs may run at a time for a KMS.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProviderLimit {
+    /// The KMS, as in `KMS_PROVIDER`; `kubernetes` for keys in Secrets.
+    #[schemars(length(min = 1, max = 64))]
+    pub provider: String,
+    /// The Jobs that run at a time: rotations, verifications and escrows.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_parallel: u32,
+}
+
+/// When all KEKs of a cluster are saved, and for whom. Only the identities of the recipients decrypt the archives.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Escrow {
+    /// The recipients, as `age-keygen -y` prints them: `age1…`.
+    #[schemars(length(min = 1, max = 64), inner(regex(pattern = r"^age1[0-9a-z]+$"), length(max = 2048)))]
+    pub recipients: Vec<String>,
+    /// When an escrow becomes due, as a cron schedule in UTC. A newer escrow, also one made by hand, counts.
+    #[schemars(length(min = 1, max = 512))]
+    pub schedule: String,
+    /// The PersistentVolumeClaim in the namespace of the cluster where the archives go, each in a folder of its own. Nothing
+    /// removes old ones.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim: String,
+    /// The account of the Job, which may read the keys and annotate the CephCluster; `rook-kms-escrow` by default.
+    #[schemars(length(min = 1, max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
 }
 
 /// How often the KEK of today is tried on the devices of an OSD. A rotation counts too: it ends with that proof.

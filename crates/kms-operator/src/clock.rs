@@ -40,6 +40,11 @@ impl Clock {
     }
 }
 
+/// A time without fractions of a second, as in metadata of Kubernetes.
+pub(crate) fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};

@@ -12,7 +12,7 @@ use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
 use kms_core::{ErrorKind, KeyName, Result};
 use kms_kube::{Objects, Trace};
 use kms_rook::{
-    Found, JobMaker, Naming, Osd, ROTATION_LABEL,
+    ESCROW_LABEL, Found, JobMaker, Naming, Osd, ROTATION_LABEL,
     client::{ApplyOptions, LastRotation, Reason, RookNamespace, prune},
 };
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use crate::{
     api::OsdKey,
     clock::Clock,
     copies::in_words,
+    escrow::{EscrowFacts, EscrowJob, EscrowPlan},
     events::Announcer,
     facts::{Facts, Obstacle, OsdFacts},
     health::Health,
@@ -32,7 +33,8 @@ use crate::{
     outlook::Outlook,
     place::{Copies, Ours, Shared, Sight},
     plan::{self, OsdPlan, Plan, plan},
-    view::{ClusterView, KeyView, Publisher},
+    tally::Tally,
+    view::{ClusterView, EscrowView, KeyView, Publisher},
 };
 
 /// How long a Job that was created counts although no watch has shown it.
@@ -81,6 +83,7 @@ pub(crate) struct Controller {
     pub(crate) health: Health,
     pub(crate) publisher: Publisher,
     pub(crate) reconciles: Reconciles,
+    pub(crate) tally: Tally,
     pub(crate) announcer: Announcer,
     pub(crate) image: Option<String>,
     pub(crate) pace: Pace,
@@ -166,6 +169,7 @@ impl Controller {
                 }
             }
         }
+        self.escrow(ours, &plan).await?;
         let acts = ours.facts.rules.is_ok() && !ours.facts.is_paused;
         if acts && sight.cron_jobs.contains(Naming::BesideRook.app()) {
             self.prune_cron_jobs().await?;
@@ -183,8 +187,19 @@ impl Controller {
 
     fn look(&self, now: Timestamp) -> Option<Sight> {
         let begun = self.begun.iter().map(|(name, (_, job))| (name.clone(), job.clone())).collect();
+        let kube_namespace = self.place.name();
         let mut sight =
-            self.copies.sight(self.place.name(), &self.shared, now, &begun, self.image.as_deref())?;
+            self.copies.sight(kube_namespace, &self.shared, now, &begun, self.image.as_deref())?;
+        let facts = sight.ours.as_mut().map(|ours| &mut ours.facts);
+        let provider = facts.as_ref().and_then(|facts| facts.provider.clone());
+        self.tally.set(
+            kube_namespace,
+            provider.as_deref(),
+            facts.as_ref().map_or(0, |facts| facts.running()),
+        );
+        if let Some(facts) = facts {
+            facts.elsewhere = self.tally.elsewhere(kube_namespace, provider.as_deref());
+        }
         if let (Some(why), Some(ours)) = (&self.rook, &mut sight.ours)
             && ours.facts.rules.is_ok()
         {
@@ -298,12 +313,55 @@ impl Controller {
             // One that fails does not block the others.
             result = result.and(match self.is_still_due(ours, at, osd, attempt).await {
                 // This replica may have lost the Lease while the API server was asked.
-                Ok(true) if self.leadership.holds() => self.create(&maker, osd, attempt).await,
+                Ok(true) if self.leadership.holds() && self.may_begin(&ours.facts) => {
+                    self.create(&maker, osd, attempt).await
+                }
                 Ok(_) => Ok(()),
                 Err(error) => Err(error.context("deployment", &osd.deployment)),
             });
         }
         result
+    }
+
+    /// Counts one more Job for the KMS, if its limit allows that. The loops of other namespaces count at the same time.
+    fn may_begin(&self, facts: &Facts) -> bool {
+        facts.limit.is_none_or(|limit| self.tally.begin(self.place.name(), limit))
+    }
+
+    /// Begins the escrow of the plan, deletes Jobs of escrows that guard nothing, and tells of a failure. It waits for nothing
+    /// but a pause: an escrow touches no device, so Rook may rotate keys at the same time.
+    async fn escrow(&mut self, ours: &Ours, plan: &Plan) -> Result<()> {
+        let Some((cluster, options)) = &ours.settings else { return Ok(()) };
+        let EscrowPlan { start, failed, obsolete, .. } = &plan.escrow;
+        if let (Some((at, _)), Some(why), Some(reference)) =
+            (failed, plan.escrow.problem(), &cluster.reference)
+        {
+            self.announcer.escrow_failed(&self.place, reference, *at, why).await;
+        }
+        if ours.facts.is_paused {
+            return Ok(());
+        }
+        for job in obsolete {
+            if self.leadership.holds() {
+                self.jobs.delete(&job.name, job.uid.clone(), false).await?;
+            }
+        }
+        let (Some(attempt), Some(Ok(rules))) = (start, &ours.facts.escrow.rules) else { return Ok(()) };
+        // What the API server has now: the copies may be older.
+        let jobs: Vec<Job> = self.jobs.list(ESCROW_LABEL).await?;
+        let jobs = jobs.iter().filter_map(EscrowJob::of).collect();
+        let fresh = EscrowFacts { jobs, ..ours.facts.escrow.clone() };
+        let is_due = fresh.plan(ours.facts.now).start.as_ref() == Some(attempt);
+        if !is_due || !self.leadership.holds() || !self.may_begin(&ours.facts) {
+            return Ok(());
+        }
+        let name = attempt.job_name();
+        match self.jobs.create(&name, &attempt.job(cluster, options, rules)?).await {
+            Ok(()) => info!(namespace = self.place.name(), job = %name, "an escrow begins"),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Whether an attempt is still due by what the API server has now: the copies may be older.
@@ -382,5 +440,12 @@ fn view((ours, plan): (&Ours, &Plan)) -> ClusterView {
         }),
         keys: ours.osds.iter().zip(osds).zip(&plan.osds).map(key).collect(),
         faults: ours.faults.clone(),
+        escrow: EscrowView {
+            made: ours.facts.escrow.made,
+            drilled: ours.facts.escrow.drilled,
+            next: plan.escrow.next,
+            failed: plan.escrow.failed.map_or(0, |(_, number)| number),
+            problem: plan.escrow.problem(),
+        },
     }
 }

@@ -12,13 +12,14 @@ use k8s_openapi::{
 };
 use kms_core::{Error, config::parse_bool};
 use kms_kube::CephCluster;
-use kms_rook::{ESCROWED_AT, Found, JobOptions, Osd, client::OsdPod};
+use kms_rook::{DRILLED_AT, ESCROWED_AT, Found, JobOptions, Osd, client::OsdPod};
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
     api::{GROUP, KeyPolicySpec, OPERATOR, OsdKeySpec, OsdKeyStatus, PAUSED, ROTATE_NOW},
+    escrow::EscrowJob,
     job::JobFacts,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct ClusterCopy {
     pub(crate) is_paused: bool,
     /// When the last escrow of all its keys was made.
     pub(crate) escrowed: Option<Timestamp>,
+    /// When a drill of an escrow last succeeded.
+    pub(crate) drilled: Option<Timestamp>,
     /// The cluster with the options of its Jobs, or what is wrong with them.
     pub(crate) settings: Result<(Arc<CephCluster>, JobOptions), String>,
     /// What it was read from. The status is no part of it: Rook changes that every minute.
@@ -43,19 +46,24 @@ impl ClusterCopy {
         let read = || {
             // The cause may quote a setting, and so a credential in clear.
             let value = serde_json::to_value(&object).and_then(serde_json::from_value);
-            let cluster: CephCluster = value.map_err(|_cause| {
+            let mut cluster: CephCluster = value.map_err(|_cause| {
                 "spec.security of the CephCluster has a field of the wrong type: kms check names it"
                     .to_owned()
             })?;
+            if let Some(reference) = &mut cluster.reference {
+                reference.uid.clone_from(&object.metadata.uid);
+            }
             cluster.spec.check_spelling().map_err(|error| in_words(&error))?;
             let options =
                 JobOptions::of_annotations(&cluster.annotations).map_err(|error| in_words(&error))?;
             Ok((Arc::new(cluster), options))
         };
+        let recorded = |name: &str| annotations.as_ref()?.get(name)?.parse().ok();
         Self {
             is_ours: is_true(&object.metadata, OPERATOR),
             is_paused: is_true(&object.metadata, PAUSED),
-            escrowed: annotations.as_ref().and_then(|all| all.get(ESCROWED_AT)?.parse().ok()),
+            escrowed: recorded(ESCROWED_AT),
+            drilled: recorded(DRILLED_AT),
             settings: read(),
             version,
         }
@@ -133,6 +141,12 @@ pub(crate) fn policy(mut object: DynamicObject) -> KeyPolicySpec {
 pub(crate) fn job(mut object: DynamicObject) -> Option<JobFacts> {
     let status: Option<JobStatus> = field(&mut object, "status");
     JobFacts::of(&Job { metadata: object.metadata, spec: None, status })
+}
+
+/// Reads a Job of an escrow, without its pod template.
+pub(crate) fn escrow(mut object: DynamicObject) -> Option<EscrowJob> {
+    let status: Option<JobStatus> = field(&mut object, "status");
+    EscrowJob::of(&Job { metadata: object.metadata, spec: None, status })
 }
 
 /// Reads what a pod of an OSD says about its node.

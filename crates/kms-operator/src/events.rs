@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kms_kube::ClusterRef;
 use kms_rook::{
     Osd,
-    client::{KeyEvent, RookNamespace, announce},
+    client::{KeyEvent, RookNamespace, announce, ceph_cluster, deployment},
 };
 use tracing::warn;
 
@@ -22,11 +24,13 @@ pub(crate) struct Announcer {
     /// The last status of each key for which Events were created. A watch may show it only later, and no Event is created
     /// twice meanwhile.
     last: BTreeMap<String, OsdKeyStatus>,
+    /// The last failure of an escrow for which an Event was created.
+    escrow_failed: Option<Timestamp>,
 }
 
 impl Announcer {
     pub(crate) const fn new(instance: String) -> Self {
-        Self { instance, last: BTreeMap::new() }
+        Self { instance, last: BTreeMap::new(), escrow_failed: None }
     }
 
     /// Creates the Events of a change of a key, which is stored already. One that cannot be created is logged and not tried
@@ -46,14 +50,14 @@ impl Announcer {
         if happened.is_empty() {
             return;
         }
-        let deployment = ObjectMeta {
+        let of_osd = ObjectMeta {
             name: Some(osd.deployment.clone()),
             namespace: Some(place.name().to_owned()),
             uid: osd.uid.clone(),
             ..ObjectMeta::default()
         };
         for event in happened {
-            if let Err(error) = announce(place, &deployment, &self.instance, &event).await {
+            if let Err(error) = announce(place, &deployment(&of_osd), &self.instance, &event, None).await {
                 let reason = event.reason;
                 warn!(
                     namespace = place.name(),
@@ -65,6 +69,29 @@ impl Announcer {
         }
     }
 
+    /// Creates the Event of an escrow that has failed at this time. It has that time in its name, so it is created once.
+    pub(crate) async fn escrow_failed(
+        &mut self,
+        place: &RookNamespace,
+        cluster: &ClusterRef,
+        at: Timestamp,
+        why: String,
+    ) {
+        if self.escrow_failed.replace(at) == Some(at) {
+            return;
+        }
+        let about = ceph_cluster(&ObjectMeta {
+            name: Some(cluster.name.clone()),
+            namespace: Some(place.name().to_owned()),
+            uid: cluster.uid.clone(),
+            ..ObjectMeta::default()
+        });
+        let event = KeyEvent::warning("EscrowFailed", why);
+        if let Err(error) = announce(place, &about, &self.instance, &event, Some(at)).await {
+            warn!(namespace = place.name(), reason = event.reason, "an Event could not be created: {error}");
+        }
+    }
+
     /// Forgets everything: another replica creates the Events from now on.
     pub(crate) fn forget(&mut self) {
         self.last.clear();
@@ -72,7 +99,7 @@ impl Announcer {
 }
 
 /// The reasons of `Ready` that keep a rotation from beginning until a person changes something.
-const BLOCKED: [&str; 3] = ["Invalid", "NoNode", "RookRotates"];
+const BLOCKED: [&str; 4] = ["Invalid", "NoClaim", "NoNode", "RookRotates"];
 /// The reason of `Ready` of a key that is older than its policy allows.
 const TOO_OLD: &str = "TooOld";
 

@@ -4,7 +4,12 @@ use jiff::Timestamp;
 use kms_core::KeyName;
 use kms_rook::client::LastRotation;
 
-use crate::{api::OsdKeyStatus, job::JobFacts, rules::Rules};
+use crate::{
+    api::OsdKeyStatus,
+    escrow::EscrowFacts,
+    job::{JobFacts, JobState},
+    rules::Rules,
+};
 
 /// One encrypted OSD.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub(crate) struct OsdFacts {
     pub(crate) status: OsdKeyStatus,
     /// The Jobs of the operator for it.
     pub(crate) jobs: Vec<JobFacts>,
+    /// A PersistentVolumeClaim of its devices that is absent or being deleted.
+    pub(crate) lost_claim: Option<String>,
 }
 
 /// Why the operator does not rotate the keys of a cluster that it has taken over.
@@ -50,7 +57,28 @@ pub(crate) struct Facts {
     pub(crate) rules: Result<Rules, Obstacle>,
     /// Whether the cluster or a policy stops every action.
     pub(crate) is_paused: bool,
-    /// When the last escrow of all keys was made, as the CephCluster records it.
-    pub(crate) escrowed: Option<Timestamp>,
+    /// How many Jobs may run at a time for the KMS, over all clusters; `None` without a limit.
+    pub(crate) limit: Option<usize>,
+    /// How many of them run for other clusters; `None` while that is not known.
+    pub(crate) elsewhere: Option<usize>,
+    pub(crate) escrow: EscrowFacts,
     pub(crate) osds: Vec<OsdFacts>,
+}
+
+impl Facts {
+    /// The Jobs that run here, those of escrows included.
+    pub(crate) fn running(&self) -> usize {
+        let of_osds = self.osds.iter().flat_map(|osd| &osd.jobs).map(|job| job.state);
+        let states = of_osds.chain(self.escrow.jobs.iter().map(|job| job.state));
+        states.filter(|state| *state == JobState::Active).count()
+    }
+
+    /// How many more Jobs the limit of the KMS allows.
+    pub(crate) fn room(&self) -> usize {
+        match (self.limit, self.elsewhere) {
+            (None, _) => usize::MAX,
+            (Some(_), None) => 0,
+            (Some(limit), Some(elsewhere)) => limit.saturating_sub(elsewhere).saturating_sub(self.running()),
+        }
+    }
 }

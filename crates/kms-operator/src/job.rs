@@ -8,14 +8,14 @@ use k8s_openapi::api::batch::v1::Job;
 use kms_rook::{JobMaker, Osd, ROTATION_LABEL, spread};
 
 /// The annotation of a Job with the time at which the rotation became due, in RFC 3339.
-const DUE: &str = "kms.ceph.rook.io/due";
+pub(crate) const DUE: &str = "kms.ceph.rook.io/due";
 /// The annotation of a Job with the time at which a verification became due, in RFC 3339. It is another one than that of a
 /// rotation, so that no version of the operator takes a verification for a rotation.
 const VERIFY: &str = "kms.ceph.rook.io/verify-due";
 /// The annotation of a Job with the value of `rotate-now` that asked for it.
 const ASKED: &str = "kms.ceph.rook.io/asked";
 /// The annotation of a Job with its number among those of its kind since the last one that succeeded.
-const ATTEMPT: &str = "kms.ceph.rook.io/attempt";
+pub(crate) const ATTEMPT: &str = "kms.ceph.rook.io/attempt";
 
 /// The wait after the first failure. Each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(3600);
@@ -144,7 +144,7 @@ pub(crate) fn last_ended<'a>(jobs: impl Iterator<Item = &'a JobFacts>) -> Option
 }
 
 /// How far a Job is, by its conditions.
-fn state(job: &Job) -> JobState {
+pub(crate) fn state(job: &Job) -> JobState {
     let status = job.status.as_ref();
     let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
     let ended = conditions.find(|condition| {

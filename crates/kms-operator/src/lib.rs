@@ -8,6 +8,7 @@ pub mod api;
 mod clock;
 mod controller;
 mod copies;
+mod escrow;
 mod events;
 mod facts;
 mod health;
@@ -27,6 +28,7 @@ mod rules;
 pub mod serve;
 mod source;
 mod status;
+mod tally;
 #[cfg(test)]
 #[path = "../tests/it/fixed.rs"]
 mod test_data;
@@ -42,5 +44,5 @@ pub use crate::{
     operator::{Operator, Settings},
     rights::{Rights, rights},
     source::{ReplicaState, Source},
-    view::{ClusterView, KeyView, Views},
+    view::{ClusterView, EscrowView, KeyView, Views},
 };

@@ -23,7 +23,7 @@ use prometheus_client::{
 use crate::{
     api::{ConditionStatus, ConditionType, OsdKeyStatus},
     source::{Source, time},
-    view::{ClusterView, KeyView},
+    view::{ClusterView, EscrowView, KeyView},
 };
 
 /// A metric: its name and its meaning. The name of a histogram lacks the ending that its series have.
@@ -70,6 +70,19 @@ pub const CONDITION: Metric = metric(
 /// The Deployments of encrypted OSDs that cannot be understood, so that their keys have no object.
 pub const WITHOUT_KEY: Metric =
     metric("kms_operator_osd_without_key", "1 for each Deployment of an encrypted OSD without an OsdKey");
+/// When all keys of a cluster were last saved in an escrow.
+pub const CLUSTER_ESCROWED: Metric = metric(
+    "kms_escrow_last_timestamp_seconds",
+    "When all keys of the CephCluster were last saved in an escrow, as it records that",
+);
+/// When a drill of an escrow last succeeded.
+pub const CLUSTER_DRILLED: Metric = metric(
+    "kms_escrow_last_drill_timestamp_seconds",
+    "When a drill of an escrow of the CephCluster last succeeded, as it records that",
+);
+/// The escrows of the operator that failed since the last escrow.
+pub const ESCROW_FAILED: Metric =
+    metric("kms_escrow_failed_attempts", "The escrows of the operator that failed since the last escrow");
 /// Whether this replica leads.
 pub const LEADER: Metric = metric("kms_operator_leader", "1 if this replica leads, 0 if it does not");
 /// How long reconciles take.
@@ -82,7 +95,7 @@ pub const LAST_RECONCILE: Metric = metric(
 );
 
 /// All metrics.
-pub const ALL: [Metric; 11] = [
+pub const ALL: [Metric; 14] = [
     ROTATED,
     VERIFIED,
     ESCROWED,
@@ -91,6 +104,9 @@ pub const ALL: [Metric; 11] = [
     FAILED_ATTEMPTS,
     CONDITION,
     WITHOUT_KEY,
+    CLUSTER_ESCROWED,
+    CLUSTER_DRILLED,
+    ESCROW_FAILED,
     LEADER,
     RECONCILES,
     LAST_RECONCILE,
@@ -198,6 +214,16 @@ const GAUGES: [KeyGauge; 6] = [
     (FAILED_ATTEMPTS, |status| Some(status.failed_attempts.into())),
 ];
 
+/// A gauge of a cluster: the metric, and its value.
+type ClusterGauge = (Metric, fn(&EscrowView) -> Option<i64>);
+
+/// The gauges that each cluster has.
+const CLUSTER_GAUGES: [ClusterGauge; 3] = [
+    (CLUSTER_ESCROWED, |escrow| escrow.made.map(Timestamp::as_second)),
+    (CLUSTER_DRILLED, |escrow| escrow.drilled.map(Timestamp::as_second)),
+    (ESCROW_FAILED, |escrow| Some(escrow.failed.into())),
+];
+
 fn seconds(text: Option<&String>) -> Option<i64> {
     time(text).map(|time| time.as_second())
 }
@@ -241,6 +267,15 @@ impl Collector for Keys {
                 gauge(&mut encoder, &labels, 1)
             })
         })?;
+        for (metric, value) in CLUSTER_GAUGES {
+            family(metric, &|mut encoder| {
+                clusters.iter().try_for_each(|(kube_namespace, cluster)| {
+                    let labels = [("namespace", kube_namespace.as_str()), ("cluster", cluster.name.as_str())];
+                    let value = value(&cluster.escrow);
+                    value.map_or(Ok(()), |value| gauge(&mut encoder, &labels, value))
+                })
+            })?;
+        }
         family(LEADER, &|encoder| ConstGauge::new(i64::from(self.0.state().is_leader)).encode(encoder))
     }
 }
@@ -319,6 +354,8 @@ mod tests {
                 format!(r#"kms_key_condition{{{labels},condition="Escrowed",reason="Unknown"}} -1"#),
                 r#"kms_operator_osd_without_key{namespace="rook-ceph",deployment="rook-ceph-osd-99"} 1"#
                     .to_owned(),
+                r#"kms_escrow_last_drill_timestamp_seconds{namespace="rook-ceph",cluster="rook-ceph"} 1795780800"#.to_owned(),
+                r#"kms_escrow_failed_attempts{namespace="rook-ceph",cluster="rook-ceph"} 0"#.to_owned(),
                 "kms_operator_leader 1".to_owned(),
                 "kms_operator_last_reconcile_timestamp_seconds 1796040000".to_owned(),
                 r#"kms_operator_reconcile_duration_seconds_count{result="ok"} 1"#.to_owned(),

@@ -10,12 +10,12 @@ use std::{
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
-    core::v1::{Node, Pod},
+    core::v1::{Node, PersistentVolumeClaim, Pod},
 };
 use kms_core::{Error, ErrorKind, Result};
 use kms_kube::{Connection, Objects};
 use kms_rook::{
-    Naming, ROTATION_LABEL,
+    ESCROW_LABEL, Naming, ROTATION_LABEL,
     client::{RookNamespace, encrypted_osds},
 };
 use kube::{
@@ -39,6 +39,7 @@ use crate::{
     mirror::{Mirror, Reports},
     place::{Copies, Shared},
     source::{Replica, Source},
+    tally::Tally,
     view::{Publisher, Views},
 };
 
@@ -154,6 +155,7 @@ impl Operator {
         let shared = tasks.watch_shared();
         // Each once: two loops of one namespace would both act.
         let namespaces: BTreeSet<&String> = settings.namespaces.iter().collect();
+        let tally = Tally::new(namespaces.iter().copied(), tasks.changed.clone());
         for kube_namespace in namespaces {
             let controller = Controller {
                 place: RookNamespace::new(connection.clone(), kube_namespace),
@@ -167,6 +169,7 @@ impl Operator {
                 health: health.clone(),
                 publisher: publisher.clone(),
                 reconciles: reconciles.clone(),
+                tally: tally.clone(),
                 announcer: Announcer::new(settings.identity.clone()),
                 image: settings.image.clone(),
                 pace: settings.pace,
@@ -247,6 +250,13 @@ impl Tasks {
         self.follow(named("pods"), &copies.pods, objects(pods, &osds), copies::pod);
         let jobs = of(&ApiResource::erase::<Job>(&()));
         self.follow(named("jobs"), &copies.jobs, objects(jobs, ROTATION_LABEL), copies::job);
+        let escrows = of(&ApiResource::erase::<Job>(&()));
+        self.follow(named("escrows"), &copies.escrows, objects(escrows, ESCROW_LABEL), copies::escrow);
+        let claims =
+            Api::<PartialObjectMeta<PersistentVolumeClaim>>::namespaced(client.clone(), kube_namespace);
+        self.follow(named("persistentvolumeclaims"), &copies.claims, metadata(claims, ""), |claim| {
+            Some(claim.metadata.deletion_timestamp.is_some())
+        });
         let keys = of(&ApiResource::erase::<OsdKey>(&()));
         self.follow(named("osdkeys"), &copies.keys, objects(keys, ""), |object| Some(KeyCopy::of(object)));
         let namings = [Naming::Rook, Naming::BesideRook];

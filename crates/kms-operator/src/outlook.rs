@@ -88,7 +88,7 @@ impl Outlook {
     /// The attempt that may begin now, but for the limits of the cluster: a rotation, which is a verification too, before a
     /// verification.
     pub(crate) fn attempt(&self, osd: &OsdFacts, facts: &Facts) -> Option<Attempt> {
-        if self.is_busy() || osd.is_paused || osd.domain.is_none() {
+        if self.is_busy() || osd.is_paused || osd.domain.is_none() || osd.lost_claim.is_some() {
             return None;
         }
         let cause = match (&self.asked, self.due) {

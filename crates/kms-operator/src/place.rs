@@ -16,10 +16,11 @@ use kms_rook::{
 use crate::{
     api::{KeyPolicySpec, Window},
     copies::{ClusterCopy, Deployed, KeyCopy, in_words},
+    escrow::{EscrowFacts, EscrowJob, EscrowRules},
     facts::{Facts, Obstacle, OsdFacts},
     job::JobFacts,
     mirror::Mirror,
-    rules::{Rules, pauses, policy_for},
+    rules::{Rules, limit_of, pauses, policy_for},
 };
 
 /// The labels of a node.
@@ -40,6 +41,10 @@ pub(crate) struct Copies {
     pub(crate) pods: Mirror<OsdPod>,
     pub(crate) jobs: Mirror<JobFacts>,
     pub(crate) keys: Mirror<KeyCopy>,
+    /// The Jobs of escrows.
+    pub(crate) escrows: Mirror<EscrowJob>,
+    /// The PersistentVolumeClaims, and whether each is being deleted.
+    pub(crate) claims: Mirror<bool>,
     /// The CronJobs that rotate keys, by the naming that their label says.
     pub(crate) cron_jobs: Mirror<Naming>,
 }
@@ -78,6 +83,8 @@ impl Copies {
             pods: Mirror::new(),
             jobs: Mirror::new(),
             keys: Mirror::new(),
+            escrows: Mirror::new(),
+            claims: Mirror::new(),
             cron_jobs: Mirror::new(),
         }
     }
@@ -95,6 +102,7 @@ impl Copies {
         let (clusters, deployments) = (self.clusters.objects()?, self.deployments.objects()?);
         let (keys, mut jobs) = (self.keys.objects()?, self.jobs.objects()?);
         let (nodes, labels) = (nodes_of(self.pods.objects()?.into_values()), shared.nodes.objects()?);
+        let (escrows, claims) = (self.escrows.objects()?, self.claims.objects()?);
         let policies: Vec<_> = shared.policies.objects()?.into_iter().collect();
         let cron_jobs = self.cron_jobs.objects()?.into_values().map(Naming::app).collect();
         let several = clusters.len() > 1;
@@ -129,6 +137,11 @@ impl Copies {
             None => format!("node {node}"),
         };
         let (osds, faults) = distinct(deployments);
+        let lost_claim = |osd: &Osd| {
+            let of_osd = [Some(osd.name.as_str()), osd.metadata_pvc.as_deref(), osd.wal_pvc.as_deref()];
+            let lost = of_osd.into_iter().flatten().find(|claim| claims.get(*claim) != Some(&false));
+            lost.map(str::to_owned)
+        };
         let facts_of = |(osd, created): &(Arc<Osd>, Option<Timestamp>)| {
             let key = keys.get(osd.name.as_str());
             let node = nodes.get(&osd.id).cloned();
@@ -145,17 +158,35 @@ impl Copies {
                 generation: key.map_or(1, |key| key.generation),
                 status: key.map(|key| key.status.clone()).unwrap_or_default(),
                 jobs: jobs_of.get(&osd.id).cloned().unwrap_or_default(),
+                lost_claim: lost_claim(osd),
             }
         };
+        let provider = provider.map(|provider| match provider {
+            Provider::KubernetesSecret => KUBERNETES.to_owned(),
+            provider => provider.as_str().to_owned(),
+        });
+        let escrow = policy.and_then(|(_, spec)| spec.escrow.as_ref()).map(|escrow| match &settings {
+            Err(why) => Err(why.clone()),
+            Ok((cluster, _)) if cluster.deleting => Err("the CephCluster is being deleted".to_owned()),
+            Ok((_, options)) if options.image.is_none() => {
+                Err("no image is set for its Job: see the annotation kms.ceph.rook.io/rotation-image"
+                    .to_owned())
+            }
+            Ok(_) => EscrowRules::of(escrow).map_err(|error| in_words(&error)),
+        });
         let facts = Facts {
             now,
-            provider: provider.map(|provider| match provider {
-                Provider::KubernetesSecret => KUBERNETES.to_owned(),
-                provider => provider.as_str().to_owned(),
-            }),
+            limit: provider.as_deref().and_then(|provider| limit_of(&policies, provider)),
+            elsewhere: None,
+            provider,
             rules,
             is_paused: cluster.is_paused || pauses(&policies, kube_namespace),
-            escrowed: cluster.escrowed,
+            escrow: EscrowFacts {
+                rules: escrow,
+                made: cluster.escrowed,
+                drilled: cluster.drilled,
+                jobs: escrows.into_values().collect(),
+            },
             osds: osds.iter().map(facts_of).collect(),
         };
         let ours = Ours {

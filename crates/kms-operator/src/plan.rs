@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::OsdKeyStatus,
+    escrow::EscrowPlan,
     facts::{Facts, OsdFacts},
     job::{Attempt, Cause, JobFacts, last_ended},
     outlook::Outlook,
@@ -24,6 +25,7 @@ pub(crate) struct Plan {
     pub(crate) osds: Vec<OsdPlan>,
     /// The Jobs that guard nothing any more.
     pub(crate) obsolete: Vec<JobFacts>,
+    pub(crate) escrow: EscrowPlan,
     /// When the plan changes without an event.
     pub(crate) next: Option<Timestamp>,
 }
@@ -40,8 +42,11 @@ pub(crate) struct OsdPlan {
 /// Decides.
 pub(crate) fn plan(facts: &Facts) -> Plan {
     let outlooks: Vec<Outlook> = facts.osds.iter().map(|osd| Outlook::of(osd, facts)).collect();
-    let starts = starts(facts, &outlooks);
-    let mut plan = Plan::default();
+    let mut escrow = facts.escrow.plan(facts.now);
+    let room = facts.room();
+    escrow.start = escrow.start.filter(|_| !facts.is_paused && room > 0);
+    let starts = starts(facts, &outlooks, room.saturating_sub(usize::from(escrow.start.is_some())));
+    let mut plan = Plan { next: escrow.next.filter(|next| *next > facts.now), ..Plan::default() };
     for ((osd, outlook), start) in facts.osds.iter().zip(&outlooks).zip(starts) {
         let Outlook { earliest, too_old, next_due, proof, .. } = outlook;
         let changes = [earliest, too_old, next_due, &proof.earliest]
@@ -50,19 +55,20 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
             .filter(|time| **time > facts.now);
         plan.next = plan.next.into_iter().chain(changes.copied()).min();
         plan.obsolete.extend(obsolete(osd));
-        plan.osds.push(OsdPlan { status: status::of(osd, outlook, facts), start });
+        plan.osds.push(OsdPlan { status: status::of(osd, outlook, &escrow, facts), start });
     }
+    plan.escrow = escrow;
     plan
 }
 
 /// What is to begin now, in the order of the OSDs. Rotations that were asked for go first, then those that are due the longest,
-/// then verifications.
-fn starts(facts: &Facts, outlooks: &[Outlook]) -> Vec<Option<Attempt>> {
+/// then verifications. `room` is how many more the limit of the KMS allows.
+fn starts(facts: &Facts, outlooks: &[Outlook], room: usize) -> Vec<Option<Attempt>> {
     let mut starts = vec![None; outlooks.len()];
     let Some(rules) = facts.rules.as_ref().ok().filter(|_| !facts.is_paused) else { return starts };
     let running = || facts.osds.iter().zip(outlooks).filter(|(_, outlook)| outlook.is_busy());
     let mut busy: BTreeSet<Option<&String>> = running().map(|(osd, _)| osd.domain.as_ref()).collect();
-    let mut free = rules.max_parallel.saturating_sub(running().count());
+    let mut free = rules.max_parallel.saturating_sub(running().count()).min(room);
     let mut candidates: Vec<_> = starts
         .iter_mut()
         .zip(facts.osds.iter().zip(outlooks))

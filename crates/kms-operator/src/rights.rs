@@ -116,6 +116,7 @@ fn of_watched() -> Vec<PolicyRule> {
         rule("ceph.rook.io", "cephclusters", &["list", "watch"], all()),
         rule("apps", "deployments", &["get", "list", "watch"], all()),
         rule("", "pods", &["list", "watch"], all()),
+        rule("", "persistentvolumeclaims", &["list", "watch"], all()),
         rule("batch", "jobs", &["create", "delete", "list", "watch"], all()),
         rule("batch", "cronjobs", &["delete", "list", "watch"], all()),
         rule(GROUP, "osdkeys", &["create", "delete", "list", "patch", "watch"], all()),
@@ -134,7 +135,7 @@ mod tests {
         let roles = rights.watched.iter().map(|(role, _)| role).chain([&rights.lease_role]);
         let rules = roles.flat_map(|role| role.rules.iter().flatten());
         let rules: Vec<_> = rules.chain(rights.cluster_role.rules.iter().flatten()).collect();
-        assert_eq!(rules.len(), 2 * 8 + 2 + 4);
+        assert_eq!(rules.len(), 2 * 9 + 2 + 4);
         for rule in rules {
             let resources = rule.resources.iter().flatten();
             let texts: Vec<_> =

@@ -110,6 +110,13 @@ pub(crate) fn pauses(policies: Policies<'_>, kube_namespace: &str) -> bool {
     policies.iter().any(|(_, spec)| spec.paused && holds(spec, kube_namespace))
 }
 
+/// How many Jobs may run at a time for a KMS: the least number that any policy names, also one for other namespaces.
+pub(crate) fn limit_of(policies: Policies<'_>, provider: &str) -> Option<usize> {
+    let limits = policies.iter().flat_map(|(_, spec)| &spec.limits);
+    let of_provider = limits.filter(|limit| limit.provider == provider);
+    of_provider.filter_map(|limit| usize::try_from(limit.max_parallel).ok()).min()
+}
+
 fn holds(spec: &KeyPolicySpec, kube_namespace: &str) -> bool {
     spec.namespaces.is_empty() || spec.namespaces.iter().any(|name| name == kube_namespace)
 }
@@ -167,6 +174,19 @@ mod tests {
             let error = Rules::of(&cluster, Some(&policy("p", wrong))).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn the_least_limit_of_all_policies_counts_for_a_provider() {
+        let limit = |name: &str, provider: &str, most: u32| {
+            policy(
+                name,
+                json!({"namespaces": [name], "limits": [{"provider": provider, "maxParallel": most}]}),
+            )
+        };
+        let policies = [limit("a", "vault", 4), limit("b", "vault", 2), limit("c", "kmip", 1)];
+        let of = |provider: &str| limit_of(&policies, provider);
+        assert_eq!((of("vault"), of("kmip"), of("kubernetes")), (Some(2), Some(1), None));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::{
         ConditionStatus::{self, False, True, Unknown},
         ConditionType, OsdKeyStatus,
     },
+    clock::whole_seconds,
+    escrow::EscrowPlan,
     facts::{Facts, Obstacle, OsdFacts},
     outlook::Outlook,
     proof::{Proof, VERIFICATION_FAILED},
@@ -17,14 +19,14 @@ use crate::{
 type State = (ConditionStatus, &'static str, String);
 
 /// The status of an OSD's key. Nothing in it changes by the passing of time alone, so that nothing is written without a reason.
-pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStatus {
+pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, escrow: &EscrowPlan, facts: &Facts) -> OsdKeyStatus {
     let stopped = facts.rules.is_err() || is_paused(osd, facts);
     let text = |time: Timestamp| whole_seconds(time).to_string();
     let states = [
         (ConditionType::Ready, ready(osd, outlook, facts)),
         (ConditionType::Rotating, rotating(outlook)),
         (ConditionType::Verified, verified(outlook)),
-        (ConditionType::Escrowed, escrowed(osd, outlook, facts)),
+        (ConditionType::Escrowed, escrowed(osd, outlook, escrow, facts)),
     ];
     OsdKeyStatus {
         provider: facts.provider.clone(),
@@ -32,7 +34,7 @@ pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> OsdKeyStat
         key_version: osd.last.as_ref().and_then(|last| last.generation),
         rotated_at: outlook.rotated.map(text),
         verified_at: outlook.proof.made.map(text),
-        escrowed_at: facts.escrowed.filter(|at| !is_newer(osd, outlook, *at)).map(text),
+        escrowed_at: facts.escrow.made.filter(|at| !is_newer(osd, outlook, *at)).map(text),
         next_rotation_at: outlook.earliest.filter(|_| !stopped).map(text),
         failed_attempts: outlook.failures,
         rotate_now: outlook.answered.clone(),
@@ -70,6 +72,12 @@ fn ready(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
     let at = |time: &Option<Timestamp>| {
         time.map_or_else(|| "an unknown time".to_owned(), |time| whole_seconds(time).to_string())
     };
+    if let Some(claim) = &osd.lost_claim {
+        let why = format!(
+            "the PersistentVolumeClaim {claim} of its devices is absent or being deleted, so no Job could use them"
+        );
+        return (False, "NoClaim", why);
+    }
     if let Some(why) = refused(&outlook.proof) {
         return (False, VERIFICATION_FAILED, why);
     }
@@ -146,8 +154,15 @@ fn refused(proof: &Proof) -> Option<String> {
     ))
 }
 
-fn escrowed(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
-    match facts.escrowed {
+fn escrowed(osd: &OsdFacts, outlook: &Outlook, escrow: &EscrowPlan, facts: &Facts) -> State {
+    let made = facts.escrow.made;
+    // A KEK that is in an escrow stays there, whatever becomes of the next one.
+    if made.is_none_or(|at| is_newer(osd, outlook, at))
+        && let Some(why) = escrow.problem()
+    {
+        return (False, "EscrowFailed", why);
+    }
+    match made {
         None => (
             Unknown,
             "NotRecorded",
@@ -163,9 +178,4 @@ fn escrowed(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
 /// Whether the current KEK is newer than an escrow of this time. Both times are whole seconds.
 fn is_newer(osd: &OsdFacts, outlook: &Outlook, escrow: Timestamp) -> bool {
     outlook.rotated.or(osd.created).is_some_and(|since| whole_seconds(since) > escrow)
-}
-
-/// A time without fractions of a second, as in metadata of Kubernetes.
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

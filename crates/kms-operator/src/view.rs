@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::api::{OsdKeyStatus, Window};
@@ -31,6 +32,24 @@ pub struct ClusterView {
     pub keys: BTreeMap<String, KeyView>,
     /// The Deployments of OSDs that could not be parsed, and why.
     pub faults: BTreeMap<String, String>,
+    /// Its escrows.
+    pub escrow: EscrowView,
+}
+
+/// The escrows of a CephCluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EscrowView {
+    /// When the last escrow of all keys was made.
+    pub made: Option<Timestamp>,
+    /// When a drill last succeeded.
+    pub drilled: Option<Timestamp>,
+    /// When the operator makes the next one; `None` if it makes none.
+    pub next: Option<Timestamp>,
+    /// The escrows of the operator that failed since the last one.
+    pub failed: u32,
+    /// Why there is no escrow that should be there.
+    pub problem: Option<String>,
 }
 
 /// The key of one OSD.

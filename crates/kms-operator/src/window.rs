@@ -37,6 +37,15 @@ impl Recurrence {
         Self::new(&Schedule::parse(&schedule.of_osd(key))?, TimeZone::UTC)
     }
 
+    /// The times of a schedule in UTC, which are the same for everything.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the times of the schedule are not known here.
+    pub(crate) fn in_utc(schedule: &Schedule) -> Result<Self> {
+        Self::new(schedule, TimeZone::UTC)
+    }
+
     fn new(schedule: &Schedule, zone: TimeZone) -> Result<Self> {
         let times = schedule.times().filter(|times| *times != Times::Every(Duration::ZERO));
         let times = times.ok_or_else(|| Error::config(format!("the times of {schedule} are not known")))?;

@@ -165,7 +165,7 @@ fn environment(osd: &Osd, kms: Vec<EnvVar>) -> Vec<EnvVar> {
     all
 }
 
-fn mount(name: &str, path: &str) -> VolumeMount {
+pub(crate) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 

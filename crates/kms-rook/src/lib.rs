@@ -8,6 +8,7 @@ mod discover;
 #[cfg(feature = "client")]
 pub mod doctor;
 mod env;
+mod escrow_job;
 #[cfg(feature = "client")]
 pub mod inventory;
 mod names;
@@ -34,7 +35,8 @@ pub use crate::{
     cronjob::JobMaker,
     discover::{Discovery, Found, InvalidDeployment, discover},
     env::{KmsEnv, env},
-    names::{DRILLED_AT, ESCROWED_AT, Naming, ROTATION_LABEL},
+    escrow_job::{ESCROW_APP, EscrowTarget, escrow_job},
+    names::{DRILLED_AT, ESCROW_LABEL, ESCROWED_AT, Naming, ROTATION_LABEL},
     options::JobOptions,
     osd::Osd,
     rotation::{RookRotation, rook_rotates},

@@ -22,6 +22,9 @@ pub const DRILLED_AT: &str = "kms.ceph.rook.io/drilled-at";
 /// Jobs of CronJobs do not have it.
 pub const ROTATION_LABEL: &str = "kms.ceph.rook.io/rotation";
 
+/// The label of a Job that `kms` has made to save all keys of a cluster in an escrow.
+pub const ESCROW_LABEL: &str = "kms.ceph.rook.io/escrow";
+
 /// The names and labels of CronJobs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]

@@ -15,6 +15,7 @@ mod luks_cli;
 mod migrate;
 mod migrate_cluster;
 mod operator;
+mod operator_clock;
 mod operator_fleet;
 mod operator_install;
 mod operator_jobs;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -16,6 +15,7 @@ use kms_testkit::{
 use kms_tests::{
     crash::Dice,
     operator::{Run, Scene, condition},
+    process::Process,
     rook::{ADMIN, Cluster},
 };
 use serde_json::{Value, json};
@@ -289,39 +289,6 @@ async fn a_key_is_rotated_when_asked_for_and_not_where_the_operator_is_paused_or
     assert_eq!(lease["spec"]["holderIdentity"], Value::Null, "{lease}");
 }
 
-/// A replica as a process of its own, which ends with its owner.
-struct Process(Child);
-
-impl Process {
-    fn start(scene: &Scene, identity: &str) -> Self {
-        let kms = kms_testkit::servers::setting(kms_testkit::servers::KMS).unwrap();
-        let config = scene.cluster.kubeconfig(&scene.token);
-        let child = Command::new(kms)
-            .args(["--kubeconfig", &config, "operator", "--lease-duration", "1s", "--identity", identity])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-}
-
-impl Process {
-    /// Sends SIGTERM, and returns the exit code.
-    fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL; it may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
 async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
@@ -333,16 +300,6 @@ async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
     scene.policy(json!({"maxParallel": 2})).await;
     let watched = scene.replica_by(&scene.cluster.kubeconfig(&scene.token), "watcher").await;
     let clock = watched.clock.clone();
-    let holder = async || {
-        let path = format!(
-            "/apis/coordination.k8s.io/v1/namespaces/{}/leases/kms-operator",
-            scene.cluster.place.name()
-        );
-        let lease = scene.cluster.kube.request("GET", &path, Value::Null).await?;
-        Ok::<_, anyhow::Error>(
-            lease.ok().ok().and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned)),
-        )
-    };
     scene.until("a first response", async || Ok(clock.now())).await;
     watched.kill().await;
 
@@ -365,7 +322,7 @@ async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
                 {
                     ran.entry(osd).or_default().push(name);
                 }
-                Ok(holder().await?.filter(|holder| replicas.contains_key(holder)))
+                Ok(scene.holder().await?.filter(|holder| replicas.contains_key(holder)))
             })
             .await;
         tokio::time::sleep(Duration::from_millis(dice.below(600).try_into().unwrap())).await;
@@ -389,11 +346,11 @@ async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
     drop(replicas);
     scene
         .until("the survivor to lead", async || {
-            Ok((holder().await?.as_deref() == Some("survivor")).then_some(()))
+            Ok((scene.holder().await?.as_deref() == Some("survivor")).then_some(()))
         })
         .await;
     assert_eq!(survivor.terminate(), Some(0));
-    assert_eq!(holder().await.unwrap(), None, "the Lease is released");
+    assert_eq!(scene.holder().await.unwrap(), None, "the Lease is released");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use kms_testkit::{
     servers::{self, OpenBao, OpenBaoConfig},
 };
 use kms_tests::{
+    Kms, Ran,
+    age::Pair,
     operator::{Run, Scene, condition, is_verification},
     rook::{ADMIN, Cluster},
 };
@@ -113,5 +115,112 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
     assert!(ran.stdout.contains("ok ") && mended.opens(&stored(1)), "{}", ran.text());
     let _ = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
     let _key = scene.until_ready_is(1, "UpToDate").await;
+    leader.stop().await;
+}
+
+/// Runs the container of an escrow's Job as the kubelet would: with this folder as its claim, and with the file of the
+/// recipients from the annotation of the pod.
+fn run_escrow(scene: &Scene, job: &Value, token: &str, archives: &Path) -> Ran {
+    let pod = &job["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["command"], json!(["kms"]));
+    assert_eq!(pod["spec"]["serviceAccountName"], json!("rook-kms-escrow"));
+    let recipients = archives.join("recipients");
+    let text = pod["metadata"]["annotations"]["kms.ceph.rook.io/escrow-recipients"].as_str().unwrap();
+    std::fs::write(&recipients, text).unwrap();
+    let args: Vec<String> = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|arg| arg.as_str().unwrap().replace("/recipients/recipients", &recipients.display().to_string()))
+        .map(|arg| match arg.strip_prefix("/escrow/") {
+            Some(folder) => archives.join(folder).display().to_string(),
+            None => arg,
+        })
+        .collect();
+    let kms = Kms::new().env("KUBECONFIG", &scene.cluster.kubeconfig(token));
+    kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server, a Kubernetes API server and kubectl: cargo xtask it operator"]
+async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
+    let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
+    let scene = rotated_cluster(&vault).await;
+    let cluster = &scene.cluster;
+    let kube_namespace = cluster.place.name();
+    let folder = tempfile::tempdir().unwrap();
+    let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/escrow.yaml");
+    let rights = std::fs::read_to_string(rights).unwrap();
+    let rights = rights.replace("namespace: rook-ceph", &format!("namespace: {kube_namespace}"));
+    std::fs::write(folder.path().join("escrow.yaml"), rights).unwrap();
+    let _ = cluster.shell("kubectl apply --server-side -f escrow.yaml", folder.path()).want(0);
+    let token = cluster.place.create_token("rook-kms-escrow", &[]).await.unwrap();
+    let pair = Pair::generate();
+
+    scene
+        .policy(json!({
+            "schedule": yearly(),
+            "limits": [{"provider": "vault", "maxParallel": 1}],
+            "escrow": {"recipients": [pair.recipient], "schedule": yearly(), "claim": "archives"},
+        }))
+        .await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
+    let leader = scene.leader().await;
+    let job = async |number: &str| {
+        let escrow = async || {
+            let jobs = "jobs?labelSelector=kms.ceph.rook.io/escrow";
+            let list = cluster.call("GET", "batch/v1", jobs, Value::Null).await;
+            let mut jobs = list["items"].as_array().unwrap().iter();
+            let name = |job: &&Value| job["metadata"]["name"].as_str().unwrap().to_owned();
+            Ok(jobs.find(|job| name(job).ends_with(number)).map(|job| (name(&job), job.clone())))
+        };
+        scene.until("the Job of an escrow", escrow).await
+    };
+    let (first, _) = job("-1").await;
+    // The one place that the limit of the KMS has is taken.
+    scene.annotate("osdkeys/set1-data-0", "kms.ceph.rook.io/rotate-now", json!("1")).await;
+    let looks = leader.health.reconciles();
+    scene.until("further looks", async || Ok((leader.health.reconciles() > looks + 2).then_some(()))).await;
+    assert_eq!(scene.running().await, Vec::<usize>::new());
+    // The first attempt fails: its pod found no node.
+    scene.end_job(&first, leader.clock.now().unwrap(), false).await;
+    let told = async || {
+        let events = cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
+        let told = events["items"].as_array().unwrap().iter().find(|event| {
+            event["reason"] == json!("EscrowFailed") && event["regarding"]["kind"] == json!("CephCluster")
+        });
+        Ok(told.cloned())
+    };
+    let told = scene.until("the Event", told).await;
+    assert_eq!(told["regarding"]["name"], json!("rook-ceph"));
+    let escrowed = async |id: usize, reason: &str| {
+        scene
+            .until(&format!("Escrowed of OSD {id} to have the reason {reason}"), async || {
+                let key = scene.osd_key(id).await;
+                Ok((condition(&key, "Escrowed")["reason"] == json!(reason)).then_some(key))
+            })
+            .await
+    };
+    assert_eq!(condition(&escrowed(0, "EscrowFailed").await, "Escrowed")["status"], json!("False"));
+    let ended = scene.until("the rotation", async || {
+        Ok(scene.end_jobs(&leader.clock, |_| Run::Succeeds).await.into_iter().next())
+    });
+    assert!(ended.await.0.contains("-now-"));
+
+    leader.clock.advance(HOUR);
+    let (second, object) = job("-2").await;
+    let ran = run_escrow(&scene, &object, &token, folder.path()).want(0);
+    assert!(ran.stdout.contains(&format!("2 KEKs for {}", pair.recipient)), "{}", ran.text());
+    scene.end_job(&second, leader.clock.now().unwrap(), true).await;
+    let key = escrowed(1, "Saved").await;
+    assert!(key["status"]["escrowedAt"].is_string(), "{key}");
+    // What is there decrypts with the identity, and the drill is recorded.
+    std::fs::write(folder.path().join("identity"), &pair.identity).unwrap();
+    let line = format!("kms --cluster {kube_namespace}/rook-ceph escrow drill {second} -i identity");
+    let drilled = cluster.shell(&line, folder.path()).want(0);
+    assert!(drilled.stdout.contains("all 2 keys would come back"), "{}", drilled.text());
+    let path = "{.metadata.annotations.kms\\.ceph\\.rook\\.io/drilled-at}";
+    assert!(!cluster.kubectl(&format!("get cephclusters rook-ceph -o 'jsonpath={path}'")).is_empty());
     leader.stop().await;
 }

@@ -128,6 +128,7 @@ fn measure(sh: &Shell, what: What) -> Result<()> {
         azure_clients: false,
         browser: false,
         cryptsetup: false,
+        faketime: false,
         go_promql: false,
         go_age: false,
         go_install: false,

@@ -69,6 +69,7 @@ fn cluster(sh: &Shell) -> Result<()> {
     let needs = Needs {
         azure_clients: false,
         browser: false,
+        faketime: false,
         go_age: false,
         go_install: false,
         go_promql: false,

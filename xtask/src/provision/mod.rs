@@ -97,6 +97,18 @@ pub(crate) fn cryptsetup(sh: &Shell) -> Result<()> {
     if sh.path_exists(program) { Ok(()) } else { need(sh, "cryptsetup", &["--version"], &["cryptsetup-bin"]) }
 }
 
+/// The library that makes a program see another time than that of the host.
+pub(crate) fn faketime(sh: &Shell) -> Result<PathBuf> {
+    let library = || {
+        let files = cmd!(sh, "dpkg -L libfaketime").quiet().ignore_stderr().read().ok()?;
+        files.lines().find(|file| file.ends_with("/libfaketime.so.1")).map(PathBuf::from)
+    };
+    if library().is_none() {
+        apt(sh, &["libfaketime"]).context("libfaketime is missing")?;
+    }
+    library().context("the package libfaketime has no libfaketime.so.1")
+}
+
 /// The program that drives Chromium, with Chromium.
 pub(crate) fn chromedriver(sh: &Shell) -> Result<PathBuf> {
     need(sh, "chromium", &["--version"], &["chromium"])?;

@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use self::row::{Row, State};
 use crate::{
     source::{ReplicaState, Source},
-    view::ClusterView,
+    view::{ClusterView, EscrowView},
     window::Window,
 };
 
@@ -35,8 +35,18 @@ const HEAD: [&str; 12] = [
     "NAMESPACE",
 ];
 /// The headings of the table of clusters.
-const CLUSTER_HEAD: [&str; 8] =
-    ["CLUSTER", "PAUSED", "NEXT WINDOW (UTC)", "WINDOW", "SCHEDULE", "POLICY", "PROVIDER", "OBSTACLE"];
+const CLUSTER_HEAD: [&str; 10] = [
+    "CLUSTER",
+    "PAUSED",
+    "NEXT WINDOW (UTC)",
+    "WINDOW",
+    "SCHEDULE",
+    "LAST ESCROW",
+    "LAST DRILL",
+    "POLICY",
+    "PROVIDER",
+    "OBSTACLE",
+];
 /// The bars of the figure of next rotations: a label, and the hours until then.
 const NEXT: [(&str, i64); 4] =
     [("overdue", 0), ("in a day", 24), ("in a week", 7 * 24), ("in 4 weeks", 28 * 24)];
@@ -67,7 +77,7 @@ pub(crate) fn page(source: &dyn Source) -> String {
         (wide("clusters", "Clusters", &CLUSTER_HEAD, &of_clusters))
         (wide("keys", "Keys of OSDs", &HEAD, &html! { @for row in &rows { (line(row, now)) } }))
     };
-    kms_page::page("Keys of encrypted OSDs", &summary(&state, &rows, now), &content)
+    kms_page::page("Keys of encrypted OSDs", &summary(&state, &clusters, &rows, now), &content)
 }
 
 /// A time in UTC, to the minute: two pages on paper can be compared.
@@ -84,18 +94,22 @@ fn ago(then: Option<Timestamp>, now: Timestamp) -> Markup {
     }
 }
 
-fn summary(state: &ReplicaState, rows: &[Row<'_>], now: Timestamp) -> Markup {
+fn summary(state: &ReplicaState, clusters: &Clusters, rows: &[Row<'_>], now: Timestamp) -> Markup {
+    // Of several clusters, the one whose escrow or drill is the oldest.
+    let oldest = |at: fn(&EscrowView) -> Option<Timestamp>| {
+        clusters.values().filter_map(|cluster| at(&cluster.escrow)).min()
+    };
     let leader = match (&state.holder, state.is_leader) {
         (Some(leader), true) => format!("this replica, {leader}"),
         (None, true) => "this replica".to_owned(),
         (Some(leader), false) => leader.clone(),
         (None, false) => "not known".to_owned(),
     };
-    let escrowed = rows.iter().filter_map(|row| row.escrowed);
     html! {
         p {
             "As of " time datetime=(now) { (minute(now)) " UTC" } ". Leader: " (leader) "."
-            @if let Some(last) = escrowed.max() { " Last escrow: " (ago(Some(last), now)) " ago." }
+            @if let Some(last) = oldest(|escrow| escrow.made) { " Last escrow: " (ago(Some(last), now)) " ago." }
+            @if let Some(last) = oldest(|escrow| escrow.drilled) { " Last drill: " (ago(Some(last), now)) " ago." }
         }
         ul.counts {
             @for (state, count) in counts(rows) { li { (count) " " (state.tone().word(state)) } }
@@ -120,16 +134,24 @@ fn attention(clusters: &Clusters, rows: &[Row<'_>]) -> Markup {
     };
     let obstacles =
         || clusters.iter().filter_map(|(place, cluster)| Some((place, cluster, cluster.obstacle.as_ref()?)));
+    let escrows = || {
+        clusters
+            .iter()
+            .filter_map(|(place, cluster)| Some((place, cluster, cluster.escrow.problem.as_ref()?)))
+    };
     let hindered = |row: &Row<'_>| obstacles().any(|(place, ..)| place == row.kube_namespace);
     // What holds for a whole cluster is said once.
     let urgent = |row: &&Row<'_>| row.state == State::NotReady && !hindered(row);
     html! {
-        @if faults().next().is_some() || obstacles().next().is_some() || rows.iter().any(|row| urgent(&row)) {
+        @if faults().next().is_some() || obstacles().next().is_some() || escrows().next().is_some() || rows.iter().any(|row| urgent(&row)) {
             section.gaps aria-labelledby="attention" {
                 h2 #attention { "Needs attention" }
                 ul {
                     @for (place, cluster, why) in obstacles() {
                         li { strong { (place) "/" (cluster.name) } ": " (Tone::Bad.word("not rotated")) ": " (why) }
+                    }
+                    @for (place, cluster, why) in escrows() {
+                        li { strong { (place) "/" (cluster.name) } ": " (Tone::Bad.word("no escrow")) ": " (why) }
                     }
                     @for (place, (deployment, why)) in faults() {
                         li { strong { (place) "/" (deployment) } ": " (Tone::Bad.word("no OsdKey")) ": " (why) }
@@ -204,7 +226,7 @@ fn nodes(rows: &[Row<'_>]) -> Vec<Stack> {
 }
 
 fn cluster_line(place: &str, cluster: &ClusterView, now: Timestamp) -> Markup {
-    let ClusterView { name, provider, policy, window, schedule, is_paused, obstacle, .. } = cluster;
+    let ClusterView { name, provider, policy, window, schedule, is_paused, obstacle, escrow, .. } = cluster;
     let (opens, window) = match window {
         None => ("always open".to_owned(), "-".to_owned()),
         Some(window) => {
@@ -224,6 +246,8 @@ fn cluster_line(place: &str, cluster: &ClusterView, now: Timestamp) -> Markup {
             td { (opens) }
             td { (window) }
             td { (schedule.as_deref().unwrap_or("-")) }
+            td { (ago(escrow.made, now)) }
+            td { (ago(escrow.drilled, now)) }
             td { (policy.as_deref().unwrap_or("-")) }
             td { (provider.as_deref().unwrap_or("-")) }
             td.reason { (obstacle.as_deref().unwrap_or("-")) }
@@ -280,6 +304,17 @@ mod tests {
         let page = page(&source);
         assert!(page.contains("not rotated</span>: keyRotation.enabled is true"), "{page}");
         assert!(!page.contains("RotationFailed</span>"));
+    }
+
+    #[test]
+    fn escrows_and_drills_are_shown_and_one_that_fails_needs_a_person() {
+        let source = Fixed::new();
+        let well = page(&source);
+        assert!(well.contains(">2d</time> ago. Last drill: <time"), "{well}");
+        assert!(!well.contains("no escrow</span>"), "{well}");
+        source.parts().cluster().escrow.problem = Some("the escrow of today has failed".to_owned());
+        let failing = page(&source);
+        assert!(failing.contains("no escrow</span>: the escrow of today has failed"), "{failing}");
     }
 
     #[test]

@@ -131,7 +131,8 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
         }
         seen.extend(found.into_keys());
     }
-    let other: [(&str, Fixed, i64); 3] = [
+    let other: [(&str, Fixed, i64); 4] = [
+        ("KmsEscrowFailing", source(|parts| parts.cluster().escrow.failed = 1), at),
         ("KmsOperatorNoLeader", source(|parts| parts.state.is_leader = false), at),
         ("KmsOsdWithoutKeyObject", with_fault(), at),
         // The last reconcile was an hour before the last scrape.

@@ -121,6 +121,8 @@ impl Fixed {
                 duration: "4h".to_owned(),
                 time_zone: Some("Europe/Berlin".to_owned()),
             });
+            cluster.escrow.made = Some(now() - SignedDuration::from_hours(48));
+            cluster.escrow.drilled = Some(now() - SignedDuration::from_hours(72));
             cluster.keys = (0..OSDS).map(|osd| (format!("set1-data-{osd}abcde"), key(osd))).collect();
             cluster.faults = [("rook-ceph-osd-99".to_owned(), "it has no PVC".to_owned())].into();
         });

@@ -1,6 +1,8 @@
 //! The rules of alerts, as a PrometheusRule.
 
-use kms_operator::metrics::{CONDITION, FAILED_ATTEMPTS, LAST_RECONCILE, LEADER, NEXT_ROTATION, WITHOUT_KEY};
+use kms_operator::metrics::{
+    CONDITION, ESCROW_FAILED, FAILED_ATTEMPTS, LAST_RECONCILE, LEADER, NEXT_ROTATION, WITHOUT_KEY,
+};
 use serde_json::{Value, json};
 
 /// Where the pages of runbooks are.
@@ -94,6 +96,17 @@ fn alerts() -> Vec<Alert> {
             runbook: ("escrow", 903),
             summary: format!("The current KEK of {OSD} is in no escrow"),
             description: "The KEK has changed since the last escrow: make a new one by kms escrow create.",
+        },
+        Alert {
+            name: "KmsEscrowFailing",
+            expr: format!("max by (namespace, cluster) ({}) >= 1", ESCROW_FAILED.name),
+            lasts: "1h",
+            severity: "warning",
+            runbook: ("escrow", 903),
+            summary: "The escrow of the keys of {{ $labels.namespace }}/{{ $labels.cluster }} fails"
+                .to_owned(),
+            description: "{{ $value }} attempts have failed since the last escrow. The log of the Job says why: see its \
+                          account's rights to the keys, and the room in its PersistentVolumeClaim.",
         },
         Alert {
             name: "KmsOperatorNoLeader",

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::{ConditionStatus, ConditionType, KeyPolicySpec},
+    escrow::EscrowFacts,
     facts::Obstacle,
     job::{JobState, wait},
     rules::Rules,
@@ -41,7 +42,9 @@ pub(crate) fn facts(policy: Value, osds: Vec<OsdFacts>) -> Facts {
         provider: Some("vault".to_owned()),
         rules: Ok(rules(policy)),
         is_paused: false,
-        escrowed: None,
+        limit: None,
+        elsewhere: Some(0),
+        escrow: EscrowFacts::default(),
         osds,
     }
 }
@@ -60,6 +63,7 @@ pub(crate) fn osd(id: u32) -> OsdFacts {
         generation: 1,
         status: OsdKeyStatus::default(),
         jobs: Vec::new(),
+        lost_claim: None,
     }
 }
 
@@ -174,6 +178,18 @@ fn no_more_than_the_policy_allows_begin_and_one_in_each_failure_domain() {
     mixed[1] = rotated(1, "2026-11-22T04:00:00Z");
     assert_eq!(begun(&facts(json!({}), mixed.clone())), [1]);
     assert_eq!(ready(&facts(json!({}), mixed)).1, "NoNode");
+}
+
+#[test]
+fn nothing_begins_for_an_osd_whose_claim_is_gone() {
+    let mut facts = facts(json!({"verify": {}}), vec![osd(0)]);
+    assert_eq!(begun(&facts), [0]);
+    facts.osds[0].lost_claim = Some("set1-data-0".to_owned());
+    facts.osds[0].asked = Some("now".to_owned());
+    assert_eq!(begun(&facts), NONE);
+    let (status, reason, message) = ready(&facts);
+    assert_eq!((status, reason.as_str()), (ConditionStatus::False, "NoClaim"));
+    assert!(message.contains("set1-data-0"), "{message}");
 }
 
 #[test]
@@ -340,7 +356,8 @@ fn replicas_with_older_facts_create_the_same_name() {
 fn a_key_is_escrowed_unless_it_is_newer_than_the_escrow() {
     let keys = vec![rotated(0, "2026-11-20T00:00:00Z"), rotated(1, "2026-11-26T00:00:00Z"), osd(2)];
     let states = |escrow: Option<&str>| {
-        let facts = Facts { escrowed: escrow.map(time), ..facts(json!({}), keys.clone()) };
+        let escrow = EscrowFacts { made: escrow.map(time), ..EscrowFacts::default() };
+        let facts = Facts { escrow, ..facts(json!({}), keys.clone()) };
         let shown = plan(&facts).osds.into_iter().map(|osd| {
             let all = osd.status.conditions.into_iter();
             let state = all.filter(|state| state.type_ == ConditionType::Escrowed).map(|state| state.reason);

@@ -1,4 +1,4 @@
-//! Events about the Deployments of OSDs (`events.k8s.io/v1`).
+//! Events about the Deployments of OSDs and about CephClusters (`events.k8s.io/v1`).
 
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
@@ -12,8 +12,10 @@ use super::RookNamespace;
 
 /// The longest note of an Event, in bytes.
 const MAX_NOTE: usize = 1024;
+/// The kind of a CephCluster.
+const CEPH_CLUSTER: &str = "CephCluster";
 
-/// Something that has happened to the key of an OSD.
+/// Something that has happened to the key of an OSD, or to the keys of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct KeyEvent {
@@ -37,18 +39,41 @@ impl KeyEvent {
     }
 }
 
-/// Creates an Event about a Deployment, which has this metadata. `instance` names the program or the pod that reports it.
+/// A Deployment, for an Event about it.
+pub fn deployment(metadata: &ObjectMeta) -> ObjectReference {
+    about("apps/v1", "Deployment", metadata)
+}
+
+/// A CephCluster, for an Event about it.
+pub fn ceph_cluster(metadata: &ObjectMeta) -> ObjectReference {
+    about("ceph.rook.io/v1", CEPH_CLUSTER, metadata)
+}
+
+fn about(api_version: &str, kind: &str, metadata: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// Creates an Event about an object. `instance` names the program or the pod that reports it. `at` is when it happened; `None` for
+/// now. Two calls about the same object and time create one Event.
 ///
 /// # Errors
 ///
 /// `PermissionDenied` if the account may not create Events; otherwise errors of the connection.
 pub async fn announce(
     place: &RookNamespace,
-    deployment: &ObjectMeta,
+    about: &ObjectReference,
     instance: &str,
     event: &KeyEvent,
+    at: Option<Timestamp>,
 ) -> Result<()> {
-    let event = object(deployment, instance, event, Timestamp::now());
+    let event = object(about, instance, event, at.unwrap_or_else(Timestamp::now));
     let name = event.metadata.name.as_deref().unwrap_or_default();
     let events: Objects<Event> = place.objects()?;
     match place.retry("create", || events.create(name, &event)).await {
@@ -58,31 +83,24 @@ pub async fn announce(
     }
 }
 
-fn object(deployment: &ObjectMeta, instance: &str, event: &KeyEvent, now: Timestamp) -> Event {
-    let ObjectMeta { name, namespace, uid, .. } = deployment;
+fn object(regarding: &ObjectReference, instance: &str, event: &KeyEvent, now: Timestamp) -> Event {
     let KeyEvent { reason, note, is_warning } = event;
-    let about = name.as_deref().unwrap_or_default();
+    let about = regarding.name.as_deref().unwrap_or_default();
+    let action = if regarding.kind.as_deref() == Some(CEPH_CLUSTER) { "SaveKeys" } else { "RotateKey" };
     let note: String =
         note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= MAX_NOTE).map(|(_, c)| c).collect();
     Event {
         // The form of the names that the components of Kubernetes give their Events.
         metadata: ObjectMeta {
             name: Some(format!("{about}.{:x}", now.as_nanosecond())),
-            namespace: namespace.clone(),
+            namespace: regarding.namespace.clone(),
             ..ObjectMeta::default()
         },
-        action: Some("RotateKey".to_owned()),
+        action: Some(action.to_owned()),
         event_time: Some(MicroTime(now)),
         note: Some(note),
         reason: Some((*reason).to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
-            kind: Some("Deployment".to_owned()),
-            name: name.clone(),
-            namespace: namespace.clone(),
-            uid: uid.clone(),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(regarding.clone()),
         reporting_controller: Some(FIELD_MANAGER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         type_: Some(if *is_warning { "Warning" } else { "Normal" }.to_owned()),
@@ -96,7 +114,8 @@ mod tests {
 
     #[test]
     fn an_event_has_a_name_and_a_note_that_fit() {
-        let deployment = ObjectMeta { name: Some("rook-ceph-osd-1".to_owned()), ..ObjectMeta::default() };
+        let deployment =
+            deployment(&ObjectMeta { name: Some("rook-ceph-osd-1".to_owned()), ..ObjectMeta::default() });
         let event = KeyEvent::warning("KeyRotationFailed", "\u{e4}".repeat(2000));
         let event = object(&deployment, "kms", &event, Timestamp::UNIX_EPOCH);
         assert_eq!(event.note.unwrap().len(), MAX_NOTE);

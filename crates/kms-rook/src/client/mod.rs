@@ -25,7 +25,7 @@ use serde_json::Value;
 pub use self::{
     apply::{ApplyOptions, Change, Outcome, Reason, Report, apply, prune},
     escrow::ClusterRecord,
-    events::{KeyEvent, announce},
+    events::{KeyEvent, announce, ceph_cluster, deployment},
     status::{LastRotation, RotationStatus, record},
     switch::SwitchableCluster,
     uses::{OsdPod, nodes_of},

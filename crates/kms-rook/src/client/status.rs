@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     RookNamespace,
-    events::{KeyEvent, announce},
+    events::{KeyEvent, announce, deployment as of_deployment},
 };
 use crate::names::{APP, OSD_APP, PVC_LABEL};
 
@@ -131,7 +131,7 @@ pub async fn record(place: &RookNamespace, name: &KeyName, status: &RotationStat
     } else {
         KeyEvent::normal("KeyRotation", &status.message)
     };
-    let announced = announce(place, deployment, "kms", &event).await;
+    let announced = announce(place, &of_deployment(deployment), "kms", &event, None).await;
     annotated.and(announced)
 }
 

@@ -47,6 +47,8 @@ pub const KMS: &str = "KMS_IT_KMS";
 pub const PYKMIP: &str = "KMS_IT_PYKMIP";
 /// The KMIP server on Go's libraries.
 pub const KMIP_GO: &str = "KMS_IT_KMIP_GO";
+/// The library `libfaketime.so.1`, which makes a program see another time.
+pub const FAKETIME: &str = "KMS_IT_FAKETIME";
 /// The program that drives Chromium.
 pub const CHROMEDRIVER: &str = "KMS_IT_CHROMEDRIVER";
 /// A folder for pictures of pages, for people who want to see them. Unset: none are kept.
