@@ -1,11 +1,14 @@
-// Renders what people install the operator with, by Helm's and kustomize's own code, and runs scripts as Argo CD does.
+// Renders what people install the operator with, by Helm's and kustomize's own code, runs scripts as Argo CD does, and reads
+// objects with the types of the Prometheus Operator.
 //
 //	install helm CHART NAMESPACE VALUES    prints the objects of a chart, with values as JSON
 //	install kustomize FOLDER               prints the objects of a kustomization
 //	install health SCRIPT OBJECT           prints the status that a script in Lua returns for an object in JSON
+//	install monitoring OBJECT              fails if the Prometheus Operator does not know a field of an object in JSON
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +16,7 @@ import (
 	"path"
 	"slices"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	lua "github.com/yuin/gopher-lua"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
@@ -39,8 +43,10 @@ func run(args []string) (string, error) {
 		return kustomize(args[1])
 	case len(args) == 3 && args[0] == "health":
 		return health(args[1], args[2])
+	case len(args) == 2 && args[0] == "monitoring":
+		return "", known([]byte(args[1]))
 	}
-	return "", errors.New("usage: install helm CHART NAMESPACE VALUES | kustomize FOLDER | health SCRIPT OBJECT")
+	return "", errors.New("usage: install helm CHART NAMESPACE VALUES | kustomize FOLDER | health SCRIPT OBJECT | monitoring OBJECT")
 }
 
 // What `helm template` does: values are checked against the schema before the templates are filled in.
@@ -106,6 +112,25 @@ func health(script, text string) (string, error) {
 		return "", errors.New("the script returns no table")
 	}
 	return answer.RawGetString("status").String() + " " + answer.RawGetString("message").String() + "\n", nil
+}
+
+// Whether the Prometheus Operator knows the kind of the object and all its fields.
+func known(text []byte) error {
+	var about struct{ Kind string }
+	if err := json.Unmarshal(text, &about); err != nil {
+		return err
+	}
+	kinds := map[string]any{
+		monitoring.PrometheusRuleKind:  &monitoring.PrometheusRule{},
+		monitoring.ServiceMonitorsKind: &monitoring.ServiceMonitor{},
+	}
+	object, ok := kinds[about.Kind]
+	if !ok {
+		return fmt.Errorf("%q is no kind of the Prometheus Operator", about.Kind)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(object)
 }
 
 // A value of JSON in Lua.

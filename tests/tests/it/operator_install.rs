@@ -45,15 +45,22 @@ fn shown<'a>(page: &'a str, file: &str) -> &'a str {
 
 /// The objects of an overlay on the base, as `deploy/README.md` shows it, for this namespace and with [`IMAGE`].
 fn overlay(kube_namespace: &str) -> Vec<Value> {
+    overlay_with(kube_namespace, "")
+}
+
+/// The same, with this line in the overlay.
+fn overlay_with(kube_namespace: &str, line: &str) -> Vec<Value> {
     let folder = TempDir::new().unwrap();
-    let base = folder.path().join("deploy/kustomize/base");
-    fs::create_dir_all(&base).unwrap();
-    for entry in fs::read_dir(Path::new(DEPLOY).join("kustomize/base")).unwrap() {
-        let from = entry.unwrap().path();
-        fs::copy(&from, base.join(from.file_name().unwrap())).unwrap();
+    for part in ["kustomize/base", "monitoring"] {
+        let place = folder.path().join("deploy").join(part);
+        fs::create_dir_all(&place).unwrap();
+        for entry in fs::read_dir(Path::new(DEPLOY).join(part)).unwrap() {
+            let from = entry.unwrap().path();
+            fs::copy(&from, place.join(from.file_name().unwrap())).unwrap();
+        }
     }
     let page = page();
-    let text = shown(&page, "mine/kustomization.yaml")
+    let text = (shown(&page, "mine/kustomization.yaml").to_owned() + line)
         .replace("namespace: rook-ceph", &format!("namespace: {kube_namespace}"))
         .replace("newName: registry.example.com/kms", "newName: mirror.example.com/kms")
         .replace("newTag: v0.1.0", "newTag: v9");
@@ -66,6 +73,17 @@ fn overlay(kube_namespace: &str) -> Vec<Value> {
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+/// The line of an overlay that adds monitoring, as the page about it shows it.
+fn component() -> String {
+    let page = fs::read_to_string(Path::new(DEPLOY).join("monitoring/README.md")).unwrap();
+    shown(&page, "mine/kustomization.yaml").to_owned()
+}
+
+/// Whether the Prometheus Operator defines the kind of this object.
+fn is_of_prometheus(object: &Value) -> bool {
+    object["apiVersion"].as_str().unwrap().starts_with("monitoring.coreos.com/")
 }
 
 /// Compares one object after another, so that a failure shows one alone.
@@ -95,6 +113,7 @@ fn every_value() -> Value {
         ]}}},
         "podAnnotations": {"example.com/note": "12", "example.com/other": "x: y"},
         "page": {"auth": false, "tlsSecret": "operator-tls"},
+        "monitoring": {"enabled": true, "labels": {"release": "prometheus"}, "tlsConfig": {"serverName": "operator.example"}},
         "crds": {"enabled": true, "keep": false},
         "podDisruptionBudget": {"enabled": false},
         "networkPolicy": {
@@ -124,8 +143,13 @@ fn the_chart_and_the_base_have_the_same_objects() {
     let without = chart("rook-ceph", &json!({"image": IMAGE, "crds": {"enabled": false}})).unwrap();
     changed.retain(|object| object["kind"] != DEFINITIONS);
     same(&without, &changed);
+    let monitored = overlay_with("rook-ceph", &component());
+    let values = json!({"image": IMAGE, "crds": {"keep": false}, "monitoring": {"enabled": true}});
+    same(&chart("rook-ceph", &values).unwrap(), &monitored);
+    assert_eq!(monitored.iter().filter(|object| is_of_prometheus(object)).count(), 2);
+    assert!(!base.iter().any(is_of_prometheus));
     // An overlay moves everything, also the subjects of bindings. Names of cluster-wide objects stay, and are unique.
-    for object in overlay("storage") {
+    for object in overlay_with("storage", &component()) {
         let place = &object["metadata"]["namespace"];
         assert!(place.is_null() || place == "storage", "{object}");
         for subject in object["subjects"].as_array().into_iter().flatten() {
@@ -176,6 +200,30 @@ fn each_value_of_the_chart_has_its_effect_and_wrong_ones_are_refused() {
     assert_eq!(policy["ingress"][0]["from"], values["networkPolicy"]["from"]);
     assert_eq!(policy["egress"][1]["ports"], values["networkPolicy"]["apiServerPorts"]);
     assert!(!objects.iter().any(|object| object["kind"] == "PodDisruptionBudget"));
+    for kind in ["PrometheusRule", "ServiceMonitor"] {
+        let object = find(&objects, kind, "kms-operator");
+        let labels = json!({"app.kubernetes.io/name": "kms-operator", "release": "prometheus"});
+        assert_eq!(object["metadata"]["labels"], labels, "{kind}");
+        go(&["monitoring", &object.to_string()]).unwrap();
+    }
+    let scraped = json!([{
+        "port": "http", "path": "/metrics", "honorLabels": true, "scheme": "https",
+        "tlsConfig": values["monitoring"]["tlsConfig"],
+    }]);
+    assert_eq!(find(&objects, "ServiceMonitor", "kms-operator")["spec"]["endpoints"], scraped);
+    let secured =
+        json!({"image": IMAGE, "monitoring": {"enabled": true}, "page": {"tlsSecret": "operator-tls"}});
+    let secured = chart("storage", &secured).unwrap();
+    let monitor = find(&secured, "ServiceMonitor", "kms-operator");
+    go(&["monitoring", &monitor.to_string()]).unwrap();
+    let endpoint = &monitor["spec"]["endpoints"][0];
+    let ca = json!({"secret": {"name": "operator-tls", "key": "ca.crt"}});
+    assert_eq!(endpoint["tlsConfig"], json!({"ca": ca, "serverName": "kms-operator.storage.svc"}));
+    assert_eq!(endpoint["bearerTokenFile"], "/var/run/secrets/kubernetes.io/serviceaccount/token");
+    // The program with Prometheus' types refuses what it does not know.
+    let mut misspelt = monitor.clone();
+    misspelt["spec"]["endpoints"][0]["honourLabels"] = json!(true);
+    assert!(go(&["monitoring", &misspelt.to_string()]).unwrap_err().contains("honourLabels"));
     assert!(find(&objects, DEFINITIONS, "osdkeys.kms.ceph.rook.io")["metadata"]["annotations"].is_null());
 
     for (values, wanted) in [
@@ -259,6 +307,7 @@ async fn the_api_server_takes_every_object_and_the_pod_meets_the_restricted_stan
     let mut without_definitions = every_value();
     without_definitions["namespaces"] = json!([place]);
     without_definitions["crds"]["enabled"] = json!(false);
+    without_definitions["monitoring"]["enabled"] = json!(false);
     for objects in [
         base.clone(),
         chart(place, &json!({"image": IMAGE})).unwrap(),
@@ -269,6 +318,7 @@ async fn the_api_server_takes_every_object_and_the_pod_meets_the_restricted_stan
             site.kubectl("apply --server-side --force-conflicts --dry-run=server -f", &objects).unwrap();
         assert_eq!(said.matches("serverside-applied (server dry run)").count(), objects.len(), "{said}");
     }
+    monitoring_is_refused_alone_where_prometheus_is_absent(&site, overlay_with(place, &component())).await;
     let mut misspelt = find(&base, "Deployment", "kms-operator").clone();
     misspelt["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = json!({});
     let error = site.kubectl("apply --server-side --dry-run=server -f", &[misspelt]).unwrap_err();
@@ -284,6 +334,37 @@ async fn the_api_server_takes_every_object_and_the_pod_meets_the_restricted_stan
     pod["spec"]["containers"][0]["securityContext"]["capabilities"] = json!({});
     let error = site.kubectl("create --dry-run=server -f", &[pod]).unwrap_err();
     assert!(error.contains("restricted") && error.contains("capabilities"), "{error}");
+}
+
+/// Without the definitions of the Prometheus Operator, the API server takes all but its objects; with them, everything.
+async fn monitoring_is_refused_alone_where_prometheus_is_absent(site: &Site, objects: Vec<Value>) {
+    const APPLY: &str = "apply --server-side --force-conflicts --dry-run=server -f";
+    const KINDS: [(&str, &str); 2] =
+        [("PrometheusRule", "prometheusrules"), ("ServiceMonitor", "servicemonitors")];
+    let error = site.kubectl(APPLY, &objects).unwrap_err();
+    for (kind, _) in KINDS {
+        assert!(error.contains(&format!("no matches for kind \"{kind}\"")), "{error}");
+    }
+    let definitions = KINDS.map(|(kind, plural)| {
+        let schema =
+            json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": DEFINITIONS,
+            "metadata": {"name": format!("{plural}.monitoring.coreos.com")},
+            "spec": {
+                "group": "monitoring.coreos.com", "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": plural.trim_end_matches('s')},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+            },
+        })
+    });
+    site.kubectl("apply --server-side -f", &definitions).unwrap();
+    for (_, plural) in KINDS {
+        site.kubectl(&format!("wait --for condition=established crd/{plural}.monitoring.coreos.com"), &[])
+            .unwrap();
+    }
+    let said = site.kubectl(APPLY, &objects).unwrap();
+    assert_eq!(said.matches("serverside-applied (server dry run)").count(), objects.len(), "{said}");
 }
 
 /// An `OsdKey` or a `KeyPolicy` with this spec.

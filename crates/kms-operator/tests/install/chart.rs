@@ -9,6 +9,7 @@ use crate::{
     yaml,
 };
 
+/// The files, by their paths below `deploy/`.
 pub(crate) fn files() -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = objects::files()
         .iter()
@@ -21,7 +22,7 @@ pub(crate) fn files() -> Vec<(String, String)> {
         ("values.schema.json".to_owned(), schema),
         ("values.yaml".to_owned(), HEADING.to_owned() + &values()),
     ]);
-    files
+    files.into_iter().map(|(name, text)| (format!("helm/kms-operator/{name}"), text)).collect()
 }
 
 /// What Helm prints after an installation.
@@ -92,8 +93,13 @@ fn template(file: &File) -> String {
 fn object_template(object: &Value, file: &File) -> String {
     let mut text = String::new();
     for line in yaml(object).lines() {
-        let indented = line.len() - line.trim_start().len();
+        let mut indented = line.len() - line.trim_start().len();
         if let Some(fragment) = line.rsplit(' ').next().and_then(as_fragment) {
+            // The first field of an item.
+            if line.trim_start().starts_with("- ") && line.contains(": ") {
+                text.push_str(&format!("{}-\n", " ".repeat(indented)));
+                indented += 2;
+            }
             for part in fragment.template.lines() {
                 text.push_str(&format!("{}{part}\n", " ".repeat(indented)));
             }
@@ -105,7 +111,7 @@ fn object_template(object: &Value, file: &File) -> String {
             Some((name, settings::referred(&value)?))
         });
         match field {
-            None => text.push_str(&format!("{line}\n")),
+            None => text.push_str(&format!("{}\n", escaped(line))),
             Some((name, setting)) => text.push_str(&field_template(name, &setting)),
         }
         if file.wanted == Some("crds.enabled") && line == "metadata:" {
@@ -116,6 +122,12 @@ fn object_template(object: &Value, file: &File) -> String {
         }
     }
     text
+}
+
+/// A line with its braces, which are templates of Prometheus and not of Helm.
+fn escaped(line: &str) -> String {
+    let parts = line.split("{{").map(|part| part.replace("}}", "{{ `}}` }}"));
+    parts.collect::<Vec<_>>().join("{{ `{{` }}")
 }
 
 /// The fragment that the end of a line is.

@@ -1,6 +1,6 @@
 //! Makes the files that people install the operator with, and compares them with those in `deploy/`.
 //!
-//! The kustomize base and the Helm chart come from one description: [`objects`] has the objects, [`settings`] what people
+//! The kustomize base, its component for monitoring and the Helm chart come from one description: [`objects`] has the objects, [`settings`] what people
 //! may change in them. `cargo xtask codegen` writes the files; with `--check` it runs these tests as plain `cargo test`
 //! does.
 #![expect(
@@ -13,6 +13,9 @@
 mod chart;
 mod kustomize;
 mod objects;
+#[path = "../it/rules.rs"]
+#[expect(dead_code, reason = "the tests of the rules use more of it")]
+mod rules;
 mod settings;
 
 use std::{
@@ -23,7 +26,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The folders of generated files, below `deploy/`.
+/// The folders below `deploy/` that have no other files.
 const FOLDERS: [&str; 2] = ["kustomize/base", "helm/kms-operator"];
 
 /// The first line of each file.
@@ -31,11 +34,7 @@ const HEADING: &str = "# Made by cargo xtask codegen from crates/kms-operator/te
 
 /// The files, by their paths below `deploy/`.
 fn files() -> BTreeMap<String, String> {
-    let [base, chart] = FOLDERS;
-    let of = |folder: &'static str, files: Vec<(String, String)>| {
-        files.into_iter().map(move |(name, text)| (format!("{folder}/{name}"), text))
-    };
-    of(base, kustomize::files()).chain(of(chart, chart::files())).collect()
+    kustomize::files().into_iter().chain(chart::files()).collect()
 }
 
 /// An object in YAML, with a line end.

@@ -10,7 +10,10 @@ use kube::CustomResourceExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::settings::{IMAGE, fragment, reference};
+use crate::{
+    rules::rules,
+    settings::{IMAGE, MONITORING, fragment, reference},
+};
 
 /// The name of each object.
 const NAME: &str = "kms-operator";
@@ -52,6 +55,8 @@ pub(crate) fn files() -> Vec<File> {
         file("service.yaml", vec![service()]),
         only_if("podDisruptionBudget.enabled", "pod-disruption-budget.yaml", vec![disruption_budget()]),
         only_if("networkPolicy.enabled", "network-policy.yaml", vec![network_policy()]),
+        only_if(MONITORING, "rules.yaml", vec![selected(rules())]),
+        only_if(MONITORING, "service-monitor.yaml", vec![selected(service_monitor())]),
     ]
 }
 
@@ -189,6 +194,32 @@ fn service() -> Value {
         "metadata": placed(),
         "spec": {"selector": labels(), "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     })
+}
+
+/// What Prometheus scrapes, as the Prometheus Operator wants it.
+fn service_monitor() -> Value {
+    json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "spec": {
+            "selector": {"matchLabels": labels()},
+            "endpoints": [{
+                "port": "http",
+                "path": "/metrics",
+                // The namespace of a series is that of the OSD.
+                "honorLabels": true,
+                "bearerTokenFile": fragment("scraperToken"),
+                "scheme": fragment("scraperTls"),
+            }],
+        },
+    })
+}
+
+/// An object that a Prometheus selects by its labels.
+fn selected(mut object: Value) -> Value {
+    object["metadata"] = placed();
+    object["metadata"]["labels"]["more"] = fragment("selectedBy");
+    object
 }
 
 fn disruption_budget() -> Value {

@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 /// Whether CustomResourceDefinitions outlive the release.
 pub(crate) const KEEP: &str = "crds.keep";
 
+/// Whether the Prometheus Operator gets objects.
+pub(crate) const MONITORING: &str = "monitoring.enabled";
+
 /// The namespaces with CephClusters.
 pub(crate) const NAMESPACES: &str = "namespaces";
 
@@ -14,7 +17,7 @@ pub(crate) const IMAGE: &str = "image";
 /// The image in files for kustomize, where an overlay names another one. The domain is one that no registry has.
 pub(crate) const IMAGE_IN_BASE: &str = "registry.example.com/kms:v0.1.0";
 
-/// A part of an object that only the chart has, and only with a value.
+/// A part of an object that depends on values in its own way.
 #[derive(Debug)]
 pub(crate) struct Fragment {
     pub(crate) name: &'static str,
@@ -22,10 +25,12 @@ pub(crate) struct Fragment {
     pub(crate) paths: &'static [&'static str],
     /// The lines of the template.
     pub(crate) template: &'static str,
+    /// The field with the defaults of the settings, if it has one then.
+    default: Option<&'static str>,
 }
 
 /// All fragments.
-pub(crate) const FRAGMENTS: [Fragment; 4] = [
+pub(crate) const FRAGMENTS: [Fragment; 7] = [
     Fragment {
         name: "arguments",
         paths: &[NAMESPACES, "page.auth", TLS],
@@ -39,21 +44,55 @@ pub(crate) const FRAGMENTS: [Fragment; 4] = [
 - --listen-certificate=/etc/kms/tls/tls.crt
 - --listen-key=/etc/kms/tls/tls.key
 {{- end }}"#,
+        default: None,
     },
     Fragment {
         name: "scheme",
         paths: &[TLS],
         template: "{{- if .Values.page.tlsSecret }}\nscheme: HTTPS\n{{- end }}",
+        default: None,
+    },
+    Fragment {
+        name: "scraperToken",
+        paths: &["page.auth"],
+        template: "{{- if .Values.page.auth }}\nbearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token\n{{- end }}",
+        default: Some("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+    },
+    Fragment {
+        name: "scraperTls",
+        paths: &[TLS, "monitoring.tlsConfig"],
+        template: r#"{{- if .Values.page.tlsSecret }}
+scheme: https
+tlsConfig:
+{{- with .Values.monitoring.tlsConfig }}
+  {{- toYaml . | nindent 6 }}
+{{- else }}
+  ca:
+    secret:
+      key: ca.crt
+      name: {{ .Values.page.tlsSecret | quote }}
+  serverName: kms-operator.{{ $.Release.Namespace }}.svc
+{{- end }}
+{{- end }}"#,
+        default: None,
+    },
+    Fragment {
+        name: "selectedBy",
+        paths: &["monitoring.labels"],
+        template: "{{- with .Values.monitoring.labels }}\n{{- toYaml . | nindent 4 }}\n{{- end }}",
+        default: None,
     },
     Fragment {
         name: "volumes",
         paths: &[TLS],
         template: "{{- with .Values.page.tlsSecret }}\nvolumes:\n- name: tls\n  secret:\n    secretName: {{ . | quote }}\n{{- end }}",
+        default: None,
     },
     Fragment {
         name: "volumeMounts",
         paths: &[TLS],
         template: "{{- if .Values.page.tlsSecret }}\nvolumeMounts:\n- mountPath: /etc/kms/tls\n  name: tls\n  readOnly: true\n{{- end }}",
+        default: None,
     },
 ];
 
@@ -141,6 +180,24 @@ pub(crate) fn all() -> Vec<Setting> {
             json!({"type": "string"}),
         ),
         setting(
+            MONITORING,
+            "Makes a ServiceMonitor and a PrometheusRule. The definitions of the Prometheus Operator must be in the cluster; without them Helm refuses the release before it changes anything.",
+            json!(false),
+            yes_or_no(),
+        ),
+        setting(
+            "monitoring.labels",
+            "Further labels of both, by which a Prometheus selects them.",
+            json!({}),
+            strings(),
+        ),
+        setting(
+            "monitoring.tlsConfig",
+            "How Prometheus checks the certificate of page.tlsSecret, as in a ServiceMonitor. If empty, by the key ca.crt of that Secret and the name of the Service.",
+            json!({}),
+            object(),
+        ),
+        setting(
             "crds.enabled",
             "Installs the CustomResourceDefinitions. Without them the operator is not ready.",
             json!(true),
@@ -213,11 +270,11 @@ pub(crate) fn with_defaults(object: &Value) -> Option<Value> {
             .filter_map(|(name, value)| Some((name.clone(), with_defaults(value)?)))
             .collect::<Map<_, _>>()
             .into(),
-        other if fragment_of(other).is_some() => return None,
-        other => match referred(other) {
-            None => other.clone(),
-            Some(setting) if setting.path == IMAGE => Value::from(IMAGE_IN_BASE),
-            Some(Setting { default, .. }) => (!is_empty(&default)).then_some(default)?,
+        other => match (fragment_of(other), referred(other)) {
+            (Some(fragment), _) => Value::from(fragment.default?),
+            (None, None) => other.clone(),
+            (None, Some(setting)) if setting.path == IMAGE => Value::from(IMAGE_IN_BASE),
+            (None, Some(Setting { default, .. })) => (!is_empty(&default)).then_some(default)?,
         },
     })
 }

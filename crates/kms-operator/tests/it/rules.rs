@@ -156,7 +156,7 @@ fn anchor(code: u16) -> String {
     format!("kms{code:04}")
 }
 
-/// The object.
+/// The object. `tests/install` says where it is.
 pub(crate) fn rules() -> Value {
     let rule = |alert: Alert| {
         let Alert { name, expr, lasts, severity, runbook: (page, code), summary, description } = alert;
@@ -175,7 +175,6 @@ pub(crate) fn rules() -> Value {
     json!({
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "kms-operator", "labels": {"app.kubernetes.io/name": "kms-operator"}},
         "spec": {"groups": [{"name": "kms-operator", "rules": alerts().into_iter().map(rule).collect::<Vec<_>>()}]},
     })
 }

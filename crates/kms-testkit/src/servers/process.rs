@@ -1,6 +1,7 @@
 //! Child processes that never outlive the test.
 //!
-//! A child runs in its own process group, with a clean environment and a log file for its output.
+//! A child runs in its own process group, with a clean environment, a log file for its output and a folder for its
+//! temporary files, which a killed child cannot remove.
 //! It is stopped and reaped when its [`Process`] is dropped, also by a panic. On Ctrl-C or SIGTERM a thread stops all
 //! children and exits.
 //! SIGKILL leaves no time for that, so each child's id is in the folder [`PIDS`](super::PIDS), and [`sweep`] stops the
@@ -26,6 +27,13 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 /// The time between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(3);
+
+/// The folder of a child for temporary files, in its own one.
+pub const TEMP: &str = "tmp";
+
+/// That folder as a child and its children see it. The absolute path may be too long for a socket (108 bytes, `unix(7)`), which
+/// Chromium makes there.
+const TEMP_OF_CHILD: &str = "/proc/self/cwd/tmp";
 
 /// Things to remove when this process receives a signal to stop: process groups by id, process groups that are recorded
 /// in these folders, and folders.
@@ -94,7 +102,7 @@ impl Launch {
         self
     }
 
-    /// Adds a variable to the environment, which otherwise has only `PATH` and `HOME`.
+    /// Adds a variable to the environment, which otherwise has only `PATH`, `HOME` and `TMPDIR`.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
@@ -108,7 +116,7 @@ impl Launch {
         self
     }
 
-    /// Starts the program, with its output in `NAME.log` in its folder.
+    /// Starts the program in its folder, with its output in `NAME.log` and its temporary files in [`TEMP`] there.
     ///
     /// # Errors
     ///
@@ -117,9 +125,10 @@ impl Launch {
         let Self { name, program, args, env, folder, stop } = self;
         let log = folder.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        fs::create_dir_all(folder.join(TEMP)).context("create the folder for temporary files")?;
         let mut command = Command::new(&program);
         // Without proxies and the settings of the server's own command line.
-        command.env_clear().env("HOME", &folder);
+        command.env_clear().env("HOME", &folder).env("TMPDIR", TEMP_OF_CHILD);
         if let Some(path) = super::optional_setting("PATH") {
             command.env("PATH", path);
         }
@@ -508,7 +517,23 @@ mod tests {
         let log = child.log();
         let mut names: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         names.sort_unstable();
-        assert_eq!(names, ["GIVEN", "HOME", "PATH"]);
+        assert_eq!(names, ["GIVEN", "HOME", "PATH", "TMPDIR"]);
+    }
+
+    #[test]
+    fn temporary_files_of_a_child_go_with_its_folder() {
+        let folder = Scratch::new().unwrap();
+        // Longer than a socket's path may be.
+        let deep = Scratch::kept(folder.path().join("long".repeat(40))).unwrap();
+        let mut child = Launch::new("mktemp", "mktemp", deep.path()).start().unwrap();
+        assert!(child.child.wait().unwrap().success(), "{}", child.log());
+        let log = child.log();
+        let name = log.trim().strip_prefix("/proc/self/cwd/tmp/").unwrap();
+        let file = deep.path().join(TEMP).join(name);
+        assert!(file.exists());
+        assert!(log.len() < 108, "{log}");
+        drop((child, folder));
+        assert!(!file.exists());
     }
 
     #[test]
