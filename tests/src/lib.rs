@@ -19,6 +19,7 @@ pub mod measure;
 pub mod operator;
 pub mod rook;
 pub mod stores;
+pub mod terminal;
 
 use std::{
     path::{Path, PathBuf},

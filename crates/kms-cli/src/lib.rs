@@ -17,6 +17,7 @@ mod kubernetes;
 mod logging;
 mod output;
 mod output_file;
+mod progress;
 mod rook;
 mod settings;
 mod steps;
@@ -83,10 +84,10 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     };
     let (mut global, command) = cli.into_parts();
     global.set_environment(&environment);
-    let format = global.output;
+    let (format, quiet) = (global.output, global.quiet);
     output::set_color(global.color);
     logging::init(&global, &environment);
-    let mut output = Output::new(format);
+    let mut output = Output::new(format, quiet);
     let mut invocation = Invocation { global, environment: &environment, registry, rotation };
     let work = async {
         if !command.finds_cluster() {
