@@ -20,6 +20,7 @@ pub mod operator;
 pub mod process;
 pub mod rook;
 pub mod stores;
+pub mod terminal;
 
 use std::{
     path::{Path, PathBuf},

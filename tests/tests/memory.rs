@@ -144,7 +144,7 @@ fn no_kek_is_left_on_the_heap_after_an_escrow() {
             let escrow = Escrow::open(&folder).unwrap();
             assert!(escrow.keks(&identities).unwrap()[0].kek().ct_eq(&kek));
             let mut drill = Drill::begin(escrow, &identities).unwrap();
-            drill.compare(&kms).await.unwrap();
+            drill.compare(&kms, &|_, _| ()).await.unwrap();
             assert!(drill.is_ok());
             hidden
         })

@@ -18,6 +18,7 @@ mod lazy;
 mod logging;
 mod output;
 mod output_file;
+mod progress;
 mod rook;
 mod settings;
 mod steps;
@@ -84,10 +85,10 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     };
     let (mut global, command) = cli.into_parts();
     global.set_environment(&environment);
-    let format = global.output;
+    let (format, quiet) = (global.output, global.quiet);
     output::set_color(global.color);
     logging::init(&global, &environment);
-    let mut output = Output::new(format);
+    let mut output = Output::new(format, quiet);
     let mut invocation = Invocation { global, environment: &environment, registry, rotation };
     let work = async {
         if !command.finds_cluster() {

@@ -23,6 +23,7 @@ use crate::{
     args::{Global, LogFormat},
     environment::Environment,
     output::{Tone, stderr_has_color},
+    progress::Log,
 };
 
 /// The highest levels at which crates of other projects may log, whatever `RUST_LOG` says.
@@ -138,7 +139,7 @@ pub(crate) fn init(global: &Global, environment: &Environment) {
     let (filter, valid) = EnvFilter::builder()
         .parse(asked)
         .map_or_else(|_error| (EnvFilter::new("warn"), false), |filter| (filter, true));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = fmt::layer().with_writer(|| Log).with_ansi(false);
     let detailed = level.is_some_and(|level| level != "error") || environment.get("RUST_LOG").is_some();
     let lines = match global.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),

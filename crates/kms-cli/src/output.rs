@@ -11,7 +11,10 @@ use clap::ValueEnum;
 use kms_core::{Error, ErrorKind, Retry};
 use serde::Serialize;
 
-use crate::exit::Exit;
+use crate::{
+    exit::Exit,
+    progress::{Audience, Progress},
+};
 
 /// The form of the output, as the user names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -103,25 +106,31 @@ pub(crate) fn on_stderr(tone: Tone, text: &str) -> String {
 /// Standard output, or a test's replacement for it.
 pub(crate) struct Output<'a> {
     format: OutputFormat,
+    quiet: bool,
     color: bool,
     stream: Box<dyn Write + 'a>,
     closed: bool,
 }
 
 impl<'a> Output<'a> {
-    /// Writes to standard output.
-    pub(crate) fn new(format: OutputFormat) -> Self {
+    /// Writes to standard output. With `--quiet`, nothing shows how far a run is.
+    pub(crate) fn new(format: OutputFormat, quiet: bool) -> Self {
         let color = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
-        Self { color, ..Self::to(format, io::stdout()) }
+        Self { quiet, color, ..Self::to(format, io::stdout()) }
     }
 
-    /// Writes to another stream.
+    /// Writes to another stream, and nothing to standard error.
     pub(crate) fn to(format: impl Into<OutputFormat>, stream: impl Write + 'a) -> Self {
-        Self { format: format.into(), color: false, stream: Box::new(stream), closed: false }
+        Self { format: format.into(), quiet: true, color: false, stream: Box::new(stream), closed: false }
     }
 
     pub(crate) fn format(&self) -> Format {
         self.format.into()
+    }
+
+    /// What shows on standard error how far a run is.
+    pub(crate) fn progress(&self) -> Progress {
+        progress(self.quiet, self.format())
     }
 
     /// Whether a page in HTML is wanted. Only commands that write one are called then.
@@ -216,6 +225,15 @@ impl<'a> Output<'a> {
     }
 }
 
+/// What shows on standard error how far a run is.
+pub(crate) fn progress(quiet: bool, format: impl Into<Format>) -> Progress {
+    Progress::to(match (quiet, format.into()) {
+        (true, _) => Audience::None,
+        (false, Format::Json) => Audience::Programs,
+        (false, Format::Text) => Audience::People,
+    })
+}
+
 /// The error for a stream or a file that cannot be written. It is not `PermissionDenied`: that kind is about the KMS.
 pub(crate) fn not_written(what: impl Into<String>, cause: io::Error) -> Error {
     Error::new(ErrorKind::Unexpected, "the output cannot be written").context("output", what).source(cause)
@@ -280,20 +298,6 @@ impl ErrorDocument {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Failure {
     pub(crate) error: ErrorDocument,
-}
-
-/// A line on standard error that shows to programs how far a run is.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct ProgressLine<T> {
-    pub(crate) progress: T,
-}
-
-impl<T: Serialize> ProgressLine<T> {
-    /// One line of JSON, as `docs/json-output.md` describes it.
-    pub(crate) fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
 }
 
 /// Reports on standard error why the program failed.

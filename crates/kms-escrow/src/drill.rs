@@ -14,7 +14,7 @@ use crate::{
     DrillRecord, Escrow, HeaderCopy, HeaderEntry, Identities, SavedKey,
     archive::Sum,
     folder::write_document,
-    keys::{all_names, second},
+    keys::{Seen, all_names, second},
     manifest::json,
 };
 
@@ -186,11 +186,12 @@ impl Drill {
     }
 
     /// Compares every KEK with the KMS, and looks for keys that the escrow does not have. Reads only.
+    /// `seen` receives the end of each read.
     ///
     /// # Errors
     ///
     /// Errors of the list, `Incomplete` too. A KEK that cannot be read is in the report.
-    pub async fn compare(&mut self, kms: &dyn KmsProvider) -> Result<()> {
+    pub async fn compare(&mut self, kms: &dyn KmsProvider, seen: Seen<'_>) -> Result<()> {
         let listed: BTreeSet<_> = all_names(kms).await?.into_iter().collect();
         let compared = stream::iter(&self.keys).map(|(name, key)| async move {
             let state = match kms.get(name, Freshness::Fresh).await {
@@ -201,8 +202,11 @@ impl Drill {
             };
             (name.clone(), state)
         });
-        let compared: Vec<_> = compared.buffer_unordered(PARALLEL).collect().await;
-        for (name, state) in compared {
+        let mut compared = compared.buffer_unordered(PARALLEL);
+        let mut done = 0;
+        while let Some((name, state)) = compared.next().await {
+            done += 1;
+            seen(done, self.keys.len());
             if let Some(report) = self.reports.get_mut(&name) {
                 report.kek = state;
             }
@@ -213,12 +217,18 @@ impl Drill {
         Ok(())
     }
 
-    /// Tries the KEK of each header of the escrow on that header.
+    /// Tries the KEK of each header of the escrow on that header. `seen` receives the end of each try.
     ///
     /// # Errors
     ///
     /// As [`Escrow::headers`]. A header that cannot be tried is in the report.
-    pub async fn try_headers(&mut self, identities: &Identities, test: &dyn HeaderTest) -> Result<()> {
+    pub async fn try_headers(
+        &mut self,
+        identities: &Identities,
+        test: &dyn HeaderTest,
+        seen: Seen<'_>,
+    ) -> Result<()> {
+        let total = self.escrow.sidecar().headers.as_ref().map_or(0, |headers| headers.entries);
         let mut tried = BTreeMap::new();
         let keys = &self.keys;
         let entries = self.escrow.headers(identities, async |name, uuid, header| {
@@ -227,6 +237,7 @@ impl Drill {
                 None => Ok(None),
             };
             tried.insert((name.clone(), uuid.to_owned()), opened);
+            seen(tried.len(), total);
             Ok(())
         });
         for entry in entries.await? {

@@ -49,19 +49,27 @@ pub async fn all_names(kms: &dyn KmsProvider) -> Result<Vec<KeyName>> {
     Ok(names)
 }
 
-/// Reads the KEKs of these names, fresh. The result is sorted by name.
+/// Receives how many of how many things have ended.
+pub type Seen<'a> = &'a (dyn Fn(usize, usize) + Send + Sync);
+
+/// Reads the KEKs of these names, fresh. The result is sorted by name. `seen` receives the end of each read.
 ///
 /// # Errors
 ///
 /// The error of the first KEK that cannot be read: a key that is left out without a word is lost.
-pub async fn read_keys(kms: &dyn KmsProvider, names: &[KeyName]) -> Result<Vec<SavedKey>> {
+pub async fn read_keys(kms: &dyn KmsProvider, names: &[KeyName], seen: Seen<'_>) -> Result<Vec<SavedKey>> {
     let read = stream::iter(names).map(|name| async move {
         let stored = kms.get(name, Freshness::Fresh).await?;
         let (created, updated) = (stored.created.and_then(second), stored.updated.and_then(second));
         let entry = KeyEntry::new(name.clone(), stored.version.to_string(), created, updated);
         Ok(SavedKey { entry, kek: stored.kek })
     });
-    let mut keys: Vec<_> = read.buffer_unordered(PARALLEL).try_collect().await?;
+    let mut read = read.buffer_unordered(PARALLEL);
+    let mut keys = Vec::with_capacity(names.len());
+    while let Some(key) = read.next().await {
+        keys.push(key?);
+        seen(keys.len(), names.len());
+    }
     keys.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
     keys.dedup_by(|a, b| a.entry.name == b.entry.name);
     Ok(keys)

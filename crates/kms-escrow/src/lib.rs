@@ -20,7 +20,7 @@ mod write;
 pub use self::{
     drill::{Drill, HeaderReport, HeaderState, HeaderTest, KekState, KeyReport, LiveHeader},
     identities::Identities,
-    keys::{SavedKey, all_names, read_keys},
+    keys::{SavedKey, Seen, all_names, read_keys},
     manifest::{About, HeaderEntry, KeyEntry, Manifest},
     open::{Escrow, keks_of},
     recipients::Recipients,

@@ -84,7 +84,7 @@ pub async fn save(
     about: About,
 ) -> Result<(Sidecar, Vec<SavedKey>)> {
     let mut draft = Draft::begin(folder, about, Overwrite::Never)?;
-    let keys = read_keys(kms, names).await?;
+    let keys = read_keys(kms, names, &|_, _| ()).await?;
     draft.add_keys(&keys, recipients, &Identities::default())?;
     Ok((draft.commit()?, keys))
 }

@@ -19,12 +19,6 @@ use url::Url;
 
 use crate::{error::UnknownHost, proxy::Proxies};
 
-/// How long an idle connection stays open; it is closed before twice this time.
-///
-/// This is long enough for the requests of one operation. It is not longer because the buffers of a connection hold
-/// what it has received last, which may be a KEK: a rotation waits for minutes after that.
-const IDLE: Duration = Duration::from_secs(2);
-
 /// Builds an [`HttpClient`].
 #[derive(Clone, Debug)]
 pub struct HttpClientBuilder {
@@ -120,7 +114,7 @@ impl HttpClientBuilder {
             .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(step_limit(self.connect_timeout))
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(kms_tls::IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")))
             .tls_backend_preconfigured(ClientConfig::clone(&tls.config));

@@ -14,6 +14,7 @@ mod kmip_habits;
 mod luks_cli;
 mod migrate;
 mod migrate_cluster;
+mod migrate_terminal;
 mod operator;
 mod operator_clock;
 mod operator_fleet;

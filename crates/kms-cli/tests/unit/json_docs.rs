@@ -14,6 +14,7 @@ use crate::{
     lazy::Lazy,
     osd_host::Host,
     output::{ErrorDocument, Failure, Format, Output},
+    progress::ProgressLine,
 };
 
 const PAGE: &str = include_str!("../../../../docs/json-output.md");
@@ -189,7 +190,6 @@ async fn run_rotation(kms: &Arc<Memory>, args: &[&str]) -> (String, u8) {
                 cryptsetup,
                 kube_namespace: None,
                 rook,
-                quiet: true,
                 options: kms_rotation::Options::default().with_timer(Arc::new(Skipping::default())),
                 sinks: Vec::new(),
             };
@@ -393,11 +393,14 @@ async fn the_page_describes_what_is_written() {
 
     let steps = clusters::migrate::document::tests::printed(Format::Json);
     check("kms migrate", &steps.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
-    check("Progress of kms migrate", &[clusters::migrate::progress::json(3, 10)]);
+    let reached = clusters::migrate::progress::Reached { done: 3, keys: 10 };
+    check("Progress of kms migrate", &[ProgressLine { progress: reached }.json()]);
 
     let error = Error::new(ErrorKind::Timeout, "too late").context("key", "a");
     let failure = Failure { error: ErrorDocument::of(&error) };
-    let ended = |error| devices::rotate::OsdEnded { name: "a", done: 1, osds: 2, error }.json();
+    let ended = |error| {
+        ProgressLine { progress: devices::rotate::OsdEnded { name: "a", done: 1, osds: 2, error } }.json()
+    };
     let progress = [ended(None), ended(Some(&failure.error))];
     assert!(progress.iter().all(|line| line.lines().count() == 1), "{progress:?}");
     check("Progress of kms rotate --all", &progress);

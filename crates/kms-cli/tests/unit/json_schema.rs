@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{
     cmd::{clusters, devices, escrow, keys, program},
     json_docs::{Row, documented},
-    output::{Failure, ProgressLine},
+    output::Failure,
+    progress::ProgressLine,
 };
 
 /// The file of a schema, the section of the page, and the schema.

@@ -29,7 +29,7 @@ impl HeaderTest for Bytes {
 
 /// An escrow of the keys `a`, `b`, `c`, with a header of `a` that opens, one of `b` that does not, and one that is empty.
 async fn drill(place: &Place) -> Drill {
-    let keys = read_keys(&place.kms, &place.names()).await.unwrap();
+    let keys = read_keys(&place.kms, &place.names(), &|_, _| ()).await.unwrap();
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
     draft.add_keys(&keys, &recipients(0), &Identities::default()).unwrap();
     let of_headers = recipients(1);
@@ -44,7 +44,7 @@ async fn drill(place: &Place) -> Drill {
     both.extend(identities(1));
     let mut drill = Drill::begin(Escrow::open(place.escrow()).unwrap(), &both).unwrap();
     assert!(drill.is_ok());
-    drill.try_headers(&both, &Bytes).await.unwrap();
+    drill.try_headers(&both, &Bytes, &|_, _| ()).await.unwrap();
     drill
 }
 
@@ -69,7 +69,7 @@ async fn a_drill_finds_what_would_not_come_back() {
     place.kms.put(&name("a"), &Kek::generate().unwrap(), PutMode::Overwrite).await.unwrap();
     place.kms.delete(&name("c"), DeleteMode::Destroy).await.unwrap();
     place.kms.put(&name("d"), &Kek::generate().unwrap(), PutMode::Create).await.unwrap();
-    drill.compare(&place.kms).await.unwrap();
+    drill.compare(&place.kms, &|_, _| ()).await.unwrap();
     assert_eq!(
         states(&drill),
         [row("a", "other", 1), row("b", "current", 2), row("c", "absent", 0), row("d", "missing", 1)]

@@ -58,7 +58,7 @@ async fn no_secret_is_in_a_file_a_log_or_a_debug_text() {
     let in_header = Canary::new("the header", std::str::from_utf8(bytes).unwrap());
 
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
-    let keys = read_keys(&place.kms, &place.names()).await.unwrap();
+    let keys = read_keys(&place.kms, &place.names(), &|_, _| ()).await.unwrap();
     draft.add_keys(&keys, &recipients(0), &identities(0)).unwrap();
     let copy = header("a", UUID, bytes);
     let of_headers = recipients(1);
@@ -106,7 +106,7 @@ async fn an_escrow_of_a_part_is_not_written() {
 #[tokio::test]
 async fn identities_that_do_not_decrypt_what_they_should_are_seen_before_the_escrow_exists() {
     let place = Place::with(&["a"]).await;
-    let keys = read_keys(&place.kms, &place.names()).await.unwrap();
+    let keys = read_keys(&place.kms, &place.names(), &|_, _| ()).await.unwrap();
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
     let error = draft.add_keys(&keys, &recipients(0), &identities(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
@@ -116,7 +116,7 @@ async fn identities_that_do_not_decrypt_what_they_should_are_seen_before_the_esc
 #[tokio::test]
 async fn keks_and_headers_have_no_recipient_in_common_unless_that_is_accepted() {
     let place = Place::with(&["a"]).await;
-    let keys = read_keys(&place.kms, &place.names()).await.unwrap();
+    let keys = read_keys(&place.kms, &place.names(), &|_, _| ()).await.unwrap();
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
     draft.add_keys(&keys, &recipients(0), &Identities::default()).unwrap();
     let both = Recipients::parse(&format!("{}\n{}", pair(1).1, pair(0).1)).unwrap();
@@ -134,7 +134,7 @@ async fn keks_and_headers_have_no_recipient_in_common_unless_that_is_accepted() 
 #[tokio::test]
 async fn headers_come_back_one_after_another_and_a_uuid_is_there_once() {
     let place = Place::with(&["a", "b"]).await;
-    let keys = read_keys(&place.kms, &place.names()).await.unwrap();
+    let keys = read_keys(&place.kms, &place.names(), &|_, _| ()).await.unwrap();
     let mut draft = Draft::begin(&place.escrow(), about(), Overwrite::Never).unwrap();
     draft.add_keys(&keys, &recipients(0), &Identities::default()).unwrap();
     let of_headers = recipients(1);

@@ -7,7 +7,7 @@ use kms_k8s_secret::{KubernetesSecret, KubernetesSecretBuilder};
 use kms_kube::{ConnectOptions, Connection, connect};
 use kms_testkit::{
     fake::http::Response,
-    servers::{Kube, KubeNamespace},
+    servers::{Kube, KubeNamespace, Relay},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,6 +34,17 @@ impl Place {
         let path = self.folder.path().join("kubeconfig");
         self.kube.write_kubeconfig(&path, self.namespace.name(), token).unwrap();
         connect(ConnectOptions::new().with_kubeconfig(path)).await.unwrap()
+    }
+
+    /// A connection of the administrator through a relay.
+    pub(crate) async fn through_a_relay(&self) -> (Relay, Connection) {
+        let server = self.kube.url().trim_start_matches("https://").parse().unwrap();
+        let relay = Relay::start(server).await.unwrap();
+        let path = self.folder.path().join("kubeconfig");
+        self.kube.write_kubeconfig(&path, self.namespace.name(), ADMIN_TOKEN).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().replace(self.kube.url(), &relay.url());
+        std::fs::write(&path, text).unwrap();
+        (relay, connect(ConnectOptions::new().with_kubeconfig(path)).await.unwrap())
     }
 
     /// A provider over a connection of its own with this token.

@@ -59,6 +59,22 @@ async fn a_secret_that_rook_wrote_is_read_updated_listed_and_deleted() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
+async fn a_hundred_reads_and_writes_are_one_connection_which_is_closed_when_idle() {
+    let place = Place::new().await;
+    let (relay, connection) = place.through_a_relay().await;
+    let provider = KubernetesSecretBuilder::new().with_client(connection).build().await.unwrap();
+    for number in 0..50 {
+        let name = key(&format!("set1-data-{number}"));
+        provider.put(&name, &kek("QUJD"), PutMode::Create).await.unwrap();
+        provider.get(&name, Freshness::Fresh).await.unwrap();
+    }
+    assert_eq!(relay.accepted(), 1);
+    let closed = "the end of the idle connection";
+    wait::until(closed, wait::START, async || Ok((relay.open() == 0).then_some(()))).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it k8s-secret"]
 async fn what_is_created_is_what_rook_writes_field_by_field() {
     let place = Place::new().await;
     let uid = place.namespace.create_ceph_cluster("rook-ceph", json!({})).await.unwrap();

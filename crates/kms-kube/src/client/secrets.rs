@@ -1,9 +1,6 @@
 //! Requests about Secrets.
 
-use http::{
-    HeaderValue, Request,
-    header::{ACCEPT, CONNECTION},
-};
+use http::{HeaderValue, Request, header::ACCEPT};
 use k8s_openapi::api::core::v1;
 use kms_core::Error;
 use kube::core::{
@@ -63,7 +60,7 @@ impl Secrets {
     ///
     /// [`Failure`], also for all methods below.
     pub async fn read(&self, name: &str) -> Result<Secret, Failure> {
-        let request = self.requests().get(name, &GetParams::default()).map(closing);
+        let request = self.requests().get(name, &GetParams::default());
         let target = self.target("get", Some(name), &[]);
         let found: Secret = exchange(&self.connection, request, None, &target).await?;
         if found.is_secret() { Ok(found) } else { Err(unreadable("is not a Secret", &target)) }
@@ -75,7 +72,7 @@ impl Secrets {
     ///
     /// The cause is `Exists` if a Secret has the name already.
     pub async fn create(&self, name: &str, secret: &Secret) -> Result<Object, Failure> {
-        let request = self.requests().create(&post_params(), Vec::new()).map(metadata_only).map(closing);
+        let request = self.requests().create(&post_params(), Vec::new()).map(metadata_only);
         let hidden: Vec<_> = secret.data.values().collect();
         let target = self.target("create", Some(name), &hidden);
         exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
@@ -94,8 +91,7 @@ impl Secrets {
         secret: &Secret,
         before: Option<&Base64>,
     ) -> Result<Object, Failure> {
-        let request =
-            self.requests().replace(name, &post_params(), Vec::new()).map(metadata_only).map(closing);
+        let request = self.requests().replace(name, &post_params(), Vec::new()).map(metadata_only);
         let hidden: Vec<_> = secret.data.values().chain(before).collect();
         let target = self.target("update", Some(name), &hidden);
         exchange::<Object>(&self.connection, request, Some(json(secret)?), &target).await?.checked(&target)
@@ -172,13 +168,6 @@ impl Secrets {
             hidden,
         }
     }
-}
-
-/// Closes the connection after the response. The buffers of an idle connection would hold the data of the Secret until
-/// the next request, and `kube` cannot close one in time.
-fn closing(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
-    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    request
 }
 
 fn metadata_only(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {

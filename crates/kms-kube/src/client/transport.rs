@@ -10,10 +10,10 @@ use hyper_util::{
         Builder,
         connect::{Connection, HttpConnector, proxy::Tunnel},
     },
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use kms_core::{Error, Probe, Result, clock::ServerClock, proxy::basic_credentials};
-use kms_tls::{Address, Roots, Route, SettingNames, Tls, TlsOptions, crypto};
+use kms_tls::{Address, IDLE, Roots, Route, SettingNames, Tls, TlsOptions, crypto};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder, ConfigExt as _},
@@ -62,6 +62,7 @@ pub(super) fn client(
     };
     let mut http = HttpConnector::new();
     http.enforce_http(false);
+    http.set_nodelay(true);
     let Some(proxy) = config.proxy_url.clone() else {
         return Ok((assemble(https.over(http), config, token_file, clock)?, way));
     };
@@ -178,8 +179,11 @@ where
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
-    let client: hyper_util::client::legacy::Client<_, Body> =
-        Builder::new(TokioExecutor::new()).build(connector);
+    let client: hyper_util::client::legacy::Client<_, Body> = Builder::new(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        // Its buffers may hold a Secret.
+        .pool_idle_timeout(IDLE)
+        .build(connector);
     let clock = clock.clone();
     let service = ServiceBuilder::new()
         .map_response(move |response: http::Response<_>| {

@@ -155,7 +155,7 @@ impl Report {
 /// Creates or updates the CronJob of every encrypted OSD, and deletes the CronJobs whose OSD is gone.
 ///
 /// A CronJob that fails does not block the others. Repeating the call is harmless: it changes only CronJobs that do not
-/// match their OSD.
+/// match their OSD. `seen` receives how many OSDs have their CronJob, and how many OSDs there are.
 ///
 /// # Errors
 ///
@@ -165,6 +165,7 @@ pub async fn apply(
     maker: &JobMaker<'_>,
     naming: Naming,
     options: ApplyOptions,
+    seen: &(dyn Fn(usize, usize) + Send + Sync),
 ) -> Result<Report> {
     let Discovery { osds, faults, .. } = place.osds().await?;
     let existing = place.cron_jobs(naming).await?;
@@ -175,6 +176,7 @@ pub async fn apply(
     write.dry_run = options.dry_run;
     write.force = options.force_conflicts;
     let mut report = Report { faults, ..Report::default() };
+    let all = osds.len();
     for osd in osds {
         let job = maker.cron_job(&osd);
         let name = naming.cron_job(osd.id);
@@ -189,6 +191,7 @@ pub async fn apply(
         let key = Some(osd.name.to_string());
         let outcome = Outcome::new(name, osd.id, change);
         report.outcomes.push(Outcome { key, last_rotation, ..outcome });
+        seen(report.outcomes.len(), all);
     }
     // Keep a CronJob whose OSD may belong to a Deployment that could not be parsed.
     existing.retain(|id, _| !report.faults.iter().any(|fault| fault.osd_id == Some(*id)));

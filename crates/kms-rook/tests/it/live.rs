@@ -116,7 +116,7 @@ async fn cluster(place: &RookNamespace, connection: Connection) -> CephClusterSp
 async fn applied(place: &RookNamespace, options: &JobOptions, write: ApplyOptions) -> Report {
     let cluster = CephClusterSpec::new(crate::common::security("vault-tls"));
     let maker = JobMaker::new(&cluster, options).unwrap();
-    apply(place, &maker, options.naming, write).await.unwrap()
+    apply(place, &maker, options.naming, write, &|_, _| ()).await.unwrap()
 }
 
 /// The change of each CronJob, by OSD.
@@ -170,10 +170,13 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
 
     // A dry run.
     let dry = ApplyOptions::new().with_dry_run(true);
-    assert_eq!(changes(&apply(&manager, &maker, Naming::Rook, dry).await.unwrap()), all("created"));
+    assert_eq!(
+        changes(&apply(&manager, &maker, Naming::Rook, dry, &|_, _| ()).await.unwrap()),
+        all("created")
+    );
     assert!(place.cron_jobs().await.is_empty());
 
-    let report = apply(&manager, &maker, Naming::Rook, ApplyOptions::new()).await.unwrap();
+    let report = apply(&manager, &maker, Naming::Rook, ApplyOptions::new(), &|_, _| ()).await.unwrap();
     assert_eq!(changes(&report), all("created"));
     assert!(report.first_error().is_none());
     let mut defaults = BTreeSet::new();
@@ -207,8 +210,11 @@ async fn what_is_stored_is_what_was_made_and_a_second_time_changes_nothing() {
     let found: Vec<_> = defaults.into_iter().collect();
     assert_eq!(found, expected);
 
-    assert_eq!(changes(&apply(&manager, &maker, Naming::Rook, dry).await.unwrap()), all("unchanged"));
-    let again = apply(&manager, &maker, Naming::Rook, ApplyOptions::new()).await.unwrap();
+    assert_eq!(
+        changes(&apply(&manager, &maker, Naming::Rook, dry, &|_, _| ()).await.unwrap()),
+        all("unchanged")
+    );
+    let again = apply(&manager, &maker, Naming::Rook, ApplyOptions::new(), &|_, _| ()).await.unwrap();
     assert_eq!(changes(&again), all("unchanged"));
     for (id, version) in (0..).zip(versions) {
         let stored = place.cron_job(&Naming::Rook.cron_job(id)).await;

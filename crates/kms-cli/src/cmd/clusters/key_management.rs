@@ -20,7 +20,7 @@ use crate::{
     exit::Exit,
     invocation::Invocation,
     kubernetes::Kubernetes,
-    output::{Output, chain},
+    output::{Output, chain, progress},
     output_file,
     rook::Rook,
     settings::{ClusterSettings, PodSettings, pod_environment},
@@ -158,7 +158,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         Ok(osd) => osd,
         Err(error) => return Err(rotate::refused(&[&name], error, &mut sinks).await),
     };
-    let progress = rotate::Progress::new(quiet, output.into());
+    let progress = rotate::Rotation::new(progress(quiet, output));
     let report = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
     for warning in &report.warnings {
         warn!("{warning}");

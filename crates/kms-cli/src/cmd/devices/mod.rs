@@ -89,7 +89,6 @@ pub(crate) async fn run(
                 cryptsetup,
                 kube_namespace: target.kube_namespace(),
                 rook: target.rook(&invocation.global),
-                quiet: invocation.global.quiet,
                 options: invocation.rotation.clone(),
                 sinks: rotate::at_deployments(invocation),
             };

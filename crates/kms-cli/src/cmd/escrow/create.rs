@@ -18,6 +18,7 @@ use crate::{
     args::{Files, key_name},
     exit::Exit,
     output::{ErrorDocument, Format, Output, Tone},
+    progress::Progress,
 };
 
 /// The start of the subsystem of an OSD's header, which has the id of the Ceph cluster (rook-behaviour §8.4).
@@ -133,13 +134,16 @@ pub(crate) async fn run(
     let kms = connect().await?;
     let is_whole = args.names.is_empty();
     let names = if is_whole { all_names(&*kms).await? } else { args.names };
-    let keys = read_keys(&*kms, &names).await?;
+    let progress = output.progress();
+    let keys = read_keys(&*kms, &names, &|done, all| progress.reached("KEKs", done, all)).await?;
     draft.add_keys(&keys, &of_keks, &identities)?;
     let sharing = if args.together { Sharing::Together } else { Sharing::Separate };
     let mut saved = Vec::new();
     if let Some(of_headers) = of_headers {
-        saved = save_headers(&mut draft, of_headers, sharing, &devices, &keys, &cryptsetup).await?;
+        saved =
+            save_headers(&mut draft, of_headers, sharing, &devices, &keys, (&cryptsetup, &progress)).await?;
     }
+    drop(progress);
     let sidecar = draft.commit()?;
     if is_whole {
         record(sidecar.created.to_string()).await;
@@ -179,7 +183,7 @@ async fn save_headers(
     sharing: Sharing,
     devices: &[(KeyName, PathBuf)],
     keys: &[SavedKey],
-    cryptsetup: &Cryptsetup,
+    (cryptsetup, progress): (&Cryptsetup, &Progress),
 ) -> Result<Vec<Saved>> {
     let mut headers = draft.add_headers(recipients, sharing)?;
     let test = InMemory(cryptsetup.clone());
@@ -204,6 +208,7 @@ async fn save_headers(
         let error = copied.await.err();
         document.error = error.as_ref().map(ErrorDocument::of);
         saved.push((document, error));
+        progress.reached("headers", saved.len(), devices.len());
     }
     // The identities of the KEKs need not be those of the headers: a drill proves these.
     headers.finish(&kms_escrow::Identities::default()).await?;

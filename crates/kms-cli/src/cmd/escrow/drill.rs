@@ -142,19 +142,24 @@ pub(crate) async fn run(
     let identities = args.identities.required()?;
     let mut drill = Drill::begin(Escrow::open(&args.folder)?, &identities)?;
     let test = InMemory(cryptsetup.clone());
-    drill.try_headers(&identities, &test).await?;
+    let progress = output.progress();
+    drill.try_headers(&identities, &test, &|done, all| progress.reached("headers", done, all)).await?;
     let mut kube_namespace = None;
     if !args.offline {
         let (kms, of_cluster) = connect().await?;
-        drill.compare(&*kms).await?;
+        drill.compare(&*kms, &|done, all| progress.reached("KEKs", done, all)).await?;
         kube_namespace = of_cluster;
     }
-    for (name, path) in args.device.find(args.live, kube_namespace.as_deref())? {
+    let devices = args.device.find(args.live, kube_namespace.as_deref())?;
+    let all = devices.len();
+    for (at, (name, path)) in devices.into_iter().enumerate() {
         match copy(&name, &path, &cryptsetup).await {
             Ok(copy) => drill.try_device(&copy, &test).await,
             Err(error) => drill.unread_device(&name, path.display().to_string(), error),
         }
+        progress.reached("devices", at + 1, all);
     }
+    drop(progress);
     let record = drill.record().unwrap_or_else(|error| {
         warn!("the date of the drill was not noted: {}", chain(&error));
         drill.result()

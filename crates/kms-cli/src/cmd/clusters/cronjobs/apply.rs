@@ -100,7 +100,9 @@ pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'
     if is_wanted(&source, options.naming) {
         let maker = JobMaker::new(&source.cluster, &options)?;
         warn_of_withheld(maker.withheld());
-        report = client::apply(place, &maker, options.naming, write).await?.and(report);
+        let progress = output.progress();
+        let seen = |done, all| progress.reached("CronJobs", done, all);
+        report = client::apply(place, &maker, options.naming, write, &seen).await?.and(report);
     }
     let also = if is_wanted(&source, options.naming) {
         " and no encrypted OSDs on PVCs"

@@ -115,7 +115,8 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
             )));
         }
     }
-    let Found { target, provider, facts, devices, .. } = Found::read(invocation, &data_dir, devices).await?;
+    let Found { target, provider, facts, devices, .. } =
+        Found::read(invocation, &data_dir, devices.then_some(&output.progress())).await?;
     let seen = Seen { cluster: target.cluster_name(), provider, facts, devices };
     show(seen, SystemTime::now(), older_than, &wanted, output)
 }

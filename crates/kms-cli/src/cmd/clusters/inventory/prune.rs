@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     }
     // Before anything is asked: wrong recipients need no login.
     let recipients = args.recipients.as_deref().map(recipients).transpose()?;
-    let Found { target, kms, facts, .. } = Found::read(invocation, &[], false).await?;
+    let Found { target, kms, facts, .. } = Found::read(invocation, &[], None).await?;
     let now = SystemTime::now();
     let inventory = Inventory::new(facts, now, None);
     let orphans = chosen(inventory.orphans(args.older_than, now)?, &args.names, &inventory)?;

@@ -25,6 +25,7 @@ use crate::{
     invocation::Invocation,
     kubernetes::Kubernetes,
     output::chain,
+    progress::Progress,
     settings::{ClusterSettings, read_manifests},
     target::Target,
 };
@@ -55,7 +56,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Asks all sources. OSDs come from Kubernetes with `--cluster`, else from the files if they have any, else from the
-    /// folders of this host.
+    /// folders of this host. `try_devices` shows how far the tries on devices are; without it, kms tries no device.
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ impl Found {
     pub(super) async fn read(
         invocation: &Invocation<'_>,
         data_dir: &[PathBuf],
-        try_devices: bool,
+        try_devices: Option<&Progress>,
     ) -> Result<Self> {
         let global = &invocation.global;
         let (target, files) = match (&global.cluster, global.files.is_empty()) {
@@ -93,7 +94,7 @@ impl Found {
                 }
             }
         );
-        let reads_host = try_devices || (cluster.is_none() && files.is_none());
+        let reads_host = try_devices.is_some() || (cluster.is_none() && files.is_none());
         let folders =
             if reads_host { on_host(data_dir, target.kube_namespace()) } else { Ok(Folders::new()) };
         let mut facts = cluster.or(files).unwrap_or_else(|| of_host(&folders));
@@ -105,10 +106,11 @@ impl Found {
             Err(error) => facts.gaps.push(failed(Source::Keys, error)),
         }
         let mut devices = Devices::new();
-        if let (true, Ok(kms)) = (try_devices, &kms) {
+        if let (Some(progress), Ok(kms)) = (try_devices, &kms) {
             match folders {
                 Ok(folders) => {
-                    devices = open_each(&**kms, folders, &invocation.cryptsetup(), &mut facts).await;
+                    devices =
+                        open_each(&**kms, folders, &invocation.cryptsetup(), &mut facts, progress).await;
                 }
                 Err(error) => facts.gaps.push(failed(Source::Devices, error)),
             }
@@ -223,7 +225,9 @@ async fn open_each(
     folders: Folders,
     cryptsetup: &Cryptsetup,
     facts: &mut Facts,
+    progress: &Progress,
 ) -> Devices {
+    let (all, mut done) = (folders.len(), 0);
     let tried = stream::iter(folders).map(async |(name, folders)| {
         let nodes = folders.iter().flat_map(OsdFolder::nodes).cloned();
         let verified = async {
@@ -236,6 +240,8 @@ async fn open_each(
     let mut tried = tried.buffer_unordered(DEVICES_PARALLEL);
     let mut devices = Devices::new();
     while let Some((name, verified)) = tried.next().await {
+        done += 1;
+        progress.reached("OSDs", done, all);
         match verified {
             Ok(found) => {
                 let mut problems = Vec::new();

@@ -7,10 +7,8 @@ use kms_escrow::{Escrow, SavedKey};
 use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
 use super::cluster::Live;
-use super::{
-    AbortArgs, Conflict, CutoverArgs, FinishArgs, Names, document::Document, progress::Lines, sides::Sides,
-};
-use crate::{exit::Exit, invocation::Invocation, output::Output};
+use super::{AbortArgs, Conflict, CutoverArgs, FinishArgs, Names, document::Document, sides::Sides};
+use crate::{exit::Exit, invocation::Invocation, output::Output, progress::Progress};
 
 /// All keys of the journal, and no replacement.
 fn all() -> (Names, Conflict) {
@@ -21,7 +19,7 @@ fn all() -> (Names, Conflict) {
 pub(super) async fn cutover(
     args: CutoverArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let CutoverArgs { both, journal, names, restarts } = args;
@@ -76,7 +74,7 @@ pub(super) async fn add_cluster(sides: &Sides, invocation: &Invocation<'_>, plan
 pub(super) async fn finish(
     args: FinishArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let FinishArgs { both, journal, escrow, identities, osds_have_restarted, destroy } = args;
@@ -147,7 +145,7 @@ fn check_escrow(escrow: &Escrow, used: &BTreeSet<KeyName>, sides: [&dyn KmsProvi
 pub(super) async fn abort(
     args: AbortArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let AbortArgs { both, journal, restarts, source_is_in_use } = args;

@@ -14,13 +14,14 @@ use clap::{Subcommand, ValueEnum};
 use kms_core::{KeyName, Result};
 use kms_migrate::{Bytes, Journal, OnConflict, Options};
 
-use self::{document::Document, progress::Lines, proof::OnDevices, sides::Sides};
+use self::{document::Document, proof::OnDevices, sides::Sides};
 use crate::{
     args::{duration, key_name},
     cmd::{devices::DATA_DIR, escrow::IdentityArgs},
     exit::Exit,
     invocation::Invocation,
     output::Output,
+    progress::Progress,
 };
 
 /// What a migration leaves as it is.
@@ -246,7 +247,7 @@ impl Both {
 
 /// Runs a step.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
-    let progress = Lines::new(invocation.global.quiet, output.format());
+    let progress = output.progress();
     match args.step {
         Step::Plan(args) => plan(args, invocation, &progress, output).await,
         Step::Copy(args) => copy(args, invocation, &progress, output).await,
@@ -260,7 +261,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
 async fn plan(
     args: PlanArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let sides = Sides::read(invocation, &args.both.from, &args.both.to)?;
@@ -278,7 +279,7 @@ async fn plan(
 async fn copy(
     args: CopyArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let sides = Sides::read(invocation, &args.both.from, &args.both.to)?;
@@ -294,7 +295,7 @@ async fn copy(
 async fn verify(
     args: VerifyArgs,
     invocation: &Invocation<'_>,
-    progress: &Lines,
+    progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let VerifyArgs { both, journal, names, proof, data_dir } = args;

@@ -15,7 +15,7 @@ use super::{
     document,
     find::Found,
     journal::Journal,
-    progress::{OsdEnded, Progress},
+    progress::{OsdEnded, Rotation},
     sink::{Ended, ResultSink, note_everywhere},
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
 pub(super) struct All<'a> {
     pub(super) options: &'a Options,
     pub(super) jobs: NonZeroUsize,
-    pub(super) progress: Progress,
     pub(super) sinks: Vec<Box<dyn ResultSink>>,
     pub(super) journal: Option<Journal>,
 }
@@ -69,6 +68,7 @@ impl All<'_> {
         mut self,
         kms: &dyn KmsProvider,
         found: Vec<Found>,
+        progress: &Rotation,
         output: &mut Output<'_>,
     ) -> Result<Exit> {
         let begin = Instant::now();
@@ -92,17 +92,16 @@ impl All<'_> {
                 Ok(osd) => osds.push(osd),
                 Err(error) => {
                     self.ended(&mut summary, begin, &name, Err(error)).await;
-                    self.progress.ended(&summary.ended(&name));
+                    progress.ended(&summary.ended(&name));
                 }
             }
         }
-        self.progress.line(format_args!(
+        progress.line(format_args!(
             "{} OSDs, {} done before, {} at a time",
             summary.total, summary.skipped, self.jobs
         ));
-        // `self` is borrowed while results are noted, so `progress` moves out of it.
-        let progress = std::mem::replace(&mut self.progress, Progress::new(true, output.format()));
-        let all = rotate_all(kms, osds, self.options, self.jobs, &progress, async |name, result| {
+        progress.reached(summary.done(), summary.total);
+        let all = rotate_all(kms, osds, self.options, self.jobs, progress, async |name, result| {
             self.ended(&mut summary, begin, name, result).await;
             progress.ended(&summary.ended(name));
         });

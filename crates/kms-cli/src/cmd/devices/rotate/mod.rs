@@ -27,7 +27,7 @@ pub(crate) use self::sink::at_deployments;
 pub(crate) use self::{
     document::headline,
     one::{refused, rotate_one},
-    progress::Progress,
+    progress::Rotation,
     sink::ResultSink,
 };
 use crate::{
@@ -163,7 +163,6 @@ pub(crate) struct Host<'a> {
     pub(crate) kube_namespace: Option<&'a str>,
     /// The Rook cluster of its OSDs.
     pub(crate) rook: Rook,
-    pub(crate) quiet: bool,
     /// The options of a rotation, before those of the command line.
     pub(crate) options: Options,
     /// The places for results outside of the host.
@@ -178,7 +177,7 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let (options, mut sinks) = (args.options(host.options), args.sinks(host.sinks)?);
-    let progress = Progress::new(host.quiet, output.format());
+    let progress = Rotation::new(output.progress());
     match (args.name, args.device) {
         (Some(name), Some(device)) => {
             let paths = [Some(device), args.metadata, args.wal].into_iter().flatten();
@@ -235,8 +234,8 @@ pub(crate) async fn run(
             let journal = args.all.resume.filter(|_| !options.dry_run);
             let journal = journal.as_deref().map(journal::Journal::open).transpose()?;
             let kms = connect().await?;
-            let run = all::All { options: &options, jobs, progress, sinks, journal };
-            run.run(&*kms, found, output).await
+            let run = all::All { options: &options, jobs, sinks, journal };
+            run.run(&*kms, found, &progress, output).await
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Shows the progress of a running rotation on standard error.
+//! Shows the progress of a running rotation.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{self, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -13,46 +12,44 @@ use kms_rotation::{Observer, Phase, Step};
 use serde::Serialize;
 use tracing::{debug, info};
 
-use crate::output::{ErrorDocument, Format, ProgressLine, Tone, on_stderr};
+use crate::{
+    output::{ErrorDocument, Tone, on_stderr},
+    progress::Progress,
+};
 
 /// The interval of messages about the wait. The first one comes when the wait begins.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Writes steps to the log; writes the wait and the count to standard error.
 #[derive(Debug)]
-pub(crate) struct Progress {
-    quiet: bool,
-    format: Format,
+pub(crate) struct Rotation {
+    shown: Progress,
     /// The time left of each wait at its last message. If many OSDs wait, the first one speaks for all.
     said: Mutex<BTreeMap<KeyName, Duration>>,
 }
 
-impl Progress {
-    /// With `--quiet` shows nothing but logs. If a program reads the output, shows one line for each OSD of many.
-    pub(crate) fn new(quiet: bool, format: Format) -> Self {
-        Self { quiet, format, said: Mutex::default() }
+impl Rotation {
+    /// Shows the progress in this way. If a program reads the output, shows one line for each OSD of many.
+    pub(crate) fn new(shown: Progress) -> Self {
+        Self { shown, said: Mutex::default() }
     }
 
     /// Shows a line for people.
     pub(crate) fn line(&self, line: impl fmt::Display) {
-        if self.format == Format::Text {
-            self.write(line);
-        }
+        self.shown.line(line);
+    }
+
+    /// Shows how many of many OSDs have ended.
+    pub(crate) fn reached(&self, done: usize, osds: usize) {
+        // Elsewhere each OSD has a line.
+        let _is_terminal = self.shown.bar("OSDs", done, osds);
     }
 
     /// Shows that an OSD has ended.
     pub(crate) fn ended(&self, ended: &OsdEnded<'_>) {
-        self.write(match self.format {
-            Format::Json => ended.json(),
-            Format::Text => ended.text(),
-        });
-    }
-
-    fn write(&self, line: impl fmt::Display) {
-        if !self.quiet {
-            // If standard error is closed, the reader does not want the line.
-            let _closed = writeln!(io::stderr(), "{line}");
-        }
+        self.reached(ended.done, ended.osds);
+        self.line(ended.text());
+        self.shown.document(ended);
     }
 }
 
@@ -68,11 +65,6 @@ pub(crate) struct OsdEnded<'a> {
 }
 
 impl OsdEnded<'_> {
-    /// One line, as `docs/json-output.md` describes it.
-    pub(crate) fn json(&self) -> String {
-        ProgressLine { progress: self }.json()
-    }
-
     fn text(&self) -> String {
         let Self { name, done, osds, error } = self;
         let what = match error {
@@ -83,7 +75,7 @@ impl OsdEnded<'_> {
     }
 }
 
-impl Observer for Progress {
+impl Observer for Rotation {
     fn step(&self, name: &KeyName, step: &Step, phase: Phase) {
         match phase {
             Phase::Before => debug!(key = name.as_str(), "{step}"),

@@ -1,7 +1,6 @@
 //! Switches a CephCluster by the Kubernetes API.
 
 use std::{
-    io::Write as _,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -17,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::super::sides::Sides;
-use crate::args::Global;
+use crate::{args::Global, progress::write_line};
 
 /// The pause between two looks at the OSDs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -131,8 +130,7 @@ impl Cluster for Live<'_> {
         }
         let is_new = self.said.swap(waiting.len(), Ordering::Relaxed) != waiting.len();
         if is_new && !self.quiet {
-            // If standard error is closed, the reader does not want the line.
-            let _closed = writeln!(std::io::stderr(), "waiting for OSDs to restart: {named}");
+            write_line(format_args!("waiting for OSDs to restart: {named}"));
         }
         sleep(LOOK_EVERY.min(self.end.saturating_duration_since(Instant::now()))).await;
         Ok(())
