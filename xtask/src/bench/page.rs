@@ -142,8 +142,16 @@ fn providers(figures: &Figures, page: &mut String) -> Result<String> {
     let others = figures.have(&[What::Providers]);
     let others = if others { figures.rows(What::Providers, "/operations")?.as_slice() } else { &[] };
     let others = others.iter().map(|row| (text(row, "server").to_owned(), row));
+    let counts = figures.rows(What::Vault, "/requests")?;
+    // The figures of Vault have the counts in a list of their own, and none of a put.
+    let counted = |row: &Value| {
+        let same =
+            |count: &&Value| ["kv", "operation"].iter().all(|field| text(count, field) == text(row, field));
+        counts.iter().find(same)?.get("requests").cloned()
+    };
     for (server, row) in vault.chain(kmip).chain(others) {
-        let requests = row.get("requests").map_or_else(|| "-".to_owned(), Value::to_string);
+        let requests = row.get("requests").cloned().or_else(|| counted(row));
+        let requests = requests.map_or_else(|| "-".to_owned(), |requests| requests.to_string());
         let (operation, callers) = (text(row, "operation"), float(row, "callers"));
         let _ = writeln!(
             page,
