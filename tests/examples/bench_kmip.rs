@@ -14,9 +14,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use async_trait::async_trait;
 use kms_core::{
-    ConnectionDetails, DeleteMode, Freshness, Kek, KeyName, KmsProvider, ProviderBuilder as _, PutMode,
-    layer,
+    ConnectionDetails, ProviderBuilder as _, layer,
     secret::{SecretData, SecretMap},
 };
 use kms_kmip::{KmipBuilder, MemoryIndex};
@@ -24,8 +24,8 @@ use kms_testkit::{
     fake::kmip::{KmipDouble, Quirks},
     servers::{self, Pki, PyKmip, pki::write_private, pykmip::Flavour},
 };
-use kms_tests::measure::{Ratio, median, rate, time};
-use serde_json::{Value, json};
+use kms_tests::measure::{Operation, Ours, Side, compare, is_short, median, time};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -33,8 +33,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The number of turns of each side, and of operations in a turn.
-const TURNS: usize = 9;
+/// The number of keys in a turn.
 const KEYS: usize = 64;
 /// The number of connections of each side.
 const CONNECTIONS: usize = 4;
@@ -53,17 +52,14 @@ const GET: u32 = 0x0a;
 const ATTRIBUTES: u32 = 0x0b;
 const DESTROY: u32 = 0x14;
 
-/// An operation, and the requests that the provider sends for it to a server like PyKMIP.
-#[derive(Clone, Copy, Debug)]
-struct Op {
-    name: &'static str,
-    requests: &'static [Request],
+/// The requests that the provider sends for an operation to a server like PyKMIP.
+fn requests(operation: Operation) -> &'static [Request] {
+    match operation {
+        Operation::Create => &[&[LOCATE], &[REGISTER, ATTRIBUTES], &[ATTRIBUTES]],
+        Operation::Get => &[&[GET]],
+        Operation::Delete => &[&[ATTRIBUTES], &[LOCATE], &[ATTRIBUTES], &[LOCATE], &[DESTROY]],
+    }
 }
-
-const CREATE: Op = Op { name: "create", requests: &[&[LOCATE], &[REGISTER, ATTRIBUTES], &[ATTRIBUTES]] };
-const READ: Op = Op { name: "get", requests: &[&[GET]] };
-const DELETE: Op =
-    Op { name: "delete", requests: &[&[ATTRIBUTES], &[LOCATE], &[ATTRIBUTES], &[LOCATE], &[DESTROY]] };
 
 /// Encodes a field: tag, type, length, value, padding.
 fn field(tag: u32, kind: u8, value: &[u8]) -> Vec<u8> {
@@ -155,25 +151,6 @@ impl Bare {
         })
     }
 
-    async fn run(self: Arc<Self>, op: Op, name: String) -> Result<()> {
-        let uids = || self.uids.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut uid = uids().get(&name).cloned().unwrap_or_default();
-        for operations in op.requests {
-            let uid_of_request = if operations.contains(&REGISTER) { "" } else { uid.as_str() };
-            let response = self.exchange(&message(operations, &name, uid_of_request)).await?;
-            // The result status of each item is Success.
-            let status = |window: &&[u8]| window.starts_with(&[0x42, 0, 0x7f, 5, 0, 0, 0, 4]);
-            for found in response.windows(12).filter(status) {
-                ensure!(found.ends_with(&[0; 4]), "{} of {name} is refused", op.name);
-            }
-            if operations.contains(&REGISTER) {
-                uid = identifier(&response).context("no identifier")?;
-                uids().insert(name.clone(), uid.clone());
-            }
-        }
-        Ok(())
-    }
-
     async fn exchange(&self, request: &[u8]) -> Result<Vec<u8>> {
         let _permit = self.permits.acquire().await?;
         let idle = self.idle.lock().await.pop();
@@ -196,6 +173,28 @@ impl Bare {
     }
 }
 
+#[async_trait]
+impl Side for Bare {
+    async fn run(&self, operation: Operation, name: String) -> Result<()> {
+        let uids = || self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uid = uids().get(&name).cloned().unwrap_or_default();
+        for operations in requests(operation) {
+            let uid_of_request = if operations.contains(&REGISTER) { "" } else { uid.as_str() };
+            let response = self.exchange(&message(operations, &name, uid_of_request)).await?;
+            // The result status of each item is Success.
+            let status = |window: &&[u8]| window.starts_with(&[0x42, 0, 0x7f, 5, 0, 0, 0, 4]);
+            for found in response.windows(12).filter(status) {
+                ensure!(found.ends_with(&[0; 4]), "{} of {name} is refused", operation.name());
+            }
+            if operations.contains(&REGISTER) {
+                uid = identifier(&response).context("no identifier")?;
+                uids().insert(name.clone(), uid.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The first identifier in a response.
 fn identifier(response: &[u8]) -> Option<String> {
     let at = response.windows(4).position(|window| window == [0x42, 0, 0x94, 7])?;
@@ -204,101 +203,41 @@ fn identifier(response: &[u8]) -> Option<String> {
 }
 
 /// Our provider, behind the standard layers.
-#[derive(Clone)]
-struct Ours {
-    provider: Arc<dyn KmsProvider>,
-    kek: Arc<Kek>,
+async fn ours(endpoint: &str, pki: &Pki) -> Result<Ours> {
+    let mut secrets = SecretMap::new("the benchmark");
+    secrets.insert(
+        SecretData::new("token")
+            .with("CA_CERT", pki.ca.cert.clone().into_bytes())
+            .with("CLIENT_CERT", pki.client1.cert.clone().into_bytes())
+            .with("CLIENT_KEY", pki.client1.key.clone().into_bytes()),
+    );
+    let details: ConnectionDetails =
+        [("KMIP_ENDPOINT", endpoint), ("KMIP_PROTOCOL_VERSION", "1.4"), ("TLS_SERVER_NAME", "localhost")]
+            .into_iter()
+            .collect();
+    let builder = KmipBuilder::new().with_details(&details).with_token_secret("token").with_cluster(CLUSTER);
+    let kmip = builder.with_index(Arc::new(MemoryIndex::new())).build(&secrets).await?;
+    let options = kmip.layer_options(layer::LayerOptions::default());
+    Ours::new(layer::standard(Arc::new(kmip), &options))
 }
 
-impl Ours {
-    async fn new(endpoint: &str, pki: &Pki) -> Result<Self> {
-        let mut secrets = SecretMap::new("the benchmark");
-        secrets.insert(
-            SecretData::new("token")
-                .with("CA_CERT", pki.ca.cert.clone().into_bytes())
-                .with("CLIENT_CERT", pki.client1.cert.clone().into_bytes())
-                .with("CLIENT_KEY", pki.client1.key.clone().into_bytes()),
-        );
-        let details: ConnectionDetails =
-            [("KMIP_ENDPOINT", endpoint), ("KMIP_PROTOCOL_VERSION", "1.4"), ("TLS_SERVER_NAME", "localhost")]
-                .into_iter()
-                .collect();
-        let builder =
-            KmipBuilder::new().with_details(&details).with_token_secret("token").with_cluster(CLUSTER);
-        let kmip = builder.with_index(Arc::new(MemoryIndex::new())).build(&secrets).await?;
-        let options = kmip.layer_options(layer::LayerOptions::default());
-        Ok(Self { provider: layer::standard(Arc::new(kmip), &options), kek: Arc::new(Kek::generate()?) })
-    }
-
-    async fn run(self, op: Op, name: String) -> Result<()> {
-        let name: KeyName = name.parse()?;
-        match op.name {
-            "create" => drop(self.provider.put(&name, &self.kek, PutMode::Create).await?),
-            "get" => drop(self.provider.get(&name, Freshness::Any).await?),
-            _ => drop(self.provider.delete(&name, DeleteMode::Destroy).await?),
-        }
-        Ok(())
-    }
-}
-
-/// Checks on the double that the provider sends the requests of each [`Op`].
+/// Checks on the double that the provider sends these [`requests`].
 async fn check_requests() -> Result<()> {
     let double = KmipDouble::start(Quirks { no_placeholder: true, ..Quirks::default() }).await?;
-    let ours = Ours::new(&double.endpoint(), double.pki()).await?;
+    let ours = ours(&double.endpoint(), double.pki()).await?;
     // The first round finds out what the server does.
     for name in ["first", "second"] {
-        for op in [CREATE, READ, DELETE] {
+        for operation in Operation::ALL {
             let before = double.operations().len();
-            ours.clone().run(op, name.to_owned()).await?;
+            ours.run(operation, name.to_owned()).await?;
             let sent = double.operations().split_off(before);
             // This double does not know the object of a Register, so the attributes are asked for again.
-            let expected = op.requests.concat();
-            ensure!(name == "first" || sent == expected, "{}: {sent:x?} in place of {expected:x?}", op.name);
+            let expected = requests(operation).concat();
+            let what = operation.name();
+            ensure!(name == "first" || sent == expected, "{what}: {sent:x?} in place of {expected:x?}");
         }
     }
     Ok(())
-}
-
-/// Measures both sides in alternation; returns the rows of the table.
-async fn rates(server: &PyKmip) -> Result<Vec<Value>> {
-    let ours = Ours::new(&server.endpoint(), server.pki()).await?;
-    let bare = Arc::new(Bare::new(&server.endpoint(), server.pki())?);
-    let mut rows = Vec::new();
-    for callers in [1, 16] {
-        let mut figures: HashMap<&str, [Vec<f64>; 2]> = HashMap::new();
-        for turn in 0..TURNS {
-            let names: Vec<_> = (0..KEYS).map(|key| format!("t{turn}-k{key}")).collect();
-            // Each side deletes what it has created, so both find the server empty.
-            let sides = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
-            for side in sides {
-                for op in [CREATE, READ, DELETE] {
-                    let rate = if side == 0 {
-                        let ours = ours.clone();
-                        rate(callers, &names, move |name| ours.clone().run(op, name)).await?
-                    } else {
-                        let bare = Arc::clone(&bare);
-                        rate(callers, &names, move |name| Arc::clone(&bare).run(op, name)).await?
-                    };
-                    if let Some(rates) = figures.entry(op.name).or_default().get_mut(side) {
-                        rates.push(rate);
-                    }
-                }
-            }
-        }
-        for Op { name, requests } in [CREATE, READ, DELETE] {
-            let [ours, bare] = figures.remove(name).unwrap_or_default();
-            let Ratio { median: ratio, quartiles, .. } = Ratio::of(&ours, &bare);
-            let (rate, limit, requests) = (median(ours), median(bare), requests.len());
-            println!(
-                "{name:7} {callers:2} callers  {requests} requests  {rate:7.0}/s  bare loop {limit:7.0}/s  ratio {ratio:.2}"
-            );
-            rows.push(
-                json!({"operation": name, "callers": callers, "requests": requests, "per_second": rate,
-                             "bare_per_second": limit, "ratio": ratio, "quartiles": quartiles}),
-            );
-        }
-    }
-    Ok(rows)
 }
 
 /// Measures `kms get` as a process, without an index.
@@ -321,7 +260,7 @@ async fn program(server: &PyKmip, folder: &std::path::Path) -> Result<f64> {
     time(Command::new(command.get_program()).args(command.get_args()).args(["create", "program"]))?;
     command.args(["get", "program"]);
     let mut runs = Vec::new();
-    for _ in 0..RUNS {
+    for _ in 0..if is_short() { 1 } else { RUNS } {
         runs.push(time(&mut command)?);
     }
     std::fs::remove_file(&path)?;
@@ -335,7 +274,10 @@ async fn main() -> Result<()> {
     let out = std::env::args_os().nth(1).map(PathBuf::from).context("which file to write JSON to")?;
     check_requests().await?;
     let server = PyKmip::start(Flavour::Tls13).await?;
-    let rows = rates(&server).await?;
+    let ours = Arc::new(ours(&server.endpoint(), server.pki()).await?);
+    let bare = Arc::new(Bare::new(&server.endpoint(), server.pki())?);
+    let keys = if is_short() { 8 } else { KEYS };
+    let rows = compare("PyKMIP", keys, ours, bare, |operation| requests(operation).len()).await?;
     let program = program(&server, out.parent().context("a folder")?).await?;
     let result = json!({"operations": rows, "kms_get_ms": program});
     std::fs::write(&out, format!("{result:#}\n")).with_context(|| format!("write {}", out.display()))?;

@@ -16,7 +16,7 @@ use kms_testkit::{
 };
 use kms_tests::{
     Kms,
-    measure::{Cost, MEASURE, Ratio, cost, f64_of, measured, words_of},
+    measure::{Cost, MEASURE, Ratio, cost, f64_of, is_short, measured, words_of},
 };
 use serde_json::{Value, json};
 
@@ -27,7 +27,11 @@ const HOST: usize = 60;
 /// The number of OSDs with costly slots that are opened; the figure is extrapolated from them.
 const COSTLY: usize = 6;
 /// The numbers of OSDs of small and large clusters.
-const FLEET: [usize; 3] = [10, 100, 1000];
+const FLEET: [usize; 4] = [10, 100, 1000, 10_000];
+/// How many keys of a fleet are stored at a time.
+const PARALLEL: usize = 16;
+/// The prefix of the names of keys in Vault.
+const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,7 +39,11 @@ fn main() -> Result<()> {
         [MEASURE, file] => measured(Path::new(file)),
         ["boot", out] => tokio::runtime::Runtime::new()?.block_on(boot(Path::new(out))),
         [out] => tokio::runtime::Runtime::new()?.block_on(all(Path::new(out))),
-        _ => bail!("usage: bench_rotate [boot] OUT"),
+        // One size alone, to try it.
+        ["fleet", out, osds] => {
+            tokio::runtime::Runtime::new()?.block_on(one_fleet(Path::new(out), osds.parse()?))
+        }
+        _ => bail!("usage: bench_rotate [boot] OUT, or bench_rotate fleet OUT OSDS"),
     }
 }
 
@@ -132,8 +140,8 @@ async fn all(out: &Path) -> Result<()> {
     let mut figures = serde_json::Map::new();
     head();
     rotation(&user, &mut figures)?;
-    host(&user, &mut figures, COSTLY)?;
-    fleet(&user, &mut figures)?;
+    host(&user, &mut figures, if is_short() { 1 } else { COSTLY })?;
+    fleet(&user, if is_short() { &FLEET[..1] } else { &FLEET }, &mut figures).await?;
     write(out, &figures)
 }
 
@@ -142,7 +150,15 @@ async fn boot(out: &Path) -> Result<()> {
     let user = User::new().await?;
     let mut figures = serde_json::Map::new();
     head();
-    host(&user, &mut figures, HOST)?;
+    host(&user, &mut figures, if is_short() { 1 } else { HOST })?;
+    write(out, &figures)
+}
+
+async fn one_fleet(out: &Path, osds: usize) -> Result<()> {
+    let user = User::new().await?;
+    let mut figures = serde_json::Map::new();
+    head();
+    fleet(&user, &[osds], &mut figures).await?;
     write(out, &figures)
 }
 
@@ -176,7 +192,7 @@ fn rotation(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result
 
     let mut later = Vec::new();
     let mut alone = Vec::new();
-    for round in 0..RUNS {
+    for round in 0..if is_short() { 2 } else { RUNS } {
         // The same calls, in alternation, on a copy: every call checks the digest of the volume key, and its cost is in
         // the header.
         let place = folder.path().join(format!("bare-{round}"));
@@ -238,16 +254,16 @@ fn host(user: &User, figures: &mut serde_json::Map<String, Value>, costly: usize
 }
 
 /// Measures all OSDs of a cluster.
-fn fleet(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
-    for count in FLEET {
-        let kek = Kek::generate()?;
-        let template = Image::luks2(&kek);
+async fn fleet(user: &User, sizes: &[usize], figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    for count in sizes {
+        let (count, kek) = (*count, Kek::generate()?);
+        let template = Image::of_fleet(&kek);
         let folder = tempfile::tempdir()?;
+        let names: Vec<String> = (0..count).map(|number| format!("fleet-{count}-{number}")).collect();
+        store(&user.server, &names, &kek).await?;
         let mut list = String::new();
-        for number in 0..count {
-            let name = format!("fleet-{count}-{number}");
-            user.store(&name, &kek)?;
-            let image = template.copy(folder.path().join(&name));
+        for name in &names {
+            let image = template.copy(folder.path().join(name));
             list.push_str(&format!("{name} {}\n", image.path().display()));
         }
         user.kms.file("list", &list);
@@ -260,5 +276,19 @@ fn fleet(user: &User, figures: &mut serde_json::Map<String, Value>) -> Result<()
         figure["requests_each"] = json!(each);
         figures.insert(format!("fleet_{count}"), figure);
     }
+    Ok(())
+}
+
+/// Stores the KEK under all names.
+async fn store(server: &OpenBao, names: &[String], kek: &Kek) -> Result<()> {
+    let kek = kek.expose_secret_text()?;
+    let parts = (0..PARALLEL).map(|part| async move {
+        for name in names.iter().skip(part).step_by(PARALLEL) {
+            let key = format!("{PREFIX}{name}");
+            server.admin().call("POST", &format!("rookv2/data/{key}"), json!({"data": {&key: kek}})).await?;
+        }
+        anyhow::Ok(())
+    });
+    futures_util::future::try_join_all(parts).await?;
     Ok(())
 }

@@ -16,12 +16,9 @@ use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutM
 use kms_dispatch::Options;
 use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
-use kms_tests::measure::{Ratio, median, time, turn};
+use kms_tests::measure::{Ratio, is_short, median, time, turn, turns};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-
-/// The number of turns of each side.
-const TURNS: usize = 9;
 
 /// The number of runs of each program.
 const RUNS: usize = 60;
@@ -185,8 +182,8 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     for callers in [1, 64] {
         for op in Op::ALL {
-            let mut turns = [Vec::new(), Vec::new()];
-            for number in 0..TURNS {
+            let mut found = [Vec::new(), Vec::new()];
+            for number in 0..turns() {
                 let sides = if number % 2 == 0 { [0, 1] } else { [1, 0] };
                 for side in sides {
                     // Both sides find every key stored. After the first round there is nothing left to delete, for both
@@ -199,12 +196,12 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
                         let bare = bare.clone();
                         turn(callers, move |name| bare.clone().run(op, name)).await?
                     };
-                    if let Some(turns) = turns.get_mut(side) {
-                        turns.push(result);
+                    if let Some(found) = found.get_mut(side) {
+                        found.push(result);
                     }
                 }
             }
-            let [ours, bare] = &turns;
+            let [ours, bare] = &found;
             let [ours_rates, bare_rates] =
                 [ours, bare].map(|turns| turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>());
             let Ratio { median: ratio, quartiles, .. } = Ratio::of(&ours_rates, &bare_rates);
@@ -270,7 +267,7 @@ async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value>
     curl.args(["--silent", "--fail", "--cacert"]).arg(server.pki_file("ca.crt"));
     curl.arg("--header").arg(format!("X-Vault-Token: {token}")).arg(&url);
     let (mut rate, mut limit) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
+    for _ in 0..if is_short() { 1 } else { RUNS } {
         limit.push(time(&mut curl)?);
         rate.push(time(&mut ours)?);
     }

@@ -5,10 +5,14 @@ use std::{
     future::Future,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use kms_core::{DeleteMode, Freshness, Kek, KeyName, KmsProvider, PutMode};
+use kms_testkit::servers::{self, Kube};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike as _,
@@ -17,6 +21,21 @@ use serde_json::{Value, json};
 
 /// The duration of one turn of a side.
 const TURN: Duration = Duration::from_millis(600);
+
+/// Set if a run only tries the benchmarks. Its figures say nothing.
+pub const SHORT: &str = "KMS_BENCH_SHORT";
+
+/// The number of turns of each side.
+#[must_use]
+pub fn turns() -> usize {
+    if is_short() { 2 } else { 9 }
+}
+
+/// Whether this run only tries the benchmarks.
+#[must_use]
+pub fn is_short() -> bool {
+    servers::optional_setting(SHORT).is_some()
+}
 
 /// What one turn of a side has shown.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +149,147 @@ where
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     let count = names.len() as f64;
     Ok(count / begin.elapsed().as_secs_f64())
+}
+
+/// What both sides of a comparison do with each of their keys, in this order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "what every provider can do")]
+pub enum Operation {
+    /// Stores a KEK under a new name.
+    Create,
+    /// Reads it.
+    Get,
+    /// Deletes it for good.
+    Delete,
+}
+
+impl Operation {
+    /// All operations.
+    pub const ALL: [Self; 3] = [Self::Create, Self::Get, Self::Delete];
+
+    /// The name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Get => "get",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One side of a comparison.
+#[async_trait]
+pub trait Side: Send + Sync + 'static {
+    /// Does an operation on the key of this name.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses it.
+    async fn run(&self, operation: Operation, name: String) -> Result<()>;
+}
+
+/// A provider, behind the standard layers.
+#[derive(Debug)]
+pub struct Ours {
+    /// The provider.
+    pub provider: Arc<dyn KmsProvider>,
+    kek: Kek,
+}
+
+impl Ours {
+    /// The provider, with a KEK that it stores under every name.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random bytes.
+    pub fn new(provider: Arc<dyn KmsProvider>) -> Result<Self> {
+        Ok(Self { provider, kek: Kek::generate()? })
+    }
+}
+
+#[async_trait]
+impl Side for Ours {
+    async fn run(&self, operation: Operation, name: String) -> Result<()> {
+        let name: KeyName = name.parse()?;
+        match operation {
+            Operation::Create => drop(self.provider.put(&name, &self.kek, PutMode::Create).await?),
+            Operation::Get => drop(self.provider.get(&name, Freshness::Any).await?),
+            Operation::Delete => drop(self.provider.delete(&name, DeleteMode::Destroy).await?),
+        }
+        Ok(())
+    }
+}
+
+/// Lets both sides create, read and delete this many keys in turns, by one caller and by 16. Returns the rows of the table, and
+/// prints them. `requests` is the number of requests that both send for an operation.
+///
+/// # Errors
+///
+/// If an operation fails.
+#[expect(clippy::print_stdout, reason = "for people who measure")]
+pub async fn compare(
+    server: &str,
+    keys: usize,
+    ours: Arc<dyn Side>,
+    bare: Arc<dyn Side>,
+    requests: impl Fn(Operation) -> usize,
+) -> Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    for callers in [1, 16] {
+        let mut rates = Operation::ALL.map(|operation| (operation, [Vec::new(), Vec::new()]));
+        for turn in 0..turns() {
+            let mut sides = [(0, &ours), (1, &bare)];
+            if turn % 2 == 1 {
+                sides.reverse();
+            }
+            for (number, side) in sides {
+                // New names in each turn: some services keep what they know of a deleted key.
+                let names: Vec<_> =
+                    (0..keys).map(|key| format!("c{callers}-t{turn}-s{number}-k{key}")).collect();
+                for (operation, rates) in &mut rates {
+                    let (side, operation) = (Arc::clone(side), *operation);
+                    let run = move |name| {
+                        let side = Arc::clone(&side);
+                        async move { side.run(operation, name).await }
+                    };
+                    let found = rate(callers, &names, run).await?;
+                    rates.get_mut(number).context("a side")?.push(found);
+                }
+            }
+        }
+        for (operation, [ours, bare]) in rates {
+            let Ratio { median: ratio, quartiles, .. } = Ratio::of(&ours, &bare);
+            let (rate, limit, requests) = (median(ours), median(bare), requests(operation));
+            let operation = operation.name();
+            println!(
+                "{server:16} {operation:7} {callers:2} callers  {requests} requests  {rate:7.0}/s  bare loop {limit:7.0}/s  \
+                 ratio {ratio:.2}"
+            );
+            rows.push(
+                json!({"server": server, "operation": operation, "callers": callers, "requests": requests,
+                             "per_second": rate, "bare_per_second": limit, "ratio": ratio, "quartiles": quartiles}),
+            );
+        }
+    }
+    Ok(rows)
+}
+
+/// The requests about these resources that the API server has answered so far, by its own count, watches aside.
+///
+/// # Errors
+///
+/// If the API server does not show its metrics.
+pub async fn answered(kube: &Kube, resources: &[&str]) -> Result<f64> {
+    let reply = kube.request("GET", "/metrics", Value::Null).await?;
+    let text = reply.ok()?;
+    let text = text.as_str().context("the metrics are not text")?;
+    let counts = text.lines().filter(|line| {
+        line.starts_with("apiserver_request_total{")
+            && !line.contains("verb=\"WATCH\"")
+            && resources.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
+    });
+    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 /// A number to be shown.

@@ -104,7 +104,7 @@ pub struct Store {
     pub kms: Kms,
     /// A client in this process.
     pub provider: Arc<dyn KmsProvider>,
-    _servers: Vec<Box<dyn Any + Send + Sync>>,
+    servers: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl fmt::Debug for Store {
@@ -129,7 +129,7 @@ impl Store {
             Which::Kmip => kmip().await?,
         };
         let provider = provider(&arguments(&kms)).await?;
-        Ok(Self { which, kms, provider, _servers: servers })
+        Ok(Self { which, kms, provider, servers })
     }
 
     /// Connects to a KMIP server that the caller keeps, with identifiers in Secrets or without an index. Waits a second
@@ -142,7 +142,12 @@ impl Store {
         let settings = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": endpoint, "READ_TIMEOUT": "1s"});
         let (kms, servers) = kmip_at(settings, pki, with_index).await?;
         let provider = provider(&arguments(&kms)).await?;
-        Ok(Self { which: Which::Kmip, kms, provider, _servers: servers })
+        Ok(Self { which: Which::Kmip, kms, provider, servers })
+    }
+
+    /// Its server of this type, such as the double. `None` if it has no such server.
+    pub fn server<T: 'static>(&self) -> Option<&T> {
+        self.servers.iter().find_map(|server| server.downcast_ref())
     }
 
     /// The class that the provider's own capability shows. Known only after the first read or write.

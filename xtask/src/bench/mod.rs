@@ -7,7 +7,7 @@ mod plot;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use kms_testkit::servers;
 use xshell::{Shell, cmd};
@@ -15,8 +15,11 @@ use xshell::{Shell, cmd};
 use crate::{
     live::{Live, Needs},
     provision,
-    run::run,
+    run::{root, run},
 };
+
+/// The variable that `kms_tests::measure` reads.
+const SHORT: &str = "KMS_BENCH_SHORT";
 
 /// Measure operations, beside the least possible cost or beside Rook
 #[derive(Args, Debug)]
@@ -26,6 +29,16 @@ pub(crate) struct Bench {
     /// With `all`: measure nothing, and write the page from the figures of earlier runs
     #[arg(long)]
     keep: bool,
+    /// Try the benchmarks: few turns, small clusters, programs without optimisation. Figures and page go to
+    /// target/bench-short, and say nothing about speed
+    #[arg(long)]
+    short: bool,
+}
+
+/// A run.
+struct Runner<'a> {
+    sh: &'a Shell,
+    short: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +55,9 @@ pub(crate) enum What {
     Kmip,
     /// A migration of 1,000 keys from Kubernetes Secrets to OpenBao, beside a bare loop
     Migrate,
+    /// The providers of Key Protect, Key Vault and Secrets beside the same requests without them, on doubles and on a real API
+    /// server
+    Providers,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
     /// The provider of Vault beside a bare loop on the same server, and kms beside curl
@@ -50,8 +66,16 @@ pub(crate) enum What {
 
 impl What {
     /// What `all` measures, in the order of the page.
-    const EACH: [Self; 7] =
-        [Self::Vault, Self::Kmip, Self::Rotate, Self::Boot, Self::Fleet, Self::Migrate, Self::Builds];
+    const EACH: [Self; 8] = [
+        Self::Vault,
+        Self::Kmip,
+        Self::Providers,
+        Self::Rotate,
+        Self::Boot,
+        Self::Fleet,
+        Self::Migrate,
+        Self::Builds,
+    ];
 
     /// The name of its results.
     fn name(self) -> &'static str {
@@ -62,81 +86,89 @@ impl What {
             Self::Fleet => "fleet",
             Self::Kmip => "kmip",
             Self::Migrate => "migrate",
+            Self::Providers => "providers",
             Self::Rotate => "rotate",
             Self::Vault => "vault",
         }
     }
-
-    /// The file with its figures.
-    fn figures(self, sh: &Shell) -> PathBuf {
-        folder(sh).join(format!("{}.json", self.name()))
-    }
-}
-
-/// The folder of all figures.
-fn folder(sh: &Shell) -> PathBuf {
-    provision::target_dir(sh).join("bench")
 }
 
 impl Bench {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        sh.create_dir(folder(sh))?;
-        let Self { what, keep } = self;
+        let Self { what, keep, short } = self;
+        let runner = Runner { sh, short };
+        sh.create_dir(runner.folder())?;
         if what != What::All {
-            return measure(sh, what);
+            return runner.measure(what);
         }
         if !keep {
-            What::EACH.into_iter().try_for_each(|what| measure(sh, what))?;
+            // What takes hours is no part of a try.
+            let each = What::EACH.into_iter().filter(|what| !short || *what != What::Builds);
+            each.into_iter().try_for_each(|what| runner.measure(what))?;
         }
-        page::write(sh)
+        let docs = if short { runner.folder() } else { root().join("docs") };
+        page::write(sh, &runner.folder(), &docs)
     }
 }
 
-/// Measures one thing, and writes its figures.
-fn measure(sh: &Shell, what: What) -> Result<()> {
-    let out = what.figures(sh);
-    // The name of the example, and its part.
-    let (example, part) = match what {
-        What::All => return page::write(sh),
-        What::Builds => return builds::measure(sh, &out),
-        What::Boot => ("bench_rotate", Some("boot")),
-        What::Fleet => ("bench_fleet", None),
-        What::Kmip => ("bench_kmip", None),
-        What::Migrate => ("bench_migrate", None),
-        What::Rotate => ("bench_rotate", None),
-        What::Vault => ("bench_vault", None),
-    };
-    if matches!(what, What::Boot | What::Rotate) {
-        provision::cryptsetup(sh)?;
+impl Runner<'_> {
+    /// The folder of all figures.
+    fn folder(&self) -> PathBuf {
+        provision::target_dir(self.sh).join(if self.short { "bench-short" } else { "bench" })
     }
-    let (setting, server) = match what {
-        What::Kmip => (servers::PYKMIP, provision::pykmip(sh)?),
-        _ => (servers::BAO, provision::bao(sh)?),
-    };
-    let kube = if matches!(what, What::Fleet) { Some(provision::kube(sh)?) } else { None };
-    eprintln!("building kms as it is released, which takes some minutes");
-    let kms = provision::kms_release(sh)?;
-    let profile = provision::bench_profile();
-    let example =
-        cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}");
-    let kube = kube.map(|programs| (servers::KUBE_BIN, programs));
-    let example = example.env(setting, server).env(servers::KMS, kms).envs(kube);
-    if !matches!(what, What::Migrate) {
-        return run(example);
+
+    /// Measures one thing, and writes its figures.
+    fn measure(&self, what: What) -> Result<()> {
+        let Self { sh, short } = *self;
+        let out = self.folder().join(format!("{}.json", what.name()));
+        // The name of the example, and its part.
+        let (example, part) = match what {
+            What::All => bail!("all is every benchmark, not one"),
+            What::Builds => return builds::measure(sh, &out),
+            What::Boot => ("bench_rotate", Some("boot")),
+            What::Fleet => ("bench_fleet", None),
+            What::Kmip => ("bench_kmip", None),
+            What::Migrate => ("bench_migrate", None),
+            What::Providers => ("bench_providers", None),
+            What::Rotate => ("bench_rotate", None),
+            What::Vault => ("bench_vault", None),
+        };
+        if matches!(what, What::Boot | What::Rotate) {
+            provision::cryptsetup(sh)?;
+        }
+        let (setting, server) = match what {
+            What::Kmip => (servers::PYKMIP, provision::pykmip(sh)?),
+            _ => (servers::BAO, provision::bao(sh)?),
+        };
+        let kube = if matches!(what, What::Fleet) { Some(provision::kube(sh)?) } else { None };
+        let (kms, profile) = if short {
+            (provision::kms_dev(sh)?, Vec::new())
+        } else {
+            eprintln!("building kms as it is released, which takes some minutes");
+            (provision::kms_release(sh)?, provision::bench_profile())
+        };
+        let example =
+            cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}");
+        let kube = kube.map(|programs| (servers::KUBE_BIN, programs));
+        let short = short.then_some((SHORT, "1"));
+        let example = example.env(setting, server).env(servers::KMS, kms).envs(kube).envs(short);
+        if !matches!(what, What::Migrate | What::Providers) {
+            return run(example);
+        }
+        let none = Needs {
+            azure_clients: false,
+            browser: false,
+            cryptsetup: false,
+            faketime: false,
+            go_promql: false,
+            go_age: false,
+            go_install: false,
+            go_tls: false,
+            ibm_clients: false,
+            pykmip: false,
+            ..Needs::ALL
+        };
+        let live = Live::start(sh, none)?;
+        run(live.apply(example))
     }
-    let none = Needs {
-        azure_clients: false,
-        browser: false,
-        cryptsetup: false,
-        faketime: false,
-        go_promql: false,
-        go_age: false,
-        go_install: false,
-        go_tls: false,
-        ibm_clients: false,
-        pykmip: false,
-        ..Needs::ALL
-    };
-    let live = Live::start(sh, none)?;
-    run(live.apply(example))
 }

@@ -1,6 +1,6 @@
 //! `docs/performance.md`: the figures of the last run of each benchmark, with pictures.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -10,8 +10,6 @@ use super::{
     What,
     plot::{bars, lines, number},
 };
-use crate::run::root;
-
 /// The goal of every ratio to a bare loop.
 const GOAL: f64 = 0.95;
 
@@ -19,10 +17,10 @@ const GOAL: f64 = 0.95;
 struct Figures(BTreeMap<&'static str, Value>);
 
 impl Figures {
-    fn read(sh: &Shell) -> Result<Self> {
+    fn read(folder: &Path) -> Result<Self> {
         let mut figures = BTreeMap::new();
         for what in What::EACH {
-            let path = what.figures(sh);
+            let path = folder.join(format!("{}.json", what.name()));
             if path.exists() {
                 let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                 figures.insert(what.name(), serde_json::from_str(&text)?);
@@ -65,26 +63,26 @@ const SECTIONS: [(&str, &[What], Section); 5] = [
     ("builds", &[What::Builds], builds),
 ];
 
-/// Writes the page and its pictures.
-pub(super) fn write(sh: &Shell) -> Result<()> {
-    let figures = Figures::read(sh)?;
-    let folder = root().join("docs/performance");
+/// Writes the page and its pictures into the folder `docs`, from the figures in `folder`.
+pub(super) fn write(sh: &Shell, folder: &Path, docs: &Path) -> Result<()> {
+    let figures = Figures::read(folder)?;
+    let folder = docs.join("performance");
     fs::create_dir_all(&folder)?;
     let mut page = head(sh)?;
-    let mut left_out = Vec::new();
     for (name, needed, section) in SECTIONS {
         if figures.have(needed) {
             let picture = section(&figures, &mut page)?;
             fs::write(folder.join(format!("{name}.svg")), picture)?;
-        } else {
-            left_out.extend(needed.iter().filter(|what| !figures.have(&[**what])).map(|what| what.name()));
         }
     }
+    let missing = What::EACH.into_iter().filter(|what| !figures.have(&[*what]));
+    let left_out: Vec<_> = missing.map(What::name).collect();
     if !left_out.is_empty() {
         let _ = writeln!(page, "\nNot measured on this machine: {}.", left_out.join(", "));
     }
-    fs::write(root().join("docs/performance.md"), page)?;
-    println!("written: docs/performance.md and docs/performance/*.svg");
+    let path = docs.join("performance.md");
+    fs::write(&path, page)?;
+    println!("written: {} and {}/*.svg", path.display(), folder.display());
     Ok(())
 }
 
@@ -134,17 +132,30 @@ fn providers(figures: &Figures, page: &mut String) -> Result<String> {
     let mut plotted = Vec::new();
     page.push_str(
         "\n## Operations beside a bare loop\n\nThe bare loop sends the same requests over one connection, and checks only \
-         what it needs.\n\n![Ratios](performance/providers.svg)\n\n| server | operation | callers | a second | bare loop | \
-         ratio |\n| --- | --- | ---: | ---: | ---: | ---: |\n",
+         what it needs.\n\nDoubles of Key Protect and Key Vault run in the process that measures, so their figures say what the provider adds, and \
+         nothing about the services.\n\n![Ratios](performance/providers.svg)\n\n| server | operation | requests | callers | a \
+         second | bare loop | ratio |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let vault = figures.rows(What::Vault, "/operations")?.iter();
     let vault = vault.map(|row| (format!("OpenBao, KV {}", text(row, "kv")), row));
     let kmip = figures.rows(What::Kmip, "/operations")?.iter().map(|row| ("PyKMIP".to_owned(), row));
-    for (server, row) in vault.chain(kmip) {
+    let others = figures.have(&[What::Providers]);
+    let others = if others { figures.rows(What::Providers, "/operations")?.as_slice() } else { &[] };
+    let others = others.iter().map(|row| (text(row, "server").to_owned(), row));
+    let counts = figures.rows(What::Vault, "/requests")?;
+    // The figures of Vault have the counts in a list of their own, and none of a put.
+    let counted = |row: &Value| {
+        let same =
+            |count: &&Value| ["kv", "operation"].iter().all(|field| text(count, field) == text(row, field));
+        counts.iter().find(same)?.get("requests").cloned()
+    };
+    for (server, row) in vault.chain(kmip).chain(others) {
+        let requests = row.get("requests").cloned().or_else(|| counted(row));
+        let requests = requests.map_or_else(|| "-".to_owned(), |requests| requests.to_string());
         let (operation, callers) = (text(row, "operation"), float(row, "callers"));
         let _ = writeln!(
             page,
-            "| {server} | {operation} | {callers:.0} | {:.0} | {:.0} | {} |",
+            "| {server} | {operation} | {requests} | {callers:.0} | {:.0} | {:.0} | {} |",
             float(row, "per_second"),
             float(row, "bare_per_second"),
             ratio(row),

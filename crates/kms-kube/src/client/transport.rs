@@ -62,6 +62,7 @@ pub(super) fn client(
     };
     let mut http = HttpConnector::new();
     http.enforce_http(false);
+    // Otherwise a request waits up to 40 ms for the acknowledgement of what TLS has sent before it.
     http.set_nodelay(true);
     let Some(proxy) = config.proxy_url.clone() else {
         return Ok((assemble(https.over(http), config, token_file, clock)?, way));
