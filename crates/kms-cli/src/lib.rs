@@ -22,6 +22,7 @@ mod rook;
 mod settings;
 mod steps;
 mod target;
+mod terminal;
 mod time;
 
 #[cfg(test)]
