@@ -168,6 +168,7 @@ impl<'a> Output<'a> {
     }
 
     /// Writes rows in columns, with the cells of one column in the colour of their state. `tone` is `None` for a heading.
+    #[cfg(any(test, feature = "k8s-secret"))]
     pub(crate) fn states<const N: usize>(
         &mut self,
         rows: &[[String; N]],
