@@ -12,6 +12,9 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
+/// The program of util-linux that gives a process a controlling terminal. Not by its name: tests replace the search path.
+const SETSID: &str = "/usr/bin/setsid";
+
 /// A program whose standard error is a terminal.
 #[derive(Debug)]
 pub struct OnTerminal {
@@ -44,7 +47,7 @@ impl OnTerminal {
     #[must_use]
     pub fn start_asking(command: &Command) -> Self {
         let (person, program) = pair();
-        let mut session = Command::new("setsid");
+        let mut session = Command::new(SETSID);
         session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args()).env_clear();
         session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(folder) = command.get_current_dir() {

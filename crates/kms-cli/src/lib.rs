@@ -23,6 +23,7 @@ mod rook;
 mod settings;
 mod steps;
 mod target;
+mod terminal;
 mod time;
 
 #[cfg(test)]

@@ -167,6 +167,22 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Writes rows in columns, with the cells of one column in the colour of their state. `tone` is `None` for a heading.
+    #[cfg(any(test, feature = "k8s-secret"))]
+    pub(crate) fn states<const N: usize>(
+        &mut self,
+        rows: &[[String; N]],
+        of: usize,
+        tone: impl Fn(&str) -> Option<Tone>,
+    ) -> kms_core::Result<()> {
+        let color = self.color;
+        let paint = |column: usize, cell: &str| match tone(cell).filter(|_| color && column == of) {
+            Some(tone) => tone.paint(cell),
+            None => cell.to_owned(),
+        };
+        painted_table(rows, paint).into_iter().try_for_each(|line| self.line(line))
+    }
+
     /// Writes a document.
     pub(crate) fn json(&mut self, document: &impl Serialize) -> kms_core::Result<()> {
         if self.format == OutputFormat::Yaml {
@@ -319,13 +335,21 @@ const WIDEST: usize = 40;
 ///
 /// A cell of more than [`WIDEST`] characters moves the cells after it in its own row only.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    painted_table(rows, |_, cell| cell.to_owned())
+}
+
+/// The same. `paint` gets the number of the column and a cell, and may add colours.
+fn painted_table<const N: usize>(rows: &[[String; N]], paint: impl Fn(usize, &str) -> String) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.filter(|width| *width <= WIDEST).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            let padding = width.saturating_sub(cell.chars().count());
+            format!("{}{:padding$}", paint(column, cell), "")
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -424,6 +448,27 @@ mod tests {
             written(true),
             "\u{1b}[1m\u{1b}[32mok\u{1b}[0m  a\n\u{1b}[1m\u{1b}[31mFAILED\u{1b}[0m\n\"ok\"\n"
         );
+    }
+
+    #[test]
+    fn the_states_of_a_column_are_in_colour_and_the_columns_stay_in_place() {
+        let rows =
+            [["A", "STATE", "B"], ["a", "ok", "ok"], ["b", "lost", "x"]].map(|row| row.map(str::to_owned));
+        let tone = |cell: &str| match cell {
+            "ok" => Some(Tone::Good),
+            "lost" => Some(Tone::Bad),
+            _ => None,
+        };
+        let written = |color| {
+            let mut bytes = Vec::new();
+            let mut output = Output { color, ..Output::to(OutputFormat::Text, &mut bytes) };
+            output.states(&rows, 1, tone).unwrap();
+            drop(output);
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(written(false), "A  STATE  B\na  ok     ok\nb  lost   x\n");
+        let (ok, lost) = (Tone::Good.paint("ok"), Tone::Bad.paint("lost"));
+        assert_eq!(written(true), format!("A  STATE  B\na  {ok}     ok\nb  {lost}   x\n"));
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub(crate) fn not_decrypted(cause: DecryptError) -> Error {
         DecryptError::Plugin(_) | DecryptError::PluginResolve(_) => {
             Error::config("the plugin of an identity failed").source(cause)
         }
+        // The age library reports a plugin that has ended in this way; no read of a file does.
+        DecryptError::Io(ended) if ended.kind() == io::ErrorKind::ConnectionAborted => {
+            Error::config("the plugin of an identity ended: give it the right PIN or answer").source(ended)
+        }
         DecryptError::UnknownFormat => damaged("the archive is not in the age format"),
         other => damaged("the archive cannot be decrypted").source(other),
     }

@@ -6,12 +6,8 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
-use age::{
-    Callbacks, DecryptError, EncryptError, Identity, Recipient,
-    secrecy::{ExposeSecret as _, SecretString},
-};
+use age::{DecryptError, EncryptError, Identity, Recipient, secrecy::ExposeSecret as _};
 use age_core::format::{FileKey, Stanza};
-use tracing::warn;
 
 /// A recipient that notes the file key before it wraps it.
 pub(crate) struct Noting<'a> {
@@ -37,29 +33,4 @@ impl Identity for Noted {
 
 fn duplicate(file_key: &FileKey) -> FileKey {
     FileKey::init_with_mut(|copy| copy.copy_from_slice(file_key.expose_secret()))
-}
-
-/// Passes on what a plugin says, such as to touch a hardware key. It answers no question: there may be no person.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PluginMessages;
-
-impl Callbacks for PluginMessages {
-    fn display_message(&self, message: &str) {
-        warn!("the age plugin says: {message}");
-    }
-
-    fn confirm(&self, message: &str, _: &str, _: Option<&str>) -> Option<bool> {
-        self.display_message(message);
-        None
-    }
-
-    fn request_public_string(&self, description: &str) -> Option<String> {
-        self.display_message(description);
-        None
-    }
-
-    fn request_passphrase(&self, description: &str) -> Option<SecretString> {
-        self.display_message(description);
-        None
-    }
 }

@@ -1,11 +1,14 @@
 //! The identities that decrypt an archive.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use age::{Identity, IdentityFile};
 use kms_core::{Error, Result};
 
-use crate::{error::not_decrypted, file_key::PluginMessages};
+use crate::{
+    error::not_decrypted,
+    plugin::{Person, PluginMessages},
+};
 
 /// The first bytes of a file in the age format, and of one in its text form.
 const ENCRYPTED: [&[u8]; 2] = [b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE-----"];
@@ -23,13 +26,26 @@ impl fmt::Debug for Identities {
 
 impl Identities {
     /// Parses the text of an identity file, as `age -i` takes it: `AGE-SECRET-KEY-…` and the identities of plugins, whose
-    /// programs must be installed.
+    /// programs must be installed. A plugin that asks a question gets no answer.
     ///
     /// # Errors
     ///
     /// `ConfigInvalid` if a line is not an identity, if there is no identity, if a plugin is missing, or if the file is
     /// itself encrypted. The error has no part of the text.
     pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::parse_with(text, PluginMessages::default())
+    }
+
+    /// The same, with a person who answers the questions of plugins when an archive is decrypted.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_asking(text: &[u8], person: Arc<dyn Person>) -> Result<Self> {
+        Self::parse_with(text, PluginMessages { person: Some(person) })
+    }
+
+    fn parse_with(text: &[u8], messages: PluginMessages) -> Result<Self> {
         if ENCRYPTED.iter().any(|start| text.starts_with(start)) {
             return Err(Error::config(
                 "the identity is encrypted: decrypt it into a pipe, and give - or the pipe",
@@ -39,7 +55,7 @@ impl Identities {
         let file = IdentityFile::from_buffer(text).map_err(|cause| {
             Error::config("the identity file has a line that is not an identity").source(cause)
         })?;
-        let identities = file.with_callbacks(PluginMessages).into_identities().map_err(not_decrypted)?;
+        let identities = file.with_callbacks(messages).into_identities().map_err(not_decrypted)?;
         if identities.is_empty() {
             return Err(Error::config("the file has no identity"));
         }

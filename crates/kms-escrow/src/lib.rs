@@ -9,6 +9,7 @@ mod identities;
 mod keys;
 mod manifest;
 mod open;
+mod plugin;
 mod recipients;
 mod recovery;
 mod restore;
@@ -23,6 +24,7 @@ pub use self::{
     keys::{SavedKey, Seen, all_names, read_keys},
     manifest::{About, HeaderEntry, KeyEntry, Manifest},
     open::{Escrow, keks_of},
+    plugin::Person,
     recipients::Recipients,
     recovery::RecoveryKey,
     restore::{Restored, restore},

@@ -5,7 +5,7 @@ use std::fmt;
 use age::{Recipient, plugin, plugin::RecipientPluginV1, tag, tagpq, x25519};
 use kms_core::{Error, Result};
 
-use crate::{error::not_encrypted, file_key::PluginMessages};
+use crate::{error::not_encrypted, plugin::PluginMessages};
 
 /// The public keys that an archive is encrypted to. Each of their identities decrypts it.
 pub struct Recipients {
@@ -54,7 +54,7 @@ impl Recipients {
         programs.sort_unstable();
         programs.dedup();
         for program in programs {
-            let recipient = RecipientPluginV1::new(program, &of_plugins, &[], PluginMessages);
+            let recipient = RecipientPluginV1::new(program, &of_plugins, &[], PluginMessages::default());
             let recipient =
                 recipient.map_err(|cause| not_encrypted(age::EncryptError::PluginResolve(cause)))?;
             found.recipients.push(Box::new(recipient));

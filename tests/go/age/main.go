@@ -2,6 +2,7 @@
 //
 //	age keygen                     prints an identity and its recipient, each on a line
 //	age plugin-keygen              prints those of the plugin that this program is under the name age-plugin-kmstest
+//	age pin-keygen                 the same, for an identity with a PIN
 //	age read IDENTITIES < FILE     prints each file of the tar as a line of JSON: {"name": …, "mode": …, "data": base64}
 //	age text IDENTITIES < FILE     prints a file that is not a tar
 //	age write RECIPIENTS > FILE    encrypts a tar of the lines on standard input, which have the same form
@@ -16,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
@@ -30,6 +32,9 @@ type File struct {
 
 // The name of the plugin.
 const pluginName = "kmstest"
+
+// How an identity of the plugin begins that is used only after a confirmation and with the PIN 314159.
+const withPIN = "pin:"
 
 func main() {
 	if filepath.Base(os.Args[0]) == "age-plugin-"+pluginName {
@@ -54,20 +59,38 @@ func runPlugin() int {
 		if err := p.DisplayMessage("touch the key"); err != nil {
 			return nil, err
 		}
+		if identity, asks := strings.CutPrefix(string(data), withPIN); asks {
+			return unlock(p, identity)
+		}
 		return age.ParseX25519Identity(string(data))
 	})
 	flag.Parse()
 	return p.Main()
 }
 
+// Asks as the plugins of hardware keys do.
+func unlock(p *plugin.Plugin, identity string) (age.Identity, error) {
+	if yes, err := p.Confirm("use slot 1?", "use it", "skip it"); err != nil || !yes {
+		return nil, errors.New("the slot is not to be used")
+	}
+	if pin, err := p.RequestValue("PIN of slot 1", true); err != nil || pin != "314159" {
+		return nil, errors.New("the PIN is wrong")
+	}
+	return age.ParseX25519Identity(identity)
+}
+
 func run(args []string) error {
 	switch {
-	case len(args) == 1 && args[0] == "plugin-keygen":
+	case len(args) == 1 && (args[0] == "plugin-keygen" || args[0] == "pin-keygen"):
 		identity, err := age.GenerateX25519Identity()
 		if err != nil {
 			return err
 		}
-		fmt.Println(plugin.EncodeIdentity(pluginName, []byte(identity.String())))
+		text := identity.String()
+		if args[0] == "pin-keygen" {
+			text = withPIN + text
+		}
+		fmt.Println(plugin.EncodeIdentity(pluginName, []byte(text)))
 		fmt.Println(plugin.EncodeRecipient(pluginName, []byte(identity.Recipient().String())))
 		return nil
 	case len(args) == 1 && args[0] == "keygen":
@@ -89,7 +112,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "write":
 		return write(args[1], os.Stdin, os.Stdout)
 	}
-	return errors.New("usage: age keygen | plugin-keygen | read IDENTITIES | text IDENTITIES | write RECIPIENTS")
+	return errors.New("usage: age keygen | plugin-keygen | pin-keygen | read IDENTITIES | text IDENTITIES | write RECIPIENTS")
 }
 
 func decrypt(path string, in io.Reader) (io.Reader, error) {

@@ -13,7 +13,7 @@ use kms_testkit::{
     luks::{Image, Wrapper},
     servers::openbao::{OpenBao, OpenBaoConfig},
 };
-use kms_tests::{Kms, age::Pair, documents::keep_file};
+use kms_tests::{Kms, age::Pair, documents::keep_file, terminal::OnTerminal};
 use serde_json::{Value, json};
 
 /// A way to make a device that a KEK opens.
@@ -461,4 +461,38 @@ async fn a_plugin_encrypts_and_decrypts_and_its_message_is_shown() {
             Canary::new("the identity", std::fs::read_to_string(kms.folder().join(id)).unwrap().trim());
         assert_eq!(secret.found_in(&drilled.text()), None);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server and Go: cargo xtask it escrow"]
+async fn a_plugin_asks_for_a_pin_on_the_terminal_which_does_not_show_it() {
+    let scene = scene().await;
+    let kms = &scene.kms;
+    let keygen = String::from_utf8(go(&["pin-keygen"], kms.folder(), b"")).unwrap();
+    let (identity, recipient) = keygen.trim().split_once('\n').unwrap();
+    kms.file("pin.id", identity);
+    kms.file("pin.txt", recipient);
+    let program: PathBuf = kms_testkit::servers::setting("KMS_IT_GO_AGE").unwrap();
+    std::fs::hard_link(program, scene.calls.folder().join("age-plugin-kmstest")).unwrap();
+    let _ = kms.run(&["escrow", "create", "backup", "-R", "pin.txt"]).want(0);
+
+    let drill = ["escrow", "drill", "backup", "-i", "pin.id"];
+    for (typed, code) in [("314159", 0), ("271828", 2)] {
+        let mut terminal = OnTerminal::start_asking(&kms.command(&drill));
+        terminal.until("use slot 1? [y: use it, n: skip it]: ");
+        terminal.type_line("y");
+        terminal.until("PIN of slot 1: ");
+        terminal.type_line(typed);
+        let (ended, stdout, shown) = terminal.end();
+        assert_eq!(ended, code, "{stdout}{shown}");
+        assert!(!shown.contains(typed) && !stdout.contains(typed), "{shown}");
+        assert_eq!(stdout.contains("would come back"), code == 0, "{stdout}");
+    }
+    let mut terminal = OnTerminal::start_asking(&kms.command(&drill));
+    terminal.until("use slot 1?");
+    terminal.type_line("n");
+    assert_eq!(terminal.end().0, 2);
+    // Without a terminal there is no answer.
+    let ran = kms.run(&drill).want(2);
+    assert!(ran.stderr.contains("there is no terminal for an answer: use slot 1?"), "{}", ran.stderr);
 }

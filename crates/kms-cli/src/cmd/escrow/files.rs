@@ -1,11 +1,14 @@
 //! Files of recipients and identities.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kms_core::{Error, Result};
 use kms_escrow::{Identities, Recipients};
 
-use crate::input;
+use crate::{input, terminal::AtTerminal};
 
 /// The largest file of recipients or identities. A post-quantum recipient has 2 KiB.
 const MOST_BYTES: usize = 1 << 20;
@@ -25,7 +28,8 @@ impl IdentityArgs {
         for path in &self.identities {
             let bytes = input::read(path, MOST_BYTES)?;
             all.extend(
-                Identities::parse(&bytes).map_err(|error| error.context("identity", input::name(path)))?,
+                Identities::parse_asking(&bytes, Arc::new(AtTerminal))
+                    .map_err(|error| error.context("identity", input::name(path)))?,
             );
         }
         Ok(all)

@@ -17,7 +17,7 @@ use crate::{
     args::Files,
     cmd::clusters::source::Source,
     exit::Exit,
-    output::{ErrorDocument, Format, Output, chain, table},
+    output::{ErrorDocument, Format, Output, Tone, chain},
 };
 
 /// The arguments of `apply`.
@@ -180,6 +180,10 @@ pub(super) fn finish(report: Report, dry_run: bool, output: &mut Output<'_>) -> 
     failed.map_or(Ok(Exit::Done), Err)
 }
 
+/// The headings of the table, and the column of the results.
+const HEAD: [&str; 5] = ["CRONJOB", "OSD", "KEY", "RESULT", "LAST ROTATION"];
+const RESULT: usize = 3;
+
 fn text(report: &Report, dry_run: bool, output: &mut Output<'_>) -> Result<()> {
     for outcome in &report.outcomes {
         if let Change::Failed(cause) = &outcome.change {
@@ -189,7 +193,7 @@ fn text(report: &Report, dry_run: bool, output: &mut Output<'_>) -> Result<()> {
     for fault in &report.faults {
         error!("{}: {}", fault.deployment, chain(&fault.error));
     }
-    let head = ["CRONJOB", "OSD", "KEY", "RESULT", "LAST ROTATION"].map(str::to_owned);
+    let head = HEAD.map(str::to_owned);
     let row = |outcome: &client::Outcome| {
         let last = outcome.last_rotation.as_ref();
         let unknown = || "-".to_owned();
@@ -206,7 +210,11 @@ fn text(report: &Report, dry_run: bool, output: &mut Output<'_>) -> Result<()> {
         ]
     };
     let rows: Vec<_> = std::iter::once(head).chain(report.outcomes.iter().map(row)).collect();
-    table(&rows).into_iter().try_for_each(|line| output.line(line))
+    output.states(&rows, RESULT, |result| match result {
+        "RESULT" => None,
+        failed if failed.starts_with("failed") => Some(Tone::Bad),
+        _ => Some(Tone::Good),
+    })
 }
 
 impl Document {

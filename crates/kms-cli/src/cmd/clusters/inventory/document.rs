@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::sources::Devices;
 use crate::{
     cmd::devices::verify::DeviceDocument,
-    output::{ErrorDocument, Format, Output, Tone, table},
+    output::{ErrorDocument, Format, Output, Tone},
     time::rfc3339,
 };
 
@@ -87,7 +87,10 @@ impl<'a> Document<'a> {
         }
         let cells = inventory.rows.iter().map(|row| cells(row, now));
         let rows: Vec<_> = std::iter::once(HEAD.map(str::to_owned)).chain(cells).collect();
-        table(&rows).into_iter().try_for_each(|line| output.line(line))?;
+        output.states(&rows, HEAD.len() - 1, |state| {
+            let row = inventory.rows.iter().find(|row| row.state.as_str() == state)?;
+            Some(if row.state == State::Ok { Tone::Good } else { tone(row.state) })
+        })?;
         for row in &self.rows {
             if let (Some(reason), true) = (row.reason, row.state != State::Ok) {
                 let subject = row.name.or(row.deployment).unwrap_or("-");
