@@ -20,9 +20,9 @@ pub(super) const CHEAP_ARGON2: [&str; 8] =
     ["--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "32", "--pbkdf-parallel", "1"];
 /// Room for eight slots, so that an image has 4 MiB instead of 17.
 const SMALL: [&str; 6] = ["--type", "luks2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2m"];
-/// Room for the two slots of a rotation.
-const SMALLEST: [&str; 6] =
-    ["--type", "luks2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "512k"];
+/// Room for the two slots of a rotation, and data behind it at once: the offset is in sectors.
+const SMALLEST: [&str; 8] =
+    ["--type", "luks2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "512k", "--offset", "1088"];
 /// The size of an image.
 const BYTES: u64 = 4 << 20;
 /// The size of an image whose header has the default size, and of an image with LUKS1.
@@ -42,10 +42,10 @@ impl Image {
         Self::formatted(BYTES, kek, &[&SMALL[..], &CHEAP].concat())
     }
 
-    /// The same with room for two slots: half a megabyte, so that thousands fit on a disk.
+    /// The same with room for two slots: 600 KiB, so that 10,000 need 6 GB.
     #[must_use]
     pub fn of_fleet(kek: &Kek) -> Self {
-        Self::formatted(1 << 20, kek, &[&SMALLEST[..], &CHEAP].concat())
+        Self::formatted(600 << 10, kek, &[&SMALLEST[..], &CHEAP].concat())
     }
 
     /// Formats LUKS2 with `kek` in slot 0 and the cheapest argon2id.
