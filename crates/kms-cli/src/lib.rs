@@ -17,6 +17,7 @@ mod kubernetes;
 mod logging;
 mod output;
 mod output_file;
+mod requests;
 mod rook;
 mod settings;
 mod steps;
@@ -82,9 +83,9 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     global.set_environment(&environment);
     let format = global.output;
     output::set_color(global.color);
-    logging::init(&global, &environment);
+    let requests = logging::init(&global, &environment);
     let mut output = Output::new(format);
-    let mut invocation = Invocation { global, environment: &environment, registry, rotation };
+    let mut invocation = Invocation { global, environment: &environment, registry, rotation, requests };
     let work = async {
         if !command.finds_cluster() {
             invocation.find_cluster().await?;
