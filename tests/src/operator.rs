@@ -302,6 +302,20 @@ impl Scene {
         ended
     }
 
+    /// Creates the pod of a Job, whose container has ended like this.
+    pub async fn add_job_pod(&self, job: &str, ended: &Value) {
+        let place = &self.cluster.place;
+        let pod = json!({
+            "metadata": {"name": job, "labels": {"app": "rook-kms-key-rotation"}},
+            "spec": {"containers": [{"name": "kms", "image": "kms:0"}]},
+        });
+        place.call("POST", &place.path("pods"), pod).await.expect("a pod");
+        let container = json!({"name": "kms", "image": "kms:0", "imageID": "", "ready": false, "restartCount": 0,
+                               "state": {"terminated": ended}});
+        let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
+        self.patch(&place.path(&format!("pods/{job}/status")), &status).await;
+    }
+
     /// Ends a Job at this time.
     pub async fn end_job(&self, name: &str, now: Timestamp, succeeds: bool) {
         let now = seconds(now);

@@ -231,7 +231,11 @@ impl Cluster {
         let inside = inside["mountPath"].as_str().expect("a path");
         let mut kms = Kms::new().program(program).env("KUBECONFIG", &self.kubeconfig(token));
         for var in container["env"].as_array().expect("variables") {
-            if let Some(value) = self.value(var).await {
+            if let Some(mut value) = self.value(var).await {
+                if var["name"] == json!("KMS_REPORT_FILE") {
+                    // A file of the kubelet, which this host may have too.
+                    value = devices.join("termination-log").display().to_string();
+                }
                 kms = kms.env(var["name"].as_str().expect("a name"), &value);
             }
         }

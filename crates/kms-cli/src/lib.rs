@@ -19,6 +19,7 @@ mod logging;
 mod output;
 mod output_file;
 mod progress;
+mod requests;
 mod rook;
 mod settings;
 mod steps;
@@ -88,9 +89,9 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     global.set_environment(&environment);
     let (format, quiet) = (global.output, global.quiet);
     output::set_color(global.color);
-    logging::init(&global, &environment);
+    let requests = logging::init(&global, &environment);
     let mut output = Output::new(format, quiet);
-    let mut invocation = Invocation { global, environment: &environment, registry, rotation };
+    let mut invocation = Invocation { global, environment: &environment, registry, rotation, requests };
     let work = async {
         if !command.finds_cluster() {
             invocation.find_cluster().await?;

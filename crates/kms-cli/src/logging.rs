@@ -24,6 +24,7 @@ use crate::{
     environment::Environment,
     output::{Tone, stderr_has_color},
     progress::Log,
+    requests::Requests,
 };
 
 /// The highest levels at which crates of other projects may log, whatever `RUST_LOG` says.
@@ -127,8 +128,9 @@ impl Visit for Parts {
     }
 }
 
-/// Starts logging: at the level of `-v` or `-q`, otherwise as `RUST_LOG` says, otherwise warnings.
-pub(crate) fn init(global: &Global, environment: &Environment) {
+/// Starts logging: at the level of `-v` or `-q`, otherwise as `RUST_LOG` says, otherwise warnings. Returns the counts of requests
+/// from now on.
+pub(crate) fn init(global: &Global, environment: &Environment) -> Requests {
     let level = match (global.quiet, global.verbose) {
         (true, _) => Some("error"),
         (false, 0) => None,
@@ -147,10 +149,12 @@ pub(crate) fn init(global: &Global, environment: &Environment) {
         LogFormat::Text => lines.event_format(ForPeople { color: stderr_has_color() }).boxed(),
     };
     let lines = lines.with_filter(filter).with_filter(filter_fn(is_safe));
-    let _already_set = tracing_subscriber::registry().with(lines).try_init();
+    let requests = Requests::default();
+    let _already_set = tracing_subscriber::registry().with(lines).with(requests.layer()).try_init();
     if !valid {
         warn!("RUST_LOG is not a valid filter, and has no effect");
     }
+    requests
 }
 
 #[cfg(test)]

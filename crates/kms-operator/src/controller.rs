@@ -33,6 +33,7 @@ use crate::{
     outlook::Outlook,
     place::{Copies, Ours, Shared, Sight},
     plan::{self, OsdPlan, Plan, plan},
+    reports::Requests,
     tally::Tally,
     view::{ClusterView, EscrowView, KeyView, Publisher},
 };
@@ -84,6 +85,7 @@ pub(crate) struct Controller {
     pub(crate) publisher: Publisher,
     pub(crate) reconciles: Reconciles,
     pub(crate) tally: Tally,
+    pub(crate) requests: Requests,
     pub(crate) announcer: Announcer,
     pub(crate) image: Option<String>,
     pub(crate) pace: Pace,
@@ -141,6 +143,9 @@ impl Controller {
     async fn reconcile(&mut self) -> Result<Option<Timestamp>> {
         let Some(now) = self.clock.now() else { return Ok(None) };
         self.forget_begun();
+        // A standby counts too: it may lead next.
+        let reports = self.copies.reports.objects().unwrap_or_default();
+        self.requests.count(self.place.name(), reports.into_values(), now);
         let Some(mut sight) = self.look(now) else { return Ok(None) };
         let planned = sight.ours.as_ref().map(|ours| plan(&ours.facts));
         let kube_namespace = self.place.name().to_owned();

@@ -23,6 +23,7 @@ mod page;
 mod place;
 mod plan;
 mod proof;
+mod reports;
 mod rights;
 mod rules;
 pub mod serve;

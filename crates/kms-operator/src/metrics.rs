@@ -3,7 +3,7 @@
 //! The gauges of keys are computed from the objects at each scrape: a key that is gone has no series. Times are times and
 //! not ages, as in the file of `kms rotate --metrics-file`; a metric that both have means the same in both.
 //!
-//! The operator sends no request to a KMS, so there is no metric of such requests: the Jobs send them.
+//! The operator sends no request to a KMS. Its Jobs do, and report how many.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,6 +22,7 @@ use prometheus_client::{
 
 use crate::{
     api::{ConditionStatus, ConditionType, OsdKeyStatus},
+    reports::Requests,
     source::{Source, time},
     view::{ClusterView, EscrowView, KeyView},
 };
@@ -83,6 +84,11 @@ pub const CLUSTER_DRILLED: Metric = metric(
 /// The escrows of the operator that failed since the last escrow.
 pub const ESCROW_FAILED: Metric =
     metric("kms_escrow_failed_attempts", "The escrows of the operator that failed since the last escrow");
+/// The requests of the operator's Jobs to a KMS.
+pub const REQUESTS: Metric = metric(
+    "kms_requests",
+    "The tries of operations on the KMS by rotations and verifications that have ended since this replica began",
+);
 /// Whether this replica leads.
 pub const LEADER: Metric = metric("kms_operator_leader", "1 if this replica leads, 0 if it does not");
 /// How long reconciles take.
@@ -95,7 +101,7 @@ pub const LAST_RECONCILE: Metric = metric(
 );
 
 /// All metrics.
-pub const ALL: [Metric; 14] = [
+pub const ALL: [Metric; 15] = [
     ROTATED,
     VERIFIED,
     ESCROWED,
@@ -107,6 +113,7 @@ pub const ALL: [Metric; 14] = [
     CLUSTER_ESCROWED,
     CLUSTER_DRILLED,
     ESCROW_FAILED,
+    REQUESTS,
     LEADER,
     RECONCILES,
     LAST_RECONCILE,
@@ -177,14 +184,15 @@ impl Metrics {
         if let Some(now) = source.now() {
             reconciles.last.set(now.as_second());
         }
-        Self::with(source, &reconciles)
+        Self::with(source, &reconciles, &Requests::default())
     }
 
-    /// The metrics of what a source knows, and of reconciles.
-    pub(crate) fn with(source: Arc<dyn Source>, reconciles: &Reconciles) -> Self {
+    /// The metrics of what a source knows, of reconciles, and of the requests of Jobs.
+    pub(crate) fn with(source: Arc<dyn Source>, reconciles: &Reconciles, requests: &Requests) -> Self {
         let mut registry = Registry::default();
         let Reconciles { took, last } = reconciles.clone();
         registry.register(RECONCILES.name, RECONCILES.help, took);
+        registry.register(REQUESTS.name, REQUESTS.help, requests.family.clone());
         registry.register(LAST_RECONCILE.name, LAST_RECONCILE.help, last);
         registry.register_collector(Box::new(Keys(source)));
         Self(Arc::new(registry))
@@ -329,22 +337,24 @@ const fn value(status: ConditionStatus) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_data::Fixed;
+    use crate::{reports::Tried, test_data::Fixed};
 
     #[test]
     fn every_metric_is_scraped_and_a_key_that_is_gone_has_no_series() {
         let source = Arc::new(Fixed::new());
         let reconciles = Reconciles::new();
-        let metrics = Metrics::with(Arc::clone(&source) as Arc<dyn Source>, &reconciles);
+        let requests = Requests::default();
+        // Without a Job that has reported there is no series.
+        let [namespace, provider, operation, outcome] = ["a", "vault", "get", "done"].map(str::to_owned);
+        requests.family.get_or_create(&Tried { namespace, provider, operation, outcome }).inc_by(7);
+        let metrics = Metrics::with(Arc::clone(&source) as Arc<dyn Source>, &reconciles, &requests);
         reconciles.ended(Duration::from_millis(20), true, source.now());
         for form in [Form::OpenMetrics, Form::Prometheus] {
             let text = metrics.encode(form).unwrap();
             for metric in ALL {
-                assert!(
-                    text.contains(&format!("# TYPE {} ", metric.name)),
-                    "{} is not in\n{text}",
-                    metric.name
-                );
+                // The older form has the name of the series.
+                let lines = ["", "_total"].map(|ending| format!("# TYPE {}{ending} ", metric.name));
+                assert!(lines.iter().any(|line| text.contains(line)), "{} is not in\n{text}", metric.name);
             }
             let labels = r#"namespace="rook-ceph",cluster="rook-ceph",osd="3",key="set1-data-3abcde""#;
             for line in [
@@ -356,6 +366,7 @@ mod tests {
                     .to_owned(),
                 r#"kms_escrow_last_drill_timestamp_seconds{namespace="rook-ceph",cluster="rook-ceph"} 1795780800"#.to_owned(),
                 r#"kms_escrow_failed_attempts{namespace="rook-ceph",cluster="rook-ceph"} 0"#.to_owned(),
+                r#"kms_requests_total{namespace="a",provider="vault",operation="get",outcome="done"} 7"#.to_owned(),
                 "kms_operator_leader 1".to_owned(),
                 "kms_operator_last_reconcile_timestamp_seconds 1796040000".to_owned(),
                 r#"kms_operator_reconcile_duration_seconds_count{result="ok"} 1"#.to_owned(),

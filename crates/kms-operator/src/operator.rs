@@ -38,6 +38,7 @@ use crate::{
     metrics::{Metrics, Reconciles},
     mirror::{Mirror, Reports},
     place::{Copies, Shared},
+    reports::{Report, Requests},
     source::{Replica, Source},
     tally::Tally,
     view::{Publisher, Views},
@@ -89,6 +90,7 @@ pub struct Operator {
     publisher: Publisher,
     views: Views,
     reconciles: Reconciles,
+    requests: Requests,
 }
 
 impl Operator {
@@ -105,6 +107,7 @@ impl Operator {
             publisher,
             views,
             reconciles: Reconciles::new(),
+            requests: Requests::default(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Operator {
 
     /// Its metrics.
     pub fn metrics(&self) -> Metrics {
-        Metrics::with(self.source(), &self.reconciles)
+        Metrics::with(self.source(), &self.reconciles, &self.requests)
     }
 
     /// Its health.
@@ -140,7 +143,7 @@ impl Operator {
     ///
     /// `ConfigInvalid` if a setting cannot be the name of a namespace. `Unexpected` if a task has ended.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Self { connection, settings, clock, health, publisher, views: _, reconciles } = self;
+        let Self { connection, settings, clock, health, publisher, views: _, reconciles, requests } = self;
         let (election, leadership) = Election::new(
             connection.clone(),
             &settings.lease_namespace,
@@ -170,6 +173,7 @@ impl Operator {
                 publisher: publisher.clone(),
                 reconciles: reconciles.clone(),
                 tally: tally.clone(),
+                requests: requests.clone(),
                 announcer: Announcer::new(settings.identity.clone()),
                 image: settings.image.clone(),
                 pace: settings.pace,
@@ -250,6 +254,11 @@ impl Tasks {
         self.follow(named("pods"), &copies.pods, objects(pods, &osds), copies::pod);
         let jobs = of(&ApiResource::erase::<Job>(&()));
         self.follow(named("jobs"), &copies.jobs, objects(jobs, ROTATION_LABEL), copies::job);
+        let of_jobs = format!("app={}", Naming::BesideRook.app());
+        let reports = of(&ApiResource::erase::<Pod>(&()));
+        self.follow(named("pods of Jobs"), &copies.reports, objects(reports, &of_jobs), |pod| {
+            Report::of(&pod)
+        });
         let escrows = of(&ApiResource::erase::<Job>(&()));
         self.follow(named("escrows"), &copies.escrows, objects(escrows, ESCROW_LABEL), copies::escrow);
         let claims =

@@ -20,6 +20,7 @@ use crate::{
     facts::{Facts, Obstacle, OsdFacts},
     job::JobFacts,
     mirror::Mirror,
+    reports::Report,
     rules::{Rules, limit_of, pauses, policy_for},
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct Copies {
     pub(crate) keys: Mirror<KeyCopy>,
     /// The Jobs of escrows.
     pub(crate) escrows: Mirror<EscrowJob>,
+    /// What the pods of Jobs have reported.
+    pub(crate) reports: Mirror<Report>,
     /// The PersistentVolumeClaims, and whether each is being deleted.
     pub(crate) claims: Mirror<bool>,
     /// The CronJobs that rotate keys, by the naming that their label says.
@@ -84,6 +87,7 @@ impl Copies {
             jobs: Mirror::new(),
             keys: Mirror::new(),
             escrows: Mirror::new(),
+            reports: Mirror::new(),
             claims: Mirror::new(),
             cron_jobs: Mirror::new(),
         }

@@ -31,6 +31,11 @@ pub(crate) const GRACE: &str = "--grace";
 /// The argument of a job that destroys superseded KEKs.
 pub(crate) const DESTROY_SUPERSEDED: &str = "--destroy-superseded";
 
+/// The variable of a Job with the file for its report. It is no argument, so that an image with an older `kms` works as before.
+pub(crate) const REPORT_FILE: &str = "KMS_REPORT_FILE";
+/// The file whose end the kubelet puts into the status of the pod.
+pub(crate) const TERMINATION_LOG: &str = "/dev/termination-log";
+
 /// The folder in the container with the devices of the OSD.
 const DEVICES: &str = "/var/lib/ceph/osd/";
 

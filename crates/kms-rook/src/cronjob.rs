@@ -14,8 +14,8 @@ use kms_dispatch::Provider;
 use kms_kube::CephClusterSpec;
 
 use crate::{
-    container::{Task, container, volumes},
-    env::env,
+    container::{REPORT_FILE, TERMINATION_LOG, Task, container, volumes},
+    env::{env, plain},
     names::{APP, CLUSTER_LABEL, ROTATION_LABEL},
     networks::{ANNOTATION, selection},
     options::{JobOptions, no_image},
@@ -113,6 +113,10 @@ impl<'a> JobMaker<'a> {
         if let Some(pod) = &mut spec.template.spec {
             // The kubelet would start the container again before the Job counts as failed.
             pod.restart_policy = Some("Never".to_owned());
+            // The operator reads the message of the pod.
+            for container in &mut pod.containers {
+                container.env.get_or_insert_default().push(plain(REPORT_FILE, TERMINATION_LOG));
+            }
         }
         let mut metadata = ObjectMeta { name: None, ..metadata };
         metadata.labels.get_or_insert_default().insert(ROTATION_LABEL.to_owned(), osd.id.to_string());

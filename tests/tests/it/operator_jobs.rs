@@ -74,7 +74,14 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
         assert!(is_verification(job) && name.ends_with("-1"), "{job}");
         cluster.run_job(&kms.display().to_string(), job, &token, folder).await
     };
+    let log = folders[0].path().join("termination-log");
+    std::fs::write(&log, "").unwrap();
     let ran = run(0, folders[0].path()).await.want(0);
+    // What the kubelet finds there.
+    let report = std::fs::read_to_string(&log).unwrap();
+    let counts: Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
+    let gets = json!({"provider": "vault", "operation": "get", "outcome": "done", "count": 1});
+    assert_eq!(counts, json!({"requests": [gets]}));
     assert!(ran.stdout.contains("ok ") && right.opens(&stored(0)), "{}", ran.text());
     let ran = run(1, folders[1].path()).await.want(1);
     assert!(ran.text().contains("opens no key slot") && !wrong.opens(&stored(1)), "{}", ran.text());

@@ -87,6 +87,14 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
     until(format!("kms_key_failed_attempts{{{labels}}} 1")).await;
     until(format!(r#"kms_key_condition{{{labels},condition="Ready",reason="RotationFailed"}} 0"#)).await;
 
+    // The pod of the Job has told what it sent to the KMS.
+    let report = r#"{"requests":[{"provider":"vault","operation":"get","outcome":"timeout","count":3}]}"#;
+    let ended = json!({"exitCode": 5, "finishedAt": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                       "message": format!("it failed\n{report}\n")});
+    scene.add_job_pod(&name, &ended).await;
+    let tried = r#"provider="vault",operation="get",outcome="timeout""#;
+    until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
+
     let page = client.send("GET", "/", &Value::Null).await.unwrap();
     assert_eq!(page.status, 200);
     let page = page.body.as_str().unwrap().to_owned();
