@@ -87,11 +87,9 @@ async fn requests_are_those_of_the_documentation() {
         assert_eq!(request.header("authorization"), Some("Bearer canary-token-5Yp0xWq7"));
         assert!(request.header("user-agent").unwrap().starts_with("rook-kms/"));
     }
-    // A connection that has carried a KEK is closed, so that its buffers do not keep the KEK until the next request.
-    let closes: Vec<_> =
-        requests.iter().map(|request| request.header("connection") == Some("close")).collect();
-    assert_eq!(closes, [true, true, true, false]);
-    assert_eq!(server.connections(), 4);
+    // They share a connection, which is closed two seconds after the last one (decision 0004).
+    assert!(requests.iter().all(|request| request.header("connection").is_none()));
+    assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
