@@ -11,8 +11,8 @@ import sys
 
 import jsonschema
 
-# Commands of `kms key-management`, which write what others do.
-ALIASES = {"rotate-key": "rotate", "verify-key": "verify"}
+# Commands that write what others do.
+ALIASES = {"cronjobs-prune": "cronjobs-apply", "rotate-key": "rotate", "verify-key": "verify"}
 
 
 def strict(schema):
@@ -33,8 +33,9 @@ def parts(kept, names):
         for line in kept["stdout"].splitlines() if kept["lines"] else [kept["stdout"]]:
             yield kept["schema"], line
         return
-    words = [ALIASES.get(word, word) for word in kept["args"] if not word.startswith("-")]
+    words = [word for word in kept["args"] if not word.startswith("-")]
     paths = ["-".join(words[at : at + size]) for at in range(len(words)) for size in (3, 2, 1)]
+    paths = [ALIASES.get(path, path) for path in paths]
     name = next((path for path in paths if path in names), None)
     if name is None:
         sys.exit(f"no schema for the command: {words}")
