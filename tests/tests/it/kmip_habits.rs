@@ -36,7 +36,12 @@ async fn lane_of(rows: Vec<(Habit, (i32, i32))>) -> Vec<String> {
 async fn the_suite_passes_under_every_habit_with_identifiers_in_secrets() {
     // The table takes minutes on a real API server; without `--sweep` only its first line runs.
     let count = if sweeps() { HABITS.len() } else { 1 };
-    let rows: Vec<_> = HABITS.iter().copied().zip(VERSIONS.into_iter().cycle()).take(count).collect();
+    // Without Discover Versions a client without a setting takes the server for one of 1.0.
+    let row = |(habit, version): (Habit, _)| {
+        (habit, if habit.quirks(version).no_discovery { VERSIONS[0] } else { version })
+    };
+    let rows: Vec<_> =
+        HABITS.iter().copied().zip(VERSIONS.into_iter().cycle()).map(row).take(count).collect();
     // Three suites at a time, since each waits for time limits.
     let lane = |lane| lane_of(rows.iter().skip(lane).step_by(3).copied().collect());
     let (first, second, third) = tokio::join!(lane(0), lane(1), lane(2));
