@@ -85,6 +85,11 @@ impl Cluster {
     /// Creates a cluster with a weekly rotation and its keys on a mount of this server. Returns the settings in its pods too,
     /// which name the file of the CA.
     pub async fn on_vault(vault: &OpenBao) -> (Self, [(&str, &str); 5]) {
+        Self::on_vault_at(Kube::for_tests().await.expect("an API server"), vault).await
+    }
+
+    /// Creates the same, on an API server of its own.
+    pub async fn on_vault_at(kube: Kube, vault: &OpenBao) -> (Self, [(&str, &str); 5]) {
         let settings = [
             ("KMS_PROVIDER", "vault"),
             ("VAULT_ADDR", vault.url()),
@@ -94,11 +99,11 @@ impl Cluster {
         ];
         let details: serde_json::Map<String, Value> =
             settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let cluster = Self::new(json!({
+        let security = json!({
             "kms": {"connectionDetails": details, "tokenSecretName": "rook-vault-token"},
             "keyRotation": {"enabled": true, "schedule": "@weekly"},
-        }))
-        .await;
+        });
+        let cluster = Self::with_image(Self::on(kube, security).await).await;
         let token = vault.admin().rook_token().await.expect("a token");
         for (name, key, value) in
             [("rook-vault-token", "token", &token), ("vault-ca", "cert", &vault.pki().ca.cert)]

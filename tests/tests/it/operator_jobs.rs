@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use kms_core::Kek;
 use kms_testkit::{
     luks::Image,
-    servers::{self, OpenBao, OpenBaoConfig},
+    servers::{self, Kube, OpenBao, OpenBaoConfig},
 };
 use kms_tests::{
     Kms, Ran,
@@ -18,9 +18,8 @@ use serde_json::{Value, json};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A cluster on this server with two OSDs, each on a node of its own, whose keys were rotated two hours ago and are not due.
-async fn rotated_cluster(vault: &OpenBao) -> Scene {
-    let (cluster, _) = Cluster::on_vault(vault).await;
+/// This cluster with two OSDs, each on a node of its own, whose keys were rotated two hours ago and are not due.
+async fn rotated_cluster(cluster: Cluster) -> Scene {
     cluster.set_key_rotation(false).await;
     let admin = cluster.kms(ADMIN);
     for id in [0, 1] {
@@ -47,7 +46,7 @@ fn yearly() -> String {
 #[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it operator"]
 async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
     let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
-    let scene = rotated_cluster(&vault).await;
+    let scene = rotated_cluster(Cluster::on_vault(&vault).await.0).await;
     let cluster = &scene.cluster;
     let admin = cluster.kms(ADMIN);
     let stored = |id| Kek::parse(admin.run(&["get", &Scene::key(id)]).want(0).stdout).unwrap();
@@ -153,7 +152,10 @@ fn run_escrow(scene: &Scene, job: &Value, token: &str, archives: &Path) -> Ran {
 #[ignore = "needs a Vault server, a Kubernetes API server and kubectl: cargo xtask it operator"]
 async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     let vault = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
-    let scene = rotated_cluster(&vault).await;
+    // The limit of its policy holds for every cluster of an API server, so this test has a server of its own.
+    let programs = servers::setting(servers::KUBE_BIN).unwrap();
+    let kube = Kube::start(&programs).await.unwrap();
+    let scene = rotated_cluster(Cluster::on_vault_at(kube, &vault).await.0).await;
     let cluster = &scene.cluster;
     let kube_namespace = cluster.place.name();
     let folder = tempfile::tempdir().unwrap();
