@@ -36,21 +36,8 @@ pub(crate) struct Crash {
 impl Crash {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { runs, seed, provider } = self;
-        let needs = Needs {
-            azure_clients: false,
-            browser: false,
-            // The run has its own program, with a faster clock.
-            kms: false,
-            go_age: false,
-            go_promql: false,
-            go_install: false,
-            go_tls: false,
-            ibm_clients: false,
-            pykmip: true,
-            cryptsetup: true,
-            faketime: false,
-            vm: false,
-        };
+        // The run has its own program, with a faster clock.
+        let needs = Needs { cryptsetup: true, pykmip: true, ..Needs::NONE };
         let mut live = Live::start(sh, needs)?;
         let (runs, seed) = (runs.to_string(), seed.to_string());
         let provider = provider.iter();

@@ -61,6 +61,22 @@ impl Needs {
         pykmip: true,
         vm: false,
     };
+
+    /// Nothing but the API server and OpenBao, which every run has.
+    pub(crate) const NONE: Self = Self {
+        azure_clients: false,
+        browser: false,
+        cryptsetup: false,
+        faketime: false,
+        go_age: false,
+        go_promql: false,
+        go_install: false,
+        go_tls: false,
+        ibm_clients: false,
+        kms: false,
+        pykmip: false,
+        vm: false,
+    };
 }
 
 /// The environment of one run of live tests. Dropping it stops every server that the tests left running.

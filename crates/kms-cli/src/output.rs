@@ -130,7 +130,11 @@ impl<'a> Output<'a> {
 
     /// What shows on standard error how far a run is.
     pub(crate) fn progress(&self) -> Progress {
-        progress(self.quiet, self.format())
+        Progress::to(match (self.quiet, self.format()) {
+            (true, _) => Audience::None,
+            (false, Format::Json) => Audience::Programs,
+            (false, Format::Text) => Audience::People,
+        })
     }
 
     /// Whether a page in HTML is wanted. Only commands that write one are called then.
@@ -239,15 +243,6 @@ impl<'a> Output<'a> {
             other => other.map_err(|error| not_written("standard output", error)),
         }
     }
-}
-
-/// What shows on standard error how far a run is.
-pub(crate) fn progress(quiet: bool, format: impl Into<Format>) -> Progress {
-    Progress::to(match (quiet, format.into()) {
-        (true, _) => Audience::None,
-        (false, Format::Json) => Audience::Programs,
-        (false, Format::Text) => Audience::People,
-    })
 }
 
 /// The error for a stream or a file that cannot be written. It is not `PermissionDenied`: that kind is about the KMS.

@@ -13,7 +13,7 @@ use kms_rook::{EscrowTarget, JobOptions, Schedule, escrow_job};
 use crate::{
     api::Escrow,
     clock::whole_seconds,
-    job::{ATTEMPT, DUE, JobState, state, wait},
+    job::{ATTEMPT, DUE, History, JobState, Told, retry, state},
     window::Recurrence,
 };
 
@@ -102,6 +102,10 @@ impl EscrowJob {
             state: state(job),
         })
     }
+
+    fn told(&self) -> Told<'_> {
+        (&self.name, self.attempt.number, self.state)
+    }
 }
 
 /// What is known of the escrows of a cluster.
@@ -138,30 +142,17 @@ impl EscrowFacts {
     /// Decides.
     pub(crate) fn plan(&self, now: Timestamp) -> EscrowPlan {
         let Self { rules, made, drilled: _, jobs } = self;
-        let ended = |job: &EscrowJob| match job.state {
-            JobState::Active => None,
-            JobState::Failed(at) | JobState::Succeeded(at) => Some(at),
-        };
-        let last = jobs.iter().filter(|job| ended(job).is_some()).max_by_key(|job| ended(job));
-        let succeeded = jobs.iter().filter_map(|job| match job.state {
-            JobState::Succeeded(at) => Some(at),
-            _ => None,
-        });
+        let history = History::of(jobs.iter().map(EscrowJob::told));
         // The host that has recorded the time may be ahead of the API server.
-        let made = (*made).into_iter().chain(succeeded).max().map(|at| at.min(now));
-        let failed = last.and_then(|job| match job.state {
-            JobState::Failed(at) if made.is_none_or(|made| made < at) => Some((at, job.attempt.number)),
-            _ => None,
-        });
-        let newest = jobs.iter().filter(|job| ended(job).is_some()).map(|job| job.attempt.due).max();
-        let is_obsolete = |job: &&EscrowJob| {
-            ended(job).is_some()
-                && newest.is_some_and(|newest| job.attempt.due < newest)
-                && last.is_none_or(|last| last.name != job.name)
-        };
+        let made = (*made).into_iter().chain(history.succeeded).max().map(|at| at.min(now));
+        let failed = history.failed().filter(|(at, _)| made.is_none_or(|made| made < *at));
+        let ended = || jobs.iter().filter(|job| job.state.ended().is_some());
+        let newest = ended().map(|job| job.attempt.due).max();
+        let is_obsolete =
+            |job: &&EscrowJob| Some(job.attempt.due) < newest && history.last() != Some(&*job.name);
         let plan = EscrowPlan {
-            active: jobs.iter().find(|job| job.state == JobState::Active).map(|job| job.name.clone()),
-            obsolete: jobs.iter().filter(is_obsolete).cloned().collect(),
+            active: history.active(),
+            obsolete: ended().filter(is_obsolete).cloned().collect(),
             failed,
             ..EscrowPlan::default()
         };
@@ -172,7 +163,7 @@ impl EscrowFacts {
         };
         let due = rules.times.last(now).filter(|due| made.is_none_or(|made| made < *due));
         let Some(due) = due else { return EscrowPlan { next: rules.times.next(now), ..plan } };
-        let retry = failed.and_then(|(at, number)| at.checked_add(wait(number)).ok());
+        let retry = failed.and_then(retry);
         let from = retry.map_or(due, |retry| retry.max(due));
         let number = failed.map_or(0, |(_, number)| number).saturating_add(1);
         let may_begin = from <= now && plan.active.is_none();

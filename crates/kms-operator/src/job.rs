@@ -91,6 +91,16 @@ pub(crate) enum JobState {
     Failed(Timestamp),
 }
 
+impl JobState {
+    /// When it ended.
+    pub(crate) const fn ended(self) -> Option<Timestamp> {
+        match self {
+            Self::Active => None,
+            Self::Succeeded(at) | Self::Failed(at) => Some(at),
+        }
+    }
+}
+
 /// What the operator knows of one of its Jobs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct JobFacts {
@@ -122,13 +132,65 @@ impl JobFacts {
         })
     }
 
-    /// When it ended.
-    pub(crate) fn ended(&self) -> Option<Timestamp> {
-        match self.state {
-            JobState::Active => None,
-            JobState::Succeeded(at) | JobState::Failed(at) => Some(at),
+    /// What it tells a [`History`].
+    pub(crate) fn told(&self) -> Told<'_> {
+        (&self.name, self.attempt.number, self.state)
+    }
+}
+
+/// The name of a Job, its number, and how far it is.
+pub(crate) type Told<'a> = (&'a str, u32, JobState);
+
+/// What the Jobs of one kind tell together.
+#[derive(Debug, Default)]
+pub(crate) struct History<'a> {
+    /// When one of them last succeeded.
+    pub(crate) succeeded: Option<Timestamp>,
+    /// The one that ended last.
+    last: Option<Told<'a>>,
+    /// The one that runs.
+    active: Option<&'a str>,
+}
+
+impl<'a> History<'a> {
+    pub(crate) fn of(jobs: impl Iterator<Item = Told<'a>>) -> Self {
+        let mut history = Self::default();
+        for job in jobs {
+            let (name, _, state) = job;
+            match state {
+                JobState::Active => history.active = history.active.or(Some(name)),
+                JobState::Succeeded(at) => history.succeeded = history.succeeded.max(Some(at)),
+                JobState::Failed(_) => {}
+            }
+            if state.ended().is_some() && state.ended() >= history.last.and_then(|(.., last)| last.ended()) {
+                history.last = Some(job);
+            }
+        }
+        history
+    }
+
+    /// The name of the Job that runs.
+    pub(crate) fn active(&self) -> Option<String> {
+        self.active.map(str::to_owned)
+    }
+
+    /// The name of the Job that ended last: it counts the failures.
+    pub(crate) fn last(&self) -> Option<&'a str> {
+        self.last.map(|(name, ..)| name)
+    }
+
+    /// When the Job that ended last failed, and its number; `None` if it did not fail.
+    pub(crate) fn failed(&self) -> Option<(Timestamp, u32)> {
+        match self.last? {
+            (_, number, JobState::Failed(at)) => Some((at, number)),
+            _ => None,
         }
     }
+}
+
+/// When the next attempt may begin after one of this number has failed at this time.
+pub(crate) fn retry((at, number): (Timestamp, u32)) -> Option<Timestamp> {
+    at.checked_add(wait(number)).ok()
 }
 
 /// The wait after this many failures.
@@ -136,11 +198,6 @@ pub(crate) fn wait(failures: u32) -> Duration {
     let doubled =
         2_u32.checked_pow(failures.saturating_sub(1)).and_then(|times| FIRST_WAIT.checked_mul(times));
     doubled.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT))
-}
-
-/// The Job that ended last.
-pub(crate) fn last_ended<'a>(jobs: impl Iterator<Item = &'a JobFacts>) -> Option<&'a JobFacts> {
-    jobs.filter(|job| job.ended().is_some()).max_by_key(|job| job.ended())
 }
 
 /// How far a Job is, by its conditions.

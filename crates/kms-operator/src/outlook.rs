@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     facts::{Facts, OsdFacts},
-    job::{Attempt, Cause, JobState, last_ended, wait},
+    job::{Attempt, Cause, History, JobFacts, retry},
     proof::Proof,
     window::Recurrence,
 };
@@ -38,19 +38,11 @@ impl Outlook {
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts) -> Self {
         let now = facts.now;
         let recorded = osd.last.as_ref().and_then(|last| last.rotated_at.as_deref()?.parse().ok());
-        let jobs = || osd.jobs.iter().filter(|job| !job.attempt.cause.is_verification());
-        let succeeded = jobs().filter_map(|job| match job.state {
-            JobState::Succeeded(at) => Some(at),
-            _ => None,
-        });
+        let rotations = osd.jobs.iter().filter(|job| !job.attempt.cause.is_verification());
+        let history = History::of(rotations.map(JobFacts::told));
         // The time that a node has recorded may be ahead of the API server's.
-        let rotated = recorded.into_iter().chain(succeeded).max().map(|at: Timestamp| at.min(now));
-        let failed = last_ended(jobs()).and_then(|job| match job.state {
-            JobState::Failed(at) if rotated.is_none_or(|rotated| rotated < at) => {
-                Some((at, job.attempt.number))
-            }
-            _ => None,
-        });
+        let rotated = recorded.into_iter().chain(history.succeeded).max().map(|at: Timestamp| at.min(now));
+        let failed = history.failed().filter(|(at, _)| rotated.is_none_or(|rotated| rotated < *at));
         let answered = |value: &String| {
             osd.status.rotate_now.as_ref() == Some(value)
                 || osd.jobs.iter().any(|job| job.attempt.cause == Cause::Asked(value.clone()))
@@ -59,7 +51,7 @@ impl Outlook {
         let outlook = Self {
             rotated,
             failures: failed.map_or(0, |(_, number)| number),
-            active: jobs().find(|job| job.state == JobState::Active).map(|job| job.name.clone()),
+            active: history.active(),
             asked: osd.asked.clone().filter(|value| !value.is_empty() && !answered(value)),
             answered: was_answered.or_else(|| osd.status.rotate_now.clone()),
             proof: Proof::of(osd, facts, rotated),
@@ -72,7 +64,7 @@ impl Outlook {
         let passed = recurrence.last(now).filter(|passed| since < *passed);
         let due = passed.or_else(|| too_old.filter(|at| *at <= now));
         let next_due = recurrence.next(now).into_iter().chain(too_old.filter(|at| *at > now)).min();
-        let retry = failed.and_then(|(at, number)| at.checked_add(wait(number)).ok());
+        let retry = failed.and_then(retry);
         let from = match due {
             Some(due) => retry.map_or(due, |retry| retry.max(due)),
             None => next_due.unwrap_or(Timestamp::MAX),

@@ -13,7 +13,7 @@ use crate::{
     api::OsdKeyStatus,
     escrow::EscrowPlan,
     facts::{Facts, OsdFacts},
-    job::{Attempt, Cause, JobFacts, last_ended},
+    job::{Attempt, Cause, History, JobFacts},
     outlook::Outlook,
     status,
 };
@@ -102,9 +102,9 @@ fn obsolete(osd: &OsdFacts) -> impl Iterator<Item = JobFacts> {
         };
         let of_kind =
             move || osd.jobs.iter().filter(move |job| job.attempt.cause.is_verification() == verification);
-        let ended = move || of_kind().filter(|job| job.ended().is_some());
+        let ended = move || of_kind().filter(|job| job.state.ended().is_some());
         let newest = ended().filter_map(due).max();
-        let last = last_ended(of_kind()).map(|job| job.name.as_str());
+        let last = History::of(of_kind().map(JobFacts::told)).last();
         ended()
             .filter(move |job| match &job.attempt.cause {
                 Cause::Due(due) | Cause::Verify(due) => newest.is_some_and(|newest| *due < newest),

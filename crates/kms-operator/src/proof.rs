@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     api::{ConditionStatus, ConditionType},
     facts::{Facts, OsdFacts},
-    job::{Attempt, Cause, JobState, last_ended, wait},
+    job::{Attempt, Cause, History, JobFacts, retry},
 };
 
 /// The reason of a key whose last verification has failed.
@@ -32,24 +32,26 @@ impl Proof {
     /// `rotated` is when the key was last rotated.
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts, rotated: Option<Timestamp>) -> Self {
         let now = facts.now;
-        let jobs = || osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
-        let succeeded = jobs().filter_map(|job| match job.state {
-            JobState::Succeeded(at) => Some(at),
-            _ => None,
-        });
+        let verifications = osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
+        let history = History::of(verifications.map(JobFacts::told));
         // The Job of the last verification may be gone.
         let recorded = osd.status.verified_at.as_ref().and_then(|at| at.parse().ok());
-        let made = succeeded.chain(recorded).chain(rotated).max().map(|at: Timestamp| at.min(now));
-        let failed = match last_ended(jobs()).map(|job| (job.state, job.attempt.number)) {
-            Some((JobState::Failed(at), number)) => Some((at, number)),
-            Some(_) => None,
+        let made = history
+            .succeeded
+            .into_iter()
+            .chain(recorded)
+            .chain(rotated)
+            .max()
+            .map(|at: Timestamp| at.min(now));
+        let failed = match history.last() {
+            Some(_) => history.failed(),
             // A failure stays one until a proof is made, also if a person has deleted its Job.
             None => recorded_failure(osd).map(|at| (at, 0)),
         };
         let proof = Self {
             made,
             failed: failed.filter(|(at, _)| made.is_none_or(|made| made < *at)),
-            active: jobs().find(|job| job.state == JobState::Active).map(|job| job.name.clone()),
+            active: history.active(),
             ..Self::default()
         };
         let Some((rules, age)) = facts.rules.as_ref().ok().and_then(|rules| Some((rules, rules.proof_age?)))
@@ -59,7 +61,7 @@ impl Proof {
         // Rook opens a new OSD with its KEK when it creates it.
         let since = made.or(osd.created).unwrap_or(Timestamp::UNIX_EPOCH);
         let Ok(ends) = since.checked_add(age) else { return proof };
-        let retry = proof.failed.and_then(|(at, number)| at.checked_add(wait(number)).ok());
+        let retry = proof.failed.and_then(retry);
         let from = retry.map_or(ends, |retry| retry.max(ends));
         Self { due: Some(ends).filter(|ends| *ends <= now), earliest: rules.earliest(from, now), ..proof }
     }

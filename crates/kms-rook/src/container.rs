@@ -120,7 +120,7 @@ pub(crate) fn container(
         env_from: osd.pod.env_from.clone(),
         resources: Some(resources()),
         volume_mounts: Some(mounts),
-        image_pull_policy: Some(pull_policy.unwrap_or("IfNotPresent").to_owned()),
+        image_pull_policy: Some(pull_policy_of(pull_policy)),
         // cryptsetup needs the devices of the host, and a place for its locks.
         security_context: Some(SecurityContext {
             capabilities: Some(Capabilities { drop: Some(vec!["NET_RAW".to_owned()]), add: None }),
@@ -168,6 +168,11 @@ fn environment(osd: &Osd, kms: Vec<EnvVar>) -> Vec<EnvVar> {
         }
     }
     all
+}
+
+/// When the image of a job is pulled: as the CephCluster says for its daemons, otherwise if it is absent.
+pub(crate) fn pull_policy_of(cluster: Option<&str>) -> String {
+    cluster.unwrap_or("IfNotPresent").to_owned()
 }
 
 pub(crate) fn mount(name: &str, path: &str) -> VolumeMount {

@@ -20,7 +20,7 @@ use kms_core::{Error, Result};
 use kms_kube::CephCluster;
 
 use crate::{
-    container::{PROGRAM, mount},
+    container::{PROGRAM, mount, pull_policy_of},
     names::{APP, CLUSTER_LABEL, ESCROW_LABEL},
     options::{JobOptions, no_image},
 };
@@ -93,9 +93,7 @@ pub fn escrow_job(
     let container = Container {
         name: ESCROW_APP.to_owned(),
         image: Some(image),
-        image_pull_policy: Some(
-            cluster.spec.image_pull_policy.clone().unwrap_or_else(|| "IfNotPresent".to_owned()),
-        ),
+        image_pull_policy: Some(pull_policy_of(cluster.spec.image_pull_policy.as_deref())),
         command: Some(vec![PROGRAM.to_owned()]),
         args: Some(args.map(str::to_owned).into()),
         volume_mounts: Some(vec![

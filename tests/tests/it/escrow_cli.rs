@@ -436,23 +436,34 @@ async fn a_recovery_key_opens_the_device_after_a_rotation_and_until_it_is_remove
     assert!(again.stdout.contains("has no recovery key"), "{}", again.stdout);
 }
 
+/// An identity of the plugin and its recipient, from this command of the plugin.
+fn plugin_keys(kms: &Kms, command: &str) -> (String, String) {
+    let keygen = String::from_utf8(go(&[command], kms.folder(), b"")).unwrap();
+    let (identity, recipient) = keygen.trim().split_once('\n').unwrap();
+    (identity.to_owned(), recipient.to_owned())
+}
+
+/// Puts the plugin where age looks for it.
+fn install_plugin(scene: &Scene) {
+    let program: PathBuf = kms_testkit::servers::setting("KMS_IT_GO_AGE").unwrap();
+    // The library follows links, and the program knows itself by its name.
+    std::fs::hard_link(program, scene.calls.folder().join("age-plugin-kmstest")).unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs a Vault server and Go: cargo xtask it escrow"]
 async fn a_plugin_encrypts_and_decrypts_and_its_message_is_shown() {
     let scene = scene().await;
     let kms = &scene.kms;
-    let keygen = String::from_utf8(go(&["plugin-keygen"], kms.folder(), b"")).unwrap();
-    let (identity, recipient) = keygen.trim().split_once('\n').unwrap();
-    kms.file("plugin.id", identity);
+    let (identity, recipient) = plugin_keys(kms, "plugin-keygen");
+    kms.file("plugin.id", &identity);
     let mixed = format!("{recipient}\n{}", std::fs::read_to_string(kms.folder().join("keks.txt")).unwrap());
     kms.file("plugin.txt", &mixed);
     let create = ["escrow", "create", "backup", "-R", "plugin.txt"];
     let missing = kms.run(&create).want(2);
     assert!(missing.stderr.contains("age-plugin-kmstest"), "{}", missing.stderr);
 
-    let program: PathBuf = kms_testkit::servers::setting("KMS_IT_GO_AGE").unwrap();
-    // The library follows links, and the program knows itself by its name.
-    std::fs::hard_link(program, scene.calls.folder().join("age-plugin-kmstest")).unwrap();
+    install_plugin(&scene);
     let _ = kms.run(&create).want(0);
     for id in ["plugin.id", "keks.id"] {
         let drilled = kms.run(&["escrow", "drill", "backup", "-i", id]).want(0);
@@ -468,12 +479,10 @@ async fn a_plugin_encrypts_and_decrypts_and_its_message_is_shown() {
 async fn a_plugin_asks_for_a_pin_on_the_terminal_which_does_not_show_it() {
     let scene = scene().await;
     let kms = &scene.kms;
-    let keygen = String::from_utf8(go(&["pin-keygen"], kms.folder(), b"")).unwrap();
-    let (identity, recipient) = keygen.trim().split_once('\n').unwrap();
-    kms.file("pin.id", identity);
-    kms.file("pin.txt", recipient);
-    let program: PathBuf = kms_testkit::servers::setting("KMS_IT_GO_AGE").unwrap();
-    std::fs::hard_link(program, scene.calls.folder().join("age-plugin-kmstest")).unwrap();
+    let (identity, recipient) = plugin_keys(kms, "pin-keygen");
+    kms.file("pin.id", &identity);
+    kms.file("pin.txt", &recipient);
+    install_plugin(&scene);
     let _ = kms.run(&["escrow", "create", "backup", "-R", "pin.txt"]).want(0);
 
     let drill = ["escrow", "drill", "backup", "-i", "pin.id"];

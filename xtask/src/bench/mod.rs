@@ -155,20 +155,7 @@ impl Runner<'_> {
         if !matches!(what, What::Migrate | What::Providers) {
             return run(example);
         }
-        let none = Needs {
-            azure_clients: false,
-            browser: false,
-            cryptsetup: false,
-            faketime: false,
-            go_promql: false,
-            go_age: false,
-            go_install: false,
-            go_tls: false,
-            ibm_clients: false,
-            pykmip: false,
-            ..Needs::ALL
-        };
-        let live = Live::start(sh, none)?;
+        let live = Live::start(sh, Needs::NONE)?;
         run(live.apply(example))
     }
 }

@@ -66,19 +66,7 @@ impl Demo {
 
 /// Shows the operator. It needs what the tests across crates have, so it is an example of theirs.
 fn cluster(sh: &Shell) -> Result<()> {
-    let needs = Needs {
-        azure_clients: false,
-        browser: false,
-        faketime: false,
-        go_age: false,
-        go_install: false,
-        go_promql: false,
-        go_tls: false,
-        ibm_clients: false,
-        kms: true,
-        pykmip: false,
-        ..Needs::ALL
-    };
+    let needs = Needs { cryptsetup: true, kms: true, ..Needs::NONE };
     let live = Live::start(sh, needs)?;
     let page = provision::target_dir(sh).join("status.html");
     run(live.apply(cmd!(sh, "cargo run --package kms-tests --example demo_cluster -- {page}")))

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::OsdKeyStatus,
-    job::JobFacts,
+    job::JobState,
     plan::{
         plan,
         tests::{NONE, NOW, begun, facts, job, rotated, time},

@@ -20,7 +20,7 @@ use crate::{
     exit::Exit,
     invocation::Invocation,
     kubernetes::Kubernetes,
-    output::{Output, chain, progress},
+    output::{Output, chain},
     output_file,
     rook::Rook,
     settings::{ClusterSettings, PodSettings, pod_environment},
@@ -119,7 +119,7 @@ struct RotateKey {
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
     let result = match args.command {
         KeyManagement::Get { name, file } => get(&name, &file, invocation).await,
-        KeyManagement::RotateKey(args) => rotate_key(args, invocation).await,
+        KeyManagement::RotateKey(args) => rotate_key(args, invocation, output).await,
         KeyManagement::VerifyKey(args) => verify_key(args, invocation, output).await,
     };
     if let Err(error) = &result {
@@ -146,7 +146,7 @@ async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result
     output_file::write_kek(file, &stored.kek)
 }
 
-async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> {
+async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>, output: &Output<'_>) -> Result<()> {
     let RotateKey { osd, grace, destroy_superseded, beside_rook, even_if_rook_rotates } = args;
     let osd = osd.osd(invocation)?;
     let name = osd.name().clone();
@@ -155,7 +155,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
     options.grace = grace.unwrap_or(options.grace);
     options.destroy_superseded = destroy_superseded;
     let (kms, rook) = connect(invocation).await?;
-    let Global { quiet, output, ref files, ref cluster, .. } = invocation.global;
+    let Global { files, cluster, .. } = &invocation.global;
     let is_pod = files.is_empty() && cluster.is_none();
     let rook = if is_pod && !beside_rook { rook.with_own_cron_job() } else { rook };
     let mut sinks = rotate::at_deployments(invocation);
@@ -169,7 +169,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>) -> Result<()> 
         Ok(osd) => osd,
         Err(error) => return Err(rotate::refused(&[&name], error, &mut sinks).await),
     };
-    let progress = rotate::Rotation::new(progress(quiet, output));
+    let progress = rotate::Rotation::new(output.progress());
     let report = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
     for warning in &report.warnings {
         warn!("{warning}");
