@@ -147,6 +147,11 @@ impl Runner<'_> {
             eprintln!("building kms as it is released, which takes some minutes");
             (provision::kms_release(sh)?, provision::bench_profile())
         };
+        if matches!(what, What::Vault) {
+            // The least program, which it measures.
+            let profile = &profile;
+            run(cmd!(sh, "cargo build {profile...} --package kms-tests --example bench_get"))?;
+        }
         let example =
             cmd!(sh, "cargo run {profile...} --package kms-tests --example {example} -- {part...} {out}");
         let kube = kube.map(|programs| (servers::KUBE_BIN, programs));
