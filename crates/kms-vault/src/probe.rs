@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use kms_http::{json::unreadable, probe::STEPS, send::endpoint};
+use kms_http::{http::StatusCode, json::unreadable, probe::STEPS, send::endpoint};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -85,7 +85,9 @@ async fn health(mount: &Mount) -> Result<String> {
             mount.api.send(&mut mount.api.read("auth/token/lookup-self", Scope::Auth)?, None).await?;
         return match Refusal::of(&refused) {
             Some(refusal) if refusal.has_words() => Ok(format!("{address}, which does not show its state")),
-            _ if answer.status.is_server_error() => Err(from_answer(&answer)),
+            _ if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(from_answer(&answer))
+            }
             _ => Err(not_vault(&answer)),
         };
     };
