@@ -51,7 +51,7 @@ pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
     probe.clock(mount.api.http.clock());
     let found = login(mount, probe).await;
     probe.step("login", found)?;
-    let version = match mount.confirm_version().await {
+    let version = match mount.ask_version().await {
         Ok(version) => version,
         // The first request that needs the token shows whether the token is valid.
         Err(error) if error.kind() == ErrorKind::Unauthenticated => {
@@ -198,7 +198,7 @@ async fn rights(mount: &Mount, version: KvVersion, probe: &mut Probe) -> Result<
 pub(crate) async fn may_update(mount: &Mount, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
     let mut rights = Vec::with_capacity(names.len());
     for names in names.chunks(NAMES_PER_REQUEST) {
-        let version = mount.confirm_version().await?;
+        let version = mount.ask_version().await?;
         let paths: Vec<_> = names.iter().map(|name| mount.data_path(version, name)).collect();
         let granted = granted(mount, &paths.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         rights.extend(paths.iter().map(|path| match &granted {
