@@ -258,7 +258,7 @@ fn refused(
             Retry::Never,
             "the namespace is being deleted, so nothing can be created in it".to_owned(),
         ),
-        ("Forbidden", _) | (_, 403) => forbidden(status, target),
+        ("Forbidden", _) | (_, 403) if is_status => forbidden(status, target),
         ("Expired" | "Gone", _) => {
             (Cause::Expired, Kind::Unavailable, Retry::Always, "the list took too long to read".to_owned())
         }
@@ -598,6 +598,9 @@ mod tests {
                 Kind::Unauthenticated,
                 Retry::Never,
             ),
+            // An API server gives each refusal a `Status`, so these say nothing about rights.
+            (403, json!(""), Other, Kind::Protocol, Retry::Never),
+            (403, json!({"message": "denied"}), Other, Kind::Protocol, Retry::Never),
             (403, status("Forbidden", "", &terminating), Other, Kind::Unavailable, Retry::Never),
             (403, status("Forbidden", "", &named), Other, Kind::PermissionDenied, Retry::Never),
             (410, status("Expired", "", &json!({})), Expired, Kind::Unavailable, Retry::Always),
