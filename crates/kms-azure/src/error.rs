@@ -254,6 +254,11 @@ fn meaning(
 
 /// The error for an unsuccessful response of Entra ID.
 pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
+    if let Some(error) = answer.page_error(true) {
+        let error = error.context("settings", "AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT");
+        // Entra ID has issued no token, so a retry is safe.
+        return if error.retryable() == Retry::IfIdempotent { error.retry(Retry::Always) } else { error };
+    }
     let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
     let (kind, text, retry) = match answer.status {
         StatusCode::TOO_MANY_REQUESTS => {
@@ -263,12 +268,6 @@ pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
         status if status.is_server_error() => {
             (ErrorKind::Unavailable, "Entra ID cannot answer now", Retry::Always)
         }
-        _ if !of_service && answer.page_error(true).is_some() => (
-            ErrorKind::ConfigInvalid,
-            "a web page came in place of Entra ID's response: a proxy, a firewall or a login portal has answered; check \
-             the proxy, AZURE_AUTHORITY_HOST and AZURE_ENVIRONMENT",
-            Retry::Never,
-        ),
         _ if !of_service => (
             ErrorKind::ConfigInvalid,
             "the responding server is not Entra ID; check AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT and the proxy",
@@ -399,6 +398,7 @@ mod tests {
 
     #[test]
     fn entras_numbers_are_explained() {
+        const PAGE: &str = "<!DOCTYPE html><html><title>Blocked by policy</title></html>";
         let body = |number: u32| {
             format!(
                 r#"{{"error":"invalid_client","error_description":"AADSTS{number}: no.\r\nTrace","error_codes":[{number}],"trace_id":"t-1"}}"#
@@ -438,7 +438,12 @@ mod tests {
             (400, body(500_011), ErrorKind::Unauthenticated, Retry::Never, "AZURE_ENVIRONMENT"),
             (429, String::new(), ErrorKind::RateLimited, Retry::Always, "rate"),
             (503, String::new(), ErrorKind::Unavailable, Retry::Always, "cannot answer"),
-            (404, "<html>".to_owned(), ErrorKind::ConfigInvalid, Retry::Never, "AZURE_AUTHORITY_HOST"),
+            (404, "{}".to_owned(), ErrorKind::ConfigInvalid, Retry::Never, "AZURE_AUTHORITY_HOST"),
+            // A page of a proxy, whatever its status.
+            (404, PAGE.to_owned(), ErrorKind::Protocol, Retry::Never, "AZURE_AUTHORITY_HOST"),
+            (403, PAGE.to_owned(), ErrorKind::Protocol, Retry::Never, "title of the page: Blocked by policy"),
+            (502, PAGE.to_owned(), ErrorKind::Unavailable, Retry::Always, "title of the page: Blocked"),
+            (429, PAGE.to_owned(), ErrorKind::RateLimited, Retry::Always, "title of the page: Blocked"),
         ] {
             let error = from_entra(&answer(status, &body));
             assert_eq!((error.kind(), error.retryable()), (kind, retry), "{status} {body}: {error}");

@@ -1,9 +1,9 @@
 //! JSON in responses, and errors about it.
 
+use http::StatusCode;
 use kms_core::{Error, ErrorKind, Result};
+use kms_response::WebPage;
 use serde::Deserialize;
-
-use crate::page;
 
 /// Parses a body.
 ///
@@ -11,7 +11,10 @@ use crate::page;
 ///
 /// `Protocol` for a malformed body, or for a web page in place of one; see [`unreadable`].
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|cause| page::of_body(body).unwrap_or_else(|| unreadable(&cause)))
+    serde_json::from_slice(body).map_err(|cause| match WebPage::of(body) {
+        Some(page) => page.error(StatusCode::OK, true),
+        None => unreadable(&cause),
+    })
 }
 
 /// Makes the error for a malformed body. It has only the position, since `serde_json` quotes the body in its errors.

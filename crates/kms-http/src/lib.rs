@@ -10,7 +10,6 @@ pub mod client;
 mod error;
 #[cfg(feature = "json")]
 pub mod json;
-mod page;
 pub mod probe;
 mod proxy;
 mod redirect;

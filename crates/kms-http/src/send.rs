@@ -1,19 +1,14 @@
 //! Sends one request and reads its response.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use jiff::Timestamp;
 use kms_core::{
     Error, ErrorKind, Result,
     layer::{limited, step_limit, waiting_for},
 };
+use kms_response::WebPage;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -78,22 +73,18 @@ impl HttpResponse {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// How long the server asks the client to wait (`Retry-After`, RFC 9110 §10.2.3): seconds, or a date, as gateways
-    /// send it. A date in the past is no wait. The server's own clock decides, if the response shows it.
+    /// How long the server asks the client to wait: see [`kms_response::retry_after`].
     pub fn retry_after(&self) -> Option<Duration> {
-        let text = self.header("retry-after")?.trim();
-        if let Ok(seconds) = text.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let until = http_date(text)?;
-        let now = self.header("date").and_then(http_date).unwrap_or_else(Timestamp::now);
-        Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
+        kms_response::retry_after(&self.headers)
     }
-}
 
-/// Parses a date of HTTP, such as `Sun, 06 Nov 1994 08:49:37 GMT`. `None` for the obsolete forms.
-fn http_date(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+    /// The error for a web page. `None` if the response is not one: a KMS sends JSON.
+    ///
+    /// `names_page`: whether the error may quote the title of the page. It may not if the request held a key.
+    pub fn page_error(&self, names_page: bool) -> Option<Error> {
+        let error = WebPage::of(&self.body)?.error(self.status, names_page);
+        Some(error.retry_after(self.retry_after()).context("status", self.status.as_u16().to_string()))
+    }
 }
 
 impl fmt::Debug for HttpResponse {
@@ -163,7 +154,7 @@ impl HttpClient {
             append(&mut body, &chunk);
         }
         let response = HttpResponse { status, headers, body };
-        self.clock.record(response.header("date").and_then(http_date).map(SystemTime::from));
+        self.clock.record(kms_response::server_time(&response.headers));
         Ok(response)
     }
 

@@ -198,9 +198,15 @@ fn denied(answer: &HttpResponse) -> Error {
             "IAM does not know the API key: it is wrong or was deleted; put a new one into the token Secret",
             Retry::Never,
         ),
-        (_, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+        (Some(_), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             error(ErrorKind::Unauthenticated, "IAM refuses the API key", Retry::Never)
         }
+        // IAM gives each refusal a code, so another server says nothing about the API key.
+        (None, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => error(
+            ErrorKind::Protocol,
+            "the responding server is not IAM; check IBM_KP_TOKEN_URL and the proxies in between",
+            Retry::Never,
+        ),
         (None, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => error(
             ErrorKind::ConfigInvalid,
             "there is no token endpoint at this address; check IBM_KP_TOKEN_URL, including its path",
@@ -255,7 +261,11 @@ mod tests {
     fn statuses_count_where_there_is_no_code() {
         use ErrorKind::*;
         for (status, body, kind, retry) in [
-            (400, "no", Unauthenticated, Retry::Never),
+            (400, r#"{"errorCode":"BXNIM0109E"}"#, Unauthenticated, Retry::Never),
+            // The refusal of another server, such as a firewall.
+            (400, "no", Protocol, Retry::Never),
+            (401, r#"{"message":"denied"}"#, Protocol, Retry::Never),
+            (403, "", Protocol, Retry::Never),
             (404, "no", ConfigInvalid, Retry::Never),
             // A proxy's page says nothing about the API key.
             (400, "<html>", Protocol, Retry::Never),

@@ -244,6 +244,11 @@ async fn receive(
         too_large: false,
     };
     let [first, second, third, kind, length @ ..] = header;
+    if header.starts_with(b"HTTP/") {
+        return Err(wrong(malformed(
+            "it is one of HTTP, so a web server or a proxy has answered; check host and port in KMIP_ENDPOINT",
+        )));
+    }
     let is_response = u32::from_be_bytes([0, first, second, third]) == tag::RESPONSE_MESSAGE;
     if !is_response || kind != kind::STRUCTURE {
         return Err(wrong(malformed("it does not begin like a KMIP response")));

@@ -13,9 +13,6 @@ use crate::{Entries, read_entry};
 /// The setting that names the provider.
 const KMS_PROVIDER: &str = "KMS_PROVIDER";
 
-/// The name of the Secret that the `security` block of a pod has for the credentials in its environment and files.
-const CREDENTIALS: &str = "pod-environment";
-
 /// The files that Rook mounts for KMIP, each with its key in the Secret.
 const KMIP_FILES: [(&str, &str); 3] =
     [("CA_CERT", "ca.crt"), ("CLIENT_CERT", "client.crt"), ("CLIENT_KEY", "client.key")];
@@ -63,7 +60,7 @@ impl Convention {
 ///
 /// The block differs from the original where Rook's environment does (rook-behaviour §13.1): `VAULT_BACKEND_PATH` is
 /// always present, TLS settings are paths of files, and the Secret with the credentials is this source itself, under the
-/// name `pod-environment`.
+/// name [`Self::CREDENTIALS`].
 #[derive(Debug)]
 pub struct PodEnvironment {
     security: SecuritySpec,
@@ -73,6 +70,10 @@ pub struct PodEnvironment {
 }
 
 impl PodEnvironment {
+    /// The name of the Secret that the block has for the credentials in the environment and the files of the pod. No object
+    /// of that name exists.
+    pub const CREDENTIALS: &str = "pod-environment";
+
     /// Sorts an environment into settings and credentials.
     ///
     /// `root` is the directory that contains `etc/kmip`: `/` except in tests. `is_setting` says whether a provider, given
@@ -125,7 +126,7 @@ impl PodEnvironment {
             pod.kmip_mount = Some(root.join("etc/kmip"));
         }
         let has_credentials = pod.kmip_mount.is_some() || !pod.credentials.is_empty();
-        let token_secret_name = if has_credentials { CREDENTIALS } else { "" };
+        let token_secret_name = if has_credentials { Self::CREDENTIALS } else { "" };
         let details = details.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         pod.security =
             SecuritySpec::new(KmsSpec::new(ConnectionDetails::from_iter(details), token_secret_name));
@@ -180,13 +181,13 @@ fn is_service_link(name: &str) -> bool {
 #[async_trait]
 impl SecretSource for PodEnvironment {
     async fn secret(&self, name: &str) -> Result<SecretData> {
-        if name != CREDENTIALS || self.security.kms.token_secret_name != CREDENTIALS {
+        if name != Self::CREDENTIALS || self.security.kms.token_secret_name != Self::CREDENTIALS {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("Secret {name:?} was not found in the environment of the pod"),
             ));
         }
-        let mut secret = self.credentials.to_secret(CREDENTIALS);
+        let mut secret = self.credentials.to_secret(Self::CREDENTIALS);
         if let Some(mount) = &self.kmip_mount {
             for (key, file) in KMIP_FILES {
                 let mut bytes = read_entry(&mount.join(file))?;

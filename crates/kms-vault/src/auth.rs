@@ -15,7 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     api::{Api, Scope, data_of},
-    error::{from_answer, with_words},
+    error::{from_answer, is_foreign, with_words},
 };
 
 /// How long to use a token of the settings before looking it up to learn when it expires. Short-lived programs never
@@ -298,7 +298,7 @@ impl Auth {
         if answer.status != StatusCode::OK {
             let error = match answer.status {
                 // The server answers 400 to wrong roles, secret ids and certificates, and 403 to other refused logins.
-                StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
+                StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN if !is_foreign(&answer) => {
                     with_words(login_refused(&self.method), &answer)
                 }
                 _ => from_answer(&answer),

@@ -83,9 +83,9 @@ pub(crate) fn not_vault(answer: &HttpResponse) -> Error {
     )
 }
 
-/// Whether a refusal comes from another server than Vault: it has a body, and not in the form of Vault's.
+/// Whether a refusal comes from another server than Vault, such as a firewall: Vault writes a body for each refusal.
 pub(crate) fn is_foreign(answer: &HttpResponse) -> bool {
-    !answer.body.is_empty() && Refusal::of(answer).is_none()
+    Refusal::of(answer).is_none()
 }
 
 /// The error for a response that is wrapped, as those of a control group are: it says nothing about the key.

@@ -279,24 +279,40 @@ impl Mount {
         Ok(found.map(|(_, info)| info))
     }
 
-    /// The version of the mount, from the server unless a response has shown it. Asks the server at most once.
+    /// The version of the mount, from the server unless a response has shown it or the next one will.
     ///
     /// Callers run this before they report a key as absent: with `VAULT_BACKEND: v2` every path of a v1 mount is empty.
     /// A v2 mount shows what it is by each response to a path of v1, so `VAULT_BACKEND: kv` needs no question.
     pub(crate) async fn confirm_version(&self) -> Result<KvVersion> {
-        if self.declared == Declared::V1 {
-            return Ok(self.confirmed_version().unwrap_or(KvVersion::V1));
+        match self.declared {
+            Declared::V1 => Ok(self.confirmed_version().unwrap_or(KvVersion::V1)),
+            _ => self.ask_version().await,
         }
-        let find = async || match (self.find_version().await, self.declared.version()) {
-            (Ok(found), declared) => {
-                self.warn_unless(declared, found);
-                Ok(found)
+    }
+
+    /// The version of the mount, from the server unless a response has shown it. Asks the server at most once, if the token
+    /// has the right to ask. For requests that reach no path of the mount, whose responses thus show no version.
+    pub(crate) async fn ask_version(&self) -> Result<KvVersion> {
+        let find = async || {
+            let found = self.find_version().await;
+            if let Ok(found) = found {
+                self.warn_unless(self.declared.version(), found);
             }
-            // Without the right to ask, the setting counts.
-            (Err(error), Some(declared)) if error.kind() == ErrorKind::PermissionDenied => Ok(declared),
-            (Err(error), _) => Err(error),
+            match (found, self.declared) {
+                // Without the right to ask, the setting counts.
+                (Err(error), Declared::V2 | Declared::KvV2)
+                    if error.kind() == ErrorKind::PermissionDenied =>
+                {
+                    Ok(KvVersion::V2)
+                }
+                (found, _) => found,
+            }
         };
-        self.found.get_or_try_init(find).await.copied()
+        match (self.found.get_or_try_init(find).await.copied(), self.declared) {
+            // Not recorded: a v2 mount shows later what it is.
+            (Err(error), Declared::V1) if error.kind() == ErrorKind::PermissionDenied => Ok(KvVersion::V1),
+            (found, _) => found,
+        }
     }
 
     /// Records the version that a response has shown, and returns the error of an operation that assumed another one.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
-use kms_http::{json::unreadable, probe::STEPS, send::endpoint};
+use kms_http::{http::StatusCode, json::unreadable, probe::STEPS, send::endpoint};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -51,7 +51,7 @@ pub(crate) async fn probe(mount: &Mount, probe: &mut Probe) -> Option<()> {
     probe.clock(mount.api.http.clock());
     let found = login(mount, probe).await;
     probe.step("login", found)?;
-    let version = match mount.confirm_version().await {
+    let version = match mount.ask_version().await {
         Ok(version) => version,
         // The first request that needs the token shows whether the token is valid.
         Err(error) if error.kind() == ErrorKind::Unauthenticated => {
@@ -85,7 +85,9 @@ async fn health(mount: &Mount) -> Result<String> {
             mount.api.send(&mut mount.api.read("auth/token/lookup-self", Scope::Auth)?, None).await?;
         return match Refusal::of(&refused) {
             Some(refusal) if refusal.has_words() => Ok(format!("{address}, which does not show its state")),
-            _ if answer.status.is_server_error() => Err(from_answer(&answer)),
+            _ if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(from_answer(&answer))
+            }
             _ => Err(not_vault(&answer)),
         };
     };
@@ -196,7 +198,7 @@ async fn rights(mount: &Mount, version: KvVersion, probe: &mut Probe) -> Result<
 pub(crate) async fn may_update(mount: &Mount, names: &[KeyName]) -> Result<Vec<UpdateRight>> {
     let mut rights = Vec::with_capacity(names.len());
     for names in names.chunks(NAMES_PER_REQUEST) {
-        let version = mount.confirm_version().await?;
+        let version = mount.ask_version().await?;
         let paths: Vec<_> = names.iter().map(|name| mount.data_path(version, name)).collect();
         let granted = granted(mount, &paths.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         rights.extend(paths.iter().map(|path| match &granted {

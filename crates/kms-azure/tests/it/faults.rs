@@ -236,7 +236,7 @@ async fn entra_in_trouble_is_told_apart_from_a_wrong_credential() {
     for (status, wait, kind) in [
         (429, Some("7"), ErrorKind::RateLimited),
         (503, None, ErrorKind::Unavailable),
-        (404, None, ErrorKind::ConfigInvalid),
+        (404, None, ErrorKind::Protocol),
     ] {
         double.fault(RequestFault::new(Host::Tokens, reply(status, wait)));
         let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();

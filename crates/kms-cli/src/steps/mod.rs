@@ -76,7 +76,7 @@ impl Steps {
         let settings: Vec<_> =
             target.security().kms.connection_details.iter().map(|(name, _)| name).collect();
         let settings = if settings.is_empty() { "none needed".to_owned() } else { settings.join(", ") };
-        let secret = steps.secrets.credentials().map(|name| format!("; credentials of Secret {name}"));
+        let secret = steps.secrets.credentials().map(|name| format!("; credentials: {name}"));
         steps.pass(SETTINGS, format!("{title}: {settings}{}", secret.unwrap_or_default()));
         let seen = steps.probe(&*kms).await;
         (steps, Some(Connected { kms, seen }))
@@ -99,7 +99,7 @@ impl Steps {
         if step == LOGIN
             && let Some(secret) = self.secrets.credentials()
         {
-            warning = format!("{warning} (Secret {secret})");
+            warning = format!("{warning} ({secret})");
         }
         self.push(step, Outcome::Warning(warning));
     }

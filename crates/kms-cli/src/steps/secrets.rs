@@ -1,6 +1,7 @@
 //! The Secrets that the settings name, for messages: what failed may be in one of them.
 
 use kms_core::{Error, ErrorKind};
+use kms_source::PodEnvironment;
 
 use crate::{output::chain, target::Target};
 
@@ -10,10 +11,10 @@ const NAMED: [&str; 4] = ["AZURE_CERT_SECRET_NAME", "VAULT_CACERT", "VAULT_CLIEN
 /// The Secrets that the settings name.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
-    /// The Secret of `tokenSecretName`.
-    token: Option<String>,
-    /// Whether that Secret has the certificates of TLS too.
-    token_has_certificates: bool,
+    /// The setting that tells where the credentials are, and the place in words.
+    credentials: Option<(&'static str, String)>,
+    /// Whether the certificates of TLS are there too.
+    has_certificates: bool,
     /// The name of a setting and its Secret.
     named: Vec<(&'static str, String)>,
 }
@@ -27,18 +28,25 @@ impl Secrets {
             // A value with a slash is the path of a file.
             (!value.is_empty() && !value.contains('/')).then(|| (setting, format!("{place}{value}")))
         });
+        let is_kmip = target.provider().is_ok_and(|provider| provider.feature() == "kmip");
         Self {
-            token: Some(&kms.token_secret_name)
-                .filter(|name| !name.is_empty())
-                .map(|name| format!("{place}{name}")),
-            token_has_certificates: target.provider().is_ok_and(|provider| provider.feature() == "kmip"),
+            credentials: match kms.token_secret_name.as_str() {
+                "" => None,
+                // Rook has filled these from a Secret whose name the pod does not know.
+                PodEnvironment::CREDENTIALS if is_kmip => Some(("files", "/etc/kmip".to_owned())),
+                PodEnvironment::CREDENTIALS => {
+                    Some(("credentials", "in the environment of this process".to_owned()))
+                }
+                name => Some(("tokenSecretName", format!("Secret {place}{name}"))),
+            },
+            has_certificates: is_kmip,
             named: named.collect(),
         }
     }
 
-    /// The Secret with the credentials. `None` if the settings name no Secret.
+    /// Where the credentials are: "Secret rook-ceph/token". `None` if the settings name no Secret.
     pub(super) fn credentials(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.credentials.as_ref().map(|(_, place)| place.as_str())
     }
 
     /// Adds to an error the Secrets that it is about: that of the credentials if the server does not accept them, and those
@@ -48,11 +56,11 @@ impl Secrets {
         let mut error = error.clone();
         let is_about_token = match error.kind() {
             ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => true,
-            ErrorKind::ConfigInvalid => self.token_has_certificates,
+            ErrorKind::ConfigInvalid => self.has_certificates,
             _ => false,
         };
-        if let Some(token) = self.token.as_ref().filter(|_| is_about_token) {
-            error = error.context("tokenSecretName", format!("Secret {token}"));
+        if let Some((setting, place)) = self.credentials.as_ref().filter(|_| is_about_token) {
+            error = error.context(setting, place);
         }
         for (setting, secret) in self.named.iter().filter(|(setting, _)| text.contains(setting)) {
             error = error.context(setting, format!("Secret {secret}"));

@@ -248,6 +248,24 @@ async fn the_step_tls_shows_what_the_server_presented_and_how_it_was_verified() 
     }
 }
 
+#[tokio::test]
+async fn in_a_pod_the_credentials_are_those_of_its_environment() {
+    let server = HttpServer::start(|request: &Request| match request.path.as_str() {
+        "/v1/sys/health" => Response::json(200, r#"{"initialized":true,"version":"1.0"}"#),
+        _ => Response::json(403, r#"{"errors":["permission denied"]}"#),
+    });
+    let server = server.await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let url = server.url();
+    let env = [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", url.as_str()), ("VAULT_TOKEN", "canary")];
+    let checked = check(folder.path(), &[], &env).await;
+    let [(state, message)] = checked.step("login")[..] else { panic!("{}", checked.text) };
+    let place = "credentials: in the environment of this process";
+    assert!(state == "failed" && message.contains(place), "{message}");
+    // The name of the Secret that stands for the environment is no object that can be looked up.
+    assert!(!checked.text.contains("pod-environment"), "{}", checked.text);
+}
+
 /// Starts a proxy that sends every tunnel to `server`, or refuses with a status. Returns its address.
 fn proxy(server: SocketAddr, status: u16) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -355,6 +355,20 @@ async fn a_key_that_exists_and_cannot_be_read_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_refused_token_names_a_wrong_clock_of_this_host() {
+    let refused = || status(401, "Unauthorized", "");
+    for (response, is_wrong) in
+        [(refused().header("date", "Sun, 06 Nov 1994 08:49:37 GMT"), true), (refused(), false)]
+    {
+        let server = HttpServer::scripted([response]).await.unwrap();
+        let error = provider(&server).await.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+        let text = error.to_string();
+        assert_eq!(text.contains(" s ahead of the API server's"), is_wrong, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn without_rooks_definitions_there_is_no_ceph_cluster() {
     let server = HttpServer::scripted([Response::status(404).body("404 page not found\n")]).await.unwrap();
     let error = ceph_cluster(connection(&server).await, "rook-ceph", "rook-ceph").await.unwrap_err();

@@ -375,7 +375,7 @@ async fn hostile_answers_are_errors_of_their_own() {
         (
             "HTTP",
             Trick::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
-            "does not begin like a KMIP response",
+            "a web server or a proxy has answered; check host and port in KMIP_ENDPOINT",
         ),
         (
             "a request",

@@ -4,6 +4,7 @@ use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use http::StatusCode;
 use kms_core::{Error, ErrorKind, Retry};
+use kms_response::WebPage;
 use kms_tls::{Handshakes, fault::fault};
 use kube::core::Status;
 use serde::Deserialize;
@@ -50,7 +51,7 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn add_to(&self, error: Error) -> Error {
+    pub(crate) fn add_to(&self, error: Error) -> Error {
         let Self { verb: _, group: _, resource, kube_namespace, name, hidden: _ } = self;
         let error = match kube_namespace {
             Some(kube_namespace) => error.context("namespace", *kube_namespace),
@@ -131,21 +132,19 @@ impl From<Error> for Failure {
     }
 }
 
-/// The body of a response that is not a success.
-pub(crate) enum Refusal {
+/// The body of a response that is not a success, and not a web page.
+enum Refusal {
     /// A `Status`, as the API server sends it.
     Status(Box<Status>),
     /// The text that the API server sends for a path of an unknown group or version.
     UnknownPath,
-    /// A web page.
-    Page,
     /// Any other body: a proxy or another server sends it.
     Foreign,
 }
 
 impl Refusal {
     /// Reads a body. Other APIs have bodies with a code and a reason too, so the kind has to be `Status`.
-    pub(crate) fn of(body: &[u8]) -> Self {
+    fn of(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Kind {
             kind: String,
@@ -153,9 +152,6 @@ impl Refusal {
 
         if body.trim_ascii() == UNKNOWN_PATH {
             return Self::UnknownPath;
-        }
-        if is_page(body) {
-            return Self::Page;
         }
         let kind = serde_json::from_slice::<Kind>(body).ok();
         match serde_json::from_slice::<Status>(body) {
@@ -167,18 +163,28 @@ impl Refusal {
     }
 }
 
-/// Whether a body is a web page. The API server sends JSON or plain text.
-pub(crate) fn is_page(body: &[u8]) -> bool {
-    body.trim_ascii_start().starts_with(b"<")
+/// The error for a response that is not a success: of the API server, or of another server in its place.
+pub(crate) fn unsuccessful(
+    code: StatusCode,
+    retry_after: Option<Duration>,
+    body: &[u8],
+    target: &Target<'_>,
+) -> Failure {
+    match WebPage::of(body) {
+        Some(page) => {
+            let error = page.error(code, target.hidden.is_empty()).retry_after(retry_after);
+            target.add_to(error.context("status", code.as_u16().to_string())).into()
+        }
+        None => refused(code, retry_after, &Refusal::of(body), target),
+    }
 }
-
 /// The error for a response that is not a success.
 ///
 /// The reason decides first, since several reasons share one HTTP status. An unknown reason falls back to the HTTP
 /// status, as in the Go client.
 /// Messages of the server decide nothing. The error quotes one only when a policy refuses the request, since only the
 /// message says what the policy demands.
-pub(crate) fn refused(
+fn refused(
     code: StatusCode,
     retry_after: Option<Duration>,
     refusal: &Refusal,
@@ -188,7 +194,7 @@ pub(crate) fn refused(
 
     let status = match refusal {
         Refusal::Status(status) => Some(status.as_ref()),
-        Refusal::UnknownPath | Refusal::Page | Refusal::Foreign => None,
+        Refusal::UnknownPath | Refusal::Foreign => None,
     };
     let is_status = status.is_some();
     let reason = status.map_or("", |status| status.reason.as_str());
@@ -204,22 +210,6 @@ pub(crate) fn refused(
     });
 
     let (cause, kind, retry, message) = match (reason, code.as_u16()) {
-        (_, status) if matches!(refusal, Refusal::Page) => {
-            let (kind, retry) = match status {
-                429 => (Kind::RateLimited, Retry::Always),
-                500..=599 => (Kind::Unavailable, Retry::IfIdempotent),
-                _ => (Kind::Protocol, Retry::Never),
-            };
-            (
-                Cause::Other,
-                kind,
-                retry,
-                format!(
-                    "a web page with HTTP status {status} came in place of the API server's response: a proxy, a \
-                     firewall or a login portal has answered; check the server's address and the proxies in between"
-                ),
-            )
-        }
         ("AlreadyExists", _) => {
             (Cause::Exists, Kind::AlreadyExists, Retry::Never, "the object exists already".to_owned())
         }
@@ -268,7 +258,7 @@ pub(crate) fn refused(
             Retry::Never,
             "the namespace is being deleted, so nothing can be created in it".to_owned(),
         ),
-        ("Forbidden", _) | (_, 403) => forbidden(status, target),
+        ("Forbidden", _) | (_, 403) if is_status => forbidden(status, target),
         ("Expired" | "Gone", _) => {
             (Cause::Expired, Kind::Unavailable, Retry::Always, "the list took too long to read".to_owned())
         }
@@ -562,8 +552,8 @@ mod tests {
         }
         // A text stands for a body that is not JSON.
         let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
-        let refusal = Refusal::of(text.as_bytes());
-        refused(StatusCode::from_u16(code).unwrap(), None, &refusal, &Target { group, ..target(&[]) })
+        let code = StatusCode::from_u16(code).unwrap();
+        unsuccessful(code, None, text.as_bytes(), &Target { group, ..target(&[]) })
     }
 
     /// Bodies as kube-apiserver 1.36 writes them.
@@ -592,6 +582,7 @@ mod tests {
             (404, json!("<html>"), Other, Kind::Protocol, Retry::Never),
             (401, json!("<html>"), Other, Kind::Protocol, Retry::Never),
             (403, json!("<!DOCTYPE html>"), Other, Kind::Protocol, Retry::Never),
+            (429, json!("<html>"), Other, Kind::RateLimited, Retry::Always),
             (502, json!("<html>"), Other, Kind::Unavailable, Retry::IfIdempotent),
             (
                 404,
@@ -607,6 +598,9 @@ mod tests {
                 Kind::Unauthenticated,
                 Retry::Never,
             ),
+            // An API server gives each refusal a `Status`, so these say nothing about rights.
+            (403, json!(""), Other, Kind::Protocol, Retry::Never),
+            (403, json!({"message": "denied"}), Other, Kind::Protocol, Retry::Never),
             (403, status("Forbidden", "", &terminating), Other, Kind::Unavailable, Retry::Never),
             (403, status("Forbidden", "", &named), Other, Kind::PermissionDenied, Retry::Never),
             (410, status("Expired", "", &json!({})), Expired, Kind::Unavailable, Retry::Always),
@@ -630,6 +624,20 @@ mod tests {
                 failure.error
             );
         }
+    }
+
+    #[test]
+    fn a_page_is_named_by_its_title_unless_the_request_held_a_secret() {
+        let kek = Base64::of(&Kek::parse("canary-kek-which-is-long").unwrap());
+        let page = |hidden: &[&Base64]| {
+            let body = b"<html><title>Blocked by policy</title></html>";
+            unsuccessful(StatusCode::FORBIDDEN, None, body, &target(hidden)).error.to_string()
+        };
+        let shown = page(&[]);
+        for part in ["web page", "title of the page: Blocked by policy", "status: 403", "secret: s1"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        assert!(!page(&[&kek]).contains("Blocked"), "{}", page(&[&kek]));
     }
 
     #[test]

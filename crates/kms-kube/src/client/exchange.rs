@@ -9,15 +9,15 @@ use bytes::Bytes;
 use http::{Request, header::CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
-use kms_core::{Error, ErrorKind};
+use kms_core::{Error, ErrorKind, Retry};
+use kms_response::{WebPage, retry_after};
 use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     connect::Connection,
-    error::{Failure, Refusal, Target, is_page, refused, unreadable, unrefused},
-    headers::retry_after,
+    error::{Failure, Target, unreadable, unrefused, unsuccessful},
     names::FIELD_MANAGER,
     trace,
 };
@@ -146,7 +146,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     let text = collect(body, expected, target).await?;
     if !parts.status.is_success() {
         let wait = retry_after(&parts.headers);
-        let Failure { cause, error } = refused(parts.status, wait, &Refusal::of(&text), target);
+        let Failure { cause, error } = unsuccessful(parts.status, wait, &text, target);
         let wrong = connection.clock().filter(|clock| clock.is_wrong());
         let error = match wrong.filter(|_| error.kind() == ErrorKind::Unauthenticated) {
             Some(wrong) => error.context(
@@ -161,9 +161,13 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
         return Err(Failure { cause, error });
     }
     serde_json::from_slice(&text).map_err(|cause| {
+        if let Some(page) = WebPage::of(&text) {
+            // The outcome of a write is unknown until it is read back.
+            let error = page.error(parts.status, target.hidden.is_empty()).retry(Retry::IfIdempotent);
+            return target.add_to(error).into();
+        }
         // serde quotes the text that it does not understand, which may be key material.
         let what = match cause.classify() {
-            _ if is_page(&text) => "is a web page: a proxy, a firewall or a login portal has answered",
             serde_json::error::Category::Eof => "ends too early",
             serde_json::error::Category::Data => "is not an object of the requested kind",
             _ => "is not JSON",

@@ -3,7 +3,6 @@
 mod connect;
 mod error;
 mod exchange;
-mod headers;
 mod names;
 mod objects;
 mod owner;

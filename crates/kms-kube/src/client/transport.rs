@@ -24,7 +24,7 @@ use rustls::{
 };
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::{headers::server_time, token_file::TokenFile, unusable::unusable};
+use super::{token_file::TokenFile, unusable::unusable};
 
 /// The time-out for opening a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ where
     let clock = clock.clone();
     let service = ServiceBuilder::new()
         .map_response(move |response: http::Response<_>| {
-            clock.record(server_time(response.headers()));
+            clock.record(kms_response::server_time(response.headers()));
             response
         })
         .layer(config.base_uri_layer())

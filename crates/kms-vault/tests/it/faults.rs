@@ -390,6 +390,9 @@ async fn another_server_than_vault_is_called_that_and_a_probe_does_not_send_it_t
         ),
         (Response::json(404, r#"{"message":"no Route matched with those values"}"#), "is not Vault"),
         (Response::json(200, "{}"), "is not Vault"),
+        // Vault gives the reason of each refusal.
+        (Response::status(401), "is not Vault"),
+        (Response::status(403), "is not Vault"),
     ] {
         let shown = format!("{response:?}");
         let server = HttpServer::start(move |_| response.clone()).await.unwrap();
@@ -405,6 +408,53 @@ async fn another_server_than_vault_is_called_that_and_a_probe_does_not_send_it_t
             let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{shown}: {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_another_server_answers_does_not_blame_the_credential() {
+    const PAGE: &str = "<html><title>Blocked by policy</title></html>";
+    let mut secrets = SecretMap::new("the test");
+    secrets.insert(SecretData::new("t").with("secret_id", b"canary".to_vec()));
+    for (response, kind, words) in [
+        (Response::status(403).body(PAGE), ErrorKind::Protocol, "title of the page: Blocked by policy"),
+        (Response::status(400).body(PAGE), ErrorKind::Protocol, "title of the page: Blocked by policy"),
+        (Response::status(403), ErrorKind::Protocol, "is not Vault"),
+        (Response::json(403, r#"{"message":"denied"}"#), ErrorKind::Protocol, "is not Vault"),
+        (
+            Response::json(400, r#"{"errors":["invalid secret id"]}"#),
+            ErrorKind::Unauthenticated,
+            "server said: invalid secret id",
+        ),
+    ] {
+        let shown = format!("{response:?}");
+        let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+        let details: ConnectionDetails = [
+            ("VAULT_ADDR", server.url().as_str()),
+            ("VAULT_ALLOW_HTTP", "true"),
+            ("VAULT_AUTH_METHOD", "approle"),
+            ("VAULT_APPROLE_ROLE_ID", "role"),
+        ]
+        .into_iter()
+        .collect();
+        let builder = VaultBuilder::new().with_details(&details).with_token_secret("t");
+        let vault = builder.build(&secrets).await.unwrap();
+        let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{shown}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains("auth mount: approle"), "{shown}: {text}");
+        assert!(!text.contains("canary"), "{shown}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_of_a_gateway_is_no_other_server() {
+    for body in ["", r#"{"message":"API rate limit exceeded"}"#] {
+        let response = Response::status(429).header("retry-after", "7").body(body);
+        let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+        let (step, error) = client(&server.url(), &[]).await.probed().await.failed.unwrap();
+        assert_eq!((step, error.kind()), ("server", ErrorKind::RateLimited), "{body}: {error}");
+        assert_eq!(error.wait(), Some(Duration::from_secs(7)), "{body}");
     }
 }
 

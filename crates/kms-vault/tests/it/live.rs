@@ -96,13 +96,13 @@ async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_
     let server = server().await;
     let admin = server.admin();
     // The setting, the mount, and the place where Rook's client reads and writes with them (rook-behaviour §4.4).
-    for (spelling, mount, nested, folder) in [
-        ("v1", "rookv2", true, "rookv2/data"),
-        ("kv", "rookv2", true, "rookv2/data"),
-        ("nonsense", "rookv2", true, "rookv2/data"),
-        ("v2", "rook", false, "rook"),
-        ("nonsense", "rook", false, "rook"),
-        ("kv-v2", "rook", true, "rook/data"),
+    for (spelling, mount, nested, folder, shown) in [
+        ("v1", "rookv2", true, "rookv2/data", "rookv2/, KV v2"),
+        ("kv", "rookv2", true, "rookv2/data", "rookv2/, KV v2"),
+        ("nonsense", "rookv2", true, "rookv2/data", "rookv2/, KV v2"),
+        ("v2", "rook", false, "rook", "rook/, KV v1"),
+        ("nonsense", "rook", false, "rook", "rook/, KV v1"),
+        ("kv-v2", "rook", true, "rook/data", "rook/data/, KV v1"),
     ] {
         let fresh =
             async || Setup::on(&server).await.mount(mount).set("VAULT_BACKEND", spelling).build().await;
@@ -147,6 +147,8 @@ async fn a_version_that_disagrees_with_the_mount_finds_rooks_keys_and_puts_ours_
         }
         let probe = fresh().await.probed().await;
         assert!(probe.failed.is_none(), "{case}: {probe:?}");
+        let found = probe.passed.iter().find(|(step, _)| *step == "mount").unwrap();
+        assert!(found.1.starts_with(shown), "{case}: {found:?}");
         fresh().await.delete(&key(NAME), DeleteMode::Destroy).await.unwrap();
         let empty: Vec<_> = futures_util::TryStreamExt::try_collect(fresh().await.list()).await.unwrap();
         assert!(empty.is_empty(), "{case}");
@@ -224,10 +226,16 @@ async fn mounts_that_are_missing_or_no_kv_are_told_apart() {
         ("rookv2/data/", "set VAULT_BACKEND_PATH: rookv2"),
         ("rook/folder", "set VAULT_BACKEND_PATH: rook"),
     ] {
-        let vault = Setup::on(&server).await.token(&token).mount(mount).build().await;
-        let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
+        let setup = Setup::on(&server).await.token(&token).mount(mount);
+        let error = setup.build().await.get(&key(NAME), Freshness::Any).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{error}");
         assert!(error.to_string().contains(why), "{error}");
+        // A check of the settings alone finds it too, whatever they say about the version.
+        for backend in ["", "v1", "v2"] {
+            let probe = setup.clone().set("VAULT_BACKEND", backend).build().await.probed().await;
+            let (step, error) = probe.failed.expect(mount);
+            assert!(step == "mount" && error.to_string().contains(why), "{backend:?}: {step}: {error}");
+        }
     }
     let vault = Setup::on(&server).await.mount("rook").set("VAULT_NAMESPACE", "nosuch").build().await;
     let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
@@ -677,9 +685,12 @@ async fn the_right_to_update_is_known_key_by_key_before_anything_is_written() {
         server.admin().put_policy(mount, &policy).await.unwrap();
         let spec = TokenSpec { policies: &[mount], ..TokenSpec::default() };
         let token = server.admin().create_token(spec).await.unwrap();
-        let vault = Setup::on(&server).await.token(&token).mount(mount).build().await;
-        let rights = vault.may_update(&names).await.unwrap();
-        assert_eq!(rights, [UpdateRight::Granted, UpdateRight::Denied], "{mount}");
+        // Also with a setting that disagrees with the mount.
+        for backend in ["", "v1", "v2"] {
+            let setup = Setup::on(&server).await.token(&token).mount(mount).set("VAULT_BACKEND", backend);
+            let rights = setup.build().await.may_update(&names).await.unwrap();
+            assert_eq!(rights, [UpdateRight::Granted, UpdateRight::Denied], "{backend:?} on {mount}");
+        }
     }
 }
 

@@ -6,25 +6,34 @@ use http::{
     HeaderMap,
     header::{DATE, HeaderName, RETRY_AFTER},
 };
-use k8s_openapi::jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 
-/// The time that `Retry-After` asks for. The API server sends seconds, a load balancer before it may send a date.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// How long the server asks the client to wait (`Retry-After`, RFC 9110 §10.2.3): seconds, or a date, as gateways send
+/// it. `None` if the header is absent or malformed.
+///
+/// A date in the past is no wait. The server's own clock decides, if the response shows it.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = text(headers, &RETRY_AFTER)?;
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let now = date(headers, &DATE).unwrap_or_else(Timestamp::now);
-    Some(Duration::try_from(date(headers, &RETRY_AFTER)?.duration_since(now)).unwrap_or_default())
+    let until = http_date(text)?;
+    let now = date(headers).unwrap_or_else(Timestamp::now);
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
-/// The time that the API server shows. `None` if it shows none.
-pub(crate) fn server_time(headers: &HeaderMap) -> Option<SystemTime> {
-    date(headers, &DATE).map(SystemTime::from)
+/// The time of the server, in whole seconds (`Date`). `None` if the response shows none.
+pub fn server_time(headers: &HeaderMap) -> Option<SystemTime> {
+    date(headers).map(SystemTime::from)
 }
 
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
-    DateTimeParser::new().parse_timestamp(text(headers, name)?).ok()
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(text(headers, &DATE)?)
+}
+
+/// Parses a date of HTTP, such as `Sun, 06 Nov 1994 08:49:37 GMT`. `None` for the obsolete forms.
+fn http_date(text: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -46,10 +55,15 @@ mod tests {
         let wait =
             |text| retry_after(&headers(&[(DATE, "Wed, 21 Oct 2015 07:27:00 GMT"), (RETRY_AFTER, text)]));
         assert_eq!(wait("1"), Some(Duration::from_secs(1)));
+        assert_eq!(wait(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(wait("Wed, 21 Oct 2015 07:26:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("-1"), None);
         assert_eq!(wait("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+        // Without the server's time, our clock measures a date.
+        let ours = |text| retry_after(&headers(&[(RETRY_AFTER, text)]));
+        assert_eq!(ours("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         let of = |text| server_time(&headers(&[(DATE, text)]));
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_420);
         assert_eq!((of("Wed, 21 Oct 2015 07:27:00 GMT"), of("yesterday")), (Some(time), None));
