@@ -159,6 +159,17 @@ impl Cluster {
         self.place.create_token(name, &[]).await.expect("a token")
     }
 
+    /// Creates the accounts of the OSDs and of the operator with the rights that Rook grants them, as far as they concern keys.
+    pub async fn rook_accounts(&self) {
+        let _token = self.account("rook-ceph-osd", &[]).await;
+        self.place.create_service_account("rook-ceph-system").await.expect("an account");
+        let of_operator = json!([
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update"]},
+            {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
+        ]);
+        self.place.grant("rook-ceph-system", &of_operator).await.expect("rights");
+    }
+
     /// Writes a kubeconfig for a token, in its own file.
     pub fn kubeconfig(&self, token: &str) -> String {
         let mut hasher = DefaultHasher::new();

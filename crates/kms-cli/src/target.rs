@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "k8s-secret")]
+use kms_core::SecretString;
 use kms_core::{
     Error, ErrorKind, KeyName, KmsProvider, Result, SecretData, SecretSource, SecuritySpec, config::Problems,
 };
@@ -196,6 +198,14 @@ impl Target {
         self.connect_for(self.settings.cluster().cloned()).await
     }
 
+    /// Connects to the KMS as the pods of a service account do, with a token of the account. Only for a KMS in which each
+    /// account logs in by itself.
+    #[cfg(feature = "k8s-secret")]
+    pub(crate) async fn connect_as_account(&self, token: SecretString) -> Result<Arc<dyn KmsProvider>> {
+        let options = self.options.clone().with_account_token(token);
+        self.connect_with(options, self.settings.cluster().cloned()).await
+    }
+
     /// Connects to the KMS to store a key. If the provider creates a Secret for the key, the CephCluster owns the Secret.
     ///
     /// The uid of the owner comes from Kubernetes, never from a file or the environment, which may be older than the
@@ -257,7 +267,14 @@ impl Target {
     }
 
     async fn connect_for(&self, cluster: Option<ClusterRef>) -> Result<Arc<dyn KmsProvider>> {
-        let mut options = self.options.clone();
+        self.connect_with(self.options.clone(), cluster).await
+    }
+
+    async fn connect_with(
+        &self,
+        mut options: Options,
+        cluster: Option<ClusterRef>,
+    ) -> Result<Arc<dyn KmsProvider>> {
         let kube_secrets = cluster
             .as_ref()
             .filter(|_| self.settings.allows_kube_secrets())

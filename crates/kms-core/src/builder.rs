@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    ConnectionDetails, Error, KeyIndex, KmsProvider, Result, SecretSource,
+    ConnectionDetails, Error, KeyIndex, KmsProvider, Result, SecretSource, SecretString,
     config::{ConfigKey, Problems, Settings, SettingsSource},
     layer::{self, LayerOptions},
 };
@@ -91,6 +91,13 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
     /// Allows `http://` addresses. An attacker on the network can then read credentials and keys.
     #[must_use]
     fn with_allow_http(self, _allow: bool) -> Self {
+        self
+    }
+
+    /// Sets the token of a Kubernetes service account. If the settings say that each pod logs in with its own account, the
+    /// provider logs in with this token and reads no file; otherwise the token is not used.
+    #[must_use]
+    fn with_account_token(self, _token: &SecretString) -> Self {
         self
     }
 

@@ -54,6 +54,10 @@ impl<B: ProviderBuilder> ByBuilder<B> {
             .with_environment(options.environment())
             .with_token_secret(spec.kms.token_secret_name.trim())
             .with_allow_http(options.allow_http());
+        let builder = match &options.account_token {
+            Some(token) => builder.with_account_token(token),
+            None => builder,
+        };
         match options.cluster() {
             Some(cluster) => builder.with_cluster(format!("{}/{}", cluster.kube_namespace, cluster.name)),
             None => builder,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use kms_core::SecretString;
 use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
@@ -43,6 +44,14 @@ impl Options {
     #[must_use]
     pub fn with_kube_connection(mut self, connection: kms_kube::Connection) -> Self {
         self.provider.kube_connection = Some(connection);
+        self
+    }
+
+    /// Sets the token of a Kubernetes service account, for a KMS in which each pod logs in with its own account: it gets
+    /// this token in place of the one in the pod's file.
+    #[must_use]
+    pub fn with_account_token(mut self, token: SecretString) -> Self {
+        self.provider.account_token = Some(token);
         self
     }
 
@@ -111,7 +120,9 @@ mod tests {
 
     #[test]
     fn values_of_the_environment_are_not_shown() {
-        let options = Options::default().with_environment([("VAULT_TOKEN", "canary")]);
+        let options = Options::default()
+            .with_environment([("VAULT_TOKEN", "canary")])
+            .with_account_token(SecretString::from("canary"));
         let shown = format!("{options:?}");
         assert!(shown.contains("VAULT_TOKEN") && !shown.contains("canary"), "{shown}");
     }

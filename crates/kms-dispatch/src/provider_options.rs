@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use kms_core::layer::LayerOptions;
+use kms_core::{SecretString, layer::LayerOptions};
 use kms_kube::ClusterRef;
 use zeroize::Zeroizing;
 
@@ -13,6 +13,7 @@ pub(crate) struct ProviderOptions {
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) kube_context: Option<String>,
     pub(crate) environment: Vec<(String, Zeroizing<String>)>,
+    pub(crate) account_token: Option<SecretString>,
     pub(crate) allow_http: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) attempt_timeout: Option<Duration>,
@@ -81,6 +82,7 @@ impl fmt::Debug for ProviderOptions {
             kubeconfig,
             kube_context,
             environment,
+            account_token: _,
             allow_http,
             deadline,
             attempt_timeout,
@@ -101,6 +103,6 @@ impl fmt::Debug for ProviderOptions {
             .field("deadline", deadline)
             .field("attempt_timeout", attempt_timeout)
             .field("attempts", attempts)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,7 @@ mod volumes;
 mod test_data;
 
 #[cfg(feature = "client")]
-pub use crate::rbac::{Rbac, rbac, rule};
+pub use crate::rbac::{Rbac, rbac, rule, settings_secrets};
 pub use crate::{
     cronjob::JobMaker,
     discover::{Discovery, Found, InvalidDeployment, discover},

@@ -126,7 +126,7 @@ pub(crate) fn observing(osds: &[Osd]) -> Vec<PolicyRule> {
 }
 
 /// The names of the Secrets that the settings name.
-pub(crate) fn settings_secrets(security: &SecuritySpec) -> Vec<String> {
+pub fn settings_secrets(security: &SecuritySpec) -> Vec<String> {
     let mut names: Vec<String> = NAMES_OF_SECRETS
         .iter()
         .filter_map(|setting| security.kms.connection_details.get(setting))

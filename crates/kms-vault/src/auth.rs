@@ -32,14 +32,37 @@ const ENDS_SOON: Duration = Duration::from_secs(3600);
 pub(crate) enum AuthMethod {
     /// A token of the settings.
     Token(SecretString),
-    /// The token of a Kubernetes service account, read again at each login.
-    Kubernetes { mount: String, role: String, path: PathBuf },
+    /// The token of a Kubernetes service account.
+    Kubernetes { mount: String, role: String, token: AccountToken },
     /// AppRole.
     AppRole { mount: String, role_id: String, secret_id: SecretString },
     /// The client certificate of the TLS connection.
     Certificate { mount: String, name: Option<String> },
     /// No token: an agent between client and server adds its own token.
     Agent,
+}
+
+/// Where the token of a service account comes from.
+#[derive(Clone)]
+pub(crate) enum AccountToken {
+    /// A file, which is read again at each login.
+    File(PathBuf),
+    /// The caller.
+    Given(SecretString),
+}
+
+impl AccountToken {
+    /// The token.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the file cannot be read; `Unavailable` if it is empty, as it may be while the kubelet replaces it.
+    pub(crate) fn read(&self) -> Result<SecretString> {
+        match self {
+            Self::File(path) => read_jwt(path),
+            Self::Given(token) => Ok(token.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for AuthMethod {
@@ -53,8 +76,12 @@ impl AuthMethod {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Token(_) => "token".to_owned(),
-            Self::Kubernetes { mount, role, path } => {
-                format!("kubernetes (mount {mount}, role {role}, token file {})", path.display())
+            Self::Kubernetes { mount, role, token } => {
+                let token = match token {
+                    AccountToken::File(path) => format!("token file {}", path.display()),
+                    AccountToken::Given(_) => "token of the caller".to_owned(),
+                };
+                format!("kubernetes (mount {mount}, role {role}, {token})")
             }
             Self::AppRole { mount, role_id, secret_id: _ } => {
                 format!("approle (mount {mount}, role id {role_id})")
@@ -278,8 +305,8 @@ impl Auth {
             AuthMethod::Token(_) | AuthMethod::Agent => {
                 return Err(Error::new(ErrorKind::Unexpected, "this authentication method has no login"));
             }
-            AuthMethod::Kubernetes { mount, role, path } => {
-                let jwt = read_jwt(path)?;
+            AuthMethod::Kubernetes { mount, role, token } => {
+                let jwt = token.read()?;
                 let identity = identity(jwt.expose_secret());
                 let body = json(&[("jwt", jwt.expose_secret()), ("role", role)])?;
                 (mount, body, vec![("role", role.clone()), ("identity", identity)])

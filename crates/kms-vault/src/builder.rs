@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{Api, Seen},
-    auth::{Auth, AuthMethod},
+    auth::{AccountToken, Auth, AuthMethod},
     config::{MOUNT_PATH, NAMESPACE, PROXY, SRV_LOOKUP, VaultConfigKey as Key},
     mount::{Declared, Mount},
     provider::Vault,
@@ -52,12 +52,14 @@ const DEFAULT_MOUNT: &str = "secret";
 pub struct VaultBuilder {
     source: SettingsSource<Key>,
     allow_http: bool,
+    account_token: Option<SecretString>,
 }
 
 impl fmt::Debug for VaultBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, allow_http } = self;
-        f.debug_struct("VaultBuilder").field("source", source).field("allow_http", allow_http).finish()
+        let Self { source, allow_http, account_token: _ } = self;
+        let mut shown = f.debug_struct("VaultBuilder");
+        shown.field("source", source).field("allow_http", allow_http).finish_non_exhaustive()
     }
 }
 
@@ -98,6 +100,11 @@ impl ProviderBuilder for VaultBuilder {
 
     fn with_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
+        self
+    }
+
+    fn with_account_token(mut self, token: &SecretString) -> Self {
+        self.account_token = Some(token.clone());
         self
     }
 
@@ -309,11 +316,15 @@ impl VaultBuilder {
                 if settings.text(Key::Token).is_some() {
                     warn!("VAULT_TOKEN is set and not used, since VAULT_AUTH_METHOD is kubernetes");
                 }
-                let path = settings.text(Key::AuthKubernetesTokenPath).unwrap_or(SERVICE_ACCOUNT_TOKEN);
+                let path = || settings.text(Key::AuthKubernetesTokenPath).unwrap_or(SERVICE_ACCOUNT_TOKEN);
+                let token = match &self.account_token {
+                    Some(token) => AccountToken::Given(token.clone()),
+                    None => AccountToken::File(path().into()),
+                };
                 settings.text(Key::AuthKubernetesRole).map(|role| AuthMethod::Kubernetes {
                     mount: mount("kubernetes"),
                     role: role.to_owned(),
-                    path: path.into(),
+                    token,
                 })
             }
             Some("approle") if !has("token") => {

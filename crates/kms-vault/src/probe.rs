@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kms_core::{Error, ErrorKind, KeyName, Probe, Result, UpdateRight};
+use kms_core::{Error, ErrorKind, ExposeSecret as _, KeyName, Probe, Result, UpdateRight};
 use kms_http::{http::StatusCode, json::unreadable, probe::STEPS, send::endpoint};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -111,10 +111,9 @@ async fn login(mount: &Mount, probe: &mut Probe) -> Result<String> {
         return Ok("an agent adds the token".to_owned());
     };
     let presented = match &mount.auth.method {
-        AuthMethod::Kubernetes { path, .. } => std::fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .map(|jwt| format!("as {}, ", identity(jwt.trim())))
-            .unwrap_or_default(),
+        AuthMethod::Kubernetes { token, .. } => {
+            token.read().map(|jwt| format!("as {}, ", identity(jwt.expose_secret()))).unwrap_or_default()
+        }
         _ => String::new(),
     };
     let found = match mount.auth.lookup(&mount.api, &token.value).await {

@@ -7,7 +7,7 @@ use std::{
 
 use kms_testkit::{
     luks::Image,
-    servers::{OpenBao, OpenBaoConfig},
+    servers::{OpenBao, OpenBaoConfig, wait},
 };
 use kms_tests::{
     Kms, Ran,
@@ -30,7 +30,7 @@ struct Move {
     cluster: Arc<Cluster>,
     kms: Kms,
     arguments: Vec<String>,
-    _server: OpenBao,
+    server: OpenBao,
 }
 
 impl Move {
@@ -41,12 +41,16 @@ impl Move {
             cluster.call("POST", "apps/v1", path, deployment(osd, cluster.place.name())).await;
             set_running(&cluster, osd).await;
         }
+        cluster.rook_accounts().await;
         let admin = cluster.kms(ADMIN);
         for name in (0..OSDS).map(key).chain([OF_OTHERS.to_owned()]) {
             let _ = admin.run(&["create", &name]).want(0);
         }
         let server = OpenBao::start(OpenBaoConfig::default()).await.unwrap();
         let token = server.admin().rook_token().await.unwrap();
+        for (name, key, value) in [("token", "token", &token), ("ca", "cert", &server.pki().ca.cert)] {
+            cluster.place.create_secret(name, &[(key, value)]).await.unwrap();
+        }
         let place = cluster.place.name().to_owned();
         let kms = Kms::new();
         kms.file("from.yaml", &ceph_cluster(&place, &json!({})));
@@ -56,7 +60,7 @@ impl Move {
         let arguments =
             ["--from", "from.yaml", "--to", "to.yaml", "--kubeconfig", &config, "--cluster", &named];
         let arguments = arguments.map(str::to_owned).to_vec();
-        Self { cluster: Arc::new(cluster), kms, arguments, _server: server }
+        Self { cluster: Arc::new(cluster), kms, arguments, server }
     }
 
     fn line<'a>(&'a self, step: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -87,6 +91,45 @@ impl Move {
         assert!(change.contains(&"+       tokenSecretName: token"), "{change:?}");
         let _ = self.step("copy", &[]).want(0);
         let _ = self.step("verify", &[]).want(0);
+    }
+
+    /// What stops the migration, and what the plan notes of the accounts. Sorted; the namespace is `NS`.
+    fn found(&self, more: &[&str]) -> (Vec<String>, Vec<String>) {
+        let plan = self.step("plan", more).json();
+        let name = self.cluster.place.name();
+        let lines = |field: &str| {
+            let lines =
+                plan[field].as_array().unwrap().iter().map(|line| line.as_str().unwrap().replace(name, "NS"));
+            let mut lines: Vec<_> = lines.filter(|line| !line.contains("CephObjectStores")).collect();
+            lines.sort();
+            lines
+        };
+        let notes = lines("notes").into_iter().filter(|line| !line.contains("keys belong to no OSD"));
+        (lines("stops"), notes.collect())
+    }
+
+    /// Replaces the rights of an account.
+    async fn set_rights(&self, account: &str, rules: &Value) {
+        let rbac = self.cluster.place.name();
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{rbac}/roles/{account}");
+        let patch = Some(("application/merge-patch+json", json!({"rules": rules}).to_string()));
+        self.cluster.kube.http().send_as("PATCH", &path, patch).await.unwrap().ok().unwrap();
+    }
+
+    /// Waits until an account may, or may not, use a verb on all Secrets.
+    async fn wait_for_secrets(&self, account: &str, verb: &str, wanted: bool) {
+        let place = self.cluster.place.name();
+        let review = json!({"spec": {
+            "user": format!("system:serviceaccount:{place}:{account}"),
+            "resourceAttributes": {"namespace": place, "verb": verb, "resource": "secrets"},
+        }});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        wait::until("the rights of the account", wait::START, async || {
+            let answer = self.cluster.kube.call("POST", path, review.clone()).await?;
+            Ok((answer["status"]["allowed"] == json!(wanted)).then_some(()))
+        })
+        .await
+        .unwrap();
     }
 
     async fn block(&self) -> Value {
@@ -274,6 +317,166 @@ async fn a_cluster_is_switched_osd_by_osd_and_the_source_is_deleted_at_the_end()
         Kms::new().document("to.yaml", &std::fs::read_to_string(moved.kms.folder().join("to.yaml")).unwrap());
     let _ = kms.run(&["get", &key(0)]).want(0);
     let _ = moved.step("abort", &[]).want(1);
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server, a Kubernetes API server and kubectl: cargo xtask it migrate"]
+async fn a_plan_names_the_rights_that_accounts_lack_in_kubernetes_and_how_to_grant_them() {
+    let moved = Move::new().await;
+    let shared =
+        "to: the operator and the OSDs use the same credentials of the Secret token as this plan, which has \
+                  checked their rights in the KMS"
+            .to_owned();
+    assert_eq!(moved.found(&[]), (Vec::new(), vec![shared.clone()]));
+
+    // The OSDs may read the Secrets of their keys, and no other; the operator may not write any.
+    let secret = |name: String| format!("rook-ceph-osd-encryption-key-{name}");
+    let keys: Vec<_> = (0..OSDS).map(key).map(secret).collect();
+    let cluster = json!({"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]});
+    let of_keys =
+        json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": keys});
+    let only_get = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    moved.set_rights("rook-ceph-osd", &json!([cluster, of_keys])).await;
+    moved.set_rights("rook-ceph-system", &only_get).await;
+    moved.wait_for_secrets("rook-ceph-osd", "get", false).await;
+    moved.wait_for_secrets("rook-ceph-system", "create", false).await;
+    moved.cluster.kubectl("delete secret ca");
+    let config = moved.cluster.kubeconfig(ADMIN);
+    let kubectl = format!("kubectl --kubeconfig {config} -n NS");
+    let (stops, notes) = moved.found(&[]);
+    let grant = |account: &str, rights: &str| {
+        format!(
+            "{kubectl} create role kms-{account}-1 {rights} && {kubectl} create rolebinding kms-{account}-1 \
+             --role=kms-{account}-1 --serviceaccount=NS:{account}"
+        )
+    };
+    let of_osds =
+        grant("rook-ceph-osd", "--verb=get --resource=secrets --resource-name=ca --resource-name=token");
+    assert_eq!(
+        stops,
+        [
+            format!(
+                "to: ServiceAccount NS/rook-ceph-osd may not get secrets/ca, get secrets/token, so the OSDs do not start: \
+                 {of_osds}"
+            ),
+            "to: the settings name the Secret ca, and the namespace NS does not have it, so no OSD starts: create it there"
+                .to_owned(),
+        ]
+    );
+    let of_operator = grant("rook-ceph-system", "--verb=create,update --resource=secrets");
+    let at_source = format!(
+        "from: ServiceAccount NS/rook-ceph-system may not create secrets, update secrets, so Rook cannot make keys for new \
+         OSDs: {of_operator}"
+    );
+    assert_eq!(notes, [at_source, shared.clone()]);
+
+    // The commands of the plan mend it.
+    for line in [&of_osds, &of_operator] {
+        let line = line.replace("NS", moved.cluster.place.name());
+        let _ = moved.cluster.shell(&line, moved.kms.folder()).want(0);
+    }
+    moved.cluster.place.create_secret("ca", &[("cert", &moved.server.pki().ca.cert)]).await.unwrap();
+    moved.wait_for_secrets("rook-ceph-system", "create", true).await;
+    wait::until("the rights of the OSDs", wait::START, async || {
+        Ok(moved.found(&[]).0.is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(moved.found(&[]), (Vec::new(), vec![shared]));
+
+    // What cannot be checked is said: an operator elsewhere, and a run without the cluster.
+    let (stops, notes) = moved.found(&["--operator", "elsewhere"]);
+    assert_eq!(stops, Vec::<String>::new());
+    assert!(
+        notes[0].starts_with(
+            "not checked: the rights of the operator: ServiceAccount elsewhere/rook-ceph-system"
+        )
+    );
+    let files = ["migrate", "plan", "--from", "from.yaml", "--to", "to.yaml", "--kubeconfig", &config];
+    let ran = moved.kms.run(&files).want(0);
+    assert!(
+        ran.stdout.contains("note: not checked: the rights of the operator's and the OSDs' accounts"),
+        "{}",
+        ran.text()
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server and a Kubernetes API server: cargo xtask it migrate"]
+async fn a_plan_logs_in_as_the_accounts_where_each_has_a_login_of_its_own() {
+    let moved = Move::new().await;
+    let (kube, place, admin) = (&moved.cluster.kube, &moved.cluster.place, moved.server.admin());
+    let reviewer = kube.create_reviewer(place).await.unwrap();
+    admin.enable_kubernetes("kubernetes", kube.url(), kube.ca(), &reviewer).await.unwrap();
+    let role = async |accounts: &[&str], policy: &str| {
+        let policy = json!({"policies": [policy]});
+        admin.kubernetes_role("kubernetes", "rook", accounts, place.name(), policy).await.unwrap();
+    };
+    let token = place.create_token("rook-ceph-system", &[]).await.unwrap();
+    moved.kms.file("account", &token);
+    let security = json!({"kms": {"connectionDetails": {
+        "KMS_PROVIDER": "vault", "VAULT_ADDR": moved.server.url(), "VAULT_BACKEND_PATH": "rookv2", "VAULT_CACERT": "ca",
+        "VAULT_AUTH_METHOD": "kubernetes", "VAULT_AUTH_KUBERNETES_ROLE": "rook",
+        "VAULT_AUTH_KUBERNETES_TOKEN_PATH": moved.kms.folder().join("account"),
+    }}});
+    let ca = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ca"},
+                    "stringData": {"cert": moved.server.pki().ca.cert}});
+    moved.kms.file("to.yaml", &format!("{}\n---\n{ca}", ceph_cluster(place.name(), &security)));
+    role(&["rook-ceph-system", "rook-ceph-osd"], "rook").await;
+    let audit = moved.server.requests().unwrap();
+    assert_eq!(moved.found(&[]), (Vec::new(), Vec::new()));
+    assert_eq!(audit.logins().unwrap(), 3, "the plan, the OSDs and the operator");
+
+    // The role binds the operator alone: its own login is right, and no OSD would start.
+    role(&["rook-ceph-system"], "rook").await;
+    let (stops, notes) = moved.found(&[]);
+    assert_eq!((stops.len(), notes), (1, Vec::new()), "{stops:?}");
+    let expected =
+        "to: ServiceAccount NS/rook-ceph-osd at the KMS: login: vault: log in: the server refused the login";
+    assert!(stops[0].starts_with(expected) && stops[0].ends_with("so the OSDs do not start"), "{stops:?}");
+
+    // All may read, and the operator may not write.
+    let reader = "path \"rookv2/*\" { capabilities = [\"read\", \"list\"] }";
+    admin.put_policy("reader", reader).await.unwrap();
+    role(&["rook-ceph-system", "rook-ceph-osd"], "reader").await;
+    let (stops, notes) = moved.found(&[]);
+    let expected = "to: ServiceAccount NS/rook-ceph-system may not write 5 of 5 keys in the KMS, so Rook cannot make keys";
+    assert!(stops.iter().any(|stop| stop.starts_with(expected)), "{stops:?}");
+    assert_eq!(
+        notes.iter().filter(|note| note.contains("at the KMS: rights: the policy lacks")).count(),
+        2,
+        "{notes:?}"
+    );
+
+    // An administrator who may not create tokens.
+    role(&["rook-ceph-system", "rook-ceph-osd"], "rook").await;
+    let rules = json!([
+        {"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["list"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]},
+    ]);
+    place.create_service_account("planner").await.unwrap();
+    place.grant("planner", &rules).await.unwrap();
+    let config = moved.cluster.kubeconfig(&place.create_token("planner", &[]).await.unwrap());
+    let cluster = format!("{}/rook-ceph", place.name());
+    let ran = moved.kms.run(&[
+        "migrate",
+        "plan",
+        "--from",
+        "from.yaml",
+        "--to",
+        "to.yaml",
+        "--kubeconfig",
+        &config,
+        "--cluster",
+        &cluster,
+    ]);
+    let not_checked = |what: &str| ran.stdout.matches(&format!("note: not checked: {what}")).count();
+    assert_eq!(not_checked("from: what ServiceAccount"), 2, "{}", ran.text());
+    assert_eq!(not_checked("to: what ServiceAccount"), 2, "{}", ran.text());
+    assert_eq!(not_checked("to: the login to the KMS as ServiceAccount"), 2, "{}", ran.text());
+    assert!(!ran.text().contains(&token));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -43,13 +43,7 @@ impl Scene {
             });
             cluster.kubectl(&format!("create -f - <<'END'\n{claim}\nEND"));
         }
-        let _token = cluster.account("rook-ceph-osd", &[]).await;
-        place.create_service_account("rook-ceph-system").await.unwrap();
-        let of_operator = json!([
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-            {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
-        ]);
-        place.grant("rook-ceph-system", &of_operator).await.unwrap();
+        cluster.rook_accounts().await;
         let account =
             json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-service-account": ACCOUNT}}});
         cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &account).await;

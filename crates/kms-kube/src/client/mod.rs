@@ -28,7 +28,7 @@ pub use self::{
     owner::Owner,
     read_cluster::{ceph_cluster, ceph_clusters},
     retry::retry,
-    rights::{pod_security, service_account_may, token_user, user_may_get},
+    rights::{account_token, pod_security, service_account_may, token_user, user_may_get},
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,

@@ -22,6 +22,9 @@ use super::{
     secrets::Secrets,
 };
 
+/// The lifetime of a token for an account, in seconds.
+const TOKEN_LIFETIME: u32 = 600;
+
 /// Asks the server for its version, such as `v1.36.0`.
 ///
 /// # Errors
@@ -95,6 +98,59 @@ pub async fn service_account_may(
     };
     let about = target("create", "authorization.k8s.io", "subjectaccessreviews");
     Ok(review(connection, &question, &about).await?.status.is_some_and(|status| status.allowed))
+}
+
+/// Asks the server for a token of a service account, for the audience of the server itself. The token ends after ten
+/// minutes, the least that a server grants. Nothing is stored.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the account of the connection may not create tokens of this one; `NotFound` if the account is
+/// absent; `ConfigInvalid` if a name cannot be one; otherwise errors of the connection.
+pub async fn account_token(
+    connection: &Connection,
+    kube_namespace: &str,
+    name: &str,
+) -> Result<SecretString, Failure> {
+    // The types of `k8s-openapi` would show the token in `Debug`.
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Question {
+        api_version: &'static str,
+        kind: &'static str,
+        spec: Spec,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        audiences: [&'static str; 0],
+        expiration_seconds: u32,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Status {
+        token: String,
+    }
+
+    check_object("namespace", kube_namespace)?;
+    check_object("ServiceAccount", name)?;
+    let path = format!("/api/v1/namespaces/{kube_namespace}/serviceaccounts/{name}/token");
+    let request = kube::core::Request::new(path).create(&PostParams::default(), Vec::new());
+    let question = Question {
+        api_version: "authentication.k8s.io/v1",
+        kind: "TokenRequest",
+        spec: Spec { audiences: [], expiration_seconds: TOKEN_LIFETIME },
+    };
+    let about = Target {
+        name: Some(name),
+        kube_namespace: Some(kube_namespace),
+        ..target("create", "", "serviceaccounts/token")
+    };
+    let Answer { status } = exchange(connection, request, Some(json(&question)?), &about).await?;
+    Ok(SecretString::from(status.token))
 }
 
 /// Asks whose a token is. `None` if it is not a token of the cluster, or has expired.

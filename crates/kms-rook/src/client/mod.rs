@@ -13,12 +13,12 @@ use k8s_openapi::{
         apps::v1::Deployment,
         authorization::v1::ResourceAttributes,
         batch::v1::{CronJob, Job},
-        core::v1::{Pod, ServiceAccount},
+        core::v1::{Pod, Secret, ServiceAccount},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kms_core::{Error, KeyName, Result, layer::RetryPolicy};
-use kms_kube::{Connection, Objects, pod_security, retry, service_account_may};
+use kms_core::{Error, KeyName, Result, SecretString, layer::RetryPolicy};
+use kms_kube::{Connection, Objects, account_token, pod_security, retry, service_account_may};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -143,28 +143,50 @@ impl RookNamespace {
         self.retry("read", || objects.exists(name)).await
     }
 
-    /// The rights that a service account lacks, in words. It belongs to `kube_namespace`, or to this namespace.
+    /// Whether a Secret exists.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account of the connection may not read it; otherwise errors of the connection.
+    pub async fn has_secret(&self, name: &str) -> Result<bool> {
+        let objects: Objects<Secret> = self.objects()?;
+        self.retry("read", || objects.exists(name)).await
+    }
+
+    /// Creates a token of a service account of `kube_namespace`, valid for ten minutes. Nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` if the account of the connection may not create it; `NotFound` if the service account is absent;
+    /// otherwise errors of the connection.
+    pub async fn account_token(&self, kube_namespace: &str, account: &str) -> Result<SecretString> {
+        let create = || async { Ok(account_token(&self.connection, kube_namespace, account).await?) };
+        self.retry("create a token", create).await
+    }
+
+    /// The rights that a service account lacks, with the names for which it lacks them. It belongs to `kube_namespace`, or to
+    /// this namespace.
     ///
     /// The API server is asked once for all objects of a resource, and if that is denied, once for each name.
     ///
     /// # Errors
     ///
     /// `PermissionDenied` if the account of the connection may not ask; otherwise errors of the connection.
-    pub async fn lacks(&self, kube_namespace: &str, account: &str, rights: &[Right]) -> Result<Vec<String>> {
+    pub async fn lacks(&self, kube_namespace: &str, account: &str, rights: &[Right]) -> Result<Vec<Right>> {
         let mut lacking = Vec::new();
         for right in rights {
             if self.grants(kube_namespace, account, right, None).await? {
                 continue;
             }
-            if right.names.is_empty() {
-                lacking.push(right.in_words(None));
-            }
             let asked = stream::iter(&right.names).map(|name| async move {
                 let granted = self.grants(kube_namespace, account, right, Some(name)).await?;
-                Ok::<_, Error>((!granted).then(|| right.in_words(Some(name))))
+                Ok::<_, Error>((!granted).then(|| name.clone()))
             });
             let asked: Vec<_> = asked.buffered(REVIEWS_PARALLEL).try_collect().await?;
-            lacking.extend(asked.into_iter().flatten());
+            let names: Vec<_> = asked.into_iter().flatten().collect();
+            if right.names.is_empty() || !names.is_empty() {
+                lacking.push(Right { names, ..right.clone() });
+            }
         }
         Ok(lacking)
     }

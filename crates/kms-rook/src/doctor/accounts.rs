@@ -1,5 +1,7 @@
 //! The rights that accounts of a cluster need (rook-behaviour §16), and whether the namespace admits their pods.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kms_core::{KeyName, Result, SecuritySpec};
 use kms_dispatch::Provider;
@@ -56,12 +58,74 @@ impl Right {
         rights
     }
 
-    /// The right in words, for one of its objects or for all.
-    pub fn in_words(&self, name: Option<&str>) -> String {
-        let Self { group, resource, verb, names: _ } = self;
+    /// The right in words, for each of its objects or for all.
+    pub fn in_words(&self) -> Vec<String> {
+        let Self { group, resource, verb, names } = self;
         let group = if group.is_empty() { String::new() } else { format!(".{group}") };
-        let name = name.map(|name| format!("/{name}")).unwrap_or_default();
-        format!("{verb} {resource}{group}{name}")
+        let all = format!("{verb} {resource}{group}");
+        if names.is_empty() { vec![all] } else { names.iter().map(|name| format!("{all}/{name}")).collect() }
+    }
+}
+
+/// The commands that give a service account of `kube_namespace` these rights in the namespace of the commands: one Role and
+/// one RoleBinding for each resource.
+pub fn grant(rights: &[Right], kube_namespace: &str, account: &str, commands: &Commands) -> String {
+    let mut rules: BTreeMap<(&str, &str, &[String]), Vec<&str>> = BTreeMap::new();
+    for Right { group, resource, verb, names } in rights {
+        rules.entry((group, resource, names)).or_default().push(verb);
+    }
+    let mut lines = Vec::new();
+    for (number, ((group, resource, names), verbs)) in (1..).zip(rules) {
+        let role = format!("kms-{account}-{number}");
+        let resource = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        let names: String = names.iter().map(|name| format!(" --resource-name={name}")).collect();
+        let verbs = verbs.join(",");
+        lines.push(
+            commands.kubectl(&format!("create role {role} --verb={verbs} --resource={resource}{names}")),
+        );
+        lines.push(commands.kubectl(&format!(
+            "create rolebinding {role} --role={role} --serviceaccount={kube_namespace}:{account}"
+        )));
+    }
+    lines.join(" && ")
+}
+
+/// How the accounts of a cluster log in to the KMS (rook-behaviour §1.5).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum KmsLogin {
+    /// An agent beside each pod logs in.
+    ByAgent,
+    /// Each pod logs in with the token of its own service account.
+    ByOwnAccount,
+    /// Keys are in Kubernetes Secrets: the rights in Kubernetes are all.
+    Kubernetes,
+    /// All use the same credentials, which the settings name.
+    Shared,
+}
+
+impl KmsLogin {
+    /// The login that a `security` block asks for.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigInvalid` if the `security` block does not name a known provider.
+    pub fn of(security: &SecuritySpec) -> Result<Self> {
+        let details = &security.kms.connection_details;
+        let setting = |name| details.get(name).map(str::trim).filter(|value| !value.is_empty());
+        Ok(match Provider::of(security)? {
+            Provider::KubernetesSecret => Self::Kubernetes,
+            Provider::Vault
+                if setting("VAULT_TOKEN").is_none() && security.kms.token_secret_name.trim().is_empty() =>
+            {
+                match setting("VAULT_AUTH_METHOD") {
+                    Some("agent") => Self::ByAgent,
+                    Some("kubernetes") => Self::ByOwnAccount,
+                    _ => Self::Shared,
+                }
+            }
+            _ => Self::Shared,
+        })
     }
 }
 
@@ -158,22 +222,49 @@ mod tests {
             resource_names: Some(vec!["a".to_owned()]),
             ..PolicyRule::default()
         };
-        let words: Vec<_> =
-            Right::of_rules(vec![rule]).iter().map(|right| right.in_words(Some("a"))).collect();
+        let rights = Right::of_rules(vec![rule]);
+        let words: Vec<_> = rights.iter().flat_map(Right::in_words).collect();
         assert_eq!(words, ["list deployments.apps/a", "patch deployments.apps/a"]);
-        assert_eq!(Right::new("", "secrets", "get").in_words(None), "get secrets");
+        let all = Right::new("", "secrets", "get");
+        assert_eq!(all.in_words(), ["get secrets"]);
+        let commands = Commands::new("kms", "kubectl -n rook-ceph", "my");
+        let rights = [rights, vec![all]].concat();
+        assert_eq!(
+            grant(&rights, "rook", "a", &commands).split(" && ").collect::<Vec<_>>(),
+            [
+                "kubectl -n rook-ceph create role kms-a-1 --verb=get --resource=secrets",
+                "kubectl -n rook-ceph create rolebinding kms-a-1 --role=kms-a-1 --serviceaccount=rook:a",
+                "kubectl -n rook-ceph create role kms-a-2 --verb=list,patch --resource=deployments.apps --resource-name=a",
+                "kubectl -n rook-ceph create rolebinding kms-a-2 --role=kms-a-2 --serviceaccount=rook:a",
+            ]
+        );
+    }
+
+    #[test]
+    fn accounts_log_in_by_themselves_only_without_shared_credentials() {
+        let of = |details: &[(&str, &str)], token: &str| {
+            let details = kms_core::ConnectionDetails::from_iter(details.iter().copied());
+            KmsLogin::of(&SecuritySpec::new(kms_core::KmsSpec::new(details, token))).unwrap()
+        };
+        let vault = ("KMS_PROVIDER", "vault");
+        let kubernetes = ("VAULT_AUTH_METHOD", " kubernetes ");
+        assert_eq!(of(&[], ""), KmsLogin::Kubernetes);
+        assert_eq!(of(&[vault, kubernetes], ""), KmsLogin::ByOwnAccount);
+        assert_eq!(of(&[vault, ("VAULT_AUTH_METHOD", "agent")], ""), KmsLogin::ByAgent);
+        assert_eq!(of(&[vault, kubernetes], "token"), KmsLogin::Shared);
+        assert_eq!(of(&[vault, kubernetes, ("VAULT_TOKEN", "a")], ""), KmsLogin::Shared);
+        assert_eq!(of(&[("KMS_PROVIDER", "kmip"), kubernetes], ""), KmsLogin::Shared);
     }
 
     #[test]
     fn the_operator_writes_secrets_only_if_keys_are_in_them() {
         let of = |value| operator_rights(&serde_json::from_value::<SecuritySpec>(value).unwrap()).unwrap();
-        let verbs = |rights: Vec<Right>| rights.iter().map(|right| right.in_words(None)).collect::<Vec<_>>();
+        let verbs = |rights: Vec<Right>| rights.iter().flat_map(Right::in_words).collect::<Vec<_>>();
         assert_eq!(verbs(of(serde_json::json!({}))), ["get secrets", "create secrets", "update secrets"]);
         let vault = of(serde_json::json!({
             "kms": {"connectionDetails": {"KMS_PROVIDER": "vault", "VAULT_CACERT": "ca"}, "tokenSecretName": "token"},
             "keyRotation": {"enabled": true},
         }));
-        assert_eq!(vault.first().unwrap().names, ["ca", "token"]);
-        assert_eq!(verbs(vault)[1..3], ["get cronjobs.batch", "list cronjobs.batch"]);
+        assert_eq!(verbs(vault)[..3], ["get secrets/ca", "get secrets/token", "get cronjobs.batch"]);
     }
 }

@@ -14,7 +14,9 @@ mod keys;
 mod osds;
 
 pub use self::{
-    accounts::{Right, admission, boot_rights, operator_rights, rotation_rights, status_rights},
+    accounts::{
+        KmsLogin, Right, admission, boot_rights, grant, operator_rights, rotation_rights, status_rights,
+    },
     code::{Code, Severity},
     commands::Commands,
     cron_jobs::{CronJobFacts, cron_jobs},

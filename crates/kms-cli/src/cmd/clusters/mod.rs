@@ -1,5 +1,8 @@
 //! Commands that work on a CephCluster and its objects in Kubernetes.
 
+mod accounts;
+#[cfg(feature = "k8s-secret")]
+mod commands;
 #[cfg(feature = "k8s-secret")]
 pub(crate) mod cronjobs;
 #[cfg(feature = "k8s-secret")]

@@ -18,28 +18,10 @@ use kms_rook::{
 };
 
 use super::Doctor;
-use crate::output::chain;
-
-/// The account of Rook's operator (rook-behaviour §16).
-const OPERATOR: &str = "rook-ceph-system";
-/// How many rights a finding names.
-const SHOWN: usize = 5;
-
-/// A service account.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Account {
-    kube_namespace: String,
-    name: String,
-}
-
-/// Parses the account of the operator, `NAMESPACE` or `NAMESPACE/ACCOUNT`.
-pub(super) fn operator(text: &str) -> Result<Account, &'static str> {
-    let (kube_namespace, name) = text.split_once('/').unwrap_or((text, OPERATOR));
-    if kube_namespace.is_empty() || name.is_empty() || name.contains('/') {
-        return Err("write it as NAMESPACE/ACCOUNT, such as rook-ceph/rook-ceph-system, or as NAMESPACE");
-    }
-    Ok(Account { kube_namespace: kube_namespace.to_owned(), name: name.to_owned() })
-}
+use crate::{
+    cmd::clusters::accounts::{Account, in_words},
+    output::chain,
+};
 
 /// What is known of the cluster when its accounts are checked.
 pub(super) struct Known<'a> {
@@ -103,9 +85,9 @@ impl Doctor<'_> {
 
     /// Checks the rights of the operator in the namespace of the cluster.
     async fn operator(&mut self, place: &RookNamespace, security: &SecuritySpec, named: Option<&Account>) {
-        let default = Account { kube_namespace: place.name().to_owned(), name: OPERATOR.to_owned() };
+        let default = Account::operator_in(place.name());
         let account = named.unwrap_or(&default);
-        let object = format!("ServiceAccount {}/{}", account.kube_namespace, account.name);
+        let object = account.to_string();
         let exists = place.in_namespace(&account.kube_namespace).has_service_account(&account.name).await;
         match exists {
             Ok(true) => self.diagnosis.pass(NO_OPERATOR, &object, "it exists"),
@@ -137,7 +119,7 @@ impl Doctor<'_> {
             Err(error) => return self.settings_failed(error),
         };
         for account in accounts {
-            let account = Account { kube_namespace: place.name().to_owned(), name: account.to_owned() };
+            let account = Account::new(place.name(), account);
             self.ask(place, code, &account, &rights).await;
         }
     }
@@ -153,12 +135,9 @@ impl Doctor<'_> {
                 if !self.diagnosis.has_made(REVIEWS) {
                     self.diagnosis.pass(REVIEWS, "subjectaccessreviews", "may be asked for");
                 }
-                let object = format!("ServiceAccount {kube_namespace}/{name}");
+                let object = account.to_string();
                 let finding = (!lacking.is_empty()).then(|| {
-                    let more = lacking.len().saturating_sub(SHOWN);
-                    let shown: Vec<_> = lacking.iter().take(SHOWN).map(String::as_str).collect();
-                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                    let text = format!("it may not {}{more}", shown.join(", "));
+                    let text = format!("it may not {}", in_words(&lacking));
                     Finding::new(code, &object, text, self.next(code, account))
                 });
                 self.diagnosis.add_all(code, finding, object, "it has the rights");
@@ -180,23 +159,5 @@ impl Doctor<'_> {
         }
         self.commands
             .kubectl(&format!("auth can-i --list --as=system:serviceaccount:{kube_namespace}:{name}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_operator_is_a_namespace_with_an_account_or_without() {
-        let account = |kube_namespace: &str, name: &str| Account {
-            kube_namespace: kube_namespace.to_owned(),
-            name: name.to_owned(),
-        };
-        assert_eq!(operator("rook-ceph"), Ok(account("rook-ceph", OPERATOR)));
-        assert_eq!(operator("rook-ceph/own"), Ok(account("rook-ceph", "own")));
-        for text in ["", "/a", "a/", "a/b/c"] {
-            assert!(operator(text).is_err(), "{text}");
-        }
     }
 }

@@ -16,13 +16,10 @@ use kms_rook::{
 };
 use tokio::join;
 
-use super::{
-    Doctor,
-    accounts::{Account, Known},
-    connection,
-};
+use super::{Doctor, accounts::Known, connection};
 use crate::{
     cmd::clusters::{
+        accounts::Account,
         inventory::CLAIM,
         source::{DEPLOYMENT, discover_in},
     },

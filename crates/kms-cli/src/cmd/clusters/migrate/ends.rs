@@ -8,7 +8,9 @@ use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
 use super::cluster::Live;
 use super::{AbortArgs, Conflict, CutoverArgs, FinishArgs, Names, document::Document, sides::Sides};
-use crate::{exit::Exit, invocation::Invocation, output::Output, progress::Progress};
+use crate::{
+    cmd::clusters::accounts::Account, exit::Exit, invocation::Invocation, output::Output, progress::Progress,
+};
 
 /// All keys of the journal, and no replacement.
 fn all() -> (Names, Conflict) {
@@ -43,10 +45,22 @@ pub(super) async fn cutover(
     Document::of_advice(verified, journal.phase(), change).show(output)
 }
 
-/// Adds what the cluster given with `--cluster` shows: OSDs without a key, keys without an OSD, and settings that let Rook
-/// restart OSDs unasked.
-pub(super) async fn add_cluster(sides: &Sides, invocation: &Invocation<'_>, plan: &mut Plan) -> Result<()> {
-    let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? else { return Ok(()) };
+/// Adds what the cluster given with `--cluster` shows: OSDs without a key, keys without an OSD, settings that let Rook
+/// restart OSDs unasked, and rights that its accounts lack.
+pub(super) async fn add_cluster(
+    sides: &Sides,
+    operator: Option<&Account>,
+    invocation: &Invocation<'_>,
+    plan: &mut Plan,
+) -> Result<()> {
+    let Some(cluster) = Live::find(sides, &invocation.global, Duration::ZERO).await? else {
+        plan.notes.push(
+            "not checked: the rights of the operator's and the OSDs' accounts, and the Secrets of the cluster: run this plan \
+             with --cluster NAMESPACE/NAME"
+                .to_owned(),
+        );
+        return Ok(());
+    };
     if let Err(error) = cluster.check_gates().await {
         if error.kind() != ErrorKind::ConfigInvalid {
             return Err(error);
@@ -67,7 +81,7 @@ pub(super) async fn add_cluster(sides: &Sides, invocation: &Invocation<'_>, plan
             "{others} keys belong to no OSD of the cluster, and may be those of another one: to copy fewer, name the keys"
         ));
     }
-    Ok(())
+    cluster.check_accounts(sides, operator, &invocation.global, plan).await
 }
 
 /// Deletes the keys of the source.

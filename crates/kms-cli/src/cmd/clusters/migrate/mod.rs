@@ -17,7 +17,11 @@ use kms_migrate::{Bytes, Journal, OnConflict, Options};
 use self::{document::Document, proof::OnDevices, sides::Sides};
 use crate::{
     args::{duration, key_name},
-    cmd::{devices::DATA_DIR, escrow::IdentityArgs},
+    cmd::{
+        clusters::accounts::{Account, account_of_operator},
+        devices::DATA_DIR,
+        escrow::IdentityArgs,
+    },
     exit::Exit,
     invocation::Invocation,
     output::Output,
@@ -41,7 +45,9 @@ pub(crate) struct Args {
 enum Step {
     /// Look at both sides, and say what stands in the way; write nothing
     ///
-    /// Reads every KEK of the source once. Shows the change of the CephCluster that switches it to the target.
+    /// Reads every KEK of the source once. Shows the change of the CephCluster that switches it to the target. With --cluster, kms
+    /// checks what the accounts of the operator and of the OSDs may do on both sides, by access reviews; if they log in to Vault by
+    /// themselves, kms asks the API server for a token of each account, valid for ten minutes, and logs in with it.
     Plan(PlanArgs),
     /// Create every key of the source at the target
     ///
@@ -130,6 +136,10 @@ struct PlanArgs {
     names: Names,
     #[command(flatten)]
     conflicts: Conflicts,
+
+    /// With --cluster: the service account of the Rook operator [default: rook-ceph-system in the namespace of the cluster]
+    #[arg(long, value_name = "NAMESPACE[/ACCOUNT]", value_parser = account_of_operator)]
+    operator: Option<Account>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -270,7 +280,7 @@ async fn plan(
     let both = sides.connect().await?;
     let mut found = kms_migrate::plan(both.pair(), &options, progress).await?;
     sides.add_rotation(&found.names, &mut found.stops).await?;
-    ends::add_cluster(&sides, invocation, &mut found).await?;
+    ends::add_cluster(&sides, args.operator.as_ref(), invocation, &mut found).await?;
     found.notes.extend(sides.notes()?);
     found.notes.push(OTHERS.to_owned());
     Document::of_plan(found, journal.map(|journal| journal.phase()), sides.change()?).show(output)

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kms_core::{Error, ErrorKind, Result};
 use kms_dispatch::Provider;
-use kms_migrate::{Cluster, OsdView, Side};
+use kms_migrate::{Cluster, OsdView, Plan, Side};
 
 use super::super::sides::Sides;
-use crate::args::Global;
+use crate::{args::Global, cmd::clusters::accounts::Account};
 
 /// No cluster.
 pub(in super::super) enum Live {}
@@ -30,6 +30,17 @@ impl Live {
 
     #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
     pub(in super::super) async fn check_gates(&self) -> Result<()> {
+        match *self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
+    pub(in super::super) async fn check_accounts(
+        &self,
+        _: &Sides,
+        _: Option<&Account>,
+        _: &Global,
+        _: &mut Plan,
+    ) -> Result<()> {
         match *self {}
     }
 }

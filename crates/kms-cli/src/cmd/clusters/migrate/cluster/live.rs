@@ -72,6 +72,16 @@ impl<'a> Live<'a> {
         )))
     }
 
+    /// The namespace of the cluster.
+    pub(super) fn place(&self) -> &RookNamespace {
+        &self.place
+    }
+
+    /// The name of the CephCluster.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn block(&self, side: Side) -> &'a SecuritySpec {
         match side {
             Side::Source => self.from,

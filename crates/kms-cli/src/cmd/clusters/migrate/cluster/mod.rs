@@ -3,6 +3,8 @@
 #[cfg(not(feature = "k8s-secret"))]
 mod absent;
 #[cfg(feature = "k8s-secret")]
+mod accounts;
+#[cfg(feature = "k8s-secret")]
 mod live;
 
 #[cfg(not(feature = "k8s-secret"))]
