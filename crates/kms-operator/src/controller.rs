@@ -380,7 +380,10 @@ impl Controller {
         let Some(Found::Osd(current)) = Found::of_value(&deployment) else { return Ok(false) };
         let Some(known) = ours.facts.osds.get(at) else { return Ok(false) };
         let mut fresh = known.clone();
-        fresh.jobs = jobs.iter().filter_map(JobFacts::of).collect();
+        // What the pods of the Jobs have reported is in the copies alone.
+        let failure = |job: &JobFacts| known.jobs.iter().find(|one| one.uid == job.uid)?.failure;
+        let jobs = jobs.iter().filter_map(JobFacts::of);
+        fresh.jobs = jobs.map(|job| JobFacts { failure: failure(&job), ..job }).collect();
         fresh.last = LastRotation::of(&current.annotations);
         Ok(current.uid == osd.uid
             && Outlook::of(&fresh, &ours.facts).attempt(&fresh, &ours.facts).as_ref() == Some(attempt))
@@ -405,6 +408,7 @@ impl Controller {
             osd: osd.id,
             attempt: attempt.clone(),
             state: JobState::Active,
+            failure: None,
         };
         self.begun.insert(name, (Instant::now(), facts));
         Ok(())

@@ -89,9 +89,7 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
 
     // The pod of the Job has told what it sent to the KMS.
     let report = r#"{"requests":[{"provider":"vault","operation":"get","outcome":"timeout","count":3}]}"#;
-    let ended = json!({"exitCode": 5, "finishedAt": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                       "message": format!("it failed\n{report}\n")});
-    scene.add_job_pod(&name, &ended).await;
+    scene.add_job_pod(&name, &job, Timestamp::now(), &format!("it failed\n{report}\n")).await;
     let tried = r#"provider="vault",operation="get",outcome="timeout""#;
     until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
 
