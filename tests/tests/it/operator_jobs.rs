@@ -51,6 +51,12 @@ fn termination_log(folder: &Path) -> PathBuf {
     folder.join("termination-log")
 }
 
+/// What the program has reported there.
+fn report(folder: &Path) -> Value {
+    let log = std::fs::read_to_string(termination_log(folder)).unwrap();
+    serde_json::from_str(log.lines().last().unwrap()).unwrap()
+}
+
 /// Ends a Job that failed, with a pod that says what its container has written.
 async fn fail(scene: &Scene, clock: &Clock, (name, job): (&str, &Value), folder: &Path) {
     let report = std::fs::read_to_string(termination_log(folder)).unwrap();
@@ -159,11 +165,8 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
     let logs = [0, 1].map(|id: usize| termination_log(folders[id].path()));
     logs.iter().for_each(|log| std::fs::write(log, "").unwrap());
     let ran = run(0, folders[0].path()).await.want(0);
-    // What the kubelet finds there.
-    let report = std::fs::read_to_string(&logs[0]).unwrap();
-    let counts: Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     let gets = json!({"provider": "vault", "operation": "get", "outcome": "done", "count": 1});
-    assert_eq!(counts, json!({"requests": [gets]}));
+    assert_eq!(report(folders[0].path()), json!({"requests": [gets]}));
     assert!(ran.stdout.contains("ok ") && right.opens(&stored(0)), "{}", ran.text());
     let ran = run(1, folders[1].path()).await.want(1);
     assert!(ran.text().contains("opens no key slot") && !wrong.opens(&stored(1)), "{}", ran.text());
@@ -223,7 +226,11 @@ fn run_escrow(scene: &Scene, job: &Value, token: &str, archives: &Path) -> Ran {
             None => arg,
         })
         .collect();
+    let log = termination_log(archives);
+    std::fs::write(&log, "").unwrap();
+    assert_eq!(container["env"], json!([{"name": "KMS_REPORT_FILE", "value": "/dev/termination-log"}]));
     let kms = Kms::new().env("KUBECONFIG", &scene.cluster.kubeconfig(token));
+    let kms = kms.env("KMS_REPORT_FILE", &log.display().to_string());
     kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -300,6 +307,10 @@ async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     let (second, object) = job("-2").await;
     let ran = run_escrow(&scene, &object, &token, folder.path()).want(0);
     assert!(ran.stdout.contains(&format!("2 KEKs for {}", pair.recipient)), "{}", ran.text());
+    let [get, list] = [("get", 2), ("list", 1)].map(|(operation, count)| {
+        json!({"provider": "vault", "operation": operation, "outcome": "done", "count": count})
+    });
+    assert_eq!(report(folder.path()), json!({"requests": [get, list]}));
     scene.end_job(&second, leader.clock.now().unwrap(), true).await;
     let key = escrowed(1, "Saved").await;
     assert!(key["status"]["escrowedAt"].is_string(), "{key}");

@@ -92,6 +92,12 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
     scene.add_job_pod(&name, &job, Timestamp::now(), &format!("it failed\n{report}\n")).await;
     let tried = r#"provider="vault",operation="get",outcome="timeout""#;
     until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
+    // So has that of an escrow.
+    let escrow = json!({"metadata": {"uid": "u"}, "spec": {"template": {"metadata": {"labels": {"app": "rook-kms-escrow"}}}}});
+    let report = report.replace("get", "list").replace("timeout", "done");
+    scene.add_job_pod("rook-kms-escrow-1", &escrow, Timestamp::now(), &report).await;
+    let tried = r#"provider="vault",operation="list",outcome="done""#;
+    until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
 
     let page = client.send("GET", "/", &Value::Null).await.unwrap();
     assert_eq!(page.status, 200);
