@@ -242,6 +242,17 @@ impl Scene {
             .unwrap_or_default()
     }
 
+    /// The reasons of the Events about Deployments that `kms` and the operator have created, in order of the alphabet.
+    pub async fn events(&self) -> Vec<String> {
+        let list = self.cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
+        let events = list["items"].as_array().expect("text").iter();
+        let ours = events.filter(|event| event["reportingController"] == "rook-kms");
+        let mut reasons: Vec<_> =
+            ours.map(|event| event["reason"].as_str().expect("text").to_owned()).collect();
+        reasons.sort();
+        reasons
+    }
+
     /// Waits until the condition `Ready` of an OSD's key has this reason, and returns the key.
     pub async fn until_ready_is(&self, id: usize, reason: &str) -> Value {
         self.until(&format!("Ready of OSD {id} to have the reason {reason}"), async || {

@@ -262,6 +262,7 @@ impl Controller {
         let this = &*self;
         let write = |(osd, osd_plan): (&Arc<Osd>, &OsdPlan)| {
             let (osd, status) = (Arc::clone(osd), osd_plan.status.clone());
+            let is_told = osd_plan.is_failure_told;
             let stored = sight.keys.get(osd.name.as_str());
             async move {
                 let written = if this.leadership.holds() {
@@ -271,17 +272,17 @@ impl Controller {
                 } else {
                     Ok(false)
                 };
-                (osd, stored, status, written)
+                (osd, stored, (status, is_told), written)
             }
         };
         let writes = stream::iter(ours.osds.iter().zip(&plan.osds).map(write));
         let writes: Vec<_> = writes.buffer_unordered(WRITES_PARALLEL).collect().await;
         let mut result = Ok(());
-        for (osd, stored, status, written) in writes {
+        for (osd, stored, (status, is_told), written) in writes {
             match written {
                 Ok(true) => {
                     let stored = stored.map(|stored| &stored.status);
-                    self.announcer.announce(&self.place, &osd, stored, &status).await;
+                    self.announcer.announce(&self.place, &osd, stored, (&status, is_told)).await;
                 }
                 Ok(false) => {}
                 Err(error) => result = result.and(Err(error)),
