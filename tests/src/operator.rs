@@ -242,6 +242,17 @@ impl Scene {
             .unwrap_or_default()
     }
 
+    /// The reasons of the Events about Deployments that `kms` and the operator have created, in order of the alphabet.
+    pub async fn events(&self) -> Vec<String> {
+        let list = self.cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
+        let events = list["items"].as_array().expect("text").iter();
+        let ours = events.filter(|event| event["reportingController"] == "rook-kms");
+        let mut reasons: Vec<_> =
+            ours.map(|event| event["reason"].as_str().expect("text").to_owned()).collect();
+        reasons.sort();
+        reasons
+    }
+
     /// Waits until the condition `Ready` of an OSD's key has this reason, and returns the key.
     pub async fn until_ready_is(&self, id: usize, reason: &str) -> Value {
         self.until(&format!("Ready of OSD {id} to have the reason {reason}"), async || {
@@ -302,18 +313,22 @@ impl Scene {
         ended
     }
 
-    /// Creates the pod of a Job, whose container has ended like this.
-    pub async fn add_job_pod(&self, job: &str, ended: &Value) {
+    /// Creates the pod of a Job, whose container has ended at this time with this message.
+    pub async fn add_job_pod(&self, name: &str, job: &Value, now: Timestamp, message: &str) {
+        let ended = json!({"exitCode": 1, "finishedAt": seconds(now), "message": message});
         let place = &self.cluster.place;
+        let owner =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]});
+        let labels = job["spec"]["template"]["metadata"]["labels"].clone();
         let pod = json!({
-            "metadata": {"name": job, "labels": {"app": "rook-kms-key-rotation"}},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "kms", "image": "kms:0"}]},
         });
         place.call("POST", &place.path("pods"), pod).await.expect("a pod");
         let container = json!({"name": "kms", "image": "kms:0", "imageID": "", "ready": false, "restartCount": 0,
                                "state": {"terminated": ended}});
         let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
-        self.patch(&place.path(&format!("pods/{job}/status")), &status).await;
+        self.patch(&place.path(&format!("pods/{name}/status")), &status).await;
     }
 
     /// Ends a Job at this time.

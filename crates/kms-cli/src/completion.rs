@@ -13,9 +13,7 @@ use clap_complete::{ArgValueCandidates, ArgValueCompleter, CompleteEnv, Completi
 use futures_util::TryStreamExt as _;
 use kms_dispatch::{Provider, Registry};
 
-use crate::{
-    block_on, cli::Cli, environment::Environment, exit::Exit, invocation::Invocation, requests::Requests,
-};
+use crate::{block_on, cli::Cli, environment::Environment, exit::Exit, invocation::Invocation};
 
 /// The variable that has the name of the shell. Not `COMPLETE`, which a pod may have for another program.
 pub(crate) const VARIABLE: &str = "KMS_COMPLETE";
@@ -81,7 +79,6 @@ fn keys() -> Vec<String> {
         environment: &environment,
         registry: Registry::new(),
         rotation: kms_rotation::Options::default(),
-        requests: Requests::default(),
     };
     let listed = async {
         let kms = invocation.connect().await.ok()?;

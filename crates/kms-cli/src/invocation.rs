@@ -6,9 +6,7 @@ use kms_core::{KmsProvider, Result};
 use kms_dispatch::Registry;
 use kms_luks::Cryptsetup;
 
-use crate::{
-    args::Global, environment::Environment, kubernetes::Kubernetes, requests::Requests, target::Target,
-};
+use crate::{args::Global, environment::Environment, kubernetes::Kubernetes, target::Target};
 
 /// The variable that makes device-mapper work without udev, for example in an initramfs.
 const WITHOUT_UDEV: &str = "DM_DISABLE_UDEV";
@@ -22,8 +20,6 @@ pub(crate) struct Invocation<'a> {
     pub(crate) registry: Registry,
     /// The options of a rotation, before those of the command line.
     pub(crate) rotation: kms_rotation::Options,
-    /// The requests to a KMS so far.
-    pub(crate) requests: Requests,
 }
 
 impl Invocation<'_> {

@@ -13,6 +13,7 @@ mod exit;
 mod hygiene;
 mod input;
 mod invocation;
+mod job_report;
 mod kubernetes;
 mod lazy;
 mod logging;
@@ -37,7 +38,7 @@ mod json_schema;
 #[path = "../tests/unit/osd_host.rs"]
 mod osd_host;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use kms_core::{Error, ErrorKind, Result};
@@ -91,7 +92,7 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     output::set_color(global.color);
     let requests = logging::init(&global, &environment);
     let mut output = Output::new(format, quiet);
-    let mut invocation = Invocation { global, environment: &environment, registry, rotation, requests };
+    let mut invocation = Invocation { global, environment: &environment, registry, rotation };
     let work = async {
         if !command.finds_cluster() {
             invocation.find_cluster().await?;
@@ -99,6 +100,9 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
         cli::run(command, &invocation, &mut output).await
     };
     let ended = block_on(work).and_then(|exit| exit).and_then(|exit| output.finish().map(|()| exit));
+    if let Some(file) = environment.get(job_report::FILE) {
+        job_report::write(Path::new(file), &requests, ended.as_ref().err());
+    }
     match ended {
         Ok(exit) => exit.into(),
         Err(error) => {

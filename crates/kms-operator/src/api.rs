@@ -133,7 +133,7 @@ pub enum ConditionType {
     Ready,
     /// A Job rotates the key.
     Rotating,
-    /// The KEK was seen to open every device of the OSD, and no later verification has failed.
+    /// The KEK was seen to open every device of the OSD, and no Job has seen the contrary since.
     Verified,
     /// The current KEK is in an escrow.
     Escrowed,

@@ -262,6 +262,7 @@ impl Controller {
         let this = &*self;
         let write = |(osd, osd_plan): (&Arc<Osd>, &OsdPlan)| {
             let (osd, status) = (Arc::clone(osd), osd_plan.status.clone());
+            let is_told = osd_plan.is_failure_told;
             let stored = sight.keys.get(osd.name.as_str());
             async move {
                 let written = if this.leadership.holds() {
@@ -271,17 +272,17 @@ impl Controller {
                 } else {
                     Ok(false)
                 };
-                (osd, stored, status, written)
+                (osd, stored, (status, is_told), written)
             }
         };
         let writes = stream::iter(ours.osds.iter().zip(&plan.osds).map(write));
         let writes: Vec<_> = writes.buffer_unordered(WRITES_PARALLEL).collect().await;
         let mut result = Ok(());
-        for (osd, stored, status, written) in writes {
+        for (osd, stored, (status, is_told), written) in writes {
             match written {
                 Ok(true) => {
                     let stored = stored.map(|stored| &stored.status);
-                    self.announcer.announce(&self.place, &osd, stored, &status).await;
+                    self.announcer.announce(&self.place, &osd, stored, (&status, is_told)).await;
                 }
                 Ok(false) => {}
                 Err(error) => result = result.and(Err(error)),
@@ -380,7 +381,10 @@ impl Controller {
         let Some(Found::Osd(current)) = Found::of_value(&deployment) else { return Ok(false) };
         let Some(known) = ours.facts.osds.get(at) else { return Ok(false) };
         let mut fresh = known.clone();
-        fresh.jobs = jobs.iter().filter_map(JobFacts::of).collect();
+        // What the pods of the Jobs have reported is in the copies alone.
+        let failure = |job: &JobFacts| known.jobs.iter().find(|one| one.uid == job.uid)?.failure;
+        let jobs = jobs.iter().filter_map(JobFacts::of);
+        fresh.jobs = jobs.map(|job| JobFacts { failure: failure(&job), ..job }).collect();
         fresh.last = LastRotation::of(&current.annotations);
         Ok(current.uid == osd.uid
             && Outlook::of(&fresh, &ours.facts).attempt(&fresh, &ours.facts).as_ref() == Some(attempt))
@@ -405,6 +409,7 @@ impl Controller {
             osd: osd.id,
             attempt: attempt.clone(),
             state: JobState::Active,
+            failure: None,
         };
         self.begun.insert(name, (Instant::now(), facts));
         Ok(())

@@ -1,4 +1,7 @@
 //! What the Events at the Deployments of OSDs tell: changes of state, each once.
+//!
+//! A rotation that has ended has one Event. `kms` creates it, since it knows most: versions and fingerprints of the KEK, or why
+//! it failed. The operator creates one in its place only if the rotation failed and its pod reports nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +14,7 @@ use kms_rook::{
 };
 use tracing::warn;
 
-use crate::{
-    api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus},
-    source::time,
-};
+use crate::api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus};
 
 /// Creates the Events of a namespace.
 #[derive(Debug)]
@@ -34,18 +34,18 @@ impl Announcer {
     }
 
     /// Creates the Events of a change of a key, which is stored already. One that cannot be created is logged and not tried
-    /// again: the status says the same.
+    /// again: the status says the same. `is_told` says whether the rotation that failed last has reported that itself.
     pub(crate) async fn announce(
         &mut self,
         place: &RookNamespace,
         osd: &Osd,
         stored: Option<&OsdKeyStatus>,
-        new: &OsdKeyStatus,
+        (new, is_told): (&OsdKeyStatus, bool),
     ) {
         let last = self.last.insert(osd.name.to_string(), new.clone());
         let happened = match last.as_ref().or(stored) {
-            Some(old) => events(old, new),
-            None => events(&OsdKeyStatus::default(), new),
+            Some(old) => events(old, new, is_told),
+            None => events(&OsdKeyStatus::default(), new, is_told),
         };
         if happened.is_empty() {
             return;
@@ -104,23 +104,16 @@ const BLOCKED: [&str; 4] = ["Invalid", "NoClaim", "NoNode", "RookRotates"];
 const TOO_OLD: &str = "TooOld";
 
 /// The events of a change from one status to the next one. Without a change of state there is none: times that move and
-/// messages that change are no events.
-///
-/// A key that is looked at for the first time, with an `old` status that is empty, was not rotated by that.
-pub fn events(old: &OsdKeyStatus, new: &OsdKeyStatus) -> Vec<KeyEvent> {
+/// messages that change are no events. `is_told` says whether the rotation that failed last has reported that itself, so that it
+/// needs no further Event.
+pub fn events(old: &OsdKeyStatus, new: &OsdKeyStatus, is_told: bool) -> Vec<KeyEvent> {
     let mut events = Vec::new();
     let (before, now) = (ready(old), ready(new));
     let message = now.map_or("", |ready| ready.message.as_str());
     if let Some(job) = new.job.as_ref().filter(|job| old.job.as_ref() != Some(job)) {
         events.push(KeyEvent::normal("KeyRotationStarted", format!("the Job {job} rotates the key")));
     }
-    let is_first = old.conditions.is_empty();
-    if let (false, Some(rotated)) = (is_first, time(new.rotated_at.as_ref()))
-        && time(old.rotated_at.as_ref()).is_none_or(|last| last < rotated)
-    {
-        events.push(KeyEvent::normal("KeyRotated", format!("the key was rotated at {rotated}")));
-    }
-    if new.failed_attempts > old.failed_attempts {
+    if new.failed_attempts > old.failed_attempts && !is_told {
         let note = format!("failed attempts in a row: {}; {message}", new.failed_attempts);
         events.push(KeyEvent::warning("KeyRotationFailed", note));
     }
@@ -181,7 +174,7 @@ mod tests {
     }
 
     fn reasons(old: &OsdKeyStatus, new: &OsdKeyStatus) -> Vec<(&'static str, bool)> {
-        events(old, new).into_iter().map(|event| (event.reason, event.is_warning)).collect()
+        events(old, new, false).into_iter().map(|event| (event.reason, event.is_warning)).collect()
     }
 
     #[test]
@@ -192,7 +185,7 @@ mod tests {
         let failed = |count| status("RotationFailed", |status| status.failed_attempts = count);
         let all = [
             (&well, &running, vec![("KeyRotationStarted", false)]),
-            (&running, &done, vec![("KeyRotated", false)]),
+            (&running, &done, vec![]),
             (&running, &failed(1), vec![("KeyRotationFailed", true)]),
             (&failed(1), &failed(2), vec![("KeyRotationFailed", true)]),
             (&failed(2), &well, vec![]),
@@ -211,7 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_seen_for_the_first_time_was_not_rotated_just_now() {
+    fn a_failure_that_the_rotation_has_reported_itself_is_no_further_event() {
+        let running = status("Rotating", |status| status.job = Some("job-1".to_owned()));
+        let failed = status("RotationFailed", |status| status.failed_attempts = 1);
+        assert_eq!(events(&running, &failed, true), []);
+        assert_eq!(events(&running, &failed, false).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_is_seen_for_the_first_time_tells_its_state() {
         let first = OsdKeyStatus::default();
         assert_eq!(reasons(&first, &status("UpToDate", |_| ())), []);
         assert_eq!(reasons(&first, &status("TooOld", |_| ())), [("KeyOverdue", true)]);
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn an_event_says_why() {
         let failed = status("RotationFailed", |status| status.failed_attempts = 3);
-        let events = events(&status("UpToDate", |_| ()), &failed);
+        let events = events(&status("UpToDate", |_| ()), &failed, false);
         assert_eq!(events[0].note, "failed attempts in a row: 3; because");
     }
 }

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kms_rook::{JobMaker, Osd, ROTATION_LABEL, spread};
 
+use crate::reports::Failure;
+
 /// The annotation of a Job with the time at which the rotation became due, in RFC 3339.
 pub(crate) const DUE: &str = "kms.ceph.rook.io/due";
 /// The annotation of a Job with the time at which a verification became due, in RFC 3339. It is another one than that of a
@@ -109,6 +111,8 @@ pub(crate) struct JobFacts {
     pub(crate) osd: u32,
     pub(crate) attempt: Attempt,
     pub(crate) state: JobState,
+    /// Why it failed, as its pod reports it; `None` if that is not known.
+    pub(crate) failure: Option<Failure>,
 }
 
 impl JobFacts {
@@ -129,6 +133,7 @@ impl JobFacts {
             osd,
             attempt: Attempt { cause, number },
             state: state(job),
+            failure: None,
         })
     }
 

@@ -87,7 +87,7 @@ pub const ESCROW_FAILED: Metric =
 /// The requests of the operator's Jobs to a KMS.
 pub const REQUESTS: Metric = metric(
     "kms_requests",
-    "The tries of operations on the KMS by rotations and verifications that have ended since this replica began",
+    "The tries of operations on the KMS by rotations, verifications and escrows that have ended since this replica began",
 );
 /// Whether this replica leads.
 pub const LEADER: Metric = metric("kms_operator_leader", "1 if this replica leads, 0 if it does not");

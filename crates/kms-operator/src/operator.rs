@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 use kms_core::{Error, ErrorKind, Result};
 use kms_kube::{Connection, Objects};
 use kms_rook::{
-    ESCROW_LABEL, Naming, ROTATION_LABEL,
+    ESCROW_APP, ESCROW_LABEL, Naming, ROTATION_LABEL,
     client::{RookNamespace, encrypted_osds},
 };
 use kube::{
@@ -254,7 +254,7 @@ impl Tasks {
         self.follow(named("pods"), &copies.pods, objects(pods, &osds), copies::pod);
         let jobs = of(&ApiResource::erase::<Job>(&()));
         self.follow(named("jobs"), &copies.jobs, objects(jobs, ROTATION_LABEL), copies::job);
-        let of_jobs = format!("app={}", Naming::BesideRook.app());
+        let of_jobs = format!("app in ({},{ESCROW_APP})", Naming::BesideRook.app());
         let reports = of(&ApiResource::erase::<Pod>(&()));
         self.follow(named("pods of Jobs"), &copies.reports, objects(reports, &of_jobs), |pod| {
             Report::of(&pod)

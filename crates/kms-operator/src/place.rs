@@ -116,8 +116,12 @@ impl Copies {
         for (name, job) in begun {
             jobs.entry(name.clone()).or_insert_with(|| job.clone());
         }
+        let reports = self.reports.objects()?.into_values();
+        let failures: BTreeMap<_, _> =
+            reports.filter_map(|report| Some((report.job?, report.failure?))).collect();
         let mut jobs_of: BTreeMap<u32, Vec<JobFacts>> = BTreeMap::new();
-        for job in jobs.into_values() {
+        for mut job in jobs.into_values() {
+            job.failure = job.uid.as_ref().and_then(|uid| failures.get(uid).copied());
             jobs_of.entry(job.osd).or_default().push(job);
         }
         let policy = policy_for(&policies, kube_namespace);
@@ -217,7 +221,8 @@ fn rules(
     }
     if cluster.spec.security.key_rotation.enabled {
         return Err(Obstacle::RookRotates(
-            "keyRotation.enabled is true, so Rook rotates these keys, and two rotations of one device can lose it: set it              to false, and the operator rotates"
+            "keyRotation.enabled is true, so Rook rotates these keys, and two rotations of one device can lose it: set it \
+             to false, and the operator rotates"
                 .to_owned(),
         ));
     }

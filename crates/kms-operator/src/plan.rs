@@ -35,6 +35,8 @@ pub(crate) struct Plan {
 pub(crate) struct OsdPlan {
     /// What its `OsdKey` shows.
     pub(crate) status: OsdKeyStatus,
+    /// Whether the rotation that failed last has reported why.
+    pub(crate) is_failure_told: bool,
     /// The rotation or the verification to begin now.
     pub(crate) start: Option<Attempt>,
 }
@@ -55,7 +57,8 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
             .filter(|time| **time > facts.now);
         plan.next = plan.next.into_iter().chain(changes.copied()).min();
         plan.obsolete.extend(obsolete(osd));
-        plan.osds.push(OsdPlan { status: status::of(osd, outlook, &escrow, facts), start });
+        let status = status::of(osd, outlook, &escrow, facts);
+        plan.osds.push(OsdPlan { status, is_failure_told: outlook.is_failure_told, start });
     }
     plan.escrow = escrow;
     plan

@@ -1,6 +1,9 @@
 //! The proof that the KEK of today opens the devices of an OSD: when it was last made, and when the next one is due.
 //!
-//! A rotation ends with that proof, and a verification is nothing else. A verification that fails is no older proof.
+//! A rotation ends with that proof, and a verification is nothing else.
+//!
+//! A Job that fails says one of two things. Either the KEK was seen not to open a device: the proof is refuted until a later one
+//! is made. Or nothing could be seen, for example because the KMS was away: the last proof is as good as before.
 
 use jiff::Timestamp;
 
@@ -8,9 +11,10 @@ use crate::{
     api::{ConditionStatus, ConditionType},
     facts::{Facts, OsdFacts},
     job::{Attempt, Cause, History, JobFacts, retry},
+    reports::Failure,
 };
 
-/// The reason of a key whose last verification has failed.
+/// The reason of a key whose KEK was seen not to open a device.
 pub(crate) const VERIFICATION_FAILED: &str = "VerificationFailed";
 
 /// What is known of the proof for one OSD.
@@ -18,8 +22,12 @@ pub(crate) const VERIFICATION_FAILED: &str = "VerificationFailed";
 pub(crate) struct Proof {
     /// When the KEK was last seen to open every device.
     pub(crate) made: Option<Timestamp>,
-    /// The last verification that failed, if none has succeeded since: when, and its number.
-    pub(crate) failed: Option<(Timestamp, u32)>,
+    /// When the KEK was last seen not to open a device, if no proof was made since.
+    pub(crate) refuted: Option<Timestamp>,
+    /// When the last verification could not be made, and why, if no proof was made since.
+    pub(crate) untried: Option<(Timestamp, Option<Failure>)>,
+    /// The last verification that failed, if no proof was made since: when, and its number.
+    failed: Option<(Timestamp, u32)>,
     /// The Job of a verification that runs.
     pub(crate) active: Option<String>,
     /// Since when a verification is due.
@@ -32,8 +40,8 @@ impl Proof {
     /// `rotated` is when the key was last rotated.
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts, rotated: Option<Timestamp>) -> Self {
         let now = facts.now;
-        let verifications = osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
-        let history = History::of(verifications.map(JobFacts::told));
+        let verifications = || osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
+        let history = History::of(verifications().map(JobFacts::told));
         // The Job of the last verification may be gone.
         let recorded = osd.status.verified_at.as_ref().and_then(|at| at.parse().ok());
         let made = history
@@ -43,14 +51,17 @@ impl Proof {
             .chain(rotated)
             .max()
             .map(|at: Timestamp| at.min(now));
-        let failed = match history.last() {
-            Some(_) => history.failed(),
-            // A failure stays one until a proof is made, also if a person has deleted its Job.
-            None => recorded_failure(osd).map(|at| (at, 0)),
-        };
+        let is_newer = |at: &Timestamp| made.is_none_or(|made| made < *at);
+        // The pod that has reported it may be gone, and so may its Job: what the status says stays until a proof is made.
+        let refuted = [refutation(osd), recorded_refutation(osd)].into_iter().flatten().find(is_newer);
+        let failed = history.failed().filter(|(at, _)| is_newer(at));
+        let last = history.last().and_then(|name| verifications().find(|job| job.name == name));
+        let untried = failed.filter(|_| refuted.is_none()).zip(last);
         let proof = Self {
             made,
-            failed: failed.filter(|(at, _)| made.is_none_or(|made| made < *at)),
+            refuted,
+            untried: untried.map(|((at, _), job)| (at, job.failure)),
+            failed,
             active: history.active(),
             ..Self::default()
         };
@@ -61,6 +72,7 @@ impl Proof {
         // Rook opens a new OSD with its KEK when it creates it.
         let since = made.or(osd.created).unwrap_or(Timestamp::UNIX_EPOCH);
         let Ok(ends) = since.checked_add(age) else { return proof };
+        let ends = proof.refuted.map_or(ends, |refuted| refuted.min(ends));
         let retry = proof.failed.and_then(retry);
         let from = retry.map_or(ends, |retry| retry.max(ends));
         Self { due: Some(ends).filter(|ends| *ends <= now), earliest: rules.earliest(from, now), ..proof }
@@ -74,11 +86,17 @@ impl Proof {
     }
 }
 
-/// When the stored status began to say that a verification has failed.
-fn recorded_failure(osd: &OsdFacts) -> Option<Timestamp> {
+/// When a Job last saw that the KEK does not open a device: a verification, or a rotation, which looks first.
+fn refutation(osd: &OsdFacts) -> Option<Timestamp> {
+    let refutations = osd.jobs.iter().filter(|job| job.failure.is_some_and(|failure| failure.is_refutation));
+    refutations.filter_map(|job| job.state.ended()).max()
+}
+
+/// When the stored status began to say that the KEK does not open a device.
+fn recorded_refutation(osd: &OsdFacts) -> Option<Timestamp> {
     let condition = osd.status.conditions.iter().find(|one| one.type_ == ConditionType::Verified)?;
-    let is_failure = condition.status == ConditionStatus::False && condition.reason == VERIFICATION_FAILED;
-    is_failure.then(|| condition.last_transition_time.parse().ok()).flatten()
+    let is_refuted = condition.status == ConditionStatus::False && condition.reason == VERIFICATION_FAILED;
+    is_refuted.then(|| condition.last_transition_time.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What Jobs report of their requests to a KMS, by the termination messages of their pods.
+//! What Jobs report by the termination messages of their pods: their requests to a KMS, and why they failed.
 //!
 //! The operator sends no such request, so it counts those of its Jobs. A message is text that a pod has written: what is not a
-//! report is skipped, and its words are cut.
+//! report is skipped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use kms_core::ErrorKind;
 use kube::{ResourceExt as _, api::DynamicObject};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -29,14 +30,47 @@ const MOST: usize = 64;
 pub(crate) struct Report {
     /// The UID of the pod.
     uid: String,
+    /// The UID of its Job.
+    pub(crate) job: Option<String>,
     ended: Timestamp,
     counts: Vec<Count>,
+    /// Why the Job failed; `None` if it did not, or if that is not known.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why a Job failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Failure {
+    /// The kind of the error.
+    pub(crate) kind: ErrorKind,
+    /// Whether a request to the KMS failed.
+    pub(crate) is_of_kms: bool,
+    /// Whether the KEK was seen not to open a device, or the KMS has no such KEK.
+    pub(crate) is_refutation: bool,
 }
 
 /// A line of the message.
 #[derive(Deserialize)]
 struct Line {
     requests: Vec<Count>,
+    error: Option<LineError>,
+}
+
+/// The error of a line.
+#[derive(Deserialize)]
+struct LineError {
+    kind: String,
+    provider: Option<String>,
+    opens: Option<bool>,
+}
+
+impl LineError {
+    /// `None` for a kind that is not known.
+    fn failure(&self) -> Option<Failure> {
+        let Self { kind, provider, opens } = self;
+        let kind = ErrorKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+        Some(Failure { kind, is_of_kms: provider.is_some(), is_refutation: *opens == Some(false) })
+    }
 }
 
 /// The tries of one kind.
@@ -65,7 +99,14 @@ impl Report {
         let counts = counts.filter(|Count { provider, operation, outcome, .. }| {
             [provider, operation, outcome].into_iter().all(is_word)
         });
-        Some(Self { uid: pod.uid()?, ended: text("finishedAt")?.parse().ok()?, counts: counts.collect() })
+        let owners = pod.owner_references().iter();
+        Some(Self {
+            uid: pod.uid()?,
+            job: owners.filter(|owner| owner.kind == "Job").map(|owner| owner.uid.clone()).next(),
+            ended: text("finishedAt")?.parse().ok()?,
+            counts: counts.collect(),
+            failure: line.error.and_then(|error| error.failure()),
+        })
     }
 }
 
@@ -106,7 +147,7 @@ impl Requests {
         let since = *state.since.get_or_insert_with(|| whole_seconds(now));
         let before = state.counted.remove(kube_namespace).unwrap_or_default();
         let mut counted = BTreeSet::new();
-        for Report { uid, ended, counts } in reports {
+        for Report { uid, ended, counts, .. } in reports {
             if ended >= since && !before.contains(&uid) {
                 for Count { provider, operation, outcome, count } in counts {
                     let namespace = kube_namespace.to_owned();
@@ -130,8 +171,9 @@ mod tests {
 
     fn pod(uid: &str, ended: &str, message: &str) -> Option<Report> {
         let terminated = json!({"exitCode": 0, "finishedAt": ended, "message": message});
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "job", "uid": "of-job"});
         let pod = json!({
-            "metadata": {"name": uid, "uid": uid},
+            "metadata": {"name": uid, "uid": uid, "ownerReferences": [owner]},
             "status": {"containerStatuses": [{"state": {"terminated": terminated}}]},
         });
         Report::of(&serde_json::from_value(pod).unwrap())
@@ -164,6 +206,26 @@ mod tests {
         count(&[first]);
         assert_eq!(requests.state.lock().unwrap().counted["rook-ceph"].len(), 1);
         assert_eq!((seen(&requests, "done"), seen(&requests, "timeout")), (3, 1));
+    }
+
+    #[test]
+    fn a_failure_is_of_a_known_kind_and_says_what_was_seen_of_the_kek() {
+        let failure = |error: Value| {
+            let report = pod("a", NOW, &json!({"requests": [], "error": error}).to_string()).unwrap();
+            assert_eq!(report.job.as_deref(), Some("of-job"));
+            report.failure
+        };
+        let of = |kind, is_of_kms, is_refutation| Some(Failure { kind, is_of_kms, is_refutation });
+        for (error, expected) in [
+            (json!({"kind": "unavailable", "provider": "vault"}), of(ErrorKind::Unavailable, true, false)),
+            (json!({"kind": "conflict"}), of(ErrorKind::Conflict, false, false)),
+            (json!({"kind": "conflict", "opens": false}), of(ErrorKind::Conflict, false, true)),
+            (json!({"kind": "conflict", "opens": true}), of(ErrorKind::Conflict, false, false)),
+            (json!({"kind": "canary", "opens": false}), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(failure(error.clone()), expected, "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an `OsdKey` shows.
 
 use jiff::Timestamp;
+use kms_core::ErrorKind;
 
 use crate::{
     api::{
@@ -13,7 +14,15 @@ use crate::{
     facts::{Facts, Obstacle, OsdFacts},
     outlook::Outlook,
     proof::{Proof, VERIFICATION_FAILED},
+    reports::Failure,
 };
+
+/// The reason of `Verified` if the KMS could not be reached, or could not work.
+const KMS_UNAVAILABLE: &str = "KmsUnavailable";
+/// The reason of `Verified` if the KMS did not accept the credentials of a verification, or did not allow it to read the KEK.
+const KMS_DENIED: &str = "KmsDenied";
+/// The reason of `Verified` if a verification could not be made for any other reason, such as a device that is in use.
+const VERIFICATION_INCOMPLETE: &str = "VerificationIncomplete";
 
 /// A state, why in one word, and why in a sentence.
 type State = (ConditionStatus, &'static str, String);
@@ -78,7 +87,7 @@ fn ready(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
         );
         return (False, "NoClaim", why);
     }
-    if let Some(why) = refused(&outlook.proof) {
+    if let Some(why) = refuted(&outlook.proof) {
         return (False, VERIFICATION_FAILED, why);
     }
     let waits = earliest.is_some_and(|earliest| earliest > facts.now);
@@ -128,8 +137,11 @@ fn rotating(outlook: &Outlook) -> State {
 
 fn verified(outlook: &Outlook) -> State {
     let Outlook { rotated, proof, .. } = outlook;
-    if let Some(why) = refused(proof) {
+    if let Some(why) = refuted(proof) {
         return (False, VERIFICATION_FAILED, why);
+    }
+    if let Some((at, failure)) = proof.untried {
+        return untried(at, failure, proof.made);
     }
     let Some(made) = proof.made.map(whole_seconds) else {
         return (Unknown, "NotVerified", "no rotation and no verification is recorded".to_owned());
@@ -145,13 +157,32 @@ fn verified(outlook: &Outlook) -> State {
     (True, "VerificationSucceeded", format!("the verification of {made} has opened every device"))
 }
 
-/// Why the proof that the KEK opens the devices does not hold, if the last verification has failed.
-fn refused(proof: &Proof) -> Option<String> {
-    let (at, _) = proof.failed?;
-    let at = whole_seconds(at);
+/// What it means that the KEK was seen not to open the devices, if it was.
+fn refuted(proof: &Proof) -> Option<String> {
+    let at = whole_seconds(proof.refuted?);
     Some(format!(
-        "the verification of {at} has failed, see the log of its Job; do not restart the OSD before the KEK opens its devices"
+        "the Job that ended at {at} has seen that the KEK does not open every device, or that the KMS has no such KEK, see its \
+         log; do not restart the OSD before the KEK opens its devices"
     ))
+}
+
+/// The state of a key whose last verification could not be made. Nothing follows from that about the KEK.
+fn untried(at: Timestamp, failure: Option<Failure>, made: Option<Timestamp>) -> State {
+    let reason = match failure.filter(|failure| failure.is_of_kms).map(|failure| failure.kind) {
+        Some(ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable) => KMS_UNAVAILABLE,
+        Some(ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) => KMS_DENIED,
+        _ => VERIFICATION_INCOMPLETE,
+    };
+    let why =
+        failure.map_or_else(|| "its pod reports nothing".to_owned(), |failure| failure.kind.to_string());
+    let last =
+        made.map(whole_seconds).map_or_else(|| "there is none".to_owned(), |made| format!("it is of {made}"));
+    let at = whole_seconds(at);
+    let message = format!(
+        "the verification of {at} could not be made ({why}), see the log of its Job; it is tried again, and the last proof counts \
+         until then: {last}"
+    );
+    (Unknown, reason, message)
 }
 
 fn escrowed(osd: &OsdFacts, outlook: &Outlook, escrow: &EscrowPlan, facts: &Facts) -> State {

@@ -20,7 +20,8 @@ use kms_core::{Error, Result};
 use kms_kube::CephCluster;
 
 use crate::{
-    container::{PROGRAM, mount, pull_policy_of},
+    container::{PROGRAM, REPORT_FILE, TERMINATION_LOG, mount, pull_policy_of},
+    env::plain,
     names::{APP, CLUSTER_LABEL, ESCROW_LABEL},
     options::{JobOptions, no_image},
 };
@@ -96,6 +97,8 @@ pub fn escrow_job(
         image_pull_policy: Some(pull_policy_of(cluster.spec.image_pull_policy.as_deref())),
         command: Some(vec![PROGRAM.to_owned()]),
         args: Some(args.map(str::to_owned).into()),
+        // The operator reads the message of the pod.
+        env: Some(vec![plain(REPORT_FILE, TERMINATION_LOG)]),
         volume_mounts: Some(vec![
             mount("archives", ARCHIVES),
             VolumeMount { read_only: Some(true), ..mount("recipients", RECIPIENTS) },

@@ -9,6 +9,7 @@ mod observer;
 mod options;
 mod osd;
 mod recover;
+mod refusal;
 mod report;
 mod rotate;
 mod run;
@@ -30,6 +31,7 @@ pub use self::{
     options::{Options, Timer},
     osd::Osd,
     recover::{Candidate, Origin, Recovery},
+    refusal::is_refusal,
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
     sight_store::{SightFolder, SightStore, Unchanged, Unkept},

@@ -6,6 +6,7 @@ use kms_core::{Error, ErrorKind, Kek, Result, UpdateRight};
 
 use crate::{
     Report, Slot, SlotStore, SlotTable, Step,
+    refusal::no_slot,
     report::{DeviceReport, Outcome},
     run::Run,
     state::{Found, Place, State, Young, on_device},
@@ -180,12 +181,3 @@ impl Run<'_> {
 /// The warning that another program has written to the slots.
 pub(crate) const SLOTS_CHANGED: &str = "another program has written to the key slots or the KEK meanwhile, as Rook's \
     rotation does: no key slot was removed; let only one program rotate this OSD";
-
-/// The error of a device that the KEK of the KMS does not open.
-pub(crate) fn no_slot() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the KEK that the KMS holds opens no key slot of the device: nothing was changed (is it the device of this \
-         key? was another KEK stored? kms recover tries every KEK that the KMS still has)",
-    )
-}

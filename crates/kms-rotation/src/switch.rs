@@ -5,11 +5,12 @@ use kms_core::{Error, ErrorKind, Kek, KeyVersion, Result};
 use crate::{
     Added, Step,
     kms::{Put, changed},
+    refusal::no_slot,
     report::{DeviceReport, Outcome},
     run::Run,
     sight::Sight,
     state::{Attempt, Found, Fresh, Made, Place, SlotPair, State, Switched, on_device},
-    survey::{SLOTS_CHANGED, no_slot},
+    survey::SLOTS_CHANGED,
     undo::both_stay,
 };
 

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use kms_core::{Error, ErrorKind, Kek, KeyName, KeyVersion, KmsProvider, Result};
+use kms_core::{Error, Kek, KeyName, KeyVersion, KmsProvider, Result};
 
 use crate::{
-    KeySlot, Observer, Options, Osd, Slot, SlotStore, SlotTable, Step, run::Run, state::on_device,
-    survey::no_slot,
+    KeySlot, Observer, Options, Osd, Slot, SlotStore, SlotTable, Step,
+    refusal::{is_refusal, no_slot, refusal},
+    run::Run,
+    state::on_device,
 };
 
 /// The result of [`verify`].
@@ -49,9 +51,11 @@ impl DeviceCheck {
 }
 
 impl Verified {
-    /// The error of the first device that the KEK does not open.
+    /// The error of the first device that the KEK was seen not to open ([`is_refusal`]), otherwise that of the first device
+    /// which could not be checked.
     pub fn failure(&self) -> Option<&Error> {
-        self.devices.iter().find_map(|device| device.slot.as_ref().err())
+        let errors = || self.devices.iter().filter_map(|device| device.slot.as_ref().err());
+        errors().find(|error| is_refusal(error)).or_else(|| errors().next())
     }
 }
 
@@ -106,13 +110,10 @@ async fn passed_over(
 ) -> Result<Option<Error>> {
     for KeySlot { slot, .. } in table.slots().filter(|slot| slot.opens_data && slot.ignored) {
         if run.opens(device, *slot, kek).await? {
-            return Ok(Some(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "the KEK opens only key slot {slot}, whose priority is ignore, so that cryptsetup passes it over: set \
-                     the priority (cryptsetup config --key-slot {slot} --priority normal)"
-                ),
-            )));
+            return Ok(Some(refusal(format!(
+                "the KEK opens only key slot {slot}, whose priority is ignore, so that cryptsetup passes it over: set \
+                 the priority (cryptsetup config --key-slot {slot} --priority normal)"
+            ))));
         }
     }
     Ok(None)

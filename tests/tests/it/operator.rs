@@ -128,6 +128,9 @@ async fn a_job_rotates_a_key_in_vault_and_the_osd_key_shows_it() {
     let ended = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
     assert_eq!(ended.len(), 1);
     let key = scene.until_ready_is(1, "UpToDate").await;
+    let looks = leader.health.reconciles();
+    scene.until("a further look", async || Ok((leader.health.reconciles() > looks + 1).then_some(()))).await;
+    assert_eq!(scene.events().await, ["KeyRotation", "KeyRotationStarted"], "one Event of the end");
     let deployment = cluster.call("GET", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
     let recorded =
         |name: &str| deployment["metadata"]["annotations"][format!("kms.ceph.rook.io/key-{name}")].clone();

@@ -1,9 +1,13 @@
 //! The Jobs of the operator that rotate nothing, run as a kubelet runs them, on a real API server.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use kms_core::Kek;
+use kms_operator::Clock;
 use kms_testkit::{
     luks::Image,
     servers::{self, Kube, OpenBao, OpenBaoConfig},
@@ -42,6 +46,91 @@ fn yearly() -> String {
     format!("0 0 {} {} *", day.day(), day.month())
 }
 
+/// The file of a container that the kubelet reads when it has ended.
+fn termination_log(folder: &Path) -> PathBuf {
+    folder.join("termination-log")
+}
+
+/// What the program has reported there.
+fn report(folder: &Path) -> Value {
+    let log = std::fs::read_to_string(termination_log(folder)).unwrap();
+    serde_json::from_str(log.lines().last().unwrap()).unwrap()
+}
+
+/// Ends a Job that failed, with a pod that says what its container has written.
+async fn fail(scene: &Scene, clock: &Clock, (name, job): (&str, &Value), folder: &Path) {
+    let report = std::fs::read_to_string(termination_log(folder)).unwrap();
+    let now = clock.now().unwrap();
+    scene.add_job_pod(name, job, now, &report).await;
+    scene.end_job(name, now, false).await;
+}
+
+/// Waits until `Verified` of an OSD's key has this status and this reason, and returns the key.
+async fn until_verified_is(scene: &Scene, id: usize, status: &str, reason: &str) -> Value {
+    scene
+        .until(&format!("Verified of OSD {id} to be {status} for the reason {reason}"), async || {
+            let key = scene.osd_key(id).await;
+            let verified = condition(&key, "Verified");
+            let is_so = verified["status"] == json!(status) && verified["reason"] == json!(reason);
+            Ok(is_so.then_some(key))
+        })
+        .await
+}
+
+#[tokio::test]
+#[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it operator"]
+async fn a_verification_that_could_not_be_made_is_no_failed_one() {
+    let config = OpenBaoConfig { sealable: true, ..OpenBaoConfig::default() };
+    let vault = OpenBao::start(config).await.unwrap();
+    let scene = rotated_cluster(Cluster::on_vault(&vault).await.0).await;
+    let cluster = &scene.cluster;
+    let stored = Kek::parse(cluster.kms(ADMIN).run(&["get", &Scene::key(0)]).want(0).stdout).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let device = Image::luks2(&stored).copy(folder.path().join("block-tmp"));
+    let token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
+    let kms = servers::setting(servers::KMS).unwrap();
+    scene.policy(json!({"schedule": yearly(), "maxParallel": 2, "verify": {"maxAge": "1h"}})).await;
+    scene.annotate("cephclusters/rook-ceph", "kms.ceph.rook.io/operator", json!("true")).await;
+    let leader = scene.leader().await;
+    let run = async |job: &Value| {
+        std::fs::write(termination_log(folder.path()), "").unwrap();
+        let mut job = job.clone();
+        let args = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array_mut().unwrap();
+        args.extend(["--timeout", "2s"].map(Value::from));
+        cluster.run_job(&kms.display().to_string(), &job, &token, folder.path()).await
+    };
+    let attempt = async |id: usize, number: usize| {
+        let named = |name: &str| {
+            name.starts_with(&format!("rook-kms-verify-{id}-")) && name.ends_with(&format!("-{number}"))
+        };
+        let found = async || Ok(scene.active_jobs().await.into_iter().find(|(name, _)| named(name)));
+        scene.until("a verification", found).await
+    };
+    let ((first, job), (other, _)) = (attempt(0, 1).await, attempt(1, 1).await);
+    vault.seal().await.unwrap();
+    let ran = run(&job).await.want(5);
+    assert!(ran.text().contains("sealed"), "{}", ran.text());
+    fail(&scene, &leader.clock, (&first, &job), folder.path()).await;
+    // The Job of the other one has a pod that was evicted, and reports nothing.
+    scene.end_job(&other, leader.clock.now().unwrap(), false).await;
+    for (id, reason) in [(0, "KmsUnavailable"), (1, "VerificationIncomplete")] {
+        let key = until_verified_is(&scene, id, "Unknown", reason).await;
+        let ready = condition(&key, "Ready");
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!("True"), &json!("UpToDate")), "{key}");
+    }
+    let events = cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
+    assert_eq!(events["items"], json!([]), "nothing is known to have failed");
+
+    vault.unseal().await.unwrap();
+    leader.clock.advance(HOUR);
+    let (second, job) = attempt(0, 2).await;
+    let ran = run(&job).await.want(0);
+    assert!(ran.stdout.contains("ok ") && device.opens(&stored), "{}", ran.text());
+    scene.end_job(&second, leader.clock.now().unwrap(), true).await;
+    let _key = until_verified_is(&scene, 0, "True", "VerificationSucceeded").await;
+    leader.stop().await;
+}
+
 #[tokio::test]
 #[ignore = "needs cryptsetup, a Vault server and a Kubernetes API server: cargo xtask it operator"]
 async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
@@ -73,29 +162,22 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
         assert!(is_verification(job) && name.ends_with("-1"), "{job}");
         cluster.run_job(&kms.display().to_string(), job, &token, folder).await
     };
-    let log = folders[0].path().join("termination-log");
-    std::fs::write(&log, "").unwrap();
+    let logs = [0, 1].map(|id: usize| termination_log(folders[id].path()));
+    logs.iter().for_each(|log| std::fs::write(log, "").unwrap());
     let ran = run(0, folders[0].path()).await.want(0);
-    // What the kubelet finds there.
-    let report = std::fs::read_to_string(&log).unwrap();
-    let counts: Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     let gets = json!({"provider": "vault", "operation": "get", "outcome": "done", "count": 1});
-    assert_eq!(counts, json!({"requests": [gets]}));
+    assert_eq!(report(folders[0].path()), json!({"requests": [gets]}));
     assert!(ran.stdout.contains("ok ") && right.opens(&stored(0)), "{}", ran.text());
     let ran = run(1, folders[1].path()).await.want(1);
     assert!(ran.text().contains("opens no key slot") && !wrong.opens(&stored(1)), "{}", ran.text());
-    let ended = scene.end_jobs(&leader.clock, |id| if id == 0 { Run::Ends } else { Run::Fails }).await;
-    assert_eq!(ended.len(), 2);
+    let (name, job) = jobs.iter().find(|(name, _)| name.starts_with("rook-kms-verify-1-")).unwrap();
+    fail(&scene, &leader.clock, (name, job), folders[1].path()).await;
+    assert_eq!(scene.end_jobs(&leader.clock, |_| Run::Ends).await.len(), 1);
 
     let failed = scene.until_ready_is(1, "VerificationFailed").await;
     let verified = condition(&failed, "Verified");
     assert_eq!((&verified["status"], &verified["reason"]), (&json!("False"), &json!("VerificationFailed")));
-    let key = scene
-        .until("the proof to be shown", async || {
-            let key = scene.osd_key(0).await;
-            Ok((condition(&key, "Verified")["reason"] == json!("VerificationSucceeded")).then_some(key))
-        })
-        .await;
+    let key = until_verified_is(&scene, 0, "True", "VerificationSucceeded").await;
     let [proven, rotated] = ["verifiedAt", "rotatedAt"].map(|field| key["status"][field].as_str().unwrap());
     assert!(proven > rotated, "{key}");
     assert_eq!(condition(&key, "Ready")["reason"], json!("UpToDate"));
@@ -144,7 +226,11 @@ fn run_escrow(scene: &Scene, job: &Value, token: &str, archives: &Path) -> Ran {
             None => arg,
         })
         .collect();
+    let log = termination_log(archives);
+    std::fs::write(&log, "").unwrap();
+    assert_eq!(container["env"], json!([{"name": "KMS_REPORT_FILE", "value": "/dev/termination-log"}]));
     let kms = Kms::new().env("KUBECONFIG", &scene.cluster.kubeconfig(token));
+    let kms = kms.env("KMS_REPORT_FILE", &log.display().to_string());
     kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -221,6 +307,10 @@ async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     let (second, object) = job("-2").await;
     let ran = run_escrow(&scene, &object, &token, folder.path()).want(0);
     assert!(ran.stdout.contains(&format!("2 KEKs for {}", pair.recipient)), "{}", ran.text());
+    let [get, list] = [("get", 2), ("list", 1)].map(|(operation, count)| {
+        json!({"provider": "vault", "operation": operation, "outcome": "done", "count": count})
+    });
+    assert_eq!(report(folder.path()), json!({"requests": [get, list]}));
     scene.end_job(&second, leader.clock.now().unwrap(), true).await;
     let key = escrowed(1, "Saved").await;
     assert!(key["status"]["escrowedAt"].is_string(), "{key}");

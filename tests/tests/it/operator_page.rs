@@ -50,16 +50,6 @@ async fn start(scene: &Scene, folder: &Scratch) -> (Process, Http) {
     (process, client)
 }
 
-/// The reasons of the Events about Deployments that the operator has created, in order of the alphabet.
-async fn events(scene: &Scene) -> Vec<String> {
-    let list = scene.cluster.call("GET", "events.k8s.io/v1", "events", Value::Null).await;
-    let events = list["items"].as_array().unwrap().iter();
-    let ours = events.filter(|event| event["reportingController"] == "rook-kms");
-    let mut reasons: Vec<_> = ours.map(|event| event["reason"].as_str().unwrap().to_owned()).collect();
-    reasons.sort();
-    reasons
-}
-
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
 async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_log() {
@@ -89,10 +79,14 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
 
     // The pod of the Job has told what it sent to the KMS.
     let report = r#"{"requests":[{"provider":"vault","operation":"get","outcome":"timeout","count":3}]}"#;
-    let ended = json!({"exitCode": 5, "finishedAt": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                       "message": format!("it failed\n{report}\n")});
-    scene.add_job_pod(&name, &ended).await;
+    scene.add_job_pod(&name, &job, Timestamp::now(), &format!("it failed\n{report}\n")).await;
     let tried = r#"provider="vault",operation="get",outcome="timeout""#;
+    until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
+    // So has that of an escrow.
+    let escrow = json!({"metadata": {"uid": "u"}, "spec": {"template": {"metadata": {"labels": {"app": "rook-kms-escrow"}}}}});
+    let report = report.replace("get", "list").replace("timeout", "done");
+    scene.add_job_pod("rook-kms-escrow-1", &escrow, Timestamp::now(), &report).await;
+    let tried = r#"provider="vault",operation="list",outcome="done""#;
     until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
 
     let page = client.send("GET", "/", &Value::Null).await.unwrap();
@@ -102,10 +96,10 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
 
     scene
         .until("the Event of the failure", async || {
-            Ok(events(&scene).await.contains(&"KeyRotationFailed".to_owned()).then_some(()))
+            Ok(scene.events().await.contains(&"KeyRotationFailed".to_owned()).then_some(()))
         })
         .await;
-    assert_eq!(events(&scene).await, ["KeyRotationFailed", "KeyRotationStarted"], "each once");
+    assert_eq!(scene.events().await, ["KeyRotationFailed", "KeyRotationStarted"], "each once");
 
     let log = process.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -100,13 +100,13 @@ fn firing(scrapes: &Value) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
 #[tokio::test]
 #[ignore = "needs Prometheus' engine: cargo xtask it operator"]
 async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_cluster() {
-    use ConditionStatus::{False, True};
+    use ConditionStatus::{False, True, Unknown};
     use ConditionType::{Escrowed, Ready, Verified};
 
     let at = now().as_second();
     assert_eq!(firing(&scraped(source(|_| ()), at).await), BTreeMap::new());
     // Of each change: the alerts that fire, besides "not ready" where it says so.
-    let changes: [(&[&str], Change); 6] = [
+    let changes: [(&[&str], Change); 7] = [
         (&["KmsKeyNotReady", "KmsKeyOverdue"], |status| set(status, Ready, False, "TooOld")),
         (&["KmsKeyOverdue"], |status| set(status, Ready, True, "Due")),
         (&["KmsKeyOverdue"], |status| {
@@ -118,6 +118,7 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
             set(status, Ready, False, "RotationFailed");
         }),
         (&["KmsKeyNotVerified"], |status| set(status, Verified, False, "DoesNotOpen")),
+        (&["KmsVerificationIncomplete"], |status| set(status, Verified, Unknown, "KmsUnavailable")),
         (&["KmsKeyNotEscrowed"], |status| set(status, Escrowed, False, "Changed")),
     ];
     let mut seen = BTreeSet::new();

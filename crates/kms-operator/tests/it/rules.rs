@@ -84,9 +84,20 @@ fn alerts() -> Vec<Alert> {
             lasts: "15m",
             severity: "critical",
             runbook: ("devices", 1004),
-            summary: format!("The KEK of {OSD} was not seen to open its devices"),
-            description: "If the KEK in the KMS does not open a device, the OSD does not start again. Do not restart it: run \
-                          kms verify on its node.",
+            summary: format!("The KEK of {OSD} does not open its devices"),
+            description: "A Job has seen that the KEK in the KMS does not open a device, or that the KMS has no such KEK: the \
+                          OSD does not start again. Do not restart it: run kms verify on its node.",
+        },
+        Alert {
+            name: "KmsVerificationIncomplete",
+            expr: format!("{} == -1", of_condition("Verified", ", reason!=\"NotVerified\"")),
+            lasts: "6h",
+            severity: "warning",
+            runbook: ("connection", 305),
+            summary: format!("Whether the KEK of {OSD} opens its devices cannot be tried"),
+            description: "The verifications of six hours could not be made, from which nothing follows about the KEK. The \
+                          condition Verified of the OsdKey and the log of the Job say why, such as a KMS that is away or \
+                          refuses the login, or a device that is in use.",
         },
         Alert {
             name: "KmsKeyNotEscrowed",

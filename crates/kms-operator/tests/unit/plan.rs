@@ -74,7 +74,7 @@ pub(crate) fn rotated(id: u32, at: &str) -> OsdFacts {
 
 pub(crate) fn job(osd: u32, cause: Cause, number: u32, state: JobState) -> JobFacts {
     let attempt = Attempt { cause, number };
-    JobFacts { name: attempt.job_name(osd), uid: None, osd, attempt, state }
+    JobFacts { name: attempt.job_name(osd), uid: None, osd, attempt, state, failure: None }
 }
 
 fn due_job(osd: u32, due: &str, number: u32, state: JobState) -> JobFacts {

@@ -1,5 +1,6 @@
 //! Verifications, on facts that are written down.
 
+use kms_core::ErrorKind;
 use serde_json::json;
 
 use super::*;
@@ -34,6 +35,20 @@ fn facts_of(osds: Vec<OsdFacts>) -> Facts {
 
 fn verification(osd: u32, due: &str, number: u32, state: JobState) -> JobFacts {
     job(osd, Cause::Verify(time(due)), number, state)
+}
+
+/// A verification that failed at this time, with what its pod has reported.
+fn failed(at: &str, number: u32, failure: Option<Failure>) -> JobFacts {
+    JobFacts { failure, ..verification(0, DUE, number, JobState::Failed(time(at))) }
+}
+
+/// A KEK that was seen not to open a device.
+const REFUTED: Option<Failure> =
+    Some(Failure { kind: ErrorKind::Conflict, is_of_kms: false, is_refutation: true });
+
+/// A failure from which nothing follows about the KEK.
+fn failure(kind: ErrorKind, is_of_kms: bool) -> Option<Failure> {
+    Some(Failure { kind, is_of_kms, is_refutation: false })
 }
 
 fn status(facts: &Facts) -> OsdKeyStatus {
@@ -81,25 +96,101 @@ fn a_proof_that_is_too_old_is_made_again_once() {
 }
 
 #[test]
-fn a_verification_that_fails_is_shown_and_tried_again_ever_later() {
+fn a_kek_that_does_not_open_is_shown_and_tried_again_ever_later() {
     let mut facts = facts_of(vec![old(0)]);
-    facts.osds[0].jobs = vec![verification(0, DUE, 1, JobState::Failed(time("2026-11-30T11:30:00Z")))];
-    let failed = status(&facts);
+    facts.osds[0].jobs = vec![failed("2026-11-30T11:30:00Z", 1, REFUTED)];
+    let refuted = status(&facts);
     for type_ in [ConditionType::Ready, ConditionType::Verified] {
-        assert_eq!(condition(&failed, type_), (ConditionStatus::False, VERIFICATION_FAILED));
+        assert_eq!(condition(&refuted, type_), (ConditionStatus::False, VERIFICATION_FAILED));
     }
-    assert_eq!((failed.failed_attempts, failed.verified_at.as_deref()), (0, Some("2026-11-22T12:00:00Z")));
+    assert_eq!((refuted.failed_attempts, refuted.verified_at.as_deref()), (0, Some("2026-11-22T12:00:00Z")));
     assert_eq!((begun(&facts), plan(&facts).next), (Vec::new(), Some(time("2026-11-30T12:30:00Z"))));
     facts.now = time("2026-11-30T12:30:00Z");
     let second = Attempt { cause: Cause::Verify(time(DUE)), number: 2 };
     assert_eq!(plan(&facts).osds[0].start, Some(second));
-    // Without its Job the failure stays one, until a proof is made.
+    // A second one that could not be made takes nothing back, also when the pod of the first one is gone.
+    facts.osds[0].status = refuted;
+    facts.osds[0].jobs.push(failed("2026-11-30T12:35:00Z", 2, failure(ErrorKind::Unavailable, true)));
+    facts.now = time("2026-11-30T12:40:00Z");
+    for gone in [false, true] {
+        if gone {
+            facts.osds[0].jobs[0].failure = None;
+        }
+        for type_ in [ConditionType::Ready, ConditionType::Verified] {
+            assert_eq!(condition(&status(&facts), type_), (ConditionStatus::False, VERIFICATION_FAILED));
+        }
+    }
+    // Without its Jobs it stays, until a proof is made.
     facts.osds[0].jobs.clear();
-    facts.osds[0].status = failed;
     assert_eq!(condition(&status(&facts), ConditionType::Verified).0, ConditionStatus::False);
     facts.osds[0].last = rotated(0, "2026-11-30T12:10:00Z").last;
     assert_eq!(condition(&status(&facts), ConditionType::Verified).0, ConditionStatus::True);
     assert_eq!(condition(&status(&facts), ConditionType::Ready).0, ConditionStatus::True);
+}
+
+#[test]
+fn a_verification_that_could_not_be_made_says_nothing_about_the_kek_and_is_tried_again() {
+    let of = |told: Option<Failure>| {
+        let mut facts = facts_of(vec![old(0)]);
+        facts.osds[0].jobs = vec![failed("2026-11-30T11:30:00Z", 1, told)];
+        facts
+    };
+    for (told, reason) in [
+        (failure(ErrorKind::Unavailable, true), "KmsUnavailable"),
+        (failure(ErrorKind::Timeout, true), "KmsUnavailable"),
+        (failure(ErrorKind::Unauthenticated, true), "KmsDenied"),
+        (failure(ErrorKind::PermissionDenied, true), "KmsDenied"),
+        // A device that is in use, and an API server that is away.
+        (failure(ErrorKind::Conflict, false), "VerificationIncomplete"),
+        (failure(ErrorKind::Unavailable, false), "VerificationIncomplete"),
+        // A Job that was ended from outside reports nothing.
+        (None, "VerificationIncomplete"),
+    ] {
+        let untried = status(&of(told));
+        assert_eq!(
+            condition(&untried, ConditionType::Verified),
+            (ConditionStatus::Unknown, reason),
+            "{told:?}"
+        );
+        assert_eq!(condition(&untried, ConditionType::Ready), (ConditionStatus::True, "UpToDate"));
+        assert_eq!(untried.verified_at.as_deref(), Some("2026-11-22T12:00:00Z"));
+    }
+    let mut facts = of(None);
+    assert_eq!((begun(&facts), plan(&facts).next), (Vec::new(), Some(time("2026-11-30T12:30:00Z"))));
+    // The next one sees that the KEK does not open: that is no longer unknown.
+    facts.osds[0].jobs.push(failed("2026-11-30T12:30:00Z", 2, REFUTED));
+    facts.now = time("2026-11-30T12:31:00Z");
+    assert_eq!(
+        condition(&status(&facts), ConditionType::Verified),
+        (ConditionStatus::False, VERIFICATION_FAILED)
+    );
+    facts.osds[0].jobs.push(verification(0, DUE, 3, JobState::Succeeded(time("2026-11-30T12:31:00Z"))));
+    assert_eq!(condition(&status(&facts), ConditionType::Verified).0, ConditionStatus::True);
+}
+
+#[test]
+fn a_rotation_that_sees_that_the_kek_does_not_open_refutes_the_proof_and_a_verification_follows() {
+    let last = "2026-11-30T11:00:00Z";
+    let mut facts = facts_of(vec![rotated(0, last)]);
+    let at = "2026-11-30T11:30:00Z";
+    let rotation = job(0, Cause::Asked("1".to_owned()), 1, JobState::Failed(time(at)));
+    facts.osds[0].jobs =
+        vec![JobFacts { failure: failure(ErrorKind::Unavailable, true), ..rotation.clone() }];
+    assert_eq!(condition(&status(&facts), ConditionType::Verified).0, ConditionStatus::True);
+    assert_eq!(begun(&facts), NONE);
+    facts.osds[0].jobs = vec![JobFacts { failure: REFUTED, ..rotation }];
+    assert_eq!(
+        condition(&status(&facts), ConditionType::Verified),
+        (ConditionStatus::False, VERIFICATION_FAILED)
+    );
+    // The proof of the last rotation is not old, and does not count any more.
+    let attempt = Attempt { cause: Cause::Verify(time(at)), number: 1 };
+    assert_eq!(plan(&facts).osds[0].start, Some(attempt));
+    facts.osds[0].jobs.push(verification(0, at, 1, JobState::Succeeded(time(NOW))));
+    assert_eq!(
+        (condition(&status(&facts), ConditionType::Verified).0, begun(&facts)),
+        (ConditionStatus::True, vec![])
+    );
 }
 
 #[test]

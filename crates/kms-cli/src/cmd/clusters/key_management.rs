@@ -1,8 +1,6 @@
 //! `kms key-management`: replaces `rook key-management` (rook-behaviour §11).
 
 use std::{
-    fs::OpenOptions,
-    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,6 +17,7 @@ use crate::{
     cmd::devices::{compared, rotate, verify},
     exit::Exit,
     invocation::Invocation,
+    job_report::append,
     kubernetes::Kubernetes,
     output::{Output, chain},
     output_file,
@@ -29,9 +28,6 @@ use crate::{
 
 /// The kubelet reads from this file why a container ended.
 const TERMINATION_LOG: &str = "/dev/termination-log";
-/// The variable with the file to which a Job appends what it has sent to the KMS, as a line of JSON without secrets. It is no
-/// option, so that an image with an older `kms` works as before.
-const REPORT_FILE: &str = "KMS_REPORT_FILE";
 /// The time limit for Kubernetes if the pod's environment has settings too, unless `--timeout` is shorter.
 const API_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -126,18 +122,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
         // As Rook does.
         append(Path::new(TERMINATION_LOG), &chain(error));
     }
-    if let Some(file) = invocation.environment.get(REPORT_FILE) {
-        let requests = serde_json::json!({"requests": invocation.requests.counts()});
-        // A line of its own after the words of an error: the kubelet keeps the end of the file.
-        append(Path::new(file), &format!("\n{requests}\n"));
-    }
     result.map(|()| Exit::Done)
-}
-
-/// Appends to a file that the kubelet reads. In a pod it exists; elsewhere kms must not create it.
-fn append(file: &Path, text: &str) {
-    let opened = OpenOptions::new().append(true).open(file);
-    let _ignored = opened.and_then(|mut log| log.write_all(text.as_bytes()));
 }
 
 async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
