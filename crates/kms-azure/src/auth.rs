@@ -22,7 +22,7 @@ use azure_identity::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kms_core::{
-    Error, ErrorKind, ExposeSecret, Result, Retry, SecretString,
+    Error, ErrorKind, ExposeSecret, Result, SecretString,
     layer::{limited, step_limit, waiting_for},
 };
 use kms_http::{
@@ -305,11 +305,9 @@ impl Auth {
             _ => "Entra ID",
         };
         let get = async { credential.get_token(&[scope], None).await.map_err(|error| from_sdk(&error)) };
-        // No token has been issued, so a retry is safe.
         let token =
             limited(step_limit(LIMIT), waiting_for(server, get)).await.map_err(|error| {
                 match error.kind() {
-                    ErrorKind::Timeout => error.retry(Retry::Always),
                     ErrorKind::Unauthenticated => error
                         .context("credential", self.source.describe())
                         .context("setting", self.source.setting()),

@@ -255,9 +255,7 @@ fn meaning(
 /// The error for an unsuccessful response of Entra ID.
 pub(crate) fn from_entra(answer: &HttpResponse) -> Error {
     if let Some(error) = answer.page_error(true) {
-        let error = error.context("settings", "AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT");
-        // Entra ID has issued no token, so a retry is safe.
-        return if error.retryable() == Retry::IfIdempotent { error.retry(Retry::Always) } else { error };
+        return error.context("settings", "AZURE_AUTHORITY_HOST, AZURE_ENVIRONMENT");
     }
     let EntraRefusal { of_service, description, number, trace_id } = EntraRefusal::read(&answer.body);
     let (kind, text, retry) = match answer.status {
@@ -442,7 +440,7 @@ mod tests {
             // A page of a proxy, whatever its status.
             (404, PAGE.to_owned(), ErrorKind::Protocol, Retry::Never, "AZURE_AUTHORITY_HOST"),
             (403, PAGE.to_owned(), ErrorKind::Protocol, Retry::Never, "title of the page: Blocked by policy"),
-            (502, PAGE.to_owned(), ErrorKind::Unavailable, Retry::Always, "title of the page: Blocked"),
+            (502, PAGE.to_owned(), ErrorKind::Unavailable, Retry::IfIdempotent, "title of the page: Blocked"),
             (429, PAGE.to_owned(), ErrorKind::RateLimited, Retry::Always, "title of the page: Blocked"),
         ] {
             let error = from_entra(&answer(status, &body));

@@ -82,13 +82,6 @@ impl Options {
         self
     }
 
-    /// Limits the time of each try.
-    #[must_use]
-    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.provider.attempt_timeout = Some(timeout);
-        self
-    }
-
     /// Limits the number of tries; 1 means no retry.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {

@@ -16,7 +16,6 @@ pub(crate) struct ProviderOptions {
     pub(crate) account_token: Option<SecretString>,
     pub(crate) allow_http: bool,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) attempt_timeout: Option<Duration>,
     pub(crate) attempts: Option<u32>,
     #[cfg(feature = "k8s-secret")]
     pub(crate) kube_connection: Option<kms_kube::Connection>,
@@ -31,9 +30,6 @@ impl ProviderOptions {
     pub(crate) fn limits(&self, mut layers: LayerOptions) -> LayerOptions {
         if let Some(deadline) = self.deadline {
             layers = layers.with_deadline(deadline);
-        }
-        if let Some(timeout) = self.attempt_timeout {
-            layers.attempt_timeout = timeout;
         }
         if let Some(attempts) = self.attempts {
             layers.retry.attempts = attempts;
@@ -85,7 +81,6 @@ impl fmt::Debug for ProviderOptions {
             account_token: _,
             allow_http,
             deadline,
-            attempt_timeout,
             attempts,
             #[cfg(feature = "k8s-secret")]
             kube_connection,
@@ -101,7 +96,6 @@ impl fmt::Debug for ProviderOptions {
             .field("environment", &names)
             .field("allow_http", allow_http)
             .field("deadline", deadline)
-            .field("attempt_timeout", attempt_timeout)
             .field("attempts", attempts)
             .finish_non_exhaustive()
     }

@@ -19,12 +19,15 @@ use url::Url;
 
 use crate::{error::UnknownHost, proxy::Proxies};
 
+/// The time limit to connect, the TLS handshake included. It grows with the deadline for which the client is
+/// [prepared](kms_core::layer::preparing).
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Builds an [`HttpClient`].
 #[derive(Clone, Debug)]
 pub struct HttpClientBuilder {
     tls: TlsOptions,
     proxies: Proxies,
-    connect_timeout: Duration,
     read_timeout: Duration,
     server_name: Option<String>,
 }
@@ -34,7 +37,6 @@ impl Default for HttpClientBuilder {
         Self {
             tls: TlsOptions::new(),
             proxies: Proxies::none(),
-            connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             server_name: None,
         }
@@ -58,14 +60,6 @@ impl HttpClientBuilder {
     #[must_use]
     pub fn with_proxies(mut self, proxies: Proxies) -> Self {
         self.proxies = proxies;
-        self
-    }
-
-    /// Limits the time to connect, the TLS handshake included. Default 10 s; it grows with the deadline for which the
-    /// client is [prepared](kms_core::layer::preparing).
-    #[must_use]
-    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
         self
     }
 
@@ -113,7 +107,7 @@ impl HttpClientBuilder {
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .connect_timeout(step_limit(self.connect_timeout))
+            .connect_timeout(step_limit(CONNECT_LIMIT))
             .pool_idle_timeout(kms_tls::IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("rook-kms/", env!("CARGO_PKG_VERSION")))
@@ -158,11 +152,6 @@ impl HttpClient {
     /// `ConfigInvalid` if the proxy for it cannot be used.
     pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Url>> {
         self.builder.proxies.for_url(url)
-    }
-
-    /// The time limit to connect.
-    pub(crate) fn connect_timeout(&self) -> Duration {
-        self.builder.connect_timeout
     }
 
     /// How long the server may be silent.

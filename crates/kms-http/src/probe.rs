@@ -4,7 +4,7 @@ use kms_core::Probe;
 use kms_tls::{Address, Route};
 use url::Url;
 
-use crate::client::HttpClient;
+use crate::client::{CONNECT_LIMIT, HttpClient};
 
 /// The usual names of the steps of [`HttpClient::probe`].
 pub const STEPS: [&str; 3] = ["dns", "tcp", "tls"];
@@ -28,7 +28,7 @@ impl HttpClient {
             server: Address { host: host.unwrap_or(named.host), ..named },
             proxy: proxy.as_ref().map(|proxy| address(proxy, user)),
             server_name: host.map(|_| named.host),
-            limit: self.connect_timeout(),
+            limit: CONNECT_LIMIT,
         };
         route.probe(&self.tls, steps, probe).await
     }

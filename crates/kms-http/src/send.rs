@@ -5,17 +5,14 @@ use std::{fmt, future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kms_core::{
-    Error, ErrorKind, Result,
+    Error, Result,
     layer::{limited, step_limit, waiting_for},
 };
-use kms_response::WebPage;
+use kms_response::{ReceivedBody, WebPage};
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{client::HttpClient, error::classify};
-
-/// The size of the largest accepted response, in bytes. A list of 100,000 keys has 10 MB.
-const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -143,16 +140,11 @@ impl HttpClient {
         let mut response = self.in_time(self.client.execute(request)).await.map_err(annotate)?;
         self.has_answered.store(true, Relaxed);
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        let mut body = Zeroizing::new(Vec::with_capacity(capacity(&headers)));
+        let mut body = ReceivedBody::of(&headers);
         while let Some(chunk) = self.in_time(response.chunk()).await.map_err(annotate)? {
-            if body.len() + chunk.len() > MAX_RESPONSE {
-                return Err(Error::new(
-                    ErrorKind::Protocol,
-                    format!("the answer has more than {MAX_RESPONSE} bytes"),
-                ));
-            }
-            append(&mut body, &chunk);
+            body.append(&chunk).map_err(annotate)?;
         }
+        let body = body.into_bytes();
         let response = HttpResponse { status, headers, body };
         self.clock.record(kms_response::server_time(&response.headers));
         Ok(response)
@@ -164,22 +156,6 @@ impl HttpClient {
         let call = async { call.await.map_err(failed) };
         limited(step_limit(self.read_timeout()), call).await
     }
-}
-
-/// Appends a chunk. A buffer that must grow is replaced, so that the old one is wiped.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    if body.capacity() - body.len() < chunk.len() {
-        let mut larger = Vec::with_capacity((body.len() + chunk.len()).next_power_of_two());
-        larger.extend_from_slice(body);
-        *body = Zeroizing::new(larger);
-    }
-    body.extend_from_slice(chunk);
-}
-
-fn capacity(headers: &HeaderMap) -> usize {
-    let length =
-        headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    length.unwrap_or(1024).min(1024 * 1024)
 }
 
 /// Returns scheme, host and port: the part of a URL that a message may show.

@@ -135,7 +135,7 @@ impl<T> TokenCache<T> {
     ///
     /// # Errors
     ///
-    /// The error of the fetch.
+    /// The error of the fetch. It leaves no write in doubt, so that `Retry::IfIdempotent` becomes `Always`.
     pub async fn get<F, R>(&self, fetch: F) -> Result<Arc<Token<T>>>
     where
         F: FnOnce(Option<Arc<Token<T>>>) -> R,
@@ -165,7 +165,7 @@ impl<T> TokenCache<T> {
     ///
     /// # Errors
     ///
-    /// The error of the fetch.
+    /// The error of the fetch, as [`get`](Self::get) returns it.
     pub async fn replace<F, R>(&self, generation: u64, fetch: F) -> Result<Arc<Token<T>>>
     where
         F: FnOnce(Option<Arc<Token<T>>>) -> R,
@@ -212,6 +212,9 @@ impl<T> TokenCache<T> {
                 Ok(token)
             }
             Err(error) => {
+                // The request that needs the token has not been sent, and a second token does no harm.
+                let passes = error.retryable() == Retry::IfIdempotent;
+                let error = if passes { error.retry(Retry::Always) } else { error };
                 turn.failure = Some(error.clone());
                 Err(error)
             }

@@ -119,12 +119,7 @@ impl Auth {
     async fn fetch(&self) -> Result<Token<Details>> {
         let call = self.call();
         let result = limited(step_limit(TIME_LIMIT), waiting_for("IAM", self.http.send(&call))).await;
-        // No request has reached Key Protect yet, and requesting a token twice is harmless.
-        let passing = |error: Error| match (error.kind(), error.retryable()) {
-            (ErrorKind::Timeout, _) | (_, Retry::IfIdempotent) => error.retry(Retry::Always),
-            _ => error,
-        };
-        result.map_err(passing).and_then(|answer| granted(&answer)).map_err(|error| {
+        result.and_then(|answer| granted(&answer)).map_err(|error| {
             error
                 .operation("get a token from IAM")
                 .context("token service", kms_http::send::endpoint(&self.url))
@@ -185,9 +180,7 @@ fn granted(answer: &HttpResponse) -> Result<Token<Details>> {
 /// The error for a refusal by IAM. The code of the refusal decides first, then its status.
 fn denied(answer: &HttpResponse) -> Error {
     if let Some(error) = answer.page_error(true) {
-        let error = error.context("setting", "IBM_KP_TOKEN_URL");
-        // IAM has issued no token, and Key Protect has got no request.
-        return if error.retryable() == Retry::IfIdempotent { error.retry(Retry::Always) } else { error };
+        return error.context("setting", "IBM_KP_TOKEN_URL");
     }
     let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Denied { error_code, error_message, context } = denied;

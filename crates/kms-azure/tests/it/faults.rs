@@ -241,6 +241,8 @@ async fn entra_in_trouble_is_told_apart_from_a_wrong_credential() {
         double.fault(RequestFault::new(Host::Tokens, reply(status, wait)));
         let error = provider.get(&key("a"), Freshness::Any).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
+        // No write is in doubt.
+        assert_ne!(error.retryable(), Retry::IfIdempotent, "{error}");
         assert_eq!(error.wait().map(|wait| wait.as_secs()), wait.map(|_| 7));
     }
     provider.get(&key("a"), Freshness::Any).await.unwrap();

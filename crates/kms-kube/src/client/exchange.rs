@@ -6,11 +6,11 @@
 use std::{collections::HashSet, io};
 
 use bytes::Bytes;
-use http::{Request, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kms_core::{Error, ErrorKind, Retry};
-use kms_response::{WebPage, retry_after};
+use kms_response::{ReceivedBody, WebPage, retry_after};
 use kube::{client::Body, core::params::PostParams};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -21,13 +21,6 @@ use super::{
     names::FIELD_MANAGER,
     trace,
 };
-
-/// The largest response that is read, in bytes. A Secret has at most 1 MiB, and a page of a list is far smaller than
-/// this limit.
-const MAX_RESPONSE: usize = 32 * 1024 * 1024;
-
-/// The size of the first buffer for a response of unknown size, in bytes.
-const SMALL_RESPONSE: usize = 8 * 1024;
 
 /// How often a list is read from its beginning. It starts again once if the token of a page expires.
 pub const LIST_ROUNDS: usize = 2;
@@ -142,8 +135,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     })?;
     let (parts, body) = response.into_parts();
     connection.warnings.show(&parts.headers);
-    let expected = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let text = collect(body, expected, target).await?;
+    let text = collect(body, &parts.headers, target).await?;
     if !parts.status.is_success() {
         let wait = retry_after(&parts.headers);
         let Failure { cause, error } = unsuccessful(parts.status, wait, &text, target);
@@ -181,30 +173,21 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
 /// Reads a body into a buffer that is wiped on drop.
 async fn collect(
     mut body: Body,
-    expected: Option<usize>,
+    headers: &HeaderMap,
     target: &Target<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(expected.unwrap_or(SMALL_RESPONSE).min(MAX_RESPONSE)));
+    let mut received = ReceivedBody::of(headers);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| unrefused(error, target))?;
         let Ok(data) = frame.into_data() else { continue };
-        let needed = buffer.len().saturating_add(data.len());
-        if needed > MAX_RESPONSE {
-            return Err(unreadable("is too long", target));
-        }
-        if needed > buffer.capacity() {
-            // A Vec that grows by itself does not wipe its old buffer.
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed.saturating_mul(2)));
-            larger.extend_from_slice(&buffer);
-            buffer = larger;
-        }
-        buffer.extend_from_slice(&data);
+        // The outcome of a write is unknown until it is read back.
+        received.append(&data).map_err(|error| target.add_to(error.retry(Retry::IfIdempotent)))?;
         // This fails if the HTTP client still holds a part of the same buffer. Then the buffer is not wiped.
         if let Ok(mut data) = data.try_into_mut() {
             data.as_mut().zeroize();
         }
     }
-    Ok(buffer)
+    Ok(received.into_bytes())
 }
 
 /// Serializes a body into a buffer of the exact size, which is wiped once it has been sent.

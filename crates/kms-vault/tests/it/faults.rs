@@ -448,6 +448,35 @@ async fn a_login_that_another_server_answers_does_not_blame_the_credential() {
 }
 
 #[tokio::test]
+async fn trouble_of_a_login_does_not_leave_a_write_in_doubt() {
+    let mut secrets = SecretMap::new("the test");
+    secrets.insert(SecretData::new("t").with("secret_id", b"canary".to_vec()));
+    for response in [
+        Response::status(503).body("<html>"),
+        Response::json(500, r#"{"errors":["local node not active"]}"#),
+        Response::close(),
+    ] {
+        let shown = format!("{response:?}");
+        let server = HttpServer::start(move |_| response.clone()).await.unwrap();
+        let details: ConnectionDetails = [
+            ("VAULT_ADDR", server.url().as_str()),
+            ("VAULT_ALLOW_HTTP", "true"),
+            ("VAULT_BACKEND", "v1"),
+            ("VAULT_AUTH_METHOD", "approle"),
+            ("VAULT_APPROLE_ROLE_ID", "role"),
+        ]
+        .into_iter()
+        .collect();
+        let builder = VaultBuilder::new().with_details(&details).with_token_secret("t");
+        let vault = builder.build(&secrets).await.unwrap();
+        let error = vault.put(&key("a"), &kek("QUJD"), PutMode::Overwrite).await.unwrap_err();
+        assert_eq!(error.retryable(), Retry::Always, "{shown}: {error}");
+        let sent: Vec<_> = server.requests().iter().map(|request| request.path.clone()).collect();
+        assert_eq!(sent, ["/v1/auth/approle/login"], "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_rate_limit_of_a_gateway_is_no_other_server() {
     for body in ["", r#"{"message":"API rate limit exceeded"}"#] {
         let response = Response::status(429).header("retry-after", "7").body(body);
