@@ -147,6 +147,10 @@ async fn a_healthy_cluster_is_one_line() {
     );
     assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.text());
     let _ = scene.kms().run(&["doctor", "--fail-on", "warning"]).want(0);
+    let exchanged =
+        scene.kms().run(&["-o", "json", "doctor", "--post-quantum", "--fail-on", "warning"]).want(0).json();
+    let expected = json!([{"object": "vault", "group": "X25519MLKEM768", "post_quantum": true}]);
+    assert_eq!(exchanged["key_exchanges"], expected);
     // The name of the only CephCluster is found too.
     let alone =
         Kms::new().global(&["--kubeconfig", &scene.config, "-n", name]).run(&["-v", "doctor"]).want(0);
@@ -239,8 +243,8 @@ async fn an_expired_certificate_keeps_everything_behind_it_from_being_checked() 
     .unwrap();
     let (kms, _) = scene.start();
     let behind = [
-        "KMS0304", "KMS0305", "KMS0401", "KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801", "KMS0803",
-        "KMS0804", "KMS1101",
+        "KMS0304", "KMS0305", "KMS0306", "KMS0401", "KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801",
+        "KMS0803", "KMS0804", "KMS1101",
     ];
     let expected = [
         vec![is("KMS0303", "error", "vault", format!("{kms} check --read-only"))],
