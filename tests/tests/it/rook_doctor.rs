@@ -294,6 +294,23 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &label(name)).await;
     scene.expect_health();
 
+    // Every key is older than nothing.
+    let stale = found(&scene.kms().run(&["-o", "json", "doctor", "--older-than", "0s"]).want(0));
+    let names = |found: &[Found]| -> Vec<String> {
+        found.iter().map(|found| format!("{} {}", found.0, found.2)).collect()
+    };
+    assert_eq!(names(&stale), OSDS.map(|(id, name)| format!("KMS0805 {name} (OSD {id})")));
+
+    // Of two device sets one is not encrypted.
+    let storage = |storage: Value| json!({"spec": {"storage": storage}});
+    let both = json!({"storageClassDeviceSets": [{"name": "a", "count": 1, "encrypted": true}, {"name": "b", "count": 1}]});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(both)).await;
+    let object = format!("CephCluster {}/rook-ceph", scene.cluster.place.name());
+    let show = format!("{kubectl} get cephcluster -o yaml");
+    assert_eq!(scene.found(), [is("KMS0203", "warning", &object, show)]);
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(Value::Null)).await;
+    scene.expect_health();
+
     // The CephCluster has moved on, and the operator has not.
     let moved =
         json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_BACKEND_PATH": "rookv2/"}}}}});
@@ -351,14 +368,35 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
     scene.expect_health();
 
     scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
-    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply)]);
+    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply.clone())]);
     let _ = scene.kms().run(&["cronjobs", "apply"]).want(0);
     scene.expect_health();
 
     let schedule = |schedule: &str| json!({"spec": {"schedule": schedule}});
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("*/5 * * * *")).await;
     let edit = format!("{kubectl} edit cephcluster rook-ceph");
-    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit)]);
+    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit.clone())]);
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("@weekly")).await;
+    scene.expect_health();
+
+    // Twenty more of other OSDs in the same minute, which no Deployment of this cluster has.
+    let mut many = scene.cluster.call("GET", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
+    let labels = many["metadata"]["labels"].clone();
+    for id in 100..120 {
+        many["metadata"] = json!({"name": format!("rook-ceph-osd-key-rotation-{id}"), "labels": labels});
+        scene.cluster.call("POST", "batch/v1", "cronjobs", many.clone()).await;
+    }
+    let at_once: Vec<_> = scene.found().into_iter().filter(|found| found.0 == "KMS0607").collect();
+    assert_eq!(at_once, [is("KMS0607", "warning", "schedule @weekly", apply)]);
+    scene.cluster.kubectl(&format!(
+        "delete cronjobs {}",
+        (100..120).map(|id| format!("rook-ceph-osd-key-rotation-{id} ")).collect::<String>()
+    ));
+    scene.expect_health();
+
+    let weekly = json!({"spec": {"security": {"keyRotation": {"schedule": "weekly"}}}});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &weekly).await;
+    assert_eq!(scene.found(), [is("KMS0609", "error", "keyRotation.schedule", edit)]);
 }
 
 #[tokio::test]
@@ -385,6 +423,17 @@ async fn rights_that_accounts_lack_are_found() {
         because("KMS0502", &["KMS0504", "KMS0505"]),
     ];
     assert_eq!(scene.found(), all(expected));
+
+    // The operator may read, and not make CronJobs.
+    let rules = json!({"rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
+    scene.cluster.patch("rbac.authorization.k8s.io/v1", "roles/rook-ceph-system", &rules).await;
+    let list = format!("{kubectl} auth can-i --list --as=system:serviceaccount:{name}:rook-ceph-system");
+    let lacking = is("KMS0506", "error", &of("rook-ceph-system"), list);
+    wait::until("the rights of the operator", wait::START, async || {
+        Ok(scene.found().contains(&lacking).then_some(()))
+    })
+    .await
+    .unwrap();
 
     // An account that may look at the cluster, and may not ask what others may do.
     let rules = json!([
@@ -452,13 +501,25 @@ async fn devices_of_a_host_are_looked_at() {
     image.kill(&kek, 3);
     assert_eq!(run(), Vec::<Found>::new());
 
-    // The KEK of the KMS opens nothing.
-    let (_, other) = OSDS[1];
+    // A slot that needs 32 KiB, and a container that opens the device with half of that.
+    let (id, other) = OSDS[1];
     let foreign = scene.cluster.place.name();
     let second = host.folder().join(format!("rook/{foreign}/{other}/ceph-3"));
     std::fs::create_dir_all(&second).unwrap();
-    let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
+    let kek = Kek::parse(host.run(&["get", other]).want(0).stdout).unwrap();
+    let _ = Image::argon2id(&kek).copy(second.join("block-tmp"));
+    assert_eq!(run(), Vec::<Found>::new());
+    let place = format!("deployments/rook-ceph-osd-{id}");
+    let mut osd = scene.cluster.call("GET", "apps/v1", &place, Value::Null).await;
+    let containers = osd["spec"]["template"]["spec"]["initContainers"].as_array_mut().unwrap();
+    let open = containers.iter_mut().find(|container| container["name"] == "encryption-open").unwrap();
+    open["resources"] = json!({"limits": {"memory": "16Ki"}});
+    scene.cluster.call("PUT", "apps/v1", &place, osd).await;
     let node = std::fs::canonicalize(second.join("block-tmp")).unwrap().display().to_string();
+    assert_eq!(run(), [is("KMS1008", "error", &node, format!("{kms} slots {node}"))]);
+
+    // The KEK of the KMS opens nothing.
+    let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
     let recover = format!("{kms} recover {other} {node}");
     assert_eq!(run(), [is("KMS1004", "error", &node, recover)]);
     std::fs::write(second.join("block-tmp"), "no header").unwrap();
