@@ -469,6 +469,77 @@ async fn rights_that_accounts_lack_are_found() {
     assert_eq!(codes, expected);
 }
 
+/// The codes of what is wrong, without what was not checked.
+fn codes(ran: &Ran) -> Vec<String> {
+    let wrong = found(ran).into_iter().filter(|(_, state, _, _)| state != "not-checked");
+    wrong.map(|(code, ..)| code).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn what_keeps_a_cluster_from_being_looked_at_is_found() {
+    let scene = Scene::new().await;
+    let (kube, place) = (&scene.cluster.kube, &scene.cluster.place);
+    let elsewhere = "https://nosuch.invalid:6443";
+    for (code, server, ca, token) in [
+        ("KMS0102", elsewhere, kube.ca(), ADMIN),
+        ("KMS0104", kube.url(), scene.vault.pki().ca.cert.as_str(), ADMIN),
+        ("KMS0107", kube.url(), kube.ca(), "wrong"),
+    ] {
+        let kms = Kms::new().global(&["--kubeconfig", "config", "-n", place.name()]);
+        kms.file("ca.crt", ca);
+        let config = json!({
+            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": "ca.crt"}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        kms.file("config", &config.to_string());
+        assert_eq!(codes(&kms.run(&["-o", "json", "doctor"]).want(1)), [code]);
+    }
+
+    // An account that may list neither Deployments nor PVCs.
+    let rules = json!([
+        {"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]},
+        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["list"]},
+    ]);
+    place.create_service_account("looker").await.unwrap();
+    place.grant("looker", &rules).await.unwrap();
+    let token = place.create_token("looker", &[]).await.unwrap();
+    let ran = scene.cluster.kms(&token).run(&["-o", "json", "doctor"]).want(1);
+    assert_eq!(codes(&ran), ["KMS0501", "KMS0701", "KMS0802"]);
+
+    // The operator is elsewhere, and the namespace does not admit pods that open devices.
+    let elsewhere = scene.kms().run(&["-o", "json", "doctor", "--operator", "elsewhere"]).want(0);
+    assert_eq!(codes(&elsewhere), ["KMS0507"]);
+    scene
+        .cluster
+        .kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce=baseline", place.name()));
+    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
+    assert_eq!(codes(&ran), ["KMS0508"]);
+    scene.cluster.kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce-", place.name()));
+    scene.expect_health();
+
+    // A KMS without an address, and a CephCluster that is being deleted.
+    let cluster = "cephclusters/rook-ceph";
+    let address =
+        |url: &str| json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_ADDR": url}}}}});
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &address("https://nosuch.invalid:8200")).await;
+    // The doctor tries again until the time limit.
+    let ran = scene.kms().run(&["--timeout", "5s", "-o", "json", "doctor"]).want(1);
+    assert_eq!(codes(&ran), ["KMS0301", "KMS0703", "KMS0703"]);
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &address(scene.vault.url())).await;
+    scene
+        .cluster
+        .patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": ["test/keep"]}}))
+        .await;
+    scene.cluster.call("DELETE", "ceph.rook.io/v1", cluster, Value::Null).await;
+    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
+    assert_eq!(codes(&ran), ["KMS0202"]);
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": null}})).await;
+}
+
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server, OpenBao, kubectl and cryptsetup: cargo xtask it rook"]
 async fn devices_of_a_host_are_looked_at() {
