@@ -329,7 +329,15 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     let limits = json!({"metadata": {"annotations": {"kms.ceph.rook.io/key-rotation-outcome": "failed"}}});
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &limits).await;
     let events = format!("{kubectl} events --for deployment/{deployment}");
-    assert_eq!(scene.found(), [is("KMS0704", "warning", &format!("Deployment {deployment}"), events)]);
+    let failed = is("KMS0704", "warning", &format!("Deployment {deployment}"), events);
+    assert_eq!(scene.found(), std::slice::from_ref(&failed));
+
+    // Its CronJob outlives an OSD.
+    let (gone, _) = OSDS[1];
+    scene.cluster.call("DELETE", "apps/v1", &format!("deployments/rook-ceph-osd-{gone}"), Value::Null).await;
+    let left = format!("CronJob rook-ceph-osd-key-rotation-{gone}");
+    let left = is("KMS0605", "warning", &left, format!("{kms} cronjobs prune --dry-run"));
+    assert_eq!(scene.found(), [left, failed]);
 }
 
 #[tokio::test]
@@ -595,6 +603,14 @@ async fn devices_of_a_host_are_looked_at() {
     assert_eq!(run(), [is("KMS1004", "error", &node, recover)]);
     std::fs::write(second.join("block-tmp"), "no header").unwrap();
     assert_eq!(run(), [is("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
+
+    // A file where the folders should be, and a cryptsetup that is too old.
+    host.file("file", "");
+    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "file"])), ["KMS1001"]);
+    let old = host.file("bin/cryptsetup", "#!/bin/sh\necho cryptsetup 2.0.4\n");
+    assert!(std::process::Command::new("chmod").arg("755").arg(&old).status().unwrap().success());
+    let host = host.env("PATH", &old.parent().unwrap().display().to_string());
+    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"])), ["KMS1002"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
