@@ -53,7 +53,10 @@ pub use crate::{
     locks::KeyLocks,
     name::{KeyName, KeyVersion},
     options::{DeleteMode, Freshness, PutMode},
-    provider::{Details, Ensured, KeyInfo, KeyState, KeyStream, KmsProvider, KmsProviderExt, Probe, Stored},
+    provider::{
+        Details, Ensured, KeyExchange, KeyInfo, KeyState, KeyStream, KmsProvider, KmsProviderExt, Probe,
+        Stored,
+    },
     proxy::ProxyRules,
     secret::{SecretData, SecretSource},
     security::{ConnectionDetails, KeyRotationSpec, KmsSpec, SecuritySpec},

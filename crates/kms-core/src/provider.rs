@@ -157,11 +157,32 @@ pub struct Probe {
     pub failed: Option<(&'static str, Error)>,
     /// The steps after the failed one, which were not tried.
     pub not_run: Vec<&'static str>,
+    /// The key exchange of each TLS session of the probe.
+    pub key_exchanges: Vec<KeyExchange>,
     /// What this process has seen of the server so far, beyond the steps. Calls before and after the probe contribute to
     /// it.
     pub details: Details,
     /// The steps that the provider has announced and that have not ended yet.
     planned: Vec<&'static str>,
+}
+
+/// The key exchange of a TLS session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct KeyExchange {
+    /// The name of the step that made the session.
+    pub step: &'static str,
+    /// The group by its IANA name, such as `X25519MLKEM768`.
+    pub group: String,
+    /// Whether a recording of the session stays secret from an attacker who has a quantum computer later.
+    pub is_post_quantum: bool,
+}
+
+impl KeyExchange {
+    /// The key exchange that a step has made.
+    pub fn new(step: &'static str, group: impl Into<String>, is_post_quantum: bool) -> Self {
+        Self { step, group: group.into(), is_post_quantum }
+    }
 }
 
 /// Reads what a process has seen of a server by now: what it is about, and what was seen.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kms_core::{Error, ErrorKind, Probe, Result, Retry};
+use kms_core::{Error, ErrorKind, KeyExchange, Probe, Result, Retry};
 use rustls::{ClientConnection, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -202,10 +202,12 @@ fn report(step: &'static str, session: &ClientConnection, handshakes: &Handshake
     let suite = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     let group = session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
     let group = group.unwrap_or_else(|| "an unknown key exchange".to_owned());
-    let quantum = if group.contains("MLKEM") { "post-quantum" } else { "not post-quantum" };
+    let is_post_quantum = group.contains("MLKEM");
+    let quantum = if is_post_quantum { "post-quantum" } else { "not post-quantum" };
     let suite = suite.unwrap_or_else(|| "an unknown cipher suite".to_owned());
     let module = crypto::module();
     probe.pass(step, format!("{version}, {suite}, key exchange {group} ({quantum}), by {module}"));
+    probe.key_exchanges.push(KeyExchange::new(step, group, is_post_quantum));
 
     let ca = handshakes.names.ca;
     let verified = match handshakes.trust {

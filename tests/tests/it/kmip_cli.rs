@@ -230,4 +230,16 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
         .env("KMIP_KMIP_ENDPOINT", &server.endpoint());
     let _ = pod.run(&["key-management", "get", NAME, "luks_key"]).want(0);
     assert_eq!(std::fs::read_to_string(pod.folder().join("luks_key")).unwrap(), kek);
+
+    // TLS 1.2 has no post-quantum key exchange. The doctor says so, and complains only if the user asks for it.
+    for (options, status, state) in
+        [(&["--skip", "KMS0304"][..], 0, "ok"), (&["--post-quantum"], 1, "warning")]
+    {
+        let line = [&["-o", "json", "doctor", "--fail-on", "warning"], options].concat();
+        let found = from_files(&server).run(&line).want(status).json();
+        assert_eq!(found["key_exchanges"][0]["post_quantum"], false, "{found}");
+        let findings = found["findings"].as_array().unwrap().iter();
+        let of_code: Vec<_> = findings.filter(|finding| finding["code"] == "KMS0306").collect();
+        assert_eq!((of_code.len(), &of_code[0]["state"]), (1, &json!(state)), "{found}");
+    }
 }

@@ -147,6 +147,10 @@ async fn a_healthy_cluster_is_one_line() {
     );
     assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.text());
     let _ = scene.kms().run(&["doctor", "--fail-on", "warning"]).want(0);
+    let exchanged =
+        scene.kms().run(&["-o", "json", "doctor", "--post-quantum", "--fail-on", "warning"]).want(0).json();
+    let expected = json!([{"object": "vault", "group": "X25519MLKEM768", "post_quantum": true}]);
+    assert_eq!(exchanged["key_exchanges"], expected);
     // The name of the only CephCluster is found too.
     let alone =
         Kms::new().global(&["--kubeconfig", &scene.config, "-n", name]).run(&["-v", "doctor"]).want(0);
@@ -239,8 +243,8 @@ async fn an_expired_certificate_keeps_everything_behind_it_from_being_checked() 
     .unwrap();
     let (kms, _) = scene.start();
     let behind = [
-        "KMS0304", "KMS0305", "KMS0401", "KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801", "KMS0803",
-        "KMS0804", "KMS1101",
+        "KMS0304", "KMS0305", "KMS0306", "KMS0401", "KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801",
+        "KMS0803", "KMS0804", "KMS1101",
     ];
     let expected = [
         vec![is("KMS0303", "error", "vault", format!("{kms} check --read-only"))],
@@ -290,6 +294,23 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &label(name)).await;
     scene.expect_health();
 
+    // Every key is older than nothing.
+    let stale = found(&scene.kms().run(&["-o", "json", "doctor", "--older-than", "0s"]).want(0));
+    let names = |found: &[Found]| -> Vec<String> {
+        found.iter().map(|found| format!("{} {}", found.0, found.2)).collect()
+    };
+    assert_eq!(names(&stale), OSDS.map(|(id, name)| format!("KMS0805 {name} (OSD {id})")));
+
+    // Of two device sets one is not encrypted.
+    let storage = |storage: Value| json!({"spec": {"storage": storage}});
+    let both = json!({"storageClassDeviceSets": [{"name": "a", "count": 1, "encrypted": true}, {"name": "b", "count": 1}]});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(both)).await;
+    let object = format!("CephCluster {}/rook-ceph", scene.cluster.place.name());
+    let show = format!("{kubectl} get cephcluster -o yaml");
+    assert_eq!(scene.found(), [is("KMS0203", "warning", &object, show)]);
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(Value::Null)).await;
+    scene.expect_health();
+
     // The CephCluster has moved on, and the operator has not.
     let moved =
         json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_BACKEND_PATH": "rookv2/"}}}}});
@@ -308,7 +329,15 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     let limits = json!({"metadata": {"annotations": {"kms.ceph.rook.io/key-rotation-outcome": "failed"}}});
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &limits).await;
     let events = format!("{kubectl} events --for deployment/{deployment}");
-    assert_eq!(scene.found(), [is("KMS0704", "warning", &format!("Deployment {deployment}"), events)]);
+    let failed = is("KMS0704", "warning", &format!("Deployment {deployment}"), events);
+    assert_eq!(scene.found(), std::slice::from_ref(&failed));
+
+    // Its CronJob outlives an OSD.
+    let (gone, _) = OSDS[1];
+    scene.cluster.call("DELETE", "apps/v1", &format!("deployments/rook-ceph-osd-{gone}"), Value::Null).await;
+    let left = format!("CronJob rook-ceph-osd-key-rotation-{gone}");
+    let left = is("KMS0605", "warning", &left, format!("{kms} cronjobs prune --dry-run"));
+    assert_eq!(scene.found(), [left, failed]);
 }
 
 #[tokio::test]
@@ -347,14 +376,35 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
     scene.expect_health();
 
     scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
-    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply)]);
+    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply.clone())]);
     let _ = scene.kms().run(&["cronjobs", "apply"]).want(0);
     scene.expect_health();
 
     let schedule = |schedule: &str| json!({"spec": {"schedule": schedule}});
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("*/5 * * * *")).await;
     let edit = format!("{kubectl} edit cephcluster rook-ceph");
-    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit)]);
+    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit.clone())]);
+    scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("@weekly")).await;
+    scene.expect_health();
+
+    // Twenty more of other OSDs in the same minute, which no Deployment of this cluster has.
+    let mut many = scene.cluster.call("GET", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
+    let labels = many["metadata"]["labels"].clone();
+    for id in 100..120 {
+        many["metadata"] = json!({"name": format!("rook-ceph-osd-key-rotation-{id}"), "labels": labels});
+        scene.cluster.call("POST", "batch/v1", "cronjobs", many.clone()).await;
+    }
+    let at_once: Vec<_> = scene.found().into_iter().filter(|found| found.0 == "KMS0607").collect();
+    assert_eq!(at_once, [is("KMS0607", "warning", "schedule @weekly", apply)]);
+    scene.cluster.kubectl(&format!(
+        "delete cronjobs {}",
+        (100..120).map(|id| format!("rook-ceph-osd-key-rotation-{id} ")).collect::<String>()
+    ));
+    scene.expect_health();
+
+    let weekly = json!({"spec": {"security": {"keyRotation": {"schedule": "weekly"}}}});
+    scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &weekly).await;
+    assert_eq!(scene.found(), [is("KMS0609", "error", "keyRotation.schedule", edit)]);
 }
 
 #[tokio::test]
@@ -381,6 +431,17 @@ async fn rights_that_accounts_lack_are_found() {
         because("KMS0502", &["KMS0504", "KMS0505"]),
     ];
     assert_eq!(scene.found(), all(expected));
+
+    // The operator may read, and not make CronJobs.
+    let rules = json!({"rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
+    scene.cluster.patch("rbac.authorization.k8s.io/v1", "roles/rook-ceph-system", &rules).await;
+    let list = format!("{kubectl} auth can-i --list --as=system:serviceaccount:{name}:rook-ceph-system");
+    let lacking = is("KMS0506", "error", &of("rook-ceph-system"), list);
+    wait::until("the rights of the operator", wait::START, async || {
+        Ok(scene.found().contains(&lacking).then_some(()))
+    })
+    .await
+    .unwrap();
 
     // An account that may look at the cluster, and may not ask what others may do.
     let rules = json!([
@@ -416,6 +477,77 @@ async fn rights_that_accounts_lack_are_found() {
     assert_eq!(codes, expected);
 }
 
+/// The codes of what is wrong, without what was not checked.
+fn codes(ran: &Ran) -> Vec<String> {
+    let wrong = found(ran).into_iter().filter(|(_, state, _, _)| state != "not-checked");
+    wrong.map(|(code, ..)| code).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
+async fn what_keeps_a_cluster_from_being_looked_at_is_found() {
+    let scene = Scene::new().await;
+    let (kube, place) = (&scene.cluster.kube, &scene.cluster.place);
+    let elsewhere = "https://nosuch.invalid:6443";
+    for (code, server, ca, token) in [
+        ("KMS0102", elsewhere, kube.ca(), ADMIN),
+        ("KMS0104", kube.url(), scene.vault.pki().ca.cert.as_str(), ADMIN),
+        ("KMS0107", kube.url(), kube.ca(), "wrong"),
+    ] {
+        let kms = Kms::new().global(&["--kubeconfig", "config", "-n", place.name()]);
+        kms.file("ca.crt", ca);
+        let config = json!({
+            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": "ca.crt"}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        kms.file("config", &config.to_string());
+        assert_eq!(codes(&kms.run(&["-o", "json", "doctor"]).want(1)), [code]);
+    }
+
+    // An account that may list neither Deployments nor PVCs.
+    let rules = json!([
+        {"apiGroups": ["ceph.rook.io"], "resources": ["cephclusters"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]},
+        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["list"]},
+    ]);
+    place.create_service_account("looker").await.unwrap();
+    place.grant("looker", &rules).await.unwrap();
+    let token = place.create_token("looker", &[]).await.unwrap();
+    let ran = scene.cluster.kms(&token).run(&["-o", "json", "doctor"]).want(1);
+    assert_eq!(codes(&ran), ["KMS0501", "KMS0701", "KMS0802"]);
+
+    // The operator is elsewhere, and the namespace does not admit pods that open devices.
+    let elsewhere = scene.kms().run(&["-o", "json", "doctor", "--operator", "elsewhere"]).want(0);
+    assert_eq!(codes(&elsewhere), ["KMS0507"]);
+    scene
+        .cluster
+        .kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce=baseline", place.name()));
+    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
+    assert_eq!(codes(&ran), ["KMS0508"]);
+    scene.cluster.kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce-", place.name()));
+    scene.expect_health();
+
+    // A KMS without an address, and a CephCluster that is being deleted.
+    let cluster = "cephclusters/rook-ceph";
+    let address =
+        |url: &str| json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_ADDR": url}}}}});
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &address("https://nosuch.invalid:8200")).await;
+    // The doctor tries again until the time limit.
+    let ran = scene.kms().run(&["--timeout", "5s", "-o", "json", "doctor"]).want(1);
+    assert_eq!(codes(&ran), ["KMS0301", "KMS0703", "KMS0703"]);
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &address(scene.vault.url())).await;
+    scene
+        .cluster
+        .patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": ["test/keep"]}}))
+        .await;
+    scene.cluster.call("DELETE", "ceph.rook.io/v1", cluster, Value::Null).await;
+    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
+    assert_eq!(codes(&ran), ["KMS0202"]);
+    scene.cluster.patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": null}})).await;
+}
+
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server, OpenBao, kubectl and cryptsetup: cargo xtask it rook"]
 async fn devices_of_a_host_are_looked_at() {
@@ -448,17 +580,37 @@ async fn devices_of_a_host_are_looked_at() {
     image.kill(&kek, 3);
     assert_eq!(run(), Vec::<Found>::new());
 
-    // The KEK of the KMS opens nothing.
-    let (_, other) = OSDS[1];
+    // A slot that needs 32 KiB, and a container that opens the device with half of that.
+    let (id, other) = OSDS[1];
     let foreign = scene.cluster.place.name();
     let second = host.folder().join(format!("rook/{foreign}/{other}/ceph-3"));
     std::fs::create_dir_all(&second).unwrap();
-    let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
+    let kek = Kek::parse(host.run(&["get", other]).want(0).stdout).unwrap();
+    let _ = Image::argon2id(&kek).copy(second.join("block-tmp"));
+    assert_eq!(run(), Vec::<Found>::new());
+    let place = format!("deployments/rook-ceph-osd-{id}");
+    let mut osd = scene.cluster.call("GET", "apps/v1", &place, Value::Null).await;
+    let containers = osd["spec"]["template"]["spec"]["initContainers"].as_array_mut().unwrap();
+    let open = containers.iter_mut().find(|container| container["name"] == "encryption-open").unwrap();
+    open["resources"] = json!({"limits": {"memory": "16Ki"}});
+    scene.cluster.call("PUT", "apps/v1", &place, osd).await;
     let node = std::fs::canonicalize(second.join("block-tmp")).unwrap().display().to_string();
+    assert_eq!(run(), [is("KMS1008", "error", &node, format!("{kms} slots {node}"))]);
+
+    // The KEK of the KMS opens nothing.
+    let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
     let recover = format!("{kms} recover {other} {node}");
     assert_eq!(run(), [is("KMS1004", "error", &node, recover)]);
     std::fs::write(second.join("block-tmp"), "no header").unwrap();
     assert_eq!(run(), [is("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
+
+    // A file where the folders should be, and a cryptsetup that is too old.
+    host.file("file", "");
+    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "file"])), ["KMS1001"]);
+    let old = host.file("bin/cryptsetup", "#!/bin/sh\necho cryptsetup 2.0.4\n");
+    assert!(std::process::Command::new("chmod").arg("755").arg(&old).status().unwrap().success());
+    let host = host.env("PATH", &old.parent().unwrap().display().to_string());
+    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"])), ["KMS1002"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ mod secrets;
 
 use std::sync::Arc;
 
-use kms_core::{Details, Error, KmsProvider, KmsProviderExt, Probe};
+use kms_core::{Details, Error, KeyExchange, KmsProvider, KmsProviderExt, Probe};
 
 use self::secrets::Secrets;
 use crate::target::Target;
@@ -50,6 +50,8 @@ pub(crate) struct Step {
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     pub(crate) steps: Vec<Step>,
+    /// The key exchange of each TLS session.
+    pub(crate) key_exchanges: Vec<KeyExchange>,
     /// The Secrets that errors and warnings are about.
     secrets: Secrets,
 }
@@ -64,7 +66,7 @@ pub(crate) struct Connected {
 impl Steps {
     /// Runs the steps to a KMS. `None` if the settings cannot be used.
     pub(crate) async fn to(target: &Target) -> (Self, Option<Connected>) {
-        let mut steps = Self { steps: Vec::new(), secrets: Secrets::of(target) };
+        let mut steps = Self { secrets: Secrets::of(target), ..Self::default() };
         let kms = match target.connect().await {
             Ok(kms) => kms,
             Err(error) => {
@@ -123,6 +125,7 @@ impl Steps {
 
     /// Adds the steps of a probe, each with its warnings after it.
     pub(crate) fn add(&mut self, probe: Probe) {
+        self.key_exchanges.extend(probe.key_exchanges);
         let mut warned = probe.warned;
         let mut passed = probe.passed.into_iter().peekable();
         while let Some((step, found)) = passed.next() {

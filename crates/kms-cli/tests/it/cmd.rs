@@ -69,6 +69,52 @@ fn cases() -> Vec<PathBuf> {
     paths
 }
 
+/// The commands of the program, hidden ones too, each as the arguments that name it.
+fn commands() -> Vec<Vec<String>> {
+    fn add(of: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
+        for command in of.get_subcommands().filter(|command| command.get_name() != "help") {
+            let path = [path, &[command.get_name().to_owned()]].concat();
+            add(command, &path, found);
+            found.push(path);
+        }
+    }
+
+    let mut program = kms_cli::command();
+    program.build();
+    let mut found = Vec::new();
+    add(&program, &[], &mut found);
+    found
+}
+
+/// With `KMS_SNAPSHOTS` the missing cases are written, and the other test fills in their outputs in the next run.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how a developer asks for new outputs")]
+fn every_command_has_a_case_with_its_help() {
+    let shown: Vec<Vec<String>> = cases()
+        .into_iter()
+        .map(|path| toml::from_str::<Case>(&fs::read_to_string(path).unwrap()).unwrap().args)
+        .filter_map(|args| {
+            args.split_last()
+                .filter(|(last, _)| ["-h", "--help"].contains(&last.as_str()))
+                .map(|(_, path)| path.to_vec())
+        })
+        .collect();
+    let missing: Vec<Vec<String>> = commands().into_iter().filter(|path| !shown.contains(path)).collect();
+    if std::env::var_os("KMS_SNAPSHOTS").is_some() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cmd");
+        for path in &missing {
+            let args = [path.as_slice(), &["--help".to_owned()]].concat();
+            let case = format!(
+                "# The help text of {}.\nargs = {args:?}\n\nstatus = 0\nstdout = ''\nstderr = ''\n",
+                path.join(" ")
+            );
+            fs::write(folder.join(format!("help-{}.toml", path.join("-"))), case).unwrap();
+        }
+    } else {
+        assert_eq!(missing, Vec::<Vec<String>>::new(), "no case shows the help of these commands");
+    }
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how a developer asks for new outputs")]
 fn every_case_prints_what_it_is_to_print() {

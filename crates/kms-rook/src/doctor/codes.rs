@@ -43,6 +43,9 @@ pub const CERTIFICATE: Code =
     Code::warning(304, "the certificates of the KMS or of this client need attention").needing(&[TLS]);
 /// The KMS does not answer, or cannot work.
 pub const SERVER: Code = Code::error(305, "the KMS does not answer, or cannot work").needing(&[TLS]);
+/// The connection to the KMS is not post-quantum.
+pub const KEY_EXCHANGE: Code =
+    Code::warning(306, "the connection to the KMS is not post-quantum").needing(&[TLS]);
 
 /// The KMS does not accept the credentials.
 pub const LOGIN: Code = Code::error(401, "the KMS does not accept the credentials").needing(&[SERVER]);
@@ -165,6 +168,7 @@ pub const ALL: &[Code] = &[
     TLS,
     CERTIFICATE,
     SERVER,
+    KEY_EXCHANGE,
     LOGIN,
     CREDENTIALS,
     PLACE,

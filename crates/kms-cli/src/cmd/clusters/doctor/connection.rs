@@ -4,9 +4,11 @@ use kms_rook::doctor::{
     Code, Diagnosis, Finding,
     codes::{
         API_CERTIFICATE, API_DNS, API_LOGIN, API_SERVER, API_TCP, API_TLS, CERTIFICATE, CLOCK_OF_API,
-        CLOCK_OF_KMS, CREDENTIALS, DNS, LOGIN, PLACE, READ, RIGHTS, SERVER, SETTINGS, TCP, TLS,
+        CLOCK_OF_KMS, CREDENTIALS, DNS, KEY_EXCHANGE, LOGIN, PLACE, READ, RIGHTS, SERVER, SETTINGS, TCP, TLS,
     },
 };
+
+use kms_core::KeyExchange;
 
 use super::FOLLOWING;
 use crate::steps::{Outcome, SETTINGS as SETTINGS_STEP, Step, Steps};
@@ -63,10 +65,7 @@ impl Map {
     pub(super) fn add(&self, steps: Steps, server: &str, next: &str, diagnosis: &mut Diagnosis) {
         for Step { name, outcome } in steps.steps {
             let (passes, has_no_warning) = (self.steps)(&name);
-            let object = match name.split_once(": ") {
-                Some((other, _)) => format!("{server}: {other}"),
-                None => server.to_owned(),
-            };
+            let object = object_of(&name, server);
             match outcome {
                 Outcome::Passed(found) => diagnosis.pass(passes, object, found),
                 Outcome::Warning(text) => {
@@ -82,6 +81,38 @@ impl Map {
             let is_made = diagnosis.has_made(before) && !diagnosis.has_found(before);
             if is_made && !diagnosis.has_made(following) {
                 diagnosis.pass(following, server, "nothing to note");
+            }
+        }
+    }
+}
+
+/// The object of a step: the server, or another one that the step names.
+pub(super) fn object_of(step: &str, server: &str) -> String {
+    match step.split_once(": ") {
+        Some((other, _)) => format!("{server}: {other}"),
+        None => server.to_owned(),
+    }
+}
+
+/// Adds the key exchanges with a KMS. One that is not post-quantum is a finding only if the user asks for that.
+pub(super) fn key_exchanges(
+    made: &[KeyExchange],
+    server: &str,
+    is_wanted: bool,
+    next: &str,
+    diagnosis: &mut Diagnosis,
+) {
+    for KeyExchange { step, group, is_post_quantum, .. } in made {
+        let object = object_of(step, server);
+        match (is_post_quantum, is_wanted) {
+            (true, _) => diagnosis.pass(KEY_EXCHANGE, object, format!("{group}, post-quantum")),
+            (false, false) => diagnosis.pass(KEY_EXCHANGE, object, format!("{group}, not post-quantum")),
+            (false, true) => {
+                let text = format!(
+                    "the server has chosen the key exchange {group}: who records this connection now can read the keys with a \
+                     quantum computer later"
+                );
+                diagnosis.add(Finding::new(KEY_EXCHANGE, object, text, next));
             }
         }
     }
@@ -120,6 +151,22 @@ mod tests {
             &[CERTIFICATE, SERVER, LOGIN, CREDENTIALS, PLACE, READ, RIGHTS].map(|code| (code, because)),
         ];
         assert_eq!(states, expected.concat());
+    }
+
+    #[test]
+    fn a_key_exchange_that_is_not_post_quantum_is_a_finding_if_the_user_asks_for_it() {
+        let made =
+            [KeyExchange::new("tls", "X25519MLKEM768", true), KeyExchange::new("iam: tls", "X25519", false)];
+        let states = |is_wanted| {
+            let mut diagnosis = Diagnosis::new();
+            key_exchanges(&made, "ibmkeyprotect", is_wanted, "kms check", &mut diagnosis);
+            let entries = diagnosis.settle(&[], &[]).into_iter();
+            entries.map(|entry| (entry.object.unwrap(), entry.state)).collect::<Vec<_>>()
+        };
+        let is = |object: &str, state| (object.to_owned(), state);
+        let (first, other) = ("ibmkeyprotect", "ibmkeyprotect: iam");
+        assert_eq!(states(false), [is(first, State::Ok), is(other, State::Ok)]);
+        assert_eq!(states(true), [is(first, State::Ok), is(other, State::Warning)]);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kms_core::Result;
+use kms_core::{KeyExchange, Result};
 use kms_rook::doctor::{Cause, Code, Entry, State};
 use serde::Serialize;
 
 use super::{
     FailOn,
     catalogue::{area, page},
+    connection::object_of,
 };
 use crate::{
     exit::Exit,
@@ -22,6 +23,7 @@ const MOST: usize = 10;
 pub(super) struct Shown {
     pub(super) provider: Option<&'static str>,
     pub(super) cluster: Option<String>,
+    pub(super) key_exchanges: Vec<KeyExchangeDocument>,
     pub(super) skipped: Vec<Code>,
     pub(super) fail_on: FailOn,
     pub(super) short: bool,
@@ -35,9 +37,29 @@ pub(crate) struct Document {
     ok: bool,
     provider: Option<&'static str>,
     cluster: Option<String>,
+    key_exchanges: Vec<KeyExchangeDocument>,
     counts: BTreeMap<&'static str, usize>,
     skipped: Vec<String>,
     findings: Vec<FindingDocument>,
+}
+
+/// The key exchange of a TLS session with the KMS.
+#[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct KeyExchangeDocument {
+    object: String,
+    group: String,
+    post_quantum: bool,
+}
+
+impl KeyExchangeDocument {
+    pub(super) fn of(made: &KeyExchange, server: &str) -> Self {
+        Self {
+            object: object_of(made.step, server),
+            group: made.group.clone(),
+            post_quantum: made.is_post_quantum,
+        }
+    }
 }
 
 /// What a check says about one object.
@@ -118,6 +140,7 @@ impl Document {
             ok: !fails,
             provider: shown.provider,
             cluster: shown.cluster.clone(),
+            key_exchanges: shown.key_exchanges.clone(),
             counts,
             skipped: shown.skipped.iter().map(ToString::to_string).collect(),
             findings,
@@ -217,6 +240,7 @@ pub(crate) mod tests {
         Shown {
             provider: Some("vault"),
             cluster: Some("rook-ceph/my".to_owned()),
+            key_exchanges: vec![KeyExchangeDocument::of(&KeyExchange::new("tls", "X25519", false), "vault")],
             skipped: Vec::new(),
             fail_on: FailOn::Error,
             short: false,

@@ -13,6 +13,7 @@ mod escrow;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -29,7 +30,7 @@ use kms_rook::{
 
 use self::{
     catalogue::{Circumstances, applicable},
-    document::{Document, Shown},
+    document::{Document, KeyExchangeDocument, Shown},
 };
 use crate::{
     args::{Files, Global, duration},
@@ -75,6 +76,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "AGE", value_parser = duration)]
     older_than: Option<Duration>,
 
+    /// Make a TLS connection to the KMS a finding if its key exchange is not post-quantum
+    #[arg(long)]
+    post_quantum: bool,
+
     /// An escrow of the keys, to be looked at without an identity
     #[arg(long, value_name = "DIR")]
     escrow: Option<PathBuf>,
@@ -114,18 +119,21 @@ struct Doctor<'a> {
     global: Global,
     commands: Commands,
     diagnosis: Diagnosis,
+    /// The key exchanges with the KMS.
+    key_exchanges: Vec<KeyExchangeDocument>,
 }
 
 /// Makes every check that applies. A check that fails keeps only those from being made that need it.
 pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<Exit> {
-    let Args { files: _, short, skip, fail_on, older_than, escrow, operator, data_dir } = args;
+    let Args { files: _, short, skip, fail_on, older_than, post_quantum, escrow, operator, data_dir } = args;
     let global = invocation.global.clone();
     let folders = devices::Folders::find(&data_dir, &global);
     let scope = if global.cluster.is_some() { Scope::Kubernetes } else { Scope::Files };
-    let mut doctor = Doctor { invocation, commands: commands(&global), global, diagnosis: Diagnosis::new() };
+    let (diagnosis, key_exchanges) = (Diagnosis::new(), Vec::new());
+    let mut doctor = Doctor { invocation, commands: commands(&global), global, diagnosis, key_exchanges };
     let target = doctor.target().await;
     let kms = match &target {
-        Some(target) => doctor.connect(target).await,
+        Some(target) => doctor.connect(target, post_quantum).await,
         None => None,
     };
     let mut facts = Facts::default();
@@ -164,6 +172,7 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
     let shown = Shown {
         provider,
         cluster: doctor.global.cluster.as_ref().map(shown),
+        key_exchanges: doctor.key_exchanges,
         skipped: skip,
         fail_on,
         short,
@@ -211,11 +220,14 @@ impl Doctor<'_> {
     }
 
     /// Connects to the KMS. `None` if the settings cannot be used, or a step failed.
-    async fn connect(&mut self, target: &Target) -> Option<std::sync::Arc<dyn KmsProvider>> {
+    async fn connect(&mut self, target: &Target, post_quantum: bool) -> Option<Arc<dyn KmsProvider>> {
         let (steps, connected) = Steps::to(target).await;
         let name = target.provider().map_or("the KMS", |provider| provider.as_str());
         let has_failed = steps.error().is_some();
         let next = self.commands.kms("check --read-only");
+        let made = &steps.key_exchanges;
+        connection::key_exchanges(made, name, post_quantum, &next, &mut self.diagnosis);
+        self.key_exchanges = made.iter().map(|made| KeyExchangeDocument::of(made, name)).collect();
         connection::of_kms().add(steps, name, &next, &mut self.diagnosis);
         self.settings_warnings(target);
         connected.filter(|_| !has_failed).map(|connected| connected.kms)

@@ -7,15 +7,10 @@ use kms_escrow::{Escrow, SavedKey};
 use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
 use super::cluster::Live;
-use super::{AbortArgs, Conflict, CutoverArgs, FinishArgs, Names, document::Document, sides::Sides};
+use super::{AbortArgs, CutoverArgs, FinishArgs, Names, document::Document, sides::Sides};
 use crate::{
     cmd::clusters::accounts::Account, exit::Exit, invocation::Invocation, output::Output, progress::Progress,
 };
-
-/// All keys of the journal, and no replacement.
-fn all() -> (Names, Conflict) {
-    (Names { names: Vec::new() }, Conflict::Stop)
-}
 
 /// Switches the CephCluster with `--cluster`; otherwise compares once more, and prints the change.
 pub(super) async fn cutover(
@@ -25,9 +20,7 @@ pub(super) async fn cutover(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let CutoverArgs { both, journal, names, restarts } = args;
-    let sides = Sides::read(invocation, &both.from, &both.to)?;
-    let options = sides.options(both.options(names, Conflict::Stop))?;
-    let mut journal = sides.journal(&journal.journal)?;
+    let (sides, options, mut journal) = both.begin_with_journal(invocation, names, &journal)?;
     let connected = sides.connect().await?;
     let (pair, change) = (connected.pair(), sides.change()?);
     if let Some(cluster) = Live::find(&sides, &invocation.global, restarts.wait).await? {
@@ -98,10 +91,7 @@ pub(super) async fn finish(
     escrow.check_files()?;
     let identities = identities.read()?;
     let saved = if identities.is_empty() { None } else { Some(escrow.keks(&identities)?) };
-    let sides = Sides::read(invocation, &both.from, &both.to)?;
-    let (names, conflict) = all();
-    let options = sides.options(both.options(names, conflict))?;
-    let mut journal = sides.journal(&journal.journal)?;
+    let (sides, options, mut journal) = both.begin_with_journal(invocation, Names::default(), &journal)?;
     let connected = sides.connect_to_write().await?;
     let used = used_keys(&sides, invocation, osds_have_restarted, &mut journal).await?;
     check_escrow(&escrow, &used, [connected.pair().from, connected.pair().to])?;
@@ -163,10 +153,7 @@ pub(super) async fn abort(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let AbortArgs { both, journal, restarts, source_is_in_use } = args;
-    let sides = Sides::read(invocation, &both.from, &both.to)?;
-    let (names, conflict) = all();
-    let options = sides.options(both.options(names, conflict))?;
-    let mut journal = sides.journal(&journal.journal)?;
+    let (sides, options, mut journal) = both.begin_with_journal(invocation, Names::default(), &journal)?;
     let connected = sides.connect_to_write().await?;
     let pair = connected.pair();
     let mut is_back = source_is_in_use;

@@ -92,7 +92,7 @@ struct Both {
 }
 
 /// The keys to work on.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 struct Names {
     /// The keys to work on; without a name, all keys of the source
     #[arg(value_name = "NAME", value_parser = key_name)]
@@ -243,7 +243,14 @@ struct AbortArgs {
 }
 
 impl Both {
-    fn options(&self, names: Names, conflict: Conflict) -> Options {
+    /// Begins a step: reads both sides, and what to do with which keys.
+    fn begin(
+        &self,
+        invocation: &Invocation<'_>,
+        names: Names,
+        conflict: Conflict,
+    ) -> Result<(Sides, Options)> {
+        let sides = Sides::read(invocation, &self.from, &self.to)?;
         let mut options = Options::default();
         options.jobs = self.jobs.unwrap_or(options.jobs);
         options.only = names.names.into_iter().collect();
@@ -251,7 +258,20 @@ impl Both {
             Conflict::Replace => OnConflict::Replace,
             Conflict::Stop => OnConflict::Stop,
         };
-        options
+        options.decodes_base64 = sides.target_decodes_base64()?;
+        Ok((sides, options))
+    }
+
+    /// Begins a step after an earlier one, whose journal it opens.
+    fn begin_with_journal(
+        &self,
+        invocation: &Invocation<'_>,
+        names: Names,
+        journal: &JournalArg,
+    ) -> Result<(Sides, Options, Journal)> {
+        let (sides, options) = self.begin(invocation, names, Conflict::Stop)?;
+        let journal = sides.journal(&journal.journal)?;
+        Ok((sides, options, journal))
     }
 }
 
@@ -274,8 +294,7 @@ async fn plan(
     progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let sides = Sides::read(invocation, &args.both.from, &args.both.to)?;
-    let options = sides.options(args.both.options(args.names, args.conflicts.on_conflict))?;
+    let (sides, options) = args.both.begin(invocation, args.names, args.conflicts.on_conflict)?;
     let journal = args.journal.filter(|path| path.exists()).map(|path| sides.journal(&path)).transpose()?;
     let both = sides.connect().await?;
     let mut found = kms_migrate::plan(both.pair(), &options, progress).await?;
@@ -292,8 +311,7 @@ async fn copy(
     progress: &Progress,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
-    let sides = Sides::read(invocation, &args.both.from, &args.both.to)?;
-    let options = sides.options(args.both.options(args.names, args.conflicts.on_conflict))?;
+    let (sides, options) = args.both.begin(invocation, args.names, args.conflicts.on_conflict)?;
     let both = sides.connect_to_write().await?;
     let [from, to] = sides.places()?;
     let mut journal = Journal::open_or_create(&args.journal.journal, &from, &to)?;
@@ -309,9 +327,7 @@ async fn verify(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let VerifyArgs { both, journal, names, proof, data_dir } = args;
-    let sides = Sides::read(invocation, &both.from, &both.to)?;
-    let options = sides.options(both.options(names, Conflict::Stop))?;
-    let mut journal = sides.journal(&journal.journal)?;
+    let (sides, options, mut journal) = both.begin_with_journal(invocation, names, &journal)?;
     let (connected, jobs) = (sides.connect().await?, both.jobs);
     let pair = connected.pair();
     let (verified, devices) = match proof {

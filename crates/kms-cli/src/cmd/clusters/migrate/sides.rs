@@ -9,7 +9,7 @@ use std::{
 
 use kms_core::{Error, KeyName, KmsProvider, Result, config::Setting};
 use kms_dispatch::Provider;
-use kms_migrate::{Journal, Options, Pair, Place};
+use kms_migrate::{Journal, Pair, Place};
 
 use super::change::diff;
 use crate::{
@@ -133,10 +133,9 @@ impl Sides {
         Journal::open(path, &from, &to)
     }
 
-    /// Adds what only the providers tell.
-    pub(super) fn options(&self, mut options: Options) -> Result<Options> {
-        options.decodes_base64 = matches!(self.to.provider()?, Provider::IbmKeyProtect | Provider::Kmip);
-        Ok(options)
+    /// Whether the target keeps the bytes that a KEK stands for in base64, and not its text.
+    pub(super) fn target_decodes_base64(&self) -> Result<bool> {
+        Ok(matches!(self.to.provider()?, Provider::IbmKeyProtect | Provider::Kmip))
     }
 
     /// Connects to both sides, to read.
