@@ -14,6 +14,7 @@ pub(crate) struct ProviderOptions {
     pub(crate) kube_context: Option<String>,
     pub(crate) environment: Vec<(String, Zeroizing<String>)>,
     pub(crate) allow_http: bool,
+    pub(crate) token_lookup: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) attempt_timeout: Option<Duration>,
     pub(crate) attempts: Option<u32>,
@@ -72,6 +73,10 @@ impl ProviderOptions {
     pub(crate) fn allow_http(&self) -> bool {
         self.allow_http
     }
+
+    pub(crate) fn token_lookup(&self) -> bool {
+        self.token_lookup
+    }
 }
 
 impl fmt::Debug for ProviderOptions {
@@ -82,6 +87,7 @@ impl fmt::Debug for ProviderOptions {
             kube_context,
             environment,
             allow_http,
+            token_lookup,
             deadline,
             attempt_timeout,
             attempts,
@@ -98,6 +104,7 @@ impl fmt::Debug for ProviderOptions {
             .field("kube_context", kube_context)
             .field("environment", &names)
             .field("allow_http", allow_http)
+            .field("token_lookup", token_lookup)
             .field("deadline", deadline)
             .field("attempt_timeout", attempt_timeout)
             .field("attempts", attempts)

@@ -52,12 +52,17 @@ const DEFAULT_MOUNT: &str = "secret";
 pub struct VaultBuilder {
     source: SettingsSource<Key>,
     allow_http: bool,
+    token_lookup: bool,
 }
 
 impl fmt::Debug for VaultBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, allow_http } = self;
-        f.debug_struct("VaultBuilder").field("source", source).field("allow_http", allow_http).finish()
+        let Self { source, allow_http, token_lookup } = self;
+        f.debug_struct("VaultBuilder")
+            .field("source", source)
+            .field("allow_http", allow_http)
+            .field("token_lookup", token_lookup)
+            .finish()
     }
 }
 
@@ -98,6 +103,11 @@ impl ProviderBuilder for VaultBuilder {
 
     fn with_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
+        self
+    }
+
+    fn with_token_lookup(mut self, at_once: bool) -> Self {
+        self.token_lookup = at_once;
         self
     }
 
@@ -199,7 +209,8 @@ impl ProviderBuilder for VaultBuilder {
             rate_limit: parsed.rate_limit,
             seen: Mutex::new(Seen::default()),
         };
-        let mount = Mount::new(api, Auth::new(credentials.method), parsed.mount, parsed.declared);
+        let auth = Auth::new(credentials.method, self.token_lookup);
+        let mount = Mount::new(api, auth, parsed.mount, parsed.declared);
         Ok(Vault::new(mount, parsed.timeout, parsed.retries))
     }
 
