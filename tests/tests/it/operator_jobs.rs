@@ -328,3 +328,47 @@ async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     assert!(!cluster.kubectl(&format!("get cephclusters rook-ceph -o 'jsonpath={path}'")).is_empty());
     leader.stop().await;
 }
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn the_limit_of_a_kms_counts_the_jobs_of_two_namespaces_together() {
+    // No other test has a cluster on KMIP, so the limit concerns no other one. The Jobs do not run, so there is no server.
+    let details = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": "kmip.example.net:5696"});
+    let cluster = async || {
+        let kms = json!({"connectionDetails": details, "tokenSecretName": "kmip"});
+        let cluster = Cluster::new(json!({"kms": kms, "keyRotation": {"enabled": false}})).await;
+        Scene::of(cluster, &[(0, "a", "z1"), (1, "b", "z2")]).await
+    };
+    let scenes = [cluster().await, cluster().await];
+    let limit = async |most: usize| {
+        let limits = json!([{"provider": "kmip", "maxParallel": most}]);
+        scenes[0].policy(json!({"schedule": yearly(), "maxParallel": 2, "limits": limits})).await;
+    };
+    limit(1).await;
+    scenes[1].policy(json!({"schedule": yearly(), "maxParallel": 2})).await;
+    let leader = scenes[0].leader_of_both(&scenes[1]).await;
+    let running = async || scenes[0].running().await.len() + scenes[1].running().await.len();
+    let ended = async |run: Run| {
+        let mut ended = 0;
+        for scene in &scenes {
+            ended += scene.end_jobs(&leader.clock, |_| run).await.len();
+        }
+        ended
+    };
+    // Each cluster alone would begin two.
+    for (most, at_a_time) in [(1, 1), (1, 1), (2, 2)] {
+        limit(most).await;
+        scenes[0].until("a Job", async || Ok((running().await >= at_a_time).then_some(()))).await;
+        let looks = leader.health.reconciles();
+        let further = async || {
+            // A change that means nothing, so that both loops look again.
+            let now = json!(leader.health.reconciles().to_string());
+            scenes[1].annotate("cephclusters/rook-ceph", "example.com/looks", now).await;
+            Ok((leader.health.reconciles() > looks + 4).then_some(()))
+        };
+        scenes[0].until("further looks at both", further).await;
+        assert_eq!(running().await, at_a_time);
+        assert_eq!(ended(Run::Succeeds).await, at_a_time);
+    }
+    leader.stop().await;
+}
