@@ -182,19 +182,34 @@ impl Scene {
 
     /// Starts a replica in this process, which reaches the API server by this kubeconfig.
     pub async fn replica_by(&self, kubeconfig: &str, identity: &str) -> Replica {
-        self.replica(kubeconfig, identity, self.kube_namespace()).await
+        self.replica(kubeconfig, identity, self.kube_namespace(), &[]).await
+    }
+
+    /// Starts a replica that watches another cluster too, and waits until it leads. It has the rights of an administrator.
+    pub async fn leader_of_both(&self, other: &Self) -> Replica {
+        let kubeconfig = self.cluster.kubeconfig(ADMIN);
+        let replica =
+            self.replica(&kubeconfig, "both", self.kube_namespace(), &[other.kube_namespace()]).await;
+        self.until_leading(replica).await
     }
 
     /// Starts a replica whose Lease is in another namespace, so that it leads beside the others.
     pub async fn second_leader(&self, lease_namespace: &str) -> Replica {
-        self.replica(&self.cluster.kubeconfig(ADMIN), "other", lease_namespace).await
+        self.replica(&self.cluster.kubeconfig(ADMIN), "other", lease_namespace, &[]).await
     }
 
-    async fn replica(&self, kubeconfig: &str, identity: &str, lease_namespace: &str) -> Replica {
+    async fn replica(
+        &self,
+        kubeconfig: &str,
+        identity: &str,
+        lease_namespace: &str,
+        others: &[&str],
+    ) -> Replica {
         let options = ConnectOptions::new().with_kubeconfig(kubeconfig).with_watches();
         let connection = connect(options).await.expect("a connection");
         let mut settings = Settings::new(self.kube_namespace(), identity);
         lease_namespace.clone_into(&mut settings.lease_namespace);
+        settings.namespaces.extend(others.iter().map(ToString::to_string));
         settings.lease = LeaseTimes::new(Duration::from_millis(1500), Duration::from_millis(300));
         settings.pace =
             Pace::new(Duration::from_millis(20), Duration::from_millis(500), Duration::from_secs(5));
@@ -210,6 +225,10 @@ impl Scene {
     /// Starts a replica in this process, and waits until it leads.
     pub async fn leader(&self) -> Replica {
         let replica = self.replica_by(&self.cluster.kubeconfig(&self.token), "one").await;
+        self.until_leading(replica).await
+    }
+
+    async fn until_leading(&self, replica: Replica) -> Replica {
         self.until("a leader", async || Ok((replica.health.role() == Role::Leading).then_some(()))).await;
         replica
     }

@@ -7,7 +7,7 @@ use std::{fs::OpenOptions, io::Write, path::Path};
 use kms_core::{Error, ErrorKind};
 use serde::Serialize;
 
-use crate::requests::{Count, Requests};
+use crate::requests::{Count, Requests, TokenLife};
 
 /// The variable with the file to which the line is appended. It is no option, so that an image with an older `kms` works as
 /// before.
@@ -17,6 +17,8 @@ pub(crate) const FILE: &str = "KMS_REPORT_FILE";
 #[derive(Debug, Serialize)]
 struct Report {
     requests: Vec<Count>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<TokenLife>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
 }
@@ -47,7 +49,8 @@ impl Failure {
 
 /// Appends the report of a run to a file.
 pub(crate) fn write(file: &Path, requests: &Requests, error: Option<&Error>) {
-    let report = Report { requests: requests.counts(), error: error.map(Failure::of) };
+    let report =
+        Report { requests: requests.counts(), token: requests.token(), error: error.map(Failure::of) };
     if let Ok(line) = serde_json::to_string(&report) {
         // A line of its own after the words of an error: the kubelet keeps the end of the file.
         append(file, &format!("\n{line}\n"));

@@ -1,13 +1,16 @@
-//! How many requests a run has sent to a KMS: by provider, operation and outcome.
+//! How many requests a run has sent to a KMS, by provider, operation and outcome; and how long its token lives.
 //!
-//! The trace layer of `kms-core` has an event for each try. This counts them, whether they are logged or not.
+//! `kms-core` has an event for each try, and one for a token that was looked up. This takes note of them, whether they are
+//! logged or not.
 
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
+use kms_core::token_life;
 use serde::Serialize;
 use tracing::{
     Event, Subscriber,
@@ -20,12 +23,30 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::time::rfc3339;
+
 /// The module of the trace layer, whose events have the fields `provider`, `operation` and `outcome`.
 const TRACE: &str = "kms_core::layer::trace";
 
-/// The counts. Clones share them.
+/// The counts, and the token. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Requests(Arc<Mutex<BTreeMap<Tried, u64>>>);
+pub(crate) struct Requests(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    tried: BTreeMap<Tried, u64>,
+    token: Option<TokenLife>,
+}
+
+/// What is known of the token of the settings.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct TokenLife {
+    provider: String,
+    /// When it ends, in RFC 3339 and by the clock of this host; absent if it never ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    renewable: bool,
+}
 
 /// What was tried, and how that ended.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -52,30 +73,67 @@ impl Requests {
     }
 
     fn filter<S>() -> impl Filter<S> {
-        filter_fn(|metadata| metadata.target() == TRACE)
+        filter_fn(|metadata| [TRACE, token_life::TARGET].contains(&metadata.target()))
     }
 
     /// The counts so far.
     pub(crate) fn counts(&self) -> Vec<Count> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen();
         let count = |(tried, count): (&Tried, &u64)| {
             let Tried { provider, operation, outcome } = tried.clone();
             Count { provider, operation, outcome, count: *count }
         };
-        counts.iter().map(count).collect()
+        seen.tried.iter().map(count).collect()
+    }
+
+    /// The token of the settings, if it was looked up.
+    pub(crate) fn token(&self) -> Option<TokenLife> {
+        self.seen().token.clone()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<S: Subscriber> Layer<S> for Requests {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == token_life::TARGET {
+            let mut life = TokenLife::default();
+            event.record(&mut life);
+            self.seen().token = Some(life);
+            return;
+        }
         let mut tried = Tried::default();
         event.record(&mut tried);
         if !tried.operation.is_empty() {
-            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(tried).or_default();
+            let mut seen = self.seen();
+            let count = seen.tried.entry(tried).or_default();
             *count = count.saturating_add(1);
         }
     }
+}
+
+impl Visit for TokenLife {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "provider" {
+            value.clone_into(&mut self.provider);
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "seconds" && value > 0 {
+            self.expires = SystemTime::now().checked_add(Duration::from_secs(value)).and_then(rfc3339);
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "renewable" {
+            self.renewable = value;
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
 }
 
 impl Visit for Tried {
@@ -124,5 +182,21 @@ mod tests {
             ])
         );
         assert!(!format!("{requests:?}").contains("\"a\""));
+    }
+
+    #[test]
+    fn a_token_that_never_ends_has_no_time() {
+        let requests = Requests::default();
+        let subscriber = tracing_subscriber::registry().with(requests.layer());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        assert!(requests.token().is_none());
+        token_life::learnt("vault", Some(Duration::from_secs(3600)), true);
+        let life = requests.token().unwrap();
+        let expires: jiff::Timestamp = life.expires.unwrap().parse().unwrap();
+        let left = expires.duration_since(jiff::Timestamp::now()).as_secs();
+        assert!((3500..=3600).contains(&left) && life.renewable, "{left}");
+        token_life::learnt("vault", None, false);
+        let never = serde_json::to_value(requests.token().unwrap()).unwrap();
+        assert_eq!(never, serde_json::json!({"provider": "vault", "renewable": false}));
     }
 }

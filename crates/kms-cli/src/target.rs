@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::{
     args::Global,
     environment::{Environment, is_about_proxies},
+    job_report,
     kubernetes::{Kubernetes, Record},
     output::chain,
     rook::Rook,
@@ -63,6 +64,7 @@ impl Target {
         let mut options = Options::default()
             .with_registry(registry.clone())
             .with_allow_http(global.allow_http)
+            .with_token_lookup(environment.get(job_report::FILE).is_some())
             .with_environment(variables_of_providers(environment));
         if let Some(path) = &global.kubeconfig {
             options = options.with_kubeconfig(path);

@@ -101,6 +101,13 @@ pub trait ProviderBuilder: fmt::Debug + Default + Send + Sync + Sized + 'static 
         self
     }
 
+    /// Looks a token of the settings up when it is used first, so that its [life](crate::token_life) is known in a short run
+    /// too. That costs one request where no other response says it.
+    #[must_use]
+    fn with_token_lookup(self, _at_once: bool) -> Self {
+        self
+    }
+
     /// Sets the index that keeps identifiers; see [`USES_INDEX`](Self::USES_INDEX).
     #[must_use]
     fn with_index(self, _index: Arc<dyn KeyIndex>) -> Self {

@@ -41,6 +41,7 @@ pub mod provider;
 pub mod proxy;
 pub mod secret;
 pub mod security;
+pub mod token_life;
 
 pub use crate::{
     builder::ProviderBuilder,

@@ -53,7 +53,8 @@ impl<B: ProviderBuilder> ByBuilder<B> {
             .with_details(&spec.kms.connection_details)
             .with_environment(options.environment())
             .with_token_secret(spec.kms.token_secret_name.trim())
-            .with_allow_http(options.allow_http());
+            .with_allow_http(options.allow_http())
+            .with_token_lookup(options.token_lookup());
         let builder = match &options.account_token {
             Some(token) => builder.with_account_token(token),
             None => builder,

@@ -75,6 +75,14 @@ impl Options {
         self
     }
 
+    /// Looks a token of the settings up when it is used first, so that an event ([`kms_core::token_life`]) says how long it
+    /// lives. That costs one request.
+    #[must_use]
+    pub fn with_token_lookup(mut self, at_once: bool) -> Self {
+        self.provider.token_lookup = at_once;
+        self
+    }
+
     /// Limits the time of each operation, all tries included.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {

@@ -15,6 +15,7 @@ pub(crate) struct ProviderOptions {
     pub(crate) environment: Vec<(String, Zeroizing<String>)>,
     pub(crate) account_token: Option<SecretString>,
     pub(crate) allow_http: bool,
+    pub(crate) token_lookup: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) attempts: Option<u32>,
     #[cfg(feature = "k8s-secret")]
@@ -69,6 +70,10 @@ impl ProviderOptions {
     pub(crate) fn allow_http(&self) -> bool {
         self.allow_http
     }
+
+    pub(crate) fn token_lookup(&self) -> bool {
+        self.token_lookup
+    }
 }
 
 impl fmt::Debug for ProviderOptions {
@@ -80,6 +85,7 @@ impl fmt::Debug for ProviderOptions {
             environment,
             account_token: _,
             allow_http,
+            token_lookup,
             deadline,
             attempts,
             #[cfg(feature = "k8s-secret")]
@@ -95,6 +101,7 @@ impl fmt::Debug for ProviderOptions {
             .field("kube_context", kube_context)
             .field("environment", &names)
             .field("allow_http", allow_http)
+            .field("token_lookup", token_lookup)
             .field("deadline", deadline)
             .field("attempts", attempts)
             .finish_non_exhaustive()

@@ -450,6 +450,7 @@ fn view((ours, plan): (&Ours, &Plan)) -> ClusterView {
         }),
         keys: ours.osds.iter().zip(osds).zip(&plan.osds).map(key).collect(),
         faults: ours.faults.clone(),
+        token: ours.token.clone(),
         escrow: EscrowView {
             made: ours.facts.escrow.made,
             drilled: ours.facts.escrow.drilled,

@@ -45,5 +45,5 @@ pub use crate::{
     operator::{Operator, Settings},
     rights::{Rights, rights},
     source::{ReplicaState, Source},
-    view::{ClusterView, EscrowView, KeyView, Views},
+    view::{ClusterView, EscrowView, KeyView, TokenView, Views},
 };

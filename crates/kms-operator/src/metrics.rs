@@ -24,7 +24,7 @@ use crate::{
     api::{ConditionStatus, ConditionType, OsdKeyStatus},
     reports::Requests,
     source::{Source, time},
-    view::{ClusterView, EscrowView, KeyView},
+    view::{ClusterView, EscrowView, KeyView, TokenView},
 };
 
 /// A metric: its name and its meaning. The name of a histogram lacks the ending that its series have.
@@ -84,6 +84,11 @@ pub const CLUSTER_DRILLED: Metric = metric(
 /// The escrows of the operator that failed since the last escrow.
 pub const ESCROW_FAILED: Metric =
     metric("kms_escrow_failed_attempts", "The escrows of the operator that failed since the last escrow");
+/// When the token of the KMS ends.
+pub const TOKEN_EXPIRES: Metric = metric(
+    "kms_token_expires_timestamp_seconds",
+    "When the token of the KMS in the settings of the CephCluster ends, as the last Job has seen it; absent if it never ends",
+);
 /// The requests of the operator's Jobs to a KMS.
 pub const REQUESTS: Metric = metric(
     "kms_requests",
@@ -101,7 +106,7 @@ pub const LAST_RECONCILE: Metric = metric(
 );
 
 /// All metrics.
-pub const ALL: [Metric; 15] = [
+pub const ALL: [Metric; 16] = [
     ROTATED,
     VERIFIED,
     ESCROWED,
@@ -113,6 +118,7 @@ pub const ALL: [Metric; 15] = [
     CLUSTER_ESCROWED,
     CLUSTER_DRILLED,
     ESCROW_FAILED,
+    TOKEN_EXPIRES,
     REQUESTS,
     LEADER,
     RECONCILES,
@@ -284,6 +290,20 @@ impl Collector for Keys {
                 })
             })?;
         }
+        family(TOKEN_EXPIRES, &|mut encoder| {
+            clusters.iter().try_for_each(|(kube_namespace, cluster)| {
+                let Some(TokenView { provider, expires: Some(expires), renewable }) = &cluster.token else {
+                    return Ok(());
+                };
+                let labels = [
+                    ("namespace", kube_namespace.as_str()),
+                    ("cluster", cluster.name.as_str()),
+                    ("provider", provider.as_str()),
+                    ("renewable", if *renewable { "true" } else { "false" }),
+                ];
+                gauge(&mut encoder, &labels, expires.as_second())
+            })
+        })?;
         family(LEADER, &|encoder| ConstGauge::new(i64::from(self.0.state().is_leader)).encode(encoder))
     }
 }
@@ -366,6 +386,7 @@ mod tests {
                     .to_owned(),
                 r#"kms_escrow_last_drill_timestamp_seconds{namespace="rook-ceph",cluster="rook-ceph"} 1795780800"#.to_owned(),
                 r#"kms_escrow_failed_attempts{namespace="rook-ceph",cluster="rook-ceph"} 0"#.to_owned(),
+                r#"kms_token_expires_timestamp_seconds{namespace="rook-ceph",cluster="rook-ceph",provider="vault",renewable="false"} 1798632000"#.to_owned(),
                 r#"kms_requests_total{namespace="a",provider="vault",operation="get",outcome="done"} 7"#.to_owned(),
                 "kms_operator_leader 1".to_owned(),
                 "kms_operator_last_reconcile_timestamp_seconds 1796040000".to_owned(),

@@ -20,8 +20,9 @@ use crate::{
     facts::{Facts, Obstacle, OsdFacts},
     job::JobFacts,
     mirror::Mirror,
-    reports::Report,
+    reports::{Report, token},
     rules::{Rules, limit_of, pauses, policy_for},
+    view::TokenView,
 };
 
 /// The labels of a node.
@@ -74,6 +75,8 @@ pub(crate) struct Ours {
     /// The OSDs, in the order of `facts`.
     pub(crate) osds: Vec<Arc<Osd>>,
     pub(crate) facts: Facts,
+    /// The token of the KMS, as the last Job has seen it.
+    pub(crate) token: Option<TokenView>,
     /// The Deployments that could not be parsed, and why.
     pub(crate) faults: BTreeMap<String, String>,
 }
@@ -116,9 +119,10 @@ impl Copies {
         for (name, job) in begun {
             jobs.entry(name.clone()).or_insert_with(|| job.clone());
         }
-        let reports = self.reports.objects()?.into_values();
+        let reports = self.reports.objects()?;
+        let token = token(reports.values());
         let failures: BTreeMap<_, _> =
-            reports.filter_map(|report| Some((report.job?, report.failure?))).collect();
+            reports.into_values().filter_map(|report| Some((report.job?, report.failure?))).collect();
         let mut jobs_of: BTreeMap<u32, Vec<JobFacts>> = BTreeMap::new();
         for mut job in jobs.into_values() {
             job.failure = job.uid.as_ref().and_then(|uid| failures.get(uid).copied());
@@ -204,6 +208,7 @@ impl Copies {
             settings: settings.ok(),
             osds: osds.into_iter().map(|(osd, _)| osd).collect(),
             facts,
+            token,
             faults,
         };
         Some(Sight { ours: Some(ours), keys, cron_jobs })

@@ -1,4 +1,5 @@
-//! What Jobs report by the termination messages of their pods: their requests to a KMS, and why they failed.
+//! What Jobs report by the termination messages of their pods: their requests to a KMS, how long their token lives, and why
+//! they failed.
 //!
 //! The operator sends no such request, so it counts those of its Jobs. A message is text that a pod has written: what is not a
 //! report is skipped.
@@ -18,7 +19,7 @@ use prometheus_client::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::clock::whole_seconds;
+use crate::{clock::whole_seconds, view::TokenView};
 
 /// The longest word of a report.
 const LONGEST: usize = 32;
@@ -34,6 +35,7 @@ pub(crate) struct Report {
     pub(crate) job: Option<String>,
     ended: Timestamp,
     counts: Vec<Count>,
+    token: Option<TokenView>,
     /// Why the Job failed; `None` if it did not, or if that is not known.
     pub(crate) failure: Option<Failure>,
 }
@@ -53,7 +55,16 @@ pub(crate) struct Failure {
 #[derive(Deserialize)]
 struct Line {
     requests: Vec<Count>,
+    token: Option<LineToken>,
     error: Option<LineError>,
+}
+
+/// The token of a line.
+#[derive(Deserialize)]
+struct LineToken {
+    provider: String,
+    expires: Option<Timestamp>,
+    renewable: bool,
 }
 
 /// The error of a line.
@@ -89,7 +100,7 @@ impl Report {
         let text = |name: &str| ended.get(name).and_then(Value::as_str);
         // The last line: words of an error may stand before it.
         let line: Line = serde_json::from_str(text("message")?.lines().last()?).ok()?;
-        let is_word = |word: &String| {
+        let is_word = |word: &str| {
             (1..=LONGEST).contains(&word.len())
                 && word
                     .bytes()
@@ -97,7 +108,7 @@ impl Report {
         };
         let counts = line.requests.into_iter().take(MOST);
         let counts = counts.filter(|Count { provider, operation, outcome, .. }| {
-            [provider, operation, outcome].into_iter().all(is_word)
+            [provider, operation, outcome].into_iter().all(|word| is_word(word))
         });
         let owners = pod.owner_references().iter();
         Some(Self {
@@ -105,9 +116,19 @@ impl Report {
             job: owners.filter(|owner| owner.kind == "Job").map(|owner| owner.uid.clone()).next(),
             ended: text("finishedAt")?.parse().ok()?,
             counts: counts.collect(),
+            token: line
+                .token
+                .filter(|token| is_word(&token.provider))
+                .map(|LineToken { provider, expires, renewable }| TokenView { provider, expires, renewable }),
             failure: line.error.and_then(|error| error.failure()),
         })
     }
+}
+
+/// What the Job that ended last has learnt of the token of the settings.
+pub(crate) fn token<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Option<TokenView> {
+    let told = reports.into_iter().filter_map(|report| Some((report.ended, report.token.as_ref()?)));
+    told.max_by_key(|(ended, _)| *ended).map(|(_, token)| token.clone())
 }
 
 /// The labels of a series.
@@ -226,6 +247,25 @@ mod tests {
         ] {
             assert_eq!(failure(error.clone()), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn the_token_is_that_of_the_job_that_ended_last() {
+        let told = |uid: &str, ended: &str, token: Value| {
+            pod(uid, ended, &json!({"requests": [], "token": token}).to_string()).unwrap()
+        };
+        let expires = "2026-12-30T12:00:00Z";
+        let reports = [
+            told("a", NOW, json!({"provider": "vault", "expires": expires, "renewable": false})),
+            told("b", "2026-11-30T11:00:00Z", json!({"provider": "vault", "renewable": true})),
+            told("c", "2026-11-30T13:00:00Z", Value::Null),
+            told("d", "2026-11-30T13:00:00Z", json!({"provider": "an\"other", "renewable": true})),
+        ];
+        let found = token(&reports).unwrap();
+        assert_eq!((found.provider.as_str(), found.renewable), ("vault", false));
+        assert_eq!(found.expires, Some(expires.parse().unwrap()));
+        assert_eq!(token(&reports[1..]).unwrap().expires, None);
+        assert_eq!(token(&reports[2..]), None);
     }
 
     #[test]

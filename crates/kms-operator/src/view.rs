@@ -34,6 +34,20 @@ pub struct ClusterView {
     pub faults: BTreeMap<String, String>,
     /// Its escrows.
     pub escrow: EscrowView,
+    /// The token of the KMS in its settings, as the last Job has seen it; `None` if no Job has looked it up.
+    pub token: Option<TokenView>,
+}
+
+/// A token of the KMS in the settings of a CephCluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TokenView {
+    /// The KMS, as in `KMS_PROVIDER`.
+    pub provider: String,
+    /// When it ends; `None` if it never does.
+    pub expires: Option<Timestamp>,
+    /// Whether it can be renewed. No Job renews it.
+    pub renewable: bool,
 }
 
 /// The escrows of a CephCluster.

@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString};
+use kms_core::{Error, ErrorKind, ExposeSecret, Result, Retry, SecretString, token_life};
 use kms_http::{HttpResponse, Lease, Token, TokenCache, http::StatusCode, json::parse};
 use serde::Deserialize;
 use tracing::{debug, warn};
@@ -18,8 +18,8 @@ use crate::{
     error::{from_answer, is_foreign, with_words},
 };
 
-/// How long to use a token of the settings before looking it up to learn when it expires. Short-lived programs never
-/// send this request.
+/// How long to use a token of the settings before looking it up to learn when it expires. Short-lived programs do not
+/// send this request unless they ask for it.
 const LOOKUP_AFTER: Duration = Duration::from_secs(60);
 /// The assumed lifetime of a token that was not looked up: longer than any real one.
 const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -116,6 +116,8 @@ pub(crate) enum Forbidden {
 #[derive(Debug)]
 pub(crate) struct Auth {
     pub(crate) method: AuthMethod,
+    /// Whether a token of the settings is looked up when it is used first.
+    looks_up_at_once: bool,
     tokens: TokenCache<Details>,
 }
 
@@ -160,8 +162,8 @@ impl Lookup {
 }
 
 impl Auth {
-    pub(crate) fn new(method: AuthMethod) -> Self {
-        Self { method, tokens: TokenCache::new() }
+    pub(crate) fn new(method: AuthMethod, looks_up_at_once: bool) -> Self {
+        Self { method, looks_up_at_once, tokens: TokenCache::new() }
     }
 
     /// Returns a token that is valid as far as the client knows. `None` if an agent adds the token.
@@ -232,7 +234,8 @@ impl Auth {
             (AuthMethod::Token(token), None) => {
                 let lease = Lease::starting(LOOKUP_AFTER, LONG);
                 let details = Details { renewable: false, length: Duration::ZERO, unknown: true };
-                Ok(Token::new(token.clone(), Some(lease), details))
+                let token = Token::new(token.clone(), Some(lease), details);
+                Ok(if self.looks_up_at_once { self.learn(api, &token).await } else { token })
             }
             (AuthMethod::Token(_), Some(before)) if before.details.unknown => {
                 Ok(self.learn(api, &before).await)
@@ -265,7 +268,11 @@ impl Auth {
     /// unchanged.
     async fn learn(&self, api: &Api, before: &Token<Details>) -> Token<Details> {
         let lookup = match self.lookup(api, &before.value).await {
-            Ok(lookup) => lookup,
+            Ok(lookup) => {
+                let left = Some(Duration::from_secs(lookup.ttl)).filter(|left| !left.is_zero());
+                token_life::learnt("vault", left, lookup.renewable == Some(true));
+                lookup
+            }
             Err(error) => {
                 debug!(%error, "the token could not be looked up and will not be renewed");
                 Lookup::default()

@@ -53,13 +53,17 @@ pub struct VaultBuilder {
     source: SettingsSource<Key>,
     allow_http: bool,
     account_token: Option<SecretString>,
+    token_lookup: bool,
 }
 
 impl fmt::Debug for VaultBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, allow_http, account_token: _ } = self;
-        let mut shown = f.debug_struct("VaultBuilder");
-        shown.field("source", source).field("allow_http", allow_http).finish_non_exhaustive()
+        let Self { source, allow_http, account_token: _, token_lookup } = self;
+        f.debug_struct("VaultBuilder")
+            .field("source", source)
+            .field("allow_http", allow_http)
+            .field("token_lookup", token_lookup)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,6 +109,11 @@ impl ProviderBuilder for VaultBuilder {
 
     fn with_account_token(mut self, token: &SecretString) -> Self {
         self.account_token = Some(token.clone());
+        self
+    }
+
+    fn with_token_lookup(mut self, at_once: bool) -> Self {
+        self.token_lookup = at_once;
         self
     }
 
@@ -206,7 +215,8 @@ impl ProviderBuilder for VaultBuilder {
             rate_limit: parsed.rate_limit,
             seen: Mutex::new(Seen::default()),
         };
-        let mount = Mount::new(api, Auth::new(credentials.method), parsed.mount, parsed.declared);
+        let auth = Auth::new(credentials.method, self.token_lookup);
+        let mount = Mount::new(api, auth, parsed.mount, parsed.declared);
         Ok(Vault::new(mount, parsed.timeout, parsed.retries))
     }
 

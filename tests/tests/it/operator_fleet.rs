@@ -16,8 +16,17 @@ use serde_json::{Value, json};
 const MOST_KIB: u64 = 64 * 1024;
 
 /// The resources that the operator asks for.
-const RESOURCES: [&str; 8] =
-    ["cephclusters", "cronjobs", "deployments", "jobs", "keypolicies", "nodes", "osdkeys", "pods"];
+const RESOURCES: [&str; 9] = [
+    "cephclusters",
+    "cronjobs",
+    "deployments",
+    "jobs",
+    "keypolicies",
+    "nodes",
+    "osdkeys",
+    "persistentvolumeclaims",
+    "pods",
+];
 
 /// The operator, which ends with its owner.
 struct Process(Child);

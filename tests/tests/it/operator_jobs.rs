@@ -166,7 +166,12 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
     logs.iter().for_each(|log| std::fs::write(log, "").unwrap());
     let ran = run(0, folders[0].path()).await.want(0);
     let gets = json!({"provider": "vault", "operation": "get", "outcome": "done", "count": 1});
-    assert_eq!(report(folders[0].path()), json!({"requests": [gets]}));
+    let told = report(folders[0].path());
+    assert_eq!(told["requests"], json!([gets]));
+    // The token of the Secret was looked up: those of the tests live for an hour.
+    let expires: Timestamp = told["token"]["expires"].as_str().unwrap().parse().unwrap();
+    let left = expires.duration_since(Timestamp::now()).as_mins();
+    assert!((1..=60).contains(&left) && told["token"]["provider"] == json!("vault"), "{told}");
     assert!(ran.stdout.contains("ok ") && right.opens(&stored(0)), "{}", ran.text());
     let ran = run(1, folders[1].path()).await.want(1);
     assert!(ran.text().contains("opens no key slot") && !wrong.opens(&stored(1)), "{}", ran.text());
@@ -310,7 +315,7 @@ async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     let [get, list] = [("get", 2), ("list", 1)].map(|(operation, count)| {
         json!({"provider": "vault", "operation": operation, "outcome": "done", "count": count})
     });
-    assert_eq!(report(folder.path()), json!({"requests": [get, list]}));
+    assert_eq!(report(folder.path())["requests"], json!([get, list]));
     scene.end_job(&second, leader.clock.now().unwrap(), true).await;
     let key = escrowed(1, "Saved").await;
     assert!(key["status"]["escrowedAt"].is_string(), "{key}");
@@ -321,5 +326,49 @@ async fn an_escrow_is_made_on_time_for_the_recipients_of_the_policy() {
     assert!(drilled.stdout.contains("all 2 keys would come back"), "{}", drilled.text());
     let path = "{.metadata.annotations.kms\\.ceph\\.rook\\.io/drilled-at}";
     assert!(!cluster.kubectl(&format!("get cephclusters rook-ceph -o 'jsonpath={path}'")).is_empty());
+    leader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes API server: cargo xtask it operator"]
+async fn the_limit_of_a_kms_counts_the_jobs_of_two_namespaces_together() {
+    // No other test has a cluster on KMIP, so the limit concerns no other one. The Jobs do not run, so there is no server.
+    let details = json!({"KMS_PROVIDER": "kmip", "KMIP_ENDPOINT": "kmip.example.net:5696"});
+    let cluster = async || {
+        let kms = json!({"connectionDetails": details, "tokenSecretName": "kmip"});
+        let cluster = Cluster::new(json!({"kms": kms, "keyRotation": {"enabled": false}})).await;
+        Scene::of(cluster, &[(0, "a", "z1"), (1, "b", "z2")]).await
+    };
+    let scenes = [cluster().await, cluster().await];
+    let limit = async |most: usize| {
+        let limits = json!([{"provider": "kmip", "maxParallel": most}]);
+        scenes[0].policy(json!({"schedule": yearly(), "maxParallel": 2, "limits": limits})).await;
+    };
+    limit(1).await;
+    scenes[1].policy(json!({"schedule": yearly(), "maxParallel": 2})).await;
+    let leader = scenes[0].leader_of_both(&scenes[1]).await;
+    let running = async || scenes[0].running().await.len() + scenes[1].running().await.len();
+    let ended = async |run: Run| {
+        let mut ended = 0;
+        for scene in &scenes {
+            ended += scene.end_jobs(&leader.clock, |_| run).await.len();
+        }
+        ended
+    };
+    // Each cluster alone would begin two.
+    for (most, at_a_time) in [(1, 1), (1, 1), (2, 2)] {
+        limit(most).await;
+        scenes[0].until("a Job", async || Ok((running().await >= at_a_time).then_some(()))).await;
+        let looks = leader.health.reconciles();
+        let further = async || {
+            // A change that means nothing, so that both loops look again.
+            let now = json!(leader.health.reconciles().to_string());
+            scenes[1].annotate("cephclusters/rook-ceph", "example.com/looks", now).await;
+            Ok((leader.health.reconciles() > looks + 4).then_some(()))
+        };
+        scenes[0].until("further looks at both", further).await;
+        assert_eq!(running().await, at_a_time);
+        assert_eq!(ended(Run::Succeeds).await, at_a_time);
+    }
     leader.stop().await;
 }

@@ -84,10 +84,15 @@ async fn a_failed_rotation_is_seen_in_metrics_on_the_page_as_events_and_in_the_l
     until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
     // So has that of an escrow.
     let escrow = json!({"metadata": {"uid": "u"}, "spec": {"template": {"metadata": {"labels": {"app": "rook-kms-escrow"}}}}});
-    let report = report.replace("get", "list").replace("timeout", "done");
+    let life = r#""token":{"provider":"vault","expires":"2030-01-01T00:00:00Z","renewable":false}"#;
+    let report =
+        report.replace("get", "list").replace("timeout", "done").replacen('{', &format!("{{{life},"), 1);
     scene.add_job_pod("rook-kms-escrow-1", &escrow, Timestamp::now(), &report).await;
     let tried = r#"provider="vault",operation="list",outcome="done""#;
     until(format!(r#"kms_requests_total{{namespace="{place}",{tried}}} 3"#)).await;
+    let of_token = r#"cluster="rook-ceph",provider="vault",renewable="false""#;
+    until(format!(r#"kms_token_expires_timestamp_seconds{{namespace="{place}",{of_token}}} 1893456000"#))
+        .await;
 
     let page = client.send("GET", "/", &Value::Null).await.unwrap();
     assert_eq!(page.status, 200);

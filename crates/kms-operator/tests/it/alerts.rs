@@ -10,6 +10,7 @@ use std::{
 
 use jiff::SignedDuration;
 use kms_operator::{
+    TokenView,
     api::{ConditionStatus, ConditionType, OsdKeyStatus},
     serve::Access,
 };
@@ -46,6 +47,10 @@ fn source(change: impl FnOnce(&mut Parts)) -> Fixed {
 
 fn with_status(change: Change) -> Fixed {
     source(|parts| change(&mut parts.key(HEALTHY[0]).status))
+}
+
+fn with_token(change: impl FnOnce(&mut TokenView)) -> Fixed {
+    source(|parts| change(parts.cluster().token.as_mut().unwrap()))
 }
 
 fn with_fault() -> Fixed {
@@ -132,8 +137,13 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
         }
         seen.extend(found.into_keys());
     }
-    let other: [(&str, Fixed, i64); 4] = [
+    let other: [(&str, Fixed, i64); 5] = [
         ("KmsEscrowFailing", source(|parts| parts.cluster().escrow.failed = 1), at),
+        (
+            "KmsTokenEnds",
+            with_token(|token| token.expires = Some(now() + SignedDuration::from_hours(100))),
+            at,
+        ),
         ("KmsOperatorNoLeader", source(|parts| parts.state.is_leader = false), at),
         ("KmsOsdWithoutKeyObject", with_fault(), at),
         // The last reconcile was an hour before the last scrape.
@@ -147,6 +157,12 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
         );
         seen.extend(found.into_keys());
     }
+    // A token that another program may renew is its business.
+    let renewable = with_token(|token| {
+        token.renewable = true;
+        token.expires = Some(now());
+    });
+    assert_eq!(firing(&scraped(renewable, at).await), BTreeMap::new());
     // Without any scrape there is no leader either.
     assert_eq!(firing(&json!([])).into_keys().collect::<Vec<_>>(), ["KmsOperatorNoLeader"]);
 

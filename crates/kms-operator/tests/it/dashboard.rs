@@ -1,8 +1,8 @@
 //! The dashboard of Grafana.
 
 use kms_operator::metrics::{
-    CONDITION, ESCROWED, FAILED_ATTEMPTS, GENERATION, LEADER, NEXT_ROTATION, RECONCILES, ROTATED, VERIFIED,
-    WITHOUT_KEY,
+    CONDITION, ESCROWED, FAILED_ATTEMPTS, GENERATION, LEADER, NEXT_ROTATION, RECONCILES, ROTATED,
+    TOKEN_EXPIRES, VERIFIED, WITHOUT_KEY,
 };
 use serde_json::{Value, json};
 
@@ -75,6 +75,17 @@ fn panels() -> Vec<Panel> {
                 (format!("sum({})", rotations_of_a_day()), "rotated"),
                 (format!("sum({})", of_keys(FAILED_ATTEMPTS.name, "")), "failed attempts now"),
             ],
+        ),
+        lines(
+            "Until the tokens of the KMS end",
+            "s",
+            vec![(
+                format!(
+                    r#"max by (namespace, cluster) ({}{{namespace=~"$namespace"}}) - time()"#,
+                    TOKEN_EXPIRES.name
+                ),
+                "{{namespace}}/{{cluster}}",
+            )],
         ),
         lines(
             "Reconciles",

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kms_operator::{
-    ClusterView, KeyView, ReplicaState, Source,
+    ClusterView, KeyView, ReplicaState, Source, TokenView,
     api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus, Window},
 };
 
@@ -123,6 +123,10 @@ impl Fixed {
             });
             cluster.escrow.made = Some(now() - SignedDuration::from_hours(48));
             cluster.escrow.drilled = Some(now() - SignedDuration::from_hours(72));
+            cluster.token = Some(made::<TokenView>(|token| {
+                token.provider = "vault".to_owned();
+                token.expires = Some(now() + SignedDuration::from_hours(24 * 30));
+            }));
             cluster.keys = (0..OSDS).map(|osd| (format!("set1-data-{osd}abcde"), key(osd))).collect();
             cluster.faults = [("rook-ceph-osd-99".to_owned(), "it has no PVC".to_owned())].into();
         });

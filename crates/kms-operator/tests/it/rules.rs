@@ -1,7 +1,8 @@
 //! The rules of alerts, as a PrometheusRule.
 
 use kms_operator::metrics::{
-    CONDITION, ESCROW_FAILED, FAILED_ATTEMPTS, LAST_RECONCILE, LEADER, NEXT_ROTATION, WITHOUT_KEY,
+    CONDITION, ESCROW_FAILED, FAILED_ATTEMPTS, LAST_RECONCILE, LEADER, NEXT_ROTATION, TOKEN_EXPIRES,
+    WITHOUT_KEY,
 };
 use serde_json::{Value, json};
 
@@ -118,6 +119,21 @@ fn alerts() -> Vec<Alert> {
                 .to_owned(),
             description: "{{ $value }} attempts have failed since the last escrow. The log of the Job says why: see its \
                           account's rights to the keys, and the room in its PersistentVolumeClaim.",
+        },
+        Alert {
+            name: "KmsTokenEnds",
+            expr: format!(
+                "max by (namespace, cluster) ({}{{renewable=\"false\"}}) < time() + 604800",
+                TOKEN_EXPIRES.name
+            ),
+            lasts: "0m",
+            severity: "warning",
+            runbook: ("login", 402),
+            summary:
+                "The token of the KMS for {{ $labels.namespace }}/{{ $labels.cluster }} ends within a week"
+                    .to_owned(),
+            description: "It cannot be renewed, and without it no OSD of the cluster gets its KEK: put a new token into its \
+                          Secret. The next rotation, verification or escrow shows the new one.",
         },
         Alert {
             name: "KmsOperatorNoLeader",

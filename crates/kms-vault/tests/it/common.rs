@@ -16,6 +16,7 @@ pub(crate) struct Setup<'a> {
     server: &'a OpenBao,
     pub(crate) token: String,
     client: Option<&'static str>,
+    token_lookup: bool,
     details: Vec<(String, String)>,
 }
 
@@ -24,7 +25,7 @@ impl<'a> Setup<'a> {
     /// server requires one.
     pub(crate) async fn on(server: &'a OpenBao) -> Self {
         let token = server.admin().rook_token().await.unwrap_or_default();
-        let setup = Self { server, token, client: None, details: Vec::new() };
+        let setup = Self { server, token, client: None, token_lookup: false, details: Vec::new() };
         setup.address(server.url()).set("VAULT_CACERT", "vault-ca").client("client1")
     }
 
@@ -55,6 +56,11 @@ impl<'a> Setup<'a> {
     pub(crate) fn client(mut self, name: &'static str) -> Self {
         self.client = Some(name);
         self.set("VAULT_CLIENT_CERT", "vault-client").set("VAULT_CLIENT_KEY", "vault-client")
+    }
+
+    pub(crate) fn look_up_token(mut self) -> Self {
+        self.token_lookup = true;
+        self
     }
 
     pub(crate) fn no_client(mut self) -> Self {
@@ -88,7 +94,7 @@ impl<'a> Setup<'a> {
             secrets.insert(secret);
         }
         let details: ConnectionDetails = self.details.iter().cloned().collect();
-        let builder = VaultBuilder::new().with_details(&details);
+        let builder = VaultBuilder::new().with_details(&details).with_token_lookup(self.token_lookup);
         let builder =
             if self.details.iter().any(|(key, value)| key == "VAULT_AUTH_METHOD" && value != "token") {
                 builder

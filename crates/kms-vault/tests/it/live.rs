@@ -343,6 +343,27 @@ async fn a_token_is_renewed_while_that_helps_and_then_made_anew() {
 
 #[tokio::test]
 #[ignore = "needs a Vault server: cargo xtask it vault"]
+async fn a_token_from_a_secret_is_looked_up_at_once_if_that_is_asked_for_and_once() {
+    let server = server().await;
+    let setup = Setup::on(&server).await.mount("rookv2").set("VAULT_BACKEND", "v2").look_up_token();
+    let vault = setup.build().await;
+    let requests = server.requests().unwrap();
+    vault.put(&key(NAME), &kek("QUJD"), PutMode::Create).await.unwrap();
+    let _stored = vault.get(&key(NAME), Freshness::Any).await.unwrap();
+    assert_eq!(requests.count("auth/token/lookup-self").unwrap(), 1);
+    // A token that may not look itself up works all the same.
+    let admin = server.admin();
+    let policy = r#"
+        path "rookv2/data/*" { capabilities = ["read"] }
+        path "auth/token/lookup-self" { capabilities = ["deny"] }"#;
+    admin.put_policy("reader", policy).await.unwrap();
+    let spec = TokenSpec { policies: &["reader"], ..TokenSpec::default() };
+    let vault = setup.token(&admin.create_token(spec).await.unwrap()).build().await;
+    let _stored = vault.get(&key(NAME), Freshness::Any).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Vault server: cargo xtask it vault"]
 async fn a_token_from_a_secret_is_looked_up_and_renewed_when_it_has_been_used_for_a_while() {
     let server = server().await;
     let vault = Setup::on(&server).await.mount("rook").build().await;
