@@ -15,9 +15,9 @@ use crate::{environment::Environment, output::OutputFormat};
 /// first one.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Files {
-    /// YAML or JSON with a CephCluster or its security block, and the Secrets that it names; `-` reads standard input
+    /// YAML or JSON with a CephCluster or its security block, and its Secrets
     ///
-    /// A file may hold several documents, and the option may be repeated. Documents of other kinds are ignored.
+    /// `-` reads standard input. A file may hold several documents, and the option may be repeated. Documents of other kinds are ignored.
     #[arg(short, long = "file", value_name = "FILE", help_heading = KMS, display_order = 0)]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -42,7 +42,9 @@ pub(crate) struct Global {
     #[arg(long, value_name = "DIR", global = true, help_heading = KMS, hide_short_help = true)]
     pub(crate) secrets_dir: Option<PathBuf>,
 
-    /// Read the CephCluster and its Secrets from Kubernetes; the NAMESPACE alone is enough if it has one CephCluster
+    /// Read the CephCluster and its Secrets from Kubernetes
+    ///
+    /// The NAMESPACE alone is enough if it has one CephCluster.
     #[arg(long, short = 'n', alias = "namespace", value_name = "NAMESPACE[/NAME]", global = true, value_parser = cluster)]
     #[arg(help_heading = KUBERNETES)]
     pub(crate) cluster: Option<ClusterRef>,

@@ -17,7 +17,7 @@ use crate::{
 /// kms finds the KMS in this order: in the YAML documents given with -f; in the CephCluster given with --cluster; in the
 /// environment variables that Rook sets in its pods.
 #[derive(Debug, Parser)]
-#[command(name = "kms", version, arg_required_else_help = true, after_help = exit_codes())]
+#[command(name = "kms", version, arg_required_else_help = true, after_long_help = exit_codes())]
 pub(crate) struct Cli {
     #[command(flatten)]
     files: Files,
@@ -36,9 +36,9 @@ pub(crate) enum Command {
     Devices(devices::Command),
     #[command(flatten)]
     Clusters(clusters::Command),
-    /// Save the KEKs of the cluster to encrypted files, prove that they would come back, and bring them back
+    /// Save the KEKs of the cluster to encrypted files, and bring them back
     ///
-    /// An escrow is a folder. Its archives are in the age format over tar, so that `age -d | tar x` reads them without kms;
+    /// A drill proves that they would come back. An escrow is a folder. Its archives are in the age format over tar, so that `age -d | tar x` reads them without kms;
     /// escrow.json in it has dates and recipients, and no secret.
     Escrow(Lazy<escrow::Args>),
     #[command(flatten)]
@@ -119,6 +119,19 @@ pub(crate) mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_short_help_of_every_command_fits_on_a_screen() {
+        const LINES: usize = 44;
+        fn check(command: &mut clap::Command) {
+            let lines = command.render_help().to_string().lines().count();
+            assert!(lines <= LINES, "{} -h has {lines} lines", command.get_name());
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut program = Cli::command();
+        program.build();
+        check(&mut program);
     }
 
     /// Words that follow the name of the program in a sentence about it. Verbs that end in "s" need no place here.

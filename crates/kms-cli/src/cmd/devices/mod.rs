@@ -42,7 +42,9 @@ pub(crate) enum Command {
     Rotate(Lazy<rotate::Args>),
     /// Check that the KEK in the KMS opens the devices; change nothing
     Verify(Lazy<verify::Args>),
-    /// Find the KEK that opens the devices, among all that the KMS still has; change nothing without --write
+    /// Find the KEK that opens the devices, among all that the KMS still has
+    ///
+    /// Changes nothing without --write.
     Recover(Lazy<recover::Args>),
     /// Open the devices of an OSD with its KEK
     ///
