@@ -8,11 +8,15 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result, bail};
-use kms_core::{DeleteMode, ErrorKind, Freshness, Kek, KeyName, KmsProvider, PutMode};
+use futures_util::future::try_join_all;
+use kms_core::{DeleteMode, Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_dispatch::Options;
 use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
@@ -22,6 +26,8 @@ use serde_json::{Value, json};
 
 /// The number of runs of each program.
 const RUNS: usize = 60;
+/// How many keys are stored at a time.
+const PARALLEL: usize = 16;
 
 const PREFIX: &str = "rook-ceph-osd-encryption-key-";
 
@@ -165,10 +171,7 @@ impl Ours {
     async fn run(self, op: Op, name: String) -> Result<()> {
         let name: KeyName = name.parse()?;
         match op {
-            Op::Delete => match self.provider.delete(&name, DeleteMode::Destroy).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-                _ => (),
-            },
+            Op::Delete => drop(self.provider.delete(&name, DeleteMode::Destroy).await?),
             Op::Get => drop(self.provider.get(&name, Freshness::Any).await?),
             Op::Put => drop(self.provider.put(&name, &self.kek, PutMode::Overwrite).await?),
         }
@@ -186,15 +189,15 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
             for number in 0..turns() {
                 let sides = if number % 2 == 0 { [0, 1] } else { [1, 0] };
                 for side in sides {
-                    // Both sides find every key stored. After the first round there is nothing left to delete, for both
-                    // sides alike.
-                    store(&ours, callers).await?;
+                    // Both sides find every key stored.
+                    store(&ours, op, callers).await?;
+                    let names = Names::new(op);
                     let result = if side == 0 {
                         let ours = ours.clone();
-                        turn(callers, move |name| ours.clone().run(op, name)).await?
+                        turn(callers, move |caller| ours.clone().run(op, names.next(caller))).await?
                     } else {
                         let bare = bare.clone();
-                        turn(callers, move |name| bare.clone().run(op, name)).await?
+                        turn(callers, move |caller| bare.clone().run(op, names.next(caller))).await?
                     };
                     if let Some(found) = found.get_mut(side) {
                         found.push(result);
@@ -223,12 +226,45 @@ async fn rates(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Stores the keys of all callers.
-async fn store(ours: &Ours, callers: usize) -> Result<()> {
-    for caller in 0..callers {
-        ours.clone().run(Op::Put, format!("c{caller}")).await?;
+/// The names of the keys in one turn: each caller has one, but a key can be deleted only once.
+#[derive(Clone, Debug)]
+struct Names {
+    op: Op,
+    deleted: Arc<AtomicUsize>,
+}
+
+impl Names {
+    fn new(op: Op) -> Self {
+        Self { op, deleted: Arc::default() }
     }
-    Ok(())
+
+    fn next(&self, caller: String) -> String {
+        if self.op == Op::Delete { doomed(self.deleted.fetch_add(1, Ordering::Relaxed)) } else { caller }
+    }
+}
+
+/// The name of a key that is deleted.
+fn doomed(number: usize) -> String {
+    format!("doomed-{number}")
+}
+
+/// Stores the keys of one turn.
+async fn store(ours: &Ours, op: Op, callers: usize) -> Result<()> {
+    let names: Vec<_> = match op {
+        // More than any turn deletes.
+        Op::Delete => (0..if callers == 1 { 2000 } else { 4000 }).map(doomed).collect(),
+        Op::Get | Op::Put => (0..callers).map(|caller| format!("c{caller}")).collect(),
+    };
+    let parts = (0..PARALLEL).map(|part| {
+        let (ours, names) = (ours.clone(), &names);
+        async move {
+            for name in names.iter().skip(part).step_by(PARALLEL) {
+                ours.clone().run(Op::Put, name.clone()).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    try_join_all(parts).await.map(drop)
 }
 
 /// Requests per operation, counted by the server.
@@ -293,11 +329,12 @@ async fn alone(server: &OpenBao, token: &str, words: &[String]) -> Result<()> {
     let [side, op, count] = words else { bail!("usage: alone ours|bare put|get|delete COUNT") };
     let op = Op::ALL.into_iter().find(|known| known.name() == op).context("no such operation")?;
     let (bare, ours) = (Bare::new(server, token, Kv::V1)?, Ours::new(server, token, Kv::V1).await?);
-    store(&ours, 1).await?;
+    store(&ours, op, 1).await?;
+    let names = Names::new(op);
     for _ in 0..count.parse::<u32>()? {
         match side.as_str() {
-            "ours" => ours.clone().run(op, "c0".to_owned()).await?,
-            _ => bare.clone().run(op, "c0".to_owned()).await?,
+            "ours" => ours.clone().run(op, names.next("c0".to_owned())).await?,
+            _ => bare.clone().run(op, names.next("c0".to_owned())).await?,
         }
     }
     Ok(())

@@ -8,17 +8,16 @@ use zeroize::Zeroizing;
 const MAX_BODY: usize = 32 * 1024 * 1024;
 /// The largest first buffer, in bytes, whatever size the server announces.
 const MAX_FIRST: usize = 1024 * 1024;
-/// The first buffer for a body of unknown size, in bytes.
-const FIRST: usize = 8 * 1024;
 
 /// A body that is being received, which may hold a KEK. It is wiped on drop, and so is each buffer that was too small.
 pub struct ReceivedBody(Zeroizing<Vec<u8>>);
 
 impl ReceivedBody {
-    /// An empty body of a response with these headers.
+    /// An empty body of a response with these headers. Without an announced size it has no buffer yet: most responses without
+    /// one have no body, and a buffer would be wiped in vain.
     pub fn of(headers: &HeaderMap) -> Self {
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self(Zeroizing::new(Vec::with_capacity(announced.unwrap_or(FIRST).min(MAX_FIRST))))
+        Self(Zeroizing::new(Vec::with_capacity(announced.unwrap_or(0).min(MAX_FIRST))))
     }
 
     /// Appends what has been received.
@@ -73,6 +72,11 @@ mod tests {
             body.append(&chunk).unwrap();
             assert_eq!(*body.into_bytes(), [chunk.clone(), chunk.clone()].concat());
         }
+    }
+
+    #[test]
+    fn a_response_without_a_body_needs_no_buffer() {
+        assert_eq!(ReceivedBody::of(&HeaderMap::new()).0.capacity(), 0);
     }
 
     #[test]
