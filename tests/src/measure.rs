@@ -28,7 +28,7 @@ pub const SHORT: &str = "KMS_BENCH_SHORT";
 /// The number of turns of each side.
 #[must_use]
 pub fn turns() -> usize {
-    if is_short() { 2 } else { 9 }
+    if is_short() { 2 } else { 21 }
 }
 
 /// Whether this run only tries the benchmarks.

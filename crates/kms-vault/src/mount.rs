@@ -1,7 +1,7 @@
 //! The KV mount: sends requests, finds out the version, and records present keys (rook-behaviour §4.4).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Mount {
     /// The version that a response has shown.
     found: OnceCell<KvVersion>,
     /// Names of keys that this client has read or written. A delete need not check that these exist.
-    seen: Mutex<BTreeSet<KeyName>>,
+    seen: Mutex<HashSet<KeyName>>,
     /// Serialises the writers of one process on KV v1, which has no conditional write.
     pub(crate) v1_locks: KeyLocks,
 }
