@@ -261,28 +261,28 @@ impl Controller {
         let Some(ours) = &sight.ours else { return Ok(()) };
         let this = &*self;
         let write = |(osd, osd_plan): (&Arc<Osd>, &OsdPlan)| {
-            let (osd, status) = (Arc::clone(osd), osd_plan.status.clone());
-            let is_told = osd_plan.is_failure_told;
+            let (osd, osd_plan) = (Arc::clone(osd), osd_plan.clone());
             let stored = sight.keys.get(osd.name.as_str());
             async move {
                 let written = if this.leadership.holds() {
+                    let status = &osd_plan.status;
                     let written =
-                        keys::write(&this.keys, &this.place, &ours.name, &osd, stored, &status).await;
+                        keys::write(&this.keys, &this.place, &ours.name, &osd, stored, status).await;
                     written.map(|()| true)
                 } else {
                     Ok(false)
                 };
-                (osd, stored, (status, is_told), written)
+                (osd, stored, osd_plan, written)
             }
         };
         let writes = stream::iter(ours.osds.iter().zip(&plan.osds).map(write));
         let writes: Vec<_> = writes.buffer_unordered(WRITES_PARALLEL).collect().await;
         let mut result = Ok(());
-        for (osd, stored, (status, is_told), written) in writes {
+        for (osd, stored, osd_plan, written) in writes {
             match written {
                 Ok(true) => {
                     let stored = stored.map(|stored| &stored.status);
-                    self.announcer.announce(&self.place, &osd, stored, (&status, is_told)).await;
+                    self.announcer.announce(&self.place, &osd, stored, &osd_plan).await;
                 }
                 Ok(false) => {}
                 Err(error) => result = result.and(Err(error)),

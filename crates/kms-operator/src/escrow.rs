@@ -104,7 +104,7 @@ impl EscrowJob {
     }
 
     fn told(&self) -> Told<'_> {
-        (&self.name, self.attempt.number, self.state)
+        Told { name: &self.name, number: self.attempt.number, state: self.state, failure: None }
     }
 }
 

@@ -14,7 +14,10 @@ use kms_rook::{
 };
 use tracing::warn;
 
-use crate::api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus};
+use crate::{
+    api::{Condition, ConditionStatus, ConditionType, OsdKeyStatus},
+    plan::OsdPlan,
+};
 
 /// Creates the Events of a namespace.
 #[derive(Debug)]
@@ -34,18 +37,19 @@ impl Announcer {
     }
 
     /// Creates the Events of a change of a key, which is stored already. One that cannot be created is logged and not tried
-    /// again: the status says the same. `is_told` says whether the rotation that failed last has reported that itself.
+    /// again: the status says the same.
     pub(crate) async fn announce(
         &mut self,
         place: &RookNamespace,
         osd: &Osd,
         stored: Option<&OsdKeyStatus>,
-        (new, is_told): (&OsdKeyStatus, bool),
+        plan: &OsdPlan,
     ) {
+        let OsdPlan { status: new, is_failure_told, start: _ } = plan;
         let last = self.last.insert(osd.name.to_string(), new.clone());
         let happened = match last.as_ref().or(stored) {
-            Some(old) => events(old, new, is_told),
-            None => events(&OsdKeyStatus::default(), new, is_told),
+            Some(old) => events(old, new, *is_failure_told),
+            None => events(&OsdKeyStatus::default(), new, *is_failure_told),
         };
         if happened.is_empty() {
             return;

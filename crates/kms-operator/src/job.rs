@@ -139,12 +139,19 @@ impl JobFacts {
 
     /// What it tells a [`History`].
     pub(crate) fn told(&self) -> Told<'_> {
-        (&self.name, self.attempt.number, self.state)
+        Told { name: &self.name, number: self.attempt.number, state: self.state, failure: self.failure }
     }
 }
 
-/// The name of a Job, its number, and how far it is.
-pub(crate) type Told<'a> = (&'a str, u32, JobState);
+/// What a Job tells a [`History`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) number: u32,
+    pub(crate) state: JobState,
+    /// Why it failed, as its pod reports it.
+    pub(crate) failure: Option<Failure>,
+}
 
 /// What the Jobs of one kind tell together.
 #[derive(Debug, Default)]
@@ -161,13 +168,13 @@ impl<'a> History<'a> {
     pub(crate) fn of(jobs: impl Iterator<Item = Told<'a>>) -> Self {
         let mut history = Self::default();
         for job in jobs {
-            let (name, _, state) = job;
-            match state {
-                JobState::Active => history.active = history.active.or(Some(name)),
+            match job.state {
+                JobState::Active => history.active = history.active.or(Some(job.name)),
                 JobState::Succeeded(at) => history.succeeded = history.succeeded.max(Some(at)),
                 JobState::Failed(_) => {}
             }
-            if state.ended().is_some() && state.ended() >= history.last.and_then(|(.., last)| last.ended()) {
+            let ended = job.state.ended();
+            if ended.is_some() && ended >= history.last.and_then(|last| last.state.ended()) {
                 history.last = Some(job);
             }
         }
@@ -181,15 +188,20 @@ impl<'a> History<'a> {
 
     /// The name of the Job that ended last: it counts the failures.
     pub(crate) fn last(&self) -> Option<&'a str> {
-        self.last.map(|(name, ..)| name)
+        self.last.map(|last| last.name)
     }
 
     /// When the Job that ended last failed, and its number; `None` if it did not fail.
     pub(crate) fn failed(&self) -> Option<(Timestamp, u32)> {
         match self.last? {
-            (_, number, JobState::Failed(at)) => Some((at, number)),
+            Told { number, state: JobState::Failed(at), .. } => Some((at, number)),
             _ => None,
         }
+    }
+
+    /// Why the Job that ended last failed, as its pod reports it.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.last?.failure
     }
 }
 

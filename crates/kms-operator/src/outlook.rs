@@ -40,9 +40,8 @@ impl Outlook {
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts) -> Self {
         let now = facts.now;
         let recorded = osd.last.as_ref().and_then(|last| last.rotated_at.as_deref()?.parse().ok());
-        let rotations = || osd.jobs.iter().filter(|job| !job.attempt.cause.is_verification());
-        let history = History::of(rotations().map(JobFacts::told));
-        let last = history.last().and_then(|name| rotations().find(|job| job.name == name));
+        let rotations = osd.jobs.iter().filter(|job| !job.attempt.cause.is_verification());
+        let history = History::of(rotations.map(JobFacts::told));
         // The time that a node has recorded may be ahead of the API server's.
         let rotated = recorded.into_iter().chain(history.succeeded).max().map(|at: Timestamp| at.min(now));
         let failed = history.failed().filter(|(at, _)| rotated.is_none_or(|rotated| rotated < *at));
@@ -54,7 +53,7 @@ impl Outlook {
         let outlook = Self {
             rotated,
             failures: failed.map_or(0, |(_, number)| number),
-            is_failure_told: last.is_some_and(|job| job.failure.is_some()),
+            is_failure_told: history.failure().is_some(),
             active: history.active(),
             asked: osd.asked.clone().filter(|value| !value.is_empty() && !answered(value)),
             answered: was_answered.or_else(|| osd.status.rotate_now.clone()),

@@ -40,8 +40,8 @@ impl Proof {
     /// `rotated` is when the key was last rotated.
     pub(crate) fn of(osd: &OsdFacts, facts: &Facts, rotated: Option<Timestamp>) -> Self {
         let now = facts.now;
-        let verifications = || osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
-        let history = History::of(verifications().map(JobFacts::told));
+        let verifications = osd.jobs.iter().filter(|job| job.attempt.cause.is_verification());
+        let history = History::of(verifications.map(JobFacts::told));
         // The Job of the last verification may be gone.
         let recorded = osd.status.verified_at.as_ref().and_then(|at| at.parse().ok());
         let made = history
@@ -55,12 +55,11 @@ impl Proof {
         // The pod that has reported it may be gone, and so may its Job: what the status says stays until a proof is made.
         let refuted = [refutation(osd), recorded_refutation(osd)].into_iter().flatten().find(is_newer);
         let failed = history.failed().filter(|(at, _)| is_newer(at));
-        let last = history.last().and_then(|name| verifications().find(|job| job.name == name));
-        let untried = failed.filter(|_| refuted.is_none()).zip(last);
+        let untried = failed.filter(|_| refuted.is_none());
         let proof = Self {
             made,
             refuted,
-            untried: untried.map(|((at, _), job)| (at, job.failure)),
+            untried: untried.map(|(at, _)| (at, history.failure())),
             failed,
             active: history.active(),
             ..Self::default()

@@ -178,7 +178,8 @@ pub(crate) fn unsuccessful(
         None => refused(code, retry_after, &Refusal::of(body), target),
     }
 }
-/// The error for a response that is not a success.
+
+/// The error for a response that is not a success, and not a web page.
 ///
 /// The reason decides first, since several reasons share one HTTP status. An unknown reason falls back to the HTTP
 /// status, as in the Go client.
