@@ -123,14 +123,7 @@ async fn mover(vault: &OpenBao, cluster: &Cluster) -> Result<Kms> {
 /// Makes the cluster.
 async fn fleet(vault: &OpenBao, osds: usize) -> Result<Cluster> {
     let (cluster, of_pods) = Cluster::on_vault(vault).await;
-    let place = &cluster.place;
-    let _token = cluster.account("rook-ceph-osd", &["rotation-status.yaml"]).await;
-    place.create_service_account("rook-ceph-system").await?;
-    let of_operator = json!([
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
-    ]);
-    place.grant("rook-ceph-system", &of_operator).await?;
+    cluster.rook_accounts(&["rotation-status.yaml"]).await;
     // Each part has its own OSDs.
     let parts = (0..PARALLEL).map(|part| {
         let (cluster, of_pods) = (&cluster, &of_pods[1..]);

@@ -15,12 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::future::try_join_all;
 use kms_core::{DeleteMode, Freshness, Kek, KeyName, KmsProvider, PutMode};
 use kms_dispatch::Options;
 use kms_source::Manifests;
 use kms_testkit::servers::{self, OpenBao, OpenBaoConfig, Pki, pki::write_private};
-use kms_tests::measure::{Ratio, is_short, median, time, turn, turns};
+use kms_tests::measure::{Ratio, is_short, median, rate, time, turn, turns};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -255,16 +254,8 @@ async fn store(ours: &Ours, op: Op, callers: usize) -> Result<()> {
         Op::Delete => (0..if callers == 1 { 2000 } else { 4000 }).map(doomed).collect(),
         Op::Get | Op::Put => (0..callers).map(|caller| format!("c{caller}")).collect(),
     };
-    let parts = (0..PARALLEL).map(|part| {
-        let (ours, names) = (ours.clone(), &names);
-        async move {
-            for name in names.iter().skip(part).step_by(PARALLEL) {
-                ours.clone().run(Op::Put, name.clone()).await?;
-            }
-            anyhow::Ok(())
-        }
-    });
-    try_join_all(parts).await.map(drop)
+    let ours = ours.clone();
+    rate(PARALLEL, &names, move |name| ours.clone().run(Op::Put, name)).await.map(drop)
 }
 
 /// Requests per operation, counted by the server.

@@ -11,6 +11,7 @@ pub use kms_testkit::servers::kube::ADMIN_TOKEN as ADMIN;
 use kms_testkit::servers::{
     self, OpenBao,
     kube::{Kube, KubeNamespace},
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -160,14 +161,33 @@ impl Cluster {
     }
 
     /// Creates the accounts of the OSDs and of the operator with the rights that Rook grants them, as far as they concern keys.
-    pub async fn rook_accounts(&self) {
-        let _token = self.account("rook-ceph-osd", &[]).await;
+    /// The OSDs have the rights of these files in `deploy` too.
+    pub async fn rook_accounts(&self, files: &[&str]) {
+        let _token = self.account("rook-ceph-osd", files).await;
         self.place.create_service_account("rook-ceph-system").await.expect("an account");
         let of_operator = json!([
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update"]},
             {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get", "list", "create", "update", "delete"]},
         ]);
         self.place.grant("rook-ceph-system", &of_operator).await.expect("rights");
+    }
+
+    /// Waits until the API server allows this to an account, or denies it. `what` are attributes of a resource without its
+    /// namespace.
+    pub async fn until_allowed(&self, account: &str, what: &Value, wanted: bool) {
+        let place = self.place.name();
+        let mut review = json!({"spec": {
+            "user": format!("system:serviceaccount:{place}:{account}"),
+            "resourceAttributes": what,
+        }});
+        review["spec"]["resourceAttributes"]["namespace"] = json!(place);
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        wait::until("the rights of the account", wait::START, async || {
+            let answer = self.kube.call("POST", path, review.clone()).await?;
+            Ok((answer["status"]["allowed"] == json!(wanted)).then_some(()))
+        })
+        .await
+        .expect("the rights of the account");
     }
 
     /// Writes a kubeconfig for a token, in its own file.

@@ -41,7 +41,7 @@ impl Move {
             cluster.call("POST", "apps/v1", path, deployment(osd, cluster.place.name())).await;
             set_running(&cluster, osd).await;
         }
-        cluster.rook_accounts().await;
+        cluster.rook_accounts(&[]).await;
         let admin = cluster.kms(ADMIN);
         for name in (0..OSDS).map(key).chain([OF_OTHERS.to_owned()]) {
             let _ = admin.run(&["create", &name]).want(0);
@@ -118,18 +118,7 @@ impl Move {
 
     /// Waits until an account may, or may not, use a verb on all Secrets.
     async fn wait_for_secrets(&self, account: &str, verb: &str, wanted: bool) {
-        let place = self.cluster.place.name();
-        let review = json!({"spec": {
-            "user": format!("system:serviceaccount:{place}:{account}"),
-            "resourceAttributes": {"namespace": place, "verb": verb, "resource": "secrets"},
-        }});
-        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-        wait::until("the rights of the account", wait::START, async || {
-            let answer = self.cluster.kube.call("POST", path, review.clone()).await?;
-            Ok((answer["status"]["allowed"] == json!(wanted)).then_some(()))
-        })
-        .await
-        .unwrap();
+        self.cluster.until_allowed(account, &json!({"verb": verb, "resource": "secrets"}), wanted).await;
     }
 
     async fn block(&self) -> Value {

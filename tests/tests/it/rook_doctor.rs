@@ -43,7 +43,7 @@ impl Scene {
             });
             cluster.kubectl(&format!("create -f - <<'END'\n{claim}\nEND"));
         }
-        cluster.rook_accounts().await;
+        cluster.rook_accounts(&[]).await;
         let account =
             json!({"metadata": {"annotations": {"kms.ceph.rook.io/rotation-service-account": ACCOUNT}}});
         cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &account).await;
@@ -81,18 +81,8 @@ impl Scene {
 
     /// Waits until the API server grants the rotation account its rights, or does not.
     async fn wait_for_rights(&self, wanted: bool) {
-        let name = self.cluster.place.name();
-        let review = json!({"spec": {
-            "user": format!("system:serviceaccount:{name}:{ACCOUNT}"),
-            "resourceAttributes": {"namespace": name, "verb": "get", "resource": "secrets", "name": "rook-vault-token"},
-        }});
-        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-        wait::until("the rights of the account", wait::START, async || {
-            let answer = self.cluster.kube.call("POST", path, review.clone()).await?;
-            Ok((answer["status"]["allowed"] == json!(wanted)).then_some(()))
-        })
-        .await
-        .unwrap();
+        let what = json!({"verb": "get", "resource": "secrets", "name": "rook-vault-token"});
+        self.cluster.until_allowed(ACCOUNT, &what, wanted).await;
     }
 
     /// Checks that nothing is wrong.

@@ -411,11 +411,25 @@ async fn another_server_than_vault_is_called_that_and_a_probe_does_not_send_it_t
     }
 }
 
+/// A provider on KV v1 that logs in by AppRole with the secret id `canary`.
+async fn by_approle(server: &HttpServer) -> Vault {
+    let mut secrets = SecretMap::new("the test");
+    secrets.insert(SecretData::new("t").with("secret_id", b"canary".to_vec()));
+    let details: ConnectionDetails = [
+        ("VAULT_ADDR", server.url().as_str()),
+        ("VAULT_ALLOW_HTTP", "true"),
+        ("VAULT_BACKEND", "v1"),
+        ("VAULT_AUTH_METHOD", "approle"),
+        ("VAULT_APPROLE_ROLE_ID", "role"),
+    ]
+    .into_iter()
+    .collect();
+    VaultBuilder::new().with_details(&details).with_token_secret("t").build(&secrets).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_login_that_another_server_answers_does_not_blame_the_credential() {
     const PAGE: &str = "<html><title>Blocked by policy</title></html>";
-    let mut secrets = SecretMap::new("the test");
-    secrets.insert(SecretData::new("t").with("secret_id", b"canary".to_vec()));
     for (response, kind, words) in [
         (Response::status(403).body(PAGE), ErrorKind::Protocol, "title of the page: Blocked by policy"),
         (Response::status(400).body(PAGE), ErrorKind::Protocol, "title of the page: Blocked by policy"),
@@ -429,16 +443,7 @@ async fn a_login_that_another_server_answers_does_not_blame_the_credential() {
     ] {
         let shown = format!("{response:?}");
         let server = HttpServer::start(move |_| response.clone()).await.unwrap();
-        let details: ConnectionDetails = [
-            ("VAULT_ADDR", server.url().as_str()),
-            ("VAULT_ALLOW_HTTP", "true"),
-            ("VAULT_AUTH_METHOD", "approle"),
-            ("VAULT_APPROLE_ROLE_ID", "role"),
-        ]
-        .into_iter()
-        .collect();
-        let builder = VaultBuilder::new().with_details(&details).with_token_secret("t");
-        let vault = builder.build(&secrets).await.unwrap();
+        let vault = by_approle(&server).await;
         let error = vault.get(&key("a"), Freshness::Any).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{shown}: {error}");
         let text = error.to_string();
@@ -449,8 +454,6 @@ async fn a_login_that_another_server_answers_does_not_blame_the_credential() {
 
 #[tokio::test]
 async fn trouble_of_a_login_does_not_leave_a_write_in_doubt() {
-    let mut secrets = SecretMap::new("the test");
-    secrets.insert(SecretData::new("t").with("secret_id", b"canary".to_vec()));
     for response in [
         Response::status(503).body("<html>"),
         Response::json(500, r#"{"errors":["local node not active"]}"#),
@@ -458,17 +461,7 @@ async fn trouble_of_a_login_does_not_leave_a_write_in_doubt() {
     ] {
         let shown = format!("{response:?}");
         let server = HttpServer::start(move |_| response.clone()).await.unwrap();
-        let details: ConnectionDetails = [
-            ("VAULT_ADDR", server.url().as_str()),
-            ("VAULT_ALLOW_HTTP", "true"),
-            ("VAULT_BACKEND", "v1"),
-            ("VAULT_AUTH_METHOD", "approle"),
-            ("VAULT_APPROLE_ROLE_ID", "role"),
-        ]
-        .into_iter()
-        .collect();
-        let builder = VaultBuilder::new().with_details(&details).with_token_secret("t");
-        let vault = builder.build(&secrets).await.unwrap();
+        let vault = by_approle(&server).await;
         let error = vault.put(&key("a"), &kek("QUJD"), PutMode::Overwrite).await.unwrap_err();
         assert_eq!(error.retryable(), Retry::Always, "{shown}: {error}");
         let sent: Vec<_> = server.requests().iter().map(|request| request.path.clone()).collect();
