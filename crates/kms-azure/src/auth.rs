@@ -306,7 +306,7 @@ impl Auth {
         };
         let get = async { credential.get_token(&[scope], None).await.map_err(|error| from_sdk(&error)) };
         let token =
-            limited(step_limit(LIMIT), waiting_for(server, get)).await.map_err(|error| {
+            limited(step_limit(LIMIT), waiting_for(|| server, get)).await.map_err(|error| {
                 match error.kind() {
                     ErrorKind::Unauthenticated => error
                         .context("credential", self.source.describe())

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kms_core::token_life;
+use kms_core::{layer::TRIED, token_life};
 use serde::Serialize;
 use tracing::{
     Event, Subscriber,
@@ -24,9 +24,6 @@ use tracing_subscriber::{
 };
 
 use crate::time::rfc3339;
-
-/// The module of the trace layer, whose events have the fields `provider`, `operation` and `outcome`.
-const TRACE: &str = "kms_core::layer::trace";
 
 /// The counts, and the token. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +70,7 @@ impl Requests {
     }
 
     fn filter<S>() -> impl Filter<S> {
-        filter_fn(|metadata| [TRACE, token_life::TARGET].contains(&metadata.target()))
+        filter_fn(|metadata| [TRIED, token_life::TARGET].contains(&metadata.target()))
     }
 
     /// The counts so far.

@@ -55,19 +55,28 @@ pub fn age(now: SystemTime, then: SystemTime) -> String {
 pub struct ServerClock(Arc<Mutex<Option<Shown>>>);
 
 /// A moment in three clocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
+    /// The moment as the response showed it.
+    text: String,
     theirs: SystemTime,
     ours: SystemTime,
     monotonic: Instant,
 }
 
 impl ServerClock {
-    /// Records the time that a response shows, at this moment. Does nothing if the response shows none.
-    pub fn record(&self, theirs: Option<SystemTime>) {
-        if let Some(theirs) = theirs {
-            let now = Shown { theirs, ours: SystemTime::now(), monotonic: Instant::now() };
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    /// Records the time that a response shows, at this moment. `text` is that time as the response has it, and `read`
+    /// makes a time of it; a text that is no time is ignored.
+    ///
+    /// A server shows whole seconds: the first response that shows one comes closest to it, and the others say nothing new.
+    pub fn record(&self, text: &str, read: impl FnOnce(&str) -> Option<SystemTime>) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_ref().is_some_and(|shown| shown.text == text) {
+            return;
+        }
+        if let Some(theirs) = read(text) {
+            let (ours, monotonic) = (SystemTime::now(), Instant::now());
+            *shown = Some(Shown { text: text.to_owned(), theirs, ours, monotonic });
         }
     }
 
@@ -83,7 +92,7 @@ impl ServerClock {
     }
 
     fn shown(&self) -> Option<Shown> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -115,15 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_a_time_changes_nothing() {
+    fn a_text_that_is_no_time_changes_nothing() {
         let clock = ServerClock::default();
-        clock.record(None);
+        clock.record("soon", |_| None);
         assert_eq!((clock.difference(), clock.now()), (None, None));
-        clock.record(Some(SystemTime::UNIX_EPOCH));
-        clock.clone().record(None);
+        clock.record("1970", |_| Some(SystemTime::UNIX_EPOCH));
+        clock.clone().record("soon", |_| None);
         assert!(clock.difference().is_some_and(ClockDifference::is_wrong));
         // Decades behind this host, and so is the time from it.
         let since = clock.now().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert!(since < Duration::from_secs(3600), "{since:?}");
+    }
+
+    #[test]
+    fn the_first_response_of_a_second_counts_and_the_next_second_again() {
+        let clock = ServerClock::default();
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        clock.record("8:00", |_| at(8));
+        clock.record("8:00", |_| panic!("nothing new"));
+        clock.record("9:00", |text| (text == "9:00").then(|| at(9_000)).flatten());
+        let now = clock.now().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(now >= Duration::from_secs(9_000), "{now:?}");
     }
 }

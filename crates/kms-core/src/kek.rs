@@ -1,6 +1,6 @@
 //! The key encryption key (KEK), which is a secret text.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -177,9 +177,10 @@ impl Kek {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(FINGERPRINT_KEY) else { return String::new() };
         mac.update(self.expose_secret_bytes());
         let mut text = String::with_capacity(2 * FINGERPRINT_BYTES);
-        for byte in mac.finalize().into_bytes().iter().take(FINGERPRINT_BYTES) {
-            // Writing into a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
+        for byte in mac.finalize().into_bytes().into_iter().take(FINGERPRINT_BYTES) {
+            text.extend(
+                [byte >> 4, byte & 0xf].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)),
+            );
         }
         text
     }

@@ -30,7 +30,9 @@ impl KeyName {
             Some("it is empty".to_owned())
         } else if name.len() > MAX_BYTES {
             Some(format!("it has {} bytes, at most {MAX_BYTES} are allowed", name.len()))
-        } else if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.".contains(*c))) {
+        } else if let Some(bad) =
+            name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        {
             Some(format!("{bad:?} is not a letter, a digit, '-', '_' or '.'"))
         } else if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
             || !name.ends_with(|c: char| c.is_ascii_alphanumeric())

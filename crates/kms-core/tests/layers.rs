@@ -14,7 +14,7 @@ use kms_conformance::leak::Recording;
 use kms_core::{
     DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyVersion, KmsProvider,
     KmsProviderExt, PutMode, Result, Retry,
-    layer::{self, LayerOptions, Retried, RetryPolicy, TimedOut},
+    layer::{self, LayerOptions, Retried, RetryPolicy},
     provider::Deleted,
 };
 use kms_testkit::fake::{InjectedFault, Operation, Scripted};
@@ -284,17 +284,17 @@ async fn a_longer_deadline_reaches_each_try_and_each_step_and_a_shorter_one_too(
 
 #[tokio::test(start_paused = true)]
 async fn a_time_out_names_the_server_that_was_slow() {
-    let slow = |server| layer::waiting_for(server, std::future::pending::<Result<()>>());
+    let slow = |server| layer::waiting_for(move || server, std::future::pending::<Result<()>>());
     let limit = Duration::from_secs(3);
     let error = layer::limited(limit, slow("https://kms.example")).await.unwrap_err();
     assert_eq!(error.to_string(), "https://kms.example did not answer within 3s");
     // The name that says more stays.
     let error =
-        layer::limited(limit, layer::waiting_for("IAM", slow("https://iam.example"))).await.unwrap_err();
+        layer::limited(limit, layer::waiting_for(|| "IAM", slow("https://iam.example"))).await.unwrap_err();
     assert_eq!(error.to_string(), "IAM did not answer within 3s");
     // A server that has answered is not to blame for what comes later.
     let later = async {
-        layer::waiting_for("https://quick.example", async {}).await;
+        layer::waiting_for(|| "https://quick.example", async {}).await;
         std::future::pending::<Result<()>>().await
     };
     assert_eq!(layer::limited(limit, later).await.unwrap_err().to_string(), "no answer within 3s");
@@ -313,16 +313,20 @@ async fn a_time_out_names_the_server_that_was_slow() {
     );
 }
 
+/// Options for one try with this limit.
+fn one_try(limit: Duration) -> LayerOptions {
+    let mut options = LayerOptions::default();
+    options.attempt_timeout = limit;
+    options.retry.attempts = 1;
+    options
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_cut_off_keeps_its_steps() {
     let scripted = Arc::new(Scripted::new());
-    let mut policy = RetryPolicy::default();
-    policy.attempts = 1;
-    let layers: [Arc<dyn KmsProvider>; 2] = [
-        Arc::new(TimedOut::new(scripted.clone(), Duration::from_secs(3))),
-        Arc::new(Retried::new(scripted.clone(), policy)),
-    ];
-    for kms in layers {
+    // The limit of a try, and the deadline.
+    for limit in [Duration::from_secs(3), Duration::MAX] {
+        let kms = Retried::new(scripted.clone(), one_try(limit));
         scripted.push(Operation::Probe, InjectedFault::hang());
         let probe = kms.probed().await;
         let passed: Vec<_> = probe.passed.iter().map(|(step, _)| *step).collect();
@@ -362,9 +366,9 @@ async fn the_overall_deadline_holds_whatever_fails_and_however() {
             policy.attempts = u32::MAX;
             let mut options = LayerOptions::default();
             options.retry = policy;
-            let layered = layer::standard(scripted.clone(), &options);
-            let without_time_limit = Arc::new(Retried::new(scripted.clone(), policy));
-            for kms in [layered, without_time_limit] {
+            for limit in [options.attempt_timeout, Duration::MAX] {
+                options.attempt_timeout = limit;
+                let kms = layer::standard(scripted.clone(), &options);
                 let start = Instant::now();
                 let error = call(kms.as_ref(), operation).await.expect("it fails");
                 let took = start.elapsed();
@@ -427,17 +431,11 @@ async fn a_try_that_hangs_leaves_time_for_another_whatever_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn what_was_too_late_names_the_key_that_it_was_about() {
     for operation in OPERATIONS {
-        for limited in [true, false] {
+        for limit in [Duration::from_secs(3), Duration::MAX] {
             let scripted = Scripted::new();
             scripted.push_times(9, operation, InjectedFault::hang);
-            let mut policy = RetryPolicy::default();
-            policy.attempts = 1;
-            let kms: Arc<dyn KmsProvider> = if limited {
-                Arc::new(TimedOut::new(scripted, Duration::from_secs(3)))
-            } else {
-                Arc::new(Retried::new(scripted, policy))
-            };
-            let error = call(kms.as_ref(), operation).await.expect("it hangs");
+            let kms = Retried::new(scripted, one_try(limit));
+            let error = call(&kms, operation).await.expect("it hangs");
             assert_eq!(error.kind(), ErrorKind::Timeout);
             let key = error.contexts().find(|(name, _)| *name == "key").map(|(_, key)| key.to_owned());
             let expected = match operation {
@@ -496,7 +494,7 @@ async fn a_time_limit_is_for_each_page_of_a_list() {
     scripted.inner().put(&name(), &kek("a"), PutMode::Create).await.unwrap();
     scripted.push(Operation::List, InjectedFault::hang().after_items(1));
     let limit = Duration::from_secs(3);
-    let kms = TimedOut::new(scripted, limit);
+    let kms = Retried::new(scripted, one_try(limit));
     let mut list = kms.list();
     list.next().await.unwrap().unwrap();
     // The caller may read the list slowly.

@@ -123,7 +123,7 @@ impl HttpClient {
     /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`.
     /// [`Error::retryable`] is `Always` if the request has certainly not reached the server.
     pub async fn send(&self, call: &Call) -> Result<HttpResponse> {
-        waiting_for(endpoint(&call.url), self.exchange(call)).await
+        waiting_for(|| endpoint(&call.url), self.exchange(call)).await
     }
 
     async fn exchange(&self, call: &Call) -> Result<HttpResponse> {
@@ -146,7 +146,7 @@ impl HttpClient {
         }
         let body = body.into_bytes();
         let response = HttpResponse { status, headers, body };
-        self.clock.record(kms_response::server_time(&response.headers));
+        kms_response::record_time(&self.clock, &response.headers);
         Ok(response)
     }
 

@@ -118,7 +118,7 @@ impl Auth {
 
     async fn fetch(&self) -> Result<Token<Details>> {
         let call = self.call();
-        let result = limited(step_limit(TIME_LIMIT), waiting_for("IAM", self.http.send(&call))).await;
+        let result = limited(step_limit(TIME_LIMIT), waiting_for(|| "IAM", self.http.send(&call))).await;
         result.and_then(|answer| granted(&answer)).map_err(|error| {
             error
                 .operation("get a token from IAM")

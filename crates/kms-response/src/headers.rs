@@ -7,6 +7,7 @@ use http::{
     header::{DATE, HeaderName, RETRY_AFTER},
 };
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use kms_core::clock::ServerClock;
 
 /// How long the server asks the client to wait (`Retry-After`, RFC 9110 §10.2.3): seconds, or a date, as gateways send
 /// it. `None` if the header is absent or malformed.
@@ -22,9 +23,11 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
-/// The time of the server, in whole seconds (`Date`). `None` if the response shows none.
-pub fn server_time(headers: &HeaderMap) -> Option<SystemTime> {
-    date(headers).map(SystemTime::from)
+/// Records the time of the server, in whole seconds (`Date`), if the response shows it.
+pub fn record_time(clock: &ServerClock, headers: &HeaderMap) {
+    if let Some(text) = text(headers, &DATE) {
+        clock.record(text, |text| http_date(text).map(SystemTime::from));
+    }
 }
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
@@ -64,8 +67,12 @@ mod tests {
         // Without the server's time, our clock measures a date.
         let ours = |text| retry_after(&headers(&[(RETRY_AFTER, text)]));
         assert_eq!(ours("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        let of = |text| server_time(&headers(&[(DATE, text)]));
+        let clock = ServerClock::default();
+        record_time(&clock, &headers(&[(DATE, "yesterday")]));
+        assert_eq!(clock.now(), None);
+        record_time(&clock, &headers(&[(DATE, "Wed, 21 Oct 2015 07:27:00 GMT")]));
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_420);
-        assert_eq!((of("Wed, 21 Oct 2015 07:27:00 GMT"), of("yesterday")), (Some(time), None));
+        let since = clock.now().unwrap().duration_since(time).unwrap();
+        assert!(since < Duration::from_secs(3600), "{since:?}");
     }
 }

@@ -6,6 +6,6 @@ mod page;
 
 pub use crate::{
     body::ReceivedBody,
-    headers::{retry_after, server_time},
+    headers::{record_time, retry_after},
     page::WebPage,
 };

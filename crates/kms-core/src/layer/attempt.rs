@@ -44,21 +44,28 @@ impl Running {
 /// Waits for a server on behalf of the running call. If a time limit cuts the call off meanwhile, its error names the
 /// server.
 ///
-/// `server` is an address or the name of a service, never a secret. Inside another `waiting_for` the outer name stays.
-pub async fn waiting_for<T>(server: impl Into<String>, call: impl Future<Output = T>) -> T {
-    let running = Running::current();
-    let is_outer = {
-        let mut waiting = running.server();
-        let is_outer = waiting.is_none();
-        waiting.get_or_insert_with(|| server.into());
-        is_outer
-    };
+/// `server` is asked only then. It returns an address or the name of a service, never a secret. Inside another
+/// `waiting_for` the outer name counts.
+pub async fn waiting_for<T, S: Into<String>>(server: impl FnOnce() -> S, call: impl Future<Output = T>) -> T {
+    let mut cut_off = CutOff { server: Some(server) };
     let result = call.await;
-    // A call that is cut off does not get here.
-    if is_outer {
-        running.server().take();
-    }
+    cut_off.server = None;
     result
+}
+
+/// Names the server that has not answered, when a time limit drops the call that waits for it. What waits inside is
+/// dropped first, so the outer name stays.
+struct CutOff<S: Into<String>, F: FnOnce() -> S> {
+    /// `None` once the server has answered.
+    server: Option<F>,
+}
+
+impl<S: Into<String>, F: FnOnce() -> S> Drop for CutOff<S, F> {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            let _ = RUNNING.try_with(|running| *running.server() = Some(server().into()));
+        }
+    }
 }
 
 /// The time limit of one step of a try: `usual`, or a sixth of the deadline if that is longer.
@@ -82,30 +89,29 @@ pub async fn preparing<T>(deadline: Option<Duration>, preparation: impl Future<O
 /// `Timeout` with the name of the server that did not answer, if the call [waited for](waiting_for) one. The server may
 /// or may not have done what it was asked.
 pub async fn limited<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut running = Running::current();
     let end = Instant::now().checked_add(limit);
+    let outer = RUNNING.try_with(|running| running.end).ok().flatten();
     // A limit around this one that ends no later names the same server, so this one needs no timer.
-    if running.end.is_some_and(|outer| end.is_none_or(|end| outer <= end)) {
+    if outer.is_some_and(|outer| end.is_none_or(|end| outer <= end)) {
         return call.await;
     }
-    running.end = end;
+    let running = Running { end, ..Running::current() };
     match RUNNING.scope(running.clone(), timeout(limit, call)).await {
         Ok(result) => result,
-        Err(_) => Err(running.too_late(limit)),
+        Err(_elapsed) => Err(no_answer(running.server().take(), limit)),
     }
 }
 
-impl Running {
-    fn too_late(&self, limit: Duration) -> Error {
-        let message = match self.server().take() {
-            Some(server) => format!("{server} did not answer within {limit:?}"),
-            None => format!("no answer within {limit:?}"),
-        };
-        Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent)
-    }
+/// The error of a step that a time limit has cut off while it waited for `server`.
+pub(super) fn no_answer(server: Option<String>, limit: Duration) -> Error {
+    let message = match server {
+        Some(server) => format!("{server} did not answer within {limit:?}"),
+        None => format!("no answer within {limit:?}"),
+    };
+    Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent)
 }
 
-/// Runs a try until `end`, which is `deadline` after the first one began.
+/// Runs a try until `end`. All tries together have the time `deadline`.
 ///
 /// # Errors
 ///

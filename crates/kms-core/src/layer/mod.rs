@@ -1,23 +1,20 @@
 //! The layers around every provider: retries, time limits, traces, and the shared part of the contract.
 //!
 //! A layer is a [`KmsProvider`] that wraps another one.
-//! [`standard`] stacks them from the inside out: the [`Contract`] next to the provider; the time limit, which is
-//! inside the retry and so holds for each try; the trace, which sees each try, even one that was cut off; the retry.
+//! [`standard`] puts the [`Contract`] next to the provider, and around it the layer that limits, traces and repeats calls.
 
 mod attempt;
 mod contract;
 mod retry;
-mod timeout;
-mod trace;
+mod tries;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
     attempt::{limited, preparing, step_limit, waiting_for},
     contract::Contract,
-    retry::{Retried, RetryPolicy, retry},
-    timeout::TimedOut,
-    trace::Traced,
+    retry::Retried,
+    tries::{RetryPolicy, TRIED, retry},
 };
 use crate::KmsProvider;
 
@@ -58,6 +55,5 @@ impl Default for LayerOptions {
 
 /// Puts the standard layers around a provider.
 pub fn standard(provider: Arc<dyn KmsProvider>, options: &LayerOptions) -> Arc<dyn KmsProvider> {
-    let timed = TimedOut::new(Contract::new(provider), options.try_limit());
-    Arc::new(Retried::new(Traced::new(timed), options.retry))
+    Arc::new(Retried::new(Contract::new(provider), *options))
 }

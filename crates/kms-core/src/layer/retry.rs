@@ -1,21 +1,17 @@
-//! The layer that retries failed calls.
-
-use std::{future::Future, time::Duration};
+//! The layer that limits, traces and repeats calls.
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
+use tokio::time::Instant;
 
-use super::attempt::until;
+use super::{
+    LayerOptions,
+    tries::{Tries, unknown_outcome},
+};
 use crate::{
     Capability, DeleteMode, Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KeyName, KeyStream,
-    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, WriteOutcome,
-    provider::Deleted,
+    KeyVersion, KmsProvider, PastKek, Probe, PutMode, Result, Retry, Stored, UpdateRight, provider::Deleted,
 };
-
-/// The longest deadline, since the clock cannot represent every duration.
-const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// The text in the last error of a put whose outcome is unknown.
 const MAYBE_STORED: &str = "unknown: it may have been stored";
@@ -25,36 +21,10 @@ const MAYBE_DELETED: &str = "unknown: it may have been deleted";
 const MAYBE_UNDELETED: &str = "unknown: the key may be back";
 /// How often a probe is tried at most. A connection that breaks once is no finding.
 const PROBES: u32 = 3;
-/// How long an operation retries silently. After that a person waits, and sees why.
-const SILENT: Duration = Duration::from_secs(2);
 
-/// How often and how long to retry.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct RetryPolicy {
-    /// The largest number of tries. 1 means no retry. By default only the deadline ends the tries.
-    pub attempts: u32,
-    /// The shortest pause. It also replaces a shorter `Retry-After`: a server that sends 0 must not make us spin.
-    pub floor: Duration,
-    /// The longest pause, unless the server asks for a longer one.
-    pub cap: Duration,
-    /// When to give up, measured from the first try.
-    pub deadline: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            attempts: u32::MAX,
-            floor: Duration::from_millis(100),
-            cap: Duration::from_secs(5),
-            deadline: Duration::from_secs(60),
-        }
-    }
-}
-
-/// A provider that retries calls after a transient failure.
+/// A provider whose calls end in time, and are repeated after a transient failure.
 ///
+/// Each try ends at its limit, in a list each page, and leaves an event ([`TRIED`](super::TRIED)).
 /// Pauses grow by decorrelated jitter: each is a random time between the floor and three times the previous pause.
 /// A `Retry-After` of the server is the shortest pause. The jitter is added to it, so that clients that the server
 /// refused together do not come back together.
@@ -62,196 +32,30 @@ impl Default for RetryPolicy {
 #[derive(Debug)]
 pub struct Retried<P> {
     inner: P,
-    policy: RetryPolicy,
-}
-
-/// Retries a call as [`Retried`] does. For idempotent calls outside a provider, such as reading the settings of a
-/// provider.
-///
-/// # Errors
-///
-/// The error of the last try, marked so that no caller retries it; `Timeout` if the deadline cut the last try off.
-pub async fn retry<T, F>(policy: &RetryPolicy, operation: &'static str, call: impl Fn() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    Tries::new(None, *policy).run(operation, call).await
-}
-
-/// The state of one operation with its retries.
-struct Tries<'a> {
-    provider: Option<&'static str>,
-    key: Option<&'a str>,
-    policy: RetryPolicy,
-    made: u32,
-    /// The error of the last try.
-    last: Option<Error>,
-    pause: Duration,
-    begin: Instant,
-    deadline: Instant,
-}
-
-impl<'a> Tries<'a> {
-    fn new(provider: Option<&'static str>, policy: RetryPolicy) -> Self {
-        let now = Instant::now();
-        let deadline = now.checked_add(policy.deadline).unwrap_or_else(|| now + FAR_AWAY);
-        Self { provider, key: None, policy, made: 1, last: None, pause: policy.floor, begin: now, deadline }
-    }
-
-    /// Sets the key that errors name.
-    fn of(mut self, name: &'a KeyName) -> Self {
-        self.key = Some(name.as_str());
-        self
-    }
-
-    /// Retries an idempotent operation.
-    async fn run<T, F>(mut self, operation: &'static str, call: impl Fn() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        loop {
-            match self.bounded(operation, call()).await {
-                Ok(value) => return Ok(value),
-                Err(error) => self.pause_after(error).await?,
-            }
-        }
-    }
-
-    /// Cuts a try off at the deadline of the whole operation.
-    async fn bounded<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match until(self.deadline, self.policy.deadline, call).await {
-            Ok(result) => result,
-            Err(server) => Err(self.too_late(operation, server)),
-        }
-    }
-
-    /// Retries a change. A server reports `done` for a change that was made before.
-    ///
-    /// `None` if an earlier try of this call has made the change, and its response was lost. `maybe` is the text in the
-    /// last error if the outcome is unknown.
-    async fn run_change<T, F>(
-        mut self,
-        operation: &'static str,
-        maybe: &'static str,
-        done: ErrorKind,
-        call: impl Fn() -> F,
-    ) -> Result<Option<T>>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let mut unknown = false;
-        loop {
-            let error = match self.bounded(operation, call()).await {
-                Ok(result) => return Ok(Some(result)),
-                Err(error) => error,
-            };
-            if unknown && error.kind() == done {
-                return Ok(None);
-            }
-            unknown |= error.retryable() == Retry::IfIdempotent;
-            self.pause_after(error)
-                .await
-                .map_err(|error| if unknown { unknown_outcome(error, maybe) } else { error })?;
-        }
-    }
-
-    /// Makes the error for a try that the deadline cut off while it waited for `server`. The server may or may not have
-    /// applied it.
-    fn too_late(&self, operation: &'static str, server: Option<String>) -> Error {
-        let mut message = format!("not done within {:?}", self.policy.deadline);
-        if let Some(server) = server {
-            message = format!("{message}: {server} has not answered");
-        }
-        let mut error =
-            Error::new(ErrorKind::Timeout, message).retry(Retry::IfIdempotent).operation(operation);
-        if let Some(provider) = self.provider {
-            error = error.provider(provider);
-        }
-        if let Some(key) = self.key {
-            error = error.context("key", key);
-        }
-        if let Some(last) = &self.last {
-            error = error.context("the try before", last.message());
-        }
-        error
-    }
-
-    /// Waits until the next try, or returns the error, marked so that no caller retries it.
-    async fn pause_after(&mut self, error: Error) -> Result<()> {
-        if error.retryable() == Retry::Never {
-            return Err(error);
-        }
-        let RetryPolicy { floor, cap, .. } = self.policy;
-        self.pause = jitter(floor, self.pause.saturating_mul(3)).min(cap.max(floor));
-        // A client that comes back before `Retry-After`, or together with all others, adds to the overload.
-        let pause = match error.wait() {
-            Some(wait) => wait.max(floor).saturating_add(self.pause.saturating_sub(floor)),
-            None => self.pause,
-        };
-        // The code compares durations, since the clock may not be able to represent the server's pause as an instant.
-        let out_of_time = pause >= self.deadline.saturating_duration_since(Instant::now());
-        if self.made >= self.policy.attempts || out_of_time {
-            let error = match error.wait().filter(|wait| !wait.is_zero()) {
-                // The caller sees when a retry is worthwhile.
-                Some(wait) => error.context("the server asks to wait", format!("{wait:?}")),
-                None => error,
-            };
-            return Err(error.retry(Retry::Never).context("tries", self.made.to_string()));
-        }
-        debug!(
-            tries = self.made,
-            pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            kind = error.kind().as_str(),
-            %error,
-            "trying again"
-        );
-        let waited = self.begin.elapsed();
-        if waited.saturating_add(pause) >= SILENT {
-            warn!("retrying ({}): {error}", self.progress(waited));
-        }
-        self.made += 1;
-        self.last = Some(error);
-        sleep(pause).await;
-        Ok(())
-    }
-
-    /// How far the tries have got: `3 of 12`, or `try 3, 9 s of 60 s` if only the deadline ends them.
-    fn progress(&self, waited: Duration) -> String {
-        let RetryPolicy { attempts, deadline, .. } = self.policy;
-        match attempts {
-            u32::MAX => format!("try {}, {} s of {} s", self.made, waited.as_secs(), deadline.as_secs()),
-            attempts => format!("{} of {attempts}", self.made),
-        }
-    }
-}
-
-/// Marks the last error of a write that may have been applied.
-fn unknown_outcome(error: Error, what: &'static str) -> Error {
-    error.outcome(WriteOutcome::Unknown).context("outcome", what)
-}
-
-/// A random duration from `low` to `high`; the middle if the operating system has no random bytes.
-fn jitter(low: Duration, high: Duration) -> Duration {
-    let span = high.saturating_sub(low);
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    low + span.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    options: LayerOptions,
 }
 
 impl<P: KmsProvider> Retried<P> {
     /// Wraps a provider.
-    pub fn new(inner: P, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
+    pub fn new(inner: P, options: LayerOptions) -> Self {
+        Self { inner, options }
     }
 
     fn tries<'a>(&self) -> Tries<'a> {
-        Tries::new(Some(self.inner.provider()), self.policy)
+        Tries::of_provider(self.inner.provider(), &self.options)
     }
 
     /// Reads the key after a put with unknown outcome, and returns its version if the put was applied.
     ///
     /// `None` if the put was not applied and may be retried.
-    async fn settle(&self, name: &KeyName, kek: &Kek, mode: &PutMode) -> Result<Option<KeyVersion>> {
-        let stored = match self.inner.get(name, Freshness::Fresh).await {
+    async fn settle(
+        &self,
+        tries: &Tries<'_>,
+        name: &KeyName,
+        kek: &Kek,
+        mode: &PutMode,
+    ) -> Result<Option<KeyVersion>> {
+        let stored = match tries.one("get", self.inner.get(name, Freshness::Fresh)).await {
             Ok(stored) => stored,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return match mode {
@@ -294,14 +98,14 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
         loop {
             // While an outcome is unknown, only the stored KEK shows whether to write again.
             let result = if unknown {
-                match tries.bounded("put", self.settle(name, kek, &mode)).await {
+                match self.settle(&tries, name, kek, &mode).await {
                     Ok(Some(version)) => return Ok(version),
-                    Ok(None) => tries.bounded("put", self.inner.put(name, kek, mode.clone())).await,
+                    Ok(None) => tries.one("put", self.inner.put(name, kek, mode.clone())).await,
                     Err(error) if error.retryable() == Retry::Never => return Err(error),
                     Err(error) => Err(error),
                 }
             } else {
-                tries.bounded("put", self.inner.put(name, kek, mode.clone())).await
+                tries.one("put", self.inner.put(name, kek, mode.clone())).await
             };
             let error = match result {
                 Ok(version) => return Ok(version),
@@ -310,7 +114,7 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
             // Schedule: our first put is in flight, `settle` finds it not applied, the first put arrives, and our
             // second put then loses against it. So the stored KEK may be ours.
             if unknown && matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict) {
-                return match tries.bounded("put", self.settle(name, kek, &mode)).await {
+                return match self.settle(&tries, name, kek, &mode).await {
                     Ok(Some(version)) => Ok(version),
                     _ => Err(error),
                 };
@@ -345,31 +149,39 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
             keys: KeyStream<'a>,
             /// `None` until the reader asks for the first key: the time before that does not count.
             tries: Option<Tries<'a>>,
+            start: Instant,
             begun: bool,
         }
 
-        let start = State { keys: self.inner.list(), tries: None, begun: false };
+        let start = State { keys: self.inner.list(), tries: None, start: Instant::now(), begun: false };
         Box::pin(stream::unfold(Some(start), move |state| async move {
             let mut state = state?;
-            if state.begun {
-                let item = state.keys.next().await?;
-                let rest = item.is_ok().then_some(state);
-                return Some((item, rest));
-            }
-            let tries = state.tries.get_or_insert_with(|| self.tries());
+            let tries = state.tries.get_or_insert_with(|| {
+                state.start = Instant::now();
+                self.tries()
+            });
             loop {
-                let first = tries.bounded("list", async { state.keys.next().await.transpose() }).await;
-                let error = match first {
-                    Ok(info) => {
-                        state.begun = true;
-                        return Some((Ok(info?), Some(state)));
+                let next = async { state.keys.next().await.transpose() };
+                let error = match tries.bounded("list", next).await {
+                    Ok(Some(info)) => {
+                        if !state.begun {
+                            tries.lift_deadline();
+                            state.begun = true;
+                        }
+                        return Some((Ok(info), Some(state)));
+                    }
+                    Ok(None) => {
+                        tries.trace("list", state.start, None);
+                        return None;
                     }
                     Err(error) => error,
                 };
-                if let Err(error) = tries.pause_after(error).await {
+                tries.trace("list", state.start, Some(&error));
+                let last = if state.begun { Err(error) } else { tries.pause_after(error).await };
+                if let Err(error) = last {
                     return Some((Err(error), None));
                 }
-                state.keys = self.inner.list();
+                (state.keys, state.start) = (self.inner.list(), Instant::now());
             }
         }))
     }
@@ -398,12 +210,21 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     async fn probe(&self, probe: &mut Probe) {
         let mut tries = self.tries();
         // A person who looks for a fault wants to see it now.
-        tries.policy.attempts = tries.policy.attempts.min(PROBES);
+        tries.at_most(PROBES);
         loop {
             *probe = Probe::new();
-            let call = self.inner.probe(probe);
-            if let Err(server) = until(tries.deadline, tries.policy.deadline, call).await {
-                probe.cut_off(tries.too_late("probe", server));
+            let mut step = None;
+            let call = async {
+                self.inner.probe(probe).await;
+                probe.failed.take().map_or(Ok(()), |(name, error)| {
+                    step = Some(name);
+                    Err(error)
+                })
+            };
+            let Err(error) = tries.one("probe", call).await else { return };
+            match step {
+                Some(step) => probe.failed = Some((step, error)),
+                None => probe.cut_off(error),
             }
             let Some((step, error)) = probe.failed.take() else { return };
             if let Err(error) = tries.pause_after(error).await {

@@ -27,7 +27,7 @@ where
 {
     let limit = LayerOptions::default().with_deadline(policy.deadline).try_limit();
     let limited = || async {
-        let result = layer::limited(limit, layer::waiting_for("the API server", request())).await;
+        let result = layer::limited(limit, layer::waiting_for(|| "the API server", request())).await;
         result.map_err(|error| match error.kind() {
             ErrorKind::Timeout => error.operation(operation).provider(KUBERNETES),
             _ => error,

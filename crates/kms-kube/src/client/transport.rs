@@ -188,7 +188,7 @@ where
     let clock = clock.clone();
     let service = ServiceBuilder::new()
         .map_response(move |response: http::Response<_>| {
-            clock.record(kms_response::server_time(response.headers()));
+            kms_response::record_time(&clock, response.headers());
             response
         })
         .layer(config.base_uri_layer())
