@@ -36,15 +36,25 @@ pub(crate) struct Crash {
 impl Crash {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
         let Self { runs, seed, provider } = self;
-        // The run has its own program, with a faster clock.
         let needs = Needs { cryptsetup: true, pykmip: true, ..Needs::NONE };
-        let mut live = Live::start(sh, needs)?;
-        let (runs, seed) = (runs.to_string(), seed.to_string());
-        let provider = provider.iter();
-        run(cmd!(sh, "cargo build --package kms-tests --bins"))?;
-        let programs = target_dir(sh).join("debug");
-        live.set(servers::KMS, programs.join("kms-hurried"));
-        let crash = programs.join("crash");
-        run(live.apply(cmd!(sh, "{crash} run {runs} {seed} {provider...}")))
+        kill(sh, &mut Live::start(sh, needs)?, runs, seed, provider.as_deref())
     }
+}
+
+/// Kills so many rotations in each class of providers.
+pub(crate) fn kill(
+    sh: &Shell,
+    live: &mut Live,
+    runs: usize,
+    seed: u64,
+    provider: Option<&str>,
+) -> Result<()> {
+    let (runs, seed) = (runs.to_string(), seed.to_string());
+    let provider = provider.iter();
+    run(cmd!(sh, "cargo build --package kms-tests --bins"))?;
+    let programs = target_dir(sh).join("debug");
+    // The run has its own program, with a faster clock.
+    live.set(servers::KMS, programs.join("kms-hurried"));
+    let crash = programs.join("crash");
+    run(live.apply(cmd!(sh, "{crash} run {runs} {seed} {provider...}")))
 }

@@ -41,7 +41,7 @@ mod osd_host;
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use kms_core::{Error, ErrorKind, Result};
+use kms_core::{Error, ErrorKind, Result, Trace, trace};
 use kms_dispatch::Registry;
 use kms_rotation::{Options, Timer};
 
@@ -99,7 +99,12 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
         }
         cli::run(command, &invocation, &mut output).await
     };
-    let ended = block_on(work).and_then(|exit| exit).and_then(|exit| output.finish().map(|()| exit));
+    // A request tells the server which program has asked for this run, if that program says so.
+    let ended = match environment.get(trace::VARIABLE).and_then(Trace::parse) {
+        Some(trace) => block_on(trace.run(work)),
+        None => block_on(work),
+    };
+    let ended = ended.and_then(|exit| exit).and_then(|exit| output.finish().map(|()| exit));
     if let Some(file) = environment.get(job_report::FILE) {
         job_report::write(Path::new(file), &requests, ended.as_ref().err());
     }

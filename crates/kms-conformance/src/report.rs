@@ -72,6 +72,16 @@ impl Report {
         Self { provider, server_version: server_version.to_owned(), cases, ledger }
     }
 
+    /// The name of the provider.
+    pub fn provider(&self) -> &'static str {
+        self.provider
+    }
+
+    /// The version of the server, as the options of the run say; empty if they do not.
+    pub fn server_version(&self) -> &str {
+        &self.server_version
+    }
+
     /// All cases, in the order in which they ran.
     pub fn cases(&self) -> &[CaseReport] {
         &self.cases

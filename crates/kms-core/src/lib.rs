@@ -42,6 +42,7 @@ pub mod proxy;
 pub mod secret;
 pub mod security;
 pub mod token_life;
+pub mod trace;
 
 pub use crate::{
     builder::ProviderBuilder,
@@ -61,5 +62,6 @@ pub use crate::{
     proxy::ProxyRules,
     secret::{SecretData, SecretSource},
     security::{ConnectionDetails, KeyRotationSpec, KmsSpec, SecuritySpec},
+    trace::Trace,
 };
 pub use secrecy::{ExposeSecret, SecretString};

@@ -1,6 +1,6 @@
 //! Sends one request and reads its response.
 
-use std::{fmt, future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{fmt, future::Future, pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -123,7 +123,7 @@ impl HttpClient {
     /// client refused the server's certificate, or the proxy for this address is malformed) or `Protocol`.
     /// [`Error::retryable`] is `Always` if the request has certainly not reached the server.
     pub async fn send(&self, call: &Call) -> Result<HttpResponse> {
-        waiting_for(|| endpoint(&call.url), self.exchange(call)).await
+        waiting_for(|| endpoint(&call.url), pin!(self.exchange(call))).await
     }
 
     async fn exchange(&self, call: &Call) -> Result<HttpResponse> {
@@ -136,12 +136,13 @@ impl HttpClient {
         };
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         request.headers_mut().clone_from(headers);
+        kms_response::mark(request.headers_mut());
         *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0.clone()));
-        let mut response = self.in_time(self.client.execute(request)).await.map_err(annotate)?;
+        let mut response = self.in_time(pin!(self.client.execute(request))).await.map_err(annotate)?;
         self.has_answered.store(true, Relaxed);
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = ReceivedBody::of(&headers);
-        while let Some(chunk) = self.in_time(response.chunk()).await.map_err(annotate)? {
+        while let Some(chunk) = self.in_time(pin!(response.chunk())).await.map_err(annotate)? {
             body.append(&chunk).map_err(annotate)?;
         }
         let body = body.into_bytes();

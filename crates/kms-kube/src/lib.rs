@@ -9,9 +9,9 @@ mod lenient;
 #[cfg(feature = "client")]
 pub use crate::client::{
     Base64, Cause, ConnectOptions, Connection, FIELD_MANAGER, Failure, KUBERNETES, KubernetesSecretSource,
-    LIST_ROUNDS, Object, Objects, Owner, Page, Secret, Secrets, Trace, WARNINGS, Write, account_token,
-    ceph_cluster, ceph_clusters, check_object, connect, is_subdomain, pod_security, retry,
-    service_account_may, token_user, user_may_get,
+    LIST_ROUNDS, Object, Objects, Owner, Page, Secret, Secrets, WARNINGS, Write, account_token, ceph_cluster,
+    ceph_clusters, check_object, connect, is_subdomain, pod_security, retry, service_account_may, token_user,
+    user_may_get,
 };
 pub use crate::{
     ceph_cluster::{CephCluster, CephClusterSpec, DeviceSet, did_you_mean, misspelt},

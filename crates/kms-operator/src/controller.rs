@@ -9,8 +9,8 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
-use kms_core::{ErrorKind, KeyName, Result};
-use kms_kube::{Objects, Trace};
+use kms_core::{ErrorKind, KeyName, Result, Trace};
+use kms_kube::Objects;
 use kms_rook::{
     ESCROW_LABEL, Found, JobMaker, Naming, Osd, ROTATION_LABEL,
     client::{ApplyOptions, LastRotation, Reason, RookNamespace, prune},
@@ -26,7 +26,7 @@ use crate::{
     events::Announcer,
     facts::{Facts, Obstacle, OsdFacts},
     health::Health,
-    job::{Attempt, JobFacts, JobState},
+    job::{Attempt, JobFacts, JobState, traced},
     keys,
     lease::Leadership,
     metrics::Reconciles,
@@ -362,7 +362,7 @@ impl Controller {
             return Ok(());
         }
         let name = attempt.job_name();
-        match self.jobs.create(&name, &attempt.job(cluster, options, rules)?).await {
+        match self.jobs.create(&name, &traced(attempt.job(cluster, options, rules)?)).await {
             Ok(()) => info!(namespace = self.place.name(), job = %name, "an escrow begins"),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -393,7 +393,7 @@ impl Controller {
     /// Creates the Job of an attempt. If another replica has created it already, that is as good.
     async fn create(&mut self, maker: &JobMaker<'_>, osd: &Osd, attempt: &Attempt) -> Result<()> {
         let name = attempt.job_name(osd.id);
-        let created = self.jobs.create(&name, &attempt.job(maker, osd)).await;
+        let created = self.jobs.create(&name, &traced(attempt.job(maker, osd))).await;
         let is_new = match created {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => false,

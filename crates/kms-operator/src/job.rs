@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::EnvVar};
+use kms_core::{Trace, trace};
 use kms_rook::{JobMaker, Osd, ROTATION_LABEL, spread};
 
 use crate::reports::Failure;
@@ -80,6 +81,21 @@ impl Attempt {
 
 fn dated(what: &str, osd: u32, due: Timestamp, number: u32) -> String {
     format!("rook-kms-{what}-{osd}-{}-{number}", due.strftime("%Y%m%d%H%M%S"))
+}
+
+/// Hands the id of the requests of this reconcile to the program of a Job, whose requests to the KMS then carry it too.
+pub(crate) fn traced(mut job: Job) -> Job {
+    let pod = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
+    if let Some((trace, pod)) = Trace::current().zip(pod) {
+        for container in &mut pod.containers {
+            container.env.get_or_insert_default().push(EnvVar {
+                name: trace::VARIABLE.to_owned(),
+                value: Some(trace.header()),
+                value_from: None,
+            });
+        }
+    }
+    job
 }
 
 /// How far a Job is.

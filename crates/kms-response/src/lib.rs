@@ -2,10 +2,12 @@
 
 mod body;
 mod headers;
+mod mark;
 mod page;
 
 pub use crate::{
     body::ReceivedBody,
     headers::{record_time, retry_after},
+    mark::mark,
     page::WebPage,
 };

@@ -3,6 +3,7 @@
 //! - [`answers`]: our answers beside those of Go's library.
 //! - [`fake`]: a provider that fails on demand; with the feature `servers` also doubles of Key Vault, Key Protect and KMIP
 //!   servers, and an HTTP server that sends scripted bytes.
+//! - `figures`: what tests count, for the page of figures (feature `servers`).
 //! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
 //! - `luks`: images with real LUKS headers, and Rook's rotation on them (feature `servers`).
 //! - [`schema`]: JSON Schemas of documents, compared with `docs/schema`.
@@ -22,6 +23,8 @@
 
 pub mod answers;
 pub mod fake;
+#[cfg(feature = "servers")]
+pub mod figures;
 pub mod ledger;
 #[cfg(feature = "servers")]
 pub mod luks;

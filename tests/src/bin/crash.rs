@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use kms_testkit::figures;
 use kms_tests::{
     crash::{Dice, Kill, Subject, worker},
     stores::{Class, Store, Which},
@@ -143,6 +144,7 @@ fn sweep(which: Which, wanted: usize, seed: u64) -> Result<usize> {
         "{which}: {killed} kills, {at_steps} at steps and {at_any_time} of kms at any time; {took:.0?}, {:.2} s each",
         took.as_secs_f64() / killed.max(1) as f64
     );
+    figures::survived(&format!("a rotation on {which}"), killed);
     Ok(killed)
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kms_core::{Freshness, HistoryMode, Kek, KeyName, KmsProvider, PutMode};
-use kms_testkit::servers;
+use kms_testkit::{figures, servers};
 use kms_tests::{
     Kms, Ran,
     crash::{Dice, End},
@@ -238,4 +238,5 @@ async fn every_pair_survives_kills_at_random_moments() {
         all += run.await.unwrap();
     }
     println!("{all} kills");
+    figures::survived("a copy of a migration", all);
 }

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use kms_core::Kek;
 use kms_operator::Role;
 use kms_testkit::{
+    figures,
     luks::Image,
     servers::{Kube, OpenBao, OpenBaoConfig},
 };
@@ -122,7 +123,17 @@ async fn a_job_rotates_a_key_in_vault_and_the_osd_key_shows_it() {
 
     let leader = scene.leader().await;
     let job = scene.until("the Job", async || Ok(scene.jobs().await.into_values().next())).await;
+    let header = "sys/config/auditing/request-headers/traceparent";
+    vault.admin().call("POST", header, json!({"hmac": false})).await.unwrap();
+    let requests = vault.requests().unwrap();
     let ran = cluster.run_job(env!("CARGO_BIN_EXE_kms-hurried"), &job, &token, folder.path()).await.want(0);
+    let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().iter();
+    let trace = env.clone().find(|var| var["name"] == "TRACEPARENT").and_then(|var| var["value"].as_str());
+    let seen = requests.all().unwrap();
+    assert!(!seen.is_empty() && trace.is_some(), "{job:#}");
+    for request in seen {
+        assert_eq!(request.traceparent.as_deref(), trace, "the reconcile that has made the Job: {request:?}");
+    }
     let new = kek();
     assert!(device.opens(&new) && !device.opens(&old), "{}", ran.text());
     let ended = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
@@ -346,6 +357,7 @@ async fn no_osd_is_rotated_twice_or_forgotten_when_leaders_are_killed() {
     scene.until_ready_is(last, "UpToDate").await;
     assert!(ran.values().all(|jobs| jobs.len() == 1), "an OSD was rotated twice: {ran:?}");
     assert_eq!(scene.jobs().await.len(), all.len());
+    figures::survived("the operator that leads", kills);
     drop(replicas);
     scene
         .until("the survivor to lead", async || {

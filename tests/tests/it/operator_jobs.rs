@@ -233,7 +233,9 @@ fn run_escrow(scene: &Scene, job: &Value, token: &str, archives: &Path) -> Ran {
         .collect();
     let log = termination_log(archives);
     std::fs::write(&log, "").unwrap();
-    assert_eq!(container["env"], json!([{"name": "KMS_REPORT_FILE", "value": "/dev/termination-log"}]));
+    let env = container["env"].as_array().unwrap();
+    assert_eq!(env[0], json!({"name": "KMS_REPORT_FILE", "value": "/dev/termination-log"}));
+    assert_eq!((env.len(), &env[1]["name"]), (2, &json!("TRACEPARENT")), "{env:?}");
     let kms = Kms::new().env("KUBECONFIG", &scene.cluster.kubeconfig(token));
     let kms = kms.env("KMS_REPORT_FILE", &log.display().to_string());
     kms.run(&args.iter().map(String::as_str).collect::<Vec<_>>())

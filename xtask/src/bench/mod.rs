@@ -4,6 +4,7 @@
 mod builds;
 mod page;
 mod plot;
+mod safety;
 
 use std::path::PathBuf;
 
@@ -60,13 +61,15 @@ pub(crate) enum What {
     Providers,
     /// A rotation beside the calls of cryptsetup that Rook makes, and beside its own
     Rotate,
+    /// The conformance of every provider, and what survives kills: rotations on every provider, migrations, the operator
+    Safety,
     /// The provider of Vault beside a bare loop on the same server, and kms beside curl
     Vault,
 }
 
 impl What {
     /// What `all` measures, in the order of the page.
-    const EACH: [Self; 8] = [
+    const EACH: [Self; 9] = [
         Self::Vault,
         Self::Kmip,
         Self::Providers,
@@ -75,6 +78,7 @@ impl What {
         Self::Fleet,
         Self::Migrate,
         Self::Builds,
+        Self::Safety,
     ];
 
     /// The name of its results.
@@ -88,6 +92,7 @@ impl What {
             Self::Migrate => "migrate",
             Self::Providers => "providers",
             Self::Rotate => "rotate",
+            Self::Safety => "safety",
             Self::Vault => "vault",
         }
     }
@@ -125,6 +130,7 @@ impl Runner<'_> {
         let (example, part) = match what {
             What::All => bail!("all is every benchmark, not one"),
             What::Builds => return builds::measure(sh, &out),
+            What::Safety => return safety::measure(sh, &out, short),
             What::Boot => ("bench_rotate", Some("boot")),
             What::Fleet => ("bench_fleet", None),
             What::Kmip => ("bench_kmip", None),

@@ -1,4 +1,8 @@
 //! The running call: its deadline, and the server that it waits for, so that a time-out names who was slow.
+//!
+//! An async function has room for a future twice, as its argument and where it awaits it. So callers pass a large one as a
+//! pinned reference, or it doubles with each function that it goes through. What contains [`waiting_for`] is passed as a value
+//! or in a box: a limit drops what it cuts off, and only then is the server named.
 
 use std::{
     future::Future,

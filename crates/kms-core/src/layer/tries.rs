@@ -55,7 +55,8 @@ pub async fn retry<T, F>(policy: &RetryPolicy, operation: &'static str, call: im
 where
     F: Future<Output = Result<T>>,
 {
-    Tries::new(None, *policy, None).run(operation, call).await
+    // A call of a provider is in a box too: one that is not doubles with each function that it goes through.
+    Tries::new(None, *policy, None).run(operation, || Box::pin(call())).await
 }
 
 /// The state of one operation with its tries.

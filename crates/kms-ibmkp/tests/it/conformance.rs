@@ -9,6 +9,7 @@ use kms_testkit::{
         http::{Interferer, Response},
         ibmkp::{API_KEY, CutWay, Destroyed, IbmKp, Switches, Total},
     },
+    figures,
     ledger::LEDGER,
 };
 
@@ -31,7 +32,7 @@ async fn suite(change: impl FnOnce(&mut Switches), adapt: impl Fn(Setup<'_>) -> 
         .with_secret("API key", API_KEY)
         .with_racers(16)
         .with_rounds(2);
-    run(&subject, &options).await.assert_ok();
+    figures::passed(&run(&subject, &options).await);
 }
 
 /// The ways in which a service, or a proxy before it, cuts lists.

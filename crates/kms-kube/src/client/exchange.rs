@@ -19,7 +19,6 @@ use super::{
     connect::Connection,
     error::{Failure, Target, unreadable, unrefused, unsuccessful},
     names::FIELD_MANAGER,
-    trace,
 };
 
 /// How often a list is read from its beginning. It starts again once if the token of a page expires.
@@ -124,7 +123,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     let request = request
         .map_err(|cause| Error::new(ErrorKind::Unexpected, "the request could not be built").source(cause))?;
     let mut request = request.map(|own| body.map_or_else(|| Body::from(own), Body::from));
-    trace::mark(request.headers_mut());
+    kms_response::mark(request.headers_mut());
     let response = connection.client().send(request).await.map_err(|error| {
         let Failure { cause, error } = unrefused(error, target);
         let error = match connection.server() {

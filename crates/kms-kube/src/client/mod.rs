@@ -14,7 +14,6 @@ mod secret;
 mod secret_source;
 mod secrets;
 mod token_file;
-mod trace;
 mod transport;
 mod unusable;
 mod warnings;
@@ -32,6 +31,5 @@ pub use self::{
     secret::{Base64, Secret},
     secret_source::KubernetesSecretSource,
     secrets::Secrets,
-    trace::Trace,
     warnings::WARNINGS,
 };

@@ -1,6 +1,6 @@
 //! Retries of requests that may safely be sent more than once.
 
-use std::future::Future;
+use std::{future::Future, pin::pin};
 
 use kms_core::{
     ErrorKind, Result,
@@ -27,7 +27,7 @@ where
 {
     let limit = LayerOptions::default().with_deadline(policy.deadline).try_limit();
     let limited = || async {
-        let result = layer::limited(limit, layer::waiting_for(|| "the API server", request())).await;
+        let result = layer::limited(limit, layer::waiting_for(|| "the API server", pin!(request()))).await;
         result.map_err(|error| match error.kind() {
             ErrorKind::Timeout => error.operation(operation).provider(KUBERNETES),
             _ => error,

@@ -55,6 +55,8 @@ pub const CHROMEDRIVER: &str = "KMS_IT_CHROMEDRIVER";
 pub const PICTURES: &str = "KMS_IT_PICTURES";
 /// A folder for the documents that `kms` writes with `-o json`, which xtask validates by their schemas.
 pub const DOCUMENTS: &str = "KMS_IT_DOCUMENTS";
+/// A folder for what tests count: see [`figures`](crate::figures).
+pub const FIGURES: &str = "KMS_IT_FIGURES";
 /// The folder with the process id of each server, so that xtask can stop the servers of a killed test.
 pub const PIDS: &str = "KMS_IT_PIDS";
 /// How many times a test runs Rook's rotation beside ours at random moments; a fifth of it for each of some options of

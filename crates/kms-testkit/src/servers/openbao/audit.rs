@@ -27,6 +27,8 @@ pub struct Request {
     pub display_name: String,
     /// Whether it was refused before it reached the mount.
     pub refused: bool,
+    /// The header `traceparent`, if the server was told to log it.
+    pub traceparent: Option<String>,
 }
 
 /// Counts the requests since a point in time, without those of the harness' [`Admin`](super::Admin).
@@ -130,6 +132,10 @@ fn request(entry: &Value) -> Option<Request> {
         vault_namespace: text("/request/namespace/path"),
         display_name,
         refused: entry.get("error").is_some(),
+        traceparent: entry
+            .pointer("/request/headers/traceparent/0")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
     })
 }
 
