@@ -1,6 +1,7 @@
 //! The private test harness of this workspace. Implementers need `kms-conformance` only.
 //!
 //! - [`answers`]: our answers beside those of Go's library.
+//! - [`doctor`]: what `kms doctor` reports, as tests name it.
 //! - [`fake`]: a provider that fails on demand; with the feature `servers` also doubles of Key Vault, Key Protect and KMIP
 //!   servers, and an HTTP server that sends scripted bytes.
 //! - [`ledger`]: our providers' exceptions from the conformance suite, each with its reason.
@@ -21,6 +22,7 @@
 )]
 
 pub mod answers;
+pub mod doctor;
 pub mod fake;
 pub mod ledger;
 #[cfg(feature = "servers")]
