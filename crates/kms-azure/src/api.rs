@@ -585,9 +585,16 @@ impl SdkHttpClient for ToVault {
             request_id = answer.header("x-ms-request-id"),
             "asked the vault"
         );
-        // A proxy's page is neither a challenge nor a list of the vault, and says nothing about the token.
+        // A proxy's page is neither a challenge nor a list of the vault, and says nothing about the token. A 401 without a
+        // challenge says no more, unless it has the form of the vault.
         if let Some(error) = answer.page_error(!held_key) {
             return Err(wrapped(error));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let error = from_answer(&answer, held_key);
+            if error.kind() == ErrorKind::Protocol {
+                return Err(wrapped(error));
+            }
         }
         match (status, token) {
             (StatusCode::UNAUTHORIZED, token) => {
@@ -608,7 +615,7 @@ impl SdkHttpClient for ToVault {
         }
         let error = from_answer(&answer, held_key);
         // A disabled secret and a firewall are no matter of rights.
-        let is_right = status == StatusCode::FORBIDDEN
+        let is_right = error.kind() == ErrorKind::PermissionDenied
             && ![DISABLED, "ForbiddenByFirewall", "ForbiddenByConnection"]
                 .iter()
                 .any(|code| has_code(&error, code));

@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 
 use kms_core::{Error, ErrorKind, Retry};
-use kms_http::{HttpResponse, http::StatusCode};
+use kms_http::{
+    HttpResponse,
+    http::{StatusCode, header::WWW_AUTHENTICATE},
+};
 use serde_json::Value;
 
 /// The maximum number of characters of a server's message in an error.
@@ -49,7 +52,7 @@ impl Refusal {
             inner = text(&part(&deeper, "code")).or(inner);
         }
         Self {
-            of_service: json.get("error").is_some() || body.is_empty(),
+            of_service: json.get("error").is_some(),
             code: text(&part(&error, "code")),
             inner,
             message: text(&part(&error, "message")).or_else(|| text(&error)),
@@ -142,6 +145,8 @@ pub(crate) fn from_answer(answer: &HttpResponse, held_key: bool) -> Error {
         return with_id(error);
     }
     let Refusal { of_service, code, inner, message } = Refusal::read(&answer.body);
+    // A challenge is the vault's too, whatever comes with it.
+    let of_service = of_service || answer.headers.contains_key(WWW_AUTHENTICATE);
     let (kind, text, retry) = meaning(answer.status, code.as_deref(), inner.as_deref(), of_service);
     let mut error = match message.map(|message| words(&message)).filter(|text| !text.is_empty()) {
         Some(said) if !held_key => Error::new(kind, format!("{text}; the server said: {said}")),
@@ -189,6 +194,13 @@ fn meaning(
         StatusCode::BAD_REQUEST => {
             (ErrorKind::Protocol, "the vault rejects the request as malformed", Retry::Never)
         }
+        // The vault gives a reason with each refusal.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !of_service => (
+            ErrorKind::Protocol,
+            "the refusal does not come from Key Vault, but from a proxy, a firewall or a gateway in between, so it says \
+             nothing about our identity; check AZURE_VAULT_URL and the proxy",
+            Retry::Never,
+        ),
         StatusCode::UNAUTHORIZED => (
             ErrorKind::Unauthenticated,
             "the vault does not accept our token; check that AZURE_TENANT_ID is the tenant of the vault, and the clocks",
@@ -214,7 +226,6 @@ fn meaning(
              recover and purge are used",
             Retry::Never,
         ),
-        StatusCode::FORBIDDEN if !of_service => (ErrorKind::PermissionDenied, elsewhere, Retry::Never),
         StatusCode::FORBIDDEN => (
             ErrorKind::PermissionDenied,
             "the vault denies permission: a role or access policy is missing, its firewall blocks this network, or \
@@ -368,8 +379,24 @@ mod tests {
             (403, refusal("Forbidden", "ForbiddenByPolicy"), PermissionDenied, Retry::Never, "access policy"),
             (403, refusal("Forbidden", "ForbiddenByFirewall"), PermissionDenied, Retry::Never, "firewall"),
             (403, refusal("NeverHeardOf", ""), PermissionDenied, Retry::Never, "role or access policy"),
-            // A proxy's refusal is not one of our rights.
+            // A refusal of something in between says nothing about our rights.
             (403, "<html>".to_owned(), Protocol, Retry::Never, "web page"),
+            (401, String::new(), Protocol, Retry::Never, "does not come from Key Vault"),
+            (
+                401,
+                r#"{"message":"Unauthorized"}"#.to_owned(),
+                Protocol,
+                Retry::Never,
+                "does not come from Key Vault",
+            ),
+            (403, String::new(), Protocol, Retry::Never, "does not come from Key Vault"),
+            (
+                403,
+                r#"{"message":"Forbidden"}"#.to_owned(),
+                Protocol,
+                Retry::Never,
+                "does not come from Key Vault",
+            ),
             (404, refusal("SecretNotFound", ""), NotFound, Retry::Never, "no such secret"),
             (404, refusal("NotFound", "SecretNotFound"), NotFound, Retry::Never, "no such secret"),
             (404, refusal("VaultNotFound", ""), ConfigInvalid, Retry::Never, "no such vault"),

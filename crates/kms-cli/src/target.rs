@@ -24,6 +24,18 @@ use crate::{
     settings::{self, Settings},
 };
 
+/// The settings that say where the keys are. Every provider refuses an address with a user or a password.
+const PLACE: [&str; 8] = [
+    "VAULT_ADDR",
+    "VAULT_NAMESPACE",
+    "VAULT_BACKEND_PATH",
+    "IBM_KP_BASE_URL",
+    "IBM_KP_SERVICE_INSTANCE_ID",
+    "IBM_KP_KEY_RING",
+    "AZURE_VAULT_URL",
+    "KMIP_ENDPOINT",
+];
+
 /// The warning before kms stores a key for a CephCluster that is being deleted.
 const BEING_DELETED: &str =
     "the CephCluster is being deleted: if its keys are Kubernetes Secrets, they are deleted with it";
@@ -105,6 +117,29 @@ impl Target {
             self.cluster_name(),
             self.settings.fsid().map(ToOwned::to_owned),
         ))
+    }
+
+    /// Where the keys are, in words: the provider, the settings that name the place, and the namespace and the API server of
+    /// keys in Secrets.
+    pub(crate) fn place(&self) -> String {
+        let Ok(provider) = self.provider() else { return "the KMS".to_owned() };
+        let details = &self.security().kms.connection_details;
+        let mut place: Vec<String> = Vec::new();
+        for setting in provider.settings().unwrap_or_default() {
+            let value =
+                details.iter().find(|(name, _)| setting.is_named(name)).map(|(_, value)| value.trim());
+            if let Some(value) = value.filter(|value| PLACE.contains(&setting.name) && !value.is_empty()) {
+                place.push(format!("{} {value}", setting.name));
+            }
+        }
+        if matches!(provider, Provider::KubernetesSecret) {
+            place.extend(self.kube_namespace().map(|name| format!("namespace {name}")));
+            place.extend(self.kubernetes.server().map(|server| format!("API server {server}")));
+        }
+        match place.is_empty() {
+            true => provider.to_string(),
+            false => format!("{provider} ({})", place.join(", ")),
+        }
     }
 
     /// The connection to the Kubernetes of the cluster, which is made at its first use.

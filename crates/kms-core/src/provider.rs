@@ -65,14 +65,17 @@ pub enum KeyState {
     Disabled,
     /// The time until which the key is valid has passed. Some servers hand its KEK out nevertheless.
     Expired,
+    /// The name is left, and the server no longer has the KEK.
+    Destroyed,
 }
 
 impl KeyState {
-    /// The state as one word: `disabled`, `expired`.
+    /// The state as one word: `disabled`, `expired`, `destroyed`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
             Self::Expired => "expired",
+            Self::Destroyed => "destroyed",
         }
     }
 }

@@ -154,6 +154,11 @@ impl HttpClient {
         self.builder.proxies.for_url(url)
     }
 
+    /// The setting that names the proxy for `url`.
+    pub(crate) fn proxy_setting(&self, url: &Url) -> &'static str {
+        self.builder.proxies.setting_for(url)
+    }
+
     /// How long the server may be silent.
     pub(crate) fn read_timeout(&self) -> Duration {
         self.builder.read_timeout

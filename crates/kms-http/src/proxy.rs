@@ -5,6 +5,9 @@ use std::fmt;
 use kms_core::{Error, ProxyRules, Result};
 use url::{Host, Url};
 
+/// The proxy for every request, in messages.
+const OF_SETTINGS: &str = "the proxy in the settings";
+
 /// The proxies that requests go through. The caller passes the environment; nothing here reads it.
 #[derive(Clone, Default)]
 pub struct Proxies {
@@ -49,14 +52,23 @@ impl Proxies {
     /// `ConfigInvalid` if the address of the proxy is not that of an HTTP proxy, and as [`ProxyRules::proxy_for`]. The
     /// error does not show the address, which may hold a password.
     pub fn for_url(&self, url: &Url) -> Result<Option<Url>> {
+        let setting = self.setting_for(url);
         if let Some(given) = &self.all {
-            return proxy_url("the proxy in the settings", given).map(Some);
+            return proxy_url(setting, given).map(Some);
         }
         let host = url.host_str().unwrap_or_default();
         let proxy =
             self.rules.proxy_for(url.scheme(), host, url.port_or_known_default().unwrap_or_default())?;
-        let variable = if url.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
-        proxy.map(|text| proxy_url(variable, text)).transpose()
+        proxy.map(|text| proxy_url(setting, text)).transpose()
+    }
+
+    /// What names the proxy for a request: the settings, or a variable of the environment.
+    pub(crate) fn setting_for(&self, url: &Url) -> &'static str {
+        match (&self.all, url.scheme()) {
+            (Some(_), _) => OF_SETTINGS,
+            (None, "https") => "HTTPS_PROXY",
+            (None, _) => "HTTP_PROXY",
+        }
     }
 
     /// Checks the proxy for every request. A proxy of the environment is checked when it applies to a request: another
@@ -66,7 +78,7 @@ impl Proxies {
     ///
     /// `ConfigInvalid` if its address is not that of an HTTP proxy.
     pub fn check(&self) -> Result<()> {
-        self.all.as_deref().map_or(Ok(()), |given| proxy_url("the proxy in the settings", given).map(|_| ()))
+        self.all.as_deref().map_or(Ok(()), |given| proxy_url(OF_SETTINGS, given).map(|_| ()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::pin, sync::atomic::Ordering::Relaxed, time::
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kms_core::{
-    Error, Result,
+    Error, ErrorKind, Result,
     layer::{limited, step_limit, waiting_for},
 };
 use kms_response::{ReceivedBody, WebPage};
@@ -146,9 +146,30 @@ impl HttpClient {
             body.append(&chunk).map_err(annotate)?;
         }
         let body = body.into_bytes();
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(self.proxy_refuses(url, uses_proxy));
+        }
         let response = HttpResponse { status, headers, body };
         kms_response::record_time(&self.clock, &response.headers);
         Ok(response)
+    }
+
+    /// The error for a status 407, with which a proxy answers a request that is not in a tunnel (RFC 9110 §15.5.8). The server
+    /// has not got the request.
+    fn proxy_refuses(&self, url: &Url, uses_proxy: bool) -> Error {
+        let setting = self.proxy_setting(url);
+        let message = if uses_proxy {
+            format!(
+                "the proxy asks for credentials, or for others than ours (HTTP status 407): set them in {setting}, as \
+                 http://USER:PASSWORD@PROXY"
+            )
+        } else {
+            format!(
+                "a proxy in between asks for credentials (HTTP status 407), and no proxy is set: set {setting} to its address \
+                 with credentials, as http://USER:PASSWORD@PROXY"
+            )
+        };
+        Error::new(ErrorKind::Unavailable, message).context("server", endpoint(url))
     }
 
     /// Waits for the server's next bytes.

@@ -183,6 +183,13 @@ fn by_status(answer: &HttpResponse, of_service: bool) -> Error {
         StatusCode::BAD_REQUEST => {
             error(ErrorKind::Protocol, "the server rejects the request as malformed", Retry::Never)
         }
+        // Key Protect gives a reason with each refusal.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !of_service => error(
+            ErrorKind::Protocol,
+            "the refusal does not come from Key Protect, but from a proxy, a firewall or a gateway in between, so it says \
+             nothing about the API key; check IBM_KP_BASE_URL and the proxies in between",
+            Retry::Never,
+        ),
         // IAM has just accepted the API key, so the API key is valid. The service reports no further cause.
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::PermissionDenied,
@@ -272,7 +279,13 @@ mod tests {
             (500, refusal("INCOMPLETE_METADATA_ERR"), Unavailable, Retry::IfIdempotent),
             (500, refusal("BAD_BODY_ERR"), Unavailable, Retry::IfIdempotent),
             (401, plain.to_owned(), PermissionDenied, Retry::Never),
+            (403, plain.to_owned(), PermissionDenied, Retry::Never),
             (403, refusal("SERVICE_ONLY_ERR"), PermissionDenied, Retry::Never),
+            // Something in between has answered.
+            (401, String::new(), Protocol, Retry::Never),
+            (401, r#"{"error":"Unauthorized"}"#.to_owned(), Protocol, Retry::Never),
+            (403, String::new(), Protocol, Retry::Never),
+            (403, r#"{"message":"Forbidden"}"#.to_owned(), Protocol, Retry::Never),
             (404, refusal("KEY_RING_NOT_FOUND_ERR"), ConfigInvalid, Retry::Never),
             (404, plain.to_owned(), Protocol, Retry::Never),
             (410, plain.to_owned(), Protocol, Retry::Never),

@@ -27,6 +27,8 @@ pub(crate) struct Object {
     pub(crate) object_type: Option<u32>,
     /// Whether the server has destroyed the key material; some servers keep the attributes.
     pub(crate) destroyed: bool,
+    /// Whether the object is deactivated, by its date or by someone. Some servers hand its KEK out nevertheless.
+    pub(crate) deactivated: bool,
 }
 
 impl Object {
@@ -55,6 +57,7 @@ impl Object {
             destroyed: attributes
                 .state
                 .is_some_and(|found| matches!(found, state::DESTROYED | state::DESTROYED_COMPROMISED)),
+            deactivated: attributes.state == Some(state::DEACTIVATED),
         }
     }
 
@@ -203,6 +206,7 @@ mod tests {
             initial_date: Some(date),
             object_type: Some(2),
             destroyed: false,
+            deactivated: false,
         }
     }
 

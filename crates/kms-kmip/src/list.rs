@@ -1,13 +1,15 @@
 //! Lists keys.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use kms_core::{Error, KeyInfo, KeyName, KeyVersion, Result};
+use kms_core::{Error, KeyInfo, KeyName, KeyState, KeyVersion, Result};
+use tracing::debug;
 
 use crate::{
-    api::Api,
+    api::{Api, BATCH},
     classify::{Object, classify},
     get::time,
+    habits::Batches,
     index::{Index, check_identifier},
     label::{NO_CLUSTER, cluster_filter},
     locate::{Effort, Located},
@@ -36,6 +38,7 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Listing> {
             listed.insert(name);
         }
     }
+    mark(api, &mut keys).await;
     let Located { mut uids, incomplete } = locate(api).await?;
     uids.retain(|uid| !indexed.contains(uid));
     let mut names: BTreeMap<KeyName, Vec<Object>> = BTreeMap::new();
@@ -49,6 +52,7 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Listing> {
             Ok(Some(objects)) => keys.push(
                 KeyInfo::new(name)
                     .with_times(None, time(objects.current.initial_date))
+                    .with_state(state(&objects.current))
                     .with_version(KeyVersion::new(objects.current.uid)),
             ),
             Ok(None) => {}
@@ -57,6 +61,39 @@ pub(crate) async fn list(api: &Api, index: Index<'_>) -> Result<Listing> {
         }
     }
     Ok((keys, incomplete))
+}
+
+/// What a list marks at an object.
+fn state(object: &Object) -> Option<KeyState> {
+    object.deactivated.then_some(KeyState::Expired)
+}
+
+/// Marks the keys of the index: for that it reads the attributes of their objects, sixteen in a request.
+///
+/// A server that executes one operation a request would need a request for each key, and then no key is marked. Nor is one
+/// if the server does not describe the objects: the list is complete without marks.
+async fn mark(api: &Api, keys: &mut [KeyInfo]) {
+    let uid = |key: &KeyInfo| key.version.as_ref().map(|version| version.as_str().to_owned());
+    let uids: Vec<String> = keys.iter().filter_map(uid).collect();
+    // The response to the first batch shows whether the server executes batches.
+    let (first, rest) = uids.split_at(BATCH.min(uids.len()));
+    let mut found: HashMap<String, Object> = HashMap::new();
+    for part in [first, rest] {
+        if api.habits().batches() == Batches::Unsupported {
+            return;
+        }
+        match api.objects(part.to_vec(), true).await {
+            Ok(objects) => found.extend(objects.into_iter().map(|object| (object.uid.clone(), object))),
+            Err(error) => return debug!(%error, "the keys of the index are not marked"),
+        }
+    }
+    for key in keys {
+        key.state = match uid(key).map(|uid| found.get(&uid)) {
+            Some(Some(object)) => state(object),
+            Some(None) => Some(KeyState::Destroyed),
+            None => None,
+        };
+    }
 }
 
 /// Finds all objects that may be ours: all that the client may see.

@@ -353,6 +353,9 @@ impl Judge<'_> {
             (Some(_), Some(key)) if key.state == Some(KeyState::Disabled) => {
                 (State::Missing, Some("the key is disabled, and the KMS does not hand it out".to_owned()))
             }
+            (Some(_), Some(key)) if key.state == Some(KeyState::Destroyed) => {
+                (State::Missing, Some("the KMS has the name of the key, and no longer its KEK".to_owned()))
+            }
             (Some(name), Some(key)) => match self.devices.get(name) {
                 Some(Some(problem)) => (State::Mixed, Some(problem.clone())),
                 _ => self.age(key),
@@ -476,9 +479,11 @@ mod tests {
             Facts { osds: vec![osd(0, "a")], keys: vec![KeyInfo::new(name("a"))], ..Facts::default() };
         assert_eq!(states(facts, Some(DAY)), [("a".to_owned(), State::Unknown)]);
         // A key that the KMS does not hand out is no key.
-        let disabled = key("a", 0).with_state(Some(KeyState::Disabled));
-        let facts = Facts { osds: vec![osd(0, "a")], keys: vec![disabled], ..Facts::default() };
-        assert_eq!(states(facts, None), [("a".to_owned(), State::Missing)]);
+        for state in [KeyState::Disabled, KeyState::Destroyed] {
+            let kept = key("a", 0).with_state(Some(state));
+            let facts = Facts { osds: vec![osd(0, "a")], keys: vec![kept], ..Facts::default() };
+            assert_eq!(states(facts, None), [("a".to_owned(), State::Missing)]);
+        }
         // The server's clock is ahead of ours.
         let ahead = key("a", 0).with_times(None, Some(now() + DAY));
         let facts = Facts { osds: vec![osd(0, "a")], keys: vec![ahead], ..Facts::default() };

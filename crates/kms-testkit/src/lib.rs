@@ -1,6 +1,7 @@
 //! The private test harness of this workspace. Implementers need `kms-conformance` only.
 //!
 //! - [`answers`]: our answers beside those of Go's library.
+//! - [`doctor`]: what `kms doctor` reports, as tests name it.
 //! - [`fake`]: a provider that fails on demand; with the feature `servers` also doubles of Key Vault, Key Protect and KMIP
 //!   servers, and an HTTP server that sends scripted bytes.
 //! - `figures`: what tests count, for the page of figures (feature `servers`).
@@ -22,6 +23,7 @@
 )]
 
 pub mod answers;
+pub mod doctor;
 pub mod fake;
 #[cfg(feature = "servers")]
 pub mod figures;

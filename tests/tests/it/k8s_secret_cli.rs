@@ -47,6 +47,9 @@ async fn keys_are_kept_in_secrets_as_rook_keeps_them() {
     let which = format!("{}/rook-ceph", place.name());
     let admin = kms(&kube, &place, "admintoken").global(&["--cluster", &which]);
     let _ = admin.run(&["check"]).want(0);
+    let empty = admin.run(&["list"]).want(0);
+    let looked_at = format!("(namespace {}, API server {}) has none", place.name(), kube.url());
+    assert!(empty.stderr.contains(&looked_at), "{}", empty.stderr);
     let _ = admin.run(&["create", NAME]).want(0);
     let secret = place.call("GET", &place.path(&format!("secrets/{ID}")), Value::Null).await.unwrap();
     assert_eq!(secret["type"], "kubernetes.io/rook");

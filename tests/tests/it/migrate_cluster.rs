@@ -497,14 +497,50 @@ async fn a_rotation_after_the_comparison_keeps_the_cluster_at_the_source() {
         assert_eq!(refused["failures"][0]["name"], key(1), "{refused}");
         assert_eq!((moved.held().await, moved.block().await.get("connectionDetails")), (Vec::new(), None));
     }
-    moved.cluster.set_key_rotation(true).await;
     let _ = moved.step("verify", &[]).want(0);
-    moved
-        .cluster
-        .patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &json!({"spec": {"skipUpgradeChecks": true}}))
-        .await;
-    let ran = moved.step("cutover", &[]).want(2);
-    assert!(ran.stderr.contains("skipUpgradeChecks"), "{}", ran.stderr);
+
+    // The gates of Rook are off, the cluster rotates keys, and its CronJobs stay when that ends.
+    let gates = ["skipUpgradeChecks", "continueUpgradeAfterChecksEvenIfNotHealthy"];
+    let set_gates = async |on: bool| {
+        let change = json!({"spec": {gates[0]: on, gates[1]: on}});
+        moved.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &change).await;
+    };
+    moved.cluster.set_key_rotation(true).await;
+    let _ = admin.run(&["cronjobs", "apply"]).want(0);
+    set_gates(true).await;
+    let unasked = format!(
+        "Rook would restart OSDs without asking Ceph whether that is safe: set {} and {} of the CephCluster to false",
+        gates[0], gates[1]
+    );
+    let rotates = "keyRotation.enabled of the CephCluster is true, and a rotation makes copies stale: set it to false until \
+                   the migration is finished";
+    let cron_jobs = |count: usize| {
+        format!(
+            "CronJobs rotate {count} of the keys, and a rotation makes copies stale: suspend them until the migration is \
+             finished"
+        )
+    };
+    let expect = |stops: &[&str], refusal: &str| {
+        assert_eq!(moved.found(&[]).0, stops);
+        let refused = moved.step("cutover", &[]).want(2);
+        assert!(refused.stderr.contains(refusal), "{}", refused.stderr);
+    };
+    let all = cron_jobs(OSDS);
+    expect(&[&all, &unasked, rotates], &format!("{unasked}; {rotates}"));
+    set_gates(false).await;
+    expect(&[&all, rotates], rotates);
+    moved.cluster.set_key_rotation(false).await;
+    expect(&[&all], &all);
+    // A suspended CronJob rotates nothing.
+    for osd in 0..OSDS {
+        let job = format!("cronjobs/rook-ceph-osd-key-rotation-{osd}");
+        moved.cluster.patch("batch/v1", &job, &json!({"spec": {"suspend": true}})).await;
+        if osd == 0 {
+            expect(&[&cron_jobs(OSDS - 1)], &cron_jobs(OSDS - 1));
+        }
+    }
+    assert_eq!(moved.found(&[]).0, Vec::<String>::new());
+    assert_eq!((moved.held().await, moved.block().await.get("connectionDetails")), (Vec::new(), None));
 }
 
 #[tokio::test]

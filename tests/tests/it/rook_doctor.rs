@@ -1,11 +1,12 @@
 //! `kms doctor` on a real API server and a real OpenBao: nothing wrong, and then one thing wrong at a time.
 use kms_core::Kek;
 use kms_testkit::{
+    doctor::{Finding, because, finding, found, wrong},
     luks::Image,
-    servers::{OpenBao, OpenBaoConfig, http::Http, openbao::TokenSpec, wait},
+    servers::{OpenBao, OpenBaoConfig, http::Http, openbao::TokenSpec, port, wait},
 };
 use kms_tests::{
-    Kms, Ran,
+    Kms,
     age::Pair,
     documents::keep_file,
     gateway::Gateway,
@@ -23,10 +24,6 @@ struct Scene {
     vault: OpenBao,
     config: String,
 }
-
-/// A finding that is not `ok`: code, state, object, next command; the code of the reason in place of the object if it was
-/// not checked.
-type Found = (String, String, String, String);
 
 impl Scene {
     async fn new() -> Self {
@@ -75,8 +72,8 @@ impl Scene {
     }
 
     /// What is not in order.
-    fn found(&self) -> Vec<Found> {
-        found(&self.kms().run(&["-o", "json", "doctor"]))
+    fn found(&self) -> Vec<Finding> {
+        found(&self.kms().run(&["-o", "json", "doctor"]).json())
     }
 
     /// Waits until the API server grants the rotation account its rights, or does not.
@@ -87,36 +84,11 @@ impl Scene {
 
     /// Checks that nothing is wrong.
     fn expect_health(&self) {
-        assert_eq!(self.found(), Vec::<Found>::new());
+        assert_eq!(self.found(), Vec::<Finding>::new());
     }
 }
 
-/// What a run has found that is not in order.
-fn found(ran: &Ran) -> Vec<Found> {
-    let document = ran.json();
-    let findings = document["findings"].as_array().unwrap();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    findings
-        .iter()
-        .filter(|finding| finding["state"] != "ok")
-        .map(|finding| {
-            let object =
-                if finding["state"] == "not-checked" { &finding["because"] } else { &finding["object"] };
-            (text(&finding["code"]), text(&finding["state"]), text(object), text(&finding["next"]))
-        })
-        .collect()
-}
-
-fn is(code: &str, state: &str, object: &str, next: impl Into<String>) -> Found {
-    (code.to_owned(), state.to_owned(), object.to_owned(), next.into())
-}
-
-/// The checks that were not made because of `code`.
-fn because(code: &str, checks: &[&str]) -> Vec<Found> {
-    checks.iter().map(|check| is(check, "not-checked", code, "")).collect()
-}
-
-fn all(findings: impl IntoIterator<Item = Vec<Found>>) -> Vec<Found> {
+fn all(findings: impl IntoIterator<Item = Vec<Finding>>) -> Vec<Finding> {
     let mut all: Vec<_> = findings.into_iter().flatten().collect();
     all.sort();
     all
@@ -175,8 +147,8 @@ async fn what_is_wrong_in_the_kms_is_found_and_what_needs_it_is_not_checked() {
     set_token(&token).await;
     let expected = [
         vec![
-            is("KMS0405", "warning", "vault", &check),
-            is("KMS0801", "error", "vault", format!("{kms} list")),
+            finding("KMS0405", "warning", "vault", &check),
+            finding("KMS0801", "error", "vault", format!("{kms} list")),
         ],
         because("KMS0801", &["KMS0803", "KMS0804"]),
     ];
@@ -186,7 +158,7 @@ async fn what_is_wrong_in_the_kms_is_found_and_what_needs_it_is_not_checked() {
     let spec = TokenSpec { policies: &["default"], ..Default::default() };
     set_token(&admin.create_token(spec).await.unwrap()).await;
     let expected = [
-        vec![is("KMS0404", "error", "vault", &check)],
+        vec![finding("KMS0404", "error", "vault", &check)],
         because("KMS0404", &["KMS0405", "KMS0801", "KMS0803", "KMS0804"]),
     ];
     assert_eq!(scene.found(), all(expected));
@@ -194,20 +166,30 @@ async fn what_is_wrong_in_the_kms_is_found_and_what_needs_it_is_not_checked() {
     // A token that has ended.
     set_token("s.gone").await;
     let after_login = ["KMS0402", "KMS0403", "KMS0404", "KMS0405", "KMS0801", "KMS0803", "KMS0804"];
-    let expected = [vec![is("KMS0401", "error", "vault", &check)], because("KMS0401", &after_login)];
+    let expected = [vec![finding("KMS0401", "error", "vault", &check)], because("KMS0401", &after_login)];
     assert_eq!(scene.found(), all(expected));
+
+    // A token that nothing can renew.
+    let spec = TokenSpec { renewable: false, ..TokenSpec::default() };
+    set_token(&admin.create_token(spec).await.unwrap()).await;
+    assert_eq!(scene.found(), [finding("KMS0402", "warning", "vault", &check)]);
     set_token(&rook_token).await;
     scene.expect_health();
 
     // The clusters' keys go with the mount, so this comes last.
     admin.call("DELETE", "sys/mounts/rookv2", Value::Null).await.unwrap();
     let expected = [
-        vec![is("KMS0403", "error", "vault", &check)],
+        vec![finding("KMS0403", "error", "vault", &check)],
         because("KMS0403", &["KMS0404", "KMS0405", "KMS0801", "KMS0803", "KMS0804"]),
     ];
     assert_eq!(scene.found(), all(expected));
     let _ = scene.kms().run(&["doctor", "--short"]).want(1);
     let _ = scene.kms().run(&["doctor", "--skip", "KMS0403"]).want(0);
+
+    admin.call("PUT", "sys/seal", Value::Null).await.unwrap();
+    // The doctor tries again until the time limit.
+    let report = scene.kms().run(&["--timeout", "2s", "-o", "json", "doctor"]).want(1).json();
+    assert_eq!(wrong(&report), [finding("KMS0305", "error", "vault", &check)]);
 }
 
 #[tokio::test]
@@ -237,7 +219,7 @@ async fn an_expired_certificate_keeps_everything_behind_it_from_being_checked() 
         "KMS0803", "KMS0804", "KMS1101",
     ];
     let expected = [
-        vec![is("KMS0303", "error", "vault", format!("{kms} check --read-only"))],
+        vec![finding("KMS0303", "error", "vault", format!("{kms} check --read-only"))],
         because("KMS0303", &behind),
     ];
     assert_eq!(scene.found(), all(expected));
@@ -253,7 +235,7 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     let (kms, kubectl) = scene.start();
     let (_, name) = OSDS[0];
     let _ = scene.kms().run(&["create", "gone"]).want(0);
-    let orphan = vec![is("KMS0804", "warning", "key gone", format!("{kms} inventory"))];
+    let orphan = vec![finding("KMS0804", "warning", "key gone", format!("{kms} inventory"))];
     assert_eq!(scene.found(), orphan);
     let _ = scene.kms().run(&["doctor"]).want(0);
     let _ = scene.kms().run(&["doctor", "--fail-on", "warning"]).want(1);
@@ -266,7 +248,8 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
 
     let path = format!("rookv2/metadata/{PREFIX}{name}");
     scene.vault.admin().call("DELETE", &path, Value::Null).await.unwrap();
-    let missing = is("KMS0803", "error", &format!("{name} (OSD 1)"), format!("{kms} recover {name} DEVICE"));
+    let missing =
+        finding("KMS0803", "error", &format!("{name} (OSD 1)"), format!("{kms} recover {name} DEVICE"));
     assert_eq!(scene.found(), [missing]);
     let _ = scene.kms().run(&["create", name]).want(0);
     scene.expect_health();
@@ -277,7 +260,7 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &label("other")).await;
     let show = format!("{kubectl} get deployment {deployment} -o yaml");
     let expected = [
-        vec![is("KMS0702", "error", &format!("Deployment {deployment}"), show.clone())],
+        vec![finding("KMS0702", "error", &format!("Deployment {deployment}"), show.clone())],
         because("KMS0702", &["KMS0605", "KMS0803", "KMS0804"]),
     ];
     assert_eq!(scene.found(), all(expected));
@@ -285,11 +268,12 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     scene.expect_health();
 
     // Every key is older than nothing.
-    let stale = found(&scene.kms().run(&["-o", "json", "doctor", "--older-than", "0s"]).want(0));
-    let names = |found: &[Found]| -> Vec<String> {
-        found.iter().map(|found| format!("{} {}", found.0, found.2)).collect()
+    let stale = found(&scene.kms().run(&["-o", "json", "doctor", "--older-than", "0s"]).want(0).json());
+    let is_stale = |(id, name)| {
+        let rotate = format!("{kms} rotate {name} DEVICE");
+        finding("KMS0805", "warning", &format!("{name} (OSD {id})"), rotate)
     };
-    assert_eq!(names(&stale), OSDS.map(|(id, name)| format!("KMS0805 {name} (OSD {id})")));
+    assert_eq!(stale, OSDS.map(is_stale));
 
     // Of two device sets one is not encrypted.
     let storage = |storage: Value| json!({"spec": {"storage": storage}});
@@ -297,7 +281,7 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(both)).await;
     let object = format!("CephCluster {}/rook-ceph", scene.cluster.place.name());
     let show = format!("{kubectl} get cephcluster -o yaml");
-    assert_eq!(scene.found(), [is("KMS0203", "warning", &object, show)]);
+    assert_eq!(scene.found(), [finding("KMS0203", "warning", &object, show)]);
     scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &storage(Value::Null)).await;
     scene.expect_health();
 
@@ -308,7 +292,7 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     let differ = |id: usize| {
         let deployment = format!("rook-ceph-osd-{id}");
         let show = format!("{kubectl} get deployment {deployment} -o yaml");
-        is("KMS0703", "warning", &format!("Deployment {deployment}"), show)
+        finding("KMS0703", "warning", &format!("Deployment {deployment}"), show)
     };
     assert_eq!(scene.found(), OSDS.map(|(id, _)| differ(id)));
     let back =
@@ -319,14 +303,14 @@ async fn osds_without_keys_and_keys_without_osds_are_found() {
     let limits = json!({"metadata": {"annotations": {"kms.ceph.rook.io/key-rotation-outcome": "failed"}}});
     scene.cluster.patch("apps/v1", &format!("deployments/{deployment}"), &limits).await;
     let events = format!("{kubectl} events --for deployment/{deployment}");
-    let failed = is("KMS0704", "warning", &format!("Deployment {deployment}"), events);
+    let failed = finding("KMS0704", "warning", &format!("Deployment {deployment}"), events);
     assert_eq!(scene.found(), std::slice::from_ref(&failed));
 
     // Its CronJob outlives an OSD.
     let (gone, _) = OSDS[1];
     scene.cluster.call("DELETE", "apps/v1", &format!("deployments/rook-ceph-osd-{gone}"), Value::Null).await;
     let left = format!("CronJob rook-ceph-osd-key-rotation-{gone}");
-    let left = is("KMS0605", "warning", &left, format!("{kms} cronjobs prune --dry-run"));
+    let left = finding("KMS0605", "warning", &left, format!("{kms} cronjobs prune --dry-run"));
     assert_eq!(scene.found(), [left, failed]);
 }
 
@@ -340,7 +324,7 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
     let suspend = |suspend: bool| json!({"spec": {"suspend": suspend}});
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &suspend(true)).await;
     let resume = format!("{kubectl} patch cronjob {ours} --patch '{{\"spec\": {{\"suspend\": false}}}}'");
-    assert_eq!(scene.found(), [is("KMS0604", "warning", &object, resume)]);
+    assert_eq!(scene.found(), [finding("KMS0604", "warning", &object, resume)]);
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &suspend(false)).await;
     scene.expect_health();
 
@@ -349,7 +333,7 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}/status"), &status).await;
     assert_eq!(
         scene.found(),
-        [is("KMS0608", "warning", &object, format!("{kubectl} describe cronjob {ours}"))]
+        [finding("KMS0608", "warning", &object, format!("{kubectl} describe cronjob {ours}"))]
     );
     let status = json!({"status": {"lastSuccessfulTime": "2026-11-29T03:10:00Z"}});
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}/status"), &status).await;
@@ -361,19 +345,22 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
     twin["metadata"] = json!({"name": name, "labels": {"app": "rook-kms-key-rotation", "rook_cluster": scene.cluster.place.name()}});
     scene.cluster.call("POST", "batch/v1", "cronjobs", twin).await;
     let apply = format!("{kms} cronjobs apply --dry-run");
-    assert_eq!(scene.found(), [is("KMS0602", "error", &format!("key {}", OSDS[0].1), apply.clone())]);
+    assert_eq!(scene.found(), [finding("KMS0602", "error", &format!("key {}", OSDS[0].1), apply.clone())]);
     scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{name}"), Value::Null).await;
     scene.expect_health();
 
     scene.cluster.call("DELETE", "batch/v1", &format!("cronjobs/{ours}"), Value::Null).await;
-    assert_eq!(scene.found(), [is("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply.clone())]);
+    assert_eq!(
+        scene.found(),
+        [finding("KMS0603", "warning", &format!("{} (OSD 1)", OSDS[0].1), apply.clone())]
+    );
     let _ = scene.kms().run(&["cronjobs", "apply"]).want(0);
     scene.expect_health();
 
     let schedule = |schedule: &str| json!({"spec": {"schedule": schedule}});
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("*/5 * * * *")).await;
     let edit = format!("{kubectl} edit cephcluster rook-ceph");
-    assert_eq!(scene.found(), [is("KMS0606", "warning", "schedule */5 * * * *", edit.clone())]);
+    assert_eq!(scene.found(), [finding("KMS0606", "warning", "schedule */5 * * * *", edit.clone())]);
     scene.cluster.patch("batch/v1", &format!("cronjobs/{ours}"), &schedule("@weekly")).await;
     scene.expect_health();
 
@@ -384,8 +371,8 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
         many["metadata"] = json!({"name": format!("rook-ceph-osd-key-rotation-{id}"), "labels": labels});
         scene.cluster.call("POST", "batch/v1", "cronjobs", many.clone()).await;
     }
-    let at_once: Vec<_> = scene.found().into_iter().filter(|found| found.0 == "KMS0607").collect();
-    assert_eq!(at_once, [is("KMS0607", "warning", "schedule @weekly", apply)]);
+    let at_once: Vec<_> = scene.found().into_iter().filter(|found| found.code == "KMS0607").collect();
+    assert_eq!(at_once, [finding("KMS0607", "warning", "schedule @weekly", apply)]);
     scene.cluster.kubectl(&format!(
         "delete cronjobs {}",
         (100..120).map(|id| format!("rook-ceph-osd-key-rotation-{id} ")).collect::<String>()
@@ -394,7 +381,7 @@ async fn cron_jobs_that_do_not_rotate_or_rotate_twice_are_found() {
 
     let weekly = json!({"spec": {"security": {"keyRotation": {"schedule": "weekly"}}}});
     scene.cluster.patch("ceph.rook.io/v1", "cephclusters/rook-ceph", &weekly).await;
-    assert_eq!(scene.found(), [is("KMS0609", "error", "keyRotation.schedule", edit)]);
+    assert_eq!(scene.found(), [finding("KMS0609", "error", "keyRotation.schedule", edit)]);
 }
 
 #[tokio::test]
@@ -410,14 +397,15 @@ async fn rights_that_accounts_lack_are_found() {
         .await;
     scene.wait_for_rights(false).await;
     let rights = format!("{kms} cronjobs rights --service-account {ACCOUNT}");
-    let expected = ["error", "warning"].into_iter().zip(["KMS0504", "KMS0505"]);
-    let expected: Vec<_> =
-        expected.map(|(state, code)| is(code, state, &of(ACCOUNT), rights.clone())).collect();
+    let expected = [
+        finding("KMS0504", "error", &of(ACCOUNT), &rights),
+        finding("KMS0505", "warning", &of(ACCOUNT), rights),
+    ];
     assert_eq!(scene.found(), expected);
 
     scene.cluster.kubectl(&format!("delete serviceaccount {ACCOUNT}"));
     let expected = [
-        vec![is("KMS0502", "error", &of(ACCOUNT), format!("{kubectl} get serviceaccount {ACCOUNT}"))],
+        vec![finding("KMS0502", "error", &of(ACCOUNT), format!("{kubectl} get serviceaccount {ACCOUNT}"))],
         because("KMS0502", &["KMS0504", "KMS0505"]),
     ];
     assert_eq!(scene.found(), all(expected));
@@ -425,10 +413,17 @@ async fn rights_that_accounts_lack_are_found() {
     // The operator may read, and not make CronJobs.
     let rules = json!({"rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
     scene.cluster.patch("rbac.authorization.k8s.io/v1", "roles/rook-ceph-system", &rules).await;
-    let list = format!("{kubectl} auth can-i --list --as=system:serviceaccount:{name}:rook-ceph-system");
-    let lacking = is("KMS0506", "error", &of("rook-ceph-system"), list);
-    wait::until("the rights of the operator", wait::START, async || {
-        Ok(scene.found().contains(&lacking).then_some(()))
+    // The OSDs may read nothing.
+    scene.cluster.patch("rbac.authorization.k8s.io/v1", "roles/rook-ceph-osd", &json!({"rules": []})).await;
+    let list =
+        |account: &str| format!("{kubectl} auth can-i --list --as=system:serviceaccount:{name}:{account}");
+    let lacking = [
+        finding("KMS0503", "error", &of("rook-ceph-osd"), list("rook-ceph-osd")),
+        finding("KMS0506", "error", &of("rook-ceph-system"), list("rook-ceph-system")),
+    ];
+    wait::until("the rights of the OSDs and of the operator", wait::START, async || {
+        let found = scene.found();
+        Ok(lacking.iter().all(|lacking| found.contains(lacking)).then_some(()))
     })
     .await
     .unwrap();
@@ -444,57 +439,62 @@ async fn rights_that_accounts_lack_are_found() {
     scene.cluster.place.grant("looker", &rules).await.unwrap();
     let token = scene.cluster.place.create_token("looker", &[]).await.unwrap();
     let ran = scene.cluster.kms(&token).run(&["-o", "json", "doctor"]).want(1);
-    let codes: Vec<_> =
-        found(&ran).into_iter().map(|(code, state, object, _)| (code, state, object)).collect();
+    let start = format!("kubectl --kubeconfig {} -n {name} auth can-i", scene.cluster.kubeconfig(&token));
+    let review = format!("{start} create subjectaccessreviews.authorization.k8s.io");
     let expected = [
-        ("KMS0501", "warning", "subjectaccessreviews"),
-        ("KMS0502", "not-checked", "KMS0601"),
-        ("KMS0503", "not-checked", "KMS0501"),
-        ("KMS0504", "not-checked", "KMS0501"),
-        ("KMS0505", "not-checked", "KMS0501"),
-        ("KMS0506", "not-checked", "KMS0501"),
-        ("KMS0601", "error", "CronJobs"),
-        ("KMS0602", "not-checked", "KMS0601"),
-        ("KMS0603", "not-checked", "KMS0601"),
-        ("KMS0604", "not-checked", "KMS0601"),
-        ("KMS0605", "not-checked", "KMS0601"),
-        ("KMS0606", "not-checked", "KMS0601"),
-        ("KMS0607", "not-checked", "KMS0601"),
-        ("KMS0608", "not-checked", "KMS0601"),
+        vec![
+            finding("KMS0501", "warning", "subjectaccessreviews", review),
+            finding("KMS0601", "error", "CronJobs", format!("{start} list cronjobs")),
+        ],
+        because("KMS0501", &["KMS0503", "KMS0504", "KMS0505", "KMS0506"]),
+        because(
+            "KMS0601",
+            &["KMS0502", "KMS0602", "KMS0603", "KMS0604", "KMS0605", "KMS0606", "KMS0607", "KMS0608"],
+        ),
     ];
-    let expected =
-        expected.map(|(code, state, object)| (code.to_owned(), state.to_owned(), object.to_owned()));
-    assert_eq!(codes, expected);
+    assert_eq!(found(&ran.json()), all(expected));
 }
 
-/// The codes of what is wrong, without what was not checked.
-fn codes(ran: &Ran) -> Vec<String> {
-    let wrong = found(ran).into_iter().filter(|(_, state, _, _)| state != "not-checked");
-    wrong.map(|(code, ..)| code).collect()
-}
-
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Kubernetes API server, OpenBao and kubectl: cargo xtask it rook"]
 async fn what_keeps_a_cluster_from_being_looked_at_is_found() {
     let scene = Scene::new().await;
     let (kube, place) = (&scene.cluster.kube, &scene.cluster.place);
-    let elsewhere = "https://nosuch.invalid:6443";
-    for (code, server, ca, token) in [
-        ("KMS0102", elsewhere, kube.ca(), ADMIN),
-        ("KMS0104", kube.url(), scene.vault.pki().ca.cert.as_str(), ADMIN),
-        ("KMS0107", kube.url(), kube.ca(), "wrong"),
-    ] {
-        let kms = Kms::new().global(&["--kubeconfig", "config", "-n", place.name()]);
-        kms.file("ca.crt", ca);
+    let name = place.name();
+    let (kms, kubectl) = scene.start();
+    // Its server ends each connection at once, as a load balancer does that has no API server behind it.
+    let alone = Gateway::start(port::free().unwrap(), kube.ca()).await.unwrap();
+    let to = |cluster: &Value, token: &str| {
+        let kms = Kms::new().global(&["--allow-http", "--kubeconfig", "config", "-n", name]);
+        kms.file("ca.crt", kube.ca());
+        kms.file("other.crt", &scene.vault.pki().ca.cert);
         let config = json!({
-            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": "ca.crt"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
             "users": [{"name": "u", "user": {"token": token}}],
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
             "current-context": "x",
         });
         kms.file("config", &config.to_string());
-        assert_eq!(codes(&kms.run(&["-o", "json", "doctor"]).want(1)), [code]);
+        kms.run(&["-o", "json", "doctor"])
+    };
+    let verified = |url: &str, ca: &str| json!({"server": url, "certificate-authority": ca});
+    let version = format!("kubectl --kubeconfig config -n {name} version");
+    let of_api = "API server";
+    for (expected, server, token) in [
+        (
+            finding("KMS0102", "error", of_api, &version),
+            verified("https://nosuch.invalid:6443", "ca.crt"),
+            ADMIN,
+        ),
+        (finding("KMS0104", "error", of_api, &version), verified(kube.url(), "other.crt"), ADMIN),
+        (finding("KMS0106", "error", of_api, &version), json!({"server": alone.url()}), ADMIN),
+        (finding("KMS0107", "error", of_api, &version), verified(kube.url(), "ca.crt"), "wrong"),
+    ] {
+        assert_eq!(wrong(&to(&server, token).want(1).json()), [expected]);
     }
+    let unverified = json!({"server": kube.url(), "insecure-skip-tls-verify": true});
+    let report = to(&unverified, ADMIN).want(0).json();
+    assert_eq!(wrong(&report), [finding("KMS0105", "warning", of_api, &version)]);
 
     // An account that may list neither Deployments nor PVCs.
     let rules = json!([
@@ -506,35 +506,56 @@ async fn what_keeps_a_cluster_from_being_looked_at_is_found() {
     place.grant("looker", &rules).await.unwrap();
     let token = place.create_token("looker", &[]).await.unwrap();
     let ran = scene.cluster.kms(&token).run(&["-o", "json", "doctor"]).want(1);
-    assert_eq!(codes(&ran), ["KMS0501", "KMS0701", "KMS0802"]);
+    let can = format!("kubectl --kubeconfig {} -n {name} auth can-i", scene.cluster.kubeconfig(&token));
+    let review = format!("{can} create subjectaccessreviews.authorization.k8s.io");
+    let expected = [
+        finding("KMS0501", "warning", "subjectaccessreviews", review),
+        finding("KMS0701", "error", "Deployments", format!("{can} list deployments")),
+        finding("KMS0802", "error", "PVCs", format!("{can} list pvcs")),
+    ];
+    assert_eq!(wrong(&ran.json()), expected);
 
     // The operator is elsewhere, and the namespace does not admit pods that open devices.
-    let elsewhere = scene.kms().run(&["-o", "json", "doctor", "--operator", "elsewhere"]).want(0);
-    assert_eq!(codes(&elsewhere), ["KMS0507"]);
-    scene
-        .cluster
-        .kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce=baseline", place.name()));
-    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
-    assert_eq!(codes(&ran), ["KMS0508"]);
-    scene.cluster.kubectl(&format!("label namespace {} pod-security.kubernetes.io/enforce-", place.name()));
+    let elsewhere = scene.kms().run(&["-o", "json", "doctor", "--operator", "elsewhere"]).want(0).json();
+    let account = "ServiceAccount elsewhere/rook-ceph-system";
+    let next = format!("{kms} doctor --operator NAMESPACE");
+    assert_eq!(wrong(&elsewhere), [finding("KMS0507", "warning", account, next)]);
+    let label = "pod-security.kubernetes.io/enforce";
+    scene.cluster.kubectl(&format!("label namespace {name} {label}=baseline"));
+    let next = format!("{kubectl} label namespace {name} --overwrite {label}=privileged");
+    assert_eq!(scene.found(), [finding("KMS0508", "warning", &format!("Namespace {name}"), next)]);
+    scene.cluster.kubectl(&format!("label namespace {name} {label}-"));
     scene.expect_health();
 
-    // A KMS without an address, and a CephCluster that is being deleted.
+    // A KMS without an address, one that is not verified, and a CephCluster that is being deleted.
     let cluster = "cephclusters/rook-ceph";
-    let address =
-        |url: &str| json!({"spec": {"security": {"kms": {"connectionDetails": {"VAULT_ADDR": url}}}}});
-    scene.cluster.patch("ceph.rook.io/v1", cluster, &address("https://nosuch.invalid:8200")).await;
+    let set = async |name: &str, value: Value| {
+        let change = json!({"spec": {"security": {"kms": {"connectionDetails": {name: value}}}}});
+        scene.cluster.patch("ceph.rook.io/v1", cluster, &change).await;
+    };
+    let check = format!("{kms} check --read-only");
+    let differ = |(id, _)| {
+        let deployment = format!("rook-ceph-osd-{id}");
+        let show = format!("{kubectl} get deployment {deployment} -o yaml");
+        finding("KMS0703", "warning", &format!("Deployment {deployment}"), show)
+    };
+    set("VAULT_ADDR", json!("https://nosuch.invalid:8200")).await;
     // The doctor tries again until the time limit.
-    let ran = scene.kms().run(&["--timeout", "5s", "-o", "json", "doctor"]).want(1);
-    assert_eq!(codes(&ran), ["KMS0301", "KMS0703", "KMS0703"]);
-    scene.cluster.patch("ceph.rook.io/v1", cluster, &address(scene.vault.url())).await;
+    let report = scene.kms().run(&["--timeout", "5s", "-o", "json", "doctor"]).want(1).json();
+    let expected = [vec![finding("KMS0301", "error", "vault", &check)], OSDS.map(differ).to_vec()];
+    assert_eq!(wrong(&report), expected.concat());
+    set("VAULT_ADDR", json!(scene.vault.url())).await;
+    set("VAULT_SKIP_VERIFY", json!("true")).await;
+    assert_eq!(scene.found(), [finding("KMS0304", "warning", "vault", &check)]);
+    set("VAULT_SKIP_VERIFY", Value::Null).await;
     scene
         .cluster
         .patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": ["test/keep"]}}))
         .await;
     scene.cluster.call("DELETE", "ceph.rook.io/v1", cluster, Value::Null).await;
-    let ran = scene.kms().run(&["-o", "json", "doctor"]).want(0);
-    assert_eq!(codes(&ran), ["KMS0202"]);
+    let object = format!("CephCluster {name}/rook-ceph");
+    let show = format!("{kubectl} get cephcluster -o yaml");
+    assert_eq!(scene.found(), [finding("KMS0202", "warning", &object, show)]);
     scene.cluster.patch("ceph.rook.io/v1", cluster, &json!({"metadata": {"finalizers": null}})).await;
 }
 
@@ -551,24 +572,24 @@ async fn devices_of_a_host_are_looked_at() {
     std::fs::write(folder.join("block"), "").unwrap();
     let image = Image::luks2(&kek).copy(folder.join("block-tmp"));
     let node = std::fs::canonicalize(image.path()).unwrap().display().to_string();
-    let run = || found(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"]));
+    let run = || found(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"]).json());
     let slots = format!("{kms} slots {node}");
-    assert_eq!(run(), Vec::<Found>::new());
+    assert_eq!(run(), Vec::<Finding>::new());
 
     // A second slot of the rotation, a slot of another key, and a token of another program.
     image.add(&kek, 1, &Kek::generate().unwrap());
     let finish = format!("{kms} rotate {name} {node} --finish");
-    assert_eq!(run(), [is("KMS1005", "warning", &node, finish)]);
+    assert_eq!(run(), [finding("KMS1005", "warning", &node, finish)]);
     image.kill(&kek, 1);
     image.add(&kek, 3, &Kek::generate().unwrap());
-    assert_eq!(run(), [is("KMS1006", "warning", &node, &slots)]);
+    assert_eq!(run(), [finding("KMS1006", "warning", &node, &slots)]);
     std::fs::write(folder.join("token"), r#"{"type": "clevis", "keyslots": ["3"]}"#).unwrap();
     let token = folder.join("token").display().to_string();
     assert_eq!(image.cryptsetup(&["token", "import", "--json-file", &token], &[]), 0);
-    assert_eq!(run(), [is("KMS1007", "warning", &node, &slots)]);
+    assert_eq!(run(), [finding("KMS1007", "warning", &node, &slots)]);
     assert_eq!(image.cryptsetup(&["token", "remove", "--token-id", "0"], &[]), 0);
     image.kill(&kek, 3);
-    assert_eq!(run(), Vec::<Found>::new());
+    assert_eq!(run(), Vec::<Finding>::new());
 
     // A slot that needs 32 KiB, and a container that opens the device with half of that.
     let (id, other) = OSDS[1];
@@ -577,7 +598,7 @@ async fn devices_of_a_host_are_looked_at() {
     std::fs::create_dir_all(&second).unwrap();
     let kek = Kek::parse(host.run(&["get", other]).want(0).stdout).unwrap();
     let _ = Image::argon2id(&kek).copy(second.join("block-tmp"));
-    assert_eq!(run(), Vec::<Found>::new());
+    assert_eq!(run(), Vec::<Finding>::new());
     let place = format!("deployments/rook-ceph-osd-{id}");
     let mut osd = scene.cluster.call("GET", "apps/v1", &place, Value::Null).await;
     let containers = osd["spec"]["template"]["spec"]["initContainers"].as_array_mut().unwrap();
@@ -585,22 +606,24 @@ async fn devices_of_a_host_are_looked_at() {
     open["resources"] = json!({"limits": {"memory": "16Ki"}});
     scene.cluster.call("PUT", "apps/v1", &place, osd).await;
     let node = std::fs::canonicalize(second.join("block-tmp")).unwrap().display().to_string();
-    assert_eq!(run(), [is("KMS1008", "error", &node, format!("{kms} slots {node}"))]);
+    assert_eq!(run(), [finding("KMS1008", "error", &node, format!("{kms} slots {node}"))]);
 
     // The KEK of the KMS opens nothing.
     let _ = Image::luks2(&Kek::generate().unwrap()).copy(second.join("block-tmp"));
     let recover = format!("{kms} recover {other} {node}");
-    assert_eq!(run(), [is("KMS1004", "error", &node, recover)]);
+    assert_eq!(run(), [finding("KMS1004", "error", &node, recover)]);
     std::fs::write(second.join("block-tmp"), "no header").unwrap();
-    assert_eq!(run(), [is("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
+    assert_eq!(run(), [finding("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
 
     // A file where the folders should be, and a cryptsetup that is too old.
     host.file("file", "");
-    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "file"])), ["KMS1001"]);
+    let report = host.run(&["-o", "json", "doctor", "--data-dir", "file"]).json();
+    assert_eq!(wrong(&report), [finding("KMS1001", "error", "folders", "ls -l /var/lib/rook")]);
     let old = host.file("bin/cryptsetup", "#!/bin/sh\necho cryptsetup 2.0.4\n");
     assert!(std::process::Command::new("chmod").arg("755").arg(&old).status().unwrap().success());
     let host = host.env("PATH", &old.parent().unwrap().display().to_string());
-    assert_eq!(codes(&host.run(&["-o", "json", "doctor", "--data-dir", "rook"])), ["KMS1002"]);
+    let report = host.run(&["-o", "json", "doctor", "--data-dir", "rook"]).json();
+    assert_eq!(wrong(&report), [finding("KMS1002", "error", "cryptsetup", "cryptsetup --version")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -623,14 +646,17 @@ async fn a_wrong_clock_is_found() {
     let kms =
         Kms::new().global(&["--allow-http", "--kubeconfig", "config", "-n", scene.cluster.place.name()]);
     kms.file("config", &config.to_string());
-    let run = || found(&kms.run(&["-o", "json", "doctor"]));
+    let run = || found(&kms.run(&["-o", "json", "doctor"]).json());
     // What the gateways themselves bring about is there before and after.
     let before = run();
-    for (gateway, code, object) in [(&to_api, "KMS1102", "API server"), (&to_vault, "KMS1101", "vault")] {
+    for (gateway, expected) in [
+        (&to_api, finding("KMS1102", "warning", "API server", "timedatectl")),
+        (&to_vault, finding("KMS1101", "warning", "vault", "timedatectl")),
+    ] {
         for seconds in [600, -600] {
             gateway.shift(seconds);
             let new: Vec<_> = run().into_iter().filter(|found| !before.contains(found)).collect();
-            assert_eq!(new, [is(code, "warning", object, "timedatectl")]);
+            assert_eq!(new, std::slice::from_ref(&expected));
         }
         gateway.shift(0);
     }
@@ -645,17 +671,19 @@ async fn an_escrow_is_whole_newer_than_the_keys_and_proven_by_a_drill() {
     let pair = Pair::generate();
     kms.file("recipients.txt", &pair.recipient);
     kms.file("identity.txt", &pair.identity);
-    let look = || {
-        let ran = kms.run(&["-o", "json", "doctor", "--escrow", "saved"]);
-        found(&ran).into_iter().map(|(code, state, object, _)| (code, state, object)).collect::<Vec<_>>()
-    };
-    let is = |code: &str, state: &str| (code.to_owned(), state.to_owned(), "saved".to_owned());
-    let kept = |code: &str| (code.to_owned(), "not-checked".to_owned(), "KMS0901".to_owned());
-    let none = [is("KMS0901", "error"), kept("KMS0902"), kept("KMS0903"), kept("KMS0904")];
+    let look = || found(&kms.run(&["-o", "json", "doctor", "--escrow", "saved"]).json());
+    let (start, _) = scene.start();
+    let make = format!("{start} escrow create saved --overwrite -R RECIPIENTS");
+    let none = [
+        vec![finding("KMS0901", "error", "saved", &make)],
+        because("KMS0901", &["KMS0902", "KMS0903", "KMS0904"]),
+    ];
+    let none = all(none);
     assert_eq!(look(), none);
     let create = ["escrow", "create", "saved", "-R", "recipients.txt", "--overwrite"];
     let _ = kms.run(&create).want(0);
-    assert_eq!(look(), [is("KMS0904", "warning")]);
+    let drill = format!("{start} escrow drill saved -i IDENTITY");
+    assert_eq!(look(), [finding("KMS0904", "warning", "saved", drill)]);
     let drill = ["escrow", "drill", "saved", "-i", "identity.txt"];
     let _ = kms.run(&drill).want(0);
     let record = std::fs::read_to_string(kms.folder().join("saved/drill.json")).unwrap();
@@ -663,7 +691,7 @@ async fn an_escrow_is_whole_newer_than_the_keys_and_proven_by_a_drill() {
     assert_eq!(look(), []);
     // One more key, and no OSD for it.
     let _ = kms.run(&["create", "new"]).want(0);
-    assert!(look().contains(&is("KMS0903", "warning")));
+    assert!(look().contains(&finding("KMS0903", "warning", "saved", &make)));
     let _ = kms.run(&["delete", "new", "--destroy"]).want(0);
     assert_eq!(look(), []);
     // An escrow of another cluster, and a damaged one.
@@ -671,7 +699,7 @@ async fn an_escrow_is_whole_newer_than_the_keys_and_proven_by_a_drill() {
     let text = std::fs::read_to_string(&sidecar).unwrap();
     let name = format!("{}/rook-ceph", scene.cluster.place.name());
     std::fs::write(&sidecar, text.replace(&name, "other/rook-ceph")).unwrap();
-    assert_eq!(look(), [is("KMS0902", "error")]);
+    assert_eq!(look(), [finding("KMS0902", "error", "saved", make)]);
     std::fs::write(&sidecar, &text).unwrap();
     std::fs::write(kms.folder().join("saved/keks.tar.age"), "age").unwrap();
     assert_eq!(look(), none);

@@ -27,6 +27,9 @@ async fn the_main_job_works_on_both_versions_of_kv() {
         let kms = kms(&server, &token, mount, &[]);
         let _ = kms.run(&["check"]).want(0);
         let _ = kms.run(&["get", NAME]).want(3);
+        let place = format!("(VAULT_ADDR {}, VAULT_BACKEND_PATH {mount}) has none", server.url());
+        let empty = kms.run(&["list"]).want(0);
+        assert!(empty.stderr.contains(&place), "{}", empty.stderr);
         let created = kms.run(&["create", NAME]).want(0);
         let found = server.admin().call("GET", &path, Value::Null).await.unwrap();
         let data = if mount == "rook" { &found["data"] } else { &found["data"]["data"] };

@@ -21,6 +21,11 @@ impl Kubernetes {
         Self
     }
 
+    /// `None`: this build has no connection.
+    pub(crate) fn server(&self) -> Option<&str> {
+        None
+    }
+
     /// # Errors
     ///
     /// Always `Disabled`.

@@ -63,6 +63,11 @@ impl Kubernetes {
         self.connection.get_or_try_init(|| preparing(self.deadline, connect(self.options.clone()))).await
     }
 
+    /// The address of the API server. `None` before the first use of the connection.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.connection.get()?.server()
+    }
+
     /// The namespace of a Rook cluster, with its OSDs and CronJobs.
     pub(crate) async fn rook(&self, kube_namespace: &str) -> Result<RookNamespace> {
         Ok(RookNamespace::new(self.connection().await?.clone(), kube_namespace).with_policy(self.policy))

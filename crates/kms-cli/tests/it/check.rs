@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -285,7 +285,9 @@ fn proxy(server: SocketAddr, status: u16) -> SocketAddr {
                 let status = if is_known { status } else { 407 };
                 stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes())?;
                 if status != 200 || !head.starts_with("CONNECT a.vault.test:8200 ") {
-                    return Ok(());
+                    // A close with a body that was not read is a reset.
+                    stream.shutdown(Shutdown::Write)?;
+                    return io::copy(&mut stream, &mut io::sink()).map(drop);
                 }
                 let upstream = TcpStream::connect(server)?;
                 let (mut from, mut to) = (stream.try_clone()?, upstream.try_clone()?);
@@ -330,6 +332,31 @@ async fn through_a_proxy_the_steps_say_so_and_the_handshake_is_with_the_server()
             assert_eq!(tls.contains("certificate \\\"CN=localhost\\\""), passes, "{case}");
             assert!(!checked.text.contains("word") && !checked.text.contains("other@"), "{case}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_asks_for_credentials_without_a_tunnel_is_named_and_no_credential_of_the_kms_is() {
+    let vault =
+        [("KMS_PROVIDER", "vault"), ("VAULT_ADDR", "http://vault.test:8200"), ("VAULT_TOKEN", "canary")];
+    let ibm = [
+        ("KMS_PROVIDER", "ibmkeyprotect"),
+        ("IBM_KP_BASE_URL", "http://kp.test"),
+        ("IBM_KP_TOKEN_URL", "http://iam.test/identity/token"),
+        ("IBM_KP_SERVICE_INSTANCE_ID", "11111111-2222-3333-4444-555555555555"),
+        ("IBM_KP_SERVICE_API_KEY", "canary"),
+    ];
+    let url = format!("http://user:other@{}", proxy(SocketAddr::from(([127, 0, 0, 1], 9)), 200));
+    for settings in [&vault[..], &ibm] {
+        let folder = tempfile::tempdir().unwrap();
+        let checked = check(folder.path(), &[], &[settings, &[("HTTP_PROXY", &url)]].concat()).await;
+        let failed: Vec<_> = checked.steps.iter().filter(|step| step["state"] == "failed").collect();
+        let [failed] = failed[..] else { panic!("{}", checked.text) };
+        let message = failed.pointer("/error/message").and_then(Value::as_str).unwrap();
+        let said = "the proxy asks for credentials, or for others than ours (HTTP status 407): set them in HTTP_PROXY";
+        assert!(message.contains(said), "{}", checked.text);
+        assert_eq!(checked.code, 5, "the proxy is not the KMS: {}", checked.text);
+        assert!(!checked.text.contains("other@") && !checked.text.contains("canary"), "{}", checked.text);
     }
 }
 

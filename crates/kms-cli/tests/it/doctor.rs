@@ -1,11 +1,12 @@
 //! Runs `kms doctor` without a cluster: where the first step fails, and on settings from files.
 
-use std::{collections::BTreeMap, fs, net::TcpListener, process::Command};
+use std::{collections::BTreeSet, fs, net::TcpListener, path::Path, process::Command};
 
+use kms_testkit::doctor::{Finding, because, finding, found, wrong};
 use serde_json::{Value, json};
 
-/// The exit code, and the state of each check.
-fn doctor(folder: &std::path::Path, args: &[&str]) -> (i32, BTreeMap<String, Value>) {
+/// The exit code and the report.
+fn doctor(folder: &Path, args: &[&str]) -> (i32, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_kms"))
         .args(["--allow-http", "--quiet", "--timeout", "5s", "-o", "json", "doctor", "--data-dir", "none"])
         .args(args)
@@ -15,10 +16,19 @@ fn doctor(folder: &std::path::Path, args: &[&str]) -> (i32, BTreeMap<String, Val
         .output()
         .unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let findings = document.get("findings").and_then(Value::as_array).unwrap().iter();
-    let found = findings.map(|finding| (finding["code"].as_str().unwrap().to_owned(), finding.clone()));
-    (output.status.code().unwrap(), found.collect())
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// Checks that the checks of a report, from the one of this finding on, are this finding, and not checked because of it.
+fn expect_nothing_behind(report: &Value, expected: &Finding) {
+    let found = found(report);
+    let (first, behind) = found.split_first().unwrap();
+    assert_eq!(first, expected);
+    let codes: Vec<_> = behind.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(behind, because(&expected.code, &codes));
+    let states = report["findings"].as_array().unwrap().iter();
+    let good = states.filter(|finding| finding["state"] == "ok").count();
+    assert!(codes.len() > 40 && good < 5, "{report}");
 }
 
 /// An address where nothing listens.
@@ -37,22 +47,19 @@ fn an_api_server_that_is_away_is_a_finding_and_everything_else_is_not_checked() 
         "current-context": "x",
     });
     fs::write(folder.path().join("kubeconfig"), config.to_string()).unwrap();
+    let next = "kubectl --kubeconfig kubeconfig -n rook-ceph version";
     // The name of the CephCluster cannot be looked up either.
     for cluster in ["rook-ceph", "rook-ceph/my"] {
-        let (code, found) = doctor(folder.path(), &["--kubeconfig", "kubeconfig", "--cluster", cluster]);
+        let (code, report) = doctor(folder.path(), &["--kubeconfig", "kubeconfig", "--cluster", cluster]);
         assert_eq!(code, 1);
-        assert_eq!(found["KMS0103"]["state"], "error", "{found:?}");
-        assert_eq!(found["KMS0103"]["next"], "kubectl --kubeconfig kubeconfig -n rook-ceph version");
-        for (code, finding) in found.iter().filter(|(code, _)| code.as_str() > "KMS0103") {
-            assert_eq!(
-                (&finding["state"], &finding["because"]),
-                (&json!("not-checked"), &json!("KMS0103")),
-                "{code}"
-            );
-        }
-        assert!(found.len() > 40, "{}", found.len());
-        assert!(!format!("{found:?}").contains("s3cr3t"));
+        expect_nothing_behind(&report, &finding("KMS0103", "error", "API server", next));
+        assert!(!report.to_string().contains("s3cr3t"));
     }
+    fs::write(folder.path().join("kubeconfig"), "clusters: s3cr3t").unwrap();
+    let (code, report) = doctor(folder.path(), &["--kubeconfig", "kubeconfig", "--cluster", "rook-ceph/my"]);
+    assert_eq!(code, 1);
+    expect_nothing_behind(&report, &finding("KMS0101", "error", "API server", next));
+    assert!(!report.to_string().contains("s3cr3t"));
 }
 
 #[test]
@@ -68,20 +75,14 @@ fn files_have_only_the_checks_that_apply_to_them() {
         fs::write(folder.path().join("cluster.yaml"), settings(address)).unwrap();
         doctor(folder.path(), &["-f", "cluster.yaml", "-f", "secret.yaml"])
     };
-    let (code, found) = run(&nowhere());
-    assert_eq!((code, &found["KMS0302"]["state"]), (1, &json!("error")), "{found:?}");
-    assert_eq!(found["KMS0302"]["next"], "kms -f cluster.yaml -f secret.yaml check --read-only");
-    let areas = |found: &BTreeMap<String, Value>| {
-        found
-            .values()
-            .map(|finding| finding["area"].as_str().unwrap().to_owned())
-            .collect::<std::collections::BTreeSet<_>>()
-    };
-    assert_eq!(
-        areas(&found).into_iter().collect::<Vec<_>>(),
-        ["clock", "connection", "inventory", "login", "settings"]
-    );
-    let (code, found) = run("not a url");
-    assert_eq!((code, &found["KMS0201"]["state"]), (1, &json!("error")), "{found:?}");
-    assert_eq!(found["KMS0801"]["because"], "KMS0201");
+    let (code, report) = run(&nowhere());
+    let check = "kms -f cluster.yaml -f secret.yaml check --read-only";
+    assert_eq!((code, wrong(&report)), (1, vec![finding("KMS0302", "error", "vault", check)]));
+    let findings = report["findings"].as_array().unwrap().iter();
+    let areas: BTreeSet<_> = findings.map(|finding| finding["area"].as_str().unwrap()).collect();
+    assert_eq!(areas, ["clock", "connection", "inventory", "login", "settings"].into());
+    let (code, report) = run("not a url");
+    assert_eq!((code, wrong(&report)), (1, vec![finding("KMS0201", "error", "vault", check)]));
+    let listed = because("KMS0201", &["KMS0801"]);
+    assert!(found(&report).contains(&listed[0]), "{report}");
 }

@@ -332,7 +332,7 @@ async fn run(kms: &dyn KmsProvider, args: &[&str]) -> String {
         }
         Command::Keys(keys::Command::Get(Lazy(args))) => keys::get::run(args, kms, &mut output).await,
         Command::Keys(keys::Command::List(Lazy(args))) => {
-            keys::list::run(args, kms, SystemTime::now(), &mut output).await
+            keys::list::run(args, kms, "memory", SystemTime::now(), &mut output).await
         }
         Command::Program(program::Command::Providers(Lazy(args))) => {
             program::providers::run(args, &mut output)

@@ -140,6 +140,12 @@ impl Setting {
         K::ALL.iter().map(facts).collect()
     }
 
+    /// Whether a setting of this name is this one: by its name or another one, in either case.
+    pub fn is_named(&self, name: &str) -> bool {
+        let mut names = std::iter::once(&self.name).chain(self.aliases);
+        names.any(|known| known.eq_ignore_ascii_case(name))
+    }
+
     /// The row of the table "stricter than Rook"; `None` for a setting that is not refused.
     pub fn stricter(&self) -> Option<Stricter> {
         let Support::Refused(why) = self.support else { return None };

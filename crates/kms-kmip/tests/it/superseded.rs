@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::TryStreamExt as _;
 use kms_core::{
-    DeleteMode, Error, ErrorKind, Freshness, HistoryMode, IndexEntry, Kek, KekState, KeyIndex, KeyName,
-    KmsProvider as _, PutMode, Result,
+    DeleteMode, Error, ErrorKind, Freshness, HistoryMode, IndexEntry, Kek, KekState, KeyIndex, KeyInfo,
+    KeyName, KeyState, KmsProvider as _, PutMode, Result,
 };
 use kms_kmip::{Kmip, MemoryIndex};
-use kms_testkit::fake::kmip::{KmipDouble, Quirks};
+use kms_testkit::fake::kmip::{Batch, KmipDouble, Quirks};
 
 /// Habits of servers that concern names, states and identifiers.
 fn habits() -> Vec<Quirks> {
@@ -289,6 +289,36 @@ async fn an_object_that_the_server_has_deactivated_by_itself_is_not_superseded()
         }
         let stored = scene.kmip().await.get(&key("a"), Freshness::Fresh).await.unwrap();
         assert!(stored.kek.ct_eq(&kek));
+    }
+}
+
+#[tokio::test]
+async fn a_list_marks_what_is_deactivated_or_destroyed_where_that_costs_few_requests() {
+    let in_batches = Quirks { born_active: true, ..Quirks::default() };
+    let one_by_one = Quirks { batch: Batch::Unsupported, ..in_batches.clone() };
+    // The requests: versions, Locate, and the attributes of what the server still has; of the index's objects as well.
+    for (quirks, with_index, marks, requests) in [
+        (in_batches.clone(), true, [Some(KeyState::Expired), Some(KeyState::Destroyed), None].as_slice(), 4),
+        // Without an index, the name goes with the object.
+        (in_batches, false, &[Some(KeyState::Expired), None], 3),
+        (one_by_one.clone(), true, &[None, None, None], 7),
+        (one_by_one, false, &[Some(KeyState::Expired), None], 6),
+    ] {
+        let scene = Scene::new(quirks, with_index).await;
+        let kmip = scene.kmip().await;
+        for name in ["a", "b", "c"] {
+            let version = kmip.put(&key(name), &kek(), PutMode::Create).await.unwrap();
+            match name {
+                "a" => scene.server.deactivate(version.as_str()),
+                "b" => assert!(scene.server.destroy_as_rook(version.as_str())),
+                _ => {}
+            }
+        }
+        let before = scene.server.requests();
+        let mut found: Vec<KeyInfo> = scene.kmip().await.list().try_collect().await.unwrap();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(found.iter().map(|key| key.state).collect::<Vec<_>>(), marks, "{with_index} {found:?}");
+        assert_eq!(scene.server.requests() - before, requests, "{with_index}");
     }
 }
 

@@ -247,6 +247,16 @@ fn refused(
             Retry::Never,
             "the API server responds with HTTP status 404 about another object".to_owned(),
         ),
+        // An API server gives each refusal a `Status`. A proxy that logs in answers without one.
+        (_, 401) if !is_status => (
+            Cause::Other,
+            Kind::Protocol,
+            Retry::Never,
+            "the refusal (HTTP status 401) does not come from a Kubernetes API server, but from something in between: check \
+             the server's address and the proxies; if the address is that of a proxy with a login of its own, log in there \
+             again"
+                .to_owned(),
+        ),
         ("Unauthorized", _) | (_, 401) => (
             Cause::Other,
             Kind::Unauthenticated,
@@ -599,7 +609,9 @@ mod tests {
                 Kind::Unauthenticated,
                 Retry::Never,
             ),
-            // An API server gives each refusal a `Status`, so these say nothing about rights.
+            // An API server gives each refusal a `Status`, so these say nothing about credentials and rights.
+            (401, json!(""), Other, Kind::Protocol, Retry::Never),
+            (401, json!({"message": "Unauthorized"}), Other, Kind::Protocol, Retry::Never),
             (403, json!(""), Other, Kind::Protocol, Retry::Never),
             (403, json!({"message": "denied"}), Other, Kind::Protocol, Retry::Never),
             (403, status("Forbidden", "", &terminating), Other, Kind::Unavailable, Retry::Never),

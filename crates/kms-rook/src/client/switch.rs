@@ -42,18 +42,17 @@ impl RookNamespace {
     /// `ConfigInvalid` for a Deployment that cannot be understood; otherwise errors of the connection.
     pub async fn switched_osds(&self, blocks: [&SecuritySpec; 2]) -> Result<Vec<SwitchedOsd>> {
         let objects: Objects<Deployment> = self.objects()?;
-        let labels = encrypted_osds();
-        let found: Vec<Value> = objects.list(&labels).await?;
-        let mut osds = Vec::with_capacity(found.len());
-        for value in found {
-            let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let deployment = Deployment::deserialize(&value)
-                .map_err(|cause| Error::config("the Deployment cannot be parsed").source(cause))
-                .and_then(|deployment| SwitchedOsd::of(&deployment, blocks))
-                .map_err(|error| error.context("deployment", name))?;
-            osds.extend(deployment);
-        }
-        Ok(osds)
+        let empty = || (Vec::new(), None);
+        let add = |(osds, failed): &mut (Vec<SwitchedOsd>, Option<Error>), found: Value| {
+            if failed.is_none() {
+                match switched_osd(&found, blocks) {
+                    Ok(osd) => osds.extend(osd),
+                    Err(error) => *failed = Some(error),
+                }
+            }
+        };
+        let (osds, failed) = objects.fold(&encrypted_osds(), empty, add).await?;
+        failed.map_or(Ok(osds), Err)
     }
 
     /// Sets the label that keeps Rook from changing the Deployment of an OSD, or removes it.
@@ -105,6 +104,15 @@ impl RookNamespace {
         // A repeated change would meet its own new version, so it is sent once; the caller looks again.
         objects.merge(name, &change).await
     }
+}
+
+/// Reads the Deployment of an OSD. `None` if the OSD is not encrypted.
+fn switched_osd(found: &Value, blocks: [&SecuritySpec; 2]) -> Result<Option<SwitchedOsd>> {
+    let name = found.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    Deployment::deserialize(found)
+        .map_err(|cause| Error::config("the Deployment cannot be parsed").source(cause))
+        .and_then(|deployment| SwitchedOsd::of(&deployment, blocks))
+        .map_err(|error| error.context("deployment", name))
 }
 
 /// The merge patch that replaces the `kms` block. A server-side apply would leave the settings of the old KMS, since

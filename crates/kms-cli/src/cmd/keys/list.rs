@@ -62,10 +62,12 @@ fn row(now: SystemTime, key: KeyInfo) -> [String; 4] {
     [key.name.to_string(), version, age, state.to_owned()]
 }
 
-/// Lists the keys, sorted by name. Shows the keys of an incomplete list, and then fails.
+/// Lists the keys, sorted by name. Shows the keys of an incomplete list, and then fails. `place`: where the keys are, for a
+/// message.
 pub(crate) async fn run(
     args: Args,
     kms: &dyn KmsProvider,
+    place: &str,
     now: SystemTime,
     output: &mut Output<'_>,
 ) -> Result<Exit> {
@@ -75,7 +77,7 @@ pub(crate) async fn run(
     let reason = incomplete.as_ref().map(chain);
     keys.sort_by(|a, b| a.name.cmp(&b.name));
     if keys.is_empty() && incomplete.is_none() {
-        warn!("there are no keys: {} has none with the names that Rook gives", kms.provider());
+        warn!("there are no keys: {place} has none with the names that Rook gives");
     }
     match output.format() {
         Format::Json => {
@@ -131,8 +133,14 @@ mod tests {
         for (kms, expected) in [(&empty, 1), (&full, 0)] {
             let mut output = Output::to(Format::Json, std::io::sink());
             let args = Args { files: Files::default() };
-            let (listed, seen) =
-                kms_testkit::warnings::warnings(run(args, kms, SystemTime::UNIX_EPOCH, &mut output)).await;
+            let (listed, seen) = kms_testkit::warnings::warnings(run(
+                args,
+                kms,
+                "memory",
+                SystemTime::UNIX_EPOCH,
+                &mut output,
+            ))
+            .await;
             listed.unwrap();
             assert_eq!(seen.len(), expected, "{seen:?}");
             assert!(seen.iter().all(|line| line.starts_with("there are no keys: memory has")), "{seen:?}");
@@ -150,7 +158,8 @@ mod tests {
             kms.push(Operation::List, InjectedFault::error(ErrorKind::Incomplete).after_items(2));
             let mut bytes = Vec::new();
             let mut output = Output::to(format, &mut bytes);
-            let error = run(Args { files: Files::default() }, &kms, SystemTime::now(), &mut output).await;
+            let args = Args { files: Files::default() };
+            let error = run(args, &kms, "memory", SystemTime::now(), &mut output).await;
             let error = error.unwrap_err();
             drop(output);
             let text = String::from_utf8(bytes).unwrap();
@@ -166,6 +175,7 @@ mod tests {
             (None, None),
             (Some(KeyState::Disabled), Some("disabled")),
             (Some(KeyState::Expired), Some("expired")),
+            (Some(KeyState::Destroyed), Some("destroyed")),
         ] {
             assert_eq!(row(SystemTime::now(), key(state)), ["a", "-", "-", text.unwrap_or_default()]);
             assert_eq!(Key::of(key(state)).state, text);

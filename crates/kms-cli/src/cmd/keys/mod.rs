@@ -86,7 +86,8 @@ pub(crate) async fn run(
         }
         Command::Undelete(Lazy(args)) => undelete::run(args, &*invocation.connect().await?, output).await,
         Command::List(Lazy(args)) => {
-            list::run(args, &*invocation.connect().await?, SystemTime::now(), output).await
+            let target = invocation.target().await?;
+            list::run(args, &*target.connect().await?, &target.place(), SystemTime::now(), output).await
         }
     }
 }

@@ -126,7 +126,11 @@ pub(super) fn code(text: &str) -> Result<Code, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, path::Path};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        fs,
+        path::Path,
+    };
 
     use kms_rook::doctor::Severity;
 
@@ -178,9 +182,40 @@ mod tests {
         assert_eq!(pages, AREAS.len() + 1, "a page without an area");
     }
 
+    /// The codes in the calls of `finding` in a source: `finding("KMS0803", …)`.
+    fn expected_findings(source: &str) -> impl Iterator<Item = &str> {
+        source
+            .split("finding(")
+            .skip(1)
+            .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next())
+    }
+
+    #[test]
+    fn every_code_is_the_finding_of_a_run_of_the_program() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut seen = BTreeSet::new();
+        for folder in [own.join("tests/it"), own.join("../../tests/tests/it")] {
+            for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if file.extension().is_some_and(|extension| extension == "rs") {
+                    let text = fs::read_to_string(file).unwrap();
+                    seen.extend(expected_findings(&text).map(str::to_owned));
+                }
+            }
+        }
+        let known: BTreeSet<_> = all().iter().map(ToString::to_string).collect();
+        let unseen: Vec<_> = known.difference(&seen).collect();
+        assert!(
+            unseen.is_empty(),
+            "no test expects a finding of {unseen:?}: see kms_testkit::doctor::finding"
+        );
+        assert_eq!(seen, known);
+        let two = "finding(\"KMS0803\", x); because(\"KMS0901\", &[]); finding(\n    \"KMS0804\",";
+        assert_eq!(expected_findings(two).collect::<Vec<_>>(), ["KMS0803", "KMS0804"]);
+    }
+
     #[test]
     fn what_does_not_apply_is_left_out() {
-        let names = |codes: Vec<Code>| codes.into_iter().map(area).collect::<std::collections::BTreeSet<_>>();
+        let names = |codes: Vec<Code>| codes.into_iter().map(area).collect::<BTreeSet<_>>();
         let bare = applicable(Circumstances::default());
         assert!(bare.contains(&codes::KEYS) && !bare.contains(&codes::CLOCK_OF_API));
         assert_eq!(

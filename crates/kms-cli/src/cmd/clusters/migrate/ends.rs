@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kms_core::{DeleteMode, Error, ErrorKind, Kek, KeyName, KmsProvider, Result};
+use kms_core::{DeleteMode, Error, Kek, KeyName, KmsProvider, Result};
 use kms_escrow::{Escrow, SavedKey};
 use kms_migrate::{Cluster as _, Journal, Phase, Plan};
 
@@ -24,7 +24,10 @@ pub(super) async fn cutover(
     let connected = sides.connect().await?;
     let (pair, change) = (connected.pair(), sides.change()?);
     if let Some(cluster) = Live::find(&sides, &invocation.global, restarts.wait).await? {
-        cluster.check_gates().await?;
+        let stops = cluster.stops().await?;
+        if !stops.is_empty() {
+            return Err(Error::config(stops.join("; ")));
+        }
         sides.check_rotation(&journal).await?;
         let run = kms_migrate::cutover(pair, &mut journal, &cluster, &options, restarts.batch, progress);
         let switched = run.await?;
@@ -39,7 +42,7 @@ pub(super) async fn cutover(
 }
 
 /// Adds what the cluster given with `--cluster` shows: OSDs without a key, keys without an OSD, settings that let Rook
-/// restart OSDs unasked, and rights that its accounts lack.
+/// restart OSDs unasked or rotate keys, and rights that its accounts lack.
 pub(super) async fn add_cluster(
     sides: &Sides,
     operator: Option<&Account>,
@@ -54,12 +57,7 @@ pub(super) async fn add_cluster(
         );
         return Ok(());
     };
-    if let Err(error) = cluster.check_gates().await {
-        if error.kind() != ErrorKind::ConfigInvalid {
-            return Err(error);
-        }
-        plan.stops.push(error.message().to_owned());
-    }
+    plan.stops.extend(cluster.stops().await?);
     let osds: BTreeSet<KeyName> = cluster.osds().await?.into_iter().map(|osd| osd.key).collect();
     let keys: BTreeSet<KeyName> = plan.names.iter().cloned().collect();
     let absent = osds.difference(&keys).count();

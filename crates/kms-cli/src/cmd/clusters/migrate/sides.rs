@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use kms_core::{Error, KeyName, KmsProvider, Result, config::Setting};
+use kms_core::{Error, KeyName, KmsProvider, Result};
 use kms_dispatch::Provider;
 use kms_migrate::{Journal, Pair, Place};
 
@@ -158,7 +158,7 @@ impl Sides {
         let is_credential = |name: &str| {
             // Of a registered provider it is not known which settings are credentials.
             let (Some(from), Some(to)) = (&from, &to) else { return true };
-            from.iter().chain(to).any(|setting| setting.is_secret && is_name_of(setting, name))
+            from.iter().chain(to).any(|setting| setting.is_secret && setting.is_named(name))
         };
         Ok(diff(self.from.security(), self.to.security(), &is_credential))
     }
@@ -227,15 +227,9 @@ fn place(target: &Target) -> Result<Place> {
     let details = &target.security().kms.connection_details;
     let settings = known.iter().filter(|setting| !setting.is_secret).filter_map(|setting| {
         let (_, value) =
-            details.iter().find(|(name, value)| is_name_of(setting, name) && !value.trim().is_empty())?;
+            details.iter().find(|(name, value)| setting.is_named(name) && !value.trim().is_empty())?;
         Some((setting.name, value.trim()))
     });
     let name = if provider.feature().is_empty() { provider.as_str() } else { provider.feature() };
     Ok(Place::new(name, target.kube_namespace()).with_settings(settings))
-}
-
-/// Whether a setting has this name, or this alias.
-fn is_name_of(setting: &Setting, name: &str) -> bool {
-    setting.name.eq_ignore_ascii_case(name)
-        || setting.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
 }

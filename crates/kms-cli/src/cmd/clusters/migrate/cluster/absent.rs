@@ -29,7 +29,7 @@ impl Live {
     }
 
     #[expect(clippy::unused_async, reason = "the build with Kubernetes awaits")]
-    pub(in super::super) async fn check_gates(&self) -> Result<()> {
+    pub(in super::super) async fn stops(&self) -> Result<Vec<String>> {
         match *self {}
     }
 

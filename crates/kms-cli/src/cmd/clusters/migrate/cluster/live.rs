@@ -60,16 +60,25 @@ impl<'a> Live<'a> {
         }))
     }
 
-    /// Fails if Rook would restart OSDs without asking Ceph whether that is safe.
-    pub(in super::super) async fn check_gates(&self) -> Result<()> {
-        let unsafe_settings = self.place.switchable_cluster(&self.name).await?.unsafe_settings;
-        if unsafe_settings.is_empty() {
-            return Ok(());
+    /// What the CephCluster says against a switch: Rook would restart OSDs without asking Ceph whether that is safe, or would
+    /// rotate keys, which makes copies stale.
+    pub(in super::super) async fn stops(&self) -> Result<Vec<String>> {
+        let cluster = self.place.switchable_cluster(&self.name).await?;
+        let mut stops = Vec::new();
+        if !cluster.unsafe_settings.is_empty() {
+            stops.push(format!(
+                "Rook would restart OSDs without asking Ceph whether that is safe: set {} of the CephCluster to false",
+                cluster.unsafe_settings.join(" and ")
+            ));
         }
-        Err(Error::config(format!(
-            "Rook would restart OSDs without asking Ceph whether that is safe: set {} of the CephCluster to false",
-            unsafe_settings.join(" and ")
-        )))
+        if cluster.security.key_rotation.enabled {
+            stops.push(
+                "keyRotation.enabled of the CephCluster is true, and a rotation makes copies stale: set it to false until \
+                 the migration is finished"
+                    .to_owned(),
+            );
+        }
+        Ok(stops)
     }
 
     /// The namespace of the cluster.
