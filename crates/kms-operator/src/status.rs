@@ -17,6 +17,8 @@ use crate::{
     reports::{Failure, Refutation},
 };
 
+/// The reason of `Verified` if nothing has proven the KEK yet.
+pub(crate) const NOT_VERIFIED: &str = "NotVerified";
 /// The reason of `Verified` if the KMS could not be reached, or could not work.
 const KMS_UNAVAILABLE: &str = "KmsUnavailable";
 /// The reason of `Verified` if the KMS did not accept the credentials of a verification, or did not allow it to read the KEK.
@@ -144,7 +146,7 @@ fn verified(osd: &OsdFacts, outlook: &Outlook) -> State {
         return untried(at, failure, proof.made);
     }
     let Some(made) = proof.made.map(whole_seconds) else {
-        return (Unknown, "NotVerified", "no rotation and no verification is recorded".to_owned());
+        return (Unknown, NOT_VERIFIED, "no rotation and no verification is recorded".to_owned());
     };
     // A rotation ends with success only after the new KEK has opened every device.
     if rotated.is_some_and(|rotated| whole_seconds(rotated) >= made) {
@@ -167,9 +169,11 @@ fn refuted(osd: &OsdFacts, proof: &Proof) -> Option<State> {
              its log; do not restart the OSD before the KEK opens its devices"
         ),
         Refutation::Header => format!(
-            "the Job that ended at {at} has seen a device without a LUKS header that can be used, see its log; do not restart the \
-             OSD and write nothing to the device; if an escrow has headers, stop the OSD and put the header back (kms escrow \
-             restore DIR {key} --header DEVICE --uuid UUID)"
+            "the Job that ended at {at} has seen a device without a LUKS header that can be used, see its log; while the OSD runs \
+             it has its data, so do not restart it, and write nothing to the device; if an escrow has the header, prove it (kms \
+             escrow drill), then stop the OSD and put the header back (kms escrow restore DIR {key} --header DEVICE --uuid \
+             UUID); if none has it, move the data away (ceph osd out {})",
+            osd.id
         ),
     };
     Some((False, refutation.reason(), why))

@@ -151,11 +151,17 @@ fn attention(clusters: &Clusters, rows: &[Row<'_>], now: Timestamp) -> Markup {
         };
         clusters.iter().filter_map(of)
     };
+    // A KMS that is away concerns many keys, so each reason is said once.
+    let mut unverified: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+    for (row, condition) in rows.iter().filter_map(|row| Some((row, row.unverified?))) {
+        let reason = (row.kube_namespace, condition.reason.as_str());
+        unverified.entry(reason).or_insert((0, condition.message.as_str())).0 += 1;
+    }
     let hindered = |row: &Row<'_>| obstacles().any(|(place, ..)| place == row.kube_namespace);
     // What holds for a whole cluster is said once.
     let urgent = |row: &&Row<'_>| row.state == State::NotReady && !hindered(row);
     html! {
-        @if faults().next().is_some() || obstacles().next().is_some() || escrows().next().is_some() || tokens().next().is_some() || rows.iter().any(|row| urgent(&row)) {
+        @if faults().next().is_some() || obstacles().next().is_some() || escrows().next().is_some() || tokens().next().is_some() || !unverified.is_empty() || rows.iter().any(|row| urgent(&row)) {
             section.gaps aria-labelledby="attention" {
                 h2 #attention { "Needs attention" }
                 ul {
@@ -169,6 +175,12 @@ fn attention(clusters: &Clusters, rows: &[Row<'_>], now: Timestamp) -> Markup {
                         li {
                             strong { (place) "/" (cluster) } ": " (tone.word("token ends")) ": at " (minute(expires))
                             " UTC, and it cannot be renewed: put a new token of the KMS into its Secret"
+                        }
+                    }
+                    @for ((place, reason), (count, why)) in unverified {
+                        li {
+                            strong { (place) } ": " (Tone::Unknown.word(reason)) ": keys whose verification could not be made: "
+                            (count) "; the first one: " (why)
                         }
                     }
                     @for (place, (deployment, why)) in faults() {
@@ -321,7 +333,10 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::test_data::{Fixed, key, now};
+    use crate::{
+        api::{ConditionStatus, ConditionType},
+        test_data::{Fixed, key, now},
+    };
 
     #[test]
     fn the_page_shows_states_ages_windows_and_what_needs_a_person() {
@@ -384,6 +399,24 @@ mod tests {
         assert!(of(Some(1), true).contains("2026-11-30 13:00</time>, renewable</td>"));
         assert!(!of(Some(1), true).contains("token ends</span>"));
         assert!(of(None, false).contains("<td>never</td>"));
+    }
+
+    #[test]
+    fn verifications_that_could_not_be_made_are_said_once_for_each_reason() {
+        let source = Fixed::new();
+        assert!(!page(&source).contains("could not be made"));
+        for osd in [0, 2] {
+            let mut parts = source.parts();
+            let conditions = &mut parts.key(osd).status.conditions;
+            let verified = conditions.iter_mut().find(|one| one.type_ == ConditionType::Verified).unwrap();
+            verified.status = ConditionStatus::Unknown;
+            verified.reason = "KmsUnavailable".to_owned();
+            verified.message = format!("of {osd}");
+        }
+        let page = page(&source);
+        let line =
+            "? KmsUnavailable</span>: keys whose verification could not be made: 2; the first one: of 0";
+        assert_eq!(page.matches(line).count(), 1, "{page}");
     }
 
     #[test]
