@@ -5,6 +5,7 @@
 use std::{fs::OpenOptions, io::Write, path::Path};
 
 use kms_core::{Error, ErrorKind};
+use kms_rotation::Refusal;
 use serde::Serialize;
 
 use crate::requests::{Count, Requests, TokenLife};
@@ -31,10 +32,13 @@ struct Failure {
     /// The KMS, if a request to it has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'static str>,
-    /// `false` if the key slots of a device were tried and the KEK does not open the device, or if the KMS has no such KEK.
-    /// Absent if nothing follows about that.
+    /// `false` if the OSD does not start: the key slots of a device were tried and the KEK does not open the device, the
+    /// device has no LUKS header that can be used, or the KMS has no such KEK. Absent if nothing follows about that.
     #[serde(skip_serializing_if = "Option::is_none")]
     opens: Option<bool>,
+    /// `false` if a device has no LUKS header that can be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<bool>,
 }
 
 impl Failure {
@@ -42,8 +46,13 @@ impl Failure {
         let (kind, provider) = (error.kind(), error.failed_provider());
         // An absent Secret or CephCluster is an error of no provider.
         let is_absent = kind == ErrorKind::NotFound && provider.is_some();
-        let is_refuted = is_absent || kms_rotation::is_refusal(error);
-        Self { kind: kind.as_str(), provider, opens: is_refuted.then_some(false) }
+        let refusal = Refusal::of(error);
+        Self {
+            kind: kind.as_str(),
+            provider,
+            opens: (is_absent || refusal.is_some()).then_some(false),
+            header: (refusal == Some(Refusal::Header)).then_some(false),
+        }
     }
 }
 
@@ -70,7 +79,8 @@ mod tests {
     #[test]
     fn an_error_says_that_the_kek_does_not_open_only_if_that_was_seen() {
         let of = |error: Error| {
-            let Failure { kind, provider, opens } = Failure::of(&error);
+            let Failure { kind, provider, opens, header } = Failure::of(&error);
+            assert_eq!(header, None);
             (kind, provider, opens)
         };
         let error = |kind| Error::new(kind, "canary").context("key", "canary");
@@ -80,6 +90,12 @@ mod tests {
         for kind in ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::NotFound) {
             assert_eq!(of(error(kind).provider("vault")), (kind.as_str(), Some("vault"), None));
         }
+        let seen = |refusal: Refusal| {
+            let Failure { opens, header, .. } = Failure::of(&error(ErrorKind::Conflict).source(refusal));
+            (opens, header)
+        };
+        assert_eq!(seen(Refusal::Kek), (Some(false), None));
+        assert_eq!(seen(Refusal::Header), (Some(false), Some(false)));
     }
 
     #[test]

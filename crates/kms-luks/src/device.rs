@@ -6,11 +6,11 @@ use std::{
 };
 
 use kms_core::{Error, ErrorKind, Kek, Result};
-use kms_rotation::{Slot, SlotTable};
+use kms_rotation::{Refusal, Slot, SlotTable};
 
 use crate::{
     Cryptsetup, DeviceLock, Header,
-    error::{at, code},
+    error::{at, code, failed},
     lock::Held,
     memory::Memory,
     on_disk::{self, OnDisk},
@@ -66,18 +66,27 @@ impl Device {
     /// # Errors
     ///
     /// `ConfigInvalid` if there is no such device, or if it has no LUKS header; `Protocol` or `Unexpected` if
-    /// the header is damaged.
+    /// the header is damaged. The cause is [`Refusal::Header`] if no header is there that cryptsetup can use.
     pub async fn header(&self) -> Result<Header> {
         let header = async {
-            let identity = match on_disk::read(&self.path)? {
+            let (identity, json) = match on_disk::read(&self.path)? {
                 OnDisk::Luks1(header) => return Ok(header),
-                OnDisk::Luks2 { identity, json: _ } => identity,
+                OnDisk::Luks2 { identity, json } => (identity, json),
             };
             let answer =
                 self.run(Call::new(["luksDump", "--dump-json-metadata", "--"]).arg(&self.path)).await?;
             match answer.ended {
                 Ended::Code(code::DONE) => Header::luks2(identity, &answer.output),
-                _ => Err(self.cryptsetup.explain(&answer).await),
+                Ended::Code(code::FAILED) => {
+                    // A release that is too old says nothing about the header.
+                    self.cryptsetup.version().await?;
+                    let error = failed(&answer);
+                    // The code stands for any failure, such as one to lock. A header is gone only if the copies on the disk are
+                    // damaged too; one whole copy would be enough for cryptsetup.
+                    let is_whole = json.is_some_and(|json| Header::luks2(identity, &json).is_ok());
+                    Err(if is_whole { error } else { error.source(Refusal::Header) })
+                }
+                _ => Err(failed(&answer)),
             }
         };
         header.await.map_err(at(&self.path)).map_err(|error| error.operation("read the LUKS header"))

@@ -8,7 +8,7 @@
 use std::{io, path::Path};
 
 use kms_core::{Error, ErrorKind, Result, Retry};
-use kms_rotation::{KeySlot, Slot, SlotKdf};
+use kms_rotation::{KeySlot, Refusal, Slot, SlotKdf};
 
 use crate::{
     direct::DirectReader,
@@ -57,7 +57,8 @@ pub(crate) enum OnDisk {
 ///
 /// # Errors
 ///
-/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is neither a block device nor a file.
+/// `ConfigInvalid` if there is no such device, if it has no LUKS header, or if it is neither a block device nor a file. The
+/// cause is [`Refusal::Header`] if the device was read and has no whole header.
 pub(crate) fn read(path: &Path) -> Result<OnDisk> {
     let disk = DirectReader::open(path)?;
     let start = disk.read(0, BINARY).map_err(not_read)?;
@@ -72,7 +73,11 @@ pub(crate) fn read(path: &Path) -> Result<OnDisk> {
             ),
         )),
         (false, _) => second(&disk)?.ok_or_else(|| {
-            Error::config("the device has no LUKS header: it is the wrong device, or it was never encrypted")
+            Error::config(
+                "the device has no LUKS header: it is the wrong device, it was never encrypted, or the header was \
+                 overwritten; kms escrow restore --header brings a saved one back",
+            )
+            .source(Refusal::Header)
         }),
     }
 }
@@ -145,6 +150,7 @@ fn cut_off(what: &str) -> Error {
     Error::config(format!(
         "the device ends within its {what} header: it is damaged, or only a part was copied"
     ))
+    .source(Refusal::Header)
 }
 
 fn luks1(start: &[u8]) -> Option<OnDisk> {
@@ -324,9 +330,12 @@ mod tests {
         for (bytes, what) in cases {
             let error = found(bytes).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
+            // A header of a later version may be whole.
+            let is_gone = !what.starts_with("version");
+            assert_eq!(Refusal::of(&error), is_gone.then_some(Refusal::Header), "{error}");
         }
         let missing = read(Path::new("/nonexistent/device")).unwrap_err();
-        assert_eq!(missing.kind(), ErrorKind::ConfigInvalid);
+        assert_eq!((missing.kind(), Refusal::of(&missing)), (ErrorKind::ConfigInvalid, None));
         assert!(missing.to_string().contains("no such device"), "{missing}");
         let folder = read(Path::new("/")).unwrap_err();
         assert!(folder.to_string().contains("neither a block device"), "{folder}");

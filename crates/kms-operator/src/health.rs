@@ -33,6 +33,7 @@ struct State {
     synced: BTreeMap<String, bool>,
     role: Role,
     polled: Instant,
+    /// When each loop ended its last pass, or began.
     reconciled: BTreeMap<String, Instant>,
     reconciles: u64,
     holder: Option<String>,
@@ -104,6 +105,11 @@ impl Health {
         self.state().synced.insert(name.to_owned(), false);
     }
 
+    /// Expects passes over a namespace from now on: one that never ends its first pass is stuck too.
+    pub(crate) fn expect_loop(&self, kube_namespace: &str) {
+        self.state().reconciled.insert(kube_namespace.to_owned(), Instant::now());
+    }
+
     pub(crate) fn store_synced(&self, name: &str) {
         self.state().synced.insert(name.to_owned(), true);
     }
@@ -169,10 +175,24 @@ mod tests {
 
     #[test]
     fn a_loop_that_stands_still_is_not_live() {
-        let health = Health::new(Duration::from_secs(60));
-        health.reconciled("rook-ceph");
-        assert!(health.is_live());
-        let stuck = Health { limit: Duration::ZERO, ..health };
-        assert!(!stuck.is_live());
+        let limit = Duration::from_secs(60);
+        // Each loop alone; one of them has not ended its first pass.
+        let stuck: [fn(&mut State) -> &mut Instant; 3] = [
+            |state| &mut state.polled,
+            |state| state.reconciled.get_mut("rook-ceph").unwrap(),
+            |state| state.reconciled.get_mut("other").unwrap(),
+        ];
+        for last in stuck {
+            let health = Health::new(limit);
+            health.expect_loop("rook-ceph");
+            health.expect_loop("other");
+            health.reconciled("rook-ceph");
+            assert!(health.is_live());
+            let mut state = health.state();
+            let since = last(&mut state);
+            *since = since.checked_sub(limit).unwrap();
+            drop(state);
+            assert!(!health.is_live());
+        }
     }
 }

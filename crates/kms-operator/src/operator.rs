@@ -24,7 +24,10 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 use tracing::info;
 
 use crate::{
@@ -181,6 +184,7 @@ impl Operator {
                 rook: None,
                 logged: BTreeMap::new(),
             };
+            health.expect_loop(kube_namespace);
             let changed = tasks.changed.subscribe();
             let name = kube_namespace.clone();
             tasks.set.spawn(async move {
@@ -193,8 +197,7 @@ impl Operator {
         info!(identity = %settings.identity, namespaces = %settings.namespaces.join(","), "the operator runs");
         let ended = tokio::select! {
             () = stop => None,
-            Some(task) = tasks.set.join_next() => Some(task.unwrap_or_else(|error| error.to_string())),
-            result = &mut election => Some(result.map_or_else(|error| error.to_string(), |()| "the election".to_owned())),
+            part = first_end(&mut tasks.set, &mut election) => Some(part),
         };
         // First, so that nothing begins after the Lease is released.
         tasks.set.shutdown().await;
@@ -209,6 +212,14 @@ impl Operator {
                     .context("part", task))
             }
         }
+    }
+}
+
+/// Waits until a task or the election ends, and returns the name of that part, or the error with which it ended.
+async fn first_end(tasks: &mut JoinSet<String>, election: &mut JoinHandle<()>) -> String {
+    tokio::select! {
+        Some(task) = tasks.join_next() => task.unwrap_or_else(|error| error.to_string()),
+        result = election => result.map_or_else(|error| error.to_string(), |()| "the election".to_owned()),
     }
 }
 
@@ -330,4 +341,36 @@ where
         + 'static,
 {
     watcher(api, config(selector)).default_backoff().boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_panics_is_named() {
+        let first = async |ends: bool, panics: bool, election: bool| {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(pending());
+            tasks.spawn(async move {
+                assert!(!panics, "a bug");
+                if !ends {
+                    pending::<()>().await;
+                }
+                "the watch of nodes".to_owned()
+            });
+            let mut election = tokio::spawn(async move {
+                if !election {
+                    pending::<()>().await;
+                }
+            });
+            first_end(&mut tasks, &mut election).await
+        };
+        assert_eq!(first(true, false, false).await, "the watch of nodes");
+        assert_eq!(first(false, false, true).await, "the election");
+        let panicked = first(false, true, false).await;
+        assert!(panicked.contains("panicked"), "{panicked}");
+    }
 }

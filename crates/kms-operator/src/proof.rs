@@ -2,8 +2,8 @@
 //!
 //! A rotation ends with that proof, and a verification is nothing else.
 //!
-//! A Job that fails says one of two things. Either the KEK was seen not to open a device: the proof is refuted until a later one
-//! is made. Or nothing could be seen, for example because the KMS was away: the last proof is as good as before.
+//! A Job that fails says one of two things. Either the OSD was seen not to start, since the KEK does not open a device or the
+//! header of a device is gone: the proof is refuted until a later one is made. Or nothing could be seen, for example because the KMS was away: the last proof is as good as before.
 
 use jiff::Timestamp;
 
@@ -11,19 +11,16 @@ use crate::{
     api::{ConditionStatus, ConditionType},
     facts::{Facts, OsdFacts},
     job::{Attempt, Cause, History, JobFacts, retry},
-    reports::Failure,
+    reports::{Failure, Refutation},
 };
-
-/// The reason of a key whose KEK was seen not to open a device.
-pub(crate) const VERIFICATION_FAILED: &str = "VerificationFailed";
 
 /// What is known of the proof for one OSD.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proof {
     /// When the KEK was last seen to open every device.
     pub(crate) made: Option<Timestamp>,
-    /// When the KEK was last seen not to open a device, if no proof was made since.
-    pub(crate) refuted: Option<Timestamp>,
+    /// When the KEK was last seen not to open a device, and what was seen, if no proof was made since.
+    pub(crate) refuted: Option<(Timestamp, Refutation)>,
     /// When the last verification could not be made, and why, if no proof was made since.
     pub(crate) untried: Option<(Timestamp, Option<Failure>)>,
     /// The last verification that failed, if no proof was made since: when, and its number.
@@ -53,7 +50,8 @@ impl Proof {
             .map(|at: Timestamp| at.min(now));
         let is_newer = |at: &Timestamp| made.is_none_or(|made| made < *at);
         // The pod that has reported it may be gone, and so may its Job: what the status says stays until a proof is made.
-        let refuted = [refutation(osd), recorded_refutation(osd)].into_iter().flatten().find(is_newer);
+        let refuted =
+            [refutation(osd), recorded_refutation(osd)].into_iter().flatten().find(|(at, _)| is_newer(at));
         let failed = history.failed().filter(|(at, _)| is_newer(at));
         let untried = failed.filter(|_| refuted.is_none());
         let proof = Self {
@@ -71,7 +69,7 @@ impl Proof {
         // Rook opens a new OSD with its KEK when it creates it.
         let since = made.or(osd.created).unwrap_or(Timestamp::UNIX_EPOCH);
         let Ok(ends) = since.checked_add(age) else { return proof };
-        let ends = proof.refuted.map_or(ends, |refuted| refuted.min(ends));
+        let ends = proof.refuted.map_or(ends, |(refuted, _)| refuted.min(ends));
         let retry = proof.failed.and_then(retry);
         let from = retry.map_or(ends, |retry| retry.max(ends));
         Self { due: Some(ends).filter(|ends| *ends <= now), earliest: rules.earliest(from, now), ..proof }
@@ -85,17 +83,18 @@ impl Proof {
     }
 }
 
-/// When a Job last saw that the KEK does not open a device: a verification, or a rotation, which looks first.
-fn refutation(osd: &OsdFacts) -> Option<Timestamp> {
-    let refutations = osd.jobs.iter().filter(|job| job.failure.is_some_and(|failure| failure.is_refutation));
-    refutations.filter_map(|job| job.state.ended()).max()
+/// When a Job last saw that the OSD does not start, and why: a verification, or a rotation, which looks first.
+fn refutation(osd: &OsdFacts) -> Option<(Timestamp, Refutation)> {
+    let refutations = osd.jobs.iter().filter_map(|job| Some((job.state.ended()?, job.failure?.refutation?)));
+    refutations.max_by_key(|(at, _)| *at)
 }
 
-/// When the stored status began to say that the KEK does not open a device.
-fn recorded_refutation(osd: &OsdFacts) -> Option<Timestamp> {
+/// When the stored status began to say that the OSD does not start, and why.
+fn recorded_refutation(osd: &OsdFacts) -> Option<(Timestamp, Refutation)> {
     let condition = osd.status.conditions.iter().find(|one| one.type_ == ConditionType::Verified)?;
-    let is_refuted = condition.status == ConditionStatus::False && condition.reason == VERIFICATION_FAILED;
-    is_refuted.then(|| condition.last_transition_time.parse().ok()).flatten()
+    let refutation = Refutation::ALL.into_iter().find(|one| one.reason() == condition.reason)?;
+    let at = condition.last_transition_time.parse().ok()?;
+    Some((at, refutation)).filter(|_| condition.status == ConditionStatus::False)
 }
 
 #[cfg(test)]

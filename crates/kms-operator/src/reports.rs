@@ -47,8 +47,30 @@ pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     /// Whether a request to the KMS failed.
     pub(crate) is_of_kms: bool,
-    /// Whether the KEK was seen not to open a device, or the KMS has no such KEK.
-    pub(crate) is_refutation: bool,
+    /// What was seen that keeps the OSD from starting, if anything was.
+    pub(crate) refutation: Option<Refutation>,
+}
+
+/// What a Job has seen that keeps an OSD from starting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refutation {
+    /// A device has no LUKS header that can be used.
+    Header,
+    /// The KEK does not open a device, or the KMS has no such KEK.
+    Kek,
+}
+
+impl Refutation {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Header, Self::Kek];
+
+    /// The reason of the conditions that it makes false.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Header => "HeaderDamaged",
+            Self::Kek => "VerificationFailed",
+        }
+    }
 }
 
 /// A line of the message.
@@ -73,14 +95,20 @@ struct LineError {
     kind: String,
     provider: Option<String>,
     opens: Option<bool>,
+    header: Option<bool>,
 }
 
 impl LineError {
     /// `None` for a kind that is not known.
     fn failure(&self) -> Option<Failure> {
-        let Self { kind, provider, opens } = self;
+        let Self { kind, provider, opens, header } = self;
         let kind = ErrorKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
-        Some(Failure { kind, is_of_kms: provider.is_some(), is_refutation: *opens == Some(false) })
+        let refutation = match (opens, header) {
+            (_, Some(false)) => Some(Refutation::Header),
+            (Some(false), _) => Some(Refutation::Kek),
+            _ => None,
+        };
+        Some(Failure { kind, is_of_kms: provider.is_some(), refutation })
     }
 }
 
@@ -236,12 +264,19 @@ mod tests {
             assert_eq!(report.job.as_deref(), Some("of-job"));
             report.failure
         };
-        let of = |kind, is_of_kms, is_refutation| Some(Failure { kind, is_of_kms, is_refutation });
+        let of = |kind, is_of_kms, refutation| Some(Failure { kind, is_of_kms, refutation });
         for (error, expected) in [
-            (json!({"kind": "unavailable", "provider": "vault"}), of(ErrorKind::Unavailable, true, false)),
-            (json!({"kind": "conflict"}), of(ErrorKind::Conflict, false, false)),
-            (json!({"kind": "conflict", "opens": false}), of(ErrorKind::Conflict, false, true)),
-            (json!({"kind": "conflict", "opens": true}), of(ErrorKind::Conflict, false, false)),
+            (json!({"kind": "unavailable", "provider": "vault"}), of(ErrorKind::Unavailable, true, None)),
+            (json!({"kind": "conflict"}), of(ErrorKind::Conflict, false, None)),
+            (
+                json!({"kind": "conflict", "opens": false}),
+                of(ErrorKind::Conflict, false, Some(Refutation::Kek)),
+            ),
+            (json!({"kind": "conflict", "opens": true}), of(ErrorKind::Conflict, false, None)),
+            (
+                json!({"kind": "config-invalid", "opens": false, "header": false}),
+                of(ErrorKind::ConfigInvalid, false, Some(Refutation::Header)),
+            ),
             (json!({"kind": "canary", "opens": false}), None),
             (Value::Null, None),
         ] {

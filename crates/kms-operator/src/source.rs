@@ -34,6 +34,8 @@ pub struct ReplicaState {
     pub is_leader: bool,
     /// The name of the replica that held the Lease when this one last looked.
     pub holder: Option<String>,
+    /// The last error, if there was one. It holds no secrets, and names of objects, so probes do not show it.
+    pub last_error: Option<String>,
 }
 
 /// A running replica.
@@ -60,6 +62,7 @@ impl Source for Replica {
             unready: (!health.is_ready()).then(unready),
             is_leader: health.role() == Role::Leading,
             holder: health.holder(),
+            last_error: health.last_error(),
         }
     }
 

@@ -13,10 +13,12 @@ use crate::{
     escrow::EscrowPlan,
     facts::{Facts, Obstacle, OsdFacts},
     outlook::Outlook,
-    proof::{Proof, VERIFICATION_FAILED},
-    reports::Failure,
+    proof::Proof,
+    reports::{Failure, Refutation},
 };
 
+/// The reason of `Verified` if nothing has proven the KEK yet.
+pub(crate) const NOT_VERIFIED: &str = "NotVerified";
 /// The reason of `Verified` if the KMS could not be reached, or could not work.
 const KMS_UNAVAILABLE: &str = "KmsUnavailable";
 /// The reason of `Verified` if the KMS did not accept the credentials of a verification, or did not allow it to read the KEK.
@@ -34,7 +36,7 @@ pub(crate) fn of(osd: &OsdFacts, outlook: &Outlook, escrow: &EscrowPlan, facts: 
     let states = [
         (ConditionType::Ready, ready(osd, outlook, facts)),
         (ConditionType::Rotating, rotating(outlook)),
-        (ConditionType::Verified, verified(outlook)),
+        (ConditionType::Verified, verified(osd, outlook)),
         (ConditionType::Escrowed, escrowed(osd, outlook, escrow, facts)),
     ];
     OsdKeyStatus {
@@ -87,8 +89,8 @@ fn ready(osd: &OsdFacts, outlook: &Outlook, facts: &Facts) -> State {
         );
         return (False, "NoClaim", why);
     }
-    if let Some(why) = refuted(&outlook.proof) {
-        return (False, VERIFICATION_FAILED, why);
+    if let Some(refuted) = refuted(osd, &outlook.proof) {
+        return refuted;
     }
     let waits = earliest.is_some_and(|earliest| earliest > facts.now);
     if *failures > 0 {
@@ -135,16 +137,16 @@ fn rotating(outlook: &Outlook) -> State {
     }
 }
 
-fn verified(outlook: &Outlook) -> State {
+fn verified(osd: &OsdFacts, outlook: &Outlook) -> State {
     let Outlook { rotated, proof, .. } = outlook;
-    if let Some(why) = refuted(proof) {
-        return (False, VERIFICATION_FAILED, why);
+    if let Some(refuted) = refuted(osd, proof) {
+        return refuted;
     }
     if let Some((at, failure)) = proof.untried {
         return untried(at, failure, proof.made);
     }
     let Some(made) = proof.made.map(whole_seconds) else {
-        return (Unknown, "NotVerified", "no rotation and no verification is recorded".to_owned());
+        return (Unknown, NOT_VERIFIED, "no rotation and no verification is recorded".to_owned());
     };
     // A rotation ends with success only after the new KEK has opened every device.
     if rotated.is_some_and(|rotated| whole_seconds(rotated) >= made) {
@@ -157,13 +159,24 @@ fn verified(outlook: &Outlook) -> State {
     (True, "VerificationSucceeded", format!("the verification of {made} has opened every device"))
 }
 
-/// What it means that the KEK was seen not to open the devices, if it was.
-fn refuted(proof: &Proof) -> Option<String> {
-    let at = whole_seconds(proof.refuted?);
-    Some(format!(
-        "the Job that ended at {at} has seen that the KEK does not open every device, or that the KMS has no such KEK, see its \
-         log; do not restart the OSD before the KEK opens its devices"
-    ))
+/// The state of a key whose OSD was seen not to start; `None` if it was not.
+fn refuted(osd: &OsdFacts, proof: &Proof) -> Option<State> {
+    let (at, refutation) = proof.refuted?;
+    let (at, key) = (whole_seconds(at), &osd.key);
+    let why = match refutation {
+        Refutation::Kek => format!(
+            "the Job that ended at {at} has seen that the KEK does not open every device, or that the KMS has no such KEK, see \
+             its log; do not restart the OSD before the KEK opens its devices"
+        ),
+        Refutation::Header => format!(
+            "the Job that ended at {at} has seen a device without a LUKS header that can be used, see its log; while the OSD runs \
+             it has its data, so do not restart it, and write nothing to the device; if an escrow has the header, prove it (kms \
+             escrow drill), then stop the OSD and put the header back (kms escrow restore DIR {key} --header DEVICE --uuid \
+             UUID); if none has it, move the data away (ceph osd out {})",
+            osd.id
+        ),
+    };
+    Some((False, refutation.reason(), why))
 }
 
 /// The state of a key whose last verification could not be made. Nothing follows from that about the KEK.

@@ -31,7 +31,7 @@ pub use self::{
     options::{Options, Timer},
     osd::Osd,
     recover::{Candidate, Origin, Recovery},
-    refusal::is_refusal,
+    refusal::Refusal,
     report::{DeviceReport, Outcome, Report},
     rotate::rotate,
     sight_store::{SightFolder, SightStore, Unchanged, Unkept},

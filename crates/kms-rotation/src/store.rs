@@ -28,7 +28,7 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// `ConfigInvalid` if there is no such device or it has no LUKS header; `Protocol` or `Unexpected` if the header
-    /// is damaged.
+    /// is damaged. The cause is [`Refusal::Header`](crate::Refusal::Header) if no header is there that can be used.
     async fn table(&self) -> Result<SlotTable>;
 
     /// Reads the LUKS UUID that the device has now.

@@ -6,7 +6,7 @@ use kms_core::{Error, Kek, KeyName, KeyVersion, KmsProvider, Result};
 
 use crate::{
     KeySlot, Observer, Options, Osd, Slot, SlotStore, SlotTable, Step,
-    refusal::{is_refusal, no_slot, refusal},
+    refusal::{Refusal, no_slot, refusal},
     run::Run,
     state::on_device,
 };
@@ -51,11 +51,11 @@ impl DeviceCheck {
 }
 
 impl Verified {
-    /// The error of the first device that the KEK was seen not to open ([`is_refusal`]), otherwise that of the first device
-    /// which could not be checked.
+    /// The error of the first device from which the OSD was seen not to start ([`Refusal`]), otherwise that of the first
+    /// device which could not be checked.
     pub fn failure(&self) -> Option<&Error> {
         let errors = || self.devices.iter().filter_map(|device| device.slot.as_ref().err());
-        errors().find(|error| is_refusal(error)).or_else(|| errors().next())
+        errors().find(|error| Refusal::of(error).is_some()).or_else(|| errors().next())
     }
 }
 

@@ -96,6 +96,22 @@ async fn a_cluster_that_is_handed_over_gets_keys_jobs_and_no_more_cron_jobs() {
     let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     assert_eq!(row[..5], ["set1-data-0", "0", "kubernetes", "True", "UpToDate"]);
 
+    // A change of the object by hand is taken back, and every condition is computed anew from the object of today.
+    let before = scene.osd_key(2).await["metadata"]["generation"].as_i64().unwrap();
+    let wrong = json!({"spec": {"deployment": "another"}});
+    cluster.patch("kms.ceph.rook.io/v1alpha1", "osdkeys/set1-data-2", &wrong).await;
+    scene
+        .until("the change to be taken back", async || {
+            let key = scene.osd_key(2).await;
+            let (generation, conditions) = (&key["metadata"]["generation"], &key["status"]["conditions"]);
+            let conditions = conditions.as_array().unwrap();
+            let is_new = conditions.iter().all(|condition| condition["observedGeneration"] == *generation);
+            assert_eq!(conditions.len(), 4);
+            Ok((generation.as_i64().unwrap() >= before + 2 && is_new).then_some(()))
+        })
+        .await;
+    assert_eq!(scene.osd_key(2).await["spec"]["deployment"], json!("rook-ceph-osd-2"));
+
     // The key goes with its Deployment, and nothing else does.
     cluster.call("DELETE", "apps/v1", "deployments/rook-ceph-osd-1", Value::Null).await;
     scene.until("the OsdKey to go", async || Ok(scene.osd_key(1).await.is_null().then_some(()))).await;
@@ -147,6 +163,11 @@ async fn a_job_rotates_a_key_in_vault_and_the_osd_key_shows_it() {
         |name: &str| deployment["metadata"]["annotations"][format!("kms.ceph.rook.io/key-{name}")].clone();
     assert_eq!(recorded("rotation-outcome"), json!("rotated"));
     assert_eq!(key["status"]["provider"], json!("vault"));
+    assert_eq!(
+        (key["status"]["keyVersion"].clone(), recorded("generation")),
+        (json!(2), json!("2")),
+        "the first KEK and the new one"
+    );
     let (rotated, stored) = (key["status"]["rotatedAt"].as_str().unwrap(), recorded("rotated-at"));
     // The Job ends after the KEK was stored.
     assert!(rotated >= stored.as_str().unwrap(), "{rotated} {stored}");

@@ -441,6 +441,7 @@ async fn the_api_server_checks_our_resources_and_shows_them_as_a_table() {
         (with("deployment", json!("")), "spec.deployment"),
         (policy(json!({"maxParallel": 0})), "spec.maxParallel"),
         (policy(json!({"maxAge": "90 days"})), "spec.maxAge"),
+        (policy(json!({"verify": {"maxAge": "59m"}})), "an hour or longer"),
         (policy(json!({"window": {"opens": "0 2 * * *"}})), "spec.window.duration"),
         (policy(json!({"window": {"opens": "", "duration": "4h"}})), "spec.window.opens"),
     ] {

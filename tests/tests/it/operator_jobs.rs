@@ -208,6 +208,27 @@ async fn a_key_that_does_not_open_its_device_is_found_by_a_verification() {
     assert!(ran.stdout.contains("ok ") && mended.opens(&stored(1)), "{}", ran.text());
     let _ = scene.end_jobs(&leader.clock, |_| Run::Ends).await;
     let _key = scene.until_ready_is(1, "UpToDate").await;
+
+    // Then another program overwrites the header.
+    let bytes = mended.bytes().len();
+    std::fs::write(mended.path(), vec![0; bytes]).unwrap();
+    std::fs::write(&logs[1], "").unwrap();
+    leader.clock.advance(HOUR);
+    let next = async || {
+        let mut jobs = scene.active_jobs().await.into_iter();
+        Ok(jobs.find(|(name, _)| name.starts_with("rook-kms-verify-1-")))
+    };
+    let (name, job) = scene.until("the next verification", next).await;
+    let ran = cluster.run_job(&kms.display().to_string(), &job, &token, folders[1].path()).await;
+    assert!(ran.code != 0 && ran.text().contains("no LUKS header"), "{}", ran.text());
+    let error = report(folders[1].path())["error"].clone();
+    assert_eq!((&error["opens"], &error["header"]), (&json!(false), &json!(false)), "{error}");
+    fail(&scene, &leader.clock, (&name, &job), folders[1].path()).await;
+    let key = until_verified_is(&scene, 1, "False", "HeaderDamaged").await;
+    let ready = condition(&key, "Ready");
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("HeaderDamaged")));
+    let way_back = format!("kms escrow restore DIR {} --header DEVICE", Scene::key(1));
+    assert!(ready["message"].as_str().unwrap().contains(&way_back), "{ready}");
     leader.stop().await;
 }
 

@@ -613,17 +613,29 @@ async fn devices_of_a_host_are_looked_at() {
     let recover = format!("{kms} recover {other} {node}");
     assert_eq!(run(), [finding("KMS1004", "error", &node, recover)]);
     std::fs::write(second.join("block-tmp"), "no header").unwrap();
-    assert_eq!(run(), [finding("KMS1003", "error", &node, format!("{kms} slots {node}"))]);
+    let restore = format!("{kms} escrow restore DIR {other} --header {node} --uuid UUID");
+    assert_eq!(run(), [finding("KMS1003", "error", &node, restore)]);
 
-    // A file where the folders should be, and a cryptsetup that is too old.
+    // A file where the folders should be, a cryptsetup that calls every device busy, and one that is too old.
     host.file("file", "");
     let report = host.run(&["-o", "json", "doctor", "--data-dir", "file"]).json();
     assert_eq!(wrong(&report), [finding("KMS1001", "error", "folders", "ls -l /var/lib/rook")]);
-    let old = host.file("bin/cryptsetup", "#!/bin/sh\necho cryptsetup 2.0.4\n");
-    assert!(std::process::Command::new("chmod").arg("755").arg(&old).status().unwrap().success());
-    let host = host.env("PATH", &old.parent().unwrap().display().to_string());
-    let report = host.run(&["-o", "json", "doctor", "--data-dir", "rook"]).json();
-    assert_eq!(wrong(&report), [finding("KMS1002", "error", "cryptsetup", "cryptsetup --version")]);
+    let replace_cryptsetup = |host: &Kms, script: &str| {
+        let program = host.file("bin/cryptsetup", script);
+        assert!(std::process::Command::new("chmod").arg("755").arg(&program).status().unwrap().success());
+        program.parent().unwrap().display().to_string()
+    };
+    std::fs::remove_dir_all(second.parent().unwrap()).unwrap();
+    let busy =
+        "#!/bin/sh\n[ $1 = open ] && exit 5\nPATH=/usr/sbin:/sbin:/usr/bin:/bin\nexec cryptsetup \"$@\"\n";
+    let search = replace_cryptsetup(&host, busy);
+    let host = host.env("PATH", &search);
+    let node = std::fs::canonicalize(image.path()).unwrap().display().to_string();
+    let verify = format!("{kms} verify {name} {node}");
+    let report = || host.run(&["-o", "json", "doctor", "--data-dir", "rook"]).json();
+    assert_eq!(wrong(&report()), [finding("KMS1009", "warning", &node, verify)]);
+    replace_cryptsetup(&host, "#!/bin/sh\necho cryptsetup 2.0.4\n");
+    assert_eq!(wrong(&report()), [finding("KMS1002", "error", "cryptsetup", "cryptsetup --version")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

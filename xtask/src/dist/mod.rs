@@ -236,6 +236,8 @@ mod tests {
             "usr/share/bash-completion/completions/kms",
             "usr/share/zsh/vendor-completions/_kms",
             "usr/share/fish/vendor_completions.d/kms.fish",
+            "usr/lib/systemd/system/kms-open@.service",
+            "usr/lib/systemd/system/kms-rotate.service",
             "usr/lib/systemd/system/kms-rotate.timer",
             "usr/share/doc/rook-kms/copyright",
         ] {

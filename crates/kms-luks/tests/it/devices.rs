@@ -4,6 +4,7 @@ use std::fs;
 
 use kms_core::ErrorKind;
 use kms_luks::{Cryptsetup, Device, Slot};
+use kms_rotation::Refusal;
 
 use crate::common::{Image, kek, slots};
 
@@ -21,13 +22,13 @@ async fn every_error_names_the_device_and_what_is_wrong_with_it() {
     let folder = good.beside("");
 
     let cases = [
-        (blank.path(), ErrorKind::ConfigInvalid, "no LUKS header"),
-        (cut.path(), ErrorKind::ConfigInvalid, "ends within its LUKS2 header"),
-        (damaged.path(), ErrorKind::Unexpected, "not a valid LUKS device"),
-        (missing, ErrorKind::ConfigInvalid, "no such device"),
-        (folder, ErrorKind::ConfigInvalid, "neither a block device nor an image"),
+        (blank.path(), ErrorKind::ConfigInvalid, "no LUKS header", Some(Refusal::Header)),
+        (cut.path(), ErrorKind::ConfigInvalid, "ends within its LUKS2 header", Some(Refusal::Header)),
+        (damaged.path(), ErrorKind::Unexpected, "not a valid LUKS device", Some(Refusal::Header)),
+        (missing, ErrorKind::ConfigInvalid, "no such device", None),
+        (folder, ErrorKind::ConfigInvalid, "neither a block device nor an image", None),
     ];
-    for (path, kind, what) in cases {
+    for (path, kind, what, refusal) in cases {
         let device = Device::new(Cryptsetup::new(), &path);
         let errors = [
             device.header().await.unwrap_err(),
@@ -35,7 +36,7 @@ async fn every_error_names_the_device_and_what_is_wrong_with_it() {
             device.verify(Slot::CURRENT, &current).await.unwrap_err(),
         ];
         for error in errors {
-            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!((error.kind(), Refusal::of(&error)), (kind, refusal), "{error}");
             let text = error.to_string();
             assert!(text.contains(what) && text.contains(&path.display().to_string()), "{text}");
             assert!(!text.contains(&current.expose_secret_text().unwrap()[..20]), "{text}");

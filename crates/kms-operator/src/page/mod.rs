@@ -4,7 +4,7 @@ mod row;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use kms_core::clock::age;
 use kms_page::{Bar, Part, Stack, Tone, ages, bars, stacks, wide};
 use maud::{Markup, html};
@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use self::row::{Row, State};
 use crate::{
     source::{ReplicaState, Source},
-    view::{ClusterView, EscrowView},
+    view::{ClusterView, EscrowView, TokenView},
     window::Window,
 };
 
@@ -35,7 +35,7 @@ const HEAD: [&str; 12] = [
     "NAMESPACE",
 ];
 /// The headings of the table of clusters.
-const CLUSTER_HEAD: [&str; 10] = [
+const CLUSTER_HEAD: [&str; 11] = [
     "CLUSTER",
     "PAUSED",
     "NEXT WINDOW (UTC)",
@@ -43,10 +43,13 @@ const CLUSTER_HEAD: [&str; 10] = [
     "SCHEDULE",
     "LAST ESCROW",
     "LAST DRILL",
+    "TOKEN ENDS (UTC)",
     "POLICY",
     "PROVIDER",
     "OBSTACLE",
 ];
+/// How long before its end a token that cannot be renewed needs a person, as for the alert.
+const TOKEN_NOTICE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The bars of the figure of next rotations: a label, and the hours until then.
 const NEXT: [(&str, i64); 4] =
     [("overdue", 0), ("in a day", 24), ("in a week", 7 * 24), ("in 4 weeks", 28 * 24)];
@@ -67,7 +70,7 @@ pub(crate) fn page(source: &dyn Source) -> String {
     let rotated = rows.iter().map(|row| row.rotated.map(SystemTime::from));
     let of_clusters = html! { @for (place, cluster) in &*clusters { (cluster_line(place, cluster, now)) } };
     let content = html! {
-        (attention(&clusters, &rows))
+        (attention(&clusters, &rows, now))
         (running(&rows, now))
         div.figures {
             (bars("age", "Age of the KEKs", &ages(rotated, clock)))
@@ -116,7 +119,10 @@ fn summary(state: &ReplicaState, clusters: &Clusters, rows: &[Row<'_>], now: Tim
             @if rows.is_empty() { li { "no key" } }
         }
         @if let Some(problem) = state.dead.as_ref().or(state.unready.as_ref()) {
-            p { (Tone::Bad.word("not ready")) ": " (problem) }
+            p {
+                (Tone::Bad.word("not ready")) ": " (problem)
+                @if let Some(error) = &state.last_error { ". The last error: " (error) }
+            }
         }
     }
 }
@@ -128,7 +134,7 @@ fn counts(rows: &[Row<'_>]) -> Vec<(State, usize)> {
 }
 
 /// What needs a person.
-fn attention(clusters: &Clusters, rows: &[Row<'_>]) -> Markup {
+fn attention(clusters: &Clusters, rows: &[Row<'_>], now: Timestamp) -> Markup {
     let faults = || {
         clusters.iter().flat_map(|(place, cluster)| cluster.faults.iter().map(move |fault| (place, fault)))
     };
@@ -139,11 +145,23 @@ fn attention(clusters: &Clusters, rows: &[Row<'_>]) -> Markup {
             .iter()
             .filter_map(|(place, cluster)| Some((place, cluster, cluster.escrow.problem.as_ref()?)))
     };
+    let tokens = || {
+        let of = |(place, cluster): (&String, &ClusterView)| {
+            Some((place.clone(), cluster.name.clone(), ending(cluster.token.as_ref()?, now)?))
+        };
+        clusters.iter().filter_map(of)
+    };
+    // A KMS that is away concerns many keys, so each reason is said once.
+    let mut unverified: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+    for (row, condition) in rows.iter().filter_map(|row| Some((row, row.unverified?))) {
+        let reason = (row.kube_namespace, condition.reason.as_str());
+        unverified.entry(reason).or_insert((0, condition.message.as_str())).0 += 1;
+    }
     let hindered = |row: &Row<'_>| obstacles().any(|(place, ..)| place == row.kube_namespace);
     // What holds for a whole cluster is said once.
     let urgent = |row: &&Row<'_>| row.state == State::NotReady && !hindered(row);
     html! {
-        @if faults().next().is_some() || obstacles().next().is_some() || escrows().next().is_some() || rows.iter().any(|row| urgent(&row)) {
+        @if faults().next().is_some() || obstacles().next().is_some() || escrows().next().is_some() || tokens().next().is_some() || !unverified.is_empty() || rows.iter().any(|row| urgent(&row)) {
             section.gaps aria-labelledby="attention" {
                 h2 #attention { "Needs attention" }
                 ul {
@@ -152,6 +170,18 @@ fn attention(clusters: &Clusters, rows: &[Row<'_>]) -> Markup {
                     }
                     @for (place, cluster, why) in escrows() {
                         li { strong { (place) "/" (cluster.name) } ": " (Tone::Bad.word("no escrow")) ": " (why) }
+                    }
+                    @for (place, cluster, (tone, expires)) in tokens() {
+                        li {
+                            strong { (place) "/" (cluster) } ": " (tone.word("token ends")) ": at " (minute(expires))
+                            " UTC, and it cannot be renewed: put a new token of the KMS into its Secret"
+                        }
+                    }
+                    @for ((place, reason), (count, why)) in unverified {
+                        li {
+                            strong { (place) } ": " (Tone::Unknown.word(reason)) ": keys whose verification could not be made: "
+                            (count) "; the first one: " (why)
+                        }
                     }
                     @for (place, (deployment, why)) in faults() {
                         li { strong { (place) "/" (deployment) } ": " (Tone::Bad.word("no OsdKey")) ": " (why) }
@@ -225,8 +255,31 @@ fn nodes(rows: &[Row<'_>]) -> Vec<Stack> {
     names.into_iter().map(stack).collect()
 }
 
+/// When a token that cannot be renewed ends, and how bad that is; `None` if it need not be replaced yet.
+fn ending(token: &TokenView, now: Timestamp) -> Option<(Tone, Timestamp)> {
+    let expires = token.expires.filter(|at| !token.renewable && at.duration_since(now) < TOKEN_NOTICE)?;
+    Some((if expires <= now { Tone::Bad } else { Tone::Warning }, expires))
+}
+
+/// When the token of the KMS ends, as the last Job has seen it.
+fn token_end(token: Option<&TokenView>, now: Timestamp) -> Markup {
+    let Some(token) = token else { return html! { "-" } };
+    let Some(expires) = token.expires else { return html! { "never" } };
+    let at = minute(expires);
+    html! {
+        time datetime=(expires) {
+            @match ending(token, now) {
+                Some((tone, _)) => { (tone.word(at)) }
+                None => { (at) }
+            }
+        }
+        @if token.renewable { ", renewable" }
+    }
+}
+
 fn cluster_line(place: &str, cluster: &ClusterView, now: Timestamp) -> Markup {
-    let ClusterView { name, provider, policy, window, schedule, is_paused, obstacle, escrow, .. } = cluster;
+    let ClusterView { name, provider, policy, window, schedule, is_paused, obstacle, escrow, token, .. } =
+        cluster;
     let (opens, window) = match window {
         None => ("always open".to_owned(), "-".to_owned()),
         Some(window) => {
@@ -248,6 +301,7 @@ fn cluster_line(place: &str, cluster: &ClusterView, now: Timestamp) -> Markup {
             td { (schedule.as_deref().unwrap_or("-")) }
             td { (ago(escrow.made, now)) }
             td { (ago(escrow.drilled, now)) }
+            td { (token_end(token.as_ref(), now)) }
             td { (policy.as_deref().unwrap_or("-")) }
             td { (provider.as_deref().unwrap_or("-")) }
             td.reason { (obstacle.as_deref().unwrap_or("-")) }
@@ -279,7 +333,10 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::test_data::{Fixed, key, now};
+    use crate::{
+        api::{ConditionStatus, ConditionType},
+        test_data::{Fixed, key, now},
+    };
 
     #[test]
     fn the_page_shows_states_ages_windows_and_what_needs_a_person() {
@@ -315,6 +372,62 @@ mod tests {
         source.parts().cluster().escrow.problem = Some("the escrow of today has failed".to_owned());
         let failing = page(&source);
         assert!(failing.contains("no escrow</span>: the escrow of today has failed"), "{failing}");
+    }
+
+    #[test]
+    fn a_token_shows_its_end_and_one_that_ends_within_a_week_needs_a_person() {
+        let source = Fixed::new();
+        let of = |expires: Option<i64>, renewable: bool| {
+            source.parts().cluster().token = Some(TokenView {
+                provider: "vault".to_owned(),
+                expires: expires.map(|hours| now() + SignedDuration::from_hours(hours)),
+                renewable,
+            });
+            page(&source)
+        };
+        let cell = |text: &str| format!("{text}</time></td>");
+        assert!(of(Some(7 * 24), false).contains(&cell("2026-12-07 12:00")));
+        assert!(!of(Some(7 * 24), false).contains("token ends</span>"));
+        for (hours, sign, at) in [(7 * 24 - 1, "!", "2026-12-07 11:00"), (-1, "✗", "2026-11-30 11:00")] {
+            let page = of(Some(hours), false);
+            assert!(page.contains(&cell(&format!("{sign} {at}</span>"))), "{page}");
+            assert!(
+                page.contains(&format!("{sign} token ends</span>: at {at} UTC, and it cannot be renewed")),
+                "{page}"
+            );
+        }
+        assert!(of(Some(1), true).contains("2026-11-30 13:00</time>, renewable</td>"));
+        assert!(!of(Some(1), true).contains("token ends</span>"));
+        assert!(of(None, false).contains("<td>never</td>"));
+    }
+
+    #[test]
+    fn verifications_that_could_not_be_made_are_said_once_for_each_reason() {
+        let source = Fixed::new();
+        assert!(!page(&source).contains("could not be made"));
+        for osd in [0, 2] {
+            let mut parts = source.parts();
+            let conditions = &mut parts.key(osd).status.conditions;
+            let verified = conditions.iter_mut().find(|one| one.type_ == ConditionType::Verified).unwrap();
+            verified.status = ConditionStatus::Unknown;
+            verified.reason = "KmsUnavailable".to_owned();
+            verified.message = format!("of {osd}");
+        }
+        let page = page(&source);
+        let line =
+            "? KmsUnavailable</span>: keys whose verification could not be made: 2; the first one: of 0";
+        assert_eq!(page.matches(line).count(), 1, "{page}");
+    }
+
+    #[test]
+    fn a_replica_that_is_not_ready_says_why_with_its_last_error() {
+        let source = Fixed::new();
+        source.parts().state.unready = Some("not read yet: keypolicies".to_owned());
+        source.parts().state.last_error = Some("the watch of keypolicies failed".to_owned());
+        let page = page(&source);
+        let why =
+            "not ready</span>: not read yet: keypolicies. The last error: the watch of keypolicies failed";
+        assert!(page.contains(why), "{page}");
     }
 
     #[test]

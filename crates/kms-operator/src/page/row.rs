@@ -8,6 +8,7 @@ use kms_page::Tone;
 use crate::{
     api::{Condition, ConditionStatus, ConditionType},
     source::time,
+    status::NOT_VERIFIED,
     view::{ClusterView, KeyView},
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Row<'a> {
     pub(super) escrowed: Option<Timestamp>,
     pub(super) next: Option<Timestamp>,
     pub(super) rotating_since: Option<Timestamp>,
+    /// The condition `Verified`, if the last verification could not be made.
+    pub(super) unverified: Option<&'a Condition>,
 }
 
 impl<'a> Row<'a> {
@@ -86,6 +89,9 @@ impl<'a> Row<'a> {
             status.conditions.iter().find(|condition| condition.type_ == wanted)
         };
         let (ready, rotating) = (condition(ConditionType::Ready), condition(ConditionType::Rotating));
+        let unverified = condition(ConditionType::Verified).filter(|condition| {
+            condition.status == ConditionStatus::Unknown && condition.reason != NOT_VERIFIED
+        });
         let rotating = rotating.filter(|condition| condition.status == ConditionStatus::True);
         let state = match (rotating, ready.map(|condition| condition.status)) {
             (Some(_), _) => State::Rotating,
@@ -108,6 +114,7 @@ impl<'a> Row<'a> {
             verified: time(status.verified_at.as_ref()),
             escrowed: time(status.escrowed_at.as_ref()),
             next: time(status.next_rotation_at.as_ref()),
+            unverified,
             rotating_since: rotating.and_then(|condition| condition.last_transition_time.parse().ok()),
         }
     }

@@ -111,7 +111,7 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
     let at = now().as_second();
     assert_eq!(firing(&scraped(source(|_| ()), at).await), BTreeMap::new());
     // Of each change: the alerts that fire, besides "not ready" where it says so.
-    let changes: [(&[&str], Change); 7] = [
+    let changes: [(&[&str], Change); 8] = [
         (&["KmsKeyNotReady", "KmsKeyOverdue"], |status| set(status, Ready, False, "TooOld")),
         (&["KmsKeyOverdue"], |status| set(status, Ready, True, "Due")),
         (&["KmsKeyOverdue"], |status| {
@@ -122,7 +122,8 @@ async fn every_alert_fires_once_for_what_it_is_about_and_none_for_a_healthy_clus
             status.failed_attempts = 3;
             set(status, Ready, False, "RotationFailed");
         }),
-        (&["KmsKeyNotVerified"], |status| set(status, Verified, False, "DoesNotOpen")),
+        (&["KmsKeyNotVerified"], |status| set(status, Verified, False, "VerificationFailed")),
+        (&["KmsHeaderDamaged"], |status| set(status, Verified, False, "HeaderDamaged")),
         (&["KmsVerificationIncomplete"], |status| set(status, Verified, Unknown, "KmsUnavailable")),
         (&["KmsKeyNotEscrowed"], |status| set(status, Escrowed, False, "Changed")),
     ];

@@ -81,13 +81,24 @@ fn alerts() -> Vec<Alert> {
         },
         Alert {
             name: "KmsKeyNotVerified",
-            expr: format!("{} == 0", of_condition("Verified", "")),
+            expr: format!("{} == 0", of_condition("Verified", ", reason!=\"HeaderDamaged\"")),
             lasts: "15m",
             severity: "critical",
             runbook: ("devices", 1004),
             summary: format!("The KEK of {OSD} does not open its devices"),
             description: "A Job has seen that the KEK in the KMS does not open a device, or that the KMS has no such KEK: the \
                           OSD does not start again. Do not restart it: run kms verify on its node.",
+        },
+        Alert {
+            name: "KmsHeaderDamaged",
+            expr: format!("{} == 0", of_condition("Verified", ", reason=\"HeaderDamaged\"")),
+            lasts: "15m",
+            severity: "critical",
+            runbook: ("devices", 1003),
+            summary: format!("A device of {OSD} has no LUKS header that can be used"),
+            description: "A Job has seen that the header was overwritten or is damaged: the OSD does not start again, and no KEK \
+                          opens the device. Do not restart the OSD, and write nothing to the device: kms escrow restore \
+                          --header puts a header back that an escrow has.",
         },
         Alert {
             name: "KmsVerificationIncomplete",

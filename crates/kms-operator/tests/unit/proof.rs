@@ -20,6 +20,9 @@ fn weekly() -> serde_json::Value {
     json!({"verify": {"maxAge": "168h"}})
 }
 
+/// The reason of a key whose KEK was seen not to open a device.
+const VERIFICATION_FAILED: &str = "VerificationFailed";
+
 /// An OSD whose proof is of a rotation eight days ago. The schedule makes its rotation due on Sundays: it is paused in
 /// `facts_of` by a schedule of another year.
 fn old(id: u32) -> OsdFacts {
@@ -44,11 +47,14 @@ fn failed(at: &str, number: u32, failure: Option<Failure>) -> JobFacts {
 
 /// A KEK that was seen not to open a device.
 const REFUTED: Option<Failure> =
-    Some(Failure { kind: ErrorKind::Conflict, is_of_kms: false, is_refutation: true });
+    Some(Failure { kind: ErrorKind::Conflict, is_of_kms: false, refutation: Some(Refutation::Kek) });
+/// A device whose LUKS header is gone.
+const HEADER_GONE: Option<Failure> =
+    Some(Failure { kind: ErrorKind::ConfigInvalid, is_of_kms: false, refutation: Some(Refutation::Header) });
 
 /// A failure from which nothing follows about the KEK.
 fn failure(kind: ErrorKind, is_of_kms: bool) -> Option<Failure> {
-    Some(Failure { kind, is_of_kms, is_refutation: false })
+    Some(Failure { kind, is_of_kms, refutation: None })
 }
 
 fn status(facts: &Facts) -> OsdKeyStatus {
@@ -126,6 +132,35 @@ fn a_kek_that_does_not_open_is_shown_and_tried_again_ever_later() {
     facts.osds[0].last = rotated(0, "2026-11-30T12:10:00Z").last;
     assert_eq!(condition(&status(&facts), ConditionType::Verified).0, ConditionStatus::True);
     assert_eq!(condition(&status(&facts), ConditionType::Ready).0, ConditionStatus::True);
+}
+
+#[test]
+fn a_device_whose_header_is_gone_has_a_reason_of_its_own_that_names_the_way_back() {
+    let mut facts = facts_of(vec![old(0)]);
+    facts.osds[0].jobs = vec![failed("2026-11-30T11:30:00Z", 1, HEADER_GONE)];
+    let gone = status(&facts);
+    for type_ in [ConditionType::Ready, ConditionType::Verified] {
+        let condition = gone.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        assert_eq!(
+            (condition.status, condition.reason.as_str()),
+            (ConditionStatus::False, "HeaderDamaged"),
+            "{type_:?}"
+        );
+        assert!(
+            condition.message.contains("kms escrow restore DIR set1-data-0 --header DEVICE"),
+            "{condition:?}"
+        );
+    }
+    // It stays without the Job and its pod, and what is seen later replaces it.
+    facts.osds[0].status = gone;
+    facts.osds[0].jobs.clear();
+    let of = |facts: &Facts| condition(&status(facts), ConditionType::Verified).1.to_owned();
+    assert_eq!(of(&facts), "HeaderDamaged");
+    facts.now = time("2026-11-30T13:00:00Z");
+    facts.osds[0].jobs = vec![failed("2026-11-30T12:20:00Z", 2, REFUTED)];
+    assert_eq!(of(&facts), VERIFICATION_FAILED);
+    facts.osds[0].jobs.push(verification(0, DUE, 3, JobState::Succeeded(time("2026-11-30T12:40:00Z"))));
+    assert_eq!(of(&facts), "VerificationSucceeded");
 }
 
 #[test]

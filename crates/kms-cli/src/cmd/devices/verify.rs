@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kms_core::{Error, KmsProvider, Result};
 use kms_luks::{Cryptsetup, Slot};
-use kms_rotation::{DeviceCheck, Osd, Silent, Verified, verify};
+use kms_rotation::{DeviceCheck, Osd, Refusal, Silent, Verified, verify};
 use serde::Serialize;
 
 use crate::{
@@ -44,7 +44,8 @@ pub(crate) struct Document {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DeviceDocument {
     path: String,
-    opens: bool,
+    /// `None` if the KEK could not be tried.
+    opens: Option<bool>,
     slot: Option<u8>,
     kdf: Option<String>,
     leftovers: Vec<u8>,
@@ -57,7 +58,10 @@ impl DeviceDocument {
         let numbers = |slots: &[Slot]| slots.iter().map(|slot| slot.number()).collect();
         Self {
             path: device.path.display().to_string(),
-            opens: device.slot.is_ok(),
+            opens: match &device.slot {
+                Ok(_) => Some(true),
+                Err(error) => Refusal::of(error).map(|_| false),
+            },
             slot: device.slot.as_ref().ok().map(|slot| slot.number()),
             kdf: device.kdf.clone(),
             leftovers: numbers(&device.leftovers),
@@ -67,7 +71,7 @@ impl DeviceDocument {
     }
 
     fn line(&self) -> String {
-        let Self { path, slot, kdf, leftovers, error, .. } = self;
+        let Self { path, opens, slot, kdf, leftovers, error, .. } = self;
         match (slot, error) {
             (Some(slot), _) => {
                 let kdf = kdf.as_deref().unwrap_or("-");
@@ -79,6 +83,7 @@ impl DeviceDocument {
                 };
                 format!("ok    {path}  slot {slot}  {kdf}{left}")
             }
+            (None, Some(error)) if opens.is_none() => format!("?     {path}: not tried: {}", error.message()),
             (None, Some(error)) => format!("FAIL  {path}: {}", error.message()),
             (None, None) => format!("FAIL  {path}"),
         }
@@ -121,10 +126,38 @@ pub(crate) async fn check(
         Format::Text => {
             output.line(format!("{name}  {}", identity(version.as_str(), fingerprint)))?;
             document.devices.iter().try_for_each(|device| {
-                let tone = if device.slot.is_some() { Tone::Good } else { Tone::Bad };
+                let tone = match device.opens {
+                    Some(true) => Tone::Good,
+                    Some(false) => Tone::Bad,
+                    None => Tone::Warning,
+                };
                 output.state_line(tone, device.line())
             })?;
         }
     }
     Ok(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_could_not_be_tried_is_not_one_that_the_kek_does_not_open() {
+        let of = |slot: Result<Slot>| DeviceDocument::of(&DeviceCheck::new("/dev/a", slot));
+        let busy = || Error::new(ErrorKind::Conflict, "the device is in use");
+        let untried = of(Err(busy()));
+        assert_eq!(
+            (untried.opens, untried.line().as_str()),
+            (None, "?     /dev/a: not tried: the device is in use")
+        );
+        for refusal in [Refusal::Kek, Refusal::Header] {
+            let refused = of(Err(busy().source(refusal)));
+            assert_eq!(refused.opens, Some(false));
+            assert!(refused.line().starts_with("FAIL  /dev/a: the device is in use"), "{}", refused.line());
+        }
+        assert_eq!(of(Ok(Slot::CURRENT)).opens, Some(true));
+    }
 }

@@ -31,9 +31,13 @@ pub(super) mod host {
     pub(in super::super) const MEMORY: Code =
         Code::error(1008, "a key slot needs more memory than there is").needing(&[FOLDERS, CRYPTSETUP]);
 
+    /// The KEK could not be tried.
+    pub(in super::super) const UNTRIED: Code =
+        Code::warning(1009, "the KEK could not be tried on a device").needing(&[FOLDERS, CRYPTSETUP, READ]);
+
     /// Every check of this area, by number.
-    pub(super) const ALL: [Code; 8] =
-        [FOLDERS, CRYPTSETUP, HEADER, MIXED, LEFTOVER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY];
+    pub(super) const ALL: [Code; 9] =
+        [FOLDERS, CRYPTSETUP, HEADER, MIXED, LEFTOVER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY, UNTRIED];
 }
 
 /// A check of an escrow.

@@ -8,11 +8,13 @@ use kms_rook::{
     Osd,
     doctor::{Finding, codes::MISSING},
 };
-use kms_rotation::{DeviceCheck, Silent, verify};
+use kms_rotation::{DeviceCheck, Refusal, Silent, verify};
 
 use super::{
     Doctor,
-    catalogue::host::{CRYPTSETUP, FOLDERS, FOREIGN_SLOT, FOREIGN_TOKEN, HEADER, LEFTOVER, MEMORY, MIXED},
+    catalogue::host::{
+        CRYPTSETUP, FOLDERS, FOREIGN_SLOT, FOREIGN_TOKEN, HEADER, LEFTOVER, MEMORY, MIXED, UNTRIED,
+    },
 };
 use crate::{args::Global, cmd::escrow::slot::is_recovery};
 
@@ -76,7 +78,10 @@ impl Doctor<'_> {
                 match header {
                     Ok(header) => self.header(&object, &header, &limits),
                     Err(error) => {
-                        let next = self.commands.kms(&format!("slots {object}"));
+                        let next = self.commands.kms(&match Refusal::of(&error) {
+                            Some(_) => format!("escrow restore DIR {name} --header {object} --uuid UUID"),
+                            None => format!("slots {object}"),
+                        });
                         self.diagnosis.add(Finding::failed(HEADER, object, error, next));
                     }
                 }
@@ -86,7 +91,7 @@ impl Doctor<'_> {
             }
         }
         let made: &[_] = if kms.is_some() {
-            &[HEADER, MIXED, LEFTOVER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY]
+            &[HEADER, MIXED, LEFTOVER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY, UNTRIED]
         } else {
             &[HEADER, FOREIGN_SLOT, FOREIGN_TOKEN, MEMORY]
         };
@@ -134,8 +139,12 @@ impl Doctor<'_> {
             // The inventory has said it, if there is one.
             Err(error) if error.kind() == ErrorKind::NotFound && self.diagnosis.has_found(MISSING) => return,
             Err(error) => {
-                let code = if error.kind() == ErrorKind::NotFound { MISSING } else { MIXED };
-                let next = self.commands.kms(&format!("recover {name} DEVICE"));
+                let (code, next) = if error.kind() == ErrorKind::NotFound {
+                    (MISSING, format!("recover {name} DEVICE"))
+                } else {
+                    (UNTRIED, format!("verify {name} DEVICE"))
+                };
+                let next = self.commands.kms(&next);
                 self.diagnosis.add(Finding::failed(code, format!("key {name}"), error, next));
                 return;
             }
@@ -151,11 +160,18 @@ impl Doctor<'_> {
                     let next = self.commands.kms(&format!("rotate {name} {path} --finish"));
                     self.diagnosis.add(Finding::new(LEFTOVER, path.to_string(), text, next));
                 }
-                // The header check has said it.
-                Err(error) if error.kind() != ErrorKind::Conflict && self.diagnosis.has_found(HEADER) => {}
                 Err(error) => {
-                    let next = self.commands.kms(&format!("recover {name} {path}"));
-                    self.diagnosis.add(Finding::failed(MIXED, path.to_string(), error, next));
+                    let path = path.to_string();
+                    // The header check has said it.
+                    if self.diagnosis.objects(HEADER).any(|object| object == path) {
+                        continue;
+                    }
+                    let (code, next) = match Refusal::of(&error) {
+                        Some(_) => (MIXED, format!("recover {name} {path}")),
+                        None => (UNTRIED, format!("verify {name} {path}")),
+                    };
+                    let next = self.commands.kms(&next);
+                    self.diagnosis.add(Finding::failed(code, path, error, next));
                 }
             }
         }

@@ -12,7 +12,7 @@ use kms_rook::{
     client::{OsdPod, nodes_of},
     inventory::{Facts, Gap, OsdFacts, Source},
 };
-use kms_rotation::{Osd, Silent, verify};
+use kms_rotation::{DeviceCheck, Osd, Refusal, Silent, verify};
 use kms_source::Manifests;
 use tokio::join;
 
@@ -244,16 +244,8 @@ async fn open_each(
         progress.reached("OSDs", done, all);
         match verified {
             Ok(found) => {
-                let mut problems = Vec::new();
-                for device in &found.devices {
-                    match &device.slot {
-                        Ok(_) => {}
-                        // The KEK was tried.
-                        Err(error) if error.kind() == ErrorKind::Conflict => problems.push(chain(error)),
-                        Err(error) => facts.gaps.push(failed(Source::Devices, error.clone())),
-                    }
-                }
-                let problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
+                let (problem, untried) = judged(&found.devices);
+                facts.gaps.extend(untried.into_iter().map(|error| failed(Source::Devices, error)));
                 facts.devices.insert(name.clone(), problem);
                 devices.insert(name, found.devices.iter().map(DeviceDocument::of).collect());
             }
@@ -263,4 +255,42 @@ async fn open_each(
         }
     }
     devices
+}
+
+/// Why an OSD does not start from its devices, if that was seen, and the errors of the devices that could not be tried.
+fn judged(devices: &[DeviceCheck]) -> (Option<String>, Vec<Error>) {
+    let errors = devices.iter().filter_map(|device| device.slot.as_ref().err());
+    let (seen, untried): (Vec<_>, Vec<_>) = errors.partition(|error| Refusal::of(error).is_some());
+    let problem = seen.into_iter().map(chain).collect::<Vec<_>>().join("; ");
+    (Some(problem).filter(|text| !text.is_empty()), untried.into_iter().cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_rotation::Slot;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_in_use_is_not_one_that_the_kek_does_not_open() {
+        let of = |slots: Vec<std::result::Result<Slot, Error>>| {
+            let devices: Vec<_> = slots.into_iter().map(|slot| DeviceCheck::new("/dev/a", slot)).collect();
+            let (problem, untried) = judged(&devices);
+            (problem, untried.len())
+        };
+        let conflict = |message: &'static str| Error::new(ErrorKind::Conflict, message);
+        assert_eq!(of(vec![Ok(Slot::CURRENT), Err(conflict("in use"))]), (None, 1));
+        let (problem, untried) = of(vec![
+            Err(conflict("no slot").source(Refusal::Kek)),
+            Err(conflict("in use")),
+            Err(Error::config("no header").source(Refusal::Header)),
+        ]);
+        assert_eq!(untried, 1);
+        assert_eq!(
+            problem.as_deref(),
+            Some(
+                "no slot: an OSD does not start with this KEK; no header: an OSD does not start from this device"
+            )
+        );
+    }
 }
