@@ -27,7 +27,7 @@ pub struct Request {
     pub display_name: String,
     /// Whether it was refused before it reached the mount.
     pub refused: bool,
-    /// The header `traceparent`, if the server was told to log it.
+    /// The header `traceparent`, if the server is configured to log it.
     pub traceparent: Option<String>,
 }
 
