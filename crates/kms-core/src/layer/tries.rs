@@ -45,8 +45,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Retries a call as [`Retried`] does. For idempotent calls outside a provider, such as reading the settings of a
-/// provider.
+/// Retries a call as [`Retried`](super::Retried) does. For idempotent calls outside a provider, such as reading the
+/// settings of a provider.
 ///
 /// # Errors
 ///
