@@ -44,9 +44,11 @@ pub(super) fn measure(sh: &Shell, out: &Path) -> Result<()> {
         rows.push(
             json!({"features": features, "crates": crates.len(), "cpu_seconds": seconds, "bytes": bytes}),
         );
+        // A run that is cut off keeps the sets that it has built.
+        fs::write(out, format!("{:#}\n", json!({"rows": rows})))
+            .with_context(|| out.display().to_string())?;
     }
-    fs::remove_dir_all(&target)?;
-    fs::write(out, format!("{:#}\n", json!({"rows": rows}))).with_context(|| out.display().to_string())
+    fs::remove_dir_all(&target).map_err(Into::into)
 }
 
 /// The CPU time of all ended children of this program so far, in seconds. Unlike the time that passes, it hardly depends on
