@@ -65,10 +65,8 @@ pub async fn turn<F>(callers: usize, op: impl Fn(String) -> F + Clone + Send + '
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let first: Vec<_> = (0..callers).map(|number| tokio::spawn(op(format!("c{number}")))).collect();
-    for task in first {
-        task.await??;
-    }
+    let names: Vec<_> = (0..callers).map(|number| format!("c{number}")).collect();
+    rate(callers, &names, op.clone()).await?;
     let (begin, cpu) = (Instant::now(), cpu_us()?);
     let caller = |number: usize| {
         let op = op.clone();

@@ -585,32 +585,30 @@ impl SdkHttpClient for ToVault {
             request_id = answer.header("x-ms-request-id"),
             "asked the vault"
         );
-        // A proxy's page is neither a challenge nor a list of the vault, and says nothing about the token. A 401 without a
-        // challenge says no more, unless it has the form of the vault.
+        // A proxy's page is neither a challenge nor a list of the vault, and says nothing about the token.
         if let Some(error) = answer.page_error(!held_key) {
             return Err(wrapped(error));
         }
         if status == StatusCode::UNAUTHORIZED {
             let error = from_answer(&answer, held_key);
+            // One without a challenge says no more than a page, unless it has the form of the vault.
             if error.kind() == ErrorKind::Protocol {
                 return Err(wrapped(error));
             }
-        }
-        match (status, token) {
-            (StatusCode::UNAUTHORIZED, token) => {
-                if let Some(token) = token {
-                    self.auth.refused(token, from_answer(&answer, held_key));
-                }
-                // The SDK answers a challenge by itself, but understands only one form of challenge.
-                let scope = self.auth.challenged(&answer.headers);
-                if let Ok(header) = HeaderValue::from_str(&format!("Bearer scope=\"{scope}\"")) {
-                    answer.headers.insert(WWW_AUTHENTICATE, header);
-                }
+            if let Some(token) = token {
+                self.auth.refused(token, error);
             }
-            (_, Some(token)) => self.auth.accepted(token),
-            _ => {}
+            // The SDK answers a challenge by itself, but understands only one form of challenge.
+            let scope = self.auth.challenged(&answer.headers);
+            if let Ok(header) = HeaderValue::from_str(&format!("Bearer scope=\"{scope}\"")) {
+                answer.headers.insert(WWW_AUTHENTICATE, header);
+            }
+            return Ok(response(answer));
         }
-        if status.is_success() || status == StatusCode::UNAUTHORIZED {
+        if let Some(token) = token {
+            self.auth.accepted(token);
+        }
+        if status.is_success() {
             return Ok(response(answer));
         }
         let error = from_answer(&answer, held_key);

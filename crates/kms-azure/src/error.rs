@@ -371,6 +371,7 @@ mod tests {
     #[test]
     fn the_status_comes_first_and_then_the_code() {
         use ErrorKind::*;
+        let foreign = "does not come from Key Vault";
         for (status, body, kind, retry, text) in [
             (400, refusal("BadParameter", ""), Protocol, Retry::Never, "malformed"),
             (401, refusal("Unauthorized", ""), Unauthenticated, Retry::Never, "token"),
@@ -381,22 +382,10 @@ mod tests {
             (403, refusal("NeverHeardOf", ""), PermissionDenied, Retry::Never, "role or access policy"),
             // A refusal of something in between says nothing about our rights.
             (403, "<html>".to_owned(), Protocol, Retry::Never, "web page"),
-            (401, String::new(), Protocol, Retry::Never, "does not come from Key Vault"),
-            (
-                401,
-                r#"{"message":"Unauthorized"}"#.to_owned(),
-                Protocol,
-                Retry::Never,
-                "does not come from Key Vault",
-            ),
-            (403, String::new(), Protocol, Retry::Never, "does not come from Key Vault"),
-            (
-                403,
-                r#"{"message":"Forbidden"}"#.to_owned(),
-                Protocol,
-                Retry::Never,
-                "does not come from Key Vault",
-            ),
+            (401, String::new(), Protocol, Retry::Never, foreign),
+            (401, r#"{"message":"Unauthorized"}"#.to_owned(), Protocol, Retry::Never, foreign),
+            (403, String::new(), Protocol, Retry::Never, foreign),
+            (403, r#"{"message":"Forbidden"}"#.to_owned(), Protocol, Retry::Never, foreign),
             (404, refusal("SecretNotFound", ""), NotFound, Retry::Never, "no such secret"),
             (404, refusal("NotFound", "SecretNotFound"), NotFound, Retry::Never, "no such secret"),
             (404, refusal("VaultNotFound", ""), ConfigInvalid, Retry::Never, "no such vault"),

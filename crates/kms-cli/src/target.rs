@@ -119,19 +119,25 @@ impl Target {
         ))
     }
 
+    /// The settings of the provider that are set and are no credentials, by their names. Of a registered provider it is not
+    /// known which settings are credentials, so there are none.
+    pub(crate) fn public_settings(&self, provider: Provider) -> Vec<(&'static str, &str)> {
+        let details = &self.security().kms.connection_details;
+        let known = provider.settings().unwrap_or_default();
+        let public = known.iter().filter(|setting| !setting.is_secret).filter_map(|setting| {
+            let is_set = |(name, value): &(&str, &str)| setting.is_named(name) && !value.trim().is_empty();
+            let (_, value) = details.iter().find(is_set)?;
+            Some((setting.name, value.trim()))
+        });
+        public.collect()
+    }
+
     /// Where the keys are, in words: the provider, the settings that name the place, and the namespace and the API server of
     /// keys in Secrets.
     pub(crate) fn place(&self) -> String {
         let Ok(provider) = self.provider() else { return "the KMS".to_owned() };
-        let details = &self.security().kms.connection_details;
-        let mut place: Vec<String> = Vec::new();
-        for setting in provider.settings().unwrap_or_default() {
-            let value =
-                details.iter().find(|(name, _)| setting.is_named(name)).map(|(_, value)| value.trim());
-            if let Some(value) = value.filter(|value| PLACE.contains(&setting.name) && !value.is_empty()) {
-                place.push(format!("{} {value}", setting.name));
-            }
-        }
+        let settings = self.public_settings(provider).into_iter().filter(|(name, _)| PLACE.contains(name));
+        let mut place: Vec<String> = settings.map(|(name, value)| format!("{name} {value}")).collect();
         if matches!(provider, Provider::KubernetesSecret) {
             place.extend(self.kube_namespace().map(|name| format!("namespace {name}")));
             place.extend(self.kubernetes.server().map(|server| format!("API server {server}")));

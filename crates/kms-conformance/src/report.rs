@@ -77,11 +77,6 @@ impl Report {
         self.provider
     }
 
-    /// The version of the server, as the options of the run say; empty if they do not.
-    pub fn server_version(&self) -> &str {
-        &self.server_version
-    }
-
     /// All cases, in the order in which they ran.
     pub fn cases(&self) -> &[CaseReport] {
         &self.cases

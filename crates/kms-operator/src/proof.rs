@@ -3,7 +3,8 @@
 //! A rotation ends with that proof, and a verification is nothing else.
 //!
 //! A Job that fails says one of two things. Either the OSD was seen not to start, since the KEK does not open a device or the
-//! header of a device is gone: the proof is refuted until a later one is made. Or nothing could be seen, for example because the KMS was away: the last proof is as good as before.
+//! header of a device is gone: the proof is refuted until a later one is made. Or nothing could be seen, for example because
+//! the KMS was away: the last proof is as good as before.
 
 use jiff::Timestamp;
 

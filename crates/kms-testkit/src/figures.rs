@@ -20,7 +20,6 @@ pub fn passed(report: &Report) {
         "conformance",
         &json!({
             "provider": report.provider(),
-            "version": report.server_version(),
             "passed": count(|outcome| matches!(outcome, Outcome::Passed)),
             "excused": count(|outcome| matches!(outcome, Outcome::Excused { .. })),
             "skipped": count(|outcome| matches!(outcome, Outcome::Skipped(_))),

@@ -147,19 +147,16 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
     fn list(&self) -> KeyStream<'_> {
         struct State<'a> {
             keys: KeyStream<'a>,
-            /// `None` until the reader asks for the first key: the time before that does not count.
-            tries: Option<Tries<'a>>,
-            start: Instant,
+            /// The tries, and when the last one began. `None` until the reader asks for the first key: the time before that does
+            /// not count.
+            tries: Option<(Tries<'a>, Instant)>,
             begun: bool,
         }
 
-        let start = State { keys: self.inner.list(), tries: None, start: Instant::now(), begun: false };
+        let start = State { keys: self.inner.list(), tries: None, begun: false };
         Box::pin(stream::unfold(Some(start), move |state| async move {
             let mut state = state?;
-            let tries = state.tries.get_or_insert_with(|| {
-                state.start = Instant::now();
-                self.tries()
-            });
+            let (tries, start) = state.tries.get_or_insert_with(|| (self.tries(), Instant::now()));
             loop {
                 let next = async { state.keys.next().await.transpose() };
                 let error = match tries.bounded("list", next).await {
@@ -171,17 +168,17 @@ impl<P: KmsProvider> KmsProvider for Retried<P> {
                         return Some((Ok(info), Some(state)));
                     }
                     Ok(None) => {
-                        tries.trace("list", state.start, None);
+                        tries.trace("list", *start, None);
                         return None;
                     }
                     Err(error) => error,
                 };
-                tries.trace("list", state.start, Some(&error));
+                tries.trace("list", *start, Some(&error));
                 let last = if state.begun { Err(error) } else { tries.pause_after(error).await };
                 if let Err(error) = last {
                     return Some((Err(error), None));
                 }
-                (state.keys, state.start) = (self.inner.list(), Instant::now());
+                (state.keys, *start) = (self.inner.list(), Instant::now());
             }
         }))
     }

@@ -222,14 +222,7 @@ impl Sides {
 /// What a journal notes of a side: its settings, without credentials.
 fn place(target: &Target) -> Result<Place> {
     let provider = target.provider()?;
-    // Of a registered provider it is not known which settings are credentials.
-    let known = provider.settings().unwrap_or_default();
-    let details = &target.security().kms.connection_details;
-    let settings = known.iter().filter(|setting| !setting.is_secret).filter_map(|setting| {
-        let (_, value) =
-            details.iter().find(|(name, value)| setting.is_named(name) && !value.trim().is_empty())?;
-        Some((setting.name, value.trim()))
-    });
+    let settings = target.public_settings(provider);
     let name = if provider.feature().is_empty() { provider.as_str() } else { provider.feature() };
     Ok(Place::new(name, target.kube_namespace()).with_settings(settings))
 }
