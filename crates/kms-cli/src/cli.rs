@@ -1,6 +1,8 @@
 //! The command line: the groups of commands, and the dispatch to the command.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{Args as _, FromArgMatches as _, Parser, Subcommand};
 use kms_core::Result;
 
 use crate::{
@@ -53,6 +55,28 @@ impl Command {
 }
 
 impl Cli {
+    /// Parses a command line.
+    ///
+    /// clap gives a copy of every global option to every command before it parses, which takes longer than all else up
+    /// to the first request. So the first try knows one command. What it does not accept, as a request for help, has its
+    /// answer from the whole definition.
+    pub(crate) fn parse_line(line: &[OsString]) -> Result<Self, clap::Error> {
+        Self::parse_with_one_command(line).map_or_else(|| Self::try_parse_from(line), Ok)
+    }
+
+    /// Parses a valid command line with the definition of its command alone.
+    ///
+    /// Beside the options, the command is all that may stand before its own arguments. So what is valid here means the
+    /// same in the whole definition.
+    fn parse_with_one_command(line: &[OsString]) -> Option<Self> {
+        let mut commands = Command::augment_subcommands(clap::Command::default());
+        let command =
+            line.iter().skip(1).find_map(|word| commands.find_subcommand_mut(word).map(std::mem::take))?;
+        let options = Global::augment_args(Files::augment_args(clap::Command::new("kms")));
+        let mut matches = options.subcommand(command).try_get_matches_from(line).ok()?;
+        Self::from_arg_matches_mut(&mut matches).ok()
+    }
+
     /// Splits the command line into options and command. The options receive the files given before and after the
     /// command.
     pub(crate) fn into_parts(self) -> (Global, Command) {
@@ -119,6 +143,41 @@ pub(crate) mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_means_the_same_with_the_definition_of_its_command_alone() {
+        let line = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for text in [
+            "kms list",
+            "kms -f a get b",
+            "kms -f get get get -f list --timeout 5s -o json",
+            "kms --cluster a/b -vv check --read-only --color never",
+            "kms list -q --log-format json",
+            "kms version -v",
+        ] {
+            let alone = Cli::parse_with_one_command(&line(text)).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(format!("{alone:?}"), format!("{:?}", Cli::try_parse_from(line(text)).unwrap()));
+        }
+        // The first word that is a command may be the value of an option; the whole definition finds the command.
+        for text in ["kms -f get list", "kms --context list get a"] {
+            assert!(Cli::parse_with_one_command(&line(text)).is_none(), "{text}");
+            assert!(Cli::parse_line(&line(text)).is_ok(), "{text}");
+        }
+        for text in [
+            "kms",
+            "kms -h",
+            "kms --version",
+            "kms get -h",
+            "kms get",
+            "kms help get",
+            "kms list x",
+            "kms --nosuch list",
+        ] {
+            assert!(Cli::parse_with_one_command(&line(text)).is_none(), "{text}");
+            let error = Cli::parse_line(&line(text)).unwrap_err().to_string();
+            assert_eq!(error, Cli::try_parse_from(line(text)).unwrap_err().to_string());
+        }
     }
 
     #[test]

@@ -40,7 +40,6 @@ mod osd_host;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-use clap::Parser;
 use kms_core::{Error, ErrorKind, Result, Trace, trace};
 use kms_dispatch::Registry;
 use kms_rotation::{Options, Timer};
@@ -78,7 +77,8 @@ fn main_with_options(registry: Registry, rotation: Options) -> ExitCode {
     if environment.get(completion::VARIABLE).is_some() {
         return completion::answer();
     }
-    let cli = match Cli::try_parse() {
+    let line: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::parse_line(&line) {
         Ok(cli) => cli,
         Err(error) => {
             // If the stream is closed, no reader wants the message.

@@ -7,7 +7,7 @@ use std::{
 
 use rustls_pki_types::UnixTime;
 use x509_cert::{
-    Certificate, Version,
+    Certificate, TbsCertificate, Version,
     der::{DateTime, Decode as _, oid::ObjectIdentifier},
     ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName, name::GeneralName},
     name::Name,
@@ -50,6 +50,20 @@ pub fn ends_soon(der: &[u8]) -> Option<String> {
 /// malformed.
 pub fn public_key(der: &[u8]) -> Option<String> {
     Described::of(der).map(|certificate| certificate.key.to_string())
+}
+
+/// Whether a certificate may sign other certificates, as Go decides it. `None` if the certificate is malformed.
+pub(crate) fn may_sign(der: &[u8]) -> Option<bool> {
+    signs_others(Certificate::from_der(der).ok()?.tbs_certificate())
+}
+
+fn signs_others(certificate: &TbsCertificate) -> Option<bool> {
+    let constraints = certificate.get_extension::<BasicConstraints>().ok()?;
+    let is_ca = constraints.map(|(_, constraints)| constraints.ca);
+    let usage = certificate.get_extension::<KeyUsage>().ok()?;
+    let may_sign_by_usage = usage.is_none_or(|(_, usage)| usage.0.is_empty() || usage.key_cert_sign());
+    // Version 1 has no extensions, so that the version alone says nothing.
+    Some(is_ca.unwrap_or_else(|| certificate.version() != Version::V3) && may_sign_by_usage)
 }
 
 /// Formats a time in seconds since 1970, as RFC 3339 does.
@@ -95,7 +109,7 @@ pub(crate) struct Described {
     pub(crate) not_after: UnixTime,
     pub(crate) key: Key,
     pub(crate) signature: String,
-    /// Whether it may sign other certificates, as Go decides it.
+    /// Whether it may sign other certificates.
     pub(crate) may_sign: bool,
     /// Whether a server may use it.
     pub(crate) is_for_servers: bool,
@@ -107,12 +121,6 @@ impl Described {
         let parsed = Certificate::from_der(der).ok()?;
         let certificate = parsed.tbs_certificate();
         let seconds = |time: x509_cert::time::Time| UnixTime::since_unix_epoch(time.to_unix_duration());
-        let constraints = certificate.get_extension::<BasicConstraints>().ok()?;
-        let is_ca = constraints.map(|(_, constraints)| constraints.ca);
-        let usage = certificate.get_extension::<KeyUsage>().ok()?;
-        let may_sign_by_usage = usage.is_none_or(|(_, usage)| usage.0.is_empty() || usage.key_cert_sign());
-        // Version 1 has no extensions, so that the version alone says nothing.
-        let may_sign = is_ca.unwrap_or_else(|| certificate.version() != Version::V3) && may_sign_by_usage;
         let purposes = certificate.get_extension::<ExtendedKeyUsage>().ok()?;
         let is_for_servers = purposes.is_none_or(|(_, purposes)| {
             purposes.0.iter().any(|purpose| [SERVER_AUTH, ANY_USAGE].contains(purpose))
@@ -127,7 +135,7 @@ impl Described {
             not_after: seconds(certificate.validity().not_after),
             key: key(certificate.subject_public_key_info()),
             signature: signature(&parsed.signature_algorithm().oid),
-            may_sign,
+            may_sign: signs_others(certificate)?,
             is_for_servers,
         })
     }

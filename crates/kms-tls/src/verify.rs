@@ -12,7 +12,11 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tracing::{debug, warn};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
 
-use crate::{certificate::Described, crypto, handshakes::Handshakes};
+use crate::{
+    certificate::{Described, may_sign},
+    crypto,
+    handshakes::Handshakes,
+};
 
 /// Verifies the certificate of a server with the roots of the settings.
 #[derive(Debug)]
@@ -39,11 +43,10 @@ impl Verifier {
         let mut anchors = RootCertStore::empty();
         let mut configured = Vec::new();
         for certificate in certificates {
-            let described = Described::of(certificate);
-            // webpki reads some certificates that the describing parser does not.
-            let may_sign = described.as_ref().is_none_or(|described| described.may_sign);
-            let is_anchor = !may_sign || anchors.add(certificate.clone()).is_ok();
-            if described.is_none() && !is_anchor {
+            let signs_others = may_sign(certificate);
+            // webpki reads some certificates that the other parser does not.
+            let is_anchor = signs_others == Some(false) || anchors.add(certificate.clone()).is_ok();
+            if signs_others.is_none() && !is_anchor {
                 warn!("a CA certificate of the settings is malformed and is skipped");
                 continue;
             }
