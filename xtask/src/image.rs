@@ -12,7 +12,7 @@ use xshell::{Shell, cmd};
 use crate::{
     dist::{self, Profile, Source},
     provision::{debian, need, target_dir},
-    run::run,
+    run::{Steps, run},
 };
 
 /// The user of the image. Jobs that open devices say themselves that they are root.
@@ -39,9 +39,7 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn run(self, sh: &Shell) -> Result<()> {
-        for program in ["umoci", "skopeo"] {
-            need(sh, program, &["--version"], &[program])?;
-        }
+        tools(sh)?;
         let source = Source::of_commit(sh)?;
         let kms = self.profile.build(sh, &source)?;
         let layout = target_dir(sh).join("image");
@@ -58,10 +56,20 @@ impl Image {
     }
 }
 
+/// Makes the image of this development build twice as a step of the tests. Skips it if this machine cannot make an image.
+pub(crate) fn step(sh: &Shell, steps: &mut Steps) -> Result<()> {
+    const NAME: &str = "test: the image has the same digest twice";
+    if let Err(error) = tools(sh).and_then(|()| debian::kept(sh)) {
+        steps.skip(NAME, &format!("{error:#}"));
+        return Ok(());
+    }
+    steps.step(NAME, || Image { profile: Profile::Dev, twice: true }.run(sh))
+}
+
 /// Makes the image of this development build in the empty folder `place`, and returns its unpacked root. Debian's tree is that
 /// of the first run.
 pub(crate) fn unpacked(sh: &Shell, kms: &Path, place: &Path) -> Result<PathBuf> {
-    need(sh, "umoci", &["--version"], &["umoci"])?;
+    tools(sh)?;
     let (debian, layout) = (debian::kept(sh)?, place.join("layout"));
     let image = pack(sh, Profile::Dev, kms, &Source::of_commit(sh)?, &debian, &layout)?;
     let root = unpack(sh, &image, &place.join("bundle"))?;
@@ -78,6 +86,11 @@ fn make(sh: &Shell, profile: Profile, kms: &Path, source: &Source, layout: &Path
     check(sh, &image)?;
     let digest = "{{.Digest}}";
     Ok(cmd!(sh, "skopeo inspect --format {digest} oci:{image}").read()?)
+}
+
+/// Finds the programs that pack and read an image.
+fn tools(sh: &Shell) -> Result<()> {
+    ["umoci", "skopeo"].into_iter().try_for_each(|program| need(sh, program, &["--version"], &[program]))
 }
 
 /// Packs Debian's tree and kms as the folder `layout`, and returns the name that umoci has for the image.

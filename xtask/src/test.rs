@@ -8,6 +8,7 @@ use kms_testkit::servers;
 use xshell::{Shell, cmd};
 
 use crate::{
+    image,
     live::{Live, Needs},
     provision::{self, Background},
     run::{Steps, root, run},
@@ -47,7 +48,8 @@ pub(crate) fn all(sh: &Shell, steps: &mut Steps, servers: Background) -> Result<
         )))?;
         live.validate(sh)
     })?;
-    vm::step(sh, &mut live, &kms, steps)
+    vm::step(sh, &mut live, &kms, steps)?;
+    image::step(sh, steps)
 }
 
 /// Tests the crates that use ours as an outside crate would. Each has its own lock file.
