@@ -256,8 +256,10 @@ async fn program(server: &PyKmip, folder: &std::path::Path) -> Result<f64> {
     let path = folder.join("bench-kmip.yaml");
     write_private(&path, &manifest)?;
     let mut command = Command::new(servers::setting(servers::KMS)?);
-    command.arg("-f").arg(&path);
-    time(Command::new(command.get_program()).args(command.get_args()).args(["create", "program"]))?;
+    command.env_clear().arg("-f").arg(&path);
+    time(
+        Command::new(command.get_program()).env_clear().args(command.get_args()).args(["create", "program"]),
+    )?;
     command.args(["get", "program"]);
     let mut runs = Vec::new();
     for _ in 0..if is_short() { 1 } else { RUNS } {

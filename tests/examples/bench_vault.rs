@@ -280,39 +280,54 @@ async fn requests(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Measures both programs in alternation: the same read with the same TLS settings.
+/// Measures the programs in alternation: the same read with the same TLS settings.
 async fn programs(server: &OpenBao, token: &str, folder: &Path) -> Result<Value> {
     let kms = servers::setting(servers::KMS)?;
     let name = "program";
     Ours::new(server, token, Kv::V1).await?.run(Op::Put, name.to_owned()).await?;
+    let program = |path: &Path| {
+        let mut command = Command::new(path);
+        command.env_clear();
+        command
+    };
     let manifest = folder.join("bench.yaml");
     write_private(&manifest, &Kv::V1.manifest(server, token))?;
+    let mut file = program(Path::new(&kms));
+    file.arg("-f").arg(&manifest).args(["get", name]);
+    let mut pod = program(Path::new(&kms));
+    pod.args(["get", name]).env("VAULT_CACERT", server.pki_file("ca.crt")).envs([
+        ("KMS_PROVIDER", "vault"),
+        ("VAULT_ADDR", server.url()),
+        ("VAULT_BACKEND_PATH", Kv::V1.mount()),
+        ("VAULT_BACKEND", Kv::V1.backend()),
+        ("VAULT_TOKEN", token),
+    ]);
     let url = format!("{}/v1/rook/{PREFIX}{name}", server.url());
-    let mut ours = Command::new(&kms);
-    ours.arg("-f").arg(&manifest).args(["get", name]);
-    let mut curl = Command::new("curl");
+    let mut curl = program(Path::new("curl"));
     curl.args(["--silent", "--fail", "--cacert"]).arg(server.pki_file("ca.crt"));
     curl.arg("--header").arg(format!("X-Vault-Token: {token}")).arg(&url);
     let request = folder.join("bench-get");
     write_private(&request, &format!("{url}\n{token}\n{}", server.pki().ca.cert))?;
-    let mut bare = Command::new(std::env::current_exe()?.with_file_name("bench_get"));
+    // A copy, as kms is one here, and curl.
+    let least = folder.join("bare-program");
+    std::fs::copy(std::env::current_exe()?.with_file_name("bench_get"), &least).context("copy bench_get")?;
+    let mut bare = program(&least);
     bare.arg(&request);
-    let (mut rate, mut limit, mut least) = (Vec::new(), Vec::new(), Vec::new());
+    let mut runs: [Vec<f64>; 4] = std::array::from_fn(|_| Vec::new());
     for _ in 0..if is_short() { 1 } else { RUNS } {
-        limit.push(time(&mut curl)?);
-        rate.push(time(&mut ours)?);
-        least.push(time(&mut bare)?);
+        for (runs, command) in runs.iter_mut().zip([&mut curl, &mut file, &mut pod, &mut bare]) {
+            runs.push(time(command)?);
+        }
     }
-    let Ratio { median: ratio, quartiles, .. } = Ratio::of(&rate, &limit);
-    let [rate, limit, least] = [rate, limit, least].map(median);
-    let size = std::fs::metadata(&kms).context("look at kms")?.len();
-    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
-    let mebibytes = size as f64 / f64::from(1 << 20);
-    println!(
-        "kms get  {rate:.1} ms  curl {limit:.1} ms  ratio {ratio:.2}  bare program {least:.1} ms  (kms has {mebibytes:.1} MiB)"
-    );
-    Ok(json!({"kms_get_ms": rate, "curl_ms": limit, "bare_ms": least, "ratio": ratio, "quartiles": quartiles,
-              "kms_bytes": size}))
+    let [curl, file, pod, bare] = runs;
+    let row = |runs: Vec<f64>| {
+        let Ratio { median: ratio, quartiles, .. } = Ratio::of(&runs, &curl);
+        json!({"ms": median(runs), "ratio": ratio, "quartiles": quartiles})
+    };
+    let result = json!({"pod": row(pod), "file": row(file), "bare": row(bare), "curl_ms": median(curl.clone()),
+                        "kms_bytes": std::fs::metadata(&kms).context("look at kms")?.len()});
+    println!("kms get beside curl: {result}");
+    Ok(result)
 }
 
 /// Runs one side alone, for a profiler: `alone ours get 20000`.
