@@ -9,6 +9,7 @@ use kms_core::{
     layer::{limited, step_limit, waiting_for},
 };
 use kms_response::{ReceivedBody, WebPage};
+use kms_tls::needs_proxy_credentials;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -138,11 +139,11 @@ impl HttpClient {
         request.headers_mut().clone_from(headers);
         kms_response::mark(request.headers_mut());
         *request.body_mut() = (!body.is_empty()).then(|| reqwest::Body::from(body.0.clone()));
-        let mut response = self.in_time(pin!(self.client.execute(request))).await.map_err(annotate)?;
+        let mut response = self.in_time(url, pin!(self.client.execute(request))).await.map_err(annotate)?;
         self.has_answered.store(true, Relaxed);
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = ReceivedBody::of(&headers);
-        while let Some(chunk) = self.in_time(pin!(response.chunk())).await.map_err(annotate)? {
+        while let Some(chunk) = self.in_time(url, pin!(response.chunk())).await.map_err(annotate)? {
             body.append(&chunk).map_err(annotate)?;
         }
         let body = body.into_bytes();
@@ -154,8 +155,8 @@ impl HttpClient {
         Ok(response)
     }
 
-    /// The error for a status 407, with which a proxy answers a request that is not in a tunnel (RFC 9110 §15.5.8). The server
-    /// has not got the request.
+    /// The error for a status 407 of a proxy (RFC 9110 §15.5.8). The server has not got the request, and would not the next
+    /// time.
     fn proxy_refuses(&self, url: &Url, uses_proxy: bool) -> Error {
         let setting = self.proxy_setting(url);
         let message = if uses_proxy {
@@ -173,8 +174,13 @@ impl HttpClient {
     }
 
     /// Waits for the server's next bytes.
-    async fn in_time<T>(&self, call: impl Future<Output = reqwest::Result<T>>) -> Result<T> {
-        let failed = |cause| classify(&cause, &self.tls.handshakes, self.has_answered.load(Relaxed));
+    async fn in_time<T>(&self, url: &Url, call: impl Future<Output = reqwest::Result<T>>) -> Result<T> {
+        let failed = |cause| {
+            if needs_proxy_credentials(&cause) {
+                return self.proxy_refuses(url, true);
+            }
+            classify(&cause, &self.tls.handshakes, self.has_answered.load(Relaxed))
+        };
         let call = async { call.await.map_err(failed) };
         limited(step_limit(self.read_timeout()), call).await
     }

@@ -21,7 +21,7 @@ pub use crate::{
     key::Identity,
     options::{Roots, Tls, TlsOptions},
     reach::{Peer, unknown_host},
-    route::{Address, Route},
+    route::{Address, Route, needs_proxy_credentials},
 };
 
 /// How long an idle connection over which KEKs pass stays open; it is closed before twice this time.

@@ -1,6 +1,6 @@
 //! The way to a server, step by step: through a proxy or not, with TLS or not.
 
-use std::{net::IpAddr, time::Duration};
+use std::{error::Error as StdError, net::IpAddr, time::Duration};
 
 use kms_core::{Error, ErrorKind, Probe, Result, Retry, proxy::basic_credentials};
 use rustls_pki_types::ServerName;
@@ -165,14 +165,23 @@ async fn tunnel(
     let status = header.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok());
     match status {
         Some(status) if status.starts_with('2') => Ok(stream),
+        // Asking again changes nothing.
         Some("407") => Err(unavailable(format!(
             "the proxy asks for credentials, or for others than ours, before it connects to {server} (HTTP status 407)"
-        ))),
+        ))
+        .retry(Retry::Never)),
         Some(status) if status.bytes().all(|byte| byte.is_ascii_digit()) => {
             Err(unavailable(format!("the proxy does not connect to {server}: HTTP status {status}")))
         }
         _ => Err(unavailable("the proxy does not answer as an HTTP proxy".to_owned())),
     }
+}
+
+/// Whether a request failed since a proxy asks for credentials before it connects (RFC 9110 §15.5.8). The library that asks
+/// proxies says so in words alone.
+pub fn needs_proxy_credentials(error: &(dyn StdError + 'static)) -> bool {
+    error.to_string() == "tunnel error: proxy authorization required"
+        || error.source().is_some_and(needs_proxy_credentials)
 }
 
 /// Host and port, as a request names them.

@@ -6,6 +6,10 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -268,10 +272,16 @@ async fn in_a_pod_the_credentials_are_those_of_its_environment() {
 
 /// Starts a proxy that sends every tunnel to `server`, or refuses with a status. Returns its address.
 fn proxy(server: SocketAddr, status: u16) -> SocketAddr {
+    counting_proxy(server, status, Arc::default())
+}
+
+/// The same, which counts what it is asked for.
+fn counting_proxy(server: SocketAddr, status: u16, asked: Arc<AtomicU32>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
+            let asked = Arc::clone(&asked);
             let serve = move |mut stream: TcpStream| -> io::Result<()> {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
@@ -279,6 +289,7 @@ fn proxy(server: SocketAddr, status: u16) -> SocketAddr {
                     stream.read_exact(&mut byte)?;
                     head.push(byte[0]);
                 }
+                asked.fetch_add(1, Relaxed);
                 let head = String::from_utf8_lossy(&head).into_owned();
                 let is_known =
                     head.to_ascii_lowercase().contains("proxy-authorization: basic dxnlcjpwyub3b3jk");
@@ -357,6 +368,29 @@ async fn a_proxy_that_asks_for_credentials_without_a_tunnel_is_named_and_no_cred
         assert!(message.contains(said), "{}", checked.text);
         assert_eq!(checked.code, 5, "the proxy is not the KMS: {}", checked.text);
         assert!(!checked.text.contains("other@") && !checked.text.contains("canary"), "{}", checked.text);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_asks_for_credentials_before_a_tunnel_is_named_and_asked_once() {
+    let pki = Pki::new().unwrap();
+    for (kms, said) in [
+        (Kms::Vault, "set them in HTTPS_PROXY, as http://"),
+        (Kms::Kubernetes, "set them in HTTPS_PROXY, or in proxy-url of the kubeconfig, as http://"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let args = write(folder.path(), kms, &pki, "a.vault.test:8200", "");
+        let asked = Arc::default();
+        let proxy = counting_proxy(SocketAddr::from(([127, 0, 0, 1], 9)), 200, Arc::clone(&asked));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kms"));
+        command.args(args).args(["get", "a", "--timeout", UNTIL_IT_FAILS]).current_dir(&folder);
+        command.env_clear().env("HTTPS_PROXY", format!("http://user:other@{proxy}"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let said =
+            format!("the proxy asks for credentials, or for others than ours (HTTP status 407): {said}");
+        assert!(text.contains(&said) && !text.contains("other@"), "{text}");
+        assert_eq!((output.status.code(), asked.load(Relaxed)), (Some(5), 1), "{text}");
     }
 }
 

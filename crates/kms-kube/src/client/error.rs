@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, io, time::Duration};
 use http::StatusCode;
 use kms_core::{Error, ErrorKind, Retry};
 use kms_response::WebPage;
-use kms_tls::{Handshakes, fault::fault};
+use kms_tls::{Handshakes, fault::fault, needs_proxy_credentials};
 use kube::core::Status;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -445,6 +445,12 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
             Retry::Never,
             "the credentials that the kubeconfig describes could not be obtained",
         ),
+        TransportFailure::Proxy => (
+            ErrorKind::Unavailable,
+            Retry::Never,
+            "the proxy asks for credentials, or for others than ours (HTTP status 407): set them in HTTPS_PROXY, or in \
+             proxy-url of the kubeconfig, as http://USER:PASSWORD@PROXY",
+        ),
         TransportFailure::Connect => {
             (ErrorKind::Unavailable, Retry::Always, "the API server cannot be reached")
         }
@@ -471,6 +477,7 @@ pub(crate) fn unrefused(error: kube::Error, target: &Target<'_>) -> Failure {
 enum TransportFailure {
     Token,
     Login,
+    Proxy,
     Connect,
     Timeout,
     Broken,
@@ -480,6 +487,9 @@ impl TransportFailure {
     fn of(error: &kube::Error) -> Self {
         if matches!(error, kube::Error::Auth(_)) {
             return Self::Login;
+        }
+        if needs_proxy_credentials(error) {
+            return Self::Proxy;
         }
         let mut connecting = false;
         let mut timeout = false;
