@@ -265,11 +265,12 @@ async fn requests(server: &OpenBao, token: &str, kv: Kv) -> Result<Vec<Value>> {
     // The first operation logs in, or looks up its token.
     let _ = ours.provider.get(&name, Freshness::Any).await;
     let mut rows = Vec::new();
-    for operation in ["create", "get", "delete"] {
+    for operation in ["create", "put", "get", "delete"] {
         let mut seen = server.requests()?;
         seen.forget()?;
         match operation {
             "create" => drop(ours.provider.put(&name, &ours.kek, PutMode::Create).await?),
+            "put" => drop(ours.provider.put(&name, &ours.kek, PutMode::Overwrite).await?),
             "get" => drop(ours.provider.get(&name, Freshness::Any).await?),
             _ => drop(ours.provider.delete(&name, DeleteMode::Destroy).await?),
         }
