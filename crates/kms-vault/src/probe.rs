@@ -170,6 +170,9 @@ async fn rights(mount: &Mount, version: KvVersion, probe: &mut Probe) -> Result<
         );
         return Ok("not known".to_owned());
     };
+    // Removing the metadata destroys every version of a key; v1 has one path for all.
+    probe.cannot_destroy =
+        needed.iter().any(|(path, verbs)| verbs.contains(&"delete") && !grants(&granted, path, "delete"));
     let (mut missing, mut reads) = (Vec::new(), true);
     for (at, (path, verbs)) in needed.into_iter().enumerate() {
         let lacking: Vec<_> = verbs.into_iter().filter(|verb| !grants(&granted, &path, verb)).collect();

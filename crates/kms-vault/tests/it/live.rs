@@ -681,6 +681,7 @@ async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
     assert!(probe.failed.is_none(), "{probe:?}");
     let warnings: Vec<_> = probe.warned.iter().filter(|(step, _)| *step == "rights").collect();
     assert!(format!("{warnings:?}").contains("create, update on rookv2/data/"), "{probe:?}");
+    assert!(probe.cannot_destroy, "{probe:?}");
     // A token that ends within a week and cannot be renewed.
     let spec =
         TokenSpec { policies: &["reader", "default"], ttl: "48h", renewable: false, ..TokenSpec::default() };
@@ -721,7 +722,7 @@ async fn a_probe_shows_what_it_found_and_what_is_missing() {
     let server = server().await;
     let vault = Setup::on(&server).await.mount("rookv2").build().await;
     let probe = vault.probed().await;
-    assert!(probe.failed.is_none(), "{probe:?}");
+    assert!(probe.failed.is_none() && !probe.cannot_destroy, "{probe:?}");
     let text = format!("{probe:?}");
     for found in
         ["token", "version 2.7.2, active", "rook", "rookv2/, KV v2", "create, read, update, delete, list"]
