@@ -16,7 +16,7 @@ pub(crate) const SRV_LOOKUP: Stricter = Stricter { setting: "VAULT_SRV_LOOKUP", 
 
 /// The message of the refusal stands in this row.
 #[rustfmt::skip]
-pub(crate) const MOUNT_PATH: Stricter = Stricter { setting: "VAULT_BACKEND_PATH", input: ("VAULT_BACKEND_PATH", "rook/../other"), rook: "resolves the dots, if `VAULT_BACKEND` is `kv` or `kv-v2`", reason: "is not the path of a mount", why: "policies of Vault match the path as it is written", remedy: "write it without . and .., such as rook or rook/ver1" };
+pub(crate) const MOUNT_PATH: Stricter = Stricter { setting: "VAULT_BACKEND_PATH", input: ("VAULT_BACKEND_PATH", "rook/../other"), rook: "resolves the dots, if `VAULT_BACKEND` is `kv` or `kv-v2`", reason: "is not the path of a mount", why: "policies of Vault match the path as it is written", remedy: "write the path of one without . and .., such as rook or rook/ver1" };
 
 /// The message of the refusal stands in this row.
 #[rustfmt::skip]
