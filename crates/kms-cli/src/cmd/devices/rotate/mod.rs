@@ -41,6 +41,8 @@ use crate::{
 
 /// Where this host keeps from run to run what was seen of key slots. It is empty after a restart of the host.
 const SIGHTS: &str = "/run/kms";
+/// What to do where the OSDs of the host cannot be found.
+const NAME_OSDS: &str = "name the folder of Rook's data with --data-dir, or the OSDs with --list";
 /// The default number of OSDs that are rotated at a time, unless there are fewer processors.
 const MOST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
@@ -208,7 +210,8 @@ pub(crate) async fn run(
                     listed.into_iter().map(compare).collect()
                 }
                 None => {
-                    let folders = OsdFolder::find(data_dir, host.kube_namespace)?;
+                    let folders = OsdFolder::find(data_dir, host.kube_namespace)
+                        .map_err(|error| error.context("to do", NAME_OSDS))?;
                     find::in_folders(folders, &host.rook.deployments(None).await, &host.cryptsetup)
                 }
             };
