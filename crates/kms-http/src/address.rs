@@ -51,7 +51,7 @@ impl AddressRules {
             "http" => {
                 return Err(format!(
                     "is an http address, which would expose {exposed} on the network; use https, or allow http with \
-                     {allow_http_setting}: \"true\" or --allow-http"
+                     {allow_http_setting}: \"true\" (for one call of kms, and not for pods: --allow-http)"
                 ));
             }
             _ => {
