@@ -363,6 +363,11 @@ impl Target {
     }
 }
 
+/// The name of a provider for people: its value of `KMS_PROVIDER`. Kubernetes Secrets have none.
+pub(crate) const fn provider_name(kms_provider: &str) -> &str {
+    if kms_provider.is_empty() { Provider::KubernetesSecret.feature() } else { kms_provider }
+}
+
 /// The variables that a provider may use: its settings, and those that choose a proxy.
 fn variables_of_providers(environment: &Environment) -> impl Iterator<Item = (&str, &str)> {
     environment.pairs().filter(|(name, _)| {

@@ -48,7 +48,7 @@ use crate::{
     output::{Output, chain},
     settings,
     steps::Steps,
-    target::Target,
+    target::{Target, provider_name},
 };
 
 #[cfg(test)]
@@ -222,7 +222,7 @@ impl Doctor<'_> {
     /// Connects to the KMS. `None` if the settings cannot be used, or a step failed.
     async fn connect(&mut self, target: &Target, post_quantum: bool) -> Option<Arc<dyn KmsProvider>> {
         let (steps, connected) = Steps::to(target).await;
-        let name = target.provider().map_or("the KMS", |provider| provider.as_str());
+        let name = target.provider().map_or("the KMS", |provider| provider_name(provider.as_str()));
         let has_failed = steps.error().is_some();
         let next = self.commands.kms("check --read-only");
         let made = &steps.key_exchanges;
