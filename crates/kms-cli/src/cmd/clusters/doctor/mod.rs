@@ -206,7 +206,10 @@ impl Doctor<'_> {
     }
 
     fn settings_failed(&mut self, error: Error) {
-        let next = self.commands.kms("check --read-only");
+        // Where nothing names a KMS, a check says no more than this finding.
+        let is_named = self.global.cluster.is_some() || !self.global.files.is_empty();
+        let next = if is_named { "check --read-only" } else { "doctor --cluster NAMESPACE" };
+        let next = self.commands.kms(next);
         self.diagnosis.add(Finding::failed(SETTINGS, self.source(), error, next));
     }
 
