@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 
-use kms_core::{
-    Error, ErrorKind, Existing, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result,
-};
+use kms_core::{Error, ErrorKind, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result};
 use tracing::{debug, warn};
 
 use crate::{
@@ -18,7 +16,7 @@ use crate::{
 pub(crate) async fn undelete(api: &Api, soft_delete: &SoftDelete, name: &KeyName) -> Result<KeyVersion> {
     let names = &Names::of(name);
     if api.get(names, None).await?.is_some() {
-        return Err(Error::already_exists(name, Existing::Unknown));
+        return Err(Error::not_deleted(name));
     }
     let mut deadline = soft_delete.deadline();
     loop {

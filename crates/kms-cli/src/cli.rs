@@ -182,15 +182,16 @@ pub(crate) mod tests {
 
     #[test]
     fn the_short_help_of_every_command_fits_on_a_screen() {
-        const LINES: usize = 44;
-        fn check(command: &mut clap::Command) {
+        fn check(command: &mut clap::Command, most: usize) {
             let lines = command.render_help().to_string().lines().count();
-            assert!(lines <= LINES, "{} -h has {lines} lines", command.get_name());
-            command.get_subcommands_mut().for_each(check);
+            assert!(lines <= most, "{} -h has {lines} lines", command.get_name());
+            let of_ours = command.get_subcommands_mut().filter(|command| command.get_name() != "help");
+            of_ours.for_each(|command| check(command, 32));
         }
         let mut program = Cli::command();
         program.build();
-        check(&mut program);
+        // It names every command.
+        check(&mut program, 44);
     }
 
     /// Words that follow the name of the program in a sentence about it. Verbs that end in "s" need no place here.

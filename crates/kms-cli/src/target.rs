@@ -36,6 +36,9 @@ const PLACE: [&str; 8] = [
     "KMIP_ENDPOINT",
 ];
 
+/// Why kms connects to Kubernetes for keys.
+const NO_KMS: &str = "the settings name no KMS (KMS_PROVIDER), so the keys are Kubernetes Secrets";
+
 /// The warning before kms stores a key for a CephCluster that is being deleted.
 const BEING_DELETED: &str =
     "the CephCluster is being deleted: if its keys are Kubernetes Secrets, they are deleted with it";
@@ -145,6 +148,18 @@ impl Target {
         match place.is_empty() {
             true => provider.to_string(),
             false => format!("{provider} ({})", place.join(", ")),
+        }
+    }
+
+    /// Adds where the keys are to an error that says that the KMS does not have a key: the settings often name another place
+    /// than the one that has it.
+    pub(crate) fn locate(&self, error: Error) -> Error {
+        let is_about_key =
+            error.failed_provider().is_some() && error.contexts().any(|(name, _)| name == "key");
+        if error.kind() == ErrorKind::NotFound && is_about_key {
+            error.context("looked in", self.place())
+        } else {
+            error
         }
     }
 
@@ -327,7 +342,13 @@ impl Target {
         }
         if self.provider().is_ok_and(|provider| self.writes_secrets(provider)) {
             self.check_block()?;
-            options = self.kubernetes.add_connection(options).await?;
+            options = self.kubernetes.add_connection(options).await.map_err(|error| {
+                // People who have forgotten the settings of their KMS do not expect Kubernetes.
+                match self.security().kms.connection_details.is_empty() {
+                    true => error.context("why Kubernetes", NO_KMS),
+                    false => error,
+                }
+            })?;
         }
         let directory = self.directory.as_ref().map(|directory| directory as &dyn SecretSource);
         let kube_secrets = kube_secrets.as_ref().map(|secrets| secrets as &dyn SecretSource);
@@ -340,6 +361,11 @@ impl Target {
         info!(provider = kms.provider(), "ready");
         Ok(kms)
     }
+}
+
+/// The name of a provider for people: its value of `KMS_PROVIDER`. Kubernetes Secrets have none.
+pub(crate) const fn provider_name(kms_provider: &str) -> &str {
+    if kms_provider.is_empty() { Provider::KubernetesSecret.feature() } else { kms_provider }
 }
 
 /// The variables that a provider may use: its settings, and those that choose a proxy.

@@ -140,7 +140,7 @@ impl KmsProvider for Memory {
         let mut keys = self.keys();
         let key = keys.get_mut(name).ok_or_else(|| Error::key_not_found(name))?;
         if !key.deleted {
-            return Err(Error::already_exists(name, Existing::Unknown));
+            return Err(Error::not_deleted(name));
         }
         key.deleted = false;
         let (number, _) = key.current().ok_or_else(|| Error::key_not_found(name))?;

@@ -160,6 +160,8 @@ pub struct Probe {
     pub failed: Option<(&'static str, Error)>,
     /// The steps after the failed one, which were not tried.
     pub not_run: Vec<&'static str>,
+    /// Whether the server has said that the account may not destroy keys. A test key that this account stores would stay.
+    pub cannot_destroy: bool,
     /// The key exchange of each TLS session of the probe.
     pub key_exchanges: Vec<KeyExchange>,
     /// What this process has seen of the server so far, beyond the steps. Calls before and after the probe contribute to

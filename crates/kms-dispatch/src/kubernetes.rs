@@ -38,8 +38,8 @@ impl Connector for KubernetesSecrets {
         problems.into_result()?;
         let Some(cluster) = options.cluster() else {
             return Err(Error::config(
-                "keys are in Kubernetes Secrets, and the namespace of the CephCluster is not known: give the cluster, \
-                 or a CephCluster with metadata.namespace and metadata.name",
+                "the settings name no KMS (KMS_PROVIDER), so the keys are Kubernetes Secrets, and the namespace of the \
+                 CephCluster is not known: give the cluster, or a CephCluster with metadata.namespace and metadata.name",
             ));
         };
         let mut builder = KubernetesSecretBuilder::new().with_kube_namespace(&cluster.kube_namespace);

@@ -95,9 +95,10 @@ impl Registry {
             None => {
                 let near = details.iter().any(|(key, _)| nearest(key, [KMS_PROVIDER]).is_some());
                 let near = if near { ", only a name that is like it" } else { "" };
+                // A block in a file and the environment of a pod end up here alike.
                 Err(Error::config(format!(
-                    "connectionDetails has settings, but no {KMS_PROVIDER}{near}; {}",
-                    known()
+                    "there are settings of a KMS, but no {KMS_PROVIDER}{near}; set it to one of these: {}",
+                    self.names().collect::<Vec<_>>().join(", ")
                 )))
             }
         }
@@ -198,13 +199,13 @@ mod tests {
             ),
             (
                 &[("VAULT_ADDR", "https://canary")],
-                "connectionDetails has settings, but no KMS_PROVIDER; \
-                 known are: azure-kv, ibmkeyprotect, kmip, vault",
+                "there are settings of a KMS, but no KMS_PROVIDER; \
+                 set it to one of these: azure-kv, ibmkeyprotect, kmip, vault",
             ),
             (
                 &[("KMS_PROVIDR", "vault")],
-                "connectionDetails has settings, but no KMS_PROVIDER, only a name that is like it; \
-                 known are: azure-kv, ibmkeyprotect, kmip, vault",
+                "there are settings of a KMS, but no KMS_PROVIDER, only a name that is like it; \
+                 set it to one of these: azure-kv, ibmkeyprotect, kmip, vault",
             ),
         ] {
             let error = of(details).unwrap_err();

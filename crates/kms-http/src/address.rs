@@ -2,7 +2,7 @@
 
 use kms_core::config::Problems;
 use tracing::warn;
-use url::Url;
+use url::{ParseError, Url};
 
 /// The rules for the address of one kind of server.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +35,14 @@ impl AddressRules {
     fn check(&self, setting: &str, text: &str) -> Result<Url, String> {
         let Self { example, exposed, allow_http_setting, allow_http } = self;
         let wrong = |why: &str| Err(why.to_owned());
-        let Ok(url) = Url::parse(text) else {
-            return Err(format!("is not a URL (is the scheme missing?); set one such as {example}"));
-        };
+        let url = Url::parse(text).map_err(|cause| {
+            let cause = match cause {
+                ParseError::RelativeUrlWithoutBase => "is the scheme missing?".to_owned(),
+                // Its words are fixed ones, such as "invalid port number".
+                cause => cause.to_string(),
+            };
+            format!("is not a URL ({cause}); set one such as {example}")
+        })?;
         match url.scheme() {
             "https" => {}
             "http" if *allow_http => {
@@ -46,7 +51,7 @@ impl AddressRules {
             "http" => {
                 return Err(format!(
                     "is an http address, which would expose {exposed} on the network; use https, or allow http with \
-                     {allow_http_setting}: \"true\" or --allow-http"
+                     {allow_http_setting}: \"true\" (for one call of kms, and not for pods: --allow-http)"
                 ));
             }
             _ => {
@@ -84,6 +89,8 @@ mod tests {
             ("http://kms", "is an http address"),
             ("kms.example", "scheme"),
             ("kms:8200", "scheme"),
+            ("https://canary:99999", "invalid port number"),
+            ("https://", "empty host"),
             ("https://user:canary@kms", "user information"),
             ("https://kms?canary", "query"),
             ("https://kms#canary", "query"),

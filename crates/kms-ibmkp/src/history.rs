@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 
-use kms_core::{
-    Error, ErrorKind, Existing, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result,
-};
+use kms_core::{Error, ErrorKind, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result};
 use kms_http::http::Method;
 use tracing::{debug, warn};
 
@@ -21,7 +19,7 @@ pub(crate) async fn undelete(api: &Api, name: &KeyName) -> Result<KeyVersion> {
     let superseded = match locate(api, names, Want::Metadata).await? {
         Located::Nowhere { superseded, .. } => superseded,
         Located::Here(key) | Located::Successor { key, .. } | Located::Unaliased(key) => {
-            return Err(Error::already_exists(name, Existing::Unknown).context("id", &key.id));
+            return Err(Error::not_deleted(name).context("id", &key.id));
         }
     };
     let mut gone = Vec::new();

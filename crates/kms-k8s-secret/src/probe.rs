@@ -45,13 +45,16 @@ pub(crate) async fn probe(secrets: &Secrets, probe: &mut Probe) -> Option<()> {
                 );
                 return probe.fail(PERMISSIONS, error);
             }
-            Ok(May::No) => probe.warn(
-                PERMISSIONS,
-                format!(
-                    "{account} may not {verb} secrets in namespace {kube_namespace}, so {loss}: add the verb to its \
-                     Role"
-                ),
-            ),
+            Ok(May::No) => {
+                probe.cannot_destroy |= verb == "delete";
+                probe.warn(
+                    PERMISSIONS,
+                    format!(
+                        "{account} may not {verb} secrets in namespace {kube_namespace}, so {loss}: add the verb to its \
+                         Role"
+                    ),
+                );
+            }
             Err(failure) if failure.error.kind() == ErrorKind::PermissionDenied => {
                 probe.warn(PERMISSIONS, "unknown: the account may not ask what it may do");
                 break;

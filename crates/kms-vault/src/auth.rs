@@ -201,7 +201,8 @@ impl Auth {
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => match &self.method {
                     AuthMethod::Token(_) => Err(Error::new(
                         ErrorKind::Unauthenticated,
-                        "the server refuses the token: it is wrong, revoked or expired, or may not look itself up",
+                        "the server refuses the token: it is wrong, revoked or expired, or lacks both this right and the \
+                         policy \"default\"; set a valid token (tokenSecretName or VAULT_TOKEN), or extend its policies",
                     )),
                     _ => self.login(api).await,
                 },

@@ -359,14 +359,16 @@ impl VaultBuilder {
             }),
             Some("agent") if !has_token_secret => Some(AuthMethod::Agent),
             _ => {
-                let token = match secret {
-                    Some(secret) => problems.absorb("tokenSecretName", secret.text("token"))?,
-                    None if has_token_secret => None,
-                    None => settings.secret(Key::Token),
+                let (setting, token) = match secret {
+                    Some(secret) => {
+                        ("tokenSecretName", problems.absorb("tokenSecretName", secret.text("token"))?)
+                    }
+                    None if has_token_secret => return Ok(None),
+                    None => (Key::Token.as_str(), settings.secret(Key::Token)),
                 };
                 let Some(token) = token else { return Ok(None) };
                 let header = sensitive("the Vault token", token.expose_secret());
-                problems.absorb("token", header)?.map(|_| AuthMethod::Token(token))
+                problems.absorb(setting, header)?.map(|_| AuthMethod::Token(token))
             }
         })
     }
@@ -726,7 +728,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_with_a_line_break_inside_is_refused() {
         let error = build("broken-token", &[("VAULT_ADDR", "https://v")]).await.unwrap_err();
-        assert!(error.to_string().contains("the Vault token has characters"), "{error}");
+        assert!(error.to_string().contains("tokenSecretName: the Vault token has characters"), "{error}");
         assert!(!format!("{error:?}").contains("ary"), "{error:?}");
     }
 

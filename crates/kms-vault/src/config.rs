@@ -16,7 +16,7 @@ pub(crate) const SRV_LOOKUP: Stricter = Stricter { setting: "VAULT_SRV_LOOKUP", 
 
 /// The message of the refusal stands in this row.
 #[rustfmt::skip]
-pub(crate) const MOUNT_PATH: Stricter = Stricter { setting: "VAULT_BACKEND_PATH", input: ("VAULT_BACKEND_PATH", "rook/../other"), rook: "resolves the dots, if `VAULT_BACKEND` is `kv` or `kv-v2`", reason: "is not the path of a mount", why: "policies of Vault match the path as it is written", remedy: "write it without . and .., such as rook or rook/ver1" };
+pub(crate) const MOUNT_PATH: Stricter = Stricter { setting: "VAULT_BACKEND_PATH", input: ("VAULT_BACKEND_PATH", "rook/../other"), rook: "resolves the dots, if `VAULT_BACKEND` is `kv` or `kv-v2`", reason: "is not the path of a mount", why: "policies of Vault match the path as it is written", remedy: "write the path of one without . and .., such as rook or rook/ver1" };
 
 /// The message of the refusal stands in this row.
 #[rustfmt::skip]
@@ -25,7 +25,7 @@ pub(crate) const NAMESPACE: Stricter = Stricter { setting: "VAULT_NAMESPACE", in
 /// What this provider refuses and Rook takes, beside the settings that are not supported.
 #[rustfmt::skip]
 pub const STRICTER: &[Stricter] = &[
-    Stricter { setting: "VAULT_ADDR", input: ("VAULT_ADDR", "http://vault.example:8200"), rook: "connects without TLS", reason: "is an http address, which would expose token and keys on the network", why: "the network could read the token and the keys", remedy: "use https, or allow http with VAULT_ALLOW_HTTP: \"true\" or --allow-http" },
+    Stricter { setting: "VAULT_ADDR", input: ("VAULT_ADDR", "http://vault.example:8200"), rook: "connects without TLS", reason: "is an http address, which would expose token and keys on the network", why: "the network could read the token and the keys", remedy: "use https, or allow http with VAULT_ALLOW_HTTP: \"true\" (for one call of kms, and not for pods: --allow-http)" },
     Stricter { setting: "VAULT_ADDR", input: ("VAULT_ADDR", "https://user:password@vault.example:8200"), rook: "takes the address as it is", reason: "has user information in it", why: "credentials in an address end up in logs", remedy: "put credentials into the token Secret" },
     Stricter { setting: "VAULT_ADDR", input: ("VAULT_ADDR", "https://vault.example:8200?x=1"), rook: "ignores the query", reason: "has a query or a fragment", why: "each request has a query of its own", remedy: "remove it" },
     Stricter { setting: "VAULT_AGENT_ADDR", input: ("VAULT_AGENT_ADDR", "unix:///run/vault-agent.sock"), rook: PODS, reason: "is neither an https nor an http address", why: "`kms` connects by TCP only", remedy: "set one such as https://vault.example:8200" },

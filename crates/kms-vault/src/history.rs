@@ -1,7 +1,7 @@
 //! Reads every KEK that the server still has for a key, and brings deleted keys back.
 
 use kms_core::{
-    Error, ErrorKind, Existing, Freshness, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result,
+    Error, ErrorKind, Freshness, HistoryMode, Kek, KekState, KeyName, KeyVersion, PastKek, Result,
 };
 use kms_http::http::StatusCode;
 use tracing::{debug, warn};
@@ -23,7 +23,7 @@ pub(crate) async fn undelete(mount: &Mount, name: &KeyName) -> Result<KeyVersion
     }
     let metadata = existing(mount, name).await?;
     if metadata.is_live() {
-        return Err(Error::already_exists(name, Existing::Unknown));
+        return Err(Error::not_deleted(name));
     }
     let current = metadata.current_version;
     if !metadata.past().iter().any(|version| version.number == current) {

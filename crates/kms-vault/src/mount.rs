@@ -240,7 +240,8 @@ impl Mount {
                 self.find_in_list().await.map_err(|second| match second.kind() {
                     ErrorKind::PermissionDenied => error.context(
                         "to do",
-                        "set VAULT_BACKEND to v1 or v2, or let the policy read sys/mounts or any path below the mount",
+                        "check VAULT_BACKEND_PATH, since the server refuses a path without a mount in the same way; if it is \
+                         right, let the policy read sys/mounts or any path below the mount, or set VAULT_BACKEND to v1 or v2",
                     ),
                     _ => second,
                 })?
@@ -249,7 +250,8 @@ impl Mount {
         };
         let Some(info) = info else {
             return Err(Error::config(
-                "there is no mount at VAULT_BACKEND_PATH; enable a KV secrets engine at that path",
+                "there is no mount at VAULT_BACKEND_PATH; set it to the path of a KV mount, or enable a KV secrets engine at \
+                 that path",
             )
             .context("mount", path));
         };
@@ -263,9 +265,11 @@ impl Mount {
             .context("path", path));
         }
         if !matches!(info.kind.as_str(), "kv" | "generic") {
-            return Err(Error::config("the mount at VAULT_BACKEND_PATH is not a KV secrets engine")
-                .context("mount", path)
-                .context("type", info.kind));
+            return Err(Error::config(
+                "the mount at VAULT_BACKEND_PATH is not a KV secrets engine; set it to the path of one",
+            )
+            .context("mount", path)
+            .context("type", info.kind));
         }
         let is_v2 = info.options.and_then(|options| options.version).as_deref() == Some("2");
         Ok(if is_v2 { KvVersion::V2 } else { KvVersion::V1 })

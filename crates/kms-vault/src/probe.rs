@@ -119,19 +119,16 @@ async fn login(mount: &Mount, probe: &mut Probe) -> Result<String> {
     let found = match mount.auth.lookup(&mount.api, &token.value).await {
         Ok(lookup) => {
             if lookup.ends_within(ENDS_SOON) {
-                let days = lookup.ttl / 86_400;
+                let left = in_words(lookup.ttl);
                 probe.warn(
                     "login",
-                    format!(
-                        "the Vault token ends in {} and cannot be renewed; put a new token into its Secret",
-                        if days > 1 { format!("{days} days") } else { format!("{} h", lookup.ttl / 3_600) }
-                    ),
+                    format!("the Vault token ends in {left} and cannot be renewed; put a new token into its Secret"),
                 );
             }
             let renewable = if lookup.renewable == Some(true) { "renewable" } else { "not renewable" };
             let life = match lookup.ttl {
                 0 => "never ends".to_owned(),
-                seconds => format!("ends in {:?}, {renewable}", Duration::from_secs(seconds)),
+                seconds => format!("ends in {}, {renewable}", in_words(seconds)),
             };
             let policies = lookup.policies.unwrap_or_default().join(", ");
             format!("{} with policies {policies}; token {life}", lookup.display_name.unwrap_or_default())
@@ -144,6 +141,14 @@ async fn login(mount: &Mount, probe: &mut Probe) -> Result<String> {
         Err(error) => return Err(error),
     };
     Ok(format!("{presented}{found}"))
+}
+
+/// A time in whole units, of which there are at least two: `36 h`, and not `1 days`. It is rounded down, so no token ends before
+/// its time.
+fn in_words(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3_600, "h"), (60, "min")];
+    let (length, unit) = UNITS.into_iter().find(|(length, _)| seconds >= 2 * length).unwrap_or((1, "s"));
+    format!("{} {unit}", seconds / length)
 }
 
 /// Describes the rights that the token has, and the rights that it lacks.
@@ -170,6 +175,9 @@ async fn rights(mount: &Mount, version: KvVersion, probe: &mut Probe) -> Result<
         );
         return Ok("not known".to_owned());
     };
+    // Removing the metadata destroys every version of a key; v1 has one path for all.
+    probe.cannot_destroy =
+        needed.iter().any(|(path, verbs)| verbs.contains(&"delete") && !grants(&granted, path, "delete"));
     let (mut missing, mut reads) = (Vec::new(), true);
     for (at, (path, verbs)) in needed.into_iter().enumerate() {
         let lacking: Vec<_> = verbs.into_iter().filter(|verb| !grants(&granted, &path, verb)).collect();
@@ -224,4 +232,26 @@ async fn granted(mount: &Mount, paths: &[&str]) -> Result<Option<Rights>> {
 /// Whether the server has granted a right at a path.
 fn grants(granted: &Rights, path: &str, verb: &str) -> bool {
     granted.get(path).is_some_and(|have| have.iter().any(|one| one == "root" || one == verb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_units_that_leave_something_to_see() {
+        for (seconds, expected) in [
+            (1, "1 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (3_599, "59 min"),
+            (7_199, "119 min"),
+            (7_200, "2 h"),
+            (172_799, "47 h"),
+            (604_799, "6 days"),
+            (2_764_800, "32 days"),
+        ] {
+            assert_eq!(in_words(seconds), expected);
+        }
+    }
 }

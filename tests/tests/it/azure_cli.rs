@@ -157,6 +157,11 @@ async fn a_check_names_the_step_that_fails() {
     let failed = ran.stdout.lines().find(|line| line.starts_with("FAILED")).unwrap();
     assert!(failed.contains("canary: store") && failed.contains("Secrets Officer"), "{}", ran.stdout);
     let _ = kms(&double, &[]).run(&["check", "--read-only"]).want(0);
+    // Without the right to delete no test key is stored, which would stay.
+    double.switch(|switches| switches.denied = ["delete"].into());
+    let ran = kms(&double, &[]).run(&["check"]).want(4);
+    assert!(ran.stdout.contains("no test key was stored"), "{}", ran.stdout);
+    assert_eq!(kms(&double, &[]).run(&["-o", "json", "list"]).want(0).json()["keys"], serde_json::json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,12 @@ async fn a_cluster_that_was_made_anew_has_its_keys_from_the_escrow() {
         serde_json::from_slice(&std::fs::read(kms.folder().join("backup/drill.json")).unwrap()).unwrap();
     assert_eq!(recorded("drilled"), noted["drilled"].as_str().unwrap());
 
+    // Kubernetes Secrets have no value of KMS_PROVIDER, and a name for people all the same.
+    let listed = kms.run(&["escrow", "list", "backup"]).want(0).stdout;
+    assert!(listed.contains("  k8s-secret  "), "{listed}");
+    let diagnosis = kms.run(&["doctor", "-v"]).stdout;
+    assert!(diagnosis.contains("KMS0201  k8s-secret: "), "{diagnosis}");
+
     // Everything is gone: the CephCluster, and all Secrets of the namespace.
     cluster.kubectl("delete cephclusters rook-ceph");
     cluster.kubectl("delete secrets --all");

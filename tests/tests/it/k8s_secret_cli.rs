@@ -146,6 +146,9 @@ async fn it_stands_in_for_rook_in_the_init_container_of_an_osd() {
     }
     let ran = pod.run(&["key-management", "get", "nosuch", "other"]).want(3);
     assert!(!pod.folder().join("other").exists(), "{}", ran.stderr);
+    let looked =
+        format!("looked in: HashiCorp Vault, OpenBao (VAULT_ADDR {}, VAULT_BACKEND_PATH rook)", server.url());
+    assert!(ran.stderr.contains(&looked), "{}", ran.stderr);
 
     // While the API is away, the environment that Rook has set suffices.
     let ca = pod.file("vault.ca", &server.pki().ca.cert).display().to_string();

@@ -63,6 +63,8 @@ async fn cron_jobs_follow_the_ceph_cluster_and_its_osds() {
     assert!(ran.stderr.contains("keyRotation.enabled is not true"), "{}", ran.stderr);
     let gone: Vec<_> = apply(&[]).into_iter().map(|(_, result)| result).collect();
     assert_eq!(gone, ["deleted", "deleted"]);
+    let idle = kms.run(&["cronjobs", "apply"]).want(0).stderr;
+    assert!(idle.contains("nothing to do") && idle.contains("or give --beside-rook"), "{idle}");
 
     // The cluster's Rook does not rotate.
     assert_eq!(apply(&["--beside-rook"]).len(), 2);

@@ -270,8 +270,13 @@ async fn nothing_secret_is_printed_or_handed_to_cryptsetup_where_others_see_it()
             good.run(&["rotate", NAME, &device, "--grace", "0", "--metrics-file", "kms.prom"]).want(0).text(),
         ];
         let second = kek(&plain, NAME);
+        let pending = good.run(&["rotate", NAME, &device, "--no-wait"]).want(0);
+        assert_eq!(
+            pending.stdout.contains("next: ") && pending.stdout.contains("--finish"),
+            format == "text"
+        );
         printed.extend([
-            good.run(&["rotate", NAME, &device, "--no-wait"]).want(0).text(),
+            pending.text(),
             good.run(&["verify", NAME, &device, &path(&other)]).want(1).text(),
             good.run(&["rotate", NAME, &device, "--finish", "--grace", "0"]).want(0).text(),
             good.run(&["rotate", NAME, &path(&other), "--grace", "0", "--metrics-file", "kms.prom"])

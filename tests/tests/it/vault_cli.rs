@@ -26,10 +26,14 @@ async fn the_main_job_works_on_both_versions_of_kv() {
     for (mount, path) in [("rook", format!("rook/{ID}")), ("rookv2", format!("rookv2/data/{ID}"))] {
         let kms = kms(&server, &token, mount, &[]);
         let _ = kms.run(&["check"]).want(0);
-        let _ = kms.run(&["get", NAME]).want(3);
-        let place = format!("(VAULT_ADDR {}, VAULT_BACKEND_PATH {mount}) has none", server.url());
+        let place = format!("OpenBao (VAULT_ADDR {}, VAULT_BACKEND_PATH {mount})", server.url());
         let empty = kms.run(&["list"]).want(0);
-        assert!(empty.stderr.contains(&place), "{}", empty.stderr);
+        assert!(empty.stderr.contains(&format!("{place} has none")), "{}", empty.stderr);
+        for args in [&["get", NAME][..], &["delete", NAME, "--destroy"], &["verify", NAME, "/dev/null"]] {
+            let absent = kms.run(args).want(3).stderr;
+            let located = absent.contains("looked in: ") && absent.contains(&place);
+            assert!(located && absent.contains("there is no such key"), "{args:?}: {absent}");
+        }
         let created = kms.run(&["create", NAME]).want(0);
         let found = server.admin().call("GET", &path, Value::Null).await.unwrap();
         let data = if mount == "rook" { &found["data"] } else { &found["data"]["data"] };
@@ -41,7 +45,8 @@ async fn the_main_job_works_on_both_versions_of_kv() {
         assert_eq!(kms.run(&["-o", "json", "get", NAME]).want(0).json()["kek"], kek.as_str());
 
         let refused = kms.run(&["create", NAME]).want(1);
-        assert!(refused.stderr.contains("the key exists"), "{}", refused.stderr);
+        let said = ["the key exists", "to do: keep it with --if-absent"];
+        assert!(said.iter().all(|said| refused.stderr.contains(said)), "{}", refused.stderr);
         let _ = kms.run(&["create", NAME, "--if-absent"]).want(0);
         assert_eq!(kms.run(&["get", NAME]).want(0).stdout, kek, "--if-absent changed nothing");
 
@@ -68,7 +73,8 @@ async fn the_main_job_works_on_both_versions_of_kv() {
             let undo = deleted["undo"].as_str().unwrap().strip_prefix("kms ").unwrap();
             let _ = kms.run(&["get", NAME]).want(3);
             let _ = kms.run(&undo.split(' ').collect::<Vec<_>>()).want(0);
-            let _ = kms.run(&["undelete", NAME]).want(1);
+            let refused = kms.run(&["undelete", NAME]).want(1).stderr;
+            assert!(refused.contains("it is not deleted") && !refused.contains("compared"), "{refused}");
         }
         assert_eq!(kms.run(&["get", NAME]).want(0).stdout, "another-key", "nothing is lost");
         let _ = kms.run(&["delete", NAME, "--destroy"]).want(0);

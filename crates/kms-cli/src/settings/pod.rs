@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kms_core::{Error, Result, SecretSource, SecuritySpec};
-use kms_dispatch::Registry;
+use kms_core::{Error, Result, SecretSource, SecuritySpec, config::nearest};
+use kms_dispatch::{Provider, Registry};
 use kms_kube::ClusterRef;
 use kms_source::PodEnvironment;
 use tracing::warn;
@@ -25,8 +25,14 @@ impl PodSettings {
     /// `ConfigInvalid` if the environment has neither KMS settings nor the namespace of a CephCluster.
     pub(crate) fn read(environment: &Environment, registry: &Registry) -> Result<Self> {
         let pod = pod_environment(environment, registry);
+        let known =
+            registry.provider_of(pod.security()).ok().and_then(Provider::settings).unwrap_or_default();
         for name in pod.passed_over() {
-            warn!("the environment variable {name} is not a setting of the provider, and has no effect");
+            let near = nearest(name, known.iter().map(|setting| setting.name));
+            let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            warn!(
+                "the environment variable {name} is not a setting of the provider, and has no effect{near}"
+            );
         }
         let kube_namespace = environment.get("POD_NAMESPACE");
         if pod.security().kms.connection_details.is_empty() && kube_namespace.is_none() {

@@ -52,6 +52,8 @@ pub(crate) struct Steps {
     pub(crate) steps: Vec<Step>,
     /// The key exchange of each TLS session.
     pub(crate) key_exchanges: Vec<KeyExchange>,
+    /// Whether a probe has found that the account may not destroy keys.
+    pub(crate) cannot_destroy: bool,
     /// The Secrets that errors and warnings are about.
     secrets: Secrets,
 }
@@ -126,6 +128,7 @@ impl Steps {
     /// Adds the steps of a probe, each with its warnings after it.
     pub(crate) fn add(&mut self, probe: Probe) {
         self.key_exchanges.extend(probe.key_exchanges);
+        self.cannot_destroy |= probe.cannot_destroy;
         let mut warned = probe.warned;
         let mut passed = probe.passed.into_iter().peekable();
         while let Some((step, found)) = passed.next() {

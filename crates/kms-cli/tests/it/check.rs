@@ -236,7 +236,7 @@ async fn the_step_tls_shows_what_the_server_presented_and_how_it_was_verified() 
         for part in [
             "TLS 1.3, TLS13_AES_",
             "key exchange X25519MLKEM768 (post-quantum), by AWS-LC ",
-            "for localhost, *.vault.test, 127.0.0.1",
+            r#"issued by \"CN=Test CA,O=test\", for localhost, *.vault.test, 127.0.0.1"#,
             "valid from 2020-01-01T00:00:00Z to 2120-01-01T00:00:00Z",
             how,
         ] {

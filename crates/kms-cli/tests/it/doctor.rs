@@ -63,6 +63,15 @@ fn an_api_server_that_is_away_is_a_finding_and_everything_else_is_not_checked() 
 }
 
 #[test]
+fn without_settings_the_next_command_names_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, report) = doctor(folder.path(), &[]);
+    assert_eq!(code, 1);
+    let next = "kms doctor --cluster NAMESPACE";
+    assert_eq!(wrong(&report), [finding("KMS0201", "error", "the environment", next)]);
+}
+
+#[test]
 fn files_have_only_the_checks_that_apply_to_them() {
     let folder = tempfile::tempdir().unwrap();
     let settings = |address: &str| {

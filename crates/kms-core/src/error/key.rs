@@ -16,6 +16,15 @@ impl Error {
         error
     }
 
+    /// An [`ErrorKind::AlreadyExists`] of [`undelete`](crate::KmsProvider::undelete): the key is there, so nothing is to be
+    /// brought back.
+    pub fn not_deleted(name: &KeyName) -> Self {
+        let message = "the key exists, so it is not deleted; kms get reads it, and kms recover shows its older versions";
+        let mut error = Self::new(ErrorKind::AlreadyExists, message).context("key", name.as_str());
+        error.0.existing = Some(Existing::Unknown);
+        error
+    }
+
     /// An [`ErrorKind::Conflict`]: the key is no longer in the version that the caller has read.
     pub fn key_changed(name: &KeyName) -> Self {
         Self::new(ErrorKind::Conflict, "the key has changed since it was read").context("key", name.as_str())

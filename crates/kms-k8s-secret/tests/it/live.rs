@@ -141,7 +141,7 @@ async fn the_account_of_an_osd_reads_and_rotates_and_learns_what_it_may_not() {
     }
     // field-reports UP-83: the probe passes with `get` alone, and reports each missing right.
     let probe = osd.probed().await;
-    assert!(probe.failed.is_none(), "{probe:?}");
+    assert!(probe.failed.is_none() && probe.cannot_destroy, "{probe:?}");
     let said = format!("{probe:?}");
     for what in [
         &format!("as {account}"),

@@ -261,7 +261,9 @@ fn refused(
             Cause::Other,
             Kind::Unauthenticated,
             Retry::Never,
-            "the API server does not accept the credentials: they are wrong or have expired".to_owned(),
+            "the API server does not accept the credentials: they are wrong or have expired; renew those of the \
+             kubeconfig, or the token of the service account"
+                .to_owned(),
         ),
         ("Forbidden", _) | (_, 403) if has_cause(NAMESPACE_TERMINATING) => (
             Cause::Other,

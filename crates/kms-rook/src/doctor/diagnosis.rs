@@ -59,6 +59,8 @@ pub enum State {
     Error,
     /// It was not made, because of what another check has found.
     NotChecked(Code),
+    /// It could not look at its object. Nothing else depends on that.
+    NotSeen,
 }
 
 impl State {
@@ -68,7 +70,7 @@ impl State {
             Self::Ok => "ok",
             Self::Warning => "warning",
             Self::Error => "error",
-            Self::NotChecked(_) => "not-checked",
+            Self::NotChecked(_) | Self::NotSeen => "not-checked",
         }
     }
 }
@@ -144,6 +146,17 @@ impl Diagnosis {
         });
     }
 
+    /// Records that a check could not look at an object. That is no finding, and keeps no other check from being made.
+    pub fn not_seen(&mut self, code: Code, object: impl Into<String>, error: Error) {
+        self.entries.entry(code).or_default().push(Entry {
+            code,
+            state: State::NotSeen,
+            object: Some(object.into()),
+            cause: Some(Cause::Failed(error)),
+            next: None,
+        });
+    }
+
     /// Adds the findings of a check, or records that it has found nothing wrong with `object`.
     pub fn add_all(
         &mut self,
@@ -166,7 +179,8 @@ impl Diagnosis {
 
     /// What a check has found wrong.
     pub fn findings(&self, code: Code) -> impl Iterator<Item = &Entry> {
-        self.entries.get(&code).into_iter().flatten().filter(|entry| entry.state != State::Ok)
+        let is_wrong = |entry: &&Entry| matches!(entry.state, State::Warning | State::Error);
+        self.entries.get(&code).into_iter().flatten().filter(is_wrong)
     }
 
     /// Whether a check has found something wrong.
@@ -232,6 +246,15 @@ mod tests {
         assert_eq!(states(broken.clone(), &[]), [(A, State::Error), because(B), (C, State::Ok)]);
         // What is skipped is still the cause.
         assert_eq!(states(broken, &[A]), [because(B), (C, State::Ok)]);
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_no_finding_and_keeps_nothing() {
+        let mut blind = Diagnosis::new();
+        blind.not_seen(A, "x", Error::new(kms_core::ErrorKind::PermissionDenied, "may not"));
+        assert!(!blind.has_found(A) && blind.has_made(A));
+        blind.pass(B, "x", "fine");
+        assert_eq!(states(blind, &[]), [(A, State::NotSeen), (B, State::Ok)]);
     }
 
     #[test]

@@ -221,8 +221,8 @@ async fn mounts_that_are_missing_or_no_kv_are_told_apart() {
     let spec = TokenSpec { policies: &["wide"], ..TokenSpec::default() };
     let token = server.admin().create_token(spec).await.unwrap();
     for (mount, why) in [
-        ("pki", "not a KV secrets engine"),
-        ("nosuch", "no mount at VAULT_BACKEND_PATH"),
+        ("pki", "not a KV secrets engine; set it to the path of one"),
+        ("nosuch", "no mount at VAULT_BACKEND_PATH; set it to the path of a KV mount, or enable"),
         ("rookv2/data/", "set VAULT_BACKEND_PATH: rookv2"),
         ("rook/folder", "set VAULT_BACKEND_PATH: rook"),
     ] {
@@ -255,7 +255,9 @@ async fn the_version_is_found_without_the_right_to_list_mounts() {
     let other = Setup::on(&server).await.token(&token).mount("rook").build().await;
     let error = other.get(&key(NAME), Freshness::Any).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    assert!(error.to_string().contains("set VAULT_BACKEND"), "{error}");
+    for advice in ["to do: check VAULT_BACKEND_PATH", "set VAULT_BACKEND to v1 or v2"] {
+        assert!(error.to_string().contains(advice), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -277,7 +279,9 @@ async fn a_denied_right_and_a_dead_token_are_told_apart() {
     server.admin().revoke(&token).await.unwrap();
     let error = vault.get(&key(NAME), Freshness::Any).await.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unauthenticated, Retry::Never));
-    assert!(error.to_string().contains("revoked or expired"), "{error}");
+    for part in ["revoked or expired", "set a valid token (tokenSecretName or VAULT_TOKEN)"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -681,13 +685,21 @@ async fn a_policy_that_only_reads_passes_a_probe_which_says_what_is_missing() {
     assert!(probe.failed.is_none(), "{probe:?}");
     let warnings: Vec<_> = probe.warned.iter().filter(|(step, _)| *step == "rights").collect();
     assert!(format!("{warnings:?}").contains("create, update on rookv2/data/"), "{probe:?}");
+    assert!(probe.cannot_destroy, "{probe:?}");
     // A token that ends within a week and cannot be renewed.
-    let spec =
-        TokenSpec { policies: &["reader", "default"], ttl: "48h", renewable: false, ..TokenSpec::default() };
+    let spec = TokenSpec {
+        policies: &["reader", "default"],
+        ttl: "47h30m",
+        renewable: false,
+        ..TokenSpec::default()
+    };
     let token = server.admin().create_token(spec).await.unwrap();
     let probe = Setup::on(&server).await.token(&token).mount("rookv2").build().await.probed().await;
     assert!(
-        probe.warned.iter().any(|(step, text)| *step == "login" && text.contains("cannot be renewed")),
+        probe
+            .warned
+            .iter()
+            .any(|(step, text)| *step == "login" && text.contains("ends in 47 h and cannot be renewed")),
         "{probe:?}"
     );
 }
@@ -721,7 +733,7 @@ async fn a_probe_shows_what_it_found_and_what_is_missing() {
     let server = server().await;
     let vault = Setup::on(&server).await.mount("rookv2").build().await;
     let probe = vault.probed().await;
-    assert!(probe.failed.is_none(), "{probe:?}");
+    assert!(probe.failed.is_none() && !probe.cannot_destroy, "{probe:?}");
     let text = format!("{probe:?}");
     for found in
         ["token", "version 2.7.2, active", "rook", "rookv2/, KV v2", "create, read, update, delete, list"]

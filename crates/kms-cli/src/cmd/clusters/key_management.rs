@@ -126,8 +126,8 @@ pub(crate) async fn run(args: Args, invocation: &Invocation<'_>, output: &mut Ou
 }
 
 async fn get(name: &NameArg, file: &Path, invocation: &Invocation<'_>) -> Result<()> {
-    let (kms, _) = connect(invocation).await?;
-    let stored = kms.get(&name.name, Freshness::Any).await?;
+    let Connected { kms, target, .. } = connect(invocation).await?;
+    let stored = kms.get(&name.name, Freshness::Any).await.map_err(|error| target.locate(error))?;
     output_file::write_kek(file, &stored.kek)
 }
 
@@ -139,7 +139,7 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>, output: &Outpu
     options.inherit_grace = grace.is_none();
     options.grace = grace.unwrap_or(options.grace);
     options.destroy_superseded = destroy_superseded;
-    let (kms, rook) = connect(invocation).await?;
+    let Connected { kms, rook, target } = connect(invocation).await?;
     let Global { files, cluster, .. } = &invocation.global;
     let is_pod = files.is_empty() && cluster.is_none();
     let rook = if is_pod && !beside_rook { rook.with_own_cron_job() } else { rook };
@@ -155,7 +155,8 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>, output: &Outpu
         Err(error) => return Err(rotate::refused(&[&name], error, &mut sinks).await),
     };
     let progress = rotate::Rotation::new(output.progress());
-    let report = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await?;
+    let rotated = rotate::rotate_one(&*kms, &osd, &options, &progress, &mut sinks).await;
+    let report = rotated.map_err(|error| target.locate(error))?;
     for warning in &report.warnings {
         warn!("{warning}");
     }
@@ -172,27 +173,40 @@ async fn rotate_key(args: RotateKey, invocation: &Invocation<'_>, output: &Outpu
 
 async fn verify_key(args: OsdArgs, invocation: &Invocation<'_>, output: &mut Output<'_>) -> Result<()> {
     let osd = args.osd(invocation)?;
-    let (kms, rook) = connect(invocation).await?;
+    let Connected { kms, rook, target } = connect(invocation).await?;
     let deployments = rook.deployments(Some(osd.name())).await;
     let osd = compared(osd, &deployments, &[])?;
-    verify::check(&*kms, &osd, output).await?.map_or(Ok(()), Err)
+    let verified = verify::check(&*kms, &osd, output).await;
+    verified.map_err(|error| target.locate(error))?.map_or(Ok(()), Err)
 }
 
-/// Connects with the settings of the CephCluster, as Rook reads them. Also returns the cluster, as far as it can be read.
+/// A KMS, and how kms has come to it.
+struct Connected {
+    kms: Arc<dyn KmsProvider>,
+    /// The cluster, as far as it can be read.
+    rook: Rook,
+    target: Target,
+}
+
+/// Connects with the settings of the CephCluster, as Rook reads them.
 ///
 /// The environment of the pod has the same settings, as of the pod's creation. kms uses them if it cannot read the
 /// CephCluster or a Secret that the CephCluster names: an OSD has to start while the API server is away, or after the
 /// service account of the pod has lost a permission.
-async fn connect(invocation: &Invocation<'_>) -> Result<(Arc<dyn KmsProvider>, Rook)> {
+async fn connect(invocation: &Invocation<'_>) -> Result<Connected> {
     let Invocation { global, environment, registry, .. } = invocation;
     if !global.files.is_empty() || global.cluster.is_some() {
         let target = invocation.target().await?;
-        return Ok((target.connect().await?, target.rook(global)));
+        return Ok(Connected { kms: target.connect().await?, rook: target.rook(global), target });
     }
     let required = |name: &'static str| {
         environment
             .get(name)
-            .ok_or_else(|| Error::config(format!("{name} is not set, as it is in the pods of Rook")))
+            .ok_or_else(|| {
+                Error::config(format!(
+                    "{name} is not set, as it is in the pods of Rook: set it, or name the CephCluster with --cluster or -f"
+                ))
+            })
     };
     let named = ClusterRef::new(required("POD_NAMESPACE")?, required("ROOK_CLUSTER_NAME")?);
     let has_pod_settings =
@@ -210,7 +224,9 @@ async fn connect(invocation: &Invocation<'_>) -> Result<(Arc<dyn KmsProvider>, R
                 Err(error) if has_pod_settings && is_about_reading(&error) => {
                     ("a Secret that the CephCluster names", error)
                 }
-                connected => return Ok((connected?, target.rook(global))),
+                connected => {
+                    return Ok(Connected { kms: connected?, rook: target.rook(global), target });
+                }
             }
         }
         Err(error) if has_pod_settings => ("the CephCluster", error),
@@ -222,8 +238,8 @@ async fn connect(invocation: &Invocation<'_>) -> Result<(Arc<dyn KmsProvider>, R
     );
     let settings = Box::new(PodSettings::read(environment, registry)?);
     let kubernetes = Kubernetes::new(global, global.timeout);
-    let kms = Target::new(settings, kubernetes, global, environment, registry).connect().await?;
-    Ok((kms, Rook::new(None)))
+    let target = Target::new(settings, kubernetes, global, environment, registry);
+    Ok(Connected { kms: target.connect().await?, rook: Rook::new(None), target })
 }
 
 /// Whether an error means that an object could not be read, not that it is wrong. Connecting reads nothing but Secrets.

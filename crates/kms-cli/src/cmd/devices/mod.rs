@@ -79,7 +79,9 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> Result<Exit> {
     let cryptsetup = invocation.cryptsetup();
-    let connect = async || invocation.connect().await;
+    // Only a command that needs the KMS looks for its settings.
+    let mut found = None;
+    let connect = async || found.insert(invocation.target().await?).connect().await;
     match command {
         Command::Slots(Lazy(args)) => slots::run(args, cryptsetup, output).await,
         Command::Format(Lazy(args)) => {
@@ -94,17 +96,26 @@ pub(crate) async fn run(
                 options: invocation.rotation.clone(),
                 sinks: rotate::at_deployments(invocation),
             };
-            rotate::run(args, host, async || target.connect().await, output).await
+            let rotated = rotate::run(args, host, async || target.connect().await, output).await;
+            rotated.map_err(|error| target.locate(error))
         }
         Command::Recover(Lazy(args)) => {
             let target = invocation.target().await?;
             let writes = args.write;
             let connect =
                 async || if writes { target.connect_to_write().await } else { target.connect().await };
-            recover::run(args, cryptsetup, &target.rook(&invocation.global), connect, output).await
+            let rook = target.rook(&invocation.global);
+            let recovered = recover::run(args, cryptsetup, &rook, connect, output).await;
+            recovered.map_err(|error| target.locate(error))
         }
-        Command::Verify(Lazy(args)) => verify::run(args, cryptsetup, connect, output).await,
-        Command::Open(Lazy(args)) => open::run(args, cryptsetup, connect, output).await,
+        Command::Verify(Lazy(args)) => {
+            let verified = verify::run(args, cryptsetup, connect, output).await;
+            verified.map_err(|error| found.iter().fold(error, |error, target| target.locate(error)))
+        }
+        Command::Open(Lazy(args)) => {
+            let opened = open::run(args, cryptsetup, connect, output).await;
+            opened.map_err(|error| found.iter().fold(error, |error, target| target.locate(error)))
+        }
         Command::Close(Lazy(args)) => close::run(args, cryptsetup, output).await,
         Command::Status(Lazy(args)) => status::run(args, cryptsetup, output),
         Command::Resize(Lazy(args)) => resize::run(args, cryptsetup, output).await,

@@ -10,6 +10,7 @@ use super::document::EscrowDocument;
 use crate::{
     exit::Exit,
     output::{Format, Output, table},
+    target::provider_name,
 };
 
 /// The arguments.
@@ -40,7 +41,7 @@ pub(crate) fn run(args: Args, now: SystemTime, output: &mut Output<'_>) -> Resul
         rows.push([
             document.escrow.clone(),
             ago(sidecar.created),
-            document.provider.clone(),
+            provider_name(&document.provider).to_owned(),
             document.cluster.clone().unwrap_or_else(|| "-".to_owned()),
             document.keks.entries.to_string(),
             document.headers.as_ref().map_or_else(|| "-".to_owned(), |headers| headers.entries.to_string()),

@@ -27,10 +27,39 @@ pub(crate) struct RoundTrip {
     pub(crate) left_behind: Option<String>,
 }
 
-/// Stores a new key under an unused name, reads it back, compares it, updates it as a rotation does, and deletes it even
+/// A name that no key has.
+pub(crate) fn unused_name() -> Result<KeyName> {
+    KeyName::new(format!("{PREFIX}{}", Kek::generate()?.fingerprint()))
+}
+
+/// Fails with `PermissionDenied` if the account may not destroy keys, so that a canary would stay: if a probe has found that,
+/// or if the server refuses to destroy a key of this unused name. Some services look for the key first, and do not tell.
+pub(crate) async fn check_removable(
+    kms: &dyn KmsProvider,
+    name: &KeyName,
+    cannot_destroy: bool,
+) -> Result<()> {
+    const MESSAGE: &str = "no test key was stored, since the account may not delete it again; grant the right to delete, or \
+                           check without a test key (--read-only)";
+    let error = || Error::new(ErrorKind::PermissionDenied, MESSAGE).provider(kms.provider());
+    if cannot_destroy {
+        return Err(error());
+    }
+    match kms.delete(name, DeleteMode::Destroy).await {
+        // The probe has logged in. So `Unauthenticated` says that the server does not tell which right the account lacks.
+        Err(refused)
+            if matches!(refused.kind(), ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
+        {
+            Err(error().source(refused))
+        }
+        // Other trouble shows when the canary is stored.
+        _ => Ok(()),
+    }
+}
+
+/// Stores a new key under this unused name, reads it back, compares it, updates it as a rotation does, and deletes it even
 /// if a step failed.
-pub(crate) async fn round_trip(kms: &dyn KmsProvider) -> Result<RoundTrip> {
-    let name = KeyName::new(format!("{PREFIX}{}", Kek::generate()?.fingerprint()))?;
+pub(crate) async fn round_trip(kms: &dyn KmsProvider, name: KeyName) -> Result<RoundTrip> {
     let kek = Kek::generate()?;
     let mut failed = None;
     let mut no_update = None;
@@ -134,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_left_behind() {
         let kms = Memory::new();
-        let trip = round_trip(&kms).await.unwrap();
+        let trip = round_trip(&kms, unused_name().unwrap()).await.unwrap();
         assert!(trip.failed.is_none() && trip.left_behind.is_none());
         assert!(trip.name.as_str().starts_with(PREFIX));
         assert_eq!(kms.list().try_collect::<Vec<_>>().await.unwrap().len(), 0);

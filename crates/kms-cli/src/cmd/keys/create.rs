@@ -1,6 +1,6 @@
 //! `kms create`: generates and stores a new KEK.
 
-use kms_core::{Kek, KmsProvider, KmsProviderExt, PutMode, Result};
+use kms_core::{ErrorKind, Kek, KmsProvider, KmsProviderExt, PutMode, Result};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,9 @@ pub(crate) struct Document {
     pub(crate) created: bool,
 }
 
+/// What to do where the key exists.
+const KEEP: &str = "keep it with --if-absent, or give the OSD a new KEK with kms rotate";
+
 /// Generates a KEK and stores it.
 pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'_>) -> Result<Exit> {
     let name = args.key.arg.name;
@@ -43,7 +46,10 @@ pub(crate) async fn run(args: Args, kms: &dyn KmsProvider, output: &mut Output<'
             created: ensured.created,
         }
     } else {
-        let version = kms.put(&name, &kek, PutMode::Create).await?;
+        let version = kms.put(&name, &kek, PutMode::Create).await.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => error.context("to do", KEEP),
+            _ => error,
+        })?;
         Document {
             name: name.to_string(),
             version: version.to_string(),

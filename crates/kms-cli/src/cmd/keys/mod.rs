@@ -75,16 +75,23 @@ pub(crate) async fn run(
         }
         Command::Get(Lazy(args)) => {
             get::check(&args)?;
-            get::run(args, &*invocation.connect().await?, output).await
+            let target = invocation.target().await?;
+            let read = get::run(args, &*target.connect().await?, output).await;
+            read.map_err(|error| target.locate(error))
         }
         Command::Delete(Lazy(args)) => {
             let target = invocation.target().await?;
             if !args.in_use {
                 in_use::refuse_if_in_use(&args.key.arg.name, &args.data_dir, &target, invocation).await?;
             }
-            delete::run(args, &*target.connect().await?, output).await
+            let deleted = delete::run(args, &*target.connect().await?, output).await;
+            deleted.map_err(|error| target.locate(error))
         }
-        Command::Undelete(Lazy(args)) => undelete::run(args, &*invocation.connect().await?, output).await,
+        Command::Undelete(Lazy(args)) => {
+            let target = invocation.target().await?;
+            let undeleted = undelete::run(args, &*target.connect().await?, output).await;
+            undeleted.map_err(|error| target.locate(error))
+        }
         Command::List(Lazy(args)) => {
             let target = invocation.target().await?;
             list::run(args, &*target.connect().await?, &target.place(), SystemTime::now(), output).await

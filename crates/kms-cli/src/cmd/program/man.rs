@@ -79,10 +79,24 @@ mod tests {
         let files =
             std::fs::read_dir(&place).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         let files: std::collections::BTreeSet<String> = files.collect();
-        for page in ["kms.1", "kms-get.1", "kms-cronjobs.1", "kms-cronjobs-apply.1"] {
-            assert!(files.contains(page), "{files:?}");
+        fn add(command: &clap::Command, name: &str, found: &mut std::collections::BTreeSet<String>) {
+            found.insert(format!("{name}.1"));
+            for command in command.get_subcommands() {
+                if command.is_hide_set() || command.get_name() == "help" {
+                    continue;
+                }
+                add(command, &format!("{name}-{}", command.get_name()), found);
+            }
         }
-        assert!(!files.iter().any(|file| file.contains("key-management")), "{files:?}");
+        let mut expected = std::collections::BTreeSet::new();
+        let mut program = crate::command();
+        program.build();
+        add(&program, "kms", &mut expected);
+        assert_eq!(files, expected);
+        assert!(
+            files.contains("kms-cronjobs-apply.1") && !files.contains("kms-key-management.1"),
+            "{files:?}"
+        );
         let get = std::fs::read_to_string(place.join("kms-get.1")).unwrap();
         assert!(get.contains("kms\\-get") && get.contains("kubeconfig"), "{get}");
     }

@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use super::{
     is_wanted,
     options::{Job, Names},
-    wanted, warn_of_withheld,
+    wanted, warn_of_withheld, why_unwanted,
 };
 use crate::{
     args::Files,
@@ -105,11 +105,11 @@ pub(super) async fn apply(args: ApplyArgs, source: Source, output: &mut Output<'
         report = client::apply(place, &maker, options.naming, write, &seen).await?.and(report);
     }
     let also = if is_wanted(&source, options.naming) {
-        " and no encrypted OSDs on PVCs"
+        " and no encrypted OSDs on PVCs".to_owned()
     } else {
-        ", and gets no CronJobs of these names while keyRotation.enabled is as it is"
+        format!("; {}", why_unwanted(options.naming))
     };
-    warn_if_idle(&report, &source, also);
+    warn_if_idle(&report, &source, &also);
     finish(report, dry_run, output)
 }
 

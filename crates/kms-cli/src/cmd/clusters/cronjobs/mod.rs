@@ -75,6 +75,19 @@ fn is_wanted(source: &Source, naming: Naming) -> bool {
     naming == wanted(source)
 }
 
+/// Why CronJobs of these names are not wanted, and what to do.
+const fn why_unwanted(naming: Naming) -> &'static str {
+    match naming {
+        Naming::BesideRook => {
+            "keyRotation.enabled is true, so Rook rotates these keys too: set it to false, or leave out --beside-rook"
+        }
+        _ => {
+            "keyRotation.enabled is not true, so there are no CronJobs: set it to true, or give --beside-rook for CronJobs \
+             that Rook does not delete"
+        }
+    }
+}
+
 fn warn_of_withheld(settings: &[String]) {
     if !settings.is_empty() {
         warn!(

@@ -1,10 +1,10 @@
 //! `kms cronjobs render`: prints the CronJobs.
 
 use kms_core::{Error, Result};
-use kms_rook::{Discovery, JobMaker, Naming};
+use kms_rook::{Discovery, JobMaker};
 use tracing::warn;
 
-use super::{List, is_wanted, options::Job, report_faults, value, warn_of_withheld};
+use super::{List, is_wanted, options::Job, report_faults, value, warn_of_withheld, why_unwanted};
 use crate::{
     args::Files,
     cmd::clusters::source::Source,
@@ -26,15 +26,7 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, mut source: Source, output: &mut Output<'_>) -> Result<Exit> {
     let options = args.job.options(&source).await?;
     if !is_wanted(&source, options.naming) {
-        return Err(Error::config(match options.naming {
-            Naming::BesideRook => {
-                "keyRotation.enabled is true, so Rook rotates these keys too: set it to false, or leave out --beside-rook"
-            }
-            _ => {
-                "keyRotation.enabled is not true, so there are no CronJobs: set it to true, or give --beside-rook for CronJobs \
-                 that Rook does not delete"
-            }
-        }));
+        return Err(Error::config(why_unwanted(options.naming)));
     }
     let Discovery { osds, faults, plain, .. } = source.osds().await?;
     let maker = JobMaker::new(&source.cluster, &options)?;

@@ -18,10 +18,7 @@ use kms_rook::{
 };
 
 use super::Doctor;
-use crate::{
-    cmd::clusters::accounts::{Account, in_words},
-    output::chain,
-};
+use crate::cmd::clusters::accounts::{Account, in_words};
 
 /// What is known of the cluster when its accounts are checked.
 pub(super) struct Known<'a> {
@@ -59,7 +56,7 @@ impl Doctor<'_> {
             // To read a namespace is a right that nothing else needs.
             Err(error) => {
                 let object = format!("Namespace {}", place.name());
-                self.diagnosis.pass(ADMISSION, object, format!("not known: {}", chain(&error)));
+                self.diagnosis.not_seen(ADMISSION, object, error);
             }
         }
     }
@@ -77,7 +74,7 @@ impl Doctor<'_> {
                     self.diagnosis.add(Finding::new(NO_ACCOUNT, object, text, next));
                 }
                 Err(error) => {
-                    self.diagnosis.pass(NO_ACCOUNT, object, format!("not known: {}", chain(&error)));
+                    self.diagnosis.not_seen(NO_ACCOUNT, object, error);
                 }
             }
         }
@@ -98,7 +95,7 @@ impl Doctor<'_> {
                 return;
             }
             Err(error) => {
-                self.diagnosis.pass(NO_OPERATOR, &object, format!("not known: {}", chain(&error)));
+                self.diagnosis.not_seen(NO_OPERATOR, &object, error);
             }
         }
         match operator_rights(security) {

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     exit::Exit,
     output::{ErrorDocument, Format, Output, Tone, chain},
+    target::provider_name,
 };
 
 /// How many findings of one check the text shows.
@@ -206,7 +207,10 @@ impl Document {
         };
         if is_well {
             let of = self.cluster.as_ref().map(|cluster| format!(" of {cluster}")).unwrap_or_default();
-            let with = self.provider.map(|provider| format!(" with {provider}")).unwrap_or_default();
+            let with = self
+                .provider
+                .map(|provider| format!(" with {}", provider_name(provider)))
+                .unwrap_or_default();
             let text = format!("  all is well: {} checks{of}{with}{skipped}", count("ok"));
             return output.sign_line(Some(Tone::Good), "\u{2713} ok", text);
         }

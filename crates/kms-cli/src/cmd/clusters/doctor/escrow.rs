@@ -13,7 +13,7 @@ use super::{
     Doctor,
     catalogue::saved::{BEHIND, DRILL, FILES, PLACE},
 };
-use crate::target::Target;
+use crate::target::{Target, provider_name};
 
 impl Doctor<'_> {
     /// Checks the escrow in a folder. `keys` is `None` if they could not be listed.
@@ -36,7 +36,7 @@ impl Doctor<'_> {
             let provider = target.provider().map(|provider| provider.as_str()).unwrap_or_default();
             let other = (of_another || sidecar.about.provider != provider).then(|| {
                 let cluster = theirs.as_deref().unwrap_or("a cluster that it does not name");
-                let text = format!("it was made for {} of {cluster}", sidecar.about.provider);
+                let text = format!("it was made for {} of {cluster}", provider_name(&sidecar.about.provider));
                 Finding::new(PLACE, &object, text, &make)
             });
             self.diagnosis.add_all(PLACE, other, &object, "it was made for this KMS");

@@ -48,7 +48,7 @@ use crate::{
     output::{Output, chain},
     settings,
     steps::Steps,
-    target::Target,
+    target::{Target, provider_name},
 };
 
 #[cfg(test)]
@@ -206,7 +206,10 @@ impl Doctor<'_> {
     }
 
     fn settings_failed(&mut self, error: Error) {
-        let next = self.commands.kms("check --read-only");
+        // Where nothing names a KMS, a check says no more than this finding.
+        let is_named = self.global.cluster.is_some() || !self.global.files.is_empty();
+        let next = if is_named { "check --read-only" } else { "doctor --cluster NAMESPACE" };
+        let next = self.commands.kms(next);
         self.diagnosis.add(Finding::failed(SETTINGS, self.source(), error, next));
     }
 
@@ -222,7 +225,7 @@ impl Doctor<'_> {
     /// Connects to the KMS. `None` if the settings cannot be used, or a step failed.
     async fn connect(&mut self, target: &Target, post_quantum: bool) -> Option<Arc<dyn KmsProvider>> {
         let (steps, connected) = Steps::to(target).await;
-        let name = target.provider().map_or("the KMS", |provider| provider.as_str());
+        let name = target.provider().map_or("the KMS", |provider| provider_name(provider.as_str()));
         let has_failed = steps.error().is_some();
         let next = self.commands.kms("check --read-only");
         let made = &steps.key_exchanges;

@@ -98,7 +98,7 @@ impl<'a> Document<'a> {
             }
         }
         let counts: Vec<_> = self.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        output.line(format!("{} rows: {}", self.rows.len(), counts.join(", ")))?;
+        output.line(summary(self.rows.len(), &counts))?;
         for gap in &self.gaps {
             output.state_line(Tone::Warning, format!("INCOMPLETE: {}: {}", gap.source, gap.reason))?;
         }
@@ -147,6 +147,32 @@ impl<'a> RowDocument<'a> {
             state: row.state,
             reason: row.reason.as_deref(),
             devices: row.name.as_ref().and_then(|name| devices.get(name)).map(Vec::as_slice),
+        }
+    }
+}
+
+/// The number of rows, and how many are in which state.
+fn summary(rows: usize, counts: &[String]) -> String {
+    match rows {
+        0 => "0 rows".to_owned(),
+        1 => format!("1 row: {}", counts.join(", ")),
+        rows => format!("{rows} rows: {}", counts.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_rows_and_states() {
+        let counts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for (rows, states, expected) in [
+            (0, &[][..], "0 rows"),
+            (1, &["1 orphan"], "1 row: 1 orphan"),
+            (3, &["2 unknown", "1 ok"], "3 rows: 2 unknown, 1 ok"),
+        ] {
+            assert_eq!(summary(rows, &counts(states)), expected);
         }
     }
 }

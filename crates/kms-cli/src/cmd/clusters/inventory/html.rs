@@ -7,14 +7,14 @@ use kms_rook::inventory::{Row, State};
 use maud::{Markup, html};
 
 use super::document::{Document, HEAD, cells, tone};
-use crate::{output, time::rfc3339};
+use crate::{output, target::provider_name, time::rfc3339};
 
 /// The page.
 pub(super) fn page(document: &Document<'_>, rows: &[Row], now: SystemTime) -> String {
     let title = format!("Keys of {}", document.cluster.unwrap_or("encrypted OSDs"));
     let summary = html! {
         p {
-            "Provider " (document.provider)
+            "Provider " (provider_name(document.provider))
             @if let Some(made) = rfc3339(now) { ", as of " time datetime=(made) { (made) } }
         }
         (counts(document))

@@ -103,8 +103,9 @@ impl Document {
     ) -> Self {
         let Switched { verified, osds, restarted, failed, .. } = switched;
         let mut document = match verified {
+            // Without the change, which would lead OSDs to a KMS that does not have their keys.
             Some(verified) if !verified.is_proven() => {
-                Self::new(step, Some(phase), verified.keys, &verified.failed)
+                return Self::new(step, Some(phase), verified.keys, &verified.failed);
             }
             Some(verified) => Self::new(step, Some(phase), verified.keys, &failed),
             None => Self::new(step, Some(phase), osds, &failed),
@@ -116,17 +117,15 @@ impl Document {
         document
     }
 
-    /// A switch that the user makes.
+    /// A switch that the user makes. Without the change if the sides differ: OSDs would not find their keys.
     pub(super) fn of_advice(verified: Verified, phase: Phase, change: Vec<String>) -> Self {
         let document = Self::new("cutover", Some(phase), verified.keys, &verified.failed);
-        let mut notes = Vec::new();
-        if document.ok {
-            notes.push(
-                "apply the change to the CephCluster, see every OSD restart from the target, and then run kms migrate finish"
-                    .to_owned(),
-            );
+        let document = Self { outcomes: [("equal", verified.equal)].into(), ..document };
+        if !document.ok {
+            return document;
         }
-        Self { outcomes: [("equal", verified.equal)].into(), notes, change, ..document }
+        let note = "apply the change to the CephCluster, see every OSD restart from the target, and then run kms migrate finish";
+        Self { notes: vec![note.to_owned()], change, ..document }
     }
 
     pub(super) fn of_finish(cleared: Cleared, phase: Phase) -> Self {
@@ -181,6 +180,9 @@ impl Document {
                 "every OSD has restarted from the target: make an escrow, and then kms migrate finish"
             }
             ("cutover", true) => "both sides hold the same KEKs, unchanged since kms migrate verify",
+            ("cutover", false) if self.phase == Some("verified") => {
+                "the sides differ, so nothing is switched: kms migrate copy, and then verify"
+            }
             ("cutover", false) => "not every OSD has restarted from the target, as shown above",
             ("finish", true) => "the keys of the source are deleted",
             ("finish", false) => "some keys of the source stay",
@@ -224,6 +226,30 @@ pub(crate) mod tests {
             (exit, String::from_utf8(bytes).unwrap())
         };
         documents().into_iter().map(print).collect()
+    }
+
+    #[test]
+    fn a_switch_whose_sides_differ_shows_no_change_to_apply() {
+        let verified = || {
+            let mut verified = Verified::default();
+            (verified.keys, verified.equal) = (2, 1);
+            verified.failed.push(failed());
+            verified
+        };
+        let mut switched = Switched::default();
+        switched.verified = Some(verified());
+        let change = || vec!["+       tokenSecretName: a".to_owned()];
+        for document in [
+            Document::of_advice(verified(), Phase::Verified, change()),
+            Document::of_switch("cutover", switched, Phase::Verified, change()),
+        ] {
+            let mut bytes = Vec::new();
+            let exit = document.show(&mut Output::to(Format::Text, &mut bytes)).unwrap();
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(exit, Exit::Failed, "{text}");
+            assert!(!text.contains("tokenSecretName") && text.contains("b: another KEK"), "{text}");
+            assert!(text.ends_with("nothing is switched: kms migrate copy, and then verify\n"), "{text}");
+        }
     }
 
     #[test]

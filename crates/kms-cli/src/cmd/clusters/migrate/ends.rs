@@ -143,6 +143,10 @@ fn check_escrow(escrow: &Escrow, used: &BTreeSet<KeyName>, sides: [&dyn KmsProvi
     Ok(())
 }
 
+/// What to do where nothing says which side the CephCluster uses.
+const SAY_THE_SIDE: &str = "name the CephCluster with --cluster, or say --source-is-in-use once it names the source and no OSD \
+                            uses the target";
+
 /// Takes the migration back.
 pub(super) async fn abort(
     args: AbortArgs,
@@ -166,6 +170,9 @@ pub(super) async fn abort(
         }
         is_back = true;
     }
-    let undone = kms_migrate::undo(pair, &mut journal, &options, is_back, progress).await?;
+    let is_unknown = !is_back && matches!(journal.phase(), Phase::Switching | Phase::Switched);
+    let undone = kms_migrate::undo(pair, &mut journal, &options, is_back, progress).await;
+    let undone =
+        undone.map_err(|error| if is_unknown { error.context("to do", SAY_THE_SIDE) } else { error })?;
     Document::of_abort(undone, journal.phase()).show(output)
 }

@@ -11,6 +11,10 @@ use crate::{
     time::rfc3339,
 };
 
+/// What is left to do after a rotation that did not wait.
+const FINISH: &str = "the old KEK still opens the devices; after the grace period, the next rotation or kms rotate --finish \
+                      removes its key slots";
+
 /// A rotation.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -77,6 +81,9 @@ pub(super) fn show(report: &Report, output: &mut Output<'_>) -> Result<()> {
             output.state_line(Tone::Good, headline(report))?;
             for device in &report.devices {
                 output.line(device_line(device))?;
+            }
+            if report.outcome == Outcome::Pending {
+                output.line(format!("  next: {FINISH}"))?;
             }
             for (at, step) in report.plan.iter().enumerate() {
                 output.line(format!("  {}. would {step}", at + 1))?;

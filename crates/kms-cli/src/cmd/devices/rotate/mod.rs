@@ -41,6 +41,8 @@ use crate::{
 
 /// Where this host keeps from run to run what was seen of key slots. It is empty after a restart of the host.
 const SIGHTS: &str = "/run/kms";
+/// What to do where the OSDs of the host cannot be found.
+const NAME_OSDS: &str = "name the folder of Rook's data with --data-dir, or the OSDs with --list";
 /// The default number of OSDs that are rotated at a time, unless there are fewer processors.
 const MOST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
@@ -70,33 +72,37 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// How long the old KEK stays valid, so that an OSD that has already fetched it can still start: 600, 10m; 0 ends it at once, with some providers after two minutes [default: 10m]
+    /// For how long the old KEK stays valid: 600, 10m, 0 [default: 10m]
     ///
-    /// With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them. Without --grace the slots of an earlier rotation stay as long as the --grace of that rotation says, if this host remembers it.
+    /// An OSD that has already fetched the old KEK can still start meanwhile. 0 ends it at once. With Key Vault, Key Protect and KV version 1 it is at least two minutes, since a late write may bring the old KEK back. Key slots that another run left must have stayed unchanged for this long, and at least two minutes, since Rook may be at work on them. Without --grace the slots of an earlier rotation stay as long as the --grace of that rotation says, if this host remembers it.
     #[arg(long, value_name = "D", value_parser = duration)]
     grace: Option<Duration>,
 
-    /// Do not wait for the end of the grace period; a later run removes the old key slots
+    /// End before the old key slots are removed; a later run removes them
     ///
-    /// The host keeps in /run/kms since when the key slots are unchanged. A later run with --no-wait removes the old ones only if that is long enough; where /run does not last from run to run, only a run that waits removes them.
+    /// kms does not wait for the end of the grace period. The host keeps in /run/kms since when the key slots are unchanged. A later run with --no-wait removes the old ones only if that is long enough; where /run does not last from run to run, only a run that waits removes them.
     #[arg(long)]
     no_wait: bool,
 
-    /// Only remove the leftover slots of an earlier run, after they have stayed unchanged for the grace period; make no new KEK
+    /// Only remove the leftover slots of an earlier run; make no new KEK
+    ///
+    /// kms removes them after they have stayed unchanged for the grace period.
     #[arg(long)]
     finish: bool,
 
-    /// Destroy or disable superseded versions of the KEK in the KMS, if it keeps any
+    /// Destroy or disable the superseded versions that the KMS keeps
     #[arg(long)]
     destroy_superseded: bool,
 
-    /// Rotate although Rook may rotate the same keys at the same time, which can lose a device
+    /// Rotate although Rook may rotate too, which can lose a device
+    ///
+    /// Two rotations of the same key at the same time can leave a device that no stored KEK opens.
     #[arg(long)]
     even_if_rook_rotates: bool,
 
-    /// Write results and times into this file, for Prometheus; the file never holds a KEK
+    /// Write results and times into this file, for Prometheus
     ///
-    /// kms replaces the whole file, and keeps its lines about other keys.
+    /// The file never holds a KEK. kms replaces the whole file, and keeps its lines about other keys.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
 
@@ -111,11 +117,13 @@ struct All {
     #[arg(long, conflicts_with = "name")]
     all: bool,
 
-    /// The folder where Rook keeps the data of OSDs on this host; may be repeated
+    /// A folder of Rook's data; may be repeated
     #[arg(long, value_name = "DIR", default_value = DATA_DIR, conflicts_with = "name")]
     data_dir: Vec<PathBuf>,
 
-    /// Take the OSDs from this file, one on each line: NAME DEVICE [METADATA] [WAL]; `-` reads standard input
+    /// Take the OSDs from lines of NAME DEVICE [METADATA] [WAL] in this file
+    ///
+    /// `-` reads standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "data_dir"])]
     list: Option<PathBuf>,
 
@@ -123,10 +131,9 @@ struct All {
     #[arg(long, value_name = "N", conflicts_with = "name")]
     jobs: Option<NonZeroUsize>,
 
-    /// Record each finished OSD in this file, and skip the OSDs that the file names; kms removes the file when all are
-    /// done
+    /// Record finished OSDs in this file, and skip those that it names
     ///
-    /// kms also removes it when a run that resumes finishes no further OSD: the next run then rotates all of them again.
+    /// kms removes the file when all OSDs are done. It also removes it when a run that resumes finishes no further OSD: the next run then rotates all of them again.
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     resume: Option<PathBuf>,
 }
@@ -208,7 +215,8 @@ pub(crate) async fn run(
                     listed.into_iter().map(compare).collect()
                 }
                 None => {
-                    let folders = OsdFolder::find(data_dir, host.kube_namespace)?;
+                    let folders = OsdFolder::find(data_dir, host.kube_namespace)
+                        .map_err(|error| error.context("to do", NAME_OSDS))?;
                     find::in_folders(folders, &host.rook.deployments(None).await, &host.cryptsetup)
                 }
             };

@@ -121,7 +121,12 @@ async fn try_canary(kms: &dyn KmsProvider, steps: &mut Steps, warnings: &mut Vec
         steps.not_run(CANARY);
         return Ok(());
     }
-    let RoundTrip { name, failed, no_update, left_behind } = canary::round_trip(kms).await?;
+    let name = canary::unused_name()?;
+    if let Err(error) = canary::check_removable(kms, &name, steps.cannot_destroy).await {
+        steps.fail(CANARY, &error);
+        return Ok(());
+    }
+    let RoundTrip { name, failed, no_update, left_behind } = canary::round_trip(kms, name).await?;
     for step in canary::STEPS {
         let of_canary = format!("{CANARY}: {step}");
         match &failed {
@@ -189,7 +194,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use futures_util::TryStreamExt;
-    use kms_core::{ErrorKind, memory::Memory};
+    use kms_core::{ErrorKind, Probe, memory::Memory};
     use kms_testkit::fake::{InjectedFault, Operation, Scripted};
 
     use super::*;
@@ -259,6 +264,30 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn an_account_that_may_not_delete_leaves_no_test_key() {
+        for (known, kind) in [
+            (false, ErrorKind::PermissionDenied),
+            (false, ErrorKind::Unauthenticated),
+            (true, ErrorKind::PermissionDenied),
+        ] {
+            let memory = Arc::new(Memory::new());
+            let kms = Scripted::around(memory.clone());
+            kms.push(Operation::Delete, InjectedFault::error(kind));
+            let mut probe = Probe::new();
+            probe.cannot_destroy = known;
+            let mut steps = Steps::default();
+            steps.add(probe);
+            let mut warnings = Vec::new();
+            try_canary(&kms, &mut steps, &mut warnings).await.unwrap();
+            let error = steps.error().unwrap();
+            assert_eq!((steps.steps.len(), error.kind()), (1, ErrorKind::PermissionDenied), "{steps:?}");
+            assert!(error.to_string().contains("no test key was stored"), "{error}");
+            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!(memory.list().try_collect::<Vec<_>>().await.unwrap().len(), 0);
+        }
+    }
+
+    #[tokio::test]
     async fn the_step_that_fails_gives_the_exit_code_and_ends_the_check() {
         for (operation, kind, failing, exit, left) in [
             (Operation::Put, ErrorKind::PermissionDenied, "canary: store", Exit::Denied, 0),
@@ -267,6 +296,10 @@ pub(crate) mod tests {
         ] {
             let memory = Arc::new(Memory::new());
             let kms = Scripted::around(memory.clone());
+            if operation == Operation::Delete {
+                // The look whether the account may delete.
+                kms.push(operation, InjectedFault::pass());
+            }
             kms.push(operation, InjectedFault::error(kind));
             let (found, text) = checked(&kms, Format::Text, false).await;
             assert_eq!(found, exit, "{text}");
