@@ -170,11 +170,10 @@ fn providers(figures: &Figures, page: &mut String) -> Result<String> {
         page,
         "\n`kms get` as a process takes {} ms on OpenBao with its settings in the environment, as in the pod of an OSD, where \
          `curl` takes {} ms for the same request with the same CA: {}. With its settings in a YAML file it takes {} ms: {}. The \
-         least program on the same libraries, which does nothing but this request, takes {} ms: {}. The programs are \
-         copies, as packages and images install them. On PyKMIP, whose TLS handshake alone takes most of it, `kms get` \
-         takes {} ms.",
+         least program on the same libraries, which does nothing but this request, takes {} ms: {}. On PyKMIP, \
+         whose TLS handshake alone takes most of it, `kms get` takes {} ms.",
         number(float(pod, "ms")),
-        number(float(programs, "curl_ms")),
+        number(float(pod, "curl_ms")),
         ratio(pod),
         number(float(file, "ms")),
         ratio(file),

@@ -276,16 +276,10 @@ pub(crate) fn bench_profile() -> Vec<String> {
     ["--profile".to_owned(), "bench-quick".to_owned()].into_iter().chain(config).collect()
 }
 
-/// Builds `kms` as it is released, and returns a copy, as packages and images hold one. The kernel caches what a linker
-/// leaves page by page, and maps it page by page at each start, which takes a millisecond.
+/// Builds `kms` as it is released.
 pub(crate) fn kms_release(sh: &Shell) -> Result<PathBuf> {
     run(cmd!(sh, "cargo build --package kms-cli --release"))?;
-    let release = target_dir(sh).join("release");
-    let installed = release.join("installed");
-    sh.create_dir(&installed)?;
-    sh.remove_path(installed.join("kms"))?;
-    sh.copy_file(release.join("kms"), &installed)?;
-    Ok(installed.join("kms"))
+    Ok(target_dir(sh).join("release/kms"))
 }
 
 /// Builds `kms` as `cargo build` does.
